@@ -1,0 +1,1 @@
+"""Experiments: each file builds one ConfigDict."""

@@ -1,0 +1,493 @@
+"""What a run can be asked to do: the schema of every file in `configs/`.
+
+The dataclasses below are the schema and their defaults are the paper's Kinetics-400 settings. A
+config file starts from `default()` (a `ConfigDict`), changes what its experiment changes, and
+command-line overrides come on top; `resolve` then checks keys, types and values once and returns
+the frozen dataclasses that the rest of the program sees. Fields are free choices only: whatever
+follows from them is a property here, so an override can't leave a stale value behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from typing import Any, Literal
+
+import ml_collections
+
+from xkd_jax.errors import UserError
+
+Modality = Literal["video", "audio"]
+MODALITIES: tuple[Modality, ...] = ("video", "audio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformer:
+    """Width, depth and number of heads of a stack of blocks."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 4
+
+
+# Encoder and decoder of each named size (paper, appendix, and the released code; huge is ours).
+SIZES: dict[str, tuple[Transformer, Transformer]] = {
+    "tiny": (Transformer(192, 12, 3), Transformer(96, 4, 3)),
+    "small": (Transformer(384, 12, 6), Transformer(192, 4, 6)),
+    "base": (Transformer(768, 12, 12), Transformer(384, 4, 12)),
+    "large": (Transformer(1024, 24, 16), Transformer(512, 8, 16)),
+    "huge": (Transformer(1280, 32, 16), Transformer(512, 8, 16)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """Projection head: `layers` linear layers, the last to `bottleneck`, then to `outputs`."""
+
+    layers: int = 3
+    hidden: int = 2048
+    bottleneck: int = 256
+    outputs: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The networks.
+
+    `size` is a name of `SIZES` or `ENCODER:DECODER`, each as width/depth/heads, for example
+    `128/4/4:64/2/4`. `variant` says what the modalities share: nothing (`xkd`), the student's
+    Transformer blocks (`mas`), or the student's and the teacher's (`mats`).
+    """
+
+    variant: Literal["xkd", "mas", "mats"] = "xkd"
+    size: str = "base"
+    head: HeadConfig = HeadConfig()
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["xla", "cudnn"] = "xla"
+    remat: bool = False
+
+    def _transformers(self) -> tuple[Transformer, Transformer]:
+        if self.size in SIZES:
+            return SIZES[self.size]
+        try:
+            encoder, decoder = (
+                Transformer(*(int(n) for n in part.split("/"))) for part in self.size.split(":")
+            )
+        except (ValueError, TypeError):
+            raise UserError(
+                f"model.size is {self.size!r}: give one of {', '.join(SIZES)}, or ENCODER:DECODER"
+                " as width/depth/heads triples such as 128/4/4:64/2/4."
+            ) from None
+        return encoder, decoder
+
+    @property
+    def encoder(self) -> Transformer:
+        return self._transformers()[0]
+
+    @property
+    def decoder(self) -> Transformer:
+        return self._transformers()[1]
+
+    @property
+    def shares_student_blocks(self) -> bool:
+        return self.variant in ("mas", "mats")
+
+    @property
+    def shares_teacher_blocks(self) -> bool:
+        return self.variant == "mats"
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoAugment:
+    """Random changes to one kind of video view, constant over its frames.
+
+    `area` is the crop's share of the frame; `brightness`, `contrast` and `saturation` are the
+    half-ranges of factors around 1, `hue` of a turn of the colour circle around 0; `blur_sigma`
+    is in pixels of the view.
+    """
+
+    area: tuple[float, float] = (0.2, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    greyscale: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioAugment:
+    """Random changes to one kind of audio view.
+
+    `volume` is the half-range of the waveform's gain around 1. With `crop`, the spectrogram is
+    centred on a zero canvas `canvas` times its size (mel, time), a box of `mel_scale` times its
+    height and `time_scale` times its width is cut out, clipped to the canvas, and resized back.
+    """
+
+    volume: float = 0.1
+    crop: bool = False
+    canvas: tuple[float, float] = (1.0, 1.5)
+    mel_scale: tuple[float, float] = (0.6, 1.5)
+    time_scale: tuple[float, float] = (0.6, 1.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """Video views: frames at `frame_rate` per second, square, in pixels, cut into cuboids."""
+
+    frame_rate: float = 8.0
+    frames: int = 32
+    size: int = 112
+    patch: tuple[int, int, int] = (4, 16, 16)
+    mask_ratio: float = 0.85
+    local_views: int = 1
+    local_frames: int = 8
+    local_size: int = 96
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    global_augment: VideoAugment = VideoAugment()
+    local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), greyscale=0.2, blur=0.5)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tokens of the global view along (time, height, width)."""
+        return tuple(n // p for n, p in zip(self.global_shape, self.patch, strict=True))
+
+    @property
+    def local_grid(self) -> tuple[int, ...]:
+        return tuple(n // p for n, p in zip(self.local_shape, self.patch, strict=True))
+
+    @property
+    def global_shape(self) -> tuple[int, ...]:
+        """(frames, height, width); the colour channel comes last and is left out."""
+        return (self.frames, self.size, self.size)
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        return (self.local_frames, self.local_size, self.local_size)
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one flattened cuboid, (frames height width colour)."""
+        return 3 * math.prod(self.patch)
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioConfig:
+    """Audio views: log-mel spectrograms of `mels` bands, `columns` hops of `hop` samples.
+
+    `mean` and `std` normalise log(mel power + 2^-23) (spec section 1).
+    """
+
+    sample_rate: int = 16000
+    fft: int = 1024
+    hop: int = 143
+    mels: int = 80
+    columns: int = 448
+    patch: tuple[int, int] = (4, 16)
+    mask_ratio: float = 0.80
+    local_views: int = 1
+    local_columns: int = 112
+    mean: float = -5.3688107
+    std: float = 4.410007
+    global_augment: AudioAugment = AudioAugment()
+    local_augment: AudioAugment = AudioAugment(volume=0.2, crop=True)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tokens of the global view along (mel, time)."""
+        return tuple(n // p for n, p in zip(self.global_shape, self.patch, strict=True))
+
+    @property
+    def local_grid(self) -> tuple[int, ...]:
+        return tuple(n // p for n, p in zip(self.local_shape, self.patch, strict=True))
+
+    @property
+    def global_shape(self) -> tuple[int, ...]:
+        """(mel, time)."""
+        return (self.mels, self.columns)
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        return (self.mels, self.local_columns)
+
+    @property
+    def tokens(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one flattened patch, (mel time)."""
+        return math.prod(self.patch)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weight of each named loss; what only a zero-weighted loss needs is not computed.
+
+    The total is the weighted sum over the sum of the weights. The defaults are the paper's
+    5 L_ae + 1 L_kd + 1 L_da, each of which is the mean of its two terms here.
+    """
+
+    reconstruct_video: float = 2.5
+    reconstruct_audio: float = 2.5
+    distill_video_to_audio: float = 0.5
+    distill_audio_to_video: float = 0.5
+    align_students: float = 0.5
+    align_teachers: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureConfig:
+    """A teacher's softmax temperature: `start` to `end`, linearly over `warmup_epochs`."""
+
+    start: float
+    end: float
+    warmup_epochs: int = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The objective (spec section 3)."""
+
+    weights: LossWeights = LossWeights()
+    refinement: Literal["mean", "softmax", "none"] = "mean"
+    teacher_view: Literal["global", "local"] = "global"
+    student_temperature: float = 0.1
+    video_teacher_temperature: TemperatureConfig = TemperatureConfig(0.1, 0.1)
+    audio_teacher_temperature: TemperatureConfig = TemperatureConfig(0.07, 0.07)
+    centre_momentum: float = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW under a cosine schedule, and the teachers' moving average.
+
+    `learning_rate` is reached after `warmup_epochs` and falls to `final_learning_rate` at the
+    end. `clip` bounds the gradient norm of each student tensor by itself (0: no clipping).
+    """
+
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 0.0
+    warmup_epochs: float = 30
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.3
+    clip: float = 0.3
+    ema_start: float = 0.997
+    ema_end: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the shards are and how they are read.
+
+    `threads` read and decode in this process; with `workers` above 0, as many processes do, each
+    with `threads` threads. Neither changes what is read. `short_side` is the size in pixels of
+    the frames that the shards store. `dataset` `spoken_digits` makes its shards on first use (in
+    `dir`, or in the run's folder), with recordings from `speech_dir` where that is given.
+    """
+
+    dataset: Literal["shards", "spoken_digits"] = "shards"
+    dir: str = ""
+    speech_dir: str = ""
+    train_clips: int = 8000
+    test_clips: int = 2000
+    split: str = "train"
+    short_side: int = 128
+    threads: int = 16
+    workers: int = 0
+    prefetch: int = 2
+    verify_checksums: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Save every `every_steps` and at the end; keep the last `keep_last` and each `keep_every`th step.
+
+    0 turns `every_steps` or `keep_every` off.
+    """
+
+    every_steps: int = 2000
+    keep_last: int = 3
+    keep_every: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Linear probes of the frozen encoders on the data set's labels, before and after training."""
+
+    enabled: bool = False
+    split: str = "test"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One pretraining run."""
+
+    seed: int = 0
+    batch_size: int = 256
+    epochs: float = 800
+    max_steps: int = 0
+    log_every: int = 50
+    model: ModelConfig = ModelConfig()
+    video: VideoConfig = VideoConfig()
+    audio: AudioConfig = AudioConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    probe: ProbeConfig = ProbeConfig()
+
+    @property
+    def clip_seconds(self) -> float:
+        return self.video.frames / self.video.frame_rate
+
+    def modality(self, name: Modality) -> VideoConfig | AudioConfig:
+        return self.video if name == "video" else self.audio
+
+
+def default() -> ml_collections.ConfigDict:
+    """The paper's Kinetics-400 settings, for a config file to start from."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def resolve(raw: ml_collections.ConfigDict) -> Config:
+    """Checks a config against the schema and returns it as frozen dataclasses.
+
+    Raises:
+      UserError: a key that the schema lacks (the nearest valid key is named), a value of the wrong
+        type, or values that don't fit together.
+    """
+    config = _build(Config, raw.to_dict(), "config")
+    _check(config)
+    return config
+
+
+def nearest_key(key: str) -> str | None:
+    """The schema's dotted key that is most like `key`, if any is near."""
+    known = list(_dotted_keys(Config))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
+        near = [by_last[k] for k in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
+    return near[0] if near else None
+
+
+def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _dotted_keys(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _build(cls: type, values: dict[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            dotted = f"{path}.{key}".removeprefix("config.")
+            near = nearest_key(dotted)
+            hint = f" Did you mean {near}?" if near else ""
+            raise UserError(f"The config has no key {dotted}.{hint}")
+    return cls(
+        **{
+            key: _build(hints[key], value, f"{path}.{key}")
+            if dataclasses.is_dataclass(hints[key])
+            else _coerce(value, hints[key], f"{path}.{key}".removeprefix("config."))
+            for key, value in values.items()
+        }
+    )
+
+
+def _coerce(value: Any, kind: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            choices = ", ".join(repr(c) for c in typing.get_args(kind))
+            raise UserError(f"{path} is {value!r}: give one of {choices}.")
+        return value
+    if origin is tuple:
+        kinds = typing.get_args(kind)
+        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+            raise UserError(f"{path} is {value!r}: give {len(kinds)} values.")
+        return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
+        raise UserError(f"{path} is {value!r}: give a value of type {name}.")
+    return value
+
+
+def _check(config: Config) -> None:
+    def require(condition: bool, sentence: str) -> None:
+        if not condition:
+            raise UserError(sentence)
+
+    for stack in (config.model.encoder, config.model.decoder):
+        require(
+            min(dataclasses.astuple(stack)) > 0 and stack.width % stack.heads == 0,
+            f"model.size is {config.model.size!r}: every width must be a positive multiple of its"
+            " number of heads.",
+        )
+    for name in MODALITIES:
+        view = config.modality(name)
+        for kind, shape in (("global", view.global_shape), ("local", view.local_shape)):
+            if kind == "local" and not view.local_views:
+                continue
+            require(
+                all(n > 0 and n % p == 0 for n, p in zip(shape, view.patch, strict=True)),
+                f"The {kind} {name} view {shape} is not a whole number of patches {view.patch}:"
+                f" change {name}.patch or the view's size.",
+            )
+        require(
+            0 < round(view.tokens * (1 - view.mask_ratio)) < view.tokens,
+            f"{name}.mask_ratio is {view.mask_ratio}: it must leave at least one of"
+            f" {view.tokens} tokens and remove at least one.",
+        )
+        require(view.local_views >= 0, f"{name}.local_views is negative: give 0 or more.")
+        require(
+            config.loss.teacher_view == "global" or view.local_views > 0,
+            f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one.",
+        )
+    weights = dataclasses.asdict(config.loss.weights)
+    require(
+        all(w >= 0 for w in weights.values()) and any(weights.values()),
+        f"loss.weights are {weights}: none may be negative and at least one must be above 0.",
+    )
+    require(config.batch_size > 0, f"batch_size is {config.batch_size}: give at least 1.")
+    require(
+        config.epochs > 0 or config.max_steps > 0, "epochs is 0: give epochs or max_steps above 0."
+    )
+    require(config.log_every > 0, f"log_every is {config.log_every}: give at least 1.")
+    sizes = dataclasses.astuple(config.mesh)
+    require(
+        sizes.count(-1) <= 1 and all(n == -1 or n > 0 for n in sizes),
+        f"mesh is {dataclasses.asdict(config.mesh)}: every axis is positive, or -1 for one of them.",
+    )
