@@ -1,0 +1,184 @@
+"""Writing a data set: TFRecord shards, their indexes, and the files that describe them.
+
+The layout is that of tensorflow-datasets, so `tfds.builder_from_directory` opens the folder; its
+JSON files are written by its own classes, which need no TensorFlow for that. `metadata.json`
+appears first and `dataset_info.json` last: a folder with the latter is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from data_pipelines import metadata as metadata_lib
+from data_pipelines import schema, storage, tfrecord
+from data_pipelines.metadata import Metadata
+from data_pipelines.schema import Record
+from xkd_jax.errors import UserError
+
+DATASET_INFO = "dataset_info.json"
+_VERSION = "1.0.0"
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished shard: its number of records and its size in bytes."""
+
+    records: int
+    size: int
+
+
+def write_shard(path: str, records: Iterable[bytes]) -> Shard:
+    """Writes one shard and its index; neither has its name before it is complete and synced.
+
+    Args:
+      path: of the shard; see `tfrecord.shard_name`.
+      records: serialized records, taken one at a time.
+    """
+    lengths = []
+    with storage.writer(path) as file:
+        for data in records:
+            file.writelines(tfrecord.frame(data))
+            lengths.append(len(data))
+    return _write_index(path, lengths)
+
+
+def _write_index(path: str, lengths: Sequence[int]) -> Shard:
+    with storage.writer(path + tfrecord.INDEX_SUFFIX) as file:
+        file.write(tfrecord.pack_index(np.array(lengths, np.int64)))
+    return Shard(len(lengths), sum(lengths) + tfrecord.FRAMING * len(lengths))
+
+
+def write_dataset(
+    output_dir: str,
+    metadata: Metadata,
+    splits: Mapping[str, Iterable[Record]],
+    shards: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Writes a data set from records in memory or made one at a time, in this process.
+
+    Records go to the shards in turn. The same records give the same bytes.
+
+    Args:
+      output_dir: the folder (or URL), made where missing.
+      metadata: of the data set; its `name` names the shards.
+      splits: the records of each split.
+      shards: number of shards of each split.
+      progress: called with the number of records written so far, after each.
+
+    Raises:
+      UserError: the folder holds a complete data set already, or a name is unfit for a file.
+    """
+    start_dataset(output_dir, metadata, splits)
+    written = 0
+    finished: dict[str, list[Shard]] = {}
+    for split, records in splits.items():
+        names = [tfrecord.shard_name(metadata.name, split, i, shards) for i in range(shards)]
+        lengths: list[list[int]] = [[] for _ in names]
+        paths = [storage.join(output_dir, name) for name in names]
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(storage.writer(path)) for path in paths]
+            for i, record in enumerate(records):
+                data = schema.serialize(record)
+                files[i % shards].writelines(tfrecord.frame(data))
+                lengths[i % shards].append(len(data))
+                written += 1
+                if progress:
+                    progress(written)
+        finished[split] = [_write_index(p, n) for p, n in zip(paths, lengths, strict=True)]
+    finish_dataset(output_dir, metadata, finished)
+
+
+def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) -> None:
+    """Makes the folder of a data set and checks that it can take one.
+
+    Raises:
+      UserError: it holds a complete data set already, or a name is unfit for a file.
+    """
+    for word in (metadata.name, *splits):
+        if not _WORD.fullmatch(word):
+            raise UserError(
+                f"{word!r} can't name a data set or split: use lower-case letters, digits and _."
+            )
+    storage.make_folder(output_dir)
+    if DATASET_INFO in storage.sizes(output_dir):
+        raise UserError(f"{output_dir} holds a data set already: give another folder.")
+
+
+def finish_dataset(
+    output_dir: str, metadata: Metadata, splits: Mapping[str, Sequence[Shard]]
+) -> None:
+    """Describes finished shards in the folder's JSON files.
+
+    Args:
+      output_dir: the folder (or URL) of the shards.
+      metadata: of the data set.
+      splits: the shards of each split, in order.
+    """
+    with storage.writer(storage.join(output_dir, metadata_lib.FILE)) as file:
+        file.write(metadata_lib.to_json(metadata).encode())
+    with tempfile.TemporaryDirectory() as folder:
+        _write_tfds_files(folder, metadata, splits)
+        names = sorted(os.listdir(folder), key=lambda name: (name == DATASET_INFO, name))
+        for name in names:
+            with storage.writer(storage.join(output_dir, name)) as file:
+                file.write(storage.read(os.path.join(folder, name)))
+
+
+def _write_tfds_files(
+    folder: str, metadata: Metadata, splits: Mapping[str, Sequence[Shard]]
+) -> None:
+    import tensorflow_datasets as tfds
+
+    infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[shard.records for shard in shards],
+            num_bytes=sum(shard.size for shard in shards),
+        )
+        for name, shards in splits.items()
+    ]
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=metadata.name, version=tfds.core.Version(_VERSION), data_dir=folder, module_name=""
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="Made by data_pipelines of xkd_jax; metadata.json says how.",
+        features=_tfds_features(metadata),
+    )
+    info.set_file_format("tfrecord")
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(folder)
+
+
+def _tfds_features(metadata: Metadata):
+    """Returns the features of `schema` in the terms of tensorflow-datasets."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.features
+    classes = features.ClassLabel(names=metadata.class_names) if metadata.class_names else np.int64
+    raw = tfds.features.Encoding.BYTES
+    return features.FeaturesDict(
+        {
+            "frames": features.Sequence(features.Image(encoding_format="jpeg")),
+            "log_mel": features.Tensor(shape=(None, metadata.mels), dtype=np.uint16, encoding=raw),
+            "waveform": features.Tensor(shape=(None,), dtype=np.int16, encoding=raw),
+            "label": np.int64 if metadata.multi_label else classes,
+            "labels": features.Sequence(classes if metadata.multi_label else np.int64),
+            "label_text": features.Text(),
+            "train_folds": features.Sequence(np.int64),
+            "test_folds": features.Sequence(np.int64),
+            "id": features.Text(),
+            "path": features.Text(),
+            "start": np.float32,
+            "end": np.float32,
+        }
+    )

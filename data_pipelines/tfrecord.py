@@ -1,0 +1,273 @@
+"""TFRecord files: the framing of a record, the index of a shard, and random access to shards.
+
+A TFRecord file is a sequence of records, each framed as
+    uint64 length | uint32 masked CRC-32C of the length | data | uint32 masked CRC-32C of the data
+with little-endian numbers (TensorFlow, `core/lib/io/record_writer.h`). Records lie without gaps,
+so the lengths alone locate each of them. Beside `SHARD` lies `SHARD.index`:
+    8 bytes "XKDINDX1" | uint64 size of the shard | uint64 records | uint64 length of each record |
+    uint32 masked CRC-32C of everything before
+which a reader believes only if its checksum holds and it accounts for every byte of the shard;
+otherwise the shard's record headers are read instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from data_pipelines import storage
+from xkd_jax.errors import UserError
+
+HEADER = struct.Struct("<QI")
+FOOTER = struct.Struct("<I")
+FRAMING = HEADER.size + FOOTER.size
+INDEX_SUFFIX = ".index"
+_INDEX_MAGIC = b"XKDINDX1"
+# Descriptors kept open in one process; the shards beyond are opened for each read.
+_OPEN_FILES = 256
+_SHARD_NAME = re.compile(
+    r"(?P<name>\w+)-(?P<split>\w+)\.tfrecord-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
+)
+
+
+def masked_crc(data: bytes) -> int:
+    """Returns the CRC-32C of `data`, rotated and offset as TFRecord files store it."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns what one record is written as: header, data, footer."""
+    length = struct.pack("<Q", len(data))
+    header = length + FOOTER.pack(masked_crc(length))
+    return header, data, FOOTER.pack(masked_crc(data))
+
+
+def shard_name(name: str, split: str, shard: int, shards: int) -> str:
+    """Returns the file name that tensorflow-datasets gives a shard."""
+    return f"{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+
+
+def pack_index(lengths: np.ndarray) -> bytes:
+    """Returns the content of the index of a shard with records of these lengths in bytes."""
+    lengths = lengths.astype("<u8")
+    size = int(lengths.sum()) + FRAMING * len(lengths)
+    body = _INDEX_MAGIC + struct.pack("<QQ", size, len(lengths)) + lengths.tobytes()
+    return body + FOOTER.pack(masked_crc(body))
+
+
+def unpack_index(content: bytes, shard_size: int) -> np.ndarray | None:
+    """Returns the record lengths [records] int64, or None if damaged or of another shard."""
+    body, end = content[: -FOOTER.size], content[-FOOTER.size :]
+    if len(body) < 24 or body[:8] != _INDEX_MAGIC or end != FOOTER.pack(masked_crc(body)):
+        return None
+    size, count = struct.unpack_from("<QQ", body, 8)
+    if size != shard_size or len(body) != 24 + 8 * count:
+        return None
+    return np.frombuffer(body, "<u8", offset=24).astype(np.int64)
+
+
+def scan(path: str, size: int) -> np.ndarray:
+    """Returns the record lengths [records] int64 of a shard, read from its record headers.
+
+    Raises:
+      UserError: a header's checksum fails, or the last record is cut off.
+    """
+    with _open(path) as file:
+        return np.fromiter(_header_lengths(file, path, size), np.int64)
+
+
+def _open(path: str) -> BinaryIO:
+    if storage.is_remote(path):
+        return storage.filesystem(path).open(path, "rb")
+    return open(path, "rb", buffering=0)
+
+
+def _header_lengths(file: BinaryIO, path: str, size: int) -> Iterator[int]:
+    offset, record = 0, 0
+    while offset < size:
+        file.seek(offset)
+        header = file.read(HEADER.size)
+        length = _checked_length(header, path, record)
+        offset += length + FRAMING
+        if offset > size:
+            raise _cut_off(path, record)
+        yield length
+        record += 1
+
+
+def _checked_length(header: bytes, path: str, record: int) -> int:
+    if len(header) < HEADER.size:
+        raise _cut_off(path, record)
+    length, crc = HEADER.unpack(header)
+    if crc != masked_crc(header[:8]):
+        if record == 0 and header[:2] == b"\x1f\x8b":
+            raise UserError(f"{path} is compressed: decompress it with gzip -d.")
+        raise UserError(
+            f"{path} is damaged at record {record} (the checksum of its length fails), or is no"
+            " TFRecord file: copy or build the shard again."
+        )
+    return length
+
+
+def _cut_off(path: str, record: int) -> UserError:
+    return UserError(f"{path} is cut off in record {record}: copy or build the shard again.")
+
+
+def find_shards(directory: str, split: str) -> dict[str, int]:
+    """Returns path and size of each shard of a split, in order.
+
+    Raises:
+      UserError: there are none, one is missing, or there are several data sets' or builds'.
+    """
+    found = storage.sizes(directory)
+    matches = [m for m in map(_SHARD_NAME.fullmatch, sorted(found)) if m]
+    splits = sorted({m["split"] for m in matches})
+    matches = [m for m in matches if m["split"] == split]
+    if not matches:
+        held = f"it has {', '.join(splits)}" if splits else "build them with data_pipelines.build"
+        raise UserError(f"{directory} has no shards of the split {split!r}: {held}.")
+    builds = {(m["name"], int(m["shards"])) for m in matches}
+    if len(builds) > 1:
+        kinds = " and ".join(shard_name(n, split, 0, c) for n, c in sorted(builds))
+        raise UserError(f"{directory} has shards of several builds ({kinds}): keep one of them.")
+    ((name, shards),) = builds
+    wanted = [shard_name(name, split, i, shards) for i in range(shards)]
+    missing = [n for n in wanted if n not in found]
+    if missing:
+        raise UserError(
+            f"{directory} lacks {len(missing)} of {shards} shards, the first of them"
+            f" {missing[0]}: copy or build it again."
+        )
+    return {storage.join(directory, n): found[n] for n in wanted}
+
+
+class TFRecordSource:
+    """The records of some shards, read at random: a source for `grain.MapDataset`.
+
+    Opens files on first use and in each process for itself, so that it can be pickled; reads from
+    several threads at once are safe. A local shard that is replaced under a running job goes on
+    being read as it was where it is open already, and is refused where it is not.
+    """
+
+    def __init__(self, shards: Mapping[str, int], verify: bool = True):
+        """Opens shards, reading their indexes, or their record headers where an index is unfit.
+
+        Args:
+          shards: path (or URL) and size in bytes of each shard, in order; see `find_shards`.
+          verify: whether each record's data is checked against its checksum. Its length is checked
+            always.
+
+        Raises:
+          UserError: a shard is damaged or no TFRecord file.
+        """
+        self._paths = list(shards)
+        self._sizes = list(shards.values())
+        self._verify = verify
+        lengths = [load_lengths(path, size) for path, size in shards.items()]
+        self._first = np.cumsum([0] + [len(n) for n in lengths])
+        self._lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
+        offsets = [np.cumsum(n + FRAMING) - (n + FRAMING) for n in lengths]
+        self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
+        self._reset()
+
+    def _reset(self) -> None:
+        self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """Number of records in each shard."""
+        return np.diff(self._first).tolist()
+
+    def __getitem__(self, record: int) -> bytes:
+        """Returns the data of one record.
+
+        Raises:
+          IndexError: there is no such record.
+          UserError: it is damaged, or its shard is not what it was when the source was made.
+        """
+        if not 0 <= record < len(self):
+            raise IndexError(f"record {record} of {len(self)}")
+        shard = int(np.searchsorted(self._first, record, side="right")) - 1
+        offset, length = int(self._offsets[record]), int(self._lengths[record])
+        path, number = self._paths[shard], int(record - self._first[shard])
+        block = self._read(shard, offset, length + FRAMING)
+        if len(block) < length + FRAMING:
+            raise _cut_off(path, number)
+        if _checked_length(block[: HEADER.size], path, number) != length:
+            raise UserError(
+                f"{path}{INDEX_SUFFIX} does not belong to its shard (record {number} has another"
+                " length): delete the index."
+            )
+        data = block[HEADER.size : -FOOTER.size]
+        if self._verify and block[-FOOTER.size :] != FOOTER.pack(masked_crc(data)):
+            raise UserError(
+                f"{path} is damaged in record {number} (its checksum fails): copy or build the"
+                " shard again."
+            )
+        return data
+
+    def _read(self, shard: int, offset: int, size: int) -> bytes:
+        path = self._paths[shard]
+        if storage.is_remote(path):
+            return storage.filesystem(path).cat_file(path, start=offset, end=offset + size)
+        descriptor = self._files.get(shard)
+        if descriptor is not None:
+            return os.pread(descriptor, size, offset)
+        descriptor = self._open_checked(shard)
+        block = os.pread(descriptor, size, offset)
+        with self._lock:
+            if shard in self._files or len(self._files) >= _OPEN_FILES:
+                os.close(descriptor)
+            else:
+                self._files[shard] = descriptor
+        return block
+
+    def _open_checked(self, shard: int) -> int:
+        path = self._paths[shard]
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UserError(f"{path} can't be opened: {error.strerror}.") from None
+        if os.fstat(descriptor).st_size != self._sizes[shard]:
+            os.close(descriptor)
+            raise UserError(f"{path} was replaced while in use: start the run again.")
+        return descriptor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_files", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_files", {}).values():
+            os.close(descriptor)
+
+
+def load_lengths(path: str, size: int) -> np.ndarray:
+    """Returns the record lengths [records] int64 of a shard, by its index where that is fit.
+
+    Raises:
+      UserError: the shard has to be scanned and is damaged or no TFRecord file.
+    """
+    try:
+        lengths = unpack_index(storage.read(path + INDEX_SUFFIX), size)
+    except FileNotFoundError:
+        lengths = None
+    return scan(path, size) if lengths is None else lengths
