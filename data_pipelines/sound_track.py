@@ -1,0 +1,106 @@
+"""The sound of a file as it is decoded, mixed to one channel and resampled."""
+
+from __future__ import annotations
+
+import math
+
+import av
+import numpy as np
+import soxr
+
+from data_pipelines.damage import DamageError
+
+# Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
+_TOLERANCE = 0.04
+_LONGEST_GAP = 600.0
+
+
+class SoundTrack:
+    """Mono float32 samples between two times, placed by their time stamps.
+
+    Mono is the mean of the channels. (libswresample's own mix of two float channels is sqrt(2)
+    louder.) Times are in seconds.
+    """
+
+    def __init__(self, sample_rate: int, start: float, end: float):
+        self._sample_rate = sample_rate
+        self._start, self._end = start, end
+        self._source_rate = 0
+        self._placed = 0
+        self._pieces: list[np.ndarray] = []
+        self._resampler: soxr.ResampleStream | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no samples have come yet."""
+        return not self._source_rate
+
+    @property
+    def full(self) -> bool:
+        """Whether samples up to the end are there."""
+        return not self.empty and self.until >= self._end
+
+    @property
+    def until(self) -> float:
+        """When the samples so far end."""
+        if self.empty:
+            return self._start
+        return self._start + self._placed / self._source_rate
+
+    def add(self, frame: av.AudioFrame, time: float | None) -> None:
+        """Takes the next samples and the time of the first (None: where the last ended).
+
+        Raises:
+          DamageError: the time is absurd, the rate changes or the samples are no numbers.
+        """
+        if not self._source_rate:
+            self._source_rate = frame.sample_rate
+            if frame.sample_rate != self._sample_rate:
+                self._resampler = soxr.ResampleStream(frame.sample_rate, self._sample_rate, 1)
+        if frame.sample_rate != self._source_rate:
+            raise DamageError(
+                f"its sample rate changes from {self._source_rate} to {frame.sample_rate}"
+            )
+        samples = _mono(frame)
+        if not np.isfinite(samples).all():
+            raise DamageError("its audio has samples that are no numbers")
+        self._place(samples, self.until if time is None else time)
+
+    def _place(self, samples: np.ndarray, time: float) -> None:
+        gap = time - self.until
+        if gap > _LONGEST_GAP:
+            raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
+        if self._placed == 0 or abs(gap) > _TOLERANCE:
+            late = round(gap * self._source_rate)
+            self._append(np.zeros(max(late, 0), np.float32))
+            samples = samples[max(-late, 0) :]
+        self._append(samples)
+
+    def _append(self, samples: np.ndarray, last: bool = False) -> None:
+        self._placed += len(samples)
+        if self._resampler:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        self._pieces.append(samples)
+
+    def finish(self, seconds: float) -> np.ndarray:
+        """Returns float32 [samples] of `seconds` (inf: as long as there is sound)."""
+        if self.empty:
+            return np.zeros(0, np.float32)
+        self._append(np.zeros(0, np.float32), last=True)
+        sound = np.concatenate(self._pieces)
+        length = round(self._placed / self._source_rate * self._sample_rate)
+        if math.isfinite(seconds):
+            length = round(seconds * self._sample_rate)
+        return np.pad(sound[:length], (0, max(0, length - len(sound))))
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    samples: np.ndarray = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mono = samples.mean(axis=0, dtype=np.float64)
+    if samples.dtype == np.uint8:
+        mono = (mono - 128) / 128
+    elif samples.dtype.kind == "i":
+        mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return mono.astype(np.float32)
