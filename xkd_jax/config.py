@@ -21,6 +21,7 @@ import ml_collections
 from xkd_jax.errors import UserError
 
 Modality = Literal["video", "audio"]
+Attention = Literal["xla", "cudnn"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
@@ -67,7 +68,7 @@ class ModelConfig:
     size: str = "base"
     head: HeadConfig = HeadConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Literal["xla", "cudnn"] = "xla"
+    attention: Attention = "xla"
     remat: bool = False
 
     def _transformers(self) -> tuple[Transformer, Transformer]:
@@ -324,9 +325,9 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Save every `every_steps` and at the end; keep the last `keep_last` and each `keep_every`th step.
+    """Save every `every_steps` and at the end; keep the last `keep_last` and every `keep_every`.
 
-    0 turns `every_steps` or `keep_every` off.
+    Both periods are in steps; 0 turns one off.
     """
 
     every_steps: int = 2000
@@ -489,5 +490,5 @@ def _check(config: Config) -> None:
     sizes = dataclasses.astuple(config.mesh)
     require(
         sizes.count(-1) <= 1 and all(n == -1 or n > 0 for n in sizes),
-        f"mesh is {dataclasses.asdict(config.mesh)}: every axis is positive, or -1 for one of them.",
+        f"mesh is {dataclasses.asdict(config.mesh)}: give positive sizes, or -1 for one of them.",
     )

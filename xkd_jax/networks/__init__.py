@@ -1,0 +1,1 @@
+"""The networks: Flax NNX modules without state beyond their parameters."""

@@ -1,0 +1,165 @@
+"""Transformer blocks, stacked along a leading axis and run under `jax.lax.scan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from xkd_jax.config import Attention, Transformer
+
+# The reference's value for every LayerNorm (PyTorch's default).
+LAYER_NORM_EPS = 1e-5
+
+# Name under which a stack keeps its parameters: their first axis is the layer. Rules that hold
+# "per tensor" (clipping, weight decay) hold per layer there.
+STACKED = "layers"
+
+
+def layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs, **kwargs: Any) -> nnx.LayerNorm:
+    """LayerNorm as the reference has it; statistics in float32 by the two-pass formula."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=LAYER_NORM_EPS,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_metadata={"out_sharding": ("norm",)},
+        bias_metadata={"out_sharding": ("norm",)},
+        rngs=rngs,
+        **kwargs,
+    )
+
+
+def linear(
+    inputs: int | tuple[int, ...],
+    outputs: int | tuple[int, ...],
+    axes: tuple[str | None, ...],
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+    *,
+    use_bias: bool = True,
+    kernel_init: nnx.Initializer | None = None,
+) -> nnx.LinearGeneral:
+    """Linear layer over the last axes, Xavier-uniform with zero bias unless told otherwise.
+
+    Args:
+      inputs: sizes of the contracted axes.
+      outputs: sizes of the new axes.
+      axes: logical name of each kernel axis, for the sharding rules.
+      dtype: compute dtype; parameters are float32.
+      rngs: source of the initial values.
+      use_bias: whether there is a bias.
+      kernel_init: initialiser of the kernel, which it sees as a matrix.
+    """
+    contracted = len(inputs) if isinstance(inputs, tuple) else 1
+    return nnx.LinearGeneral(
+        inputs,
+        outputs,
+        axis=tuple(range(-contracted, 0)),
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=kernel_init or nnx.initializers.xavier_uniform(),
+        kernel_metadata={"out_sharding": axes},
+        bias_metadata={"out_sharding": axes[contracted:]},
+        rngs=rngs,
+    )
+
+
+class Block(nnx.Module):
+    """Pre-norm Transformer block: attention without bias in qkv, then an erf-GELU MLP.
+
+    Tokens are [batch, tokens, width] in the compute dtype.
+    """
+
+    def __init__(
+        self, config: Transformer, *, dtype: DTypeLike, attention: Attention, rngs: nnx.Rngs
+    ):
+        width, heads = config.width, config.heads
+        hidden = width * config.mlp_ratio
+        self.attention = attention
+        self.norm1 = layer_norm(width, dtype, rngs)
+        self.qkv = linear(
+            width,
+            (3, heads, width // heads),
+            ("embed", None, "heads", None),
+            dtype,
+            rngs,
+            use_bias=False,
+        )
+        self.proj = linear((heads, width // heads), width, ("heads", None, "embed"), dtype, rngs)
+        self.norm2 = layer_norm(width, dtype, rngs)
+        self.fc1 = linear(width, hidden, ("embed", "mlp"), dtype, rngs)
+        self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = jnp.moveaxis(self.qkv(self.norm1(x)), 2, 0)
+        attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        x = x + self.proj(attended)
+        hidden = jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False)
+        return x + self.fc2(hidden)
+
+    def cls_attention(self, x: jax.Array) -> jax.Array:
+        """Returns the CLS query's attention over the patch tokens, float32 [batch, heads, n - 1].
+
+        `x` [batch, n, width] is the block's input, CLS first. The softmax is over all n tokens.
+        """
+        normed = self.norm1(x)
+        kernel = jnp.asarray(self.qkv.kernel[...], normed.dtype)
+        q = jnp.einsum("bd,dhc->bhc", normed[:, 0], kernel[:, 0])
+        k = jnp.einsum("bnd,dhc->bnhc", normed, kernel[:, 1])
+        scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
+        return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
+
+
+class Blocks(nnx.Module):
+    """`config.depth` blocks whose parameters are stacked along a leading layer axis."""
+
+    def __init__(
+        self,
+        config: Transformer,
+        *,
+        dtype: DTypeLike,
+        attention: Attention,
+        remat: bool,
+        rngs: nnx.Rngs,
+    ):
+        @nnx.split_rngs(splits=config.depth)
+        @nnx.vmap(in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: STACKED})
+        def create(rngs: nnx.Rngs) -> Block:
+            return Block(config, dtype=dtype, attention=attention, rngs=rngs)
+
+        self.depth = config.depth
+        self.remat = remat
+        self.layers = create(rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Runs every block on `x` [batch, tokens, width]."""
+        return self._scan(x)[0]
+
+    def with_cls_attention(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Runs every block and returns the last one's CLS attention too (`Block.cls_attention`).
+
+        The scan keeps the last block's input beside its output, so that only one row of one
+        layer's attention is ever computed apart from the blocks themselves.
+        """
+        x, last_input = self._scan(x)
+        graph, params = nnx.split(self.layers)
+        last = nnx.merge(graph, jax.tree.map(lambda p: p[-1], params))
+        return x, last.cls_attention(last_input)
+
+    def _scan(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        graph, params = nnx.split(self.layers)
+
+        def body(
+            carry: tuple[jax.Array, jax.Array], layer: nnx.State
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            inputs, _ = carry
+            return (nnx.merge(graph, layer)(inputs), inputs), None
+
+        if self.remat:
+            body = jax.checkpoint(body, prevent_cse=False)
+        (x, last_input), _ = jax.lax.scan(body, (x, x), params)
+        return x, last_input

@@ -1,0 +1,59 @@
+"""The decoder that makes an encoder a masked autoencoder."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xkd_jax.config import AudioConfig, ModelConfig, VideoConfig
+from xkd_jax.networks.blocks import Blocks, linear
+from xkd_jax.networks.encoder import embedding_init
+from xkd_jax.networks.patches import gather_tokens
+
+
+class Decoder(nnx.Module):
+    """Fills mask tokens in for what the encoder did not see and predicts every patch.
+
+    There is no LayerNorm between the blocks and the output projection, and a projection between
+    equal sizes is left out, both as in the released code (spec section 2).
+    """
+
+    def __init__(self, model: ModelConfig, view: VideoConfig | AudioConfig, *, rngs: nnx.Rngs):
+        dtype = jnp.dtype(model.compute_dtype)
+        width = model.decoder.width
+        self.dtype = dtype
+        self.embed = (
+            linear(model.encoder.width, width, ("embed", "mlp"), dtype, rngs)
+            if model.encoder.width != width
+            else None
+        )
+        init = embedding_init()
+        self.mask_token = nnx.Param(init(rngs.params(), (1, width)), out_sharding=(None, "embed"))
+        self.positions = nnx.Param(
+            init(rngs.params(), (1 + view.tokens, width)), out_sharding=(None, "embed")
+        )
+        self.blocks = Blocks(
+            model.decoder, dtype=dtype, attention=model.attention, remat=model.remat, rngs=rngs
+        )
+        self.output = (
+            linear(width, view.patch_values, ("embed", "patch"), dtype, rngs)
+            if width != view.patch_values
+            else None
+        )
+
+    def __call__(self, latent: jax.Array, restore: jax.Array) -> jax.Array:
+        """Predicts patches [batch, tokens, values] from the encoder's tokens.
+
+        Args:
+          latent: [batch, 1 + kept, encoder width], CLS first.
+          restore: int32 [batch, tokens] (`patches.Masking`).
+        """
+        x = latent if self.embed is None else self.embed(latent)
+        batch, tokens = restore.shape
+        removed = (batch, 1 + tokens - x.shape[1], x.shape[2])
+        masks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype), removed)
+        unshuffled = gather_tokens(jnp.concatenate([x[:, 1:], masks], axis=1), restore)
+        x = jnp.concatenate([x[:, :1], unshuffled], axis=1)
+        x = self.blocks(x + self.positions[...].astype(x.dtype))[:, 1:]
+        return x if self.output is None else self.output(x)

@@ -1,0 +1,62 @@
+"""The projection head that student and teacher are compared through."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from xkd_jax.config import HeadConfig
+from xkd_jax.networks.blocks import LAYER_NORM_EPS, layer_norm, linear
+
+
+class Head(nnx.Module):
+    """MLP, bottleneck of unit length, weight-normalised output layer, LayerNorm without affine.
+
+    One LayerNorm module serves every hidden layer and the output layer's gain is fixed at 1, as
+    in the released code (spec section 2).
+    """
+
+    def __init__(self, width: int, config: HeadConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        sizes = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
+        axes = ["embed", *["mlp"] * (config.layers - 1), "bottleneck"]
+        names = [
+            # a square hidden layer is split along its output only
+            (None if i and a == "mlp" and b == "mlp" else a, b)
+            for i, (a, b) in enumerate(itertools.pairwise(axes))
+        ]
+        init = nnx.initializers.normal(0.02)
+        self.linears = nnx.List(
+            [
+                linear(a, b, name, dtype, rngs, kernel_init=init)
+                for (a, b), name in zip(itertools.pairwise(sizes), names, strict=True)
+            ]
+        )
+        self.norm = layer_norm(config.hidden, dtype, rngs)
+        # PyTorch's default for a linear layer: uniform within 1 / sqrt(fan in)
+        self.directions = nnx.Param(
+            nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")(
+                rngs.params(), (config.bottleneck, config.outputs)
+            ),
+            out_sharding=("bottleneck", "outputs"),
+        )
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps pooled features [..., width] to float32 [..., outputs] of mean 0 and variance 1."""
+        *hidden, last = self.linears
+        for layer in hidden:
+            x = jax.nn.gelu(self.norm(layer(x)), approximate=False)
+        x = last(x).astype(jnp.float32)
+        x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+        directions = self.directions[...]
+        weight = directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
+        logits = jnp.matmul(
+            x.astype(self.dtype), weight.astype(self.dtype), preferred_element_type=jnp.float32
+        )
+        centred = logits - logits.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)

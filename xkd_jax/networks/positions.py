@@ -1,0 +1,75 @@
+"""Learned positions on another grid than they were learned on.
+
+Resizing is linear along each axis, so it is a matrix an axis, computed with numpy while tracing.
+Coordinates follow PyTorch's `interpolate` with an explicit scale factor, align_corners=False and
+no antialiasing, because the released weights were trained under them (spec section 2).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Interpolation = Literal["linear", "cubic"]
+CUBIC_A = -0.75
+
+
+def resize_positions(
+    positions: jax.Array,
+    grid: tuple[int, ...],
+    new_grid: tuple[int, ...],
+    methods: tuple[Interpolation | None, ...],
+) -> jax.Array:
+    """Resizes positions [1 + prod(grid), width] to [1 + prod(new_grid), width]; CLS comes first.
+
+    `methods` says how each axis is interpolated; an axis with None keeps its size. Equal grids
+    leave the positions as they are.
+    """
+    if grid == new_grid:
+        return positions
+    cls, table = positions[:1], positions[1:].reshape(*grid, -1)
+    for axis, (old, new, method) in enumerate(zip(grid, new_grid, methods, strict=True)):
+        if method is not None:
+            matrix = jnp.asarray(resize_matrix(old, new, method), positions.dtype)
+            table = jnp.moveaxis(
+                jnp.tensordot(matrix, table, (1, axis), precision=jax.lax.Precision.HIGHEST),
+                0,
+                axis,
+            )
+    return jnp.concatenate([cls, table.reshape(-1, positions.shape[-1])])
+
+
+@functools.cache
+def resize_matrix(old: int, new: int, method: Interpolation) -> np.ndarray:
+    """Returns the float64 matrix [new, old] that resizes one axis.
+
+    The scale factor is (new + 0.1) / old, as in the released code, and output i samples
+    (i + 0.5) / scale - 0.5. Taps outside the axis fall on its border.
+    """
+    source = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
+    if method == "linear":
+        source = np.maximum(source, 0)
+    first = np.floor(source).astype(int)
+    fraction = source - first
+    matrix = np.zeros((new, old))
+    for offset, weight in _taps(fraction, method):
+        np.add.at(matrix, (np.arange(new), np.clip(first + offset, 0, old - 1)), weight)
+    return matrix
+
+
+def _taps(fraction: np.ndarray, method: Interpolation) -> list[tuple[int, np.ndarray]]:
+    if method == "linear":
+        return [(0, 1 - fraction), (1, fraction)]
+    return [(offset, _cubic(fraction - offset)) for offset in (-1, 0, 1, 2)]
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.75."""
+    x, a = np.abs(distance), CUBIC_A
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))

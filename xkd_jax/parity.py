@@ -1,0 +1,388 @@
+"""Compares the networks, the losses and the step with numbers of the authors' code.
+
+    python -m xkd_jax.parity FILE.npz [FILE.npz ...]
+
+Each file holds one case: a description of a small network, its initial parameters under the
+authors' names, inputs, and what the authors' code made of them. The case is run with the code that
+trains, and for each group of numbers the largest error and its place are printed. The exit status
+is 0 only if all groups of all files are inside `TOLERANCES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xkd_jax import reference
+from xkd_jax.config import (
+    MODALITIES,
+    AudioConfig,
+    Config,
+    HeadConfig,
+    LossConfig,
+    LossWeights,
+    Modality,
+    ModelConfig,
+    VideoConfig,
+)
+from xkd_jax.errors import UserError
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.objective import Inputs, objective
+from xkd_jax.optimizer import optimizer
+from xkd_jax.schedules import Schedules, constant
+from xkd_jax.state import TrainState, builder
+from xkd_jax.step import matmul_precision, update_step
+from xkd_jax.tree import Tree
+
+# Largest difference over the tensor's largest entry; "change" is the L2 norm of the difference
+# over the L2 norm of each tensor's change from first to last.
+TOLERANCES = {
+    "outputs": 1e-5,
+    "losses at step 0": 1e-4,
+    "gradients": 5e-4,
+    "losses of later steps": 2e-3,
+    "final parameters": 5e-4,
+    "change of parameters": 2e-3,
+}
+
+# The authors' name of each result, after the modality, and ours.
+_OUTPUTS = {
+    "student_latent": "latent",
+    "mask": "removed",
+    "target_patches": "patches",
+    "prediction": "prediction",
+    "teacher_tokens": "teacher_tokens",
+    "teacher_cls_attention": "cls_attention",
+    "cross_attention": "cross_attention",
+    "teacher_refined": "refined",
+    "teacher_output": "teacher_output",
+    "student_tokens_local": "local_tokens",
+    "student_output_local": "student_output",
+}
+
+_LOSSES = {
+    "vid_recon_loss": "reconstruct_video",
+    "aud_recon_loss": "reconstruct_audio",
+    "as2vs_align_loss": "align_students",
+    "vt2at_align_loss": "align_teachers",
+    "vt2as_kd_loss": "distill_video_to_audio",
+    "at2vs_kd_loss": "distill_audio_to_video",
+}
+_MEANS = {
+    "recon_loss": ("vid_recon_loss", "aud_recon_loss"),
+    "cmkd_loss": ("vt2as_kd_loss", "at2vs_kd_loss"),
+    "alignment_loss": ("as2vs_align_loss", "vt2at_align_loss"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The largest error of one group, and where it is."""
+
+    group: str
+    error: float
+    place: str
+    count: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is a number inside the group's tolerance."""
+        return self.error <= TOLERANCES[self.group]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One file in memory."""
+
+    path: str
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, path: str) -> Case:
+        """Reads a file.
+
+        Raises:
+          UserError: the file can't be read or is no case.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: name a golden case (.npz).") from None
+        except Exception as error:
+            raise UserError(
+                f"{path} is no golden case ({type(error).__name__}: {error}): give an .npz with a"
+                " JSON `meta` and the reference's arrays."
+            ) from None
+        return cls(path, meta, arrays)
+
+    def group(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays under `name/`, without it."""
+        prefix = f"{name}/"
+        return {k[len(prefix) :]: v for k, v in self.arrays.items() if k.startswith(prefix)}
+
+    def local_views(self, m: Modality) -> int:
+        """Number of local views that the file has inputs for."""
+        return sum(name.startswith(f"{m}_local_") for name in self.group("in"))
+
+
+def case_config(case: Case) -> Config:
+    """The configuration that `meta` describes, in float32."""
+    meta = case.meta
+    video, audio, weights = meta["video"], meta["audio"], meta["weights"]
+    stacks = [meta["encoder"], meta["decoder"]]
+    if any(stack["mlp_ratio"] != 4 for stack in stacks) or meta["layer_norm_eps"] != 1e-5:
+        raise UserError(f"{case.path}: only mlp_ratio 4 and layer_norm_eps 1e-5 are supported.")
+    base = Config()
+    return Config(
+        model=ModelConfig(
+            variant=meta["variant"],
+            size=":".join(f"{s['dim']}/{s['depth']}/{s['heads']}" for s in stacks),
+            head=HeadConfig(
+                layers=meta["head"]["layers"],
+                hidden=meta["head"]["hidden_dim"],
+                bottleneck=meta["head"]["bottleneck_dim"],
+                outputs=meta["head"]["out_dim"],
+            ),
+            compute_dtype="float32",
+        ),
+        video=VideoConfig(
+            frames=video["frames"],
+            size=video["size"],
+            patch=tuple(video["patch"]),
+            mask_ratio=video["mask_ratio"],
+            local_views=case.local_views("video"),
+            local_frames=video["local_frames"],
+            local_size=video["local_size"],
+        ),
+        audio=AudioConfig(
+            mels=audio["mels"],
+            columns=audio["frames"],
+            patch=tuple(audio["patch"]),
+            mask_ratio=audio["mask_ratio"],
+            local_views=case.local_views("audio"),
+            local_columns=audio["local_frames"],
+        ),
+        loss=LossConfig(
+            weights=LossWeights(
+                **{f"reconstruct_{m}": weights["reconstruction"] / 2 for m in MODALITIES},
+                distill_video_to_audio=weights["distillation"] / 2,
+                distill_audio_to_video=weights["distillation"] / 2,
+                align_students=weights["alignment"] / 2,
+                align_teachers=weights["alignment"] / 2,
+            ),
+            refinement=meta["cross_modal_attention"],
+            teacher_view=meta["teacher_view"],
+            student_temperature=meta["student_temp"],
+            centre_momentum=meta["center_momentum"],
+        ),
+        optimizer=dataclasses.replace(base.optimizer, **meta["adamw"], clip=meta["clip_per_param"]),
+        batch_size=meta["batch"],
+    )
+
+
+def case_schedules(case: Case) -> Schedules:
+    """The file's own values for each step."""
+
+    def table(values: np.ndarray) -> Callable[[Any], jax.Array]:
+        constants = jnp.asarray(values, jnp.float32)
+        return lambda step: constants[step]
+
+    sched, temperature = case.group("sched"), case.meta["teacher_temp"]
+    return Schedules(
+        learning_rate=table(sched["lr"]),
+        weight_decay=table(sched["wd"]),
+        ema=table(sched["ema"]),
+        teacher_temperature={m: constant(temperature[m]) for m in MODALITIES},
+    )
+
+
+def case_inputs(case: Case, config: Config, step: int) -> Inputs:
+    """The file's inputs of one step, colour last."""
+    arrays = {name: value[step] for name, value in case.group("in").items()}
+
+    def view(m: Modality, name: str) -> np.ndarray:
+        value = arrays[f"{m}_{name}"]
+        return np.moveaxis(value, 1, -1) if m == "video" else value[:, 0]
+
+    views: dict[Modality, dict[str, np.ndarray]] = {}
+    for m in MODALITIES:
+        views[m] = {"global": view(m, "global")}
+        if count := config.modality(m).local_views:
+            views[m]["local"] = np.stack([view(m, f"local_{i}") for i in range(count)])
+    return Inputs(
+        views=views,
+        mask_noise={m: arrays[f"{m}_mask_noise"] for m in MODALITIES},
+        teacher_temperature={m: np.float32(case.meta["teacher_temp"][m]) for m in MODALITIES},
+    )
+
+
+def case_state(case: Case, config: Config, schedules: Schedules) -> TrainState:
+    """The training state with the file's parameters."""
+    tensors = dict(case.group("params"))
+    for name in reference.CENTRES:
+        tensors.setdefault(name, np.zeros((1, config.model.head.outputs), np.float32))
+    tree = jax.tree.map(jnp.asarray, reference.load(tensors, case.meta["aliases"], config))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        optimizer=optimizer(config, schedules).init(tree["student"]),
+        **tree,
+    )
+
+
+def compare(case: Case) -> list[Comparison]:
+    """Runs one case and compares every group."""
+    config, schedules = case_config(case), case_schedules(case)
+    state = case_state(case, config, schedules)
+    before = _exported(state, config)
+    outputs, gradients = first_step(case, config, state)
+    losses, state = all_steps(case, config, schedules, state)
+    after = _exported(state, config)
+
+    expected = [
+        dict(zip(case.meta["loss_names"], row, strict=True)) for row in case.arrays["losses"]
+    ]
+    final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
+    return [
+        _worst("outputs", _largest(case.group("out"), outputs)),
+        _worst("losses at step 0", _largest(expected[0], losses[0])),
+        _worst("gradients", _largest(case.group("grads"), gradients)),
+        _worst("losses of later steps", _largest(_by_step(expected), _by_step(losses))),
+        _worst("final parameters", _largest(final, after)),
+        _worst("change of parameters", _changes(case, final, before, after)),
+    ]
+
+
+def first_step(
+    case: Case, config: Config, state: TrainState
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns intermediate results and gradients of the first step under the authors' names."""
+    as_student, as_teacher = builder(Student, config), builder(Teacher, config)
+
+    @jax.jit
+    def run(student: Tree, inputs: Inputs) -> tuple[Tree, dict[str, jax.Array]]:
+        def loss_of(params: Tree) -> tuple[jax.Array, dict[str, jax.Array]]:
+            with matmul_precision(config):
+                loss, _, out = objective(
+                    as_student(params), as_teacher(state.teacher), state.centres, inputs, config
+                )
+            return loss, out
+
+        return jax.grad(loss_of, has_aux=True)(student)
+
+    gradients, out = run(state.student, case_inputs(case, config, 0))
+    outputs = {}
+    for m in MODALITIES:
+        for theirs, ours in _OUTPUTS.items():
+            if f"{m}_{ours}" in out:
+                outputs[f"{m}_{theirs}"] = np.asarray(out[f"{m}_{ours}"])
+        local = outputs[f"{m}_student_output_local"][1:]  # the global view comes first
+        outputs[f"{m}_student_output_local"] = local.reshape(-1, local.shape[-1])
+    return outputs, reference.export({"student": gradients}, config)
+
+
+def all_steps(
+    case: Case, config: Config, schedules: Schedules, state: TrainState
+) -> tuple[list[dict[str, float]], TrainState]:
+    """Runs the file's steps; returns each step's losses under the authors' names, and the state."""
+    step = jax.jit(update_step(config, schedules))
+    losses = []
+    for i in range(len(case.arrays["losses"])):
+        state, metrics = step(state, case_inputs(case, config, i))
+        named = {theirs: float(metrics[f"loss/{ours}"]) for theirs, ours in _LOSSES.items()}
+        named |= {mean: (named[a] + named[b]) / 2 for mean, (a, b) in _MEANS.items()}
+        losses.append(named | {"loss": float(metrics["loss"])})
+    return losses, state
+
+
+def _exported(state: TrainState, config: Config) -> dict[str, np.ndarray]:
+    roots = {"student": state.student, "teacher": state.teacher, "centres": state.centres}
+    return reference.export(roots, config)
+
+
+def _by_step(losses: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        f"{name} of step {i}": value
+        for i, row in enumerate(losses[1:], start=1)
+        for name, value in row.items()
+    }
+
+
+def _largest(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
+    """Largest difference over the largest entry, for each expected name; infinite if missing."""
+    errors = {}
+    for name, value in expected.items():
+        value = np.asarray(value, np.float64)
+        if name not in found or np.shape(found[name]) != value.shape:
+            errors[name] = np.inf
+            continue
+        difference = np.abs(np.asarray(found[name], np.float64) - value).max()
+        errors[name] = float(difference / max(np.abs(value).max(), np.finfo(np.float64).tiny))
+    return errors
+
+
+def _changes(
+    case: Case,
+    final: Mapping[str, np.ndarray],
+    before: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """Error of each tensor's change over the steps, in L2 norm over that of the change."""
+    initial, aliases = case.group("params"), case.meta["aliases"]
+    errors = {}
+    for name, last in final.items():
+        first = initial.get(name, initial.get(aliases.get(name, ""), np.zeros_like(last)))
+        change = last.astype(np.float64) - first
+        ours = after[name].astype(np.float64) - before[name]
+        norm = np.linalg.norm(change)
+        errors[name] = float(np.linalg.norm(ours - change) / max(norm, np.finfo(np.float64).tiny))
+    return errors
+
+
+def _worst(group: str, errors: dict[str, float]) -> Comparison:
+    if not errors:
+        raise UserError(f"The case has nothing to compare in its group {group!r}.")
+    # a comparison that is not a number is the worst there can be
+    place = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+    return Comparison(group, errors[place], place, len(errors))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m xkd_jax.parity", description="Compare with numbers of the authors' code."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE.npz")
+    passed = True
+    try:
+        for path in parser.parse_args(arguments).files:
+            case = Case.read(path)
+            meta = case.meta
+            print(
+                f"{path}: {meta['variant']}, teacher view {meta['teacher_view']},"
+                f" refinement {meta['cross_modal_attention']}, {len(case.arrays['losses'])} steps"
+            )
+            for row in compare(case):
+                passed &= row.passed
+                print(
+                    f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.1e}"
+                    f" (allowed {TOLERANCES[row.group]:.0e}, {row.count} compared) at {row.place}"
+                )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The training state: all that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+
+from xkd_jax.config import Config
+from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.objective import DIRECTIONS
+from xkd_jax.tree import Tree
+
+Network = TypeVar("Network", bound=Teacher)
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that one step hands to the next.
+
+    step: int32 scalar, the number of updates made.
+    student: parameters of `Student`, float32.
+    teacher: parameters of `Teacher`, float32.
+    centres: {direction: float32 [outputs]}.
+    optimizer: optax's state.
+    """
+
+    step: jax.Array
+    student: Tree
+    teacher: Tree
+    centres: dict[str, jax.Array]
+    optimizer: optax.OptState
+
+
+def initial_state(
+    key: jax.Array, config: Config, transformation: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step; the teachers are copies of the students."""
+    student = parameters(construct(Student, config, key))
+    teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        student=student,
+        teacher=teacher,
+        centres={d: jnp.zeros(config.model.head.outputs) for d in DIRECTIONS},
+        optimizer=transformation.init(student),
+    )
+
+
+def construct(cls: type[Network], config: Config, key: jax.Array) -> Network:
+    """Makes a module with fresh parameters.
+
+    Its annotations name logical axes for `sharding`, which places whole trees under jit; NNX must
+    not try to place single variables meanwhile.
+    """
+    with nnx.use_eager_sharding(False):
+        return cls(config, rngs=nnx.Rngs(key))
+
+
+def abstract(cls: type[Network], config: Config) -> Network:
+    """The module with shapes in place of parameters; nothing is computed."""
+    return nnx.eval_shape(lambda: construct(cls, config, jax.random.key(0)))
+
+
+def parameters(module: nnx.Module) -> Tree:
+    """The module's parameters as nested dictionaries of arrays."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+
+def builder(cls: type[Network], config: Config) -> Callable[[Tree], Network]:
+    """Returns a function that makes the module of a parameter tree."""
+    graph, _ = nnx.split(abstract(cls, config))
+    return lambda params: nnx.merge(graph, params)

@@ -1,0 +1,25 @@
+"""Parameter trees: nested dictionaries of arrays, named as the modules that hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.tree_util import DictKey, SequenceKey
+
+from xkd_jax.networks.blocks import STACKED
+
+Tree = Any
+
+
+def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The keys of a leaf's path, as strings."""
+    return tuple(
+        str(k.key if isinstance(k, DictKey) else k.idx)
+        for k in path
+        if isinstance(k, DictKey | SequenceKey)
+    )
+
+
+def is_stacked(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf's first axis is the layer of a stack of blocks."""
+    return STACKED in path_names(path)
