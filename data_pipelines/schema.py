@@ -117,12 +117,13 @@ def serialize(record: Record) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def parse(data: bytes, mels: int) -> Record:
+def parse(data: bytes, mels: int, where: str = "A record") -> Record:
     """Returns the record of a serialized example.
 
     Args:
       data: the example.
       mels: bands of the spectrogram (`Metadata.mels`).
+      where: names the record in an error.
 
     Raises:
       UserError: the data is no example of this layout.
@@ -143,8 +144,8 @@ def parse(data: bytes, mels: int) -> Record:
         )
     except (message.DecodeError, ValueError) as error:
         raise UserError(
-            f"A record has not the layout of data_pipelines.schema ({error}): build the shards"
-            " with data_pipelines.build."
+            f"{where} has not the layout of data_pipelines.schema ({error}): build the shards with"
+            " data_pipelines.build."
         ) from None
 
 

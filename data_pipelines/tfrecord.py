@@ -197,11 +197,9 @@ class TFRecordSource:
           IndexError: there is no such record.
           UserError: it is damaged, or its shard is not what it was when the source was made.
         """
-        if not 0 <= record < len(self):
-            raise IndexError(f"record {record} of {len(self)}")
-        shard = int(np.searchsorted(self._first, record, side="right")) - 1
+        shard, number = self._locate(record)
         offset, length = int(self._offsets[record]), int(self._lengths[record])
-        path, number = self._paths[shard], int(record - self._first[shard])
+        path = self._paths[shard]
         block = self._read(shard, offset, length + FRAMING)
         if len(block) < length + FRAMING:
             raise _cut_off(path, number)
@@ -217,6 +215,17 @@ class TFRecordSource:
                 " shard again."
             )
         return data
+
+    def name(self, record: int) -> str:
+        """Returns the shard of a record and its number there, for an error message."""
+        shard, number = self._locate(record)
+        return f"{self._paths[shard]}, record {number},"
+
+    def _locate(self, record: int) -> tuple[int, int]:
+        if not 0 <= record < len(self):
+            raise IndexError(f"record {record} of {len(self)}")
+        shard = int(np.searchsorted(self._first, record, side="right")) - 1
+        return shard, int(record - self._first[shard])
 
     def _read(self, shard: int, offset: int, size: int) -> bytes:
         path = self._paths[shard]

@@ -1,0 +1,214 @@
+"""Batches of views from shards, through Grain.
+
+A batch is a function of the config, the data set and the step alone, so that a run resumes from
+the step, on any number of hosts, worker processes and threads, and sees what it would have seen:
+
+    step, row -> position in the endless shuffled sequence of records -> (epoch, record)
+    (seed, epoch, record, stream) -> the random choices of a view
+
+Grain reads ahead and runs worker processes; the element of its data set is a whole batch of this
+host's rows, which threads fill in place. (Grain's own state would tie a checkpoint
+to the number of workers, and its random maps the views to the number of hosts.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from data_pipelines import clips as clips_lib
+from data_pipelines import views
+from data_pipelines.batches import BatchLoader, Row
+from data_pipelines.dataset import Dataset
+from data_pipelines.schema import Record
+from xkd_jax.config import MODALITIES, Config, Modality
+
+Batch = dict[str, Any]
+
+
+def num_records(dataset: Dataset) -> int:
+    """Returns the number of records in an epoch."""
+    return len(dataset)
+
+
+def train_batches(
+    config: Config,
+    dataset: Dataset,
+    rows: slice | None = None,
+    start_step: int = 0,
+    *,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.train_views,
+) -> Generator[Batch]:
+    """Yields this host's rows of each global batch, from a step on and without end.
+
+    An epoch takes each record once, in an order of its own; a batch may reach into the next.
+
+    Args:
+      config: the run's.
+      dataset: see `dataset.open_dataset`.
+      rows: this host's rows of the `config.batch_size` rows; None: all.
+      start_step: of the first batch.
+      modalities: those that are read.
+      records: the records to use, int [n]; None: all.
+      make_views: (config, frames, log_mel, rng_of) -> views; see `views.train_views`.
+
+    Yields:
+      Nested dictionaries of arrays with a leading axis of rows: what `make_views` gives, `record`
+      int64 (index in the data set), and `label` int64 or, for a multi-label data set, `labels`
+      uint8 [rows, classes]. Closing the iterator stops its threads and processes.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality.
+    """
+    clips = _Clips(config, dataset, tuple(modalities), _indices(dataset, records), make_views)
+    load = BatchLoader(
+        _TrainRow(clips), config.batch_size, _rows(config, rows), config.data.threads
+    )
+    return _iterate(config, grain.MapDataset.range(start_step, sys.maxsize).map(load))
+
+
+def eval_batches(
+    config: Config,
+    dataset: Dataset,
+    rows: slice | None = None,
+    *,
+    clips: int = 1,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.eval_views,
+) -> Generator[Batch]:
+    """Yields this host's rows of each global batch of one pass over the records, in order.
+
+    Args:
+      config: the run's.
+      dataset: see `dataset.open_dataset`.
+      rows: this host's rows of the `config.batch_size` rows; None: all.
+      clips: clips a record, spread evenly; one is centred. Those of a record are rows in a row.
+      modalities: those that are read.
+      records: the records to use, int [n]; None: all.
+      make_views: (config, frames, log_mel) -> views; see `views.eval_views`.
+
+    Yields:
+      What `train_batches` yields, with `clip` int64 (the clip's number in its record) and `valid`
+      bool: the rows past the end of the last batch are all zeros.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality.
+    """
+    indices = _indices(dataset, records)
+    cut = _Clips(config, dataset, tuple(modalities), indices, make_views)
+    load = BatchLoader(
+        _EvalRow(cut, clips), config.batch_size, _rows(config, rows), config.data.threads,
+        len(indices) * clips,
+    )  # fmt: skip
+    steps = -(-len(indices) * clips // config.batch_size)
+    return _iterate(config, grain.MapDataset.range(steps).map(load))
+
+
+def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
+    return np.arange(len(dataset)) if records is None else np.asarray(records, np.int64)
+
+
+def _rows(config: Config, rows: slice | None) -> range:
+    return range(config.batch_size)[rows or slice(None)]
+
+
+def _iterate(config: Config, batches: grain.MapDataset) -> Generator[Batch]:
+    """Reads ahead: `prefetch` batches at a time in this process, or in each worker."""
+    ahead = max(config.data.prefetch, 1)
+    read = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+    dataset = batches.to_iter_dataset(read)
+    if config.data.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of its own
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(config.data.workers))
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Clips:
+    """Cuts clips out of records and makes their views."""
+
+    config: Config
+    dataset: Dataset
+    modalities: tuple[Modality, ...]
+    records: np.ndarray
+    make_views: Callable[..., Row]
+
+    def row(self, index: int, record: Record, start: int, *args: Any) -> Row:
+        """Returns the views of the clip that starts at a position of record `index`."""
+        where = self.dataset.source.name(index)
+        frames = log_mel = None
+        if "video" in self.modalities:
+            frames = clips_lib.decode_frames(record, start, self.config.video.frames, where)
+        if "audio" in self.modalities:
+            log_mel = clips_lib.cut_log_mel(record, start, self.config, where)
+        row = self.make_views(self.config, frames, log_mel, *args)
+        return {**row, "record": np.int64(index), **self._target(record)}
+
+    def _target(self, record: Record) -> Row:
+        metadata = self.dataset.metadata
+        if not metadata.multi_label:
+            return {"label": np.int64(record.label)}
+        labels = np.zeros(len(metadata.class_names), np.uint8)
+        labels[list(record.labels)] = 1
+        return {"labels": labels}
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Returns the order of an epoch, int64 [count].
+
+    Grain's own shuffle walks cycles of 2^16 numbers, which takes 20 ms a record for a small set.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TrainRow:
+    """Maps a position in the endless sequence of shuffled epochs to a row."""
+
+    clips: _Clips
+
+    def __call__(self, position: int) -> Row:
+        clips = self.clips
+        seed = clips.config.seed % 2**64
+        epoch, place = divmod(position, len(clips.records))
+        index = int(clips.records[_epoch_order(seed, epoch, len(clips.records))[place]])
+        record = clips.dataset[index]
+
+        def rng_of(stream: str) -> np.random.Generator:
+            return np.random.default_rng([seed, epoch, index, *stream.encode()])
+
+        last = clips_lib.last_start(record, clips.config)
+        start = int(rng_of("clip").integers(last, endpoint=True))
+        return clips.row(index, record, start, rng_of)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EvalRow:
+    """Maps a position in one pass over the records' clips to a row."""
+
+    clips: _Clips
+    per_record: int
+
+    def __call__(self, position: int) -> Row:
+        record_number, clip = divmod(position, self.per_record)
+        index = int(self.clips.records[record_number])
+        record = self.clips.dataset[index]
+        start = clips_lib.spread_starts(record, self.clips.config, self.per_record)[clip]
+        row = self.clips.row(index, record, int(start))
+        return {**row, "clip": np.int64(clip), "valid": np.True_}

@@ -1,0 +1,97 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import simplejpeg
+import toy_shards
+
+from data_pipelines import clips, schema
+from data_pipelines.schema import Record
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+
+CONFIG = toy_shards.CONFIG
+SILENCE = schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR))
+
+
+def test_positions_fit():
+    assert clips.last_start(toy_shards.record(0, frames=10), CONFIG) == 6
+    assert clips.last_start(toy_shards.record(0, frames=4), CONFIG) == 0
+    assert clips.last_start(toy_shards.record(0, frames=2), CONFIG) == 0
+    sound = dataclasses.replace(toy_shards.record(0, frames=10), frames=())
+    assert clips.last_start(sound, CONFIG) == 6
+
+
+def test_positions_spread():
+    record = toy_shards.record(0, frames=13)
+    assert clips.spread_starts(record, CONFIG, 1).tolist() == [4]
+    assert clips.spread_starts(record, CONFIG, 3).tolist() == [0, 4, 9]
+    assert clips.spread_starts(toy_shards.record(0, frames=3), CONFIG, 3).tolist() == [0, 0, 0]
+
+
+def test_frames_of_a_clip():
+    frames = clips.decode_frames(toy_shards.record(0), 3, 4, "x")
+    assert frames.shape == (4, 16, 24, 3)
+    np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
+
+
+def test_a_short_record_is_repeated():
+    frames = clips.decode_frames(toy_shards.record(0, frames=3), 0, 8, "x")
+    np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
+
+
+def test_only_the_frames_of_the_clip_are_decoded(monkeypatch):
+    decoded = []
+    decode = simplejpeg.decode_jpeg
+
+    def note(data, **options):
+        decoded.append(data)
+        return decode(data, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", note)
+    record = toy_shards.record(0)
+    clips.decode_frames(record, 3, 4, "x")
+    assert decoded == list(record.frames[3:7])
+
+
+def test_sound_is_cut_where_the_frames_are():
+    cut = clips.cut_log_mel(toy_shards.record(0), 3, CONFIG, "x")
+    np.testing.assert_array_equal(cut, np.tile(np.arange(6, 14), (8, 1)))
+
+
+def test_silence_follows_the_end():
+    cut = clips.cut_log_mel(toy_shards.record(0, frames=3), 0, CONFIG, "x")
+    np.testing.assert_array_equal(cut[0], [*range(6), SILENCE, SILENCE])
+    assert abs(schema.decode_log_mel(SILENCE) - schema.LOG_MEL_FLOOR) < 2**-12
+
+
+def test_a_whole_clip_always_fits_its_sound():
+    """A file's 1 + samples // hop columns hold the last clip's, at the paper's rates."""
+    config = Config()
+    for frames in range(32, 400):
+        record = Record(id="", frames=(b"",) * frames, log_mel=np.zeros(
+            (80, 1 + frames * 2000 // 143), np.uint16))  # fmt: skip
+        cut = clips.cut_log_mel(record, clips.last_start(record, config), config, "x")
+        assert not cut.any()
+
+
+SQUARE = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frames, words",
+    [
+        ((), "has no video"),
+        ((b"no jpeg",) * 10, "can't be decoded"),
+        ((*toy_shards.record(0, 3).frames, SQUARE), "differ"),
+    ],
+)
+def test_bad_frames_are_named(frames, words):
+    record = dataclasses.replace(toy_shards.record(0), frames=frames)
+    with pytest.raises(UserError, match=rf"shard, record 5, .*{words}"):
+        clips.decode_frames(record, 0, 4, "shard, record 5,")
+
+
+def test_missing_sound_is_named():
+    with pytest.raises(UserError, match="record 5, has no audio"):
+        clips.cut_log_mel(toy_shards.record(0, columns=0), 0, CONFIG, "shard, record 5,")
