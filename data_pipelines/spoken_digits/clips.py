@@ -1,0 +1,59 @@
+"""One clip of the spoken digits: frames, sound and label, from (seed, split, index) alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from data_pipelines.spoken_digits import handwriting, scene, sound, words
+from data_pipelines.spoken_digits.handwriting import Split
+from data_pipelines.spoken_digits.words import Words
+from xkd_jax.config import Config
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip:
+    """A moving digit that says its name.
+
+    Attributes:
+      frames: uint8 [video.frames, data.short_side, data.short_side, 3].
+      waveform: float32 [seconds * audio.sample_rate], within -1..1.
+      label: the digit.
+    """
+
+    frames: np.ndarray
+    waveform: np.ndarray
+    label: int
+
+
+def load_words(config: Config, split: Split) -> Words:
+    """Returns the spoken words of a split: recordings where the config names some.
+
+    Raises:
+      UserError: the recordings don't fit, or espeak-ng does not run.
+    """
+    if config.data.speech_dir:
+        return words.read(pathlib.Path(config.data.speech_dir), split, config.audio.sample_rate)
+    return words.synthesise(split, config.audio.sample_rate, config.seed)
+
+
+def make_clip(config: Config, split: Split, spoken: Words, index: int) -> Clip:
+    """Returns clip `index` of a split; the labels take turns.
+
+    Args:
+      config: of the run: sizes, rates and the seed.
+      split: `train` or `test`.
+      spoken: from `load_words`, of the same split.
+      index: from 0; what is drawn depends on it, the split and the seed only.
+    """
+    video = config.video
+    label = index % 10
+    seen, heard = (np.random.default_rng([config.seed, *split.encode(), index, i]) for i in (0, 1))
+    frames = scene.draw(
+        handwriting.load(split), label, video.frames, config.data.short_side, video.frame_rate, seen
+    )
+    word = spoken[label][heard.integers(len(spoken[label]))]
+    samples = round(config.clip_seconds * config.audio.sample_rate)
+    return Clip(frames, sound.mix(word, samples, heard), label)

@@ -1,0 +1,120 @@
+"""Draws a handwritten digit that bounces among moving pieces of other digits.
+
+What makes the digit hard to read off low-level statistics: its colour, the background's and the
+pieces' are random, the pieces are ink of the same kind and contrast as the digit, and everything
+moves and is noisy. What makes it readable: it alone is whole, and it lies on top.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from data_pipelines.spoken_digits.handwriting import Handwriting
+
+PIECES = (2, 4)  # number of pieces of other digits, both ends included
+PIECE_SIZE = (3, 4)  # height and width of the window they show, of 8
+SCALE = (0.45, 0.6)  # side of a digit's image, of the frame
+TURN = 15.0  # largest rotation, degrees either way
+SPEED = (0.2, 0.8)  # frames' sides a second
+BACKGROUND = np.float32(0.1)  # brightest background, of 0..1 in each colour
+BRIGHTNESS = (0.6, 1.0)  # of an ink's strongest colour
+NOISE = (0.02, 0.08)  # standard deviation, of 0..1
+_REACH = 1.3  # side of the square that a turned image takes, of its own side
+
+
+def draw(
+    handwriting: Handwriting,
+    label: int,
+    frames: int,
+    size: int,
+    frame_rate: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Returns frames uint8 [frames, size, size, 3] that show one image of `label`."""
+    pieces = rng.integers(PIECES[0], PIECES[1] + 1)
+    others = (label + rng.integers(1, 10, pieces)) % 10
+    inks = [_piece(_image(handwriting, other, rng), rng) for other in others]
+    inks.append(_image(handwriting, label, rng))
+    sides = rng.uniform(*SCALE, len(inks)) * size
+    angles = rng.uniform(-TURN, TURN, len(inks))
+    centres = _paths(sides, size, np.arange(frames) / frame_rate, rng)
+    colours = _colours(len(inks), rng)
+    canvas = np.empty((frames, 3, size, size), np.float32)
+    canvas[:] = colours[0]
+    for i, ink in enumerate(inks):
+        opacity = _opacity(_sprite(ink, sides[i], angles[i]), centres[:, i], size)
+        over = colours[i + 1] - canvas
+        over *= opacity[:, None]
+        canvas += over
+    return _develop(canvas, rng)
+
+
+def _image(handwriting: Handwriting, label: int, rng: np.random.Generator) -> np.ndarray:
+    images = handwriting.by_label[label]
+    return handwriting.ink[images[rng.integers(len(images))]]
+
+
+def _piece(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a random window shows of the image, moved to the middle; the rest is blank."""
+    height, width = rng.integers(PIECE_SIZE[0], PIECE_SIZE[1] + 1, 2)
+    top, left = rng.integers(0, (9 - height, 9 - width))
+    piece = np.zeros_like(ink)
+    at_top, at_left = (8 - height) // 2, (8 - width) // 2
+    window = ink[top : top + height, left : left + width]
+    piece[at_top : at_top + height, at_left : at_left + width] = window
+    return piece
+
+
+def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns centres [frames, n, 2] of images that keep inside the frame, bouncing off its edge."""
+    n = len(sides)
+    room = (size - sides)[:, None]
+    direction, speed = rng.uniform(0, 2 * np.pi, n), rng.uniform(*SPEED, n) * size
+    velocity = speed[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
+    position = rng.random((n, 2)) * room + velocity * times[:, None, None]
+    return sides[:, None] / 2 + bounce(position, room)
+
+
+def bounce(position: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Folds positions on a line into 0..length, as a ball between two walls moves."""
+    return length - np.abs(np.mod(position, 2 * length) - length)
+
+
+def _colours(inks: int, rng: np.random.Generator) -> np.ndarray:
+    """Colours [1 + inks, 3, 1, 1] in 0..1: the background's, then the inks'."""
+    background = BACKGROUND * rng.random((1, 3), dtype=np.float32)
+    ink = rng.random((inks, 3), dtype=np.float32)
+    # Inks differ in hue and strength, but the strongest of the three colours is never dark.
+    ink *= rng.uniform(*BRIGHTNESS, (inks, 1)) / ink.max(axis=1, keepdims=True)
+    return np.concatenate([background, ink])[..., None, None].astype(np.float32)
+
+
+def _sprite(ink: np.ndarray, side: float, angle: float) -> np.ndarray:
+    """Returns the image turned by `angle` degrees, `side` pixels wide, as opacity [n, n]."""
+    extent = int(np.ceil(side * _REACH))
+    matrix = cv2.getRotationMatrix2D((3.5, 3.5), angle, side / 8)
+    matrix[:, 2] += (extent - 1) / 2 - 3.5
+    return cv2.warpAffine(ink, matrix, (extent, extent), flags=cv2.INTER_CUBIC)
+
+
+def _opacity(sprite: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
+    """Returns [frames, size, size]: the sprite about each frame's centre, to the nearest pixel."""
+    extent = len(sprite)
+    margin = size // 4  # takes what reaches outside, so that nothing has to be clipped
+    opacity = np.zeros((len(centres), size + 2 * margin, size + 2 * margin), np.float32)
+    corners = np.rint(centres + margin - extent / 2).astype(int)
+    sprite = np.clip(sprite, 0, 1)  # the cubic interpolation overshoots
+    for layer, (top, left) in zip(opacity, corners.tolist(), strict=True):
+        layer[top : top + extent, left : left + extent] = sprite
+    return opacity[:, margin:-margin, margin:-margin]
+
+
+def _develop(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 with the colours last."""
+    pixels = rng.standard_normal(canvas.shape, dtype=np.float32)
+    pixels *= rng.uniform(*NOISE)
+    pixels += canvas
+    pixels *= 255
+    pixels = np.clip(np.rint(pixels, out=pixels), 0, 255, out=pixels)
+    return np.ascontiguousarray(pixels.astype(np.uint8).transpose(0, 2, 3, 1))

@@ -1,0 +1,132 @@
+"""The spoken words: every digit's name in many voices, or recordings of people."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import librosa
+import numpy as np
+import soundfile
+
+from data_pipelines.spoken_digits import espeak
+from data_pipelines.spoken_digits.handwriting import Split
+from xkd_jax.errors import UserError
+
+# For each digit, the waveforms of its name: float32, peak 1, without silence at either end.
+Words = list[list[np.ndarray]]
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+UTTERANCES = {"train": 240, "test": 80}  # of each digit
+ACCENTS = (
+    *("en", "en-us", "en-gb-scotland", "en-gb-x-rp"),
+    *("en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc", "en-029"),
+)
+# Of espeak-ng's variants those that sound like people; no speaker of one split is in the other.
+SPEAKERS = {
+    "train": (
+        *("f1", "f2", "f3", "f5", "m1", "m2", "m3", "m4", "m5", "m7", "Alex", "Andy", "Annie"),
+        *("Denis", "Gene", "Henrique", "Jacky", "Lee", "Mario", "Michael", "Mike", "Nguyen"),
+        *("Reed", "adam", "anika", "aunty", "belinda", "boris", "david", "edward", "gustave"),
+        *("ian", "iven3", "john", "klatt", "linda", "marcelo", "max", "pablo", "quincy", "steph"),
+    ),
+    "test": (
+        *("f4", "m6", "m8", "Alicia", "Andrea", "Diogo", "Hugo", "benjamin", "caleb", "klatt4"),
+        *("michel", "miguel", "norbert", "robert", "sandro", "shelby", "travis", "victor", "zac"),
+    ),
+}
+RATE = (120, 220)  # words a minute
+PITCH = (20, 80)  # of 0..100
+_SILENCE = 0.02  # of the peak
+_RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
+
+
+def synthesise(split: Split, sample_rate: int, seed: int) -> Words:
+    """Returns words spoken by espeak-ng in random voices, accents, rates and pitches.
+
+    Raises:
+      UserError: espeak-ng does not run here.
+    """
+    rng = np.random.default_rng([seed, *split.encode()])
+    requests = [
+        (
+            name,
+            f"{rng.choice(ACCENTS)}+{rng.choice(SPEAKERS[split])}",
+            int(rng.integers(RATE[0], RATE[1] + 1)),
+            int(rng.integers(PITCH[0], PITCH[1] + 1)),
+        )
+        for name in NAMES
+        for _ in range(UTTERANCES[split])
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        output = pathlib.Path(folder) / "spoken.npz"
+        command = [sys.executable, espeak.__file__, str(output)]
+        done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True)
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise UserError(
+                f"espeak-ng could not speak the digits ({reason[0]}): reinstall espeakng-loader,"
+                " or give recordings with data.speech_dir."
+            )
+        with np.load(output) as spoken:
+            rate = int(spoken["sample_rate"])
+            waveforms = [
+                _clean(spoken[str(i)].astype(np.float32), rate, sample_rate)
+                for i in range(len(requests))
+            ]
+    count = UTTERANCES[split]
+    return [waveforms[label * count : (label + 1) * count] for label in range(10)]
+
+
+def read(folder: pathlib.Path, split: Split, sample_rate: int) -> Words:
+    """Returns recordings `{digit}_{speaker}_{index}.wav`; the last third of speakers is the test.
+
+    Raises:
+      UserError: the folder is missing or has too little, or a file is no recording.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"data.speech_dir {folder} is not a folder: give one of {{digit}}_{{speaker}}_{{index}}"
+            ".wav files, or leave it empty to use synthetic voices."
+        )
+    found = [m for f in sorted(folder.glob("*.wav")) if (m := _RECORDING.fullmatch(f.name))]
+    speakers = sorted({match["speaker"] for match in found})
+    held_out = set(speakers[-max(1, len(speakers) // 3) :])
+    words: Words = [[] for _ in NAMES]
+    for match in found:
+        if (match["speaker"] in held_out) == (split == "test"):
+            words[int(match["digit"])].append(_read_one(folder / match.string, sample_rate))
+    for label, waveforms in enumerate(words):
+        if not waveforms:
+            raise UserError(
+                f"data.speech_dir {folder} has no {label}_{{speaker}}_{{index}}.wav for the {split}"
+                f" split (speakers: {', '.join(speakers) or 'none'}): record every digit by at"
+                " least two speakers."
+            )
+    return words
+
+
+def _read_one(path: pathlib.Path, sample_rate: int) -> np.ndarray:
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise UserError(
+            f"{path} cannot be read as sound ({error}): replace or remove it."
+        ) from None
+    waveform = _clean(samples.mean(axis=1), rate, sample_rate)
+    if not len(waveform):
+        raise UserError(f"{path} holds no sound: replace or remove it.")
+    return waveform
+
+
+def _clean(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Resamples, cuts silence off both ends, and scales the peak to 1."""
+    if rate != sample_rate:
+        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+    peak = np.abs(samples).max(initial=0)
+    loud = np.flatnonzero(np.abs(samples) > _SILENCE * peak)
+    return samples[loud[0] : loud[-1] + 1] / peak if len(loud) else samples[:0]
