@@ -67,7 +67,7 @@ def _piece(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns centres [frames, n, 2] of images that keep inside the frame, bouncing off its edge."""
+    """Returns centres [frames, n, 2] of images that bounce off the edges of the frame."""
     n = len(sides)
     room = (size - sides)[:, None]
     direction, speed = rng.uniform(0, 2 * np.pi, n), rng.uniform(*SPEED, n) * size
@@ -113,7 +113,7 @@ def _opacity(sprite: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
 def _develop(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 with the colours last."""
     pixels = rng.standard_normal(canvas.shape, dtype=np.float32)
-    pixels *= rng.uniform(*NOISE)
+    pixels *= np.float32(rng.uniform(*NOISE))
     pixels += canvas
     pixels *= 255
     pixels = np.clip(np.rint(pixels, out=pixels), 0, 255, out=pixels)
