@@ -1,0 +1,213 @@
+"""The views of a clip, as the host makes them: boxes cut out and random numbers drawn.
+
+The host copies each view's box of pixels, as it is, into a canvas of one size for all clips, and
+draws what shall be done to it; the device does it (`xkd_jax.augment`). A draw that is in the
+dictionary is applied, one that is not (switched off in the config, or evaluation) costs nothing.
+
+A view of video holds:
+
+| key           | type                | what                                                       |
+|---------------|---------------------|------------------------------------------------------------|
+| `frames`      | uint8 [t, C, C, 3]  | the box at the canvas' origin, zeros around it             |
+| `box`         | float32 [2]         | its height and width in pixels                             |
+| `flip`        | bool                | left and right swapped                                     |
+| `brightness`  | float32             | factor; so are `contrast` and `saturation`                 |
+| `hue`         | float32             | turns of the colour circle                                 |
+| `order`       | int32 [4]           | the order of brightness 0, contrast 1, saturation 2, hue 3 |
+| `greyscale`   | bool                |                                                            |
+| `blur_sigma`  | float32             | pixels of the view; 0: none                                |
+
+and a view of audio:
+
+| key       | type                   | what                                              |
+|-----------|------------------------|---------------------------------------------------|
+| `log_mel` | uint16 [mels, columns] | fixed point, see `schema.encode_log_mel`          |
+| `gain`    | float32                | factor of the waveform                            |
+| `box`     | int32 [4]              | top, left, height, width on a canvas around it,   |
+|           |                        | see `canvas_of_log_mel`                           |
+
+Every view draws from a generator of its own, so what one gets doesn't depend on the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xkd_jax.config import AudioAugment, AudioConfig, Config, VideoAugment, VideoConfig
+from xkd_jax.errors import UserError
+
+View = dict[str, Any]
+# {"video" or "audio": {"global": a view, "local": views stacked along a leading axis}}
+Views = dict[str, dict[str, View]]
+RngOf = Callable[[str], np.random.Generator]
+
+_CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
+
+
+def train_views(
+    config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None, rng_of: RngOf
+) -> Views:
+    """Returns randomly drawn global and local views of a clip.
+
+    Args:
+      config: of the run.
+      frames: uint8 [video.frames, height, width, 3], or None for no video views.
+      log_mel: uint16 [mels, audio.columns], fixed point, or None for no audio views.
+      rng_of: gives the random generator of a view by its name: `video/global`, `audio/local/0`.
+
+    Raises:
+      UserError: the frames are larger than `data.short_side` says.
+    """
+    views: Views = {}
+    if frames is not None:
+        canvas = canvas_size(config.data.short_side, config.video.global_augment)
+        rng = rng_of("video/global")
+        views["video"] = {"global": _video_view(frames, config.video.global_augment, canvas, rng)}
+        if config.video.local_views:
+            canvas = canvas_size(config.data.short_side, config.video.local_augment)
+            rngs = [rng_of(f"video/local/{i}") for i in range(config.video.local_views)]
+            local = [_local_video_view(config.video, frames, canvas, rng) for rng in rngs]
+            views["video"]["local"] = _stack(local)
+    if log_mel is not None:
+        rng = rng_of("audio/global")
+        views["audio"] = {"global": _audio_view(log_mel, config.audio.global_augment, rng)}
+        if config.audio.local_views:
+            rngs = [rng_of(f"audio/local/{i}") for i in range(config.audio.local_views)]
+            local = [_local_audio_view(config.audio, log_mel, rng) for rng in rngs]
+            views["audio"]["local"] = _stack(local)
+    return views
+
+
+def eval_views(config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None) -> Views:
+    """Returns the plain global views of a clip: the central square of the frames, all sound.
+
+    Arguments and errors are those of `train_views`.
+    """
+    views: Views = {}
+    if frames is not None:
+        height, width = frames.shape[1:3]
+        side = min(height, width)
+        box = ((height - side) // 2, (width - side) // 2, side, side)
+        views["video"] = {"global": _cut(frames, box, config.data.short_side)}
+    if log_mel is not None:
+        views["audio"] = {"global": {"log_mel": log_mel}}
+    return views
+
+
+def canvas_size(short_side: int, augment: VideoAugment) -> int:
+    """Returns the side of the square that holds any box cut from frames of that short side.
+
+    However long the frames are, the side of a box that lies along the short side of the frame
+    is at most that, and the other longer by the aspect ratio at most (each rounded to pixels).
+    """
+    longest = max(augment.aspect[1], 1 / augment.aspect[0], 1.0)
+    return math.floor((short_side + 0.5) * longest + 0.5)
+
+
+def random_box(
+    height: int, width: int, augment: VideoAugment, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Returns top, left, height and width of a random box of a frame.
+
+    As torchvision's RandomResizedCrop: the area uniform, the aspect ratio log-uniform, drawn
+    until the box fits into the frame; if it never does, a central box as near as can be.
+    """
+    low, high = augment.aspect
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*augment.area)
+        aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
+        box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            top = int(rng.integers(height - box_height, endpoint=True))
+            left = int(rng.integers(width - box_width, endpoint=True))
+            return top, left, box_height, box_width
+    box_height = min(height, round(width / low))
+    box_width = min(width, round(height * high))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def canvas_of_log_mel(mels: int, columns: int, augment: AudioAugment) -> tuple[int, int]:
+    """Returns height and width of the zero canvas in whose centre a spectrogram is laid."""
+    return int(mels * augment.canvas[0]), int(columns * augment.canvas[1])
+
+
+def _local_video_view(
+    video: VideoConfig, frames: np.ndarray, canvas: int, rng: np.random.Generator
+) -> View:
+    start = rng.integers(len(frames) - video.local_frames, endpoint=True)
+    frames = frames[start : start + video.local_frames]
+    return _video_view(frames, video.local_augment, canvas, rng)
+
+
+def _video_view(
+    frames: np.ndarray, augment: VideoAugment, canvas: int, rng: np.random.Generator
+) -> View:
+    height, width = frames.shape[1:3]
+    view = _cut(frames, random_box(height, width, augment, rng), canvas)
+    if augment.flip:
+        view["flip"] = np.bool_(rng.random() < augment.flip)
+    view |= _jitter(augment, rng)
+    if augment.greyscale:
+        view["greyscale"] = np.bool_(rng.random() < augment.greyscale)
+    if augment.blur:
+        sigma = rng.uniform(*augment.blur_sigma) * (rng.random() < augment.blur)
+        view["blur_sigma"] = np.float32(sigma)
+    return view
+
+
+def _jitter(augment: VideoAugment, rng: np.random.Generator) -> View:
+    drawn: View = {}
+    for name in ("brightness", "contrast", "saturation"):
+        if strength := getattr(augment, name):
+            drawn[name] = np.float32(rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    if augment.hue:
+        drawn["hue"] = np.float32(rng.uniform(-augment.hue, augment.hue))
+    if drawn:
+        drawn["order"] = rng.permutation(4).astype(np.int32)
+    return drawn
+
+
+def _cut(frames: np.ndarray, box: tuple[int, int, int, int], canvas: int) -> View:
+    top, left, height, width = box
+    if max(height, width) > canvas:
+        raise UserError(
+            f"A frame of {frames.shape[1]}x{frames.shape[2]} pixels has a box of {height}x{width},"
+            f" more than data.short_side allows for: set it to the data set's short side."
+        )
+    cut = np.zeros((len(frames), canvas, canvas, 3), np.uint8)
+    cut[:, :height, :width] = frames[:, top : top + height, left : left + width]
+    return {"frames": cut, "box": np.array([height, width], np.float32)}
+
+
+def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: np.random.Generator) -> View:
+    start = rng.integers(log_mel.shape[1] - audio.local_columns, endpoint=True)
+    return _audio_view(log_mel[:, start : start + audio.local_columns], audio.local_augment, rng)
+
+
+def _audio_view(log_mel: np.ndarray, augment: AudioAugment, rng: np.random.Generator) -> View:
+    view: View = {"log_mel": log_mel}
+    if augment.volume:
+        view["gain"] = np.float32(rng.uniform(1 - augment.volume, 1 + augment.volume))
+    if augment.crop:
+        view["box"] = _random_log_mel_box(log_mel.shape, augment, rng)
+    return view
+
+
+def _random_log_mel_box(
+    shape: tuple[int, ...], augment: AudioAugment, rng: np.random.Generator
+) -> np.ndarray:
+    mels, columns = shape
+    canvas = np.array(canvas_of_log_mel(mels, columns, augment))
+    size = (
+        np.array([rng.uniform(*augment.mel_scale), rng.uniform(*augment.time_scale)]) * shape
+    ).astype(int)
+    size = np.clip(size, 1, canvas)
+    return np.concatenate([rng.integers(canvas - size, endpoint=True), size]).astype(np.int32)
+
+
+def _stack(views: list[View]) -> View:
+    return {key: np.stack([view[key] for view in views]) for key in views[0]}
