@@ -281,7 +281,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     final_learning_rate: float = 0.0
-    warmup_epochs: float = 30
+    warmup_epochs: float = 30.0
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
@@ -349,7 +349,7 @@ class Config:
 
     seed: int = 0
     batch_size: int = 256
-    epochs: float = 800
+    epochs: float = 800.0
     max_steps: int = 0
     log_every: int = 50
     model: ModelConfig = ModelConfig()
@@ -387,9 +387,14 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
     return config
 
 
+def keys() -> list[str]:
+    """Every key that a config can have, dotted."""
+    return list(_dotted_keys(Config))
+
+
 def nearest_key(key: str) -> str | None:
     """The schema's dotted key that is most like `key`, if any is near."""
-    known = list(_dotted_keys(Config))
+    known = keys()
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
         last = key.rsplit(".", 1)[-1]

@@ -1,0 +1,78 @@
+"""Eight CPU devices for every test; one small configuration to build on."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+)
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from xkd_jax.config import (
+    AudioConfig,
+    Config,
+    HeadConfig,
+    MeshConfig,
+    ModelConfig,
+    VideoConfig,
+)
+
+jax.config.update("jax_threefry_partitionable", True)
+
+
+@pytest.fixture(scope="session")
+def small() -> Config:
+    """A network of 2 blocks over 16 video and 16 audio tokens, in float32."""
+    return Config(
+        batch_size=8,
+        max_steps=10,
+        model=ModelConfig(
+            size="24/2/2:16/1/2",
+            head=HeadConfig(hidden=32, bottleneck=8, outputs=48),
+            compute_dtype="float32",
+        ),
+        video=VideoConfig(
+            frames=4,
+            size=16,
+            patch=(2, 8, 8),
+            mask_ratio=0.5,
+            local_frames=2,
+            local_size=8,
+        ),
+        audio=AudioConfig(mels=16, columns=32, patch=(4, 8), mask_ratio=0.5, local_columns=16),
+        mesh=MeshConfig(data=8),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_views():
+    """Random normalised views of a configuration: (config, seed) -> Inputs.views."""
+
+    def make(config: Config, seed: int = 0, batch: int | None = None):
+        rng = np.random.default_rng(seed)
+        batch = batch or config.batch_size
+        views = {}
+        for name, colour in (("video", (3,)), ("audio", ())):
+            view = config.modality(name)
+            views[name] = {"global": (batch, *view.global_shape, *colour)}
+            if view.local_views:
+                views[name]["local"] = (view.local_views, batch, *view.local_shape, *colour)
+        return jax.tree.map(
+            lambda shape: rng.normal(size=shape).astype(np.float32),
+            views,
+            is_leaf=lambda x: isinstance(x, tuple),
+        )
+
+    return make
+
+
+def with_weights(config: Config, **weights: float) -> Config:
+    """The configuration with these loss weights, and 0 for all others."""
+    zeros = dict.fromkeys(dataclasses.asdict(config.loss.weights), 0.0)
+    changed = dataclasses.replace(config.loss.weights, **(zeros | weights))
+    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, weights=changed))

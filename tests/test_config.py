@@ -1,0 +1,108 @@
+import importlib
+import math
+
+import jax
+import pytest
+
+from xkd_jax.config import Config, ModelConfig, Transformer, default, keys, nearest_key, resolve
+from xkd_jax.errors import UserError
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.state import abstract, parameters
+
+VARIANTS = ["xkd", "mas", "mats"]
+ABLATIONS = [
+    "reconstruction_video",
+    "reconstruction",
+    "distillation",
+    "alignment",
+    "no_refinement",
+]
+
+
+@pytest.mark.parametrize("name", ["k400", "audioset", "demo"])
+@pytest.mark.parametrize("variant", VARIANTS + ABLATIONS)
+def test_every_config_file_resolves(name, variant):
+    config = resolve(importlib.import_module(f"configs.{name}").get_config(variant))
+    assert config.model.variant == (variant if variant in VARIANTS else "xkd")
+
+
+def test_defaults_are_the_papers():
+    config = resolve(default())
+    assert config == Config()
+    assert config.model.encoder == Transformer(768, 12, 12)
+    assert config.model.decoder == Transformer(384, 4, 12)
+    assert config.video.grid == (8, 7, 7)
+    assert config.video.local_grid == (2, 6, 6)
+    assert config.audio.grid == (20, 28)
+    assert config.audio.local_grid == (20, 7)
+    assert config.clip_seconds == 4
+
+
+@pytest.mark.parametrize("variant,trained,total", [("xkd", 206.3, 396.3), ("mas", 121.3, 311.3)])
+def test_parameter_counts_of_base(variant, trained, total):
+    config = Config(model=ModelConfig(variant=variant))
+    student, teacher = (
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters(abstract(cls, config))))
+        for cls in (Student, Teacher)
+    )
+    assert round(student / 1e6, 1) == trained
+    assert round((student + teacher) / 1e6, 1) == total
+
+
+@pytest.mark.parametrize(
+    "size,encoder",
+    [
+        ("tiny", (192, 12, 3)),
+        ("small", (384, 12, 6)),
+        ("large", (1024, 24, 16)),
+        ("huge", (1280, 32, 16)),
+        ("48/3/3:24/2/3", (48, 3, 3)),
+    ],
+)
+def test_sizes(size, encoder):
+    assert ModelConfig(size=size).encoder == Transformer(*encoder)
+
+
+@pytest.mark.parametrize(
+    "section,key,value,sentence",
+    [
+        ("model", "sise", "base", "Did you mean model.size?"),
+        ("model", "size", "enormous", "give one of tiny, small"),
+        ("model", "variant", "xdk", "give one of 'xkd', 'mas', 'mats'"),
+        ("model", "remat", 1, "give a value of type bool"),
+        ("video", "frames", 33, "not a whole number of patches"),
+        ("video", "mask_ratio", 1.0, "video.mask_ratio"),
+        ("video", "patch", (4, 16), "give 3 values"),
+        ("loss", "teacher_view", "locale", "'global', 'local'"),
+        ("optimizer", "learning_rate", "fast", "give a value of type float"),
+        ("mesh", "data", 0, "give positive sizes"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
+    raw = default()
+    with raw.unlocked(), raw.ignore_type():
+        raw[section][key] = value
+    with pytest.raises(UserError) as error:
+        resolve(raw)
+    assert sentence in str(error.value)
+    assert str(error.value).count("\n") == 0
+
+
+def test_combinations_that_cannot_run_are_refused():
+    raw = default()
+    raw.loss.teacher_view = "local"
+    raw.audio.local_views = 0
+    with pytest.raises(UserError, match=r"audio\.local_views is 0"):
+        resolve(raw)
+    raw = default()
+    for name in raw.loss.weights:
+        raw.loss.weights[name] = 0.0
+    with pytest.raises(UserError, match="at least one must be above 0"):
+        resolve(raw)
+
+
+def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
+    assert nearest_key("modle.size") == "model.size"
+    assert nearest_key("learning_rate") == "optimizer.learning_rate"
+    assert nearest_key("zzzzzz") is None
+    assert "audio.local_augment.canvas" in keys()

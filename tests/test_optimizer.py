@@ -1,0 +1,76 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import with_weights
+
+from xkd_jax.networks.student import Student
+from xkd_jax.optimizer import clip_each_tensor, decay_mask, optimizer
+from xkd_jax.schedules import Schedules, constant
+from xkd_jax.state import construct, parameters
+from xkd_jax.tree import path_names
+
+CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
+
+
+def named(tree):
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(path_names(path)): leaf for path, leaf in leaves}
+
+
+def test_each_layer_is_clipped_by_itself_and_decoders_are_not():
+    gradients = {
+        "encoders": {"layers": {"w": jnp.stack([jnp.full((2, 2), 10.0), jnp.full((2, 2), 0.01)])}},
+        "heads": {"w": jnp.full((4,), 10.0)},
+        "decoders": {"layers": {"w": jnp.full((1, 2, 2), 10.0)}},
+    }
+    clip = clip_each_tensor(0.3)
+    clipped, _ = clip.update(gradients, clip.init(gradients))
+    layers = clipped["encoders"]["layers"]["w"]
+    np.testing.assert_allclose(jnp.linalg.norm(layers[0]), 0.3, rtol=1e-5)
+    np.testing.assert_array_equal(layers[1], gradients["encoders"]["layers"]["w"][1])
+    np.testing.assert_allclose(jnp.linalg.norm(clipped["heads"]["w"]), 0.3, rtol=1e-5)
+    assert clipped["decoders"] == gradients["decoders"]
+
+
+def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
+    student = parameters(construct(Student, small, jax.random.key(0)))
+    decays = named(decay_mask(student, small))
+    assert decays["encoders/embeddings/video/positions"]
+    assert decays["encoders/embeddings/audio/cls"]
+    assert decays["encoders/blocks/video/layers/qkv/kernel"]
+    assert decays["decoders/video/mask_token"]
+    assert decays["heads/audio/directions"]
+    for name in decays:
+        if name.endswith(("bias", "scale")):
+            assert not decays[name], name
+
+
+def test_what_no_loss_reaches_does_not_change(small):
+    config = with_weights(small, reconstruct_video=1.0)
+    student = parameters(construct(Student, config, jax.random.key(0)))
+    decays = named(decay_mask(student, config))
+    assert decays["encoders/blocks/video/layers/qkv/kernel"]
+    assert not any(on for name, on in decays.items() if "audio" in name or "heads" in name)
+
+
+def test_adamw_equals_its_definition_over_steps(small):
+    config = dataclasses.replace(
+        small, optimizer=dataclasses.replace(small.optimizer, clip=0.0, eps=1e-3)
+    )
+    transformation = optimizer(config, CONSTANT)
+    rng = np.random.default_rng(0)
+    params = {"heads": {"audio": {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)}}}
+    state = transformation.init(params)
+    expected = np.asarray(params["heads"]["audio"]["kernel"], np.float64)
+    m = v = np.zeros((3, 2))
+    for step in range(1, 4):
+        g = rng.normal(size=(3, 2))
+        gradients = {"heads": {"audio": {"kernel": jnp.asarray(g, jnp.float32)}}}
+        updates, state = transformation.update(gradients, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+        expected *= 1 - 1e-2 * 0.3
+        expected -= 1e-2 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.95**step)) + 1e-3)
+    np.testing.assert_allclose(params["heads"]["audio"]["kernel"], expected, rtol=1e-5)

@@ -1,0 +1,109 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from test_objective import change, make_inputs
+
+from xkd_jax.networks.encoder import SHARED
+from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.optimizer import optimizer
+from xkd_jax.schedules import Length, schedules
+from xkd_jax.state import initial_state
+from xkd_jax.step import Stream, stream_key, update_step
+
+LENGTH = Length(steps=10, steps_per_epoch=5)
+
+
+def start(config):
+    plan = schedules(config, LENGTH)
+    state = jax.jit(
+        lambda: initial_state(stream_key(0, Stream.INITIALISE), config, optimizer(config, plan))
+    )()
+    return state, jax.jit(update_step(config, plan)), plan
+
+
+def learning(config):
+    """Without warm-up, so that the first step moves something."""
+    return change(config, optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3})
+
+
+@pytest.mark.parametrize("variant", ["xkd", "mas", "mats"])
+def test_variants_learn_and_teachers_follow(small, make_views, variant):
+    config = learning(change(small, model={"variant": variant}))
+    state, step, plan = start(config)
+    inputs = make_inputs(config, make_views(config))
+    first = None
+    for _ in range(4):
+        previous = state
+        state, metrics = step(state, inputs)
+        first = first if first is not None else float(metrics["loss"])
+    assert float(metrics["loss"]) < first
+    momentum = float(plan.ema(3))
+    expected = jax.tree.map(
+        lambda t, s: momentum * t + (1 - momentum) * s,
+        previous.teacher,
+        teacher_counterpart(state.student, config),
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        state.teacher,
+        expected,
+    )
+    shared = {"xkd": (False, False), "mas": (True, False), "mats": (True, True)}[variant]
+    for tree, is_shared in zip((state.student, state.teacher), shared, strict=True):
+        assert (SHARED in tree["encoders"]["blocks"]) == is_shared
+
+
+def test_teachers_start_as_copies_of_the_students(small):
+    config = change(small, model={"variant": "mas"})
+    state, _, _ = start(config)
+    blocks = state.teacher["encoders"]["blocks"]
+    own = state.student["encoders"]["blocks"][SHARED]
+    for modality in ("video", "audio"):
+        jax.tree.map(np.testing.assert_array_equal, blocks[modality], own)
+
+
+def test_bfloat16_stays_near_float32(small, make_views):
+    inputs = make_inputs(small, make_views(small))
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        config = change(small, model={"compute_dtype": dtype})
+        state, step, _ = start(config)
+        state, metrics = step(state, inputs)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.student)} == {"float32"}
+        losses.append(metrics)
+    for name, value in losses[0].items():
+        if name.startswith("loss/reconstruct"):
+            np.testing.assert_allclose(losses[1][name], value, rtol=0.02)
+    assert np.isfinite(losses[1]["loss"])
+
+
+def test_metrics_name_every_loss_the_schedules_norms_and_signs_of_collapse(small, make_views):
+    state, step, _ = start(small)
+    _, metrics = step(state, make_inputs(small, make_views(small)))
+    for weight in dataclasses.asdict(small.loss.weights):
+        assert f"loss/{weight}" in metrics
+    for name in (
+        "schedule/learning_rate",
+        "schedule/ema",
+        "gradient_norm/encoders",
+        "gradient_norm/heads",
+        "gradient_norm/decoders",
+        "collapse/video_teacher_entropy",
+        "collapse/audio_teacher_mean_entropy",
+        "collapse/video_feature_spread",
+        "collapse/audio_feature_cosine",
+    ):
+        assert np.isfinite(metrics[name]), name
+    assert all(value.shape == () for value in metrics.values())
+
+
+def test_streams_are_apart_and_change_with_the_step():
+    keys = {
+        tuple(np.asarray(jax.random.key_data(stream_key(seed, stream, step))))
+        for seed in (0, 1)
+        for stream in Stream
+        for step in (0, 1)
+    }
+    assert len(keys) == 2 * len(Stream) * 2

@@ -1,0 +1,85 @@
+"""Colour jitter on planes [3, B, T, S, S] of values in 0..255, each sample by its own draws.
+
+Brightness, contrast and saturation are one blend, factor * x + (1 - factor) * reference, clamped,
+with black, the frame's mean grey, or each pixel's own grey as the reference; the hue is a rotation
+in HSV. That is torchvision's ColorJitter (on tensors) in the order drawn for each sample.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+# Rec. 601 luma: what PIL's "L" and torchvision's rgb_to_grayscale use.
+_LUMA = (0.299, 0.587, 0.114)
+# In the numbering of `order`.
+_BLENDS = ("brightness", "contrast", "saturation")
+_CONTRAST, _SATURATION, _HUE = 1, 2, 3
+
+
+def grey(pixels: jax.Array) -> jax.Array:
+    """Returns the luma [B, T, S, S] of planes [3, B, T, S, S]."""
+    red, green, blue = pixels
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+
+
+def to_grey(pixels: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Makes the chosen samples, bool [B], grey."""
+    return jnp.where(_per_sample(chosen), grey(pixels)[None], pixels)
+
+
+def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
+    """Applies the draws among `brightness`, `contrast`, `saturation`, `hue` in `view["order"]`."""
+    if "order" not in view:
+        return pixels
+    order = view["order"]
+    one = jnp.ones(len(order), jnp.float32)
+    factors = jnp.stack([view.get(name, one) for name in _BLENDS] + [one], axis=-1)
+    for place in range(order.shape[1]):
+        operation = order[:, place]
+        factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
+        changed = _blend(pixels, operation, factor, view)
+        if "hue" in view:
+            turned = rotate_hue(pixels, view["hue"])
+            changed = jnp.where(_per_sample(operation == _HUE), turned, changed)
+        pixels = changed
+    return pixels
+
+
+def _blend(
+    pixels: jax.Array, operation: jax.Array, factor: jax.Array, view: dict[str, jax.Array]
+) -> jax.Array:
+    """Blends each sample with the reference of its operation; a factor of 1 changes nothing."""
+    reference = jnp.zeros_like(pixels[0])
+    if "contrast" in view:
+        mean = grey(pixels).mean(axis=(-2, -1), keepdims=True)
+        reference = jnp.where(_per_sample(operation == _CONTRAST), mean, reference)
+    if "saturation" in view:
+        reference = jnp.where(_per_sample(operation == _SATURATION), grey(pixels), reference)
+    weight = _per_sample(factor)
+    return jnp.clip(weight * pixels + (1 - weight) * reference, 0, 255)
+
+
+def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
+    """Rotates the hue of [3, B, T, S, S] by `turns` [B] of the colour circle, value and chroma kept."""
+    red, green, blue = pixels
+    value, low = pixels.max(axis=0), pixels.min(axis=0)
+    chroma = value - low
+    scale = 1 / jnp.where(chroma > 0, chroma, 1)
+    sextant = jnp.where(
+        value == red,
+        (green - blue) * scale,
+        jnp.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
+    )
+    sextant = sextant + 6 * _per_sample(turns)
+
+    def channel(offset: float) -> jax.Array:
+        k = jnp.mod(sextant + offset, 6)
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return jnp.stack([channel(5), channel(3), channel(1)])
+
+
+def _per_sample(values: jax.Array) -> jax.Array:
+    """[B] to [B, 1, 1, 1], to go with [..., B, T, S, S]."""
+    return values[:, None, None, None]

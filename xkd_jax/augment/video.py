@@ -1,0 +1,86 @@
+"""Video views: crop and resize, flip, colour jitter, greyscale, blur, normalisation.
+
+The semantics are PIL's and torchvision's, in float32 and without their rounding to whole numbers
+between the steps; values are clamped to 0..255 where they clamp. Against PIL on uint8 images that
+is a difference of at most 1 for the resize (2 where both directions round against us), 1 for each
+jitter and, since PIL keeps only 256 hues, 8 for the hue.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xkd_jax.augment import colour
+from xkd_jax.config import VideoConfig
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> jax.Array:
+    """Returns float32 [B, T, size, size, 3], normalised by `video.mean` and `video.std`.
+
+    Args:
+      video: the config's.
+      view: boxes and draws of `data_pipelines.views`, with a leading axis of samples.
+      size: height and width of the view.
+    """
+    # Colours come first until the end: an axis of 3 in the last place wastes most of a register.
+    pixels = _resize(view["frames"], view["box"], view.get("flip"), size)
+    pixels = colour.jitter(pixels, view)
+    if "greyscale" in view:
+        pixels = colour.to_grey(pixels, view["greyscale"])
+    if "blur_sigma" in view:
+        pixels = _blur(pixels, view["blur_sigma"])
+    pixels = jnp.moveaxis(pixels, 0, -1)
+    mean, std = np.array(video.mean, np.float32), np.array(video.std, np.float32)
+    return (pixels / 255 - mean) / std
+
+
+def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
+    """Weights [B, out, size] that resize the first `box` of `size` pixels to `out` pixels.
+
+    As PIL's BILINEAR and torch's antialiased bilinear: a triangle as wide as two output pixels
+    where that shrinks, as two input pixels where it enlarges, cut off at the box's ends.
+    """
+    scale = (box / out)[:, None, None]
+    centre = (jnp.arange(out, dtype=jnp.float32)[:, None] + 0.5) * scale
+    pixel = jnp.arange(size, dtype=jnp.float32)
+    distance = jnp.abs(pixel + 0.5 - centre) / jnp.maximum(scale, 1)
+    weights = jnp.maximum(1 - distance, 0) * (pixel < box[:, None, None])
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _resize(frames: jax.Array, box: jax.Array, flip: jax.Array | None, size: int) -> jax.Array:
+    """Resizes the box at the origin of [B, T, C, C, 3] to [3, B, T, size, size]."""
+    rows = triangle_weights(box[:, 0], frames.shape[2], size)
+    columns = triangle_weights(box[:, 1], frames.shape[3], size)
+    if flip is not None:
+        columns = jnp.where(flip[:, None, None], columns[:, ::-1], columns)
+    planes = jnp.moveaxis(frames, -1, 0).astype(jnp.float32)
+    wide = jnp.einsum("cbtyx,bsx->cbtys", planes, columns, precision=_HIGHEST)
+    return jnp.einsum("bsy,cbtyx->cbtsx", rows, wide, precision=_HIGHEST)
+
+
+def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Gaussian blur of [3, B, T, S, S] by `sigma` pixels, float32 [B]; 0 leaves a sample as it is.
+
+    As torchvision's: 2 * (S // 20) + 1 taps in each direction, reflected at the edges.
+    """
+    matrix = _blur_matrix(sigma, pixels.shape[-1])
+    rows = jnp.einsum("bsy,cbtyx->cbtsx", matrix, pixels, precision=_HIGHEST)
+    return jnp.einsum("cbtyx,bsx->cbtys", rows, matrix, precision=_HIGHEST)
+
+
+def _blur_matrix(sigma: jax.Array, size: int) -> jax.Array:
+    radius = size // 20
+    taps = np.arange(-radius, radius + 1)
+    density = jnp.exp(-0.5 * jnp.square(taps / jnp.maximum(sigma, 1e-3)[:, None]))
+    kernel = density / density.sum(axis=-1, keepdims=True)
+    kernel = jnp.where(sigma[:, None] > 0, kernel, (taps == 0).astype(np.float32))
+    source = np.pad(np.arange(size), radius, mode="reflect")
+    reads = np.zeros((len(taps), size, size), np.float32)  # tap, to, from
+    for tap in range(len(taps)):
+        reads[tap, np.arange(size), source[tap : tap + size]] = 1
+    return jnp.einsum("bk,kij->bij", kernel, reads, precision=_HIGHEST)

@@ -1,0 +1,85 @@
+"""Linear probes: what a linear classifier can read off the frozen encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from xkd_jax.augment import augment
+from xkd_jax.config import MODALITIES, Config
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.student import Teacher
+from xkd_jax.sharding import put_batch
+from xkd_jax.state import builder
+from xkd_jax.step import matmul_precision
+from xkd_jax.tree import Tree
+
+Features = dict[str, np.ndarray]
+
+
+def extract_features(
+    parameters: dict[str, Tree],
+    batches: Iterable[Any],
+    config: Config,
+    sharding: NamedSharding,
+) -> Features:
+    """Pools every encoder's tokens over all batches of an evaluation pipeline.
+
+    Args:
+      parameters: {role: encoder and head parameters in the shape of `Teacher`}.
+      batches: evaluation batches; rows whose `valid` is False are dropped.
+      config: of the networks.
+      sharding: of a batch.
+
+    Returns:
+      {"{role} {modality}": float32 [records, width], "label": int64 [records]}.
+    """
+    encode = jax.jit(encoder(config))
+    collected: dict[str, list[np.ndarray]] = {}
+    for batch in batches:
+        valid, label = batch.pop("valid"), batch["label"]
+        placed = put_batch(batch, sharding, len(valid))
+        found = {
+            f"{role} {name}": np.asarray(value)
+            for role, tree in parameters.items()
+            for name, value in encode(tree, placed).items()
+        }
+        for name, value in {**found, "label": label}.items():
+            collected.setdefault(name, []).append(value[valid])
+    return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
+    """Returns (parameters, batch) -> {modality: float32 [batch, width]} of the global views."""
+    as_teacher = builder(Teacher, config)
+
+    def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
+        network, views = as_teacher(params), augment(config, batch)
+        with matmul_precision(config):
+            return {m: pool(network.encoders(m, views[m]["global"])) for m in MODALITIES}
+
+    return encode
+
+
+def linear_probe(train: Features, test: Features) -> dict[str, float]:
+    """Top-1 accuracy in percent of a logistic regression on each kind of features.
+
+    Features are standardised by the training split.
+    """
+    return {
+        name: 100
+        * float(_classifier().fit(train[name], train["label"]).score(test[name], test["label"]))
+        for name in train
+        if name != "label"
+    }
+
+
+def _classifier() -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))

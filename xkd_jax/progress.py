@@ -1,0 +1,81 @@
+"""What a run shows while it runs: a line on the terminal, scalars for TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class Progress:
+    """Times a run between log lines.
+
+    The rate counts clips over the time since the last line; the data share is the part of that
+    time that the loop stood waiting for a batch.
+    """
+
+    def __init__(self, steps: int, batch_size: int, start: int):
+        self._steps, self._batch_size = steps, batch_size
+        self._step, self._since, self._waited = start, time.perf_counter(), 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Adds time that the loop stood waiting for data."""
+        self._waited += seconds
+
+    def line(self, step: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+        """Closes the stretch since the last line.
+
+        Returns:
+          The line to print, and the stretch's scalars: clips a second and the data-wait share.
+        """
+        now = time.perf_counter()
+        elapsed = max(now - self._since, 1e-9)
+        rate = (step - self._step) / elapsed
+        scalars = {
+            "speed/clips_per_second": rate * self._batch_size,
+            "speed/data_wait_share": self._waited / elapsed,
+        }
+        left = (self._steps - step) / rate if rate else float("inf")
+        text = (
+            f"step {step:>{len(str(self._steps))}}/{self._steps}  loss {metrics['loss']:.4f}"
+            f"  {scalars['speed/clips_per_second']:.4g} clips/s"
+            f"  data wait {scalars['speed/data_wait_share']:.0%}  left {duration(left)}"
+        )
+        self._step, self._since, self._waited = step, now, 0.0
+        return text, scalars
+
+
+def duration(seconds: float) -> str:
+    """A time left, for people: 59 s, 12 min, 3 h 04 min, 2 d 05 h."""
+    if not np.isfinite(seconds):
+        return "unknown"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{round(seconds)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{hours // 24} d {hours % 24:02} h"
+
+
+class Scalars:
+    """TensorBoard scalars; on every process but the first nothing is written."""
+
+    def __init__(self, directory: Path, *, enabled: bool, start: int):
+        self._writer = SummaryWriter(str(directory), purge_step=start or None) if enabled else None
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the scalars of one step."""
+        if self._writer is not None:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,160 @@
+"""The mesh, and where every array lives on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.config import Config, MeshConfig
+from xkd_jax.errors import UserError
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.state import TrainState, abstract, initial_state
+from xkd_jax.tree import Tree
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# The whole of the sharding: each logical axis of a parameter or batch, and the mesh axes it is
+# split over. A dimension that its mesh axis doesn't divide is kept whole.
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "mlp": ("tensor",),
+    "outputs": ("tensor",),
+    "bottleneck": (),
+    "patch": (),
+    "norm": (),
+    "layers": (),
+}
+
+
+def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
+    """Arranges the devices as (data, fsdp, tensor); the first axis spans processes.
+
+    Raises:
+      UserError: the axes don't use all devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = list(dataclasses.astuple(config))
+    known = math.prod(n for n in sizes if n != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
+            f" {len(devices)} devices: the product of its axes must be their number."
+        )
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def partition(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The spec of an array with these logical axes, by `RULES`."""
+
+    def place(axis: str | None, size: int) -> str | tuple[str, ...] | None:
+        names = RULES[axis] if axis else ()
+        parts = math.prod(mesh.shape[name] for name in names)
+        if parts == 1 or size % parts:
+            return None
+        return names[0] if len(names) == 1 else names
+
+    return PartitionSpec(*(place(a, n) for a, n in zip(axes, shape, strict=True)))
+
+
+def parameter_shardings(cls: type[Teacher], config: Config, mesh: Mesh) -> Tree:
+    """Shardings of a module's parameters, by the axes its layers name."""
+    state = nnx.state(abstract(cls, config), nnx.Param)
+    axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
+    shapes = nnx.to_pure_dict(state)
+    return jax.tree.map(
+        lambda names, leaf: NamedSharding(mesh, partition(tuple(names), leaf.shape, mesh)),
+        axes,
+        shapes,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def state_shardings(
+    config: Config, mesh: Mesh, transformation: optax.GradientTransformation
+) -> TrainState:
+    """Shardings of the whole training state, in its shape."""
+    shapes = abstract_state(config, transformation)
+    whole = NamedSharding(mesh, PartitionSpec())
+    student = parameter_shardings(Student, config, mesh)
+    parts: dict[str, Any] = {
+        "step": whole,
+        "student": student,
+        "teacher": parameter_shardings(Teacher, config, mesh),
+        "centres": jax.tree.map(lambda _: whole, shapes.centres),
+        "optimizer": optax.tree_map_params(
+            transformation,
+            lambda _, sharding: sharding,
+            shapes.optimizer,
+            student,
+            transform_non_params=lambda _: whole,
+        ),
+    }
+    return TrainState(**parts)
+
+
+def abstract_state(config: Config, transformation: optax.GradientTransformation) -> TrainState:
+    """The training state's shapes and dtypes."""
+    return jax.eval_shape(lambda key: initial_state(key, config, transformation), jax.random.key(0))
+
+
+def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Sharding of a batch's first axis.
+
+    Raises:
+      UserError: the batch can't be split evenly.
+    """
+    parts = math.prod(mesh.shape[name] for name in RULES["batch"])
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size {batch_size} can't be split over data x fsdp = {parts} devices: make it a"
+            " multiple of them."
+        )
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> slice:
+    """The rows of the global batch that this process must provide.
+
+    They follow from the sharding: processes along the tensor axis need the same rows.
+    """
+    indices = sharding.addressable_devices_indices_map((batch_size,))
+    spans = [index[0].indices(batch_size) for index in indices.values() if index is not None]
+    return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
+
+
+def put_batch(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
+    """Puts this process's rows on its devices as part of the global batch; returns at once."""
+
+    def put(rows: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
+
+    return jax.tree.map(put, batch)
+
+
+def describe(config: Config, mesh: Mesh) -> str:
+    """The mesh and the rule table, with the share of the student's parameters on a device."""
+    shapes = nnx.to_pure_dict(nnx.state(abstract(Student, config), nnx.Param))
+    shardings = parameter_shardings(Student, config, mesh)
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    local = sum(
+        math.prod(sharding.shard_shape(leaf.shape))
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    )
+    rules = ", ".join(f"{axis} -> {' x '.join(names) or '-'}" for axis, names in RULES.items())
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    return (
+        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {jax.process_count()} processes)\n"
+        f"sharding  {rules}\n"
+        f"trained   {total / 1e6:.1f} M parameters, {local / 1e6:.1f} M on each device"
+    )

@@ -1,0 +1,260 @@
+"""A pretraining run, from its config to its last checkpoint."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines import pipeline, spoken_digits
+from data_pipelines.dataset import Dataset, open_dataset
+from xkd_jax import checkpoint, sharding
+from xkd_jax.checkpoint import Checkpoints
+from xkd_jax.config import Config
+from xkd_jax.errors import TrainingDivergedError, UserError
+from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.optimizer import optimizer
+from xkd_jax.probe import extract_features, linear_probe
+from xkd_jax.progress import Progress, Scalars
+from xkd_jax.schedules import Length, schedules
+from xkd_jax.state import TrainState, initial_state
+from xkd_jax.step import Metrics, Stream, stream_key, train_step
+
+# Steps that may be on their way to the device at once: one runs while the next is handed over.
+IN_FLIGHT = 2
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Runs `config` in `workdir`, or goes on with the run that is there.
+
+    Raises:
+      UserError: data, mesh or checkpoints don't fit the config.
+      TrainingDivergedError: a loss was not finite.
+    """
+    dataset = open_training_data(config, workdir)
+    length = Length.of(config, len(dataset))
+    mesh = sharding.make_mesh(config.mesh)
+    run = Run.prepare(config, length, mesh)
+    announce(f"{sharding.describe(config, mesh)}\n{_describe(config, dataset, length)}")
+    write_once(workdir / "config.json", dataclasses.asdict(config))
+
+    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+        state = run.first_state(checkpoints)
+        state = loop(run, state, dataset, checkpoints, workdir)
+        checkpoints.wait()
+    if config.probe.enabled:
+        report(probe(run, state, dataset, workdir), workdir)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    config: Config
+    length: Length
+    step: Any
+    initialise: Any
+    like: TrainState
+    batch_sharding: jax.sharding.NamedSharding
+
+    @classmethod
+    def prepare(cls, config: Config, length: Length, mesh: jax.sharding.Mesh) -> Run:
+        """Builds the jitted functions; nothing is compiled before its first call."""
+        plan = schedules(config, length)
+        transformation = optimizer(config, plan)
+        state_sharding = sharding.state_shardings(config, mesh, transformation)
+        batch_sharding = sharding.batch_sharding(mesh, config.batch_size)
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        return cls(
+            config=config,
+            length=length,
+            step=jax.jit(
+                train_step(config, plan),
+                in_shardings=(state_sharding, batch_sharding),
+                out_shardings=(state_sharding, whole),
+                donate_argnums=0,
+            ),
+            initialise=jax.jit(
+                lambda: initial_state(
+                    stream_key(config.seed, Stream.INITIALISE), config, transformation
+                ),
+                out_shardings=state_sharding,
+            ),
+            like=checkpoint.like(sharding.abstract_state(config, transformation), state_sharding),
+            batch_sharding=batch_sharding,
+        )
+
+    def first_state(self, checkpoints: Checkpoints) -> TrainState:
+        """The newest checkpoint's state, or a fresh one."""
+        latest = checkpoints.latest()
+        if latest is None:
+            return self.initialise()
+        announce(f"resume    from step {latest}, {checkpoints.directory}")
+        return checkpoints.restore(latest, self.like, self.config)
+
+    @property
+    def rows(self) -> slice:
+        """The rows of each global batch that this process reads."""
+        return sharding.local_rows(self.batch_sharding, self.config.batch_size)
+
+
+def loop(
+    run: Run, state: TrainState, dataset: Dataset, checkpoints: Checkpoints, workdir: Path
+) -> TrainState:
+    """Steps to the end of the run, logging and saving on the way."""
+    config, steps, start = run.config, run.length.steps, int(state.step)
+    progress = Progress(steps, config.batch_size, start)
+    scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
+    batches = device_batches(run, dataset, start, progress)
+    unread: collections.deque[tuple[int, Metrics]] = collections.deque()
+    for step in range(start + 1, steps + 1):
+        state, metrics = run.step(state, next(batches))
+        unread.append((step, metrics))
+        if len(unread) > IN_FLIGHT:
+            jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
+        saving = is_due(step, config.checkpoint.every_steps, steps)
+        if saving or is_due(step, config.log_every, steps):
+            averages = read_metrics(unread, checkpoints)
+            line, speed = progress.line(step, averages)
+            announce(line)
+            scalars.write(step, averages | speed)
+        if saving:
+            checkpoints.save(step, state, config)
+    batches.close()
+    scalars.close()
+    return state
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something done every so many steps (0: never), and at the last, is due."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -> Generator[Any]:
+    """Batches on the devices from step `start` on; the next one is on its way beforehand."""
+    host = pipeline.train_batches(run.config, dataset, run.rows, start)
+
+    def load() -> Any:
+        since = time.perf_counter()
+        batch = {key: value for key, value in next(host).items() if key in ("video", "audio")}
+        progress.waited(time.perf_counter() - since)
+        return sharding.put_batch(batch, run.batch_sharding, run.config.batch_size)
+
+    try:
+        ahead = load()
+        while True:
+            current, ahead = ahead, None
+            yield current
+            ahead = load()
+    finally:
+        host.close()
+
+
+def read_metrics(
+    unread: collections.deque[tuple[int, Metrics]], checkpoints: Checkpoints
+) -> dict[str, float]:
+    """Fetches the metrics of the steps since the last call and returns their means.
+
+    Raises:
+      TrainingDivergedError: one is not finite; it names the first such step.
+    """
+    rows = [(step, jax.device_get(metrics)) for step, metrics in unread]
+    unread.clear()
+    for step, metrics in rows:
+        bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+        if bad:
+            checkpoints.wait()
+            raise TrainingDivergedError(step, _blame(bad), checkpoints.latest())
+    return {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
+
+
+def _blame(bad: list[str]) -> str:
+    terms = [name for name in bad if name.startswith("loss/")]
+    return ", ".join(terms or bad)
+
+
+def open_training_data(config: Config, workdir: Path) -> Dataset:
+    """Opens the training split, after making the spoken digits where they are asked for."""
+    return open_dataset(config, str(data_directory(config, workdir)), config.data.split)
+
+
+def data_directory(config: Config, workdir: Path) -> Path | str:
+    """Where the shards are; the spoken digits are made there on first use."""
+    if config.data.dataset == "spoken_digits":
+        directory = config.data.dir or str(workdir / "data")
+        spoken_digits.build(config, directory, announce)
+        return directory
+    if not config.data.dir:
+        raise UserError(
+            "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
+            " python -m data_pipelines.build."
+        )
+    return config.data.dir
+
+
+def probe(
+    run: Run, state: TrainState, dataset: Dataset, workdir: Path
+) -> dict[str, dict[str, float]]:
+    """Linear-probe accuracies of student and teacher, before training and now."""
+    config = run.config
+    directory = str(data_directory(config, workdir))
+    splits = {"train": dataset, "test": open_dataset(config, directory, config.probe.split)}
+    results = {}
+    for moment, moment_state in (("before", run.initialise()), ("after", state)):
+        parameters = {
+            "student": teacher_counterpart(moment_state.student, config),
+            "teacher": moment_state.teacher,
+        }
+        features = {
+            split: extract_features(
+                parameters,
+                pipeline.eval_batches(config, data, run.rows),
+                config,
+                run.batch_sharding,
+            )
+            for split, data in splits.items()
+        }
+        announce(f"probe     {moment} training")
+        results[moment] = linear_probe(features["train"], features["test"])
+    return results
+
+
+def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
+    """Prints the probes as a table and writes them as `results.json`."""
+    announce(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
+    for name in results["before"]:
+        announce(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
+    write_once(workdir / "results.json", {"linear_probe_top1": results})
+    announce(f"written   {workdir / 'results.json'}")
+
+
+def _describe(config: Config, dataset: Dataset, length: Length) -> str:
+    return (
+        f"data      {len(dataset)} records, batch {config.batch_size}\n"
+        f"run       {length.steps} steps of {length.steps_per_epoch} an epoch"
+    )
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what is written once."""
+    return jax.process_index() == 0
+
+
+def announce(text: str) -> None:
+    """Prints on the main process."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def write_once(path: Path, content: Any) -> None:
+    """Writes JSON from the main process."""
+    if is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
