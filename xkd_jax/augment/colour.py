@@ -61,7 +61,7 @@ def _blend(
 
 
 def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
-    """Rotates the hue of [3, B, T, S, S] by `turns` [B] of the colour circle, value and chroma kept."""
+    """Rotates the hue of [3, B, T, S, S] by `turns` [B] of the circle; value and chroma stay."""
     red, green, blue = pixels
     value, low = pixels.max(axis=0), pixels.min(axis=0)
     chroma = value - low
