@@ -24,7 +24,8 @@ def mix(word: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def _noise(samples: int, rng: np.random.Generator) -> np.ndarray:
     """Coloured noise of unit power."""
-    spectrum = rng.standard_normal((2, samples // 2 + 1), dtype=np.float32)
+    # The sum of so many waves is normal, whatever distribution their amplitudes have.
+    spectrum = rng.random((2, samples // 2 + 1), dtype=np.float32) - np.float32(0.5)
     frequency = np.maximum(np.arange(samples // 2 + 1), samples / 400)  # flat below 40 Hz
     shaped = (spectrum[0] + 1j * spectrum[1]) * frequency ** (-rng.uniform(*COLOUR) / 2)
     noise = np.fft.irfft(shaped, samples)
