@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
@@ -118,3 +119,11 @@ def make_folder(path: str) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path} can't be made: {error.strerror}.") from None
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and what is in it."""
+    if is_remote(path):
+        filesystem(path).rm(path, recursive=True)
+    else:
+        shutil.rmtree(path)

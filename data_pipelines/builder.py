@@ -1,0 +1,235 @@
+"""Carrying out a build plan, shard by shard, so that it can go on after a kill.
+
+While a data set is being built its folder has a sub-folder `.build` with the plan's digest and a
+report of each finished shard, written after the shard itself. When every shard is finished the
+reports become `report.json`, the folder gets the files that describe it, and `.build` goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from data_pipelines import build_plan, shards, storage
+from data_pipelines.build_plan import BuildPlan, ShardPlan
+from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
+from data_pipelines.catalogs.catalog import Item
+from data_pipelines.file_workers import FileWorkers
+from data_pipelines.ingest import FileResult, ingest
+from xkd_jax.errors import UserError
+
+REPORT = "report.json"
+_STATE = ".build"
+_PLAN = "plan.json"
+_TEMPORARY = re.compile(r"\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?\.\d+\.tmp")
+
+
+def _no_progress(files: int) -> Callable[[FileResult], None]:
+    return lambda result: None
+
+
+def run(
+    plan: BuildPlan,
+    output: str,
+    workers: int,
+    timeout: float,
+    make_progress: Callable[[int], Callable[[FileResult], None]] = _no_progress,
+) -> BuildReport:
+    """Builds what is missing of a data set, in worker processes of this machine.
+
+    Args:
+      plan: what to build.
+      output: the folder (or URL).
+      workers: number of processes.
+      timeout: seconds that a file may go without giving a record.
+      make_progress: given the number of files to come, returns what is called with the result of
+        each.
+
+    Raises:
+      UserError: the folder holds another data set or build, or no file gave a record.
+    """
+    if done := read_finished(plan, output):
+        return done
+    with start(plan, output):
+        todo = unfinished(plan, output)
+        work = functools.partial(ingest, directory=plan.source, options=plan.options)
+        progress = make_progress(sum(len(shard.items) for shard in todo))
+        with FileWorkers(work, _lost, workers, timeout) as pool:
+            results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
+            for shard in todo:
+                write_shard(shard, _watched(results, progress), output)
+        return finish(plan, output)
+
+
+def _lost(item: Item, reason: str, detail: str) -> FileResult:
+    return FileResult(reason=reason, detail=detail)
+
+
+def _watched(
+    results: Iterable[FileResult], progress: Callable[[FileResult], None]
+) -> Iterator[FileResult]:
+    for result in results:
+        progress(result)
+        yield result
+
+
+@contextlib.contextmanager
+def start(plan: BuildPlan, output: str) -> Iterator[None]:
+    """Prepares the folder for a build, or for going on with it, and keeps other builds out.
+
+    Raises:
+      UserError: the folder holds another data set or build, or another process is building in it.
+    """
+    splits = dict.fromkeys(shard.split for shard in plan.shards)
+    shards.start_dataset(output, plan.metadata, splits)
+    state = storage.join(output, _STATE)
+    storage.make_folder(state)
+    with _lock(state):
+        _check_plan(plan, storage.join(state, _PLAN), output)
+        _remove_leftovers(output)
+        yield
+
+
+@contextlib.contextmanager
+def _lock(state: str) -> Iterator[None]:
+    if storage.is_remote(state):  # stores have no locks; two builders write the same there
+        yield
+        return
+    with open(os.path.join(state, "lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{os.path.dirname(state)} is being built by another process."
+            ) from None
+        yield
+
+
+def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
+    options = build_plan.describe(plan)
+    try:
+        begun = json.loads(storage.read(path))
+    except FileNotFoundError:
+        _write_json(path, {"digest": plan.digest, "options": options})
+        return
+    if begun["digest"] == plan.digest:
+        return
+    was, now = (_flat(json.loads(json.dumps(o))) for o in (begun["options"], options))
+    changes = [f"{key} {was[key]}, now {now[key]}" for key in now if was.get(key) != now[key]]
+    raise UserError(
+        f"{output} holds an unfinished build with other {'; '.join(changes) or 'files'}: give"
+        " another folder, or remove it."
+    )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value) if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _remove_leftovers(output: str) -> None:
+    """Removes what a build that was killed had begun to write."""
+    if not storage.is_remote(output):
+        for name in storage.sizes(output):
+            if _TEMPORARY.fullmatch(name):
+                os.remove(os.path.join(output, name))
+
+
+def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:
+    """Returns the shards that are still to be written."""
+    found = storage.sizes(output)
+    return [
+        shard
+        for shard in plan.shards
+        if (report := _read_report(output, shard)) is None or found.get(shard.name) != report.size
+    ]
+
+
+def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) -> ShardReport:
+    """Writes one shard from the results of its files, in their order, and then its report."""
+    left_out: list[LeftOut] = []
+
+    def records() -> Iterator[bytes]:
+        for item, result in zip(shard.items, results, strict=False):
+            if result.reason:
+                left_out.append(LeftOut(shard.split, item.path, result.reason, result.detail))
+            yield from result.records
+
+    written = shards.write_shard(storage.join(output, shard.name), records())
+    report = ShardReport(written.records, written.size, tuple(left_out))
+    _write_json(_report_path(output, shard), dataclasses.asdict(report))
+    return report
+
+
+def finish(plan: BuildPlan, output: str) -> BuildReport:
+    """Describes a data set whose shards are all finished.
+
+    Raises:
+      UserError: no file gave a record.
+    """
+    finished: dict[str, list[ShardReport]] = {}
+    for shard in plan.shards:
+        report = _read_report(output, shard)
+        assert report is not None, shard.name
+        finished.setdefault(shard.split, []).append(report)
+    whole = BuildReport(
+        plan.metadata.name,
+        plan.digest,
+        build_plan.describe(plan),
+        {split: sum(r.records for r in reports) for split, reports in finished.items()},
+        sum(len(shard.items) for shard in plan.shards),
+        [entry for reports in finished.values() for r in reports for entry in r.left_out],
+    )
+    _write_json(storage.join(output, REPORT), dataclasses.asdict(whole))
+    if not any(whole.records.values()):
+        storage.remove_folder(storage.join(output, _STATE))
+        raise UserError(
+            f"None of {whole.files} files of {plan.source} gave a record (first: "
+            f"{whole.left_out[0].path}: {whole.left_out[0].detail}): see {output}/{REPORT}."
+        )
+    written = {
+        split: [shards.Shard(r.records, r.size) for r in reports]
+        for split, reports in finished.items()
+    }
+    metadata = dataclasses.replace(plan.metadata, left_out=whole.reasons)
+    shards.finish_dataset(output, metadata, written)
+    storage.remove_folder(storage.join(output, _STATE))
+    return whole
+
+
+def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
+    """Returns the report of the same plan's finished build in a folder, if there is one."""
+    try:
+        storage.read(storage.join(output, shards.DATASET_INFO))
+        values = json.loads(storage.read(storage.join(output, REPORT)))
+    except FileNotFoundError:
+        return None
+    left_out = [LeftOut(**entry) for entry in values["left_out"]]
+    report = BuildReport(**{**values, "left_out": left_out})
+    return report if report.plan == plan.digest else None
+
+
+def _read_report(output: str, shard: ShardPlan) -> ShardReport | None:
+    try:
+        return ShardReport.from_values(json.loads(storage.read(_report_path(output, shard))))
+    except FileNotFoundError:
+        return None
+
+
+def _report_path(output: str, shard: ShardPlan) -> str:
+    return storage.join(storage.join(output, _STATE), f"{shard.name}.json")
+
+
+def _write_json(path: str, values: dict[str, Any]) -> None:
+    with storage.writer(path) as file:
+        file.write((json.dumps(values, indent=2) + "\n").encode())

@@ -1,0 +1,91 @@
+"""AudioSet."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+from data_pipelines import storage
+from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.source_tree import SourceTree, read_lines, read_table
+from xkd_jax.errors import UserError
+
+_LISTS = {
+    "balanced_train_segments.csv": "balanced_train",
+    "unbalanced_train_segments.csv": "unbalanced_train",
+    "eval_segments.csv": "eval",
+}
+
+
+def list_items(source: Source) -> Catalog:
+    """Lists the segments of the three official lists, as far as they are there.
+
+    A segment's file has the stem that one of the usual download tools gives it: the identifier
+    `{ytid}` or `Y{ytid}`, alone or with `_{start}` or `_{start}_{end}`, in seconds (plain, with
+    three decimals, or six digits) or milliseconds. Of untrimmed sources it is the identifier.
+    Classes are in the order of class_labels_indices.csv; multi-label.
+
+    Raises:
+      UserError: a list is missing, or names a class that class_labels_indices.csv lacks.
+    """
+    lists = SourceTree(source.lists or source.directory)
+    table = read_table(lists.find("class_labels_indices.csv"), ("index", "mid", "display_name"))
+    table.sort(key=lambda row: int(row["index"]))
+    names = tuple(row["display_name"] for row in table)
+    numbers = {row["mid"]: i for i, row in enumerate(table)}
+    files = SourceTree(source.directory).by_stem()
+    splits = {}
+    for path in lists.files:
+        split = _LISTS.get(path.rsplit("/", 1)[-1])
+        if split:
+            full = storage.join(lists.directory, path)
+            splits[split] = _read_segments(full, source, files, numbers, names)
+    if not splits:
+        raise UserError(
+            f"{lists.directory} has none of {', '.join(_LISTS)}: point --lists at their folder."
+        )
+    return Catalog(splits, names, multi_label=True)
+
+
+def _read_segments(
+    path: str,
+    source: Source,
+    files: dict[str, str],
+    numbers: dict[str, int],
+    names: tuple[str, ...],
+) -> list[Item]:
+    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    items = []
+    for line, row in zip(lines, csv.reader(lines, skipinitialspace=True), strict=True):
+        try:
+            identifier, start, end = row[0], float(row[1]), float(row[2])
+            labels = tuple(sorted(numbers[mid] for mid in row[3].split(",")))
+        except (ValueError, IndexError, KeyError):
+            raise UserError(
+                f"{path} has a line that is no segment of a known class ({line}): fetch it again."
+            ) from None
+        stems = [identifier] if source.untrimmed else _stems(identifier, start, end)
+        found = [files[stem] for stem in stems if stem in files]
+        item = Item(
+            f"{identifier}_{start:g}_{end:g}",
+            found[0] if found else f"{stems[0]}.mp4",
+            labels=labels,
+            label_text="; ".join(names[i] for i in labels),
+            start=start if source.untrimmed else 0.0,
+            end=end if source.untrimmed else math.inf,
+        )
+        items.append(item)
+    return items
+
+
+def _stems(identifier: str, start: float, end: float) -> list[str]:
+    forms = [
+        lambda t: f"{round(t):06d}",
+        lambda t: f"{round(t)}",
+        lambda t: f"{t:.3f}",
+        lambda t: f"{t:.1f}",
+        lambda t: f"{round(1000 * t)}",
+    ]
+    tails = [f"_{form(start)}_{form(end)}" for form in forms]
+    tails += [f"_{form(start)}" for form in forms]
+    return [prefix + identifier + tail for tail in [*tails, ""] for prefix in ("", "Y")]

@@ -1,0 +1,39 @@
+"""ESC-50, with its five folds."""
+
+from __future__ import annotations
+
+from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.source_tree import SourceTree, read_table
+
+_FOLDS = (1, 2, 3, 4, 5)
+
+
+def list_items(source: Source) -> Catalog:
+    """Lists meta/esc50.csv in one split `all`; a fold tests on its own recordings.
+
+    Classes are in the order of `target`.
+
+    Raises:
+      UserError: the list is missing or lacks a column.
+    """
+    lists = SourceTree(source.lists or source.directory)
+    rows = read_table(lists.find("esc50.csv"), ("filename", "fold", "target", "category"))
+    classes = {int(row["target"]): row["category"] for row in rows}
+    names = tuple(classes[target].replace("_", " ") for target in sorted(classes))
+    numbers = {target: i for i, target in enumerate(sorted(classes))}
+    files = SourceTree(source.directory).by_stem()
+    items = []
+    for row in rows:
+        fold, label = int(row["fold"]), numbers[int(row["target"])]
+        stem = row["filename"].rsplit(".", 1)[0]
+        items.append(
+            Item(
+                row["filename"],
+                files.get(stem, f"audio/{row['filename']}"),
+                label=label,
+                label_text=names[label],
+                train_folds=tuple(k for k in _FOLDS if k != fold),
+                test_folds=(fold,),
+            )
+        )
+    return Catalog({"all": items}, names, folds=5, modalities=("audio",), min_seconds=0.0)

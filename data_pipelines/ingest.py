@@ -1,0 +1,138 @@
+"""From one listed file to its serialized records: the work of a builder, file by file.
+
+What runs in a builder's worker processes, and as it is in a Beam pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from data_pipelines import log_mel as log_mel_lib
+from data_pipelines import media, schema, storage
+from data_pipelines.catalogs.catalog import Item
+from data_pipelines.media import Media, MediaError, MediaOptions
+from data_pipelines.schema import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """How a file becomes records.
+
+    Attributes:
+      media: how it is decoded.
+      fft: samples in a window of the spectrogram.
+      hop: samples from column to column.
+      mels: bands of the spectrogram.
+      max_seconds: a longer file becomes several records; 0: never.
+      waveform: whether the samples are kept beside the spectrogram.
+    """
+
+    media: MediaOptions = dataclasses.field(default_factory=MediaOptions)
+    fft: int = 1024
+    hop: int = 143
+    mels: int = 80
+    max_seconds: float = 0.0
+    waveform: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FileResult:
+    """What became of a file: records, or why there are none.
+
+    Attributes:
+      records: serialized, in order of time.
+      reason: why the file is left out, in a word or two; empty if it is not.
+      detail: the same in more words.
+    """
+
+    records: tuple[bytes, ...] = ()
+    reason: str = ""
+    detail: str = ""
+
+
+def ingest(
+    item: Item, alive: Callable[[], None], *, directory: str, options: IngestOptions
+) -> FileResult:
+    """Returns the records of a file, or why it is left out; raises nothing for a bad file.
+
+    Args:
+      item: the file.
+      alive: called between the records of a long file.
+      directory: the folder (or URL) that its path is below.
+      options: how it becomes records.
+    """
+    try:
+        with _local(storage.join(directory, item.path)) as path:
+            records: list[bytes] = []
+            for media_of_record in _stretches(path, item, options):
+                number = len(records)
+                records.append(schema.serialize(_record(item, number, media_of_record, options)))
+                alive()
+        return FileResult(tuple(records))
+    except MediaError as error:
+        return FileResult(reason=error.reason, detail=error.detail)
+    except Exception as error:  # of a decoder we can't vouch for: costs this file only
+        return FileResult(reason="failed", detail=f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[str]:
+    """Yields a path of this machine for a file that may be behind a URL."""
+    if not storage.is_remote(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(path)[1]) as file:
+        try:
+            with storage.filesystem(path).open(path, "rb") as remote:
+                shutil.copyfileobj(remote, file)
+        except FileNotFoundError:
+            raise MediaError(path, "missing", "it is not there") from None
+        file.flush()
+        yield file.name
+
+
+def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]:
+    """Yields the item's stretch of a file, or its pieces of `max_seconds`."""
+    start = item.start
+    while start < item.end:
+        end = min(item.end, start + (options.max_seconds or math.inf))
+        try:
+            piece = media.decode(path, options.media, start, end)
+        except MediaError as error:
+            # The file ended with the piece before, or so shortly after that the rest is no record.
+            if start > item.start and error.reason in ("no video", "no audio", "too short"):
+                return
+            raise
+        yield piece
+        if piece.end < end:
+            return
+        start = end
+
+
+def _record(item: Item, number: int, piece: Media, options: IngestOptions) -> Record:
+    log_mel = log_mel_lib.log_mel(
+        piece.waveform, options.media.sample_rate, options.fft, options.hop, options.mels
+    )
+    waveform = piece.waveform if options.waveform else piece.waveform[:0]
+    return Record(
+        id=f"{item.id}#{number}" if number else item.id,
+        path=item.path,
+        frames=piece.frames,
+        log_mel=schema.encode_log_mel(log_mel),
+        waveform=np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16),
+        label=item.label,
+        labels=item.labels,
+        label_text=item.label_text,
+        train_folds=item.train_folds,
+        test_folds=item.test_folds,
+        start=piece.start,
+        end=piece.end,
+    )
