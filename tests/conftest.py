@@ -4,7 +4,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 
 import dataclasses
@@ -21,6 +21,9 @@ from xkd_jax.config import (
     ModelConfig,
     VideoConfig,
 )
+from xkd_jax.networks.student import Student
+from xkd_jax.state import abstract, parameters
+from xkd_jax.tree import path_names
 
 jax.config.update("jax_threefry_partitionable", True)
 
@@ -69,6 +72,17 @@ def make_views():
         )
 
     return make
+
+
+def random_student(config: Config, seed: int = 0):
+    """Student parameters from numpy, which compiles nothing: small kernels, norms near 1."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        noise = 0.1 * rng.normal(size=leaf.shape)
+        return (noise + (path_names(path)[-1] == "scale")).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, parameters(abstract(Student, config)))
 
 
 def with_weights(config: Config, **weights: float) -> Config:

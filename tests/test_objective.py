@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import with_weights
+from conftest import random_student, with_weights
 
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.objective import DIRECTIONS, Inputs, Needs, next_centres, objective
-from xkd_jax.state import builder, construct, parameters
+from xkd_jax.state import builder
 
 
 def change(config: Config, **sections) -> Config:
@@ -23,11 +23,10 @@ def change(config: Config, **sections) -> Config:
 
 
 def evaluation(config, views):
-    """A function of no arguments that evaluates the objective on fresh parameters."""
+    """A function of the student's parameters that evaluates the objective."""
     as_student, as_teacher = builder(Student, config), builder(Teacher, config)
 
-    def run():
-        student = parameters(construct(Student, config, jax.random.key(0)))
+    def run(student):
         return objective(
             as_student(student),
             as_teacher(teacher_counterpart(student, config)),
@@ -40,12 +39,12 @@ def evaluation(config, views):
 
 
 def evaluate(config, views):
-    return jax.jit(evaluation(config, views))()
+    return jax.jit(evaluation(config, views))(random_student(config))
 
 
 def shapes(config, views):
     """What would be computed, without computing it."""
-    return jax.eval_shape(evaluation(config, views))
+    return jax.eval_shape(evaluation(config, views), random_student(config))
 
 
 def make_inputs(config, views, seed=0):

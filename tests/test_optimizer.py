@@ -3,12 +3,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import with_weights
+from conftest import random_student, with_weights
 
-from xkd_jax.networks.student import Student
 from xkd_jax.optimizer import clip_each_tensor, decay_mask, optimizer
 from xkd_jax.schedules import Schedules, constant
-from xkd_jax.state import construct, parameters
 from xkd_jax.tree import path_names
 
 CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
@@ -35,7 +33,7 @@ def test_each_layer_is_clipped_by_itself_and_decoders_are_not():
 
 
 def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
-    student = parameters(construct(Student, small, jax.random.key(0)))
+    student = random_student(small)
     decays = named(decay_mask(student, small))
     assert decays["encoders/embeddings/video/positions"]
     assert decays["encoders/embeddings/audio/cls"]
@@ -49,7 +47,7 @@ def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
 
 def test_what_no_loss_reaches_does_not_change(small):
     config = with_weights(small, reconstruct_video=1.0)
-    student = parameters(construct(Student, config, jax.random.key(0)))
+    student = random_student(config)
     decays = named(decay_mask(student, config))
     assert decays["encoders/blocks/video/layers/qkv/kernel"]
     assert not any(on for name, on in decays.items() if "audio" in name or "heads" in name)

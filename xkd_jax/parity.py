@@ -34,13 +34,11 @@ from xkd_jax.config import (
     VideoConfig,
 )
 from xkd_jax.errors import UserError
-from xkd_jax.networks.student import Student, Teacher
-from xkd_jax.objective import Inputs, objective
+from xkd_jax.objective import Inputs
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Schedules, constant
-from xkd_jax.state import TrainState, builder
-from xkd_jax.step import matmul_precision, update_step
-from xkd_jax.tree import Tree
+from xkd_jax.state import TrainState
+from xkd_jax.step import Evaluation, application, differentiation
 
 # Largest difference over the tensor's largest entry; "change" is the L2 norm of the difference
 # over the L2 norm of each tensor's change from first to last.
@@ -245,16 +243,16 @@ def compare(case: Case) -> list[Comparison]:
     config, schedules = case_config(case), case_schedules(case)
     state = case_state(case, config, schedules)
     before = _exported(state, config)
-    outputs, gradients = first_step(case, config, state)
-    losses, state = all_steps(case, config, schedules, state)
+    losses, state, first = run(case, config, schedules, state)
     after = _exported(state, config)
+    gradients = reference.export({"student": first.gradients}, config)
 
     expected = [
         dict(zip(case.meta["loss_names"], row, strict=True)) for row in case.arrays["losses"]
     ]
     final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
     return [
-        _worst("outputs", _largest(case.group("out"), outputs)),
+        _worst("outputs", _largest(case.group("out"), named_outputs(first))),
         _worst("losses at step 0", _largest(expected[0], losses[0])),
         _worst("gradients", _largest(case.group("grads"), gradients)),
         _worst("losses of later steps", _largest(_by_step(expected), _by_step(losses))),
@@ -263,46 +261,45 @@ def compare(case: Case) -> list[Comparison]:
     ]
 
 
-def first_step(
-    case: Case, config: Config, state: TrainState
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns intermediate results and gradients of the first step under the authors' names."""
-    as_student, as_teacher = builder(Student, config), builder(Teacher, config)
+def run(
+    case: Case, config: Config, schedules: Schedules, state: TrainState
+) -> tuple[list[dict[str, float]], TrainState, Evaluation]:
+    """Runs the file's steps.
 
-    @jax.jit
-    def run(student: Tree, inputs: Inputs) -> tuple[Tree, dict[str, jax.Array]]:
-        def loss_of(params: Tree) -> tuple[jax.Array, dict[str, jax.Array]]:
-            with matmul_precision(config):
-                loss, _, out = objective(
-                    as_student(params), as_teacher(state.teacher), state.centres, inputs, config
-                )
-            return loss, out
+    Returns:
+      Each step's losses under the authors' names, the last state, and the first evaluation.
+    """
+    differentiate = jax.jit(differentiation(config))
+    apply = jax.jit(application(config, schedules))
+    losses, first = [], None
+    for i in range(len(case.arrays["losses"])):
+        evaluation = differentiate(state, case_inputs(case, config, i))
+        state = apply(state, evaluation)
+        losses.append(named_losses(evaluation))
+        first = first or evaluation
+    assert first is not None
+    return losses, state, first
 
-        return jax.grad(loss_of, has_aux=True)(student)
 
-    gradients, out = run(state.student, case_inputs(case, config, 0))
-    outputs = {}
+def named_losses(evaluation: Evaluation) -> dict[str, float]:
+    """The losses under the authors' names, their means included."""
+    named = {theirs: float(evaluation.terms[ours]) for theirs, ours in _LOSSES.items()}
+    named |= {mean: (named[a] + named[b]) / 2 for mean, (a, b) in _MEANS.items()}
+    return named | {"loss": float(evaluation.loss)}
+
+
+def named_outputs(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """The intermediate results under the authors' names."""
+    outputs = {
+        f"{m}_{theirs}": np.asarray(evaluation.out[f"{m}_{ours}"])
+        for m in MODALITIES
+        for theirs, ours in _OUTPUTS.items()
+        if f"{m}_{ours}" in evaluation.out
+    }
     for m in MODALITIES:
-        for theirs, ours in _OUTPUTS.items():
-            if f"{m}_{ours}" in out:
-                outputs[f"{m}_{theirs}"] = np.asarray(out[f"{m}_{ours}"])
         local = outputs[f"{m}_student_output_local"][1:]  # the global view comes first
         outputs[f"{m}_student_output_local"] = local.reshape(-1, local.shape[-1])
-    return outputs, reference.export({"student": gradients}, config)
-
-
-def all_steps(
-    case: Case, config: Config, schedules: Schedules, state: TrainState
-) -> tuple[list[dict[str, float]], TrainState]:
-    """Runs the file's steps; returns each step's losses under the authors' names, and the state."""
-    step = jax.jit(update_step(config, schedules))
-    losses = []
-    for i in range(len(case.arrays["losses"])):
-        state, metrics = step(state, case_inputs(case, config, i))
-        named = {theirs: float(metrics[f"loss/{ours}"]) for theirs, ours in _LOSSES.items()}
-        named |= {mean: (named[a] + named[b]) / 2 for mean, (a, b) in _MEANS.items()}
-        losses.append(named | {"loss": float(metrics["loss"])})
-    return losses, state
+    return outputs
 
 
 def _exported(state: TrainState, config: Config) -> dict[str, np.ndarray]:

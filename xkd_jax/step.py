@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from xkd_jax.augment import augment
 from xkd_jax.config import MODALITIES, Config
@@ -69,10 +70,41 @@ def mask_noise(step: jax.Array, views: Any, config: Config) -> dict[str, jax.Arr
 
 def update_step(config: Config, schedules: Schedules) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the step behind augmentation and masking noise: (state, `Inputs`) -> the same."""
-    as_student, as_teacher = builder(Student, config), builder(Teacher, config)
-    transformation = optimizer(config, schedules)
+    differentiate, apply = differentiation(config), application(config, schedules)
 
     def step(state: TrainState, inputs: Inputs) -> tuple[TrainState, Metrics]:
+        evaluation = differentiate(state, inputs)
+        metrics = {
+            "loss": evaluation.loss,
+            **{f"loss/{name}": term for name, term in evaluation.terms.items()},
+            **gradient_norms(evaluation.gradients),
+            **signs_of_collapse(evaluation.out),
+            "schedule/learning_rate": schedules.learning_rate(state.step),
+            "schedule/ema": schedules.ema(state.step),
+        }
+        return apply(state, evaluation), metrics
+
+    return step
+
+
+class Evaluation(struct.PyTreeNode):
+    """The objective at one state.
+
+    loss, terms, out: what `objective` returns.
+    gradients: of the loss, in the shape of the student's parameters.
+    """
+
+    loss: jax.Array
+    terms: dict[str, jax.Array]
+    out: dict[str, Any]
+    gradients: Tree
+
+
+def differentiation(config: Config) -> Callable[[TrainState, Inputs], Evaluation]:
+    """Returns the objective with its gradient in the student's parameters."""
+    as_student, as_teacher = builder(Student, config), builder(Teacher, config)
+
+    def differentiate(state: TrainState, inputs: Inputs) -> Evaluation:
         def loss_of(params: Tree) -> tuple[jax.Array, Any]:
             with matmul_precision(config):
                 loss, terms, out = objective(
@@ -81,27 +113,32 @@ def update_step(config: Config, schedules: Schedules) -> Callable[..., tuple[Tra
             return loss, (terms, out)
 
         (loss, (terms, out)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.student)
-        updates, optimizer_state = transformation.update(gradients, state.optimizer, state.student)
+        return Evaluation(loss, terms, out, gradients)
+
+    return differentiate
+
+
+def application(
+    config: Config, schedules: Schedules
+) -> Callable[[TrainState, Evaluation], TrainState]:
+    """Returns the update: students by the optimiser, then teachers and centres."""
+    transformation = optimizer(config, schedules)
+
+    def apply(state: TrainState, evaluation: Evaluation) -> TrainState:
+        updates, optimizer_state = transformation.update(
+            evaluation.gradients, state.optimizer, state.student
+        )
         student = optax.apply_updates(state.student, updates)
-        ema = schedules.ema(state.step)
-        metrics = {
-            "loss": loss,
-            **{f"loss/{name}": term for name, term in terms.items()},
-            **gradient_norms(gradients),
-            **signs_of_collapse(out),
-            "schedule/learning_rate": schedules.learning_rate(state.step),
-            "schedule/ema": ema,
-        }
-        next_state = TrainState(
+        counterpart = teacher_counterpart(student, config)
+        return TrainState(
             step=state.step + 1,
             student=student,
-            teacher=moving_average(state.teacher, teacher_counterpart(student, config), ema),
-            centres=next_centres(state.centres, out, config),
+            teacher=moving_average(state.teacher, counterpart, schedules.ema(state.step)),
+            centres=next_centres(state.centres, evaluation.out, config),
             optimizer=optimizer_state,
         )
-        return next_state, metrics
 
-    return step
+    return apply
 
 
 def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
@@ -111,7 +148,7 @@ def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
 
 def gradient_norms(gradients: Tree) -> Metrics:
     """Norms before clipping: of all gradients, and of encoders, heads and decoders."""
-    groups = {name: optax.global_norm(group) for name, group in gradients.items()}
+    groups = {name: optax.tree.norm(group) for name, group in gradients.items()}
     return {
         "gradient_norm": jnp.sqrt(sum(jnp.square(norm) for norm in groups.values())),
         **{f"gradient_norm/{name}": norm for name, norm in groups.items()},

@@ -1,0 +1,39 @@
+import pytest
+
+from xkd_jax.progress import Progress, Scalars, duration
+
+
+@pytest.mark.parametrize(
+    "seconds,text",
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (600, "10 min"),
+        (3 * 3600 + 240, "3 h 04 min"),
+        (53 * 3600, "2 d 05 h"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_line_counts_from_the_line_before(monkeypatch):
+    clock = iter([0.0, 2.0, 4.0])
+    monkeypatch.setattr("xkd_jax.progress.time.perf_counter", lambda: next(clock))
+    progress = Progress(steps=100, batch_size=8, start=10)
+    progress.waited(0.5)
+    line, scalars = progress.line(20, {"loss": 1.5})
+    assert scalars == {"speed/clips_per_second": 40.0, "speed/data_wait_share": 0.25}
+    assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
+    _, scalars = progress.line(22, {"loss": 1.0})
+    assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_share": 0.0}
+
+
+def test_only_the_writing_process_leaves_events(tmp_path):
+    for enabled in (False, True):
+        scalars = Scalars(tmp_path / str(enabled), enabled=enabled, start=0)
+        scalars.write(1, {"loss": 1.0})
+        scalars.close()
+    assert not (tmp_path / "False").exists()
+    assert list((tmp_path / "True").glob("events*"))

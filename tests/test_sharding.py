@@ -1,0 +1,124 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from test_objective import make_inputs
+from test_step import LENGTH, learning
+
+from xkd_jax import sharding
+from xkd_jax.config import MeshConfig
+from xkd_jax.errors import UserError
+from xkd_jax.optimizer import optimizer
+from xkd_jax.schedules import schedules
+from xkd_jax.state import initial_state
+from xkd_jax.step import update_step
+
+
+def input_shardings(inputs, mesh):
+    """Batches are split over their own axis: local views carry theirs second."""
+    rows = sharding.RULES["batch"]
+
+    def place(path, leaf):
+        if np.ndim(leaf) == 0:
+            return PartitionSpec()
+        local = any(getattr(key, "key", None) == "local" for key in path)
+        return PartitionSpec(None, rows) if local else PartitionSpec(rows)
+
+    return jax.tree.map(
+        lambda spec: jax.sharding.NamedSharding(mesh, spec),
+        jax.tree_util.tree_map_with_path(place, inputs),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def losses_on(config, mesh_config, inputs, steps, devices):
+    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
+    plan = schedules(config, LENGTH)
+    transformation = optimizer(config, plan)
+    state_sharding = sharding.state_shardings(config, mesh, transformation)
+    state = jax.device_put(initial_state(jax.random.key(0), config, transformation), state_sharding)
+    step = jax.jit(
+        update_step(config, plan),
+        in_shardings=(state_sharding, input_shardings(inputs, mesh)),
+        out_shardings=(state_sharding, None),
+        donate_argnums=0,
+    )
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, inputs)
+        losses.append(float(metrics["loss"]))
+    return losses, state
+
+
+@pytest.fixture(scope="module")
+def single_device(small, make_views):
+    config = learning(small)
+    inputs = make_inputs(config, make_views(config))
+    losses, _ = losses_on(config, MeshConfig(1, 1, 1), inputs, 10, devices=1)
+    return config, inputs, losses
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 1), (1, 4, 1), (2, 2, 2)])
+def test_losses_are_the_same_on_every_mesh(single_device, axes):
+    config, inputs, expected = single_device
+    losses, state = losses_on(config, MeshConfig(*axes), inputs, 10, int(np.prod(axes)))
+    np.testing.assert_allclose(losses[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    kernel = state.student["encoders"]["blocks"]["video"]["layers"]["fc1"]["kernel"]
+    shards = axes[1] * axes[2]
+    assert kernel.addressable_shards[0].data.size * shards == kernel.size
+    assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
+        state.student["heads"]["audio"]["directions"].sharding
+    )
+
+
+def test_dimensions_that_do_not_divide_stay_whole():
+    mesh = sharding.make_mesh(MeshConfig(1, 4, 2))
+    assert sharding.partition(("embed", "mlp"), (6, 8), mesh) == PartitionSpec(None, "tensor")
+    assert sharding.partition(("layers", "embed", None), (3, 8, 5), mesh) == PartitionSpec(
+        None, "fsdp", None
+    )
+
+
+def test_minus_one_takes_what_is_left():
+    assert dict(sharding.make_mesh(MeshConfig(-1, 2, 2)).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "tensor": 2,
+    }
+
+
+@pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])
+def test_a_mesh_that_does_not_fit_is_refused(axes):
+    with pytest.raises(UserError, match="doesn't fit 8 devices"):
+        sharding.make_mesh(MeshConfig(*axes))
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    mesh = sharding.make_mesh(MeshConfig(4, 2, 1))
+    with pytest.raises(UserError, match="multiple"):
+        sharding.batch_sharding(mesh, 12)
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_one_process_provides_every_row(axes):
+    mesh = sharding.make_mesh(MeshConfig(*axes))
+    assert sharding.local_rows(sharding.batch_sharding(mesh, 16), 16) == slice(0, 16)
+
+
+def test_put_batch_keeps_values_and_splits_rows():
+    mesh = sharding.make_mesh(MeshConfig(4, 2, 1))
+    placed = sharding.batch_sharding(mesh, 16)
+    batch = {"a": np.arange(32).reshape(16, 2)}
+    found = sharding.put_batch(batch, placed, 16)["a"]
+    np.testing.assert_array_equal(found, batch["a"])
+    assert found.addressable_shards[0].data.shape == (2, 2)
+
+
+def test_description_names_rules_and_sizes(small):
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+    text = sharding.describe(dataclasses.replace(small), mesh)
+    assert "data 2 x fsdp 2 x tensor 2" in text
+    assert "embed -> fsdp" in text
