@@ -32,18 +32,19 @@ def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
     """Applies the draws among `brightness`, `contrast`, `saturation`, `hue` in `view["order"]`."""
     if "order" not in view:
         return pixels
-    order = view["order"]
-    one = jnp.ones(len(order), jnp.float32)
-    factors = jnp.stack([view.get(name, one) for name in _BLENDS] + [one], axis=-1)
-    for place in range(order.shape[1]):
-        operation = order[:, place]
+    one = jnp.ones(len(view["order"]), jnp.float32)
+    factors = jnp.stack([*(view.get(name, one) for name in _BLENDS), one], axis=-1)
+
+    def apply(pixels: jax.Array, operation: jax.Array) -> tuple[jax.Array, None]:
+        """One operation of every sample, [B] of those that `order` numbers."""
         factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
         changed = _blend(pixels, operation, factor, view)
         if "hue" in view:
             turned = rotate_hue(pixels, view["hue"])
             changed = jnp.where(_per_sample(operation == _HUE), turned, changed)
-        pixels = changed
-    return pixels
+        return changed, None
+
+    return jax.lax.scan(apply, pixels, view["order"].T)[0]
 
 
 def _blend(

@@ -1,0 +1,246 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines import views
+from xkd_jax.config import AudioAugment, Config, VideoAugment
+from xkd_jax.errors import UserError
+
+PLAIN = VideoAugment(flip=0, brightness=0, contrast=0, saturation=0, hue=0)
+
+
+@pytest.fixture
+def config(small) -> Config:
+    return with_local_views(small, 2)
+
+
+def with_local_views(config: Config, count: int) -> Config:
+    return dataclasses.replace(
+        config,
+        video=dataclasses.replace(config.video, local_views=count),
+        audio=dataclasses.replace(config.audio, local_views=count),
+        data=dataclasses.replace(config.data, short_side=20),
+    )
+
+
+def clip(config: Config, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (config.video.frames, 20, 33, 3), np.uint8)
+    return frames, rng.integers(0, 65536, config.audio.global_shape).astype(np.uint16)
+
+
+def rng_of(seed: int):
+    return lambda stream: np.random.default_rng([seed, *stream.encode()])
+
+
+def draw(config: Config, seed: int = 0) -> views.Views:
+    return views.train_views(config, *clip(config), rng_of(seed))
+
+
+def flatten(made: views.Views) -> dict[str, np.ndarray]:
+    return {
+        f"{modality}/{kind}/{key}": value
+        for modality, kinds in made.items()
+        for kind, view in kinds.items()
+        for key, value in view.items()
+    }
+
+
+def test_the_same_generators_give_the_same_views(config):
+    first, second = flatten(draw(config)), flatten(draw(config))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert any(not np.array_equal(first[k], v) for k, v in flatten(draw(config, seed=1)).items())
+
+
+def test_draws_do_not_depend_on_the_number_of_local_views(config):
+    two, three = flatten(draw(config)), flatten(draw(with_local_views(config, 3)))
+    for key, value in two.items():
+        held = three[key][:2] if "/local/" in key else three[key]
+        np.testing.assert_array_equal(value, held, err_msg=key)
+
+
+def test_local_views_differ_from_each_other(config):
+    local = draw(config)["video"]["local"]
+    assert local["hue"][0] != local["hue"][1]
+
+
+def test_shapes_and_types_are_the_same_for_every_frame_shape(config):
+    _, log_mel = clip(config)
+    specs = set()
+    for shape in [(20, 20), (20, 120), (33, 20), (18, 20)]:
+        frames = np.zeros((config.video.frames, *shape, 3), np.uint8)
+        made = flatten(views.train_views(config, frames, log_mel, rng_of(0)))
+        specs.add(tuple((key, value.shape, value.dtype) for key, value in made.items()))
+    assert len(specs) == 1
+
+
+def test_a_modality_that_is_not_given_has_no_views(config):
+    frames, log_mel = clip(config)
+    assert set(views.train_views(config, frames, None, rng_of(0))) == {"video"}
+    assert set(views.train_views(config, None, log_mel, rng_of(0))) == {"audio"}
+    assert set(views.eval_views(config, None, log_mel)) == {"audio"}
+
+
+def test_without_local_views_there_are_none(config):
+    made = draw(with_local_views(config, 0))
+    assert [list(kinds) for kinds in made.values()] == [["global"], ["global"]]
+
+
+def test_what_the_config_switches_off_is_not_drawn(config):
+    video = dataclasses.replace(config.video, global_augment=PLAIN)
+    audio = dataclasses.replace(config.audio, global_augment=AudioAugment(volume=0))
+    made = draw(dataclasses.replace(config, video=video, audio=audio))
+    assert set(made["video"]["global"]) == {"frames", "box"}
+    assert set(made["audio"]["global"]) == {"log_mel"}
+    hue_only = dataclasses.replace(PLAIN, hue=0.1)
+    video = dataclasses.replace(config.video, global_augment=hue_only)
+    made = draw(dataclasses.replace(config, video=video))
+    assert set(made["video"]["global"]) == {"frames", "box", "hue", "order"}
+
+
+def test_a_view_holds_the_pixels_of_its_box(config):
+    frames, log_mel = clip(config)
+    where = np.moveaxis(np.indices((20, 33, 1)), 0, -1)[..., 0, :2].astype(np.uint8)
+    frames[..., :2] = where  # every pixel says where it is
+    view = views.train_views(config, frames, log_mel, rng_of(5))["video"]["global"]
+    height, width = view["box"].astype(int)
+    top, left = view["frames"][0, 0, 0, :2]
+    np.testing.assert_array_equal(
+        view["frames"][:, :height, :width], frames[:, top : top + height, left : left + width]
+    )
+    assert not view["frames"][:, height:].any()
+    assert not view["frames"][:, :, width:].any()
+
+
+def test_local_frames_follow_each_other_from_anywhere(config):
+    frames, log_mel = clip(config)
+    frames[:] = np.arange(config.video.frames)[:, None, None, None]
+    starts = set()
+    for seed in range(40):
+        local = views.train_views(config, frames, log_mel, rng_of(seed))["video"]["local"]
+        for view in local["frames"]:
+            numbers = view[:, 0, 0, 0].astype(int)
+            np.testing.assert_array_equal(np.diff(numbers), 1)
+            starts.add(numbers[0])
+    assert starts == set(range(config.video.frames - config.video.local_frames + 1))
+
+
+def test_local_sound_is_a_stretch_of_the_clip(config):
+    columns = config.audio.columns
+    log_mel = np.tile(np.arange(columns, dtype=np.uint16), (config.audio.mels, 1))
+    starts = set()
+    for seed in range(200):
+        local = views.train_views(config, None, log_mel, rng_of(seed))["audio"]["local"]
+        assert local["log_mel"].shape == (2, *config.audio.local_shape)
+        np.testing.assert_array_equal(np.diff(local["log_mel"].astype(int), axis=-1), 1)
+        starts.update(local["log_mel"][:, 0, 0].tolist())
+    assert starts == set(range(columns - config.audio.local_columns + 1))
+
+
+def test_draws_keep_to_their_ranges_and_fill_them(config):
+    drawn = [flatten(draw(config, seed)) for seed in range(400)]
+
+    def values(name: str) -> np.ndarray:
+        return np.stack([made[name] for made in drawn]).astype(float)
+
+    for name, low, high in [
+        ("video/global/brightness", 0.6, 1.4),
+        ("video/global/contrast", 0.6, 1.4),
+        ("video/local/saturation", 0.6, 1.4),
+        ("video/local/hue", -0.2, 0.2),
+        ("audio/global/gain", 0.9, 1.1),
+        ("audio/local/gain", 0.8, 1.2),
+    ]:
+        found, span = values(name), high - low
+        assert low <= found.min() < low + 0.03 * span, name
+        assert high - 0.03 * span < found.max() <= high, name
+        assert abs(found.mean() - (low + high) / 2) < 0.06 * span, name
+    assert abs(values("video/global/flip").mean() - 0.5) < 0.1
+    assert abs(values("video/local/greyscale").mean() - 0.2) < 0.06
+    sigma = values("video/local/blur_sigma")
+    assert abs((sigma > 0).mean() - 0.5) < 0.08
+    assert sigma[sigma > 0].min() >= 0.1
+    assert sigma.max() <= 2
+    orders = {tuple(order) for order in values("video/global/order").astype(int)}
+    assert len(orders) == 24
+
+
+def test_boxes_have_uniform_area_and_log_uniform_aspect():
+    augment, rng = VideoAugment(area=(0.2, 0.5)), np.random.default_rng(0)
+    boxes = np.array([views.random_box(1000, 1000, augment, rng) for _ in range(3000)])
+    area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
+    np.testing.assert_allclose(np.quantile(area, [0, 0.5, 1]), [0.2, 0.35, 0.5], atol=0.01)
+    np.testing.assert_allclose(
+        np.quantile(aspect, [0, 0.25, 0.5, 1]), [3 / 4, np.sqrt(3 / 4), 1, 4 / 3], atol=0.03
+    )
+    free = 1000 - boxes[:, 2]
+    assert abs((boxes[:, 0] / free).mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize(
+    "shape, box",
+    [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((10, 11), (0, 0, 10, 11))],
+)
+def test_a_box_that_never_fits_becomes_the_central_one(shape, box):
+    never = VideoAugment(area=(50.0, 60.0))
+    assert views.random_box(shape[0], shape[1], never, np.random.default_rng(0)) == box
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    short=st.integers(1, 200),
+    stretch=st.floats(1, 30),
+    tall=st.booleans(),
+    area=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted).map(tuple),
+    aspect=st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)).map(sorted).map(tuple),
+    seed=st.integers(0, 2**32),
+)
+def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspect, seed):
+    augment = VideoAugment(area=area, aspect=aspect)
+    shape = (int(short * stretch), short) if tall else (short, int(short * stretch))
+    rng = np.random.default_rng(seed)
+    top, left, height, width = views.random_box(shape[0], shape[1], augment, rng)
+    assert top >= 0
+    assert left >= 0
+    assert top + max(height, 1) <= shape[0]
+    assert left + max(width, 1) <= shape[1]
+    assert max(height, width) <= views.canvas_size(short, augment)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mels=st.integers(1, 100),
+    columns=st.integers(1, 200),
+    canvas=st.tuples(st.floats(1, 2), st.floats(1, 2)),
+    seed=st.integers(0, 2**32),
+)
+def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
+    augment = AudioAugment(volume=0, crop=True, canvas=canvas)
+    log_mel = np.zeros((mels, columns), np.uint16)
+    view = views._audio_view(log_mel, augment, np.random.default_rng(seed))
+    top, left, height, width = view["box"]
+    high, wide = views.canvas_of_log_mel(mels, columns, augment)
+    assert 0 <= top <= high - height
+    assert 0 <= left <= wide - width
+    assert height > 0
+    assert max(1, int(0.6 * columns)) <= width <= max(1, int(1.5 * columns))
+
+
+def test_evaluation_sees_the_central_square_and_all_sound(config):
+    frames, log_mel = clip(config)
+    made = views.eval_views(config, frames, log_mel)
+    np.testing.assert_array_equal(made["video"]["global"]["frames"], frames[:, :, 6:26])
+    np.testing.assert_array_equal(made["video"]["global"]["box"], [20, 20])
+    np.testing.assert_array_equal(made["audio"]["global"]["log_mel"], log_mel)
+    assert set(made["video"]["global"]) == {"frames", "box"}
+
+
+def test_frames_larger_than_the_config_says_are_refused(config):
+    frames, log_mel = clip(config)
+    wrong = dataclasses.replace(config, data=dataclasses.replace(config.data, short_side=10))
+    with pytest.raises(UserError, match="short_side"):
+        views.eval_views(wrong, frames, log_mel)
