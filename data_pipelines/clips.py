@@ -6,6 +6,7 @@ a clip are cut at one time.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -34,8 +35,12 @@ def spread_starts(record: Record, config: Config, clips: int) -> np.ndarray:
     return np.rint(np.linspace(0, last, clips)).astype(int)
 
 
-def decode_frames(record: Record, start: int, count: int, where: str) -> np.ndarray:
+def decode_frames(
+    record: Record, start: int, count: int, short_side: int, where: str
+) -> np.ndarray:
     """Returns uint8 [count, height, width, 3] frames from `start` on, repeated in a cycle.
+
+    Frames that are larger or smaller than the short side (of shards made elsewhere) are scaled.
 
     Raises:
       UserError: the record has no frames, one is no JPEG image, or their sizes differ.
@@ -45,19 +50,26 @@ def decode_frames(record: Record, start: int, count: int, where: str) -> np.ndar
         raise UserError(f"{where} has no video: leave video out, or build with video.")
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(record.frames[start])
-        frames = np.empty((count, height, width, 3), np.uint8)
-        for i in range(count):
-            if i < held:
-                jpeg = record.frames[(start + i) % held]
-                if simplejpeg.decode_jpeg(jpeg, buffer=frames[i]).shape != frames[i].shape:
-                    raise ValueError("the sizes of the record's frames differ")
-            else:
-                frames[i] = frames[i - held]
+        frames = np.empty((min(count, held), height, width, 3), np.uint8)
+        for i, frame in enumerate(frames):
+            jpeg = record.frames[(start + i) % held]
+            if simplejpeg.decode_jpeg(jpeg, buffer=frame).shape != frame.shape:
+                raise ValueError("the sizes of the record's frames differ")
     except ValueError as error:
         raise UserError(
             f"{where} has a frame that can't be decoded ({error}): build the shard again."
         ) from None
-    return frames
+    if min(height, width) != short_side:
+        frames = _scale(frames, short_side)
+    return frames[np.arange(count) % held] if count > held else frames
+
+
+def _scale(frames: np.ndarray, short_side: int) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    scale = short_side / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, size, interpolation=how) for frame in frames])
 
 
 def cut_log_mel(record: Record, start: int, config: Config, where: str) -> np.ndarray:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
+from typing import Literal
 
+import numpy as np
+
+from data_pipelines import dmvr, schema, shards, storage, tfrecord
 from data_pipelines import metadata as metadata_lib
-from data_pipelines import schema, shards, storage, tfrecord
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
 from xkd_jax.config import Config
@@ -20,10 +24,12 @@ class Dataset:
     Attributes:
       metadata: what holds for every record.
       source: the serialized records.
+      parse: makes a record of a serialized one and its name for an error message.
     """
 
     metadata: Metadata
     source: tfrecord.TFRecordSource
+    parse: Callable[[bytes, str], Record]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -34,27 +40,74 @@ class Dataset:
         Raises:
           UserError: it is damaged or of another layout.
         """
-        return schema.parse(self.source[record], self.metadata.mels, self.source.name(record))
+        return self.parse(self.source[record], self.source.name(record))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parser:
+    mels: int
+
+    def __call__(self, data: bytes, where: str) -> Record:
+        return schema.parse(data, self.mels, where)
 
 
 def open_dataset(config: Config, directory: str, split: str) -> Dataset:
-    """Opens a split of the data set in a folder or behind a URL.
+    """Opens a split of the data set in a folder or behind a URL; `a+b` is two splits as one.
+
+    A folder without `metadata.json` but with shards in the DMVR schema is read as such.
 
     Raises:
       UserError: the data set is incomplete or damaged, has no such split, has no records, or was
         made with other rates or sizes than the config's.
     """
-    metadata = metadata_lib.read(directory)
-    metadata_lib.check_config(metadata, config)
-    found = tfrecord.find_shards(directory, split)
+    parse: Callable[[bytes, str], Record]
+    if metadata_lib.FILE not in storage.sizes(directory) and dmvr.has_shards(directory):
+        metadata, parse, find = dmvr.metadata_for(config), dmvr.DmvrParser(config), dmvr.find_shards
+    else:
+        metadata = metadata_lib.read(directory)
+        metadata_lib.check_config(metadata, config)
+        parse, find = _Parser(metadata.mels), _find_described_shards
+    found: dict[str, int] = {}
+    for part in split.split("+"):
+        found |= find(directory, part)
     source = tfrecord.TFRecordSource(found, verify=config.data.verify_checksums)
-    _check_lengths(directory, split, list(found), source.shard_lengths)
+    if find is _find_described_shards:
+        _check_lengths(directory, split, source)
     if not len(source):
         raise UserError(f"The split {split!r} of {directory} has no records: see its report.json.")
-    return Dataset(metadata, source)
+    return Dataset(metadata, source, parse)
 
 
-def _check_lengths(directory: str, split: str, paths: list[str], lengths: list[int]) -> None:
+def fold_records(dataset: Dataset, fold: int, use: Literal["train", "test"]) -> np.ndarray:
+    """Returns the indices of the records that an official fold trains or tests on, int64 [n].
+
+    Reads every record once.
+
+    Raises:
+      UserError: the data set has no such fold.
+    """
+    folds = dataset.metadata.folds
+    if not 1 <= fold <= folds:
+        raise UserError(
+            f"The data set {dataset.metadata.name} has {folds} folds and no fold {fold}."
+        )
+    members = (getattr(dataset[i], f"{use}_folds") for i in range(len(dataset)))
+    return np.flatnonzero([fold in folds for folds in members])
+
+
+def _find_described_shards(directory: str, split: str) -> dict[str, int]:
+    found = tfrecord.find_shards(directory, split)
+    told = _told_lengths(directory, split)
+    if len(found) != len(told):
+        raise UserError(
+            f"{directory} has {len(found)} shards of the split {split!r} and"
+            f" {shards.DATASET_INFO} says {len(told)}: build the data set again."
+        )
+    return found
+
+
+def _told_lengths(directory: str, split: str) -> list[int]:
+    """Returns the number of records in each shard of a split that dataset_info.json tells."""
     path = storage.join(directory, shards.DATASET_INFO)
     try:
         splits = json.loads(storage.read(path))["splits"]
@@ -63,14 +116,14 @@ def _check_lengths(directory: str, split: str, paths: list[str], lengths: list[i
         raise UserError(f"{directory} is incomplete: run data_pipelines.build again.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: build the data set again.") from None
-    for shard, here, there in zip(paths, lengths, told, strict=False):
+    return told
+
+
+def _check_lengths(directory: str, split: str, source: tfrecord.TFRecordSource) -> None:
+    told = [n for part in split.split("+") for n in _told_lengths(directory, part)]
+    for path, here, there in zip(source.paths, source.shard_lengths, told, strict=True):
         if here != there:
             raise UserError(
-                f"{shard} has {here} records and {shards.DATASET_INFO} says {there}: copy or build"
+                f"{path} has {here} records and {shards.DATASET_INFO} says {there}: copy or build"
                 " the shard again."
             )
-    if len(lengths) != len(told):
-        raise UserError(
-            f"{directory} has {len(lengths)} shards of the split {split!r} and"
-            f" {shards.DATASET_INFO} says {len(told)}: build the data set again."
-        )

@@ -153,7 +153,9 @@ class _Clips:
         where = self.dataset.source.name(index)
         frames = log_mel = None
         if "video" in self.modalities:
-            frames = clips_lib.decode_frames(record, start, self.config.video.frames, where)
+            frames = clips_lib.decode_frames(
+                record, start, self.config.video.frames, self.config.data.short_side, where
+            )
         if "audio" in self.modalities:
             log_mel = clips_lib.cut_log_mel(record, start, self.config, where)
         row = self.make_views(self.config, frames, log_mel, *args)

@@ -186,6 +186,11 @@ class TFRecordSource:
         return len(self._lengths)
 
     @property
+    def paths(self) -> list[str]:
+        """The shards, in order."""
+        return self._paths
+
+    @property
     def shard_lengths(self) -> list[int]:
         """Number of records in each shard."""
         return np.diff(self._first).tolist()

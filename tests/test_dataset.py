@@ -8,7 +8,7 @@ import pytest
 import toy_shards
 
 from data_pipelines import shards, tfrecord
-from data_pipelines.dataset import open_dataset
+from data_pipelines.dataset import fold_records, open_dataset
 from xkd_jax.errors import UserError
 
 CONFIG = toy_shards.CONFIG
@@ -84,3 +84,29 @@ def test_checksums_can_be_left_unchecked(tmp_path):
     with pytest.raises(UserError, match="checksum"):
         open_dataset(CONFIG, folder, "train")[0]
     assert open_dataset(toy_shards.config(verify_checksums=False), folder, "train")[0].id == "clip0"
+
+
+def test_two_splits_as_one(tmp_path):
+    more = [toy_shards.record(i) for i in range(5, 8)]
+    folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)), more=more)
+    dataset = open_dataset(CONFIG, folder, "train+more")
+    assert {dataset[i].id for i in range(len(dataset))} == {f"clip{i}" for i in range(8)}
+
+
+def test_records_of_a_fold(tmp_path):
+    metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
+    uses = [((1,), (2,)), ((1, 2), ()), ((2,), (1,)), ((), ())]
+    records = [
+        dataclasses.replace(toy_shards.record(i), train_folds=train, test_folds=test)
+        for i, (train, test) in enumerate(uses)
+    ]
+    dataset = open_dataset(CONFIG, toy_shards.write(tmp_path, records, metadata), "train")
+
+    def ids(fold, use):
+        return {dataset[int(i)].id for i in fold_records(dataset, fold, use)}
+
+    assert ids(1, "train") == {"clip0", "clip1"}
+    assert ids(1, "test") == {"clip2"}
+    assert ids(2, "test") == {"clip0"}
+    with pytest.raises(UserError, match="has 2 folds and no fold 3"):
+        fold_records(dataset, 3, "test")
