@@ -195,10 +195,6 @@ def test_hosts_evaluate_disjoint_rows(dataset):
             )
 
 
-def test_evaluation_is_independent_of_workers(dataset):
-    _assert_same(_evaluate(dataset), _evaluate(dataset, config={"workers": 2}))
-
-
 def test_one_modality(dataset):
     batch = _evaluate(dataset, modalities=("audio",))[0]
     assert "video" not in batch
