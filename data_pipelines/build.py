@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_pipelines import build_plan, build_report, builder
+from data_pipelines import beam_build, build_plan, build_report, builder
 from data_pipelines.build_plan import BuildPlan
 from data_pipelines.build_progress import BuildProgress
 from data_pipelines.catalogs import CATALOGS
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--shards", type=int, default=0, help="of each split (default: one for 256 files)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     add("--timeout", type=float, default=300.0, help="seconds that one file may take")
+    add(
+        "--runner", default="", help="of Apache Beam, in place of --workers; its options may follow"
+    )
     return parser
 
 
@@ -103,13 +106,19 @@ def _modalities(text: str) -> tuple[Modality, ...] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    if others and not args.runner:
+        parser.error(f"unknown: {' '.join(others)}")
     # Every core has a process, so libraries in it that start threads would only get in the way.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:
         plan = _plan(args)
-        report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
+        if args.runner:
+            report = beam_build.run(plan, args.output, [f"--runner={args.runner}", *others])
+        else:
+            report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

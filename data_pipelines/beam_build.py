@@ -1,0 +1,52 @@
+"""The same build on many machines, as an Apache Beam pipeline (an optional extra).
+
+A shard is one element: a machine ingests its files one after the other and writes it, so have
+several shards for each core that is to work. Finished shards are kept, as in a local build; hung
+and crashed workers are the runner's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_pipelines import builder
+from data_pipelines.build_plan import BuildPlan, ShardPlan
+from data_pipelines.build_report import BuildReport
+from data_pipelines.ingest import IngestOptions, ingest
+from xkd_jax.errors import UserError
+
+
+def run(plan: BuildPlan, output: str, arguments: Sequence[str]) -> BuildReport:
+    """Builds what is missing of a data set by a Beam runner.
+
+    Args:
+      plan: what to build.
+      output: the folder (or URL), which the runner's machines must reach.
+      arguments: Beam's own, `--runner=...` among them.
+
+    Raises:
+      UserError: Beam is not installed, or as `builder.run`.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError("--runner needs Apache Beam: install the extra 'beam'.") from None
+    if done := builder.read_finished(plan, output):
+        return done
+    with builder.start(plan, output):
+        with beam.Pipeline(options=PipelineOptions(list(arguments))) as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(builder.unfinished(plan, output))
+                | "Spread" >> beam.Reshuffle()
+                | "Build" >> beam.Map(_build_shard, plan.source, plan.options, output)
+            )
+        return builder.finish(plan, output)
+
+
+def _build_shard(shard: ShardPlan, source: str, options: IngestOptions, output: str) -> None:
+    results = (
+        ingest(item, lambda: None, directory=source, options=options) for item in shard.items
+    )
+    builder.write_shard(shard, results, output)

@@ -1,0 +1,56 @@
+import hashlib
+import pathlib
+import sys
+
+import media_files
+import pytest
+
+from data_pipelines import build
+
+
+def _build(source, output, *options) -> int:
+    return build.main(
+        [
+            "--dataset=folder",
+            f"--source={source}",
+            f"--output={output}",
+            "--modalities=video",
+            "--shards=3",
+            *options,
+        ]
+    )
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def videos(tmp_path) -> pathlib.Path:
+    folder = tmp_path / "videos"
+    for i in range(5):
+        (folder / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        media_files.write(folder / f"class{i % 2}" / f"{i}.mp4", media_files.grey_frames([i] * 30))
+    (folder / "class0" / "text.mp4").write_text("no video")
+    return folder
+
+
+def test_beam_builds_the_same(videos, tmp_path, capsys):
+    pytest.importorskip("apache_beam", reason="the extra 'beam' is not installed")
+    assert _build(videos, tmp_path / "local", "--workers=1") == 0
+    capsys.readouterr()
+    assert _build(videos, tmp_path / "beam", "--runner=DirectRunner") == 0
+    assert "left out 1 of 6 files: 1 unreadable" in capsys.readouterr().out
+    assert _digests(tmp_path / "beam") == _digests(tmp_path / "local")
+
+
+def test_without_beam_one_sentence_says_so(videos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    assert _build(videos, tmp_path / "out", "--runner=DirectRunner") == 2
+    assert "install the extra 'beam'" in capsys.readouterr().err
+
+
+def test_an_option_of_nobody_is_refused(videos, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        _build(videos, tmp_path / "out", "--shrot_side=64")
+    assert "--shrot_side=64" in capsys.readouterr().err
