@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 LOUDNESS = (0.2, 0.8)  # the word's peak, of full scale
-NOISE = (-50.0, -40.0)  # the noise's root mean square over the word's peak, decibels
+NOISE = (-60.0, -45.0)  # the noise's root mean square over the word's peak, decibels
 COLOUR = (0.0, 0.5)  # exponent of the noise's power spectrum: 0 is white, 1 pink
 
 

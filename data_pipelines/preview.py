@@ -1,0 +1,147 @@
+"""Draws a contact sheet of augmented views, as the network sees them.
+
+    python -m data_pipelines.preview --config=configs/k400.py --config.data.dir=SHARDS
+
+Writes a PNG with a row for each of a few records: frames of the global view, frames of each local
+view, the global spectrogram and each local one (low frequencies at the bottom). The records and
+the draws are those of the run's batch of the same step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import app, flags, logging
+
+from data_pipelines import pipeline, spoken_digits
+from data_pipelines.dataset import Dataset, open_dataset
+from xkd_jax import config as xkd_config
+from xkd_jax.config import MODALITIES, AudioConfig, Config, VideoConfig
+from xkd_jax.errors import UserError
+
+_TILE = 112  # height of every picture, pixels
+_GAP = 4
+_CAPTION = 16
+_GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # shown of a view, at most
+_LOUDEST = 2.5  # standard deviations that the colour scale spans, either way
+
+
+def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
+    """Returns a contact sheet, uint8 [height, width, 3], of the first records of a batch.
+
+    Args:
+      config: of the run.
+      dataset: its data set.
+      records: rows of the sheet.
+      step: of the batch.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality.
+    """
+    from xkd_jax.augment import augment  # JAX takes seconds to start
+
+    batches = pipeline.train_batches(config, dataset, slice(0, records), step)
+    batch = next(batches)
+    batches.close()
+    views = augment(config, {name: batch[name] for name in MODALITIES})
+    rows = []
+    for i, index in enumerate(batch["record"]):
+        record = dataset[int(index)]
+        strips = _video_strips(config.video, views["video"], i)
+        strips += _audio_strips(config.audio, views["audio"], i)
+        rows.append(_row(f"{record.id}  {record.label_text}", strips))
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])
+
+
+def _video_strips(video: VideoConfig, views: dict[str, Any], row: int) -> list[np.ndarray]:
+    shown = [(np.asarray(views["global"])[row], _GLOBAL_FRAMES)]
+    shown += [(view[row], _LOCAL_FRAMES) for view in np.asarray(views.get("local", []))]
+    return [_frame_strip(video, frames, most) for frames, most in shown]
+
+
+def _frame_strip(video: VideoConfig, frames: np.ndarray, most: int) -> np.ndarray:
+    """Some frames of a normalised view [T, S, S, 3], side by side."""
+    chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+    pixels = frames[chosen] * np.array(video.std) + np.array(video.mean)
+    images = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
+    return np.concatenate([_scale(image) for image in images], axis=1)
+
+
+def _audio_strips(audio: AudioConfig, views: dict[str, Any], row: int) -> list[np.ndarray]:
+    shown = [np.asarray(views["global"])[row]]
+    shown += [view[row] for view in np.asarray(views.get("local", []))]
+    return [_spectrogram(log_mel) for log_mel in shown]
+
+
+def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
+    """A normalised spectrogram [mels, columns] in false colours."""
+    levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)[::-1]
+    return _scale(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
+
+
+def _scale(image: np.ndarray) -> np.ndarray:
+    """Enlarges or shrinks an image to the height of a tile; pixels stay visible."""
+    width = max(1, round(image.shape[1] * _TILE / image.shape[0]))
+    mode = cv2.INTER_AREA if image.shape[0] > _TILE else cv2.INTER_NEAREST
+    return cv2.resize(np.ascontiguousarray(image), (width, _TILE), interpolation=mode)
+
+
+def _row(caption: str, strips: list[np.ndarray]) -> np.ndarray:
+    apart = [np.pad(strip, ((_CAPTION, _GAP), (0, _GAP), (0, 0))) for strip in strips]
+    row = np.ascontiguousarray(np.concatenate(apart, axis=1))
+    white, thin = (255, 255, 255), 1
+    cv2.putText(row, caption, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, white, thin, cv2.LINE_AA)
+    return row
+
+
+def _open(config: Config) -> Dataset:
+    if not config.data.dir:
+        raise UserError("data.dir is empty: give --config.data.dir=SHARDS.")
+    if config.data.dataset == "spoken_digits":
+        spoken_digits.build(config, config.data.dir)
+    return open_dataset(config, config.data.dir, config.data.split)
+
+
+def main(argv: list[str]) -> None:
+    """Resolves the config and writes the sheet."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
+    values = flags.FLAGS
+    config = xkd_config.resolve(values.config)
+    config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
+    sheet = preview(config, _open(config), values.records, values.step)
+    _write(sheet, values.output)
+    print(f"{values.records} records: {values.output}")
+
+
+def _write(sheet: np.ndarray, output: str) -> None:
+    try:
+        encoded = cv2.imencode(".png", sheet[..., ::-1])[1]
+        pathlib.Path(output).write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise UserError(f"{output} can't be written: {error.strerror}.") from None
+
+
+def run() -> None:
+    """Defines the flags and runs `main`; bad input is one sentence and exit status 2."""
+    import main as entry_point  # its --config, and what it says of a wrong one
+
+    flags.DEFINE_integer("records", 6, "Rows of the sheet.", lower_bound=1)
+    flags.DEFINE_integer("step", 0, "Step whose batch is shown.", lower_bound=0)
+    flags.DEFINE_string("output", "preview.png", "The picture.")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(main, flags_parser=entry_point.parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
