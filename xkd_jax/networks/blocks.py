@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from xkd_jax.config import Attention, Transformer
+from xkd_jax.networks.gelu import gelu
 
 # The reference's value for every LayerNorm (PyTorch's default).
 LAYER_NORM_EPS = 1e-5
@@ -98,7 +99,7 @@ class Block(nnx.Module):
         q, k, v = jnp.moveaxis(self.qkv(self.norm1(x)), 2, 0)
         attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
         x = x + self.proj(attended)
-        hidden = jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False)
+        hidden = gelu(self.fc1(self.norm2(x)))
         return x + self.fc2(hidden)
 
     def cls_attention(self, x: jax.Array) -> jax.Array:

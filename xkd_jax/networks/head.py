@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from xkd_jax.config import HeadConfig
 from xkd_jax.networks.blocks import LAYER_NORM_EPS, layer_norm, linear
+from xkd_jax.networks.gelu import gelu
 
 
 class Head(nnx.Module):
@@ -49,7 +50,7 @@ class Head(nnx.Module):
         """Maps pooled features [..., width] to float32 [..., outputs] of mean 0 and variance 1."""
         *hidden, last = self.linears
         for layer in hidden:
-            x = jax.nn.gelu(self.norm(layer(x)), approximate=False)
+            x = gelu(self.norm(layer(x)))
         x = last(x).astype(jnp.float32)
         x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
         directions = self.directions[...]

@@ -1,0 +1,26 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xkd_jax.networks.gelu import gelu
+
+
+def test_equals_jax_in_value_and_gradient():
+    x = jnp.linspace(-9, 9, 2001)
+    exact = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731
+    np.testing.assert_allclose(gelu(x), exact(x), atol=1e-6)
+    found, expected = (jax.vmap(jax.grad(f))(x) for f in (gelu, exact))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_keeps_the_dtype(dtype):
+    x = jnp.ones(3, dtype)
+    assert gelu(x).dtype == dtype
+    assert jax.grad(lambda x: gelu(x).sum())(x).dtype == dtype
+
+
+def test_backward_pass_has_no_error_function_of_its_own():
+    jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: gelu(x).sum()))(jnp.ones(3)))
+    assert jaxpr.count("erf") == 1
