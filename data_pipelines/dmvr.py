@@ -29,7 +29,11 @@ _SHARD_NAME = re.compile(
 )
 # A frame this late, in seconds, still counts as on time.
 _EARLY = 0.001
-_SAMPLE_RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000)
+_SAMPLE_RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+# No sample is beyond this, at a full scale of 1.
+_LOUDEST = 1000.0
+# More seconds than any record has.
+_LONGEST = 100_000.0
 # How far a rate that is inferred from durations may be off.
 _RATE_TOLERANCE = 0.05
 _MELSPEC_BANDS, _MELSPEC_COLUMNS = 128, 100.0
@@ -186,18 +190,25 @@ def _record(example: _Example, config: Config, where: str) -> Record:
 def _seconds(example: _Example, frames: int) -> float:
     """Returns how long the record lasts as far as its video or its clip tells; 0: it doesn't."""
     micros = example.frame_micros()
-    if len(micros) > 1:
-        return (micros[-1] - micros[0]) / 1e6 * len(micros) / (len(micros) - 1)
     rate = example.number("image/frame_rate")
-    if frames and rate:
-        return frames / rate
     start, end = (example.ints(f"clip/{k}/timestamp") for k in ("start", "end"))
-    return (end[0] - start[0]) / 1e6 if start and end else 0.0
+    seconds = 0.0
+    if len(micros) > 1:
+        seconds = float(micros[-1] - micros[0]) / 1e6 * len(micros) / (len(micros) - 1)
+    elif frames and rate:
+        seconds = frames / rate
+    elif start and end:
+        seconds = (end[0] - start[0]) / 1e6
+    if not 0 <= seconds <= _LONGEST:
+        raise _LackingError(f"lasts {seconds:g} s by its own account: mend its time stamps")
+    return seconds
 
 
 def _sample_rate(example: _Example, samples: int, seconds: float) -> int:
     """Returns the rate of the waveform: as told, or the usual one that fits its duration."""
     if told := example.number("WAVEFORM/feature/sample_rate"):
+        if not _SAMPLE_RATES[0] <= told <= _SAMPLE_RATES[-1]:
+            raise _LackingError(f"has a waveform at {told:g} Hz: mend its sample rate")
         return round(told)
     near = min(_SAMPLE_RATES, key=lambda rate: abs(samples - rate * seconds))
     if not seconds or abs(samples - near * seconds) > _RATE_TOLERANCE * samples:
@@ -208,8 +219,12 @@ def _sample_rate(example: _Example, samples: int, seconds: float) -> int:
 def _frame_times(example: _Example, frames: int, seconds: float) -> np.ndarray:
     """Returns when each frame appears, in seconds after the first, float64 [frames]."""
     micros = example.frame_micros()
-    if len(micros) == frames:
-        return np.asarray((micros - micros[:1]) / 1e6)
+    if frames and micros.size:
+        if len(micros) != frames or (np.diff(micros) < 0).any():
+            raise _LackingError(
+                f"has {len(micros)} time stamps for {frames} frames, or not in order"
+            )
+        return np.asarray((micros - micros[0]) / 1e6)
     if frames and not seconds:
         raise _LackingError("has frames of unknown rate: add image/timestamp or image/frame_rate")
     return np.arange(frames) * (seconds / max(frames, 1))
@@ -236,8 +251,8 @@ def _mend(samples: np.ndarray) -> np.ndarray:
     """
     integers = samples.view(np.int32)
     if (np.abs(samples) >= np.finfo(np.float32).tiny).any():
-        if not np.isfinite(samples).all():
-            raise _LackingError("has a waveform with samples that are no numbers: write it again")
+        if not (np.abs(samples) < _LOUDEST).all():
+            raise _LackingError("has a waveform with samples that are no sound: write it again")
         return samples
     if not (integers & 0x7FFFFFFF).any():
         return samples
@@ -262,4 +277,6 @@ def _stored_spectrogram(melspec: np.ndarray, config: Config) -> np.ndarray:
             f" columns a second: set audio.mels={_MELSPEC_BANDS} and audio.hop="
             f"{audio.sample_rate / _MELSPEC_COLUMNS:g}"
         )
+    if melspec.size % audio.mels or not np.isfinite(melspec).all():
+        raise _LackingError("has a spectrogram that is not whole: write it again")
     return melspec.reshape(-1, audio.mels).T

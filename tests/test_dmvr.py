@@ -146,8 +146,12 @@ def test_labels_and_names():
         ({}, "has no image/encoded, WAVEFORM"),
         ({"frames": FRAMES}, "frames of unknown rate"),
         ({"floats": [_tone(1.0, 16000)]}, "waveform of unknown rate"),
-        ({"floats": [[0.5, float("nan")]], "context": {"WAVEFORM/feature/sample_rate": 2}},
-         "no numbers"),
+        ({"floats": [[0.5, float("nan")]], "context": {"WAVEFORM/feature/sample_rate": 16000}},
+         "no sound"),
+        ({"floats": [[0.5]], "context": {"WAVEFORM/feature/sample_rate": 2.0}}, "at 2 Hz"),
+        ({"frames": FRAMES, "micros": [0, 40_000]}, "2 time stamps for 50 frames"),
+        ({"frames": FRAMES[:2], "micros": [0, 10**17]}, "by its own account"),
+        ({"frames": FRAMES[:3], "micros": [0, 9, 5]}, "not in order"),
     ],
 )  # fmt: skip
 def test_what_is_lacking_is_said(parts, words):
