@@ -25,7 +25,12 @@ from xkd_jax.networks.student import Student
 from xkd_jax.state import abstract, parameters
 from xkd_jax.tree import path_names
 
-jax.config.update("jax_threefry_partitionable", True)
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """Tests that run the same program again find it compiled."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 @pytest.fixture(scope="session")

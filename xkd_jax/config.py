@@ -337,10 +337,15 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """Linear probes of the frozen encoders on the data set's labels, before and after training."""
+    """Linear probes of the frozen encoders on the data set's labels, before and after training.
+
+    The classifiers are fitted on the first `train_records` of the training split and scored on
+    all of `split`.
+    """
 
     enabled: bool = False
     split: str = "test"
+    train_records: int = 4000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from data_pipelines import pipeline, spoken_digits
 from data_pipelines.dataset import Dataset, open_dataset
 from xkd_jax import checkpoint, sharding
 from xkd_jax.checkpoint import Checkpoints
-from xkd_jax.config import Config
+from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import TrainingDivergedError, UserError
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.optimizer import optimizer
@@ -26,6 +26,7 @@ from xkd_jax.progress import Progress, Scalars
 from xkd_jax.schedules import Length, schedules
 from xkd_jax.state import TrainState, initial_state
 from xkd_jax.step import Metrics, Stream, stream_key, train_step
+from xkd_jax.tree import Tree
 
 # Steps that may be on their way to the device at once: one runs while the next is handed over.
 IN_FLIGHT = 2
@@ -137,22 +138,22 @@ def is_due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -> Generator[Any]:
-    """Batches on the devices from step `start` on; the next one is on its way beforehand."""
+def device_batches(
+    run: Run, dataset: Dataset, start: int, progress: Progress
+) -> Generator[Any]:
+    """Batches on the devices from step `start` on.
+
+    The loop asks for a batch while the devices are still busy with the one before, so reading it
+    and moving it are hidden behind that step.
+    """
     host = pipeline.train_batches(run.config, dataset, run.rows, start)
-
-    def load() -> Any:
-        since = time.perf_counter()
-        batch = {key: value for key, value in next(host).items() if key in ("video", "audio")}
-        progress.waited(time.perf_counter() - since)
-        return sharding.put_batch(batch, run.batch_sharding, run.config.batch_size)
-
     try:
-        ahead = load()
         while True:
-            current, ahead = ahead, None
-            yield current
-            ahead = load()
+            since = time.perf_counter()
+            batch = next(host)
+            progress.waited(time.perf_counter() - since)
+            views = {m: batch[m] for m in MODALITIES}
+            yield sharding.put_batch(views, run.batch_sharding, run.config.batch_size)
     finally:
         host.close()
 
@@ -204,26 +205,30 @@ def probe(
 ) -> dict[str, dict[str, float]]:
     """Linear-probe accuracies of student and teacher, before training and now."""
     config = run.config
-    directory = str(data_directory(config, workdir))
-    splits = {"train": dataset, "test": open_dataset(config, directory, config.probe.split)}
-    results = {}
-    for moment, moment_state in (("before", run.initialise()), ("after", state)):
-        parameters = {
-            "student": teacher_counterpart(moment_state.student, config),
-            "teacher": moment_state.teacher,
-        }
-        features = {
-            split: extract_features(
+    test = open_dataset(config, str(data_directory(config, workdir)), config.probe.split)
+    used = np.arange(min(config.probe.train_records, len(dataset)))
+
+    def score(parameters: dict[str, Tree]) -> dict[str, float]:
+        fitted, scored = (
+            extract_features(
                 parameters,
-                pipeline.eval_batches(config, data, run.rows),
+                pipeline.eval_batches(config, data, run.rows, records=records),
                 config,
                 run.batch_sharding,
             )
-            for split, data in splits.items()
-        }
-        announce(f"probe     {moment} training")
-        results[moment] = linear_probe(features["train"], features["test"])
-    return results
+            for data, records in ((dataset, used), (test, None))
+        )
+        return linear_probe(fitted, scored)
+
+    announce("probe     before training")
+    untrained = score({"student": run.initialise().teacher})  # at first they are one
+    announce("probe     after training")
+    return {
+        "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
+        "after": score(
+            {"student": teacher_counterpart(state.student, config), "teacher": state.teacher}
+        ),
+    }
 
 
 def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:

@@ -1,0 +1,46 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        ((), "There is no --config"),
+        (("--config=configs/nope.py",), "configs/nope.py does not exist"),
+        (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
+        (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),
+        (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
+        (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),
+        (("--config=configs/k400.py",), "data.dir is empty"),
+    ],
+)
+def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):
+    found = run(*arguments, f"--workdir={tmp_path}")
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.startswith("error: ")
+    assert sentence in found.stderr
+
+
+@pytest.mark.parametrize(
+    "config,workdir",
+    [
+        ("configs/demo.py", "runs/demo"),
+        ("configs/demo.py:reconstruction", "runs/demo-reconstruction"),
+    ],
+)
+def test_a_run_has_a_folder_of_its_own(config, workdir):
+    assert main.default_workdir(config) == workdir

@@ -1,0 +1,137 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import simplejpeg
+from test_objective import change
+
+from data_pipelines import schema, shards
+from data_pipelines.metadata import Metadata
+from xkd_jax import train as training
+from xkd_jax.checkpoint import Checkpoints
+from xkd_jax.errors import TrainingDivergedError, UserError
+
+CLASSES = ("dark", "light")
+
+
+@pytest.fixture(scope="module")
+def shards_dir(tmp_path_factory):
+    """24 and 16 labelled records: dark frames with low sound, light frames with loud sound."""
+    directory = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+
+    def record(i):
+        label = i % 2
+        frames = rng.integers(100 * label, 100 * label + 120, (6, 16, 20, 3)).astype(np.uint8)
+        return schema.Record(
+            id=str(i),
+            frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
+            log_mel=schema.encode_log_mel(rng.normal(-8 + 6 * label, 1, (16, 60))),
+            label=label,
+            label_text=CLASSES[label],
+        )
+
+    shards.write_dataset(
+        str(directory),
+        Metadata(
+            name="noise", frame_rate=8.0, short_side=16, sample_rate=16000, fft=1024, hop=250,
+            mels=16, class_names=CLASSES,
+        ),
+        {"train": [record(i) for i in range(24)], "test": [record(i) for i in range(16)]},
+        shards=2,
+    )  # fmt: skip
+    return str(directory)
+
+
+@pytest.fixture
+def config(small, shards_dir):
+    config = change(
+        small,
+        audio={"hop": 250},
+        data={"dir": shards_dir, "short_side": 16, "threads": 2},
+        checkpoint={"every_steps": 2},
+        optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3},
+    )
+    return dataclasses.replace(config, max_steps=5, log_every=2)
+
+
+def final_state(config, workdir):
+    like = training.Run.prepare(
+        config, training.Length(5, 3), training.sharding.make_mesh(config.mesh)
+    ).like
+    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+        assert checkpoints.latest() == 5
+        return checkpoints.restore(5, like, config)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_after(monkeypatch, batches):
+    put, seen = training.sharding.put_batch, []
+
+    def put_or_die(*args):
+        seen.append(1)
+        if len(seen) > batches:
+            raise Killed
+        return put(*args)
+
+    monkeypatch.setattr(training.sharding, "put_batch", put_or_die)
+
+
+def test_a_killed_run_ends_as_one_that_was_not(config, tmp_path, monkeypatch, capsys):
+    training.train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(Killed):
+            training.train(config, tmp_path / "killed")
+    training.train(config, tmp_path / "killed")
+    assert "resume    from step 2" in capsys.readouterr().out
+    whole, killed = (final_state(config, tmp_path / name) for name in ("whole", "killed"))
+    jax.tree.map(np.testing.assert_array_equal, whole, killed)
+
+
+def test_a_run_says_what_it_does_and_probes(config, tmp_path, capsys):
+    config = dataclasses.replace(
+        config, probe=dataclasses.replace(config.probe, enabled=True), max_steps=5
+    )
+    training.train(config, tmp_path)
+    printed = capsys.readouterr().out
+    assert "step 2/5  loss" in printed
+    assert "clips/s" in printed
+    assert "embed -> fsdp" in printed
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 8
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    scores = json.loads((tmp_path / "results.json").read_text())["linear_probe_top1"]
+    assert scores["after"].keys() == {
+        f"{a} {b}" for a in ("student", "teacher") for b in ("video", "audio")
+    }
+    assert scores["before"]["student audio"] == scores["before"]["teacher audio"]
+    assert min(scores["after"].values()) > 80  # brightness and loudness are easy to read off
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path):
+    config = change(config, optimizer={"learning_rate": 1e30})
+    with pytest.raises(TrainingDivergedError) as error:
+        training.train(config, tmp_path)
+    assert error.value.step >= 2
+    assert "is not finite" in str(error.value)
+    assert "loss/" in error.value.term
+    saved = [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert not [step for step in saved if int(step) >= error.value.step]
+
+
+def test_no_data_is_one_sentence(config, tmp_path):
+    with pytest.raises(UserError, match=r"data\.dir is empty"):
+        training.train(change(config, data={"dir": ""}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "step,every,last,due",
+    [(4, 2, 9, True), (5, 2, 9, False), (9, 2, 9, True), (9, 0, 9, True), (4, 0, 9, False)],
+)
+def test_what_is_due(step, every, last, due):
+    assert training.is_due(step, every, last) == due
