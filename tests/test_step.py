@@ -1,16 +1,20 @@
 import dataclasses
+import importlib
 
 import jax
 import numpy as np
 import pytest
 from test_objective import change, make_inputs
 
+from data_pipelines import views
+from xkd_jax.config import resolve
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Length, schedules
+from xkd_jax.sharding import abstract_state
 from xkd_jax.state import initial_state
-from xkd_jax.step import Stream, stream_key, update_step
+from xkd_jax.step import Stream, stream_key, train_step, update_step
 
 LENGTH = Length(steps=10, steps_per_epoch=5)
 
@@ -107,3 +111,29 @@ def test_streams_are_apart_and_change_with_the_step():
         for step in (0, 1)
     }
     assert len(keys) == 2 * len(Stream) * 2
+
+
+def batch_shapes(config):
+    """A batch of the pipeline, as shapes."""
+    side = config.data.short_side
+    frames = np.zeros((config.video.frames, side, side * 4 // 3, 3), np.uint8)
+    log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
+    row = views.train_views(config, frames, log_mel, lambda stream: np.random.default_rng(0))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *np.shape(leaf)), leaf.dtype),
+        jax.tree.map(np.asarray, row),
+    )
+
+
+@pytest.mark.parametrize("name", ["k400", "k400:mas", "k400:mats", "audioset:alignment", "demo"])
+def test_every_experiment_traces_a_step_at_its_true_size(name):
+    module, _, variant = name.partition(":")
+    raw = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
+    config = resolve(raw)
+    plan = schedules(config, Length(100, 10))
+    state = abstract_state(config, optimizer(config, plan))
+    after, metrics = jax.eval_shape(train_step(config, plan), state, batch_shapes(config))
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), state
+    )
+    assert metrics["loss"].dtype == np.float32
