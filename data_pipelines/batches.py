@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
-# A nested dictionary of arrays and numbers.
+from data_pipelines.buffers import BufferPool
+
+# A nested dictionary of arrays, numbers and what is pending: things with a shape and dtype that a
+# fill writes once their places in the batch are known.
 Row = dict[str, Any]
+# Given what is pending in a row, each with its place.
+Fill = Callable[[list[tuple[Any, np.ndarray]]], None]
 
 
 class BatchLoader:
     """Maps a step to some rows of its batch; can be pickled where its rows can.
 
-    Decoders let go of the interpreter's lock, so threads load rows side by side, and each copies
+    Decoders let go of the interpreter's lock, so threads load rows side by side, and each writes
     its row to its place in the batch: no thread stacks a whole batch.
     """
 
     def __init__(
         self,
-        load_row: Callable[[int], Row],
+        load_row: Callable[[int], tuple[Row, Fill]],
         batch_size: int,
         rows: range,
         threads: int,
@@ -41,6 +46,7 @@ class BatchLoader:
         self._rows = rows
         self._threads = max(threads, 1)
         self._end = end
+        self._buffers = BufferPool()
         self._pool: futures.ThreadPoolExecutor | None = None
 
     def __call__(self, step: int) -> Row:
@@ -50,36 +56,54 @@ class BatchLoader:
         if self._end is not None:
             positions = [p for p in positions if p < self._end]
         # With no position left, some row has to say what the zeros look like.
-        example = self._load_row(positions[0] if positions else 0)
-        batch = _allocate(example, count)
+        example, fill = self._load_row(positions[0] if positions else 0)
+        batch = self._allocate(example, count)
         if positions:
-            _put(batch, 0, example)
+            _put(batch, 0, example, fill)
+        _clear(batch, len(positions))
 
         def load(place: int) -> None:
-            _put(batch, place, self._load_row(positions[place]))
+            _put(batch, place, *self._load_row(positions[place]))
 
         if self._pool is None:
             self._pool = futures.ThreadPoolExecutor(self._threads, "load-rows")
         list(self._pool.map(load, range(1, len(positions))))
         return batch
 
+    def _allocate(self, row: Row, count: int) -> Row:
+        """Returns a batch for `count` such rows, of any content."""
+        return {
+            key: self._allocate(value, count)
+            if isinstance(value, dict)
+            else self._buffers.empty((count, *value.shape), value.dtype)
+            for key, value in row.items()
+        }
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}
 
 
-def _allocate(row: Row, count: int) -> Row:
-    """Returns zeros for `count` such rows."""
-    return {
-        key: _allocate(value, count)
-        if isinstance(value, dict)
-        else np.zeros((count, *np.shape(value)), np.asarray(value).dtype)
-        for key, value in row.items()
-    }
+def _put(batch: Row, place: int, row: Row, fill: Fill) -> None:
+    pending: list[tuple[Any, np.ndarray]] = []
+    _put_ready(batch, place, row, pending)
+    if pending:
+        fill(pending)
 
 
-def _put(batch: Row, place: int, row: Row) -> None:
+def _put_ready(batch: Row, place: int, row: Row, pending: list[tuple[Any, np.ndarray]]) -> None:
     for key, value in row.items():
         if isinstance(value, dict):
-            _put(batch[key], place, value)
-        else:
+            _put_ready(batch[key], place, value, pending)
+        elif isinstance(value, (np.ndarray, np.generic)):
             batch[key][place] = value
+        else:
+            pending.append((value, batch[key][place]))
+
+
+def _clear(batch: Row, start: int) -> None:
+    """Fills the rows from `start` on with zeros."""
+    for value in batch.values():
+        if isinstance(value, dict):
+            _clear(value, start)
+        else:
+            value[start:] = 0

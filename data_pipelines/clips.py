@@ -6,6 +6,9 @@ a clip are cut at one time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import cv2
 import numpy as np
 import simplejpeg
@@ -16,6 +19,13 @@ from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
 _SILENCE = int(schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR)))
+
+
+class Pending(Protocol):
+    """What waits for the frames of a clip, to cut its own array out of them (`views.Cut`)."""
+
+    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
+        """Takes frame `number` of the clip, uint8 [height, width, 3], into `out`."""
 
 
 def last_start(record: Record, config: Config) -> int:
@@ -35,41 +45,67 @@ def spread_starts(record: Record, config: Config, clips: int) -> np.ndarray:
     return np.rint(np.linspace(0, last, clips)).astype(int)
 
 
-def decode_frames(
-    record: Record, start: int, count: int, short_side: int, where: str
-) -> np.ndarray:
-    """Returns uint8 [count, height, width, 3] frames from `start` on, repeated in a cycle.
+class ClipFrames:
+    """The frames of a clip, decoded one by one as they are cut into their places.
 
-    Frames that are larger or smaller than the short side (of shards made elsewhere) are scaled.
-
-    Raises:
-      UserError: the record has no frames, one is no JPEG image, or their sizes differ.
+    Frames that are larger or smaller than the short side (of shards made elsewhere) are scaled. A
+    short record's are repeated in a cycle.
     """
-    held = len(record.frames)
-    if not held:
-        raise UserError(f"{where} has no video: leave video out, or build with video.")
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(record.frames[start])
-        frames = np.empty((min(count, held), height, width, 3), np.uint8)
-        for i, frame in enumerate(frames):
-            jpeg = record.frames[(start + i) % held]
-            if simplejpeg.decode_jpeg(jpeg, buffer=frame).shape != frame.shape:
-                raise ValueError("the sizes of the record's frames differ")
-    except ValueError as error:
-        raise UserError(
-            f"{where} has a frame that can't be decoded ({error}): build the shard again."
-        ) from None
-    if min(height, width) != short_side:
-        frames = _scale(frames, short_side)
-    return frames[np.arange(count) % held] if count > held else frames
 
+    def __init__(self, record: Record, start: int, count: int, short_side: int, where: str):
+        """Reads the first frame's size.
 
-def _scale(frames: np.ndarray, short_side: int) -> np.ndarray:
-    height, width = frames.shape[1:3]
-    scale = short_side / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, size, interpolation=how) for frame in frames])
+        Args:
+          record: the record.
+          start: position of the clip's first frame.
+          count: frames in the clip.
+          short_side: of the frames, in pixels.
+          where: names the record in an error.
+
+        Raises:
+          UserError: the record has no frames, or the first is no JPEG image.
+        """
+        self._where = where
+        self._count = count
+        self._jpegs = record.frames[start : start + count]
+        if not self._jpegs:
+            raise UserError(f"{where} has no video: leave video out, or build with video.")
+        try:
+            self._stored = simplejpeg.decode_jpeg_header(self._jpegs[0])[:2]
+        except ValueError as error:
+            raise self._damaged(error) from None
+        scale = short_side / min(self._stored)
+        self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
+
+    def write(self, pending: Sequence[tuple[Pending, np.ndarray]]) -> None:
+        """Cuts the clip's frames into the arrays of what is waiting for them.
+
+        Raises:
+          UserError: a frame is no JPEG image, or their sizes differ.
+        """
+        held = len(self._jpegs)
+        for number, jpeg in enumerate(self._jpegs):
+            frame = self._decode(jpeg)
+            for repeated in range(number, self._count, held):
+                for cut, out in pending:
+                    cut.write(repeated, frame, out)
+
+    def _decode(self, jpeg: bytes | memoryview) -> np.ndarray:
+        try:
+            frame = simplejpeg.decode_jpeg(jpeg)
+        except ValueError as error:
+            raise self._damaged(error) from None
+        if frame.shape[:2] != self._stored:
+            raise self._damaged("the sizes of the record's frames differ")
+        if self._stored == self.size:
+            return frame
+        how = cv2.INTER_AREA if self.size < self._stored else cv2.INTER_LINEAR
+        return cv2.resize(frame, self.size[::-1], interpolation=how)
+
+    def _damaged(self, error: ValueError | str) -> UserError:
+        return UserError(
+            f"{self._where} has a frame that can't be decoded ({error}): build the shard again."
+        )
 
 
 def cut_log_mel(record: Record, start: int, config: Config, where: str) -> np.ndarray:

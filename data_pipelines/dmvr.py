@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 
 import numpy as np
 import soxr
-from google.protobuf import message
 
-from data_pipelines import example_proto, schema, storage
 from data_pipelines import log_mel as log_mel_lib
+from data_pipelines import schema, storage, tf_example
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
+from data_pipelines.tf_example import Feature
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -97,9 +96,9 @@ class DmvrParser:
             tell its rates.
         """
         try:
-            example = _Example(example_proto.parse_sequence_example(data))
+            example = _Example(*tf_example.parse_sequence_example(data))
             return _record(example, self.config, where)
-        except message.DecodeError as error:
+        except tf_example.WireError as error:
             raise UserError(f"{where} is no SequenceExample ({error}): check the files.") from None
         except _LackingError as error:
             raise UserError(f"{where} {error}.") from None
@@ -112,45 +111,42 @@ class _LackingError(Exception):
 class _Example:
     """Typed access to a sequence example; what isn't there is empty."""
 
-    def __init__(self, example: Any):
-        self._context = example.context.feature
-        self._lists = example.feature_lists.feature_list
+    def __init__(self, context: dict[str, Feature], lists: dict[str, list[Feature]]):
+        self._context = context
+        self._lists = lists
 
-    def frames(self) -> list[bytes]:
+    def frames(self) -> list[memoryview]:
         """Returns the JPEG of each frame."""
-        steps = self._steps("image/encoded")
-        return [value for step in steps for value in step.bytes_list.value]
+        return [value for step in self._steps("image/encoded") for value in step.bytes_list()]
 
     def frame_micros(self) -> np.ndarray:
         """Returns the time stamp of each frame, int64 [frames]."""
-        steps = self._steps("image/timestamp")
-        return np.array([v for step in steps for v in step.int64_list.value], np.int64)
+        steps = [step.ints() for step in self._steps("image/timestamp")]
+        return np.concatenate([np.zeros(0, np.int64), *steps])
 
     def floats(self, name: str) -> np.ndarray:
         """Returns the float lists of a feature, put end to end, float32."""
-        lists = [np.array(s.float_list.value, np.float32) for s in self._steps(name)]
-        return np.concatenate([np.zeros(0, np.float32), *lists])
+        steps = [step.floats() for step in self._steps(name)]
+        return np.concatenate([np.zeros(0, np.float32), *steps])
 
     def ints(self, name: str) -> list[int]:
         """Returns an int64 list of the context."""
-        return list(self._context[name].int64_list.value) if name in self._context else []
+        return self._context[name].ints().tolist() if name in self._context else []
 
     def number(self, name: str) -> float:
         """Returns a number of the context, of either type; 0 where there is none."""
         if name not in self._context:
             return 0.0
         feature = self._context[name]
-        values = [*feature.float_list.value, *feature.int64_list.value]
-        return float(values[0]) if values else 0.0
+        return float(next(iter([*feature.floats(), *feature.ints()]), 0.0))
 
     def texts(self, name: str) -> list[str]:
         """Returns a list of texts of the context."""
-        if name not in self._context:
-            return []
-        return [v.decode(errors="replace") for v in self._context[name].bytes_list.value]
+        values = self._context[name].bytes_list() if name in self._context else []
+        return [str(value, "utf-8", "replace") for value in values]
 
-    def _steps(self, name: str) -> Any:
-        return self._lists[name].feature if name in self._lists else ()
+    def _steps(self, name: str) -> list[Feature]:
+        return self._lists.get(name, [])
 
 
 def _record(example: _Example, config: Config, where: str) -> Record:
@@ -231,8 +227,8 @@ def _frame_times(example: _Example, frames: int, seconds: float) -> np.ndarray:
 
 
 def _pick(
-    frames: list[bytes], times: np.ndarray, seconds: float, config: Config
-) -> tuple[bytes, ...]:
+    frames: list[memoryview], times: np.ndarray, seconds: float, config: Config
+) -> tuple[memoryview, ...]:
     """Returns the frames that a screen shows at the config's rate."""
     if not frames:
         return ()

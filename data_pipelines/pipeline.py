@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from absl import flags
 
 from data_pipelines import clips as clips_lib
 from data_pipelines import views
-from data_pipelines.batches import BatchLoader, Row
+from data_pipelines.batches import BatchLoader, Fill, Row
 from data_pipelines.dataset import Dataset
 from data_pipelines.schema import Record
 from xkd_jax.config import MODALITIES, Config, Modality
@@ -46,7 +47,7 @@ def train_batches(
     *,
     modalities: Sequence[Modality] = MODALITIES,
     records: np.ndarray | None = None,
-    make_views: Callable[..., Row] = views.train_views,
+    make_views: Callable[..., Row] = views.draw_train_views,
 ) -> Generator[Batch]:
     """Yields this host's rows of each global batch, from a step on and without end.
 
@@ -59,7 +60,7 @@ def train_batches(
       start_step: of the first batch.
       modalities: those that are read.
       records: the records to use, int [n]; None: all.
-      make_views: (config, frames, log_mel, rng_of) -> views; see `views.train_views`.
+      make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
 
     Yields:
       Nested dictionaries of arrays with a leading axis of rows: what `make_views` gives, `record`
@@ -84,7 +85,7 @@ def eval_batches(
     clips: int = 1,
     modalities: Sequence[Modality] = MODALITIES,
     records: np.ndarray | None = None,
-    make_views: Callable[..., Row] = views.eval_views,
+    make_views: Callable[..., Row] = views.draw_eval_views,
 ) -> Generator[Batch]:
     """Yields this host's rows of each global batch of one pass over the records, in order.
 
@@ -95,7 +96,7 @@ def eval_batches(
       clips: clips a record, spread evenly; one is centred. Those of a record are rows in a row.
       modalities: those that are read.
       records: the records to use, int [n]; None: all.
-      make_views: (config, frames, log_mel) -> views; see `views.eval_views`.
+      make_views: (config, size, log_mel) -> views; see `views.draw_eval_views`.
 
     Yields:
       What `train_batches` yields, with `clip` int64 (the clip's number in its record) and `valid`
@@ -148,18 +149,20 @@ class _Clips:
     records: np.ndarray
     make_views: Callable[..., Row]
 
-    def row(self, index: int, record: Record, start: int, *args: Any) -> Row:
+    def row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
         """Returns the views of the clip that starts at a position of record `index`."""
-        where = self.dataset.source.name(index)
-        frames = log_mel = None
+        config, where = self.config, self.dataset.source.name(index)
+        size = log_mel = None
+        fill: Fill = _nothing_pending
         if "video" in self.modalities:
-            frames = clips_lib.decode_frames(
-                record, start, self.config.video.frames, self.config.data.short_side, where
+            frames = clips_lib.ClipFrames(
+                record, start, config.video.frames, config.data.short_side, where
             )
+            size, fill = frames.size, frames.write
         if "audio" in self.modalities:
-            log_mel = clips_lib.cut_log_mel(record, start, self.config, where)
-        row = self.make_views(self.config, frames, log_mel, *args)
-        return {**row, "record": np.int64(index), **self._target(record)}
+            log_mel = clips_lib.cut_log_mel(record, start, config, where)
+        row = self.make_views(config, size, log_mel, *args)
+        return {**row, "record": np.int64(index), **self._target(record)}, fill
 
     def _target(self, record: Record) -> Row:
         metadata = self.dataset.metadata
@@ -168,6 +171,10 @@ class _Clips:
         labels = np.zeros(len(metadata.class_names), np.uint8)
         labels[list(record.labels)] = 1
         return {"labels": labels}
+
+
+def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
+    """Fills a row without video."""
 
 
 @functools.lru_cache(maxsize=4)
@@ -185,7 +192,7 @@ class _TrainRow:
 
     clips: _Clips
 
-    def __call__(self, position: int) -> Row:
+    def __call__(self, position: int) -> tuple[Row, Fill]:
         clips = self.clips
         seed = clips.config.seed % 2**64
         epoch, place = divmod(position, len(clips.records))
@@ -193,7 +200,9 @@ class _TrainRow:
         record = clips.dataset[index]
 
         def rng_of(stream: str) -> np.random.Generator:
-            return np.random.default_rng([seed, epoch, index, *stream.encode()])
+            text = f"{seed}/{epoch}/{index}/{stream}".encode()
+            key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest())
+            return np.random.Generator(np.random.Philox(key=key))
 
         last = clips_lib.last_start(record, clips.config)
         start = int(rng_of("clip").integers(last, endpoint=True))
@@ -207,10 +216,10 @@ class _EvalRow:
     clips: _Clips
     per_record: int
 
-    def __call__(self, position: int) -> Row:
+    def __call__(self, position: int) -> tuple[Row, Fill]:
         record_number, clip = divmod(position, self.per_record)
         index = int(self.clips.records[record_number])
         record = self.clips.dataset[index]
         start = clips_lib.spread_starts(record, self.clips.config, self.per_record)[clip]
-        row = self.clips.row(index, record, int(start))
-        return {**row, "clip": np.int64(clip), "valid": np.True_}
+        row, fill = self.clips.row(index, record, int(start))
+        return {**row, "clip": np.int64(clip), "valid": np.True_}, fill

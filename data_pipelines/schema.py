@@ -28,9 +28,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf import message
 
-from data_pipelines import example_proto
+from data_pipelines import tf_example
 from xkd_jax.errors import UserError
 
 LOG_MEL_FLOOR = float(np.log(2.0**-23))
@@ -70,7 +69,7 @@ class Record:
 
     id: str
     path: str = ""
-    frames: Sequence[bytes] = ()
+    frames: Sequence[bytes | memoryview] = ()
     log_mel: np.ndarray = dataclasses.field(default_factory=_no_log_mel)
     waveform: np.ndarray = dataclasses.field(default_factory=_no_waveform)
     label: int = -1
@@ -95,30 +94,21 @@ def decode_log_mel(codes: np.ndarray) -> np.ndarray:
 
 def serialize(record: Record) -> bytes:
     """Returns a record as a `tf.train.Example`; equal records give equal bytes."""
-    example = example_proto.example()
-    features = example.features.feature
-
-    def put(name: str, kind: str, values: Sequence[Any]) -> None:
-        into = getattr(features[name], kind)
-        into.SetInParent()  # so that an empty list still has its type
-        into.value.extend(values)
-
     log_mel = np.ascontiguousarray(record.log_mel.T, dtype="<u2")
-    put("frames", "bytes_list", record.frames)
-    put("log_mel", "bytes_list", [log_mel.tobytes()])
-    put("waveform", "bytes_list", [record.waveform.astype("<i2").tobytes()])
-    put("label", "int64_list", [record.label])
-    for name in _INT_LISTS:
-        put(name, "int64_list", getattr(record, name))
-    for name in _TEXTS:
-        put(name, "bytes_list", [getattr(record, name).encode()])
-    for name in _TIMES:
-        put(name, "float_list", [getattr(record, name)])
-    return example.SerializeToString(deterministic=True)
+    features: dict[str, Sequence[bytes | memoryview] | np.ndarray] = {
+        "frames": record.frames,
+        "log_mel": [log_mel.tobytes()],
+        "waveform": [record.waveform.astype("<i2").tobytes()],
+        "label": np.array([record.label], np.int64),
+    }
+    features |= {name: np.array(getattr(record, name), np.int64) for name in _INT_LISTS}
+    features |= {name: [getattr(record, name).encode()] for name in _TEXTS}
+    features |= {name: np.array([getattr(record, name)], np.float32) for name in _TIMES}
+    return tf_example.serialize_example(features)
 
 
 def parse(data: bytes, mels: int, where: str = "A record") -> Record:
-    """Returns the record of a serialized example.
+    """Returns the record of a serialized example; its frames are views into the data.
 
     Args:
       data: the example.
@@ -129,30 +119,31 @@ def parse(data: bytes, mels: int, where: str = "A record") -> Record:
       UserError: the data is no example of this layout.
     """
     try:
-        features = example_proto.parse_example(data).features.feature
-        fields: dict[str, Any] = {
-            name: tuple(features[name].int64_list.value) for name in _INT_LISTS
-        }
-        fields |= {name: _only(features[name].bytes_list).decode() for name in _TEXTS}
-        fields |= {name: _only(features[name].float_list) for name in _TIMES}
+        features = tf_example.parse_example(data)
+        fields: dict[str, Any] = {n: tuple(features[n].ints().tolist()) for n in _INT_LISTS}
+        fields |= {n: str(_only(features[n].bytes_list()), "utf-8") for n in _TEXTS}
+        fields |= {n: _only(features[n].floats().tolist()) for n in _TIMES}
         return Record(
-            frames=tuple(features["frames"].bytes_list.value),
+            frames=tuple(features["frames"].bytes_list()),
             log_mel=_array(features["log_mel"], "<u2").reshape(-1, max(mels, 1)).T,
             waveform=_array(features["waveform"], "<i2"),
-            label=_only(features["label"].int64_list),
+            label=_only(features["label"].ints().tolist()),
             **fields,
         )
-    except (message.DecodeError, ValueError) as error:
-        raise UserError(
-            f"{where} has not the layout of data_pipelines.schema ({error}): build the shards with"
-            " data_pipelines.build."
-        ) from None
+    except KeyError as error:
+        fault = f"it lacks {error}"
+    except ValueError as error:
+        fault = str(error)
+    raise UserError(
+        f"{where} has not the layout of data_pipelines.schema ({fault}): build the shards with"
+        " data_pipelines.build."
+    )
 
 
-def _array(feature: Any, dtype: str) -> np.ndarray:
-    return np.frombuffer(_only(feature.bytes_list), dtype)
+def _array(feature: tf_example.Feature, dtype: str) -> np.ndarray:
+    return np.frombuffer(_only(feature.bytes_list()), dtype)
 
 
-def _only(values: Any) -> Any:
-    (value,) = values.value
+def _only(values: Sequence[Any]) -> Any:
+    (value,) = values
     return value

@@ -3,6 +3,8 @@
 The host copies each view's box of pixels, as it is, into a canvas of one size for all clips, and
 draws what shall be done to it; the device does it (`xkd_jax.augment`). A draw that is in the
 dictionary is applied, one that is not (switched off in the config, or evaluation) costs nothing.
+Boxes are drawn before the frames are decoded, so that each frame is cut into its batch while the
+processor's cache still has it.
 
 A view of video holds:
 
@@ -31,6 +33,7 @@ Every view draws from a generator of its own, so what one gets doesn't depend on
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -48,29 +51,91 @@ RngOf = Callable[[str], np.random.Generator]
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
 
-def train_views(
-    config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None, rng_of: RngOf
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The frames of a view before they are decoded: a box of some frames of a clip.
+
+    Attributes:
+      start: the first of the clip's frames.
+      frames: how many.
+      box: top, left, height and width.
+      canvas: side of the square at whose origin the box is laid, zeros around it.
+    """
+
+    start: int
+    frames: int
+    box: tuple[int, int, int, int]
+    canvas: int
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that is cut."""
+        return (self.frames, self.canvas, self.canvas, 3)
+
+    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
+        """Cuts one frame of the clip, if it is one of the view's.
+
+        Args:
+          number: of the frame in the clip.
+          frame: uint8 [height, width, 3].
+          out: where the view goes, uint8 of `shape`.
+        """
+        if self.start <= number < self.start + self.frames:
+            top, left, height, width = self.box
+            canvas = out[number - self.start]
+            canvas[:height, :width] = frame[top : top + height, left : left + width]
+            canvas[:height, width:] = 0
+            canvas[height:] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """Several views' frames, stacked along a leading axis."""
+
+    cuts: tuple[Cut, ...]
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that is cut."""
+        return (len(self.cuts), *self.cuts[0].shape)
+
+    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
+        """Cuts one frame of the clip for each of the views; see `Cut.write`."""
+        for cut, place in zip(self.cuts, out, strict=True):
+            cut.write(number, frame, place)
+
+
+def draw_train_views(
+    config: Config, size: tuple[int, int] | None, log_mel: np.ndarray | None, rng_of: RngOf
 ) -> Views:
-    """Returns randomly drawn global and local views of a clip.
+    """Returns randomly drawn global and local views of a clip, their frames still to be cut.
 
     Args:
       config: of the run.
-      frames: uint8 [video.frames, height, width, 3], or None for no video views.
+      size: height and width of the clip's `video.frames` frames, or None for no video views.
       log_mel: uint16 [mels, audio.columns], fixed point, or None for no audio views.
       rng_of: gives the random generator of a view by its name: `video/global`, `audio/local/0`.
+
+    Returns:
+      Views whose `frames` are a `Cut` (`Cuts` of the local views).
 
     Raises:
       UserError: the frames are larger than `data.short_side` says.
     """
     views: Views = {}
-    if frames is not None:
-        canvas = canvas_size(config.data.short_side, config.video.global_augment)
+    if size is not None:
+        video, whole = config.video, config.video.frames
+        canvas = canvas_size(config.data.short_side, video.global_augment)
         rng = rng_of("video/global")
-        views["video"] = {"global": _video_view(frames, config.video.global_augment, canvas, rng)}
-        if config.video.local_views:
-            canvas = canvas_size(config.data.short_side, config.video.local_augment)
-            rngs = [rng_of(f"video/local/{i}") for i in range(config.video.local_views)]
-            local = [_local_video_view(config.video, frames, canvas, rng) for rng in rngs]
+        views["video"] = {
+            "global": _video_view(size, (0, whole), video.global_augment, canvas, rng)
+        }
+        if video.local_views:
+            canvas = canvas_size(config.data.short_side, video.local_augment)
+            rngs = [rng_of(f"video/local/{i}") for i in range(video.local_views)]
+            local = [_local_video_view(video, size, canvas, rng) for rng in rngs]
             views["video"]["local"] = _stack(local)
     if log_mel is not None:
         rng = rng_of("audio/global")
@@ -82,19 +147,54 @@ def train_views(
     return views
 
 
-def eval_views(config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None) -> Views:
+def draw_eval_views(
+    config: Config, size: tuple[int, int] | None, log_mel: np.ndarray | None
+) -> Views:
     """Returns the plain global views of a clip: the central square of the frames, all sound.
+
+    Arguments, result and errors are those of `draw_train_views`.
+    """
+    views: Views = {}
+    if size is not None:
+        height, width = size
+        side = min(size)
+        box = ((height - side) // 2, (width - side) // 2, side, side)
+        cut = _cut(size, (0, config.video.frames), box, config.data.short_side)
+        views["video"] = {"global": cut}
+    if log_mel is not None:
+        views["audio"] = {"global": {"log_mel": log_mel}}
+    return views
+
+
+def train_views(
+    config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None, rng_of: RngOf
+) -> Views:
+    """Returns the views of `draw_train_views`, cut out of frames that are decoded already.
+
+    Arguments and errors are those of `draw_train_views`, but for
+      frames: uint8 [video.frames, height, width, 3], or None for no video views.
+    """
+    return _cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
+
+
+def eval_views(config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None) -> Views:
+    """Returns the views of `draw_eval_views`, cut out of frames that are decoded already.
 
     Arguments and errors are those of `train_views`.
     """
-    views: Views = {}
-    if frames is not None:
-        height, width = frames.shape[1:3]
-        side = min(height, width)
-        box = ((height - side) // 2, (width - side) // 2, side, side)
-        views["video"] = {"global": _cut(frames, box, config.data.short_side)}
-    if log_mel is not None:
-        views["audio"] = {"global": {"log_mel": log_mel}}
+    return _cut_out(draw_eval_views(config, _size(frames), log_mel), frames)
+
+
+def _size(frames: np.ndarray | None) -> tuple[int, int] | None:
+    return None if frames is None else (frames.shape[1], frames.shape[2])
+
+
+def _cut_out(views: Views, frames: np.ndarray | None) -> Views:
+    for view in views.get("video", {}).values():
+        cut = view["frames"]
+        view["frames"] = np.empty(cut.shape, cut.dtype)
+        for number, frame in enumerate(() if frames is None else frames):
+            cut.write(number, frame, view["frames"])
     return views
 
 
@@ -136,18 +236,20 @@ def canvas_of_log_mel(mels: int, columns: int, augment: AudioAugment) -> tuple[i
 
 
 def _local_video_view(
-    video: VideoConfig, frames: np.ndarray, canvas: int, rng: np.random.Generator
+    video: VideoConfig, size: tuple[int, int], canvas: int, rng: np.random.Generator
 ) -> View:
-    start = rng.integers(len(frames) - video.local_frames, endpoint=True)
-    frames = frames[start : start + video.local_frames]
-    return _video_view(frames, video.local_augment, canvas, rng)
+    start = int(rng.integers(video.frames - video.local_frames, endpoint=True))
+    return _video_view(size, (start, video.local_frames), video.local_augment, canvas, rng)
 
 
 def _video_view(
-    frames: np.ndarray, augment: VideoAugment, canvas: int, rng: np.random.Generator
+    size: tuple[int, int],
+    stretch: tuple[int, int],
+    augment: VideoAugment,
+    canvas: int,
+    rng: np.random.Generator,
 ) -> View:
-    height, width = frames.shape[1:3]
-    view = _cut(frames, random_box(height, width, augment, rng), canvas)
+    view = _cut(size, stretch, random_box(*size, augment, rng), canvas)
     if augment.flip:
         view["flip"] = np.bool_(rng.random() < augment.flip)
     view |= _jitter(augment, rng)
@@ -171,16 +273,16 @@ def _jitter(augment: VideoAugment, rng: np.random.Generator) -> View:
     return drawn
 
 
-def _cut(frames: np.ndarray, box: tuple[int, int, int, int], canvas: int) -> View:
-    top, left, height, width = box
+def _cut(
+    size: tuple[int, int], stretch: tuple[int, int], box: tuple[int, int, int, int], canvas: int
+) -> View:
+    height, width = box[2:]
     if max(height, width) > canvas:
         raise UserError(
-            f"A frame of {frames.shape[1]}x{frames.shape[2]} pixels has a box of {height}x{width},"
+            f"A frame of {size[0]}x{size[1]} pixels has a box of {height}x{width},"
             f" more than data.short_side allows for: set it to the data set's short side."
         )
-    cut = np.zeros((len(frames), canvas, canvas, 3), np.uint8)
-    cut[:, :height, :width] = frames[:, top : top + height, left : left + width]
-    return {"frames": cut, "box": np.array([height, width], np.float32)}
+    return {"frames": Cut(*stretch, box, canvas), "box": np.array([height, width], np.float32)}
 
 
 def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: np.random.Generator) -> View:
@@ -210,4 +312,9 @@ def _random_log_mel_box(
 
 
 def _stack(views: list[View]) -> View:
-    return {key: np.stack([view[key] for view in views]) for key in views[0]}
+    return {
+        key: Cuts(tuple(view[key] for view in views))
+        if key == "frames"
+        else np.stack([view[key] for view in views])
+        for key in views[0]
+    }

@@ -7,8 +7,12 @@ import pytest
 from data_pipelines.batches import BatchLoader
 
 
-def _row(position: int) -> dict:
-    return {"a": {"b": np.full((2, 3), position, np.uint8), "c": np.float32(position)}, "d": True}
+def _row(position: int):
+    row = {
+        "a": {"b": np.full((2, 3), position, np.uint8), "c": np.float32(position)},
+        "d": np.True_,
+    }
+    return row, None
 
 
 def test_rows_of_a_step():
@@ -28,7 +32,7 @@ def test_rows_past_the_end_are_zeros(rows, held):
 
 
 def test_errors_of_any_row_come_through():
-    def load(position: int) -> dict:
+    def load(position: int):
         if position == 5:
             raise ValueError("row 5")
         return _row(position)
@@ -40,7 +44,7 @@ def test_errors_of_any_row_come_through():
 def test_rows_load_side_by_side():
     barrier = threading.Barrier(3, timeout=10)
 
-    def load(position: int) -> dict:
+    def load(position: int):
         if position:
             barrier.wait()
         return _row(position)
@@ -53,3 +57,35 @@ def test_pickles_after_use():
     first = loader(1)
     again = pickle.loads(pickle.dumps(loader))(1)
     np.testing.assert_array_equal(first["a"]["b"], again["a"]["b"])
+
+
+class _Later:
+    """Waits for its place in the batch."""
+
+    shape = (4,)
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, value: int):
+        self.value = value
+
+
+def _fill(pending) -> None:
+    for later, place in pending:
+        place[:] = later.value
+
+
+def test_what_is_pending_is_written_in_its_place():
+    def load(position: int):
+        return {"x": {"y": _Later(position)}, "z": _Later(-position)}, _fill
+
+    batch = BatchLoader(load, 3, range(3), 2, end=5)(1)
+    assert batch["x"]["y"].tolist() == [[3] * 4, [4] * 4, [0] * 4]
+    assert batch["z"][:, 0].tolist() == [-3, -4, 0]
+    assert batch["z"].dtype == np.int16
+
+
+def test_batches_in_use_are_not_written_over():
+    loader = BatchLoader(_row, 4, range(4), 2)
+    batches = [loader(step) for step in range(5)]
+    for step, batch in enumerate(batches):
+        assert batch["a"]["c"].tolist() == [4 * step + i for i in range(4)]

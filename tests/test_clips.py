@@ -14,6 +14,20 @@ CONFIG = toy_shards.CONFIG
 SILENCE = schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR))
 
 
+class _Whole:
+    """Takes the whole of each frame."""
+
+    def write(self, number, frame, out):
+        out[number] = frame
+
+
+def _frames(record, start, count, short_side, where) -> np.ndarray:
+    frames = clips.ClipFrames(record, start, count, short_side, where)
+    out = np.empty((count, *frames.size, 3), np.uint8)
+    frames.write([(_Whole(), out)])
+    return out
+
+
 def test_positions_fit():
     assert clips.last_start(toy_shards.record(0, frames=10), CONFIG) == 6
     assert clips.last_start(toy_shards.record(0, frames=4), CONFIG) == 0
@@ -30,19 +44,19 @@ def test_positions_spread():
 
 
 def test_frames_of_a_clip():
-    frames = clips.decode_frames(toy_shards.record(0), 3, 4, 16, "x")
+    frames = _frames(toy_shards.record(0), 3, 4, 16, "x")
     assert frames.shape == (4, 16, 24, 3)
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
 
 
 def test_a_short_record_is_repeated():
-    frames = clips.decode_frames(toy_shards.record(0, frames=3), 0, 8, 16, "x")
+    frames = _frames(toy_shards.record(0, frames=3), 0, 8, 16, "x")
     np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
 
 
 @pytest.mark.parametrize("short_side", [8, 32])
 def test_frames_of_another_size_are_scaled(short_side):
-    frames = clips.decode_frames(toy_shards.record(0), 3, 4, short_side, "x")
+    frames = _frames(toy_shards.record(0), 3, 4, short_side, "x")
     assert frames.shape == (4, short_side, short_side * 3 // 2, 3)
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
 
@@ -57,7 +71,7 @@ def test_only_the_frames_of_the_clip_are_decoded(monkeypatch):
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", note)
     record = toy_shards.record(0)
-    clips.decode_frames(record, 3, 4, 16, "x")
+    _frames(record, 3, 4, 16, "x")
     assert decoded == list(record.frames[3:7])
 
 
@@ -96,7 +110,7 @@ SQUARE = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 def test_bad_frames_are_named(frames, words):
     record = dataclasses.replace(toy_shards.record(0), frames=frames)
     with pytest.raises(UserError, match=rf"shard, record 5, .*{words}"):
-        clips.decode_frames(record, 0, 4, 16, "shard, record 5,")
+        _frames(record, 0, 4, 16, "shard, record 5,")
 
 
 def test_missing_sound_is_named():

@@ -9,9 +9,10 @@ import pytest
 import toy_shards
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines import dmvr, example_proto, schema, tfrecord
-from data_pipelines.clips import decode_frames
+from data_pipelines import dmvr, schema, tfrecord
+from data_pipelines.clips import ClipFrames
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -120,11 +121,11 @@ def test_records_whose_writer_was_wrong(seed):
     for content in _variants(GOOD, seed):
         record = _refusal(where, schema.parse, content, 8, where)
         if record:
-            _refusal(where, decode_frames, record, 0, 4, 16, where)
+            _refusal(where, lambda record: ClipFrames(record, 0, 4, 16, where).write([]), record)
 
 
 def _sequence_example() -> bytes:
-    example = example_proto.sequence_example()
+    example = tf_example_pb2.SequenceExample()
     lists = example.feature_lists.feature_list
     for i, frame in enumerate(toy_shards.record(1, frames=6).frames):
         lists["image/encoded"].feature.add().bytes_list.value.append(frame)

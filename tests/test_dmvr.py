@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import simplejpeg
 import toy_shards
+from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines import dmvr, example_proto, log_mel, pipeline, schema, shards, storage
+from data_pipelines import dmvr, log_mel, pipeline, schema, shards, storage
 from data_pipelines.dataset import open_dataset
 from xkd_jax.config import AudioConfig, Config
 from xkd_jax.errors import UserError
@@ -19,7 +20,7 @@ def _jpeg(level: int, height: int = 24, width: int = 40) -> bytes:
 def _example(
     frames=(), floats=(), melspec=(), micros=(), labels=(), texts=(), context=None
 ) -> bytes:
-    example = example_proto.sequence_example()
+    example = tf_example_pb2.SequenceExample()
     lists = example.feature_lists.feature_list
     for frame in frames:
         lists["image/encoded"].feature.add().bytes_list.value.append(frame)
