@@ -12,14 +12,14 @@ import numpy as np
 
 from data_pipelines.spoken_digits.handwriting import Handwriting
 
-PIECES = (2, 4)  # number of pieces of other digits, both ends included
+PIECES = (2, 3)  # number of pieces of other digits, both ends included
 PIECE_SIZE = (3, 4)  # height and width of the window they show, of 8
 SCALE = (0.45, 0.6)  # side of a digit's image, of the frame
 TURN = 15.0  # largest rotation, degrees either way
 SPEED = (0.2, 0.8)  # frames' sides a second
-BACKGROUND = np.float32(0.1)  # brightest background, of 0..1 in each colour
+BACKGROUND = np.float32(0.05)  # brightest background, of 0..1 in each colour
 BRIGHTNESS = (0.6, 1.0)  # of an ink's strongest colour
-NOISE = (0.02, 0.08)  # standard deviation, of 0..1
+NOISE = (0.01, 0.05)  # standard deviation, of 0..1
 _REACH = 1.3  # side of the square that a turned image takes, of its own side
 
 

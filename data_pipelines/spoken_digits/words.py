@@ -39,8 +39,8 @@ SPEAKERS = {
         *("michel", "miguel", "norbert", "robert", "sandro", "shelby", "travis", "victor", "zac"),
     ),
 }
-RATE = (120, 220)  # words a minute
-PITCH = (20, 80)  # of 0..100
+RATE = (140, 200)  # words a minute
+PITCH = (30, 70)  # of 0..100
 _SILENCE = 0.02  # of the peak
 _RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
