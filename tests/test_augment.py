@@ -7,6 +7,7 @@ the two directions of a resize), and we don't: that is 1 level a step.
 import colorsys
 import dataclasses
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -322,3 +323,11 @@ def test_evaluation_views_are_only_resized_and_normalised(config):
     expected = (schema.decode_log_mel(codes) - config.audio.mean) / config.audio.std
     np.testing.assert_allclose(made["audio"]["global"][0], expected, atol=1e-5)
     assert set(made["video"]) == set(made["audio"]) == {"global"}
+
+
+def test_samples_split_over_devices_need_no_communication(config):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    batch = jax.device_put(batch_of(config, 8), split)
+    compiled = jax.jit(lambda batch: augment(config, batch)).lower(batch).compile()
+    assert not re.findall(r"all-\w+|collective-\w+|reduce-scatter", compiled.as_text())

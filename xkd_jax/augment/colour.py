@@ -75,7 +75,8 @@ def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
     sextant = sextant + 6 * _per_sample(turns)
 
     def channel(offset: float) -> jax.Array:
-        k = jnp.mod(sextant + offset, 6)
+        k = sextant + offset
+        k = k - 6 * jnp.floor(k / 6)  # jnp.mod calls the C library for every pixel on a CPU
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
     return jnp.stack([channel(5), channel(3), channel(1)])

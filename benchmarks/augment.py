@@ -1,0 +1,114 @@
+"""Times the augmentation on the device, and as a share of the training step.
+
+    python -m benchmarks.augment --config=configs/k400.py --config.batch_size=4 [--step]
+
+Prints one line of JSON. The clips are random pixels in 4:3 frames, so no data set is needed;
+nothing of the augmentation depends on what they show. `step` seconds are those of the whole
+training step, of which the augmentation is the first part.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+
+import main as entry_point
+from data_pipelines import views
+from xkd_jax import config as xkd_config
+from xkd_jax import sharding
+from xkd_jax.augment import augment
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+from xkd_jax.schedules import Length
+from xkd_jax.train import Run
+
+_RECORDS = 10_000  # of the imagined data set, which sets the schedules' lengths only
+
+
+def random_batch(config: Config) -> Any:
+    """Returns a host batch of `config.batch_size` rows of training views of noise."""
+    short = config.data.short_side
+    rng = np.random.default_rng(0)
+    shape = (config.video.frames, short, short * 4 // 3, 3)
+    frames = rng.integers(0, 256, shape, np.uint8)
+    log_mel = rng.integers(0, 40000, config.audio.global_shape).astype(np.uint16)
+
+    def row(number: int) -> Any:
+        return views.train_views(
+            config, frames, log_mel, lambda name: np.random.default_rng([number, *name.encode()])
+        )
+
+    return jax.tree.map(lambda *rows: np.stack(rows), *map(row, range(config.batch_size)))
+
+
+def seconds(call: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Times calls after a first one that compiles; what they return is waited for."""
+    jax.block_until_ready(call())
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        taken.append(time.perf_counter() - start)
+    return {"best": min(taken), "median": statistics.median(taken)}
+
+
+def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
+    """Returns what the benchmark prints."""
+    mesh = sharding.make_mesh(config.mesh)
+    placed = sharding.batch_sharding(mesh, config.batch_size)
+    host = random_batch(config)
+    batch = sharding.put_batch(host, placed, config.batch_size)
+    changed = jax.jit(lambda batch: augment(config, batch)).lower(batch).compile()
+    taken = seconds(lambda: changed(batch), repeats)
+    memory, clips = changed.memory_analysis(), config.batch_size
+    result: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "batch": clips,
+        "augment_seconds": taken,
+        "clips_per_second": clips / taken["best"],
+        "host_bytes_per_clip": sum(leaf[0].nbytes for leaf in jax.tree.leaves(host)),
+        "temporary_bytes_per_clip": memory and memory.temp_size_in_bytes * mesh.size / clips,
+    }
+    if step:
+        run = Run.prepare(config, Length.of(config, _RECORDS), mesh)
+        state = run.initialise()
+
+        def once() -> Any:
+            nonlocal state
+            state, metrics = run.step(state, batch)
+            return metrics
+
+        result["step_seconds"] = seconds(once, repeats)
+        result["share_of_step"] = taken["best"] / result["step_seconds"]["best"]
+    return result
+
+
+def main(argv: list[str]) -> None:
+    """Resolves the config, measures and prints."""
+    config = xkd_config.resolve(flags.FLAGS.config)
+    print(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
+
+
+def run() -> None:
+    """Defines the flags and runs `main`."""
+    flags.DEFINE_integer("repeats", 5, "Timed calls.", lower_bound=1)
+    flags.DEFINE_bool("step", False, "Time the training step too.")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(main, flags_parser=entry_point.parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
