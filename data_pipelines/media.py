@@ -54,7 +54,7 @@ class MediaOptions:
       video: whether frames are wanted; a file without video is an error then.
       audio: whether sound is wanted; a file without audio is an error then.
       frame_rate: frames a second.
-      short_side: of the frames, in pixels.
+      short_side: of the frames, in pixels; even.
       jpeg_quality: 1 to 100.
       sample_rate: in Hz.
       min_seconds: a shorter file is an error.
@@ -69,6 +69,12 @@ class MediaOptions:
     sample_rate: int = 16000
     min_seconds: float = 0.5
     keep_damaged: bool = False
+
+    def __post_init__(self) -> None:
+        if self.short_side < 2 or self.short_side % 2:
+            raise UserError(
+                f"A short side of {self.short_side} pixels is asked for: give an even one."
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +118,7 @@ class _Tracks:
 
     frames: FrameTrack
     sound: SoundTrack
+    tick: float = 0.0
     frame_seconds: float = 0.0
     damage: str = ""
     skipped: str = ""
@@ -127,7 +134,8 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
     )
     with _open(path) as container:
         streams = _choose_streams(container, path, options)
-        zero = _seconds(streams[0].start_time, streams[0].time_base)
+        tracks.tick = float(streams[0].time_base)
+        zero = (streams[0].start_time or 0) * tracks.tick
         if options.video:
             tracks.frame_seconds = 1 / float(streams[0].average_rate or _UNKNOWN_RATE)
         if seek:
@@ -189,18 +197,13 @@ def _decoded_frames(container: Any, streams: list[Any], tracks: _Tracks) -> Iter
 
 
 def _add(tracks: _Tracks, frame: Any, zero: float) -> None:
-    time = None if frame.pts is None else _seconds(frame.pts, frame.time_base) - zero
+    time = None if frame.time is None else frame.time - zero
     if isinstance(frame, av.AudioFrame):
         tracks.sound.add(frame, time)
         return
     if frame.is_corrupt:
         raise DamageError(f"a frame at {time or 0:.1f} s is damaged")
-    seconds = _seconds(frame.duration, frame.time_base) or tracks.frame_seconds
-    tracks.frames.add(frame, time, seconds)
-
-
-def _seconds(ticks: int | None, time_base: Any) -> float:
-    return float(ticks * time_base) if ticks else 0.0
+    tracks.frames.add(frame, time, frame.duration * tracks.tick or tracks.frame_seconds)
 
 
 def _finish(path: str, options: MediaOptions, start: float, tracks: _Tracks) -> Media:

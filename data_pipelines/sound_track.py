@@ -19,7 +19,8 @@ class SoundTrack:
     """Mono float32 samples between two times, placed by their time stamps.
 
     Mono is the mean of the channels. (libswresample's own mix of two float channels is sqrt(2)
-    louder.) Times are in seconds.
+    louder.) Frames, of some 20 ms each, are put together to about a second before anything is
+    done to them. Times are in seconds.
     """
 
     def __init__(self, sample_rate: int, start: float, end: float):
@@ -27,6 +28,8 @@ class SoundTrack:
         self._start, self._end = start, end
         self._source_rate = 0
         self._placed = 0
+        self._gathered: list[np.ndarray] = []
+        self._gathered_samples = 0
         self._pieces: list[np.ndarray] = []
         self._resampler: soxr.ResampleStream | None = None
 
@@ -45,7 +48,7 @@ class SoundTrack:
         """When the samples so far end."""
         if self.empty:
             return self._start
-        return self._start + self._placed / self._source_rate
+        return self._start + (self._placed + self._gathered_samples) / self._source_rate
 
     def add(self, frame: av.AudioFrame, time: float | None) -> None:
         """Takes the next samples and the time of the first (None: where the last ended).
@@ -53,7 +56,7 @@ class SoundTrack:
         Raises:
           DamageError: the time is absurd, the rate changes or the samples are no numbers.
         """
-        if not self._source_rate:
+        if self.empty:
             self._source_rate = frame.sample_rate
             if frame.sample_rate != self._sample_rate:
                 self._resampler = soxr.ResampleStream(frame.sample_rate, self._sample_rate, 1)
@@ -61,20 +64,37 @@ class SoundTrack:
             raise DamageError(
                 f"its sample rate changes from {self._source_rate} to {frame.sample_rate}"
             )
-        samples = _mono(frame)
-        if not np.isfinite(samples).all():
+        late = self._late(time)
+        if late > 0:
+            self._append_gathered()
+            self._append(np.zeros(late, np.float32))
+        samples = _by_channel(frame)[:, max(-late, 0) :]
+        if samples.dtype.kind == "f" and not np.isfinite(samples).all():
             raise DamageError("its audio has samples that are no numbers")
-        self._place(samples, self.until if time is None else time)
+        if self._gathered and not _alike(self._gathered[0], samples):
+            self._append_gathered()
+        self._gathered.append(samples)
+        self._gathered_samples += samples.shape[1]
+        if self._gathered_samples >= self._source_rate:
+            self._append_gathered()
 
-    def _place(self, samples: np.ndarray, time: float) -> None:
-        gap = time - self.until
+    def _late(self, time: float | None) -> int:
+        """Returns by how many samples a frame comes after the last, less than 0 if before its end.
+
+        Within the tolerance it is 0, but for the first frame.
+        """
+        gap = 0.0 if time is None else time - self.until
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
-        if self._placed == 0 or abs(gap) > _TOLERANCE:
-            late = round(gap * self._source_rate)
-            self._append(np.zeros(max(late, 0), np.float32))
-            samples = samples[max(-late, 0) :]
-        self._append(samples)
+        begun = self._placed + self._gathered_samples > 0
+        return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
+
+    def _append_gathered(self) -> None:
+        if not self._gathered:
+            return
+        samples = np.concatenate(self._gathered, axis=1)
+        self._gathered, self._gathered_samples = [], 0
+        self._append(_full_scale_at_one(samples.mean(axis=0, dtype=np.float64), samples.dtype))
 
     def _append(self, samples: np.ndarray, last: bool = False) -> None:
         self._placed += len(samples)
@@ -86,6 +106,7 @@ class SoundTrack:
         """Returns float32 [samples] of `seconds` (inf: as long as there is sound)."""
         if self.empty:
             return np.zeros(0, np.float32)
+        self._append_gathered()
         self._append(np.zeros(0, np.float32), last=True)
         sound = np.concatenate(self._pieces)
         length = round(self._placed / self._source_rate * self._sample_rate)
@@ -94,13 +115,22 @@ class SoundTrack:
         return np.pad(sound[:length], (0, max(0, length - len(sound))))
 
 
-def _mono(frame: av.AudioFrame) -> np.ndarray:
+def _by_channel(frame: av.AudioFrame) -> np.ndarray:
+    """Returns the samples of a frame, [channels, samples]."""
     samples: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    mono = samples.mean(axis=0, dtype=np.float64)
-    if samples.dtype == np.uint8:
+    if len(samples) > 1:
+        return samples
+    return samples.reshape(-1, frame.samples, order="F") if frame.samples else samples
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and len(a) == len(b)
+
+
+def _full_scale_at_one(mono: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns float32 samples within -1 and 1 of samples as their format has them."""
+    if dtype == np.uint8:
         mono = (mono - 128) / 128
-    elif samples.dtype.kind == "i":
-        mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    elif dtype.kind == "i":
+        mono = mono / 2.0 ** (8 * dtype.itemsize - 1)
     return mono.astype(np.float32)

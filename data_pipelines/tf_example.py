@@ -35,13 +35,8 @@ class Feature:
 
     def bytes_list(self) -> list[memoryview]:
         """Returns the byte strings, as views."""
-        return [
-            value
-            for number, message in self._lists
-            if number == _BYTES
-            for inner, value in _fields(message)
-            if inner == 1 and isinstance(value, memoryview)
-        ]
+        lists = (message for number, message in self._lists if number == _BYTES)
+        return [value for message in lists for value in _messages(message, 1)]
 
     def floats(self) -> np.ndarray:
         """Returns the floats, float32 [n]."""
