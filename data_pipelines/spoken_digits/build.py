@@ -58,10 +58,11 @@ def build(config: Config, output_dir: str, progress: Callable[[str], None] = pri
         return
     progress(f"making    {sum(_counts(config).values())} clips of spoken digits in {output_dir}")
     start = time.perf_counter()
+    words = _load_words(config)
     with storage.writer(marker) as file:
         file.write(json.dumps(made_from, indent=2).encode())
     shards.start_dataset(output_dir, _metadata(config), SPLITS)
-    finished = _make_shards(config, output_dir)
+    finished = _make_shards(config, words, output_dir)
     shards.finish_dataset(output_dir, _metadata(config), finished)
     progress(f"made      them in {time.perf_counter() - start:.0f} s")
 
@@ -112,10 +113,15 @@ def _metadata(config: Config) -> Metadata:
     )
 
 
-def _make_shards(config: Config, output_dir: str) -> dict[str, list[Shard]]:
+def _load_words(config: Config) -> dict[Split, Words]:
     with futures.ThreadPoolExecutor() as threads:
         loaded = threads.map(functools.partial(clips.load_words, config), SPLITS)
-        words = dict(zip(SPLITS, loaded, strict=True))
+        return dict(zip(SPLITS, loaded, strict=True))
+
+
+def _make_shards(
+    config: Config, words: dict[Split, Words], output_dir: str
+) -> dict[str, list[Shard]]:
     # Forked processes would inherit the locks of JAX's threads.
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(_cores(), context, _Worker.start, (config, words)) as pool:
