@@ -29,8 +29,13 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
     config = xkd_config.resolve(_CONFIG.value)
-    from xkd_jax import train  # JAX starts only for a config that is right
+    import jax
 
+    from xkd_jax import sharding, train  # slow to import: only for a config that is right
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", sharding.cpu_devices(config, cores or 1))
     train.train(config, Path(_WORKDIR.value or default_workdir(_config_path(sys.argv))))
 
 

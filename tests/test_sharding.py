@@ -90,6 +90,23 @@ def test_minus_one_takes_what_is_left():
     }
 
 
+@pytest.mark.parametrize(
+    "axes,batch,cores,devices",
+    [
+        ((-1, 1, 1), 64, 2, 2),
+        ((-1, 1, 1), 64, 12, 8),
+        ((-1, 1, 1), 7, 4, 1),
+        ((-1, 2, 1), 64, 3, 2),
+        ((-1, 1, 2), 6, 8, 6),
+        ((-1, 2, 2), 8, 2, 4),
+        ((2, 2, 2), 8, 1, 8),
+    ],
+)
+def test_cpu_cores_become_devices_that_the_batch_can_use(small, axes, batch, cores, devices):
+    config = dataclasses.replace(small, mesh=MeshConfig(*axes), batch_size=batch)
+    assert sharding.cpu_devices(config, cores) == devices
+
+
 @pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])
 def test_a_mesh_that_does_not_fit_is_refused(axes):
     with pytest.raises(UserError, match="doesn't fit 8 devices"):

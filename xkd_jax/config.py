@@ -345,7 +345,7 @@ class ProbeConfig:
 
     enabled: bool = False
     split: str = "test"
-    train_records: int = 4000
+    train_records: int = 3000
 
 
 @dataclasses.dataclass(frozen=True)
