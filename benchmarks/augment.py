@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-import main as entry_point
 from data_pipelines import views
-from xkd_jax import config as xkd_config
-from xkd_jax import sharding
+from xkd_jax import command_line, sharding
 from xkd_jax.augment import augment
 from xkd_jax.config import Config
-from xkd_jax.errors import UserError
 from xkd_jax.schedules import Length
 from xkd_jax.train import Run
 
@@ -92,9 +88,8 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
     return result
 
 
-def main(argv: list[str]) -> None:
-    """Resolves the config, measures and prints."""
-    config = xkd_config.resolve(flags.FLAGS.config)
+def main(config: Config) -> None:
+    """Measures and prints."""
     print(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
 
 
@@ -102,12 +97,7 @@ def run() -> None:
     """Defines the flags and runs `main`."""
     flags.DEFINE_integer("repeats", 5, "Timed calls.", lower_bound=1)
     flags.DEFINE_bool("step", False, "Time the training step too.")
-    logging.set_verbosity(logging.WARNING)
-    try:
-        app.run(main, flags_parser=entry_point.parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from typing import Any
 
 import cv2
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from data_pipelines import pipeline, spoken_digits
 from data_pipelines.dataset import Dataset, open_dataset
-from xkd_jax import config as xkd_config
+from xkd_jax import command_line
 from xkd_jax.config import MODALITIES, AudioConfig, Config, VideoConfig
 from xkd_jax.errors import UserError
 
@@ -108,12 +107,9 @@ def _open(config: Config) -> Dataset:
     return open_dataset(config, config.data.dir, config.data.split)
 
 
-def main(argv: list[str]) -> None:
-    """Resolves the config and writes the sheet."""
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
+def main(config: Config) -> None:
+    """Writes the sheet."""
     values = flags.FLAGS
-    config = xkd_config.resolve(values.config)
     config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
     sheet = preview(config, _open(config), values.records, values.step)
     _write(sheet, values.output)
@@ -129,18 +125,11 @@ def _write(sheet: np.ndarray, output: str) -> None:
 
 
 def run() -> None:
-    """Defines the flags and runs `main`; bad input is one sentence and exit status 2."""
-    import main as entry_point  # its --config, and what it says of a wrong one
-
+    """Defines the flags and runs `main`."""
     flags.DEFINE_integer("records", 6, "Rows of the sheet.", lower_bound=1)
     flags.DEFINE_integer("step", 0, "Step whose batch is shown.", lower_bound=0)
     flags.DEFINE_string("output", "preview.png", "The picture.")
-    logging.set_verbosity(logging.WARNING)
-    try:
-        app.run(main, flags_parser=entry_point.parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

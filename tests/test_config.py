@@ -73,6 +73,7 @@ def test_sizes(size, encoder):
         ("video", "frames", 33, "not a whole number of patches"),
         ("video", "mask_ratio", 1.0, "video.mask_ratio"),
         ("video", "patch", (4, 16), "give 3 values"),
+        ("audio", "local_columns", 464, "larger than the global one"),
         ("loss", "teacher_view", "locale", "'global', 'local'"),
         ("optimizer", "learning_rate", "fast", "give a value of type float"),
         ("mesh", "data", 0, "give positive sizes"),

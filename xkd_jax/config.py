@@ -482,6 +482,12 @@ def _check(config: Config) -> None:
             f"{name}.mask_ratio is {view.mask_ratio}: it must leave at least one of"
             f" {view.tokens} tokens and remove at least one.",
         )
+        require(
+            not view.local_views
+            or all(a <= b for a, b in zip(view.local_shape, view.global_shape, strict=True)),
+            f"The local {name} view {view.local_shape} is larger than the global one"
+            f" {view.global_shape}: make it no larger along any axis.",
+        )
         require(view.local_views >= 0, f"{name}.local_views is negative: give 0 or more.")
         require(
             config.loss.teacher_view == "global" or view.local_views > 0,

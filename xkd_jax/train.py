@@ -138,9 +138,7 @@ def is_due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def device_batches(
-    run: Run, dataset: Dataset, start: int, progress: Progress
-) -> Generator[Any]:
+def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -> Generator[Any]:
     """Batches on the devices from step `start` on.
 
     The loop asks for a batch while the devices are still busy with the one before, so reading it

@@ -1,0 +1,72 @@
+"""Flags of the commands that take a config, and one sentence for every mistake in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from xkd_jax import config as xkd_config
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
+)
+
+
+def run(main: Callable[[Config], None]) -> None:
+    """Runs a command with its checked config; bad input is one sentence and exit status 2."""
+    logging.set_verbosity(logging.WARNING)
+
+    def with_config(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
+        main(xkd_config.resolve(_CONFIG.value))
+
+    try:
+        app.run(with_config, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def config_path(argv: list[str]) -> str:
+    """The value of --config as it was given, or an empty string."""
+    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, given = flag.partition("=")
+        if name in ("--config", "-config"):
+            return given or value
+    return ""
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags, with one sentence for what absl and ml_collections raise.
+
+    Raises:
+      UserError: a flag or a key of the config does not exist or has the wrong type.
+    """
+    path = config_path(argv).partition(":")[0]
+    if not path and not any("help" in argument for argument in argv):
+        raise UserError("There is no --config: give --config=configs/demo.py, for example.")
+    if path and not Path(path).is_file():
+        raise UserError(f"The config file {path} does not exist: see the folder configs.")
+    try:
+        return flags.FLAGS(argv)
+    except (KeyError, AttributeError) as error:
+        raise UserError(_explain_key(argv, error)) from None
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"{error}".rstrip(".") + f": see python {argv[0]} --help.") from None
+
+
+def _explain_key(argv: list[str], error: Exception) -> str:
+    known = set(xkd_config.keys())
+    for argument in argv[1:]:
+        key = argument.lstrip("-").partition("=")[0]
+        if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
+            near = xkd_config.nearest_key(key)
+            return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
+    return str(error)
