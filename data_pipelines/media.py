@@ -150,6 +150,10 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
         except DamageError as error:
             tracks.damage = str(error)
     tracks.frames.finish()
+    try:
+        tracks.sound.flush()
+    except DamageError as error:
+        tracks.damage = tracks.damage or str(error)
     return tracks
 
 

@@ -201,8 +201,7 @@ class _TrainRow:
 
         def rng_of(stream: str) -> np.random.Generator:
             text = f"{seed}/{epoch}/{index}/{stream}".encode()
-            key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest())
-            return np.random.Generator(np.random.Philox(key=key))
+            return np.random.default_rng(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
 
         last = clips_lib.last_start(record, clips.config)
         start = int(rng_of("clip").integers(last, endpoint=True))

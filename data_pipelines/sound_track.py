@@ -28,8 +28,7 @@ class SoundTrack:
         self._start, self._end = start, end
         self._source_rate = 0
         self._placed = 0
-        self._gathered: list[np.ndarray] = []
-        self._gathered_samples = 0
+        self._fifo = av.AudioFifo()
         self._pieces: list[np.ndarray] = []
         self._resampler: soxr.ResampleStream | None = None
 
@@ -48,7 +47,7 @@ class SoundTrack:
         """When the samples so far end."""
         if self.empty:
             return self._start
-        return self._start + (self._placed + self._gathered_samples) / self._source_rate
+        return self._start + (self._placed + self._fifo.samples) / self._source_rate
 
     def add(self, frame: av.AudioFrame, time: float | None) -> None:
         """Takes the next samples and the time of the first (None: where the last ended).
@@ -65,18 +64,23 @@ class SoundTrack:
                 f"its sample rate changes from {self._source_rate} to {frame.sample_rate}"
             )
         late = self._late(time)
-        if late > 0:
-            self._append_gathered()
-            self._append(np.zeros(late, np.float32))
-        samples = _by_channel(frame)[:, max(-late, 0) :]
-        if samples.dtype.kind == "f" and not np.isfinite(samples).all():
-            raise DamageError("its audio has samples that are no numbers")
-        if self._gathered and not _alike(self._gathered[0], samples):
-            self._append_gathered()
-        self._gathered.append(samples)
-        self._gathered_samples += samples.shape[1]
-        if self._gathered_samples >= self._source_rate:
-            self._append_gathered()
+        if late:
+            self.flush()
+            self._append(np.zeros(max(late, 0), np.float32))
+        if late < 0:
+            self._append(_mono(frame)[-late:])
+        else:
+            self._gather(frame)
+
+    def _gather(self, frame: av.AudioFrame) -> None:
+        frame.pts = None  # which the queue would check, more strictly than the format does
+        try:
+            self._fifo.write(frame)
+        except ValueError:  # the format or the number of channels changes
+            self.flush()
+            self._fifo.write(frame)
+        if self._fifo.samples >= self._source_rate:
+            self.flush()
 
     def _late(self, time: float | None) -> int:
         """Returns by how many samples a frame comes after the last, less than 0 if before its end.
@@ -86,15 +90,18 @@ class SoundTrack:
         gap = 0.0 if time is None else time - self.until
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
-        begun = self._placed + self._gathered_samples > 0
+        begun = self._placed + self._fifo.samples > 0
         return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
 
-    def _append_gathered(self) -> None:
-        if not self._gathered:
-            return
-        samples = np.concatenate(self._gathered, axis=1)
-        self._gathered, self._gathered_samples = [], 0
-        self._append(_full_scale_at_one(samples.mean(axis=0, dtype=np.float64), samples.dtype))
+    def flush(self) -> None:
+        """Works on what is gathered.
+
+        Raises:
+          DamageError: some of the samples are no numbers.
+        """
+        frame, self._fifo = self._fifo.read(), av.AudioFifo()
+        if frame is not None:
+            self._append(_mono(frame))
 
     def _append(self, samples: np.ndarray, last: bool = False) -> None:
         self._placed += len(samples)
@@ -103,10 +110,9 @@ class SoundTrack:
         self._pieces.append(samples)
 
     def finish(self, seconds: float) -> np.ndarray:
-        """Returns float32 [samples] of `seconds` (inf: as long as there is sound)."""
+        """Returns float32 [samples] of `seconds` (inf: as long as there is sound), once flushed."""
         if self.empty:
             return np.zeros(0, np.float32)
-        self._append_gathered()
         self._append(np.zeros(0, np.float32), last=True)
         sound = np.concatenate(self._pieces)
         length = round(self._placed / self._source_rate * self._sample_rate)
@@ -115,22 +121,15 @@ class SoundTrack:
         return np.pad(sound[:length], (0, max(0, length - len(sound))))
 
 
-def _by_channel(frame: av.AudioFrame) -> np.ndarray:
-    """Returns the samples of a frame, [channels, samples]."""
+def _mono(frame: av.AudioFrame) -> np.ndarray:
     samples: np.ndarray = frame.to_ndarray()
-    if len(samples) > 1:
-        return samples
-    return samples.reshape(-1, frame.samples, order="F") if frame.samples else samples
-
-
-def _alike(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and len(a) == len(b)
-
-
-def _full_scale_at_one(mono: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Returns float32 samples within -1 and 1 of samples as their format has them."""
-    if dtype == np.uint8:
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mono = samples.mean(axis=0, dtype=np.float64)
+    if samples.dtype == np.uint8:
         mono = (mono - 128) / 128
-    elif dtype.kind == "i":
-        mono = mono / 2.0 ** (8 * dtype.itemsize - 1)
+    elif samples.dtype.kind == "i":
+        mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    if not np.isfinite(mono).all():
+        raise DamageError("its audio has samples that are no numbers")
     return mono.astype(np.float32)

@@ -136,7 +136,15 @@ def _map(messages: Iterator[memoryview]) -> Iterator[tuple[str, memoryview]]:
 
 
 def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value in _fields(message):
+    """Yields the sized fields of a number; quickly while there are no others."""
+    tag, position, end = wanted << 3 | _SIZED, 0, len(message)
+    while position < end and message[position] == tag:
+        size, position = _read_varint(message, position + 1)
+        if position + size > end:
+            raise WireError("a field that is cut off")
+        yield message[position : position + size]
+        position += size
+    for number, value in _fields(message[position:]):
         if number == wanted and isinstance(value, memoryview):
             yield value
 

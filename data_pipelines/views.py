@@ -83,10 +83,11 @@ class Cut:
         """
         if self.start <= number < self.start + self.frames:
             top, left, height, width = self.box
-            canvas = out[number - self.start]
-            canvas[:height, :width] = frame[top : top + height, left : left + width]
-            canvas[:height, width:] = 0
-            canvas[height:] = 0
+            if number == self.start:
+                out[:, :height, width:] = 0
+                out[:, height:] = 0
+            box = frame[top : top + height, left : left + width]
+            out[number - self.start, :height, :width] = box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +316,6 @@ def _stack(views: list[View]) -> View:
     return {
         key: Cuts(tuple(view[key] for view in views))
         if key == "frames"
-        else np.stack([view[key] for view in views])
+        else np.array([view[key] for view in views])
         for key in views[0]
     }

@@ -134,6 +134,16 @@ def test_sample_formats(tmp_path, codec):
     np.testing.assert_allclose(waveform, sound[0], atol=0.01 if codec == "pcm_u8" else 1e-4)
 
 
+@pytest.mark.parametrize("when", [0.2, 1.7])
+def test_samples_that_are_no_numbers_are_damage(tmp_path, when):
+    sound = media_files.tone(2.0, 16000)
+    sound[0, round(when * 16000)] = np.nan
+    path = media_files.write(
+        tmp_path / "a.wav", sound=sound, sample_rate=16000, sound_codec="pcm_f32le"
+    )
+    assert _reason(path, MediaOptions(video=False)) == "damaged"
+
+
 def _flash_and_click(path, sound_start=0.0, **kinds) -> str:
     frames = media_files.grey_frames([0] * 30 + [255] * 30)
     sound = np.zeros((1, 88200), np.float32)

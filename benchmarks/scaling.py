@@ -1,0 +1,115 @@
+"""The loader with one and two worker processes, its memory over an epoch, and its start-up.
+
+    python -m benchmarks.scaling [--records=400]
+
+Prints JSON. Needs two idle cores to mean anything: rates are of the clock, since two processes
+are what is compared. Each worker has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+from benchmarks import kinetics_like
+from data_pipelines import build, pipeline, shards, tfrecord
+from data_pipelines.dataset import Dataset, open_dataset
+from xkd_jax.config import Config, DataConfig
+
+ROUNDS = 3
+MILLION = 1_000_000
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--records", type=int, default=400, help="of an epoch")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        kinetics_like.make(f"{folder}/videos", 4)
+        command = ["--dataset=folder", f"--source={folder}/videos", f"--output={folder}/shards"]
+        with contextlib.redirect_stdout(sys.stderr):
+            build.main(command)
+        config = Config(batch_size=8, data=DataConfig(threads=1, prefetch=1))
+        dataset = open_dataset(config, f"{folder}/shards", "train")
+        report = {
+            "cores": len(os.sched_getaffinity(0)),
+            **_scaling(config, dataset),
+            **_memory(config, dataset, args.records),
+            **_start_up(folder),
+        }
+    print(json.dumps(report, indent=2))
+
+
+def _scaling(config: Config, dataset: Dataset) -> dict:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(ROUNDS):
+        for workers in rates:
+            rates[workers].append(_rate(_with_workers(config, workers), dataset, 40))
+    best = {workers: max(values) for workers, values in rates.items()}
+    return {
+        "clips_per_second": {f"{n} workers": round(rate, 1) for n, rate in best.items()},
+        "two_workers_over_one": round(best[2] / best[1], 2),
+    }
+
+
+def _with_workers(config: Config, workers: int) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
+
+
+def _rate(config: Config, dataset: Dataset, count: int) -> float:
+    batches = pipeline.train_batches(config, dataset)
+    for _ in range(6):  # until what was read ahead is used up
+        next(batches)
+    start = time.perf_counter()
+    for _ in itertools.islice(batches, count):
+        pass
+    rate = count * config.batch_size / (time.perf_counter() - start)
+    batches.close()
+    return rate
+
+
+def _memory(config: Config, dataset: Dataset, records: int) -> dict:
+    """Returns the memory of two workers in the course of so many records."""
+    batches = pipeline.train_batches(_with_workers(config, 2), dataset)
+    megabytes = []
+    steps = records // config.batch_size
+    for step in range(steps):
+        next(batches)
+        if step in (steps // 4, steps // 2, steps - 1):
+            workers = multiprocessing.active_children()
+            megabytes.append(sorted(_resident_megabytes(w.pid) for w in workers))
+    batches.close()
+    return {"worker_megabytes_at_a_quarter_half_and_end": megabytes, "records": records}
+
+
+def _resident_megabytes(process: int | None) -> int:
+    pages = int(pathlib.Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def _start_up(folder: str) -> dict:
+    """Returns the seconds until a million records can be read."""
+    path = os.path.join(folder, "million")
+    written = shards.write_shard(path, itertools.repeat(b"x" * 200, MILLION))
+    seconds = {}
+    for name in ("index", "headers"):
+        if name == "headers":
+            os.remove(path + tfrecord.INDEX_SUFFIX)
+        start = time.perf_counter()
+        assert len(tfrecord.TFRecordSource({path: written.size})) == MILLION
+        seconds[name] = round(time.perf_counter() - start, 3)
+    return {"seconds_to_open_a_million_records_by": seconds}
+
+
+if __name__ == "__main__":
+    main()
