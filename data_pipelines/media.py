@@ -160,7 +160,11 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
 def _open(path: str) -> Any:
     av.logging.set_libav_level(_QUIET)
     try:
-        return av.open(path)
+        try:
+            return av.open(path)
+        except UnicodeDecodeError:  # a title that is not UTF-8, before PyAV 19
+            ignoring: dict[str, Any] = {"metadata_errors": "replace"}
+            return av.open(path, **ignoring)
     except av.error.FFmpegError as error:
         raise MediaError(
             path, "unreadable", f"it is no video or sound that ffmpeg reads ({error.strerror})"

@@ -204,6 +204,20 @@ def test_files_of_nothing(tmp_path):
         assert _reason(tmp_path / name, VIDEO_ONLY) in ("unreadable", "no video"), name
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
+def test_a_title_that_is_not_utf_8(tmp_path, name):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE"
+        video = container.add_stream("mpeg4", rate=8)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for pixels in media_files.grey_frames([9] * 8):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode())
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"T\xe9\xffLE"))
+    assert len(media.decode(str(path), VIDEO_ONLY).frames) == 8
+
+
 def test_a_stream_without_frames(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
