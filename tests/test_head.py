@@ -32,5 +32,5 @@ def test_output_layer_is_weight_normalised():
 
 
 def test_one_norm_serves_every_hidden_layer():
-    norms = [path for path, _ in nnx.state(make(), nnx.Param).flat_state() if "norm" in path]
+    norms = [path for path, _ in nnx.to_flat_state(nnx.state(make(), nnx.Param)) if "norm" in path]
     assert len(norms) == 2  # one scale, one bias
