@@ -22,7 +22,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config = xkd_config.default()
     config.batch_size = 64
     config.epochs = 0.0
-    config.max_steps = 600
+    config.max_steps = 400
     config.log_every = 25
 
     config.data.dataset = "spoken_digits"
