@@ -28,7 +28,7 @@ from data_pipelines.schema import Record
 from xkd_jax.config import Config, DataConfig
 
 BATCH = 16
-ROUNDS = 12
+ROUNDS = 20
 
 
 def main() -> None:

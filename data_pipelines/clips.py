@@ -74,6 +74,8 @@ class ClipFrames:
             self._stored = simplejpeg.decode_jpeg_header(self._jpegs[0])[:2]
         except ValueError as error:
             raise self._damaged(error) from None
+        # One frame's memory serves all of them, and stays in the processor's cache.
+        self._frame = np.empty((*self._stored, 3), np.uint8)
         scale = short_side / min(self._stored)
         self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
 
@@ -92,7 +94,7 @@ class ClipFrames:
 
     def _decode(self, jpeg: bytes | memoryview) -> np.ndarray:
         try:
-            frame = simplejpeg.decode_jpeg(jpeg)
+            frame = simplejpeg.decode_jpeg(jpeg, buffer=self._frame)
         except ValueError as error:
             raise self._damaged(error) from None
         if frame.shape[:2] != self._stored:
