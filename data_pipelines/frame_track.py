@@ -106,7 +106,7 @@ class FrameTrack:
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
     """Returns uint8 [height, width] of a plane, whose lines may be longer."""
-    lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]
 
 

@@ -25,23 +25,22 @@ Features = dict[str, np.ndarray]
 
 
 def extract_features(
+    encode: Callable[[Tree, Any], dict[str, jax.Array]],
     parameters: dict[str, Tree],
     batches: Iterable[Any],
-    config: Config,
     sharding: NamedSharding,
 ) -> Features:
     """Pools every encoder's tokens over all batches of an evaluation pipeline.
 
     Args:
+      encode: `encoder`'s function; compiled once, it serves every call.
       parameters: {role: encoder and head parameters in the shape of `Teacher`}.
       batches: evaluation batches; rows whose `valid` is False are dropped.
-      config: of the networks.
       sharding: of a batch.
 
     Returns:
       {"{role} {modality}": float32 [records, width], "label": int64 [records]}.
     """
-    encode = jax.jit(encoder(config))
     collected: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         valid, label = batch.pop("valid"), batch["label"]
@@ -57,7 +56,10 @@ def extract_features(
 
 
 def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
-    """Returns (parameters, batch) -> {modality: float32 [batch, width]} of the global views."""
+    """Returns the jitted (parameters, batch) -> {modality: float32 [batch, width]}.
+
+    The features are those of the global views.
+    """
     as_teacher = builder(Teacher, config)
 
     def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
@@ -65,7 +67,7 @@ def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
         with matmul_precision(config):
             return {m: pool(network.encoders(m, views[m]["global"])) for m in MODALITIES}
 
-    return encode
+    return jax.jit(encode)
 
 
 def linear_probe(train: Features, test: Features) -> dict[str, float]:

@@ -21,7 +21,7 @@ from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import TrainingDivergedError, UserError
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.optimizer import optimizer
-from xkd_jax.probe import extract_features, linear_probe
+from xkd_jax.probe import encoder, extract_features, linear_probe
 from xkd_jax.progress import Progress, Scalars
 from xkd_jax.schedules import Length, schedules
 from xkd_jax.state import TrainState, initial_state
@@ -39,7 +39,8 @@ def train(config: Config, workdir: Path) -> None:
       UserError: data, mesh or checkpoints don't fit the config.
       TrainingDivergedError: a loss was not finite.
     """
-    dataset = open_training_data(config, workdir)
+    directory = data_directory(config, workdir)
+    dataset = open_dataset(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
     mesh = sharding.make_mesh(config.mesh)
     run = Run.prepare(config, length, mesh)
@@ -51,7 +52,8 @@ def train(config: Config, workdir: Path) -> None:
         state = loop(run, state, dataset, checkpoints, workdir)
         checkpoints.wait()
     if config.probe.enabled:
-        report(probe(run, state, dataset, workdir), workdir)
+        test = open_dataset(config, directory, config.probe.split)
+        report(probe(run, state, dataset, test), workdir)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +181,7 @@ def _blame(bad: list[str]) -> str:
     return ", ".join(terms or bad)
 
 
-def open_training_data(config: Config, workdir: Path) -> Dataset:
-    """Opens the training split, after making the spoken digits where they are asked for."""
-    return open_dataset(config, str(data_directory(config, workdir)), config.data.split)
-
-
-def data_directory(config: Config, workdir: Path) -> Path | str:
+def data_directory(config: Config, workdir: Path) -> str:
     """Where the shards are; the spoken digits are made there on first use."""
     if config.data.dataset == "spoken_digits":
         directory = config.data.dir or str(workdir / "data")
@@ -199,19 +196,19 @@ def data_directory(config: Config, workdir: Path) -> Path | str:
 
 
 def probe(
-    run: Run, state: TrainState, dataset: Dataset, workdir: Path
+    run: Run, state: TrainState, dataset: Dataset, test: Dataset
 ) -> dict[str, dict[str, float]]:
     """Linear-probe accuracies of student and teacher, before training and now."""
     config = run.config
-    test = open_dataset(config, str(data_directory(config, workdir)), config.probe.split)
+    encode = encoder(config)
     used = np.arange(min(config.probe.train_records, len(dataset)))
 
     def score(parameters: dict[str, Tree]) -> dict[str, float]:
         fitted, scored = (
             extract_features(
+                encode,
                 parameters,
                 pipeline.eval_batches(config, data, run.rows, records=records),
-                config,
                 run.batch_sharding,
             )
             for data, records in ((dataset, used), (test, None))
