@@ -10,6 +10,7 @@ training step, of which the augmentation is the first part.
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def random_batch(config: Config) -> Any:
 
     def row(number: int) -> Any:
         return views.train_views(
-            config, frames, log_mel, lambda name: np.random.default_rng([number, *name.encode()])
+            config, frames, log_mel, lambda name: random.Random(f"{number}/{name}")
         )
 
     return jax.tree.map(lambda *rows: np.stack(rows), *map(row, range(config.batch_size)))

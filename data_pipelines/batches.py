@@ -62,12 +62,15 @@ class BatchLoader:
             _put(batch, 0, example, fill)
         _clear(batch, len(positions))
 
-        def load(place: int) -> None:
-            _put(batch, place, *self._load_row(positions[place]))
+        places = iter(range(1, len(positions)))
+
+        def load(thread: int) -> None:
+            for place in places:  # shared by the threads: each takes the next
+                _put(batch, place, *self._load_row(positions[place]))
 
         if self._pool is None:
             self._pool = futures.ThreadPoolExecutor(self._threads, "load-rows")
-        list(self._pool.map(load, range(1, len(positions))))
+        list(self._pool.map(load, range(self._threads)))
         return batch
 
     def _allocate(self, row: Row, count: int) -> Row:

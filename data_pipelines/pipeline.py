@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import random
 import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -199,12 +200,11 @@ class _TrainRow:
         index = int(clips.records[_epoch_order(seed, epoch, len(clips.records))[place]])
         record = clips.dataset[index]
 
-        def rng_of(stream: str) -> np.random.Generator:
+        def rng_of(stream: str) -> random.Random:
             text = f"{seed}/{epoch}/{index}/{stream}".encode()
-            return np.random.default_rng(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
+            return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
 
-        last = clips_lib.last_start(record, clips.config)
-        start = int(rng_of("clip").integers(last, endpoint=True))
+        start = rng_of("clip").randint(0, clips_lib.last_start(record, clips.config))
         return clips.row(index, record, start, rng_of)
 
 

@@ -137,14 +137,15 @@ def _map(messages: Iterator[memoryview]) -> Iterator[tuple[str, memoryview]]:
 
 def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
     """Yields the sized fields of a number; quickly while there are no others."""
-    tag, position, end = wanted << 3 | _SIZED, 0, len(message)
-    while position < end and message[position] == tag:
-        size, position = _read_varint(message, position + 1)
-        if position + size > end:
+    tag, start, end = wanted << 3 | _SIZED, 0, len(message)
+    while start < end and message[start] == tag:
+        size, start = _read_varint(message, start + 1)
+        stop = start + size
+        if stop > end:
             raise WireError("a field that is cut off")
-        yield message[position : position + size]
-        position += size
-    for number, value in _fields(message[position:]):
+        yield message[start:stop]
+        start = stop
+    for number, value in _fields(message[start:]):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
@@ -172,17 +173,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
+    """Returns the number at a position, and the position after it."""
     try:
-        while True:
-            byte = message[position]
-            position += 1
+        value = message[position]
+        shift, position = 7, position + 1
+        if value < 0x80:
+            return value, position
+        value &= 0x7F
+        while (byte := message[position]) > 0x7F:
             value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, position
-            shift += 7
+            shift, position = shift + 7, position + 1
             if shift > 63:
                 raise WireError("a number of more than 64 bits")
+        return value | byte << shift, position + 1
     except IndexError:
         raise WireError("a number that is cut off") from None
 

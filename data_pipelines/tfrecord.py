@@ -12,6 +12,7 @@ otherwise the shard's record headers are read instead.
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import struct
@@ -172,7 +173,7 @@ class TFRecordSource:
         self._sizes = list(shards.values())
         self._verify = verify
         lengths = [load_lengths(path, size) for path, size in shards.items()]
-        self._first = np.cumsum([0] + [len(n) for n in lengths])
+        self._first = np.cumsum([0] + [len(n) for n in lengths]).tolist()
         self._lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
         offsets = [np.cumsum(n + FRAMING) - (n + FRAMING) for n in lengths]
         self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
@@ -228,7 +229,7 @@ class TFRecordSource:
     def _locate(self, record: int) -> tuple[int, int]:
         if not 0 <= record < len(self):
             raise IndexError(f"record {record} of {len(self)}")
-        shard = int(np.searchsorted(self._first, record, side="right")) - 1
+        shard = bisect.bisect_right(self._first, record) - 1
         return shard, int(record - self._first[shard])
 
     def _read(self, shard: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:

@@ -7,6 +7,7 @@ the two directions of a resize), and we don't: that is 1 level a step.
 import colorsys
 import dataclasses
 import pathlib
+import random
 import re
 
 import jax
@@ -94,6 +95,16 @@ def test_flip_mirrors_the_resized_box(frame):
     straight = change(frame[None], box=(50, 31), flip=np.bool_(False))
     flipped = change(frame[None], box=(50, 31), flip=np.bool_(True))
     np.testing.assert_allclose(flipped, straight[:, :, ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_transposed_canvas_shows_the_same(frame, flip):
+    frames, box = np.stack([frame, 255 - frame]), (50, 31)
+    straight = change(frames, box=box, flip=np.bool_(flip), transposed=np.bool_(False))
+    turned = change(
+        frames.swapaxes(1, 2), box=box[::-1], flip=np.bool_(flip), transposed=np.bool_(True)
+    )
+    np.testing.assert_allclose(turned, straight, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ENHANCERS)
@@ -276,7 +287,7 @@ def batch_of(config: Config, samples: int) -> dict:
         rng = np.random.default_rng(seed)
         frames = rng.integers(0, 256, (config.video.frames, 20, 30, 3), np.uint8)
         log_mel = rng.integers(0, 40000, config.audio.global_shape).astype(np.uint16)
-        streams = lambda name: np.random.default_rng([seed, *name.encode()])  # noqa: E731
+        streams = lambda name: random.Random(f"{seed}/{name}")  # noqa: E731
         return views.train_views(config, frames, log_mel, streams)
 
     return jax.tree.map(lambda *rows: np.stack(rows), *[row(seed) for seed in range(samples)])
@@ -310,6 +321,19 @@ def test_a_sample_does_not_depend_on_its_batch(config):
                     alone[modality][kind],
                     atol=2e-5,
                 )
+
+
+def test_nothing_around_a_box_is_seen(config):
+    batch = batch_of(config, 3)
+    filled = jax.tree.map(np.copy, batch)
+    for view in filled["video"].values():
+        height, width = (view["box"][..., i, None, None, None] for i in (0, 1))
+        rows, columns = np.indices(view["frames"].shape[-3:-1])
+        around = (rows >= height) | (columns >= width)
+        view["frames"] = np.where(around[..., None], np.uint8(213), view["frames"])
+    assert (filled["video"]["global"]["frames"] == 213).mean() > 0.1
+    jitted = jax.jit(lambda batch: augment(config, batch))
+    jax.tree.map(np.testing.assert_array_equal, jitted(filled), jitted(batch))
 
 
 def test_evaluation_views_are_only_resized_and_normalised(config):

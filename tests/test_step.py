@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import random
 
 import jax
 import numpy as np
@@ -118,7 +119,7 @@ def batch_shapes(config):
     side = config.data.short_side
     frames = np.zeros((config.video.frames, side, side * 4 // 3, 3), np.uint8)
     log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
-    row = views.train_views(config, frames, log_mel, lambda stream: np.random.default_rng(0))
+    row = views.train_views(config, frames, log_mel, lambda stream: random.Random(0))
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *np.shape(leaf)), leaf.dtype),
         jax.tree.map(np.asarray, row),

@@ -1,4 +1,5 @@
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def clip(config: Config, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rng_of(seed: int):
-    return lambda stream: np.random.default_rng([seed, *stream.encode()])
+    return lambda stream: random.Random(f"{seed}/{stream}")
 
 
 def draw(config: Config, seed: int = 0) -> views.Views:
@@ -94,26 +95,34 @@ def test_what_the_config_switches_off_is_not_drawn(config):
     video = dataclasses.replace(config.video, global_augment=PLAIN)
     audio = dataclasses.replace(config.audio, global_augment=AudioAugment(volume=0))
     made = draw(dataclasses.replace(config, video=video, audio=audio))
-    assert set(made["video"]["global"]) == {"frames", "box"}
+    assert set(made["video"]["global"]) == {"frames", "box", "transposed"}
     assert set(made["audio"]["global"]) == {"log_mel"}
     hue_only = dataclasses.replace(PLAIN, hue=0.1)
     video = dataclasses.replace(config.video, global_augment=hue_only)
     made = draw(dataclasses.replace(config, video=video))
-    assert set(made["video"]["global"]) == {"frames", "box", "hue", "order"}
+    assert set(made["video"]["global"]) == {"frames", "box", "transposed", "hue", "order"}
 
 
-def test_a_view_holds_the_pixels_of_its_box(config):
-    frames, log_mel = clip(config)
-    where = np.moveaxis(np.indices((20, 33, 1)), 0, -1)[..., 0, :2].astype(np.uint8)
-    frames[..., :2] = where  # every pixel says where it is
-    view = views.train_views(config, frames, log_mel, rng_of(5))["video"]["global"]
-    height, width = view["box"].astype(int)
-    top, left = view["frames"][0, 0, 0, :2]
-    np.testing.assert_array_equal(
-        view["frames"][:, :height, :width], frames[:, top : top + height, left : left + width]
-    )
-    assert not view["frames"][:, height:].any()
-    assert not view["frames"][:, :, width:].any()
+@pytest.mark.parametrize("shape", [(20, 33), (33, 20), (20, 20)])
+def test_a_view_holds_the_pixels_of_its_box(config, shape):
+    frames = np.zeros((config.video.frames, *shape, 3), np.uint8)
+    frames[..., :2] = np.moveaxis(np.indices(shape), 0, -1)  # every pixel says where it is
+    frames[..., 2] = np.arange(config.video.frames)[:, None, None]
+    turned = set()
+    for seed in range(60):
+        made = views.train_views(config, frames, None, rng_of(seed))["video"]["global"]
+        assert made["frames"].shape[1:3] == (20, 27)
+        height, width = made["box"].astype(int)
+        view = made["frames"][:, :height, :width]
+        if made["transposed"]:
+            view = view.swapaxes(1, 2)
+        top, left = view[0, 0, 0, :2]
+        bottom, right = view[0, -1, -1, :2]
+        np.testing.assert_array_equal(view, frames[:, top : bottom + 1, left : right + 1])
+        assert not made["frames"][:, height:].any()
+        assert not made["frames"][:, :, width:].any()
+        turned.add(bool(made["transposed"]))
+    assert turned == ({False, True} if shape[0] > shape[1] else {False})
 
 
 def test_local_frames_follow_each_other_from_anywhere(config):
@@ -170,7 +179,7 @@ def test_draws_keep_to_their_ranges_and_fill_them(config):
 
 
 def test_boxes_have_uniform_area_and_log_uniform_aspect():
-    augment, rng = VideoAugment(area=(0.2, 0.5)), np.random.default_rng(0)
+    augment, rng = VideoAugment(area=(0.2, 0.5)), random.Random(0)
     boxes = np.array([views.random_box(1000, 1000, augment, rng) for _ in range(3000)])
     area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
     np.testing.assert_allclose(np.quantile(area, [0, 0.5, 1]), [0.2, 0.35, 0.5], atol=0.01)
@@ -187,7 +196,7 @@ def test_boxes_have_uniform_area_and_log_uniform_aspect():
 )
 def test_a_box_that_never_fits_becomes_the_central_one(shape, box):
     never = VideoAugment(area=(50.0, 60.0))
-    assert views.random_box(shape[0], shape[1], never, np.random.default_rng(0)) == box
+    assert views.random_box(shape[0], shape[1], never, random.Random(0)) == box
 
 
 @settings(max_examples=200, deadline=None)
@@ -202,13 +211,15 @@ def test_a_box_that_never_fits_becomes_the_central_one(shape, box):
 def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspect, seed):
     augment = VideoAugment(area=area, aspect=aspect)
     shape = (int(short * stretch), short) if tall else (short, int(short * stretch))
-    rng = np.random.default_rng(seed)
-    top, left, height, width = views.random_box(shape[0], shape[1], augment, rng)
+    top, left, height, width = views.random_box(*shape, augment, random.Random(seed))
     assert top >= 0
     assert left >= 0
     assert top + max(height, 1) <= shape[0]
     assert left + max(width, 1) <= shape[1]
-    assert max(height, width) <= views.canvas_size(short, augment)
+    lower, longer = views.canvas_size(short, augment)
+    assert max(height, width) <= longer
+    assert min(height, width) <= lower
+    assert height <= lower or shape[0] > shape[1]
 
 
 @settings(max_examples=100, deadline=None)
@@ -221,7 +232,7 @@ def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspec
 def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
     augment = AudioAugment(volume=0, crop=True, canvas=canvas)
     log_mel = np.zeros((mels, columns), np.uint16)
-    view = views._audio_view(log_mel, augment, np.random.default_rng(seed))
+    view = views._audio_view(log_mel, augment, random.Random(seed))
     top, left, height, width = view["box"]
     high, wide = views.canvas_of_log_mel(mels, columns, augment)
     assert 0 <= top <= high - height

@@ -64,10 +64,10 @@ def plain_views(config, size, log_mel, rng_of=None) -> dict:
     """The clip's grey of each frame, its columns, and random numbers of two streams."""
     views: dict = {}
     if size is not None:
-        cut = Cut(0, config.video.frames, (0, 0, 4, 8), 8)
+        cut = Cut(0, config.video.frames, (0, 0, 4, 8), (4, 8))
         views["video"] = {"global": {"pixels": cut}}
     if log_mel is not None:
         views["audio"] = {"global": {"log_mel": log_mel}}
     if rng_of:
-        views["noise"] = np.array([rng_of(s).integers(2**31) for s in ("one", "two")])
+        views["noise"] = np.array([rng_of(s).randrange(2**31) for s in ("one", "two")])
     return views

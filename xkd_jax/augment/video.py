@@ -28,7 +28,7 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
       size: height and width of the view.
     """
     # Colours come first until the end: an axis of 3 in the last place wastes most of a register.
-    pixels = _resize(view["frames"], view["box"], view.get("flip"), size)
+    pixels = _resize(view, size)
     pixels = colour.jitter(pixels, view)
     if "greyscale" in view:
         pixels = colour.to_grey(pixels, view["greyscale"])
@@ -53,18 +53,29 @@ def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def _resize(frames: jax.Array, box: jax.Array, flip: jax.Array | None, size: int) -> jax.Array:
-    """Resizes the box at the origin of [B, T, C, C, 3] to [3, B, T, size, size]."""
-    rows = triangle_weights(box[:, 0], frames.shape[2], size)
-    columns = triangle_weights(box[:, 1], frames.shape[3], size)
-    if flip is not None:
-        columns = jnp.where(flip[:, None, None], columns[:, ::-1], columns)
-    # Rows first, with the colours still beside the columns: the bytes need no transposition.
+def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
+    """Resizes and flips the box at the origin of the canvas to [3, B, T, size, size]."""
+    frames, box = view["frames"], view["box"]
     samples, count, height, width, _ = frames.shape
+    rows, columns = (triangle_weights(box[:, i], n, size) for i, n in ((0, height), (1, width)))
+    transposed = view.get("transposed", jnp.zeros(samples, bool))
+    if "flip" in view:
+        rows = _reverse(rows, view["flip"] & transposed)
+        columns = _reverse(columns, view["flip"] & ~transposed)
+    # Rows first, with the colours still beside the columns: the bytes need no transposition.
     lines = frames.reshape(samples, count, height, 3 * width).astype(jnp.float32)
     low = jnp.einsum("bsy,btyz->btsz", rows, lines, precision=_HIGHEST)
     low = low.reshape(samples, count, size, width, 3)
-    return jnp.einsum("bux,btsxc->cbtsu", columns, low, precision=_HIGHEST)
+    pixels = jnp.einsum("bux,btsxc->cbtsu", columns, low, precision=_HIGHEST)
+    if "transposed" in view:
+        chosen = transposed[:, None, None, None]
+        pixels = jnp.where(chosen, pixels.swapaxes(-1, -2), pixels)
+    return pixels
+
+
+def _reverse(weights: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Turns the outputs of weights [B, out, size] around for the chosen samples, bool [B]."""
+    return jnp.where(chosen[:, None, None], weights[:, ::-1], weights)
 
 
 def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
