@@ -14,7 +14,6 @@ to the number of workers, and its random maps the views to the number of hosts.)
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import random
 import sys
@@ -30,6 +29,7 @@ from data_pipelines import views
 from data_pipelines.batches import BatchLoader, Fill, Row
 from data_pipelines.dataset import Dataset
 from data_pipelines.schema import Record
+from data_pipelines.shuffle import Shuffle
 from xkd_jax.config import MODALITIES, Config, Modality
 
 Batch = dict[str, Any]
@@ -71,9 +71,13 @@ def train_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    clips = _Clips(config, dataset, tuple(modalities), _indices(dataset, records), make_views)
+    indices = _indices(dataset, records)
+    order = Shuffle(
+        indices, dataset.source.shards_of(indices), config.seed % 2**64, config.data.shuffle_window
+    )
+    clips = _Clips(config, dataset, tuple(modalities), make_views)
     load = BatchLoader(
-        _TrainRow(clips), config.batch_size, _rows(config, rows), config.data.threads
+        _TrainRow(clips, order), config.batch_size, _rows(config, rows), config.data.threads
     )
     return _iterate(config, grain.MapDataset.range(start_step, sys.maxsize).map(load))
 
@@ -107,9 +111,9 @@ def eval_batches(
       UserError: a record is damaged or lacks a modality.
     """
     indices = _indices(dataset, records)
-    cut = _Clips(config, dataset, tuple(modalities), indices, make_views)
+    cut = _Clips(config, dataset, tuple(modalities), make_views)
     load = BatchLoader(
-        _EvalRow(cut, clips), config.batch_size, _rows(config, rows), config.data.threads,
+        _EvalRow(cut, indices, clips), config.batch_size, _rows(config, rows), config.data.threads,
         len(indices) * clips,
     )  # fmt: skip
     steps = -(-len(indices) * clips // config.batch_size)
@@ -147,7 +151,6 @@ class _Clips:
     config: Config
     dataset: Dataset
     modalities: tuple[Modality, ...]
-    records: np.ndarray
     make_views: Callable[..., Row]
 
     def row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
@@ -178,30 +181,20 @@ def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
     """Fills a row without video."""
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Returns the order of an epoch, int64 [count].
-
-    Grain's own shuffle walks cycles of 2^16 numbers, which takes 20 ms a record for a small set.
-    """
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainRow:
     """Maps a position in the endless sequence of shuffled epochs to a row."""
 
     clips: _Clips
+    order: Shuffle
 
     def __call__(self, position: int) -> tuple[Row, Fill]:
         clips = self.clips
-        seed = clips.config.seed % 2**64
-        epoch, place = divmod(position, len(clips.records))
-        index = int(clips.records[_epoch_order(seed, epoch, len(clips.records))[place]])
+        epoch, index = self.order(position)
         record = clips.dataset[index]
 
         def rng_of(stream: str) -> random.Random:
-            text = f"{seed}/{epoch}/{index}/{stream}".encode()
+            text = f"{self.order.seed}/{epoch}/{index}/{stream}".encode()
             return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
 
         start = rng_of("clip").randint(0, clips_lib.last_start(record, clips.config))
@@ -213,11 +206,12 @@ class _EvalRow:
     """Maps a position in one pass over the records' clips to a row."""
 
     clips: _Clips
+    records: np.ndarray
     per_record: int
 
     def __call__(self, position: int) -> tuple[Row, Fill]:
         record_number, clip = divmod(position, self.per_record)
-        index = int(self.clips.records[record_number])
+        index = int(self.records[record_number])
         record = self.clips.dataset[index]
         start = clips_lib.spread_starts(record, self.clips.config, self.per_record)[clip]
         row, fill = self.clips.row(index, record, int(start))

@@ -196,6 +196,10 @@ class TFRecordSource:
         """Number of records in each shard."""
         return np.diff(self._first).tolist()
 
+    def shards_of(self, records: np.ndarray) -> np.ndarray:
+        """Returns the number of the shard of each record, int64 [n]."""
+        return np.searchsorted(self._first, records, side="right") - 1
+
     def __getitem__(self, record: int) -> bytes:
         """Returns the data of one record.
 

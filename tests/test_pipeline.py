@@ -61,16 +61,21 @@ def test_the_seed_matters(dataset):
     assert _records(_train(dataset, 3)) != _records(_train(dataset, 3, seed=8))
 
 
-@pytest.mark.parametrize("step", [1, 2, 5])
-def test_resumes_exactly(dataset, step):
-    _assert_same(_train(dataset, 7)[step:], _train(dataset, 7 - step, start_step=step))
+@pytest.mark.parametrize("step, window", [(1, 0), (2, 0), (5, 0), (1, 4), (5, 4)])
+def test_resumes_exactly(dataset, step, window):
+    whole = _train(dataset, 7, shuffle_window=window)
+    later = _train(dataset, 7 - step, start_step=step, shuffle_window=window)
+    _assert_same(whole[step:], later)
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_are_disjoint_and_cover_everything(dataset, hosts):
-    whole = _train(dataset, 6)
+@pytest.mark.parametrize("hosts, window", [(2, 0), (4, 0), (2, 4)])
+def test_hosts_are_disjoint_and_cover_everything(dataset, hosts, window):
+    whole = _train(dataset, 6, shuffle_window=window)
     size = 4 // hosts
-    parts = [_train(dataset, 6, slice(h * size, (h + 1) * size)) for h in range(hosts)]
+    parts = [
+        _train(dataset, 6, slice(h * size, (h + 1) * size), shuffle_window=window)
+        for h in range(hosts)
+    ]
     joined = [
         {k: np.concatenate([p[k] for p in step]) for k in step[0]}
         for step in zip(*([_flat(b) for b in part] for part in parts), strict=True)
@@ -93,7 +98,9 @@ def test_independent_of_threads(dataset, data):
 def test_independent_of_workers(dataset):
     whole = _train(dataset, 5)
     _assert_same(whole, _train(dataset, 5, workers=2))
-    _assert_same(whole[2:], _train(dataset, 3, start_step=2, workers=1))
+    windowed = _train(dataset, 5, shuffle_window=4)
+    _assert_same(windowed[2:], _train(dataset, 3, start_step=2, workers=1, shuffle_window=4))
+    assert _records(windowed) != _records(whole)
 
 
 def test_spec_is_stable(dataset):
@@ -104,8 +111,11 @@ def test_spec_is_stable(dataset):
     assert len(specs) == 1
 
 
-def test_each_epoch_has_every_record_once_in_an_order_of_its_own(dataset):
-    seen = _records(_train(dataset, RECORDS))  # four epochs, as a batch has four rows
+@pytest.mark.parametrize("window", [0, 4])
+def test_each_epoch_has_every_record_once_in_an_order_of_its_own(dataset, window):
+    seen = _records(
+        _train(dataset, RECORDS, shuffle_window=window)
+    )  # four epochs, as a batch has four rows
     epochs = [seen[i * RECORDS : (i + 1) * RECORDS] for i in range(4)]
     assert all(sorted(e) == list(range(RECORDS)) for e in epochs)
     assert len({tuple(e) for e in epochs}) == 4
