@@ -6,8 +6,8 @@ the step, on any number of hosts, worker processes and threads, and sees what it
     step, row -> position in the endless shuffled sequence of records -> (epoch, record)
     (seed, epoch, record, stream) -> the random choices of a view
 
-Grain reads ahead and runs worker processes; the element of its data set is a whole batch of this
-host's rows, which threads fill in place. (Grain's own state would tie a checkpoint
+Grain reads ahead and runs worker processes (`read_ahead`); the element of its data set is a whole
+batch of this host's rows, which threads fill in place. (Grain's own state would tie a checkpoint
 to the number of workers, and its random maps the views to the number of hosts.)
 """
 
@@ -20,19 +20,16 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 
 from data_pipelines import clips as clips_lib
 from data_pipelines import views
 from data_pipelines.batches import BatchLoader, Fill, Row
 from data_pipelines.dataset import Dataset
+from data_pipelines.read_ahead import Batch, read_ahead
 from data_pipelines.schema import Record
 from data_pipelines.shuffle import Shuffle
 from xkd_jax.config import MODALITIES, Config, Modality
-
-Batch = dict[str, Any]
 
 
 def num_records(dataset: Dataset) -> int:
@@ -79,7 +76,7 @@ def train_batches(
     load = BatchLoader(
         _TrainRow(clips, order), config.batch_size, _rows(config, rows), config.data.threads
     )
-    return _iterate(config, grain.MapDataset.range(start_step, sys.maxsize).map(load))
+    return read_ahead(config.data, load, range(start_step, sys.maxsize))
 
 
 def eval_batches(
@@ -117,7 +114,7 @@ def eval_batches(
         len(indices) * clips,
     )  # fmt: skip
     steps = -(-len(indices) * clips // config.batch_size)
-    return _iterate(config, grain.MapDataset.range(steps).map(load))
+    return read_ahead(config.data, load, range(steps))
 
 
 def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
@@ -126,22 +123,6 @@ def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
 
 def _rows(config: Config, rows: slice | None) -> range:
     return range(config.batch_size)[rows or slice(None)]
-
-
-def _iterate(config: Config, batches: grain.MapDataset) -> Generator[Batch]:
-    """Reads ahead: `prefetch` batches at a time in this process, or in each worker."""
-    ahead = max(config.data.prefetch, 1)
-    read = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
-    dataset = batches.to_iter_dataset(read)
-    if config.data.workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of its own
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(config.data.workers))
-    iterator = iter(dataset)
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

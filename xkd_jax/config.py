@@ -296,7 +296,8 @@ class DataConfig:
     """Where the shards are and how they are read.
 
     `threads` read and decode in this process; with `workers` above 0, as many processes do, each
-    with `threads` threads. Neither changes what is read. `short_side` is the size in pixels of
+    with `threads` threads. Neither changes what is read. Workers that give no batch for
+    `worker_timeout` seconds are started again. `short_side` is the size in pixels of
     the frames that the shards store. `shuffle_window` 0 shuffles all records of an epoch; above, it
     takes shard after shard and shuffles within stretches of so many records, some batches' worth,
     for stores where reads far apart are slow. `dataset` `spoken_digits` makes its shards on first
@@ -312,6 +313,7 @@ class DataConfig:
     short_side: int = 128
     threads: int = 16
     workers: int = 0
+    worker_timeout: float = 600.0
     prefetch: int = 2
     verify_checksums: bool = True
     shuffle_window: int = 0
