@@ -51,8 +51,8 @@ def read_ahead(data: DataConfig, load: Callable[[int], Batch], steps: range) -> 
         except _WorkerLostError as loss:
             if lost_at == due:
                 raise UserError(
-                    f"The loader's worker processes were lost twice at batch {due} (the last one"
-                    f" {loss}): lower data.workers or data.threads if memory is short, or set"
+                    f"The loader's worker processes were lost twice while batch {due} was due (the"
+                    f" last {loss}): lower data.workers or data.threads if memory is short, or set"
                     " data.workers=0 to see the fault."
                 ) from None
             lost_at = due

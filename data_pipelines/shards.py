@@ -109,7 +109,7 @@ def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) ->
                 f"{word!r} can't name a data set or split: use lower-case letters, digits and _."
             )
     storage.make_folder(output_dir)
-    if DATASET_INFO in storage.sizes(output_dir):
+    if storage.exists(storage.join(output_dir, DATASET_INFO)):
         raise UserError(f"{output_dir} holds a data set already: give another folder.")
 
 

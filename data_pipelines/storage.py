@@ -1,6 +1,7 @@
 """Files of a data set, on a local disk or behind a URL (`gs://`, `s3://`, `memory://`).
 
-URLs go through fsspec, which needs the store's own package (gcsfs, s3fs) installed beside it.
+URLs go through fsspec, which needs the store's own package (gcsfs, s3fs) installed beside it. Reads
+that fail for a reason that may pass are tried again, whatever the store's package does by itself.
 """
 
 from __future__ import annotations
@@ -9,10 +10,19 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar, cast
 
 from xkd_jax.errors import UserError
+
+_T = TypeVar("_T")
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
+# Tries of a read, and seconds from the first to the second; each wait is twice the one before.
+_TRIES = 5
+_FIRST_WAIT = 0.5
+# Errors that the same read would meet again.
+_LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, AttributeError)
 
 
 def is_remote(path: str) -> bool:
@@ -31,7 +41,13 @@ def filesystem(path: str) -> Any:
     scheme = path.split("://", 1)[0]
     try:
         return fsspec.filesystem(scheme)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        package = _PACKAGES.get(scheme)
+        remedy = f"pip install {package}" if package else str(error).rstrip(".")
+        raise UserError(
+            f"{path} can't be opened without the package for {scheme}://: {remedy}."
+        ) from None
+    except ValueError as error:
         raise UserError(f"{path} can't be opened: {str(error).rstrip('.')}.") from None
 
 
@@ -48,7 +64,8 @@ def sizes(directory: str) -> dict[str, int]:
     """
     try:
         if is_remote(directory):
-            entries = filesystem(directory).ls(directory, detail=True, refresh=True)
+            store = filesystem(directory)
+            entries = _persistently(directory, store.ls, directory, detail=True, refresh=True)
             return {
                 e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"])
                 for e in entries
@@ -60,16 +77,63 @@ def sizes(directory: str) -> dict[str, int]:
         raise UserError(f"{directory} is not a folder: check the path.") from None
 
 
+def exists(path: str) -> bool:
+    """Returns whether there is a file of that name."""
+    if is_remote(path):
+        return bool(_persistently(path, filesystem(path).exists, path))
+    return os.path.isfile(path)
+
+
 def read(path: str) -> bytes:
     """Returns the content of a file.
 
     Raises:
       FileNotFoundError: there is no such file.
+      UserError: a store doesn't answer.
     """
     if is_remote(path):
-        return cast(bytes, filesystem(path).cat_file(path))
+        return cast(bytes, _persistently(path, filesystem(path).cat_file, path))
     with open(path, "rb") as file:
         return file.read()
+
+
+def read_range(url: str, start: int, end: int) -> bytes:
+    """Returns the bytes of a remote file from `start` to before `end`, in one request.
+
+    Raises:
+      UserError: there is no such file any more, or the store doesn't answer.
+    """
+    try:
+        return cast(bytes, _persistently(url, filesystem(url).cat_file, url, start=start, end=end))
+    except FileNotFoundError:
+        raise UserError(f"{url} was removed while in use: start the run again.") from None
+
+
+def size(url: str) -> int:
+    """Returns the size in bytes of a remote file now, -1 if there is none."""
+    store = filesystem(url)
+    store.invalidate_cache()
+    try:
+        return int(_persistently(url, store.size, url))
+    except FileNotFoundError:
+        return -1
+
+
+def _persistently(path: str, read: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Returns what a read of a store does, trying again where that may help."""
+    for number in range(_TRIES):
+        try:
+            return read(*args, **options)
+        except _LASTING:
+            raise
+        except Exception as error:  # each store's package has errors of its own
+            last = f"{type(error).__name__}: {error}"
+        if number < _TRIES - 1:
+            time.sleep(_FIRST_WAIT * 2**number)
+    raise UserError(
+        f"{path} can't be read ({_TRIES} tries, the last: {last}): check the connection and the"
+        " permissions."
+    )
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ otherwise the shard's record headers are read instead.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 import re
 import struct
@@ -154,8 +155,9 @@ class TFRecordSource:
     """The records of some shards, read at random: a source for `grain.MapDataset`.
 
     Opens files on first use and in each process for itself, so that it can be pickled; reads from
-    several threads at once are safe. A local shard that is replaced under a running job goes on
-    being read as it was where it is open already, and is refused where it is not.
+    several threads at once are safe. A local shard that is not the file it was when the source was
+    made, by its size and time of change, or was removed, is refused. Behind a URL each read asks
+    for one range, and a shard of other content shows by its checksums.
     """
 
     def __init__(self, shards: Mapping[str, int], verify: bool = True):
@@ -171,6 +173,7 @@ class TFRecordSource:
         """
         self._paths = list(shards)
         self._sizes = list(shards.values())
+        self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
         lengths = [load_lengths(path, size) for path, size in shards.items()]
         self._first = np.cumsum([0] + [len(n) for n in lengths]).tolist()
@@ -211,6 +214,19 @@ class TFRecordSource:
         offset, length = int(self._offsets[record]), int(self._lengths[record])
         path = self._paths[shard]
         header, data, footer = self._read(shard, offset, length)
+        try:
+            self._check(path, number, length, (header, data, footer))
+        except UserError:
+            if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
+                raise _replaced(path) from None
+            raise
+        return data
+
+    def _check(
+        self, path: str, number: int, length: int, framed: tuple[bytes, bytes, bytes]
+    ) -> None:
+        """Compares a record as it was read with what it should be."""
+        header, data, footer = framed
         if len(footer) < FOOTER.size:
             raise _cut_off(path, number)
         if _checked_length(header, path, number) != length:
@@ -223,7 +239,6 @@ class TFRecordSource:
                 f"{path} is damaged in record {number} (its checksum fails): copy or build the"
                 " shard again."
             )
-        return data
 
     def name(self, record: int) -> str:
         """Returns the shard of a record and its number there, for an error message."""
@@ -241,31 +256,36 @@ class TFRecordSource:
         path = self._paths[shard]
         if storage.is_remote(path):
             end = offset + length + FRAMING
-            block = storage.filesystem(path).cat_file(path, start=offset, end=end)
+            block = storage.read_range(path, offset, end)
             split = HEADER.size + length
             return block[: HEADER.size], block[HEADER.size : split], block[split:]
-        descriptor = self._files.get(shard)
-        if descriptor is not None:
-            return _read_framed(descriptor, offset, length)
-        descriptor = self._open_checked(shard)
-        framed = _read_framed(descriptor, offset, length)
-        with self._lock:
-            if shard in self._files or len(self._files) >= _OPEN_FILES:
-                os.close(descriptor)
-            else:
-                self._files[shard] = descriptor
+        with self._opened(shard) as descriptor:
+            framed = _read_framed(descriptor, offset, length)
+            now = os.fstat(descriptor)  # after the read: what was read is of the file as it was
+        told = (self._sizes[shard], self._times[shard])
+        if (now.st_size, now.st_mtime_ns) != told or not now.st_nlink:
+            raise _replaced(path)
         return framed
 
-    def _open_checked(self, shard: int) -> int:
-        path = self._paths[shard]
+    @contextlib.contextmanager
+    def _opened(self, shard: int) -> Iterator[int]:
+        """Yields a descriptor of a local shard, and keeps it for later if there is room."""
+        descriptor = self._files.get(shard)
+        if descriptor is not None:
+            yield descriptor
+            return
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise UserError(f"{path} can't be opened: {error.strerror}.") from None
-        if os.fstat(descriptor).st_size != self._sizes[shard]:
-            os.close(descriptor)
-            raise UserError(f"{path} was replaced while in use: start the run again.")
-        return descriptor
+            raise _cannot_open(self._paths[shard], error) from None
+        try:
+            yield descriptor
+        finally:
+            with self._lock:
+                if shard in self._files or len(self._files) >= _OPEN_FILES:
+                    os.close(descriptor)
+                else:
+                    self._files[shard] = descriptor
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_files", "_lock")}
@@ -280,6 +300,23 @@ class TFRecordSource:
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self.__dict__.get("_files", {}).values():
             close(descriptor)
+
+
+def _time_of_change(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise _cannot_open(path, error) from None
+
+
+def _cannot_open(path: str, error: OSError) -> UserError:
+    return UserError(f"{path} can't be opened: {error.strerror}.")
+
+
+def _replaced(path: str) -> UserError:
+    return UserError(
+        f"{path} was replaced or removed while in use: put it back, or start the run again."
+    )
 
 
 def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:

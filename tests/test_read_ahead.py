@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import time
 
@@ -46,8 +47,10 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
         range(2, 10),
     )
     assert steps_of(batches) == list(range(2, 10))
-    said = capfd.readouterr().out
-    assert "worker process died with exit code -9; starting again at batch 5." in said
+    said = capfd.readouterr().out  # what it had made and not yet handed over is made again
+    assert re.search(
+        r"worker process died with exit code -9; starting again at batch [345]\.", said
+    )
     assert not multiprocessing.active_children()
 
 
@@ -92,7 +95,7 @@ def test_workers_that_die_twice_at_a_batch_end_the_run(monkeypatch):
     started = _replace_start(monkeypatch, [2, 0])
     batches = read_ahead.read_ahead(DATA, load, range(10))
     with pytest.raises(
-        UserError, match=r"twice at batch 2 \(.*exit code -9\): lower data\.workers"
+        UserError, match=r"twice while batch 2 was due \(.*exit code -9\): lower data\.workers"
     ):
         list(batches)
     assert all(iterator.closed for iterator in started)
@@ -134,7 +137,9 @@ def test_a_worker_that_hangs_is_killed(monkeypatch, capsys):
     monkeypatch.setattr(read_ahead, "_start", lambda *_: _Hanging())
     data = dataclasses.replace(DATA, workers=1, worker_timeout=0.3)
     since = time.monotonic()
-    with pytest.raises(UserError, match=r"twice at batch 4 \(the last one gave nothing for 0\.3 s"):
+    with pytest.raises(
+        UserError, match=r"twice while batch 4 was due \(the last gave nothing for 0\.3 s"
+    ):
         next(read_ahead.read_ahead(data, load, range(4, 10)))
     assert 0.6 <= time.monotonic() - since < 30
     assert "gave nothing for 0.3 s; starting again at batch 4" in capsys.readouterr().out

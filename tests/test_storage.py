@@ -1,9 +1,12 @@
 import os
+import sys
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from data_pipelines import storage
+from data_pipelines import shards, storage, tfrecord
 from xkd_jax.errors import UserError
 
 
@@ -66,6 +69,74 @@ def test_a_folder_that_can_t_be_made(tmp_path):
 def test_unknown_stores():
     with pytest.raises(UserError, match=r"nowhere://x can't be opened"):
         storage.filesystem("nowhere://x")
+
+
+@pytest.mark.parametrize("scheme, package", [("gs", "gcsfs"), ("s3", "s3fs")])
+def test_a_store_without_its_package_is_named_with_it(monkeypatch, scheme, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    with pytest.raises(UserError, match=rf"{scheme}://b/x can't .*: pip install {package}\."):
+        storage.sizes(f"{scheme}://b/x")
+
+
+class _Flaky(MemoryFileSystem):
+    """A store whose first answers are errors."""
+
+    protocol = "flaky"
+    store = MemoryFileSystem.store
+    failures: ClassVar[list[Exception]] = []
+    ranges: ClassVar[list[tuple]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        self.ranges.append((start, end))
+        if self.failures:
+            raise self.failures.pop()
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def flaky(monkeypatch) -> type[_Flaky]:
+    fsspec.register_implementation("flaky", _Flaky, clobber=True)
+    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_Flaky, "failures", [])
+    monkeypatch.setattr(_Flaky, "ranges", [])
+    with storage.writer("flaky://flaky/a") as file:
+        file.write(b"0123456789")
+    return _Flaky
+
+
+def test_reads_are_tried_again(flaky):
+    flaky.failures.extend([ConnectionResetError("reset"), TimeoutError(), RuntimeError("503")])
+    assert storage.read_range("flaky://flaky/a", 2, 5) == b"234"
+    assert flaky.ranges == [(2, 5)] * 4
+    flaky.failures.append(OSError("once"))
+    assert storage.read("flaky://flaky/a") == b"0123456789"
+
+
+def test_a_store_that_never_answers_is_given_up(flaky):
+    flaky.failures.extend([OSError("no route")] * 50)
+    with pytest.raises(UserError, match=r"flaky/a can't be read \(5 tries, .*OSError: no route"):
+        storage.read_range("flaky://flaky/a", 0, 1)
+    assert len(flaky.ranges) == 5
+
+
+def test_what_is_not_there_is_asked_for_once(flaky):
+    with pytest.raises(UserError, match="was removed"):
+        storage.read_range("flaky://flaky/b", 0, 1)
+    assert len(flaky.ranges) == 1
+
+
+def test_a_record_is_one_range(flaky):
+    names = ("flaky://flaky/shard",)
+    shards.write_shard(names[0], [b"one", b"three", b"seven"])
+    source = tfrecord.TFRecordSource({names[0]: storage.sizes("flaky://flaky")["shard"]})
+    flaky.ranges.clear()
+    assert source[1] == b"three"
+    assert flaky.ranges == [(19, 19 + 16 + 5)]
 
 
 def test_paths():

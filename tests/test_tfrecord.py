@@ -144,16 +144,52 @@ def test_a_truncated_shard_is_found(tmp_path, indexed):
         tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path), "train"))
 
 
-def test_a_shard_that_shrinks_under_the_source_is_found(tmp_path):
+def _overwrite(path, content):
+    with open(path, "r+b") as file:
+        file.write(content)
+
+
+def _rename_over(path, content):
+    with open(path + ".new", "wb") as file:
+        file.write(content)
+    os.replace(path + ".new", path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path, content: os.truncate(path, len(content) - 1),
+        lambda path, content: os.remove(path),
+        _overwrite,
+        _rename_over,
+    ],
+    ids=["truncated", "removed", "overwritten", "renamed over"],
+)
+def test_a_shard_that_changes_under_the_source_is_found(tmp_path, change):
     ((path, size),) = _write(tmp_path, count=1).items()
     opened = tfrecord.TFRecordSource({path: size})
     opened[0]
     unopened = pickle.loads(pickle.dumps(opened))
-    os.truncate(path, size - 1)
-    with pytest.raises(UserError, match="cut off"):
-        opened[4]
-    with pytest.raises(UserError, match="replaced"):
-        unopened[0]
+    # Other records of the same lengths: every checksum is right.
+    other = b"".join(b"".join(tfrecord.frame(bytes(len(record)))) for record in RECORDS)
+    time.sleep(0.02)  # a file system's clock ticks
+    change(path, other)
+    for source in (opened, unopened):
+        with pytest.raises(UserError, match=r"replaced or removed|can't be opened: No such file"):
+            source[4]
+
+
+def test_a_remote_shard_that_changes_under_the_source_is_found():
+    folder = "memory://changing"
+    ((path, size),) = _write(folder, count=1).items()
+    source = tfrecord.TFRecordSource({path: size})
+    assert source[2] == RECORDS[2]
+    _write(folder, [b"another", b"data set"], count=1)
+    with pytest.raises(UserError, match="replaced or removed"):
+        source[2]
+    fsspec.filesystem("memory").rm(path)
+    with pytest.raises(UserError, match="was removed while in use"):
+        source[2]
 
 
 def test_a_compressed_shard_is_named_as_such(tmp_path):
