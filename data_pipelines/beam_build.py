@@ -1,27 +1,31 @@
 """The same build on many machines, as an Apache Beam pipeline (an optional extra).
 
 A shard is one element: a machine ingests its files one after the other and writes it, so have
-several shards for each core that is to work. Finished shards are kept, as in a local build; hung
-and crashed workers are the runner's business.
+several shards for each core that is to work. The files are decoded in a process beside the
+runner's own, so that one that hangs or crashes a decoder costs that file only; finished shards are
+kept, as in a local build.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from data_pipelines import builder
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport
+from data_pipelines.file_workers import FileWorkers
 from data_pipelines.ingest import IngestOptions, ingest
 from xkd_jax.errors import UserError
 
 
-def run(plan: BuildPlan, output: str, arguments: Sequence[str]) -> BuildReport:
+def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) -> BuildReport:
     """Builds what is missing of a data set by a Beam runner.
 
     Args:
       plan: what to build.
       output: the folder (or URL), which the runner's machines must reach.
+      timeout: seconds that a file may go without giving a record.
       arguments: Beam's own, `--runner=...` among them.
 
     Raises:
@@ -40,13 +44,14 @@ def run(plan: BuildPlan, output: str, arguments: Sequence[str]) -> BuildReport:
                 pipeline
                 | "Shards" >> beam.Create(builder.unfinished(plan, output))
                 | "Spread" >> beam.Reshuffle()
-                | "Build" >> beam.Map(_build_shard, plan.source, plan.options, output)
+                | "Build" >> beam.Map(_build_shard, plan.source, plan.options, output, timeout)
             )
         return builder.finish(plan, output)
 
 
-def _build_shard(shard: ShardPlan, source: str, options: IngestOptions, output: str) -> None:
-    results = (
-        ingest(item, lambda: None, directory=source, options=options) for item in shard.items
-    )
-    builder.write_shard(shard, results, output)
+def _build_shard(
+    shard: ShardPlan, source: str, options: IngestOptions, output: str, timeout: float
+) -> None:
+    work = functools.partial(ingest, directory=source, options=options)
+    with FileWorkers(work, builder.lost, 1, timeout) as worker:
+        builder.write_shard(shard, worker.map(shard.items), output)

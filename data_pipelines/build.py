@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = _plan(args)
         if args.runner:
-            report = beam_build.run(plan, args.output, [f"--runner={args.runner}", *others])
+            arguments = [f"--runner={args.runner}", *others]
+            report = beam_build.run(plan, args.output, args.timeout, arguments)
         else:
             report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:

@@ -62,14 +62,15 @@ def run(
         todo = unfinished(plan, output)
         work = functools.partial(ingest, directory=plan.source, options=plan.options)
         progress = make_progress(sum(len(shard.items) for shard in todo))
-        with FileWorkers(work, _lost, workers, timeout) as pool:
+        with FileWorkers(work, lost, workers, timeout) as pool:
             results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
             for shard in todo:
                 write_shard(shard, _watched(results, progress), output)
         return finish(plan, output)
 
 
-def _lost(item: Item, reason: str, detail: str) -> FileResult:
+def lost(item: Item, reason: str, detail: str) -> FileResult:
+    """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`."""
     return FileResult(reason=reason, detail=detail)
 
 

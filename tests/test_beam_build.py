@@ -1,11 +1,19 @@
+import dataclasses
 import hashlib
+import os
 import pathlib
+import signal
 import sys
+import time
 
 import media_files
 import pytest
 
-from data_pipelines import build
+from data_pipelines import beam_build, build, build_plan, builder
+from data_pipelines.catalogs import CATALOGS
+from data_pipelines.catalogs.catalog import Source
+from data_pipelines.ingest import IngestOptions, ingest
+from data_pipelines.media import MediaOptions
 
 
 def _build(source, output, *options) -> int:
@@ -42,6 +50,33 @@ def test_beam_builds_the_same(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "beam", "--runner=DirectRunner") == 0
     assert "left out 1 of 6 files: 1 unreadable" in capsys.readouterr().out
     assert _digests(tmp_path / "beam") == _digests(tmp_path / "local")
+
+
+def ingest_or_fail(item, alive, **options):
+    if item.path == "class1/1.mp4":
+        time.sleep(600)
+    if item.path == "class0/2.mp4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ingest(item, alive, **options)
+
+
+def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, monkeypatch):
+    """What a machine does with a shard."""
+    monkeypatch.setattr(beam_build, "ingest", ingest_or_fail)
+    catalog = CATALOGS["folder"](Source(str(videos)))
+    catalog = dataclasses.replace(catalog, modalities=("video",))
+    options = IngestOptions(MediaOptions(audio=False))
+    plan = build_plan.make_plan(str(videos), "toy", catalog, options, 1)
+    output = str(tmp_path / "out")
+    with builder.start(plan, output):
+        beam_build._build_shard(plan.shards[0], plan.source, options, output, 4.0)
+        report = builder.finish(plan, output)
+    assert report.records == {"train": 3}
+    assert sorted((entry.path, entry.reason) for entry in report.left_out) == [
+        ("class0/2.mp4", "crashed"),
+        ("class0/text.mp4", "unreadable"),
+        ("class1/1.mp4", "timed out"),
+    ]
 
 
 def test_without_beam_one_sentence_says_so(videos, tmp_path, capsys, monkeypatch):
