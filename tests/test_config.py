@@ -77,6 +77,8 @@ def test_sizes(size, encoder):
         ("loss", "teacher_view", "locale", "'global', 'local'"),
         ("optimizer", "learning_rate", "fast", "give a value of type float"),
         ("mesh", "data", 0, "give positive sizes"),
+        ("data", "shuffle_window", -1, "or 0 for all"),
+        ("data", "worker_timeout", 0.0, "give seconds above 0"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):

@@ -512,6 +512,10 @@ def _check(config: Config) -> None:
         f"data.shuffle_window is {config.data.shuffle_window}: give the records to shuffle among,"
         " or 0 for all.",
     )
+    require(
+        config.data.worker_timeout > 0,
+        f"data.worker_timeout is {config.data.worker_timeout:g}: give seconds above 0.",
+    )
     require(config.log_every > 0, f"log_every is {config.log_every}: give at least 1.")
     sizes = dataclasses.astuple(config.mesh)
     require(
