@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
@@ -65,8 +66,12 @@ class BatchLoader:
         places = iter(range(1, len(positions)))
 
         def load(thread: int) -> None:
-            for place in places:  # shared by the threads: each takes the next
-                _put(batch, place, *self._load_row(positions[place]))
+            try:
+                for place in places:  # shared by the threads: each takes the next
+                    _put(batch, place, *self._load_row(positions[place]))
+            except BaseException:
+                collections.deque(places, 0)  # none goes on with a batch that has failed
+                raise
 
         if self._pool is None:
             self._pool = futures.ThreadPoolExecutor(self._threads, "load-rows")

@@ -1,5 +1,6 @@
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -39,6 +40,23 @@ def test_errors_of_any_row_come_through():
 
     with pytest.raises(ValueError, match="row 5"):
         BatchLoader(load, 8, range(8), 3)(0)
+
+
+def test_a_batch_that_failed_is_not_gone_on_with():
+    loaded = []
+
+    def load(position: int):
+        loaded.append(position)
+        if position == 1:
+            raise ValueError("row 1")
+        time.sleep(0.002)
+        return _row(position)
+
+    loader = BatchLoader(load, 1000, range(1000), 4)
+    with pytest.raises(ValueError, match="row 1"):
+        loader(0)
+    time.sleep(0.05)
+    assert len(loaded) < 100
 
 
 def test_rows_load_side_by_side():
