@@ -77,6 +77,7 @@ def _watched(iterator: Iterator[Batch], data: DataConfig) -> Iterator[Batch]:
     hung = threading.Event()
 
     def kill() -> None:
+        """Ends the workers; those of another iterator in use start again too, and lose nothing."""
         hung.set()
         for process in multiprocessing.active_children():
             if process.name.startswith(_WORKER_NAME):
