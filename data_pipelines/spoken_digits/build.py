@@ -31,7 +31,7 @@ _SHARDS = 8  # of each split
 _JPEG_QUALITY = 95
 # What the clips in a folder are made from, so that another config's are not taken for this one's.
 _MADE_FROM = "made_from.json"
-_GENERATOR = 2  # to be raised when the same config gives other clips
+_GENERATOR = 3  # to be raised when the same config gives other clips
 
 
 def build(config: Config, output_dir: str, progress: Callable[[str], None] = print) -> None:

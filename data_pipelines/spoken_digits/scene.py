@@ -1,8 +1,9 @@
 """Draws a handwritten digit that bounces among moving pieces of other digits.
 
 What makes the digit hard to read off low-level statistics: its colour, the background's and the
-pieces' are random, the pieces are ink of the same kind and contrast as the digit, and everything
-moves and is noisy. What makes it readable: it alone is whole, and it lies on top.
+pieces' are random, the pieces are ink of the same kind as the digit, and everything moves and is
+noisy. What makes it readable: it alone is whole, it lies on top, keeps near the middle and is
+brighter than the pieces.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import numpy as np
 
 from data_pipelines.spoken_digits.handwriting import Handwriting
 
-PIECES = (2, 3)  # number of pieces of other digits, both ends included
+PIECES = (5, 6)  # number of pieces of other digits, both ends included
 PIECE_SIZE = (3, 4)  # height and width of the window they show, of 8
-SCALE = (0.45, 0.6)  # side of a digit's image, of the frame
-TURN = 15.0  # largest rotation, degrees either way
-SPEED = (0.2, 0.8)  # frames' sides a second
+SCALE = (0.6, 0.7)  # side of the digit's image, of the frame
+PIECE_SCALE = (0.45, 0.6)  # side of the images that the pieces are from, of the frame
+ROAM = 0.4  # share of the room beside it that the digit moves in, about the middle
+TURN = 8.0  # largest rotation, degrees either way
+SPEED = (0.1, 0.5)  # frames' sides a second
 BACKGROUND = np.float32(0.05)  # brightest background, of 0..1 in each colour
-BRIGHTNESS = (0.6, 1.0)  # of an ink's strongest colour
+BRIGHTNESS = (0.8, 1.0)  # of the digit's strongest colour
+PIECE_BRIGHTNESS = (0.3, 0.6)  # of a piece's strongest colour
 NOISE = (0.01, 0.05)  # standard deviation, of 0..1
 _REACH = 1.3  # side of the square that a turned image takes, of its own side
 
@@ -36,7 +40,8 @@ def draw(
     others = (label + rng.integers(1, 10, pieces)) % 10
     inks = [_piece(_image(handwriting, other, rng), rng) for other in others]
     inks.append(_image(handwriting, label, rng))
-    sides = rng.uniform(*SCALE, len(inks)) * size
+    sides = rng.uniform(*PIECE_SCALE, len(inks)) * size
+    sides[-1] = rng.uniform(*SCALE) * size
     angles = rng.uniform(-TURN, TURN, len(inks))
     centres = _paths(sides, size, np.arange(frames) / frame_rate, rng)
     colours = _colours(len(inks), rng)
@@ -70,10 +75,12 @@ def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Gener
     """Returns centres [frames, n, 2] of images that bounce off the edges of the frame."""
     n = len(sides)
     room = (size - sides)[:, None]
+    room[-1] *= ROAM
     direction, speed = rng.uniform(0, 2 * np.pi, n), rng.uniform(*SPEED, n) * size
     velocity = speed[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1)
     position = rng.random((n, 2)) * room + velocity * times[:, None, None]
-    return sides[:, None] / 2 + bounce(position, room)
+    margin = (size - room) / 2
+    return margin + bounce(position, room)
 
 
 def bounce(position: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -86,7 +93,9 @@ def _colours(inks: int, rng: np.random.Generator) -> np.ndarray:
     background = BACKGROUND * rng.random((1, 3), dtype=np.float32)
     ink = rng.random((inks, 3), dtype=np.float32)
     # Inks differ in hue and strength, but the strongest of the three colours is never dark.
-    ink *= rng.uniform(*BRIGHTNESS, (inks, 1)) / ink.max(axis=1, keepdims=True)
+    brightness = rng.uniform(*PIECE_BRIGHTNESS, (inks, 1))
+    brightness[-1] = rng.uniform(*BRIGHTNESS)
+    ink *= brightness / ink.max(axis=1, keepdims=True)
     return np.concatenate([background, ink])[..., None, None].astype(np.float32)
 
 

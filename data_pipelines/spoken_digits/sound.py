@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-LOUDNESS = (0.5, 0.9)  # the word's peak, of full scale
-NOISE = (-60.0, -50.0)  # the noise's root mean square over the word's peak, decibels
-COLOUR = (0.0, 0.2)  # exponent of the noise's power spectrum: 0 is white, 1 pink
+LOUDNESS = (0.7, 0.9)  # the word's peak, of full scale
+NOISE = (-55.0, -50.0)  # the noise's root mean square over the word's peak, decibels
+COLOUR = (0.0, 0.1)  # exponent of the noise's power spectrum: 0 is white, 1 pink
 
 
 def mix(word: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
