@@ -19,4 +19,5 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     """The paper's settings; `variant` is xkd, mas, mats or an ablation of the losses."""
     config = k400.get_config(variant)
     config.epochs = 400.0
+    config.data.records = 2_000_000
     return config

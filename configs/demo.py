@@ -26,7 +26,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config.log_every = 25
 
     config.data.dataset = "spoken_digits"
-    config.data.train_clips = 6000
+    config.data.train_clips = config.data.records = 6000
     config.data.short_side = 32
     config.data.threads = 2
     config.probe.enabled = True

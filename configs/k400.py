@@ -25,6 +25,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config = xkd_config.default()
     config.batch_size = 256
     config.epochs = 800.0
+    config.data.records = 240_000
     config.model.size = "base"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_epochs = 30.0

@@ -10,7 +10,7 @@ from xkd_jax.networks.blocks import Blocks
 CONFIG = Transformer(16, 3, 2)
 
 
-def make(remat=False, dtype=jnp.float32):
+def make(remat="none", dtype=jnp.float32):
     with nnx.use_eager_sharding(False):
         return Blocks(CONFIG, dtype=dtype, attention="xla", remat=remat, rngs=nnx.Rngs(0))
 
@@ -67,8 +67,11 @@ def test_remat_changes_no_number(tokens):
         graph, params = nnx.split(make(remat))
         return jax.value_and_grad(lambda p: jnp.square(nnx.merge(graph, p)(tokens)).sum())(params)
 
-    plain, remat = loss(False), loss(True)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, remat)
+    plain = loss("none")
+    for remat in ("products", "all"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, loss(remat)
+        )
 
 
 def test_bfloat16_computes_near_float32(tokens):

@@ -69,7 +69,7 @@ def test_sizes(size, encoder):
         ("model", "sise", "base", "Did you mean model.size?"),
         ("model", "size", "enormous", "give one of tiny, small"),
         ("model", "variant", "xdk", "give one of 'xkd', 'mas', 'mats'"),
-        ("model", "remat", 1, "give a value of type bool"),
+        ("model", "remat", True, "give one of 'none', 'products', 'all'"),
         ("video", "frames", 33, "not a whole number of patches"),
         ("video", "mask_ratio", 1.0, "video.mask_ratio"),
         ("video", "patch", (4, 16), "give 3 values"),

@@ -103,3 +103,19 @@ def test_no_gradient_reaches_the_teacher():
 def test_centre_moves_a_tenth_of_the_way():
     centre = losses.update_centre(jnp.asarray([1.0, 0.0]), jnp.asarray([[2.0, 4.0], [4.0, 0]]), 0.9)
     np.testing.assert_allclose(centre, [1.2, 0.2], rtol=1e-6)
+
+
+def test_mmd_gradient_is_that_of_the_definition():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 6, 5)).astype(np.float32)
+
+    def definition(x, y):
+        def kernel(a, b):
+            distances = jnp.square(a[:, None] - b[None]).sum(-1)
+            return sum(jnp.exp(-g * distances).mean() for g in losses.MMD_GAMMAS)
+
+        return kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)
+
+    found = jax.grad(losses.squared_mmd, (0, 1))(x, y)
+    for gradient, expected in zip(found, jax.grad(definition, (0, 1))(x, y), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)

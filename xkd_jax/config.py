@@ -22,6 +22,7 @@ from xkd_jax.errors import UserError
 
 Modality = Literal["video", "audio"]
 Attention = Literal["xla", "cudnn"]
+Remat = Literal["none", "products", "all"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
@@ -61,7 +62,9 @@ class ModelConfig:
 
     `size` is a name of `SIZES` or `ENCODER:DECODER`, each as width/depth/heads, for example
     `128/4/4:64/2/4`. `variant` says what the modalities share: nothing (`xkd`), the student's
-    Transformer blocks (`mas`), or the student's and the teacher's (`mats`).
+    Transformer blocks (`mas`), or the student's and the teacher's (`mats`). `remat` is what of a
+    block is computed again for its gradient, to save memory: nothing, all but the matrix products
+    with weights, or all.
     """
 
     variant: Literal["xkd", "mas", "mats"] = "xkd"
@@ -69,7 +72,7 @@ class ModelConfig:
     head: HeadConfig = HeadConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Attention = "xla"
-    remat: bool = False
+    remat: Remat = "none"
 
     def _transformers(self) -> tuple[Transformer, Transformer]:
         if self.size in SIZES:
@@ -298,7 +301,8 @@ class DataConfig:
     `threads` read and decode in this process; with `workers` above 0, as many processes do, each
     with `threads` threads. Neither changes what is read. Workers that give no batch for
     `worker_timeout` seconds are started again. `short_side` is the size in pixels of
-    the frames that the shards store. `shuffle_window` 0 shuffles all records of an epoch; above, it
+    the frames that the shards store. `records` is how many clips the data set has, for plans made
+    without it; a run counts them. `shuffle_window` 0 shuffles all records of an epoch; above, it
     takes shard after shard and shuffles within stretches of so many records, some batches' worth,
     for stores where reads far apart are slow. `dataset` `spoken_digits` makes its shards on first
     use (in `dir`, or in the run's folder), with recordings from `speech_dir` where that is given.
@@ -310,6 +314,7 @@ class DataConfig:
     train_clips: int = 8000
     test_clips: int = 2000
     split: str = "train"
+    records: int = 0
     short_side: int = 128
     threads: int = 16
     workers: int = 0

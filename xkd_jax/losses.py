@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from xkd_jax.rules import constrain
+
 # Bandwidths of the kernel of the alignment loss.
 MMD_GAMMAS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
 MMD_MIN_SQUARED_DISTANCE = 1e-30
@@ -69,14 +71,28 @@ def squared_mmd(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     mean = jax.lax.stop_gradient((x.mean(0) + y.mean(0)) / 2)
     x, y = x - mean, y - mean
-    return _mean_kernel(x) + _mean_kernel(y) - 2 * _mean_kernel(x, y)
+    return _mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)
 
 
-def _mean_kernel(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
-    other = x if y is None else y
-    products = jnp.matmul(x, other.T, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.square(x).sum(-1)[:, None] + jnp.square(other).sum(-1)[None] - 2 * products
-    if y is None:
+def _mean_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean of the kernel over all pairs of a row of `x` and a row of `y`.
+
+    Each side's gradient is taken with the other side held fixed. On a mesh a device then needs its
+    own rows against all rows, and never sends the gradient of rows that are not its own.
+    """
+    value = _mean_kernel_of_rows(x, y)
+    mirrored = value if x is y else _mean_kernel_of_rows(y, x)
+    return value + (mirrored - jax.lax.stop_gradient(mirrored))
+
+
+def _mean_kernel_of_rows(x: jax.Array, others: jax.Array) -> jax.Array:
+    """As `_mean_kernel`, with a gradient in `x` alone."""
+    same = others is x
+    x = constrain(x, "batch", "outputs")
+    others = constrain(jax.lax.stop_gradient(others), None, "outputs")
+    products = jnp.matmul(x, others.T, precision=jax.lax.Precision.HIGHEST)
+    distances = jnp.square(x).sum(-1)[:, None] + jnp.square(others).sum(-1)[None] - 2 * products
+    if same:
         distances = jnp.where(jnp.eye(len(x), dtype=bool), 0.0, distances)
     distances = jnp.maximum(distances, MMD_MIN_SQUARED_DISTANCE)
     return jnp.stack([jnp.exp(-gamma * distances).mean() for gamma in MMD_GAMMAS]).sum()

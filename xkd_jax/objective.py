@@ -119,10 +119,17 @@ def project(student: Student, inputs: Inputs, out: dict[str, Any]) -> None:
         features = [pool(out[f"{m}_latent"])[None]]
         local = inputs.views[m].get("local")
         if local is not None:
-            tokens = student.encoders(m, local.reshape(-1, *local.shape[2:]))
-            out[f"{m}_local_tokens"] = tokens
-            features.append(pool(tokens).reshape(*local.shape[:2], -1))
+            # Samples come before views here, as their axis is the one that a mesh splits.
+            samples = jnp.moveaxis(local, 0, 1)
+            tokens = student.encoders(m, samples.reshape(-1, *local.shape[2:]))
+            out[f"{m}_local_tokens"] = _views_first(tokens, samples).reshape(tokens.shape)
+            features.append(_views_first(pool(tokens), samples))
         out[f"{m}_student_output"] = student.heads[m](jnp.concatenate(features))
+
+
+def _views_first(rows: jax.Array, samples: jax.Array) -> jax.Array:
+    """Rows [batch * views, ...] of `samples` [batch, views, ...] as [views, batch, ...]."""
+    return jnp.moveaxis(rows.reshape(*samples.shape[:2], *rows.shape[1:]), 1, 0)
 
 
 def objective(
@@ -164,7 +171,7 @@ def objective(
         )
     if loss.weights.align_students:
         video, audio = (
-            x.reshape(-1, x.shape[-1])
+            jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1])
             for x in (out["video_student_output"], out["audio_student_output"])
         )
         terms["align_students"] = losses.squared_mmd(video, audio)

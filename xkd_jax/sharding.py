@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.config import Config, MeshConfig
 from xkd_jax.errors import UserError
 from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.rules import MESH_AXES, RULES, partition
 from xkd_jax.state import TrainState, abstract, initial_state
 from xkd_jax.tree import Tree
-
-MESH_AXES = ("data", "fsdp", "tensor")
-
-# The whole of the sharding: each logical axis of a parameter or batch, and the mesh axes it is
-# split over. A dimension that its mesh axis doesn't divide is kept whole.
-RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
-    "embed": ("fsdp",),
-    "heads": ("tensor",),
-    "mlp": ("tensor",),
-    "outputs": ("tensor",),
-    "bottleneck": (),
-    "patch": (),
-    "norm": (),
-    "layers": (),
-}
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
@@ -51,7 +39,10 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
             f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
             f" {len(devices)} devices: the product of its axes must be their number."
         )
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    # on a torus, neighbours in the mesh are neighbours there, also where an axis of the mesh is
+    # only a part of one of the torus
+    arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def cpu_devices(config: Config, cores: int) -> int:
@@ -71,17 +62,15 @@ def cpu_devices(config: Config, cores: int) -> int:
     return max(fits, default=parts)
 
 
-def partition(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The spec of an array with these logical axes, by `RULES`."""
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Returns the function with `rules.constrain` in force while it is traced."""
 
-    def place(axis: str | None, size: int) -> str | tuple[str, ...] | None:
-        names = RULES[axis] if axis else ()
-        parts = math.prod(mesh.shape[name] for name in names)
-        if parts == 1 or size % parts:
-            return None
-        return names[0] if len(names) == 1 else names
+    @functools.wraps(function)
+    def placed(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
 
-    return PartitionSpec(*(place(a, n) for a, n in zip(axes, shape, strict=True)))
+    return placed
 
 
 def parameter_shardings(cls: type[Teacher], config: Config, mesh: Mesh) -> Tree:

@@ -15,17 +15,17 @@ import numpy as np
 
 from data_pipelines import pipeline, spoken_digits
 from data_pipelines.dataset import Dataset, open_dataset
-from xkd_jax import checkpoint, sharding
+from xkd_jax import sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import TrainingDivergedError, UserError
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.optimizer import optimizer
 from xkd_jax.probe import encoder, extract_features, linear_probe
 from xkd_jax.progress import Progress, Scalars
-from xkd_jax.schedules import Length, schedules
-from xkd_jax.state import TrainState, initial_state
-from xkd_jax.step import Metrics, Stream, stream_key, train_step
+from xkd_jax.run import Run
+from xkd_jax.schedules import Length
+from xkd_jax.state import TrainState
+from xkd_jax.step import Metrics
 from xkd_jax.tree import Tree
 
 # Steps that may be on their way to the device at once: one runs while the next is handed over.
@@ -48,7 +48,7 @@ def train(config: Config, workdir: Path) -> None:
     write_once(workdir / "config.json", dataclasses.asdict(config))
 
     with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
-        state = run.first_state(checkpoints)
+        state = first_state(run, checkpoints)
         state = loop(run, state, dataset, checkpoints, workdir)
         checkpoints.wait()
     if config.probe.enabled:
@@ -56,56 +56,13 @@ def train(config: Config, workdir: Path) -> None:
         report(probe(run, state, dataset, test), workdir)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What stays the same from the first step to the last."""
-
-    config: Config
-    length: Length
-    step: Any
-    initialise: Any
-    like: TrainState
-    batch_sharding: jax.sharding.NamedSharding
-
-    @classmethod
-    def prepare(cls, config: Config, length: Length, mesh: jax.sharding.Mesh) -> Run:
-        """Builds the jitted functions; nothing is compiled before its first call."""
-        plan = schedules(config, length)
-        transformation = optimizer(config, plan)
-        state_sharding = sharding.state_shardings(config, mesh, transformation)
-        batch_sharding = sharding.batch_sharding(mesh, config.batch_size)
-        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        return cls(
-            config=config,
-            length=length,
-            step=jax.jit(
-                train_step(config, plan),
-                in_shardings=(state_sharding, batch_sharding),
-                out_shardings=(state_sharding, whole),
-                donate_argnums=0,
-            ),
-            initialise=jax.jit(
-                lambda: initial_state(
-                    stream_key(config.seed, Stream.INITIALISE), config, transformation
-                ),
-                out_shardings=state_sharding,
-            ),
-            like=checkpoint.like(sharding.abstract_state(config, transformation), state_sharding),
-            batch_sharding=batch_sharding,
-        )
-
-    def first_state(self, checkpoints: Checkpoints) -> TrainState:
-        """The newest checkpoint's state, or a fresh one."""
-        latest = checkpoints.latest()
-        if latest is None:
-            return self.initialise()
-        announce(f"resume    from step {latest}, {checkpoints.directory}")
-        return checkpoints.restore(latest, self.like, self.config)
-
-    @property
-    def rows(self) -> slice:
-        """The rows of each global batch that this process reads."""
-        return sharding.local_rows(self.batch_sharding, self.config.batch_size)
+def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint's state, or a fresh one."""
+    latest = checkpoints.latest()
+    if latest is None:
+        return run.initialise()
+    announce(f"resume    from step {latest}, {checkpoints.directory}")
+    return checkpoints.restore(latest, run.like, run.config)
 
 
 def loop(

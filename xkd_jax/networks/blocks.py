@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from xkd_jax.config import Attention, Transformer
+from xkd_jax.config import Attention, Remat, Transformer
 from xkd_jax.networks.gelu import gelu
+from xkd_jax.rules import constrain
 
 # The reference's value for every LayerNorm (PyTorch's default).
 LAYER_NORM_EPS = 1e-5
@@ -96,11 +97,13 @@ class Block(nnx.Module):
         self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        q, k, v = jnp.moveaxis(self.qkv(self.norm1(x)), 2, 0)
+        x = constrain(x, "batch", None, None)
+        qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
         attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
-        x = x + self.proj(attended)
-        hidden = gelu(self.fc1(self.norm2(x)))
-        return x + self.fc2(hidden)
+        x = constrain(x + self.proj(attended), "batch", None, None)
+        hidden = gelu(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"))
+        return constrain(x + self.fc2(hidden), "batch", None, None)
 
     def cls_attention(self, x: jax.Array) -> jax.Array:
         """Returns the CLS query's attention over the patch tokens, float32 [batch, heads, n - 1].
@@ -124,7 +127,7 @@ class Blocks(nnx.Module):
         *,
         dtype: DTypeLike,
         attention: Attention,
-        remat: bool,
+        remat: Remat,
         rngs: nnx.Rngs,
     ):
         @nnx.split_rngs(splits=config.depth)
@@ -160,7 +163,9 @@ class Blocks(nnx.Module):
             inputs, _ = carry
             return (nnx.merge(graph, layer)(inputs), inputs), None
 
-        if self.remat:
-            body = jax.checkpoint(body, prevent_cse=False)
+        if self.remat != "none":
+            kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policy = kept if self.remat == "products" else None
+            body = jax.checkpoint(body, prevent_cse=False, policy=policy)
         (x, last_input), _ = jax.lax.scan(body, (x, x), params)
         return x, last_input

@@ -1,0 +1,70 @@
+"""What stays the same from the first step of a run to its last, and is jitted here alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax import checkpoint, sharding
+from xkd_jax.config import Config
+from xkd_jax.optimizer import optimizer
+from xkd_jax.schedules import Length, schedules
+from xkd_jax.state import TrainState, initial_state
+from xkd_jax.step import Stream, stream_key, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A config's functions on a mesh, and how their arguments lie there.
+
+    step: jitted (state, batch) -> (state, metrics); the state is donated.
+    initialise: jitted () -> the state before the first step.
+    like: the state as `jax.ShapeDtypeStruct` with shardings.
+    batch_sharding: of every array of a batch.
+    """
+
+    config: Config
+    length: Length
+    step: Any
+    initialise: Any
+    like: TrainState
+    batch_sharding: NamedSharding
+
+    @classmethod
+    def prepare(cls, config: Config, length: Length, mesh: Mesh) -> Run:
+        """Builds the jitted functions; nothing is compiled before its first call.
+
+        Raises:
+          UserError: the batch can't be split over the mesh.
+        """
+        plan = schedules(config, length)
+        transformation = optimizer(config, plan)
+        state_sharding = sharding.state_shardings(config, mesh, transformation)
+        batch_sharding = sharding.batch_sharding(mesh, config.batch_size)
+        whole = NamedSharding(mesh, PartitionSpec())
+        return cls(
+            config=config,
+            length=length,
+            step=jax.jit(
+                sharding.on_mesh(train_step(config, plan), mesh),
+                in_shardings=(state_sharding, batch_sharding),
+                out_shardings=(state_sharding, whole),
+                donate_argnums=0,
+            ),
+            initialise=jax.jit(
+                lambda: initial_state(
+                    stream_key(config.seed, Stream.INITIALISE), config, transformation
+                ),
+                out_shardings=state_sharding,
+            ),
+            like=checkpoint.like(sharding.abstract_state(config, transformation), state_sharding),
+            batch_sharding=batch_sharding,
+        )
+
+    @property
+    def rows(self) -> slice:
+        """The rows of each global batch that this process reads."""
+        return sharding.local_rows(self.batch_sharding, self.config.batch_size)
