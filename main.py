@@ -1,6 +1,7 @@
 """The one entry point.
 
 python main.py --config=configs/NAME.py[:VARIANT] [--config.a.b=x ...] [--workdir=RUN]
+python main.py --config=... --plan=v5e:16x16      # what the run would need on that TPU slice
 """
 
 import os
@@ -18,11 +19,24 @@ from xkd_jax.config import Config
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "The run's folder; runs/NAME-VARIANT unless given. A run there goes on."
 )
+_PLAN = flags.DEFINE_string(
+    "plan",
+    "",
+    "Print what the run would need on a TPU slice, without one: v5e:16x16, for example, or"
+    " search:v5e:16x16 to try meshes, rematerialisation and batches (v4, v5e, v5p, v6e).",
+)
 
 
 def main(config: Config) -> None:
     """Runs a config that is right; JAX is only imported now, because that takes a while."""
     import jax
+
+    if _PLAN.value:
+        from xkd_jax.planning import command
+
+        jax.config.update("jax_platforms", "cpu")
+        command.plan(config, _PLAN.value)
+        return
 
     from xkd_jax import sharding, train
 

@@ -1,0 +1,52 @@
+import importlib.util
+
+import pytest
+
+from xkd_jax.errors import UserError
+from xkd_jax.planning.slices import CHIPS, Slice
+
+
+@pytest.mark.parametrize(
+    "text,sentence",
+    [
+        ("v9:4x4", "no TPU 'v9'"),
+        ("h100:8", "no TPU 'h100'"),
+        ("v5e", "has 2 dimensions"),
+        ("v5e:4x4x4", "has 2 dimensions"),
+        ("v5p:16x16", "has 3 dimensions: give its shape, for example v5p:4x4x4"),
+        ("v5e:0x4", "has 2 dimensions"),
+    ],
+)
+def test_what_is_no_slice_is_refused(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Slice.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text,chips,hosts,rings",
+    [
+        ("v5e:16x16", 256, 64, (True, True)),
+        ("v5e:8x16", 128, 32, (False, True)),
+        ("v6e:2x2", 4, 1, (False, False)),
+        ("v5p:4x4x8", 128, 32, (True, True, True)),
+        ("v4:2x2x1", 4, 1, (False, False, False)),
+    ],
+)
+def test_a_slice_knows_its_chips_hosts_and_rings(text, chips, hosts, rings):
+    found = Slice.parse(text)
+    assert (found.chips, found.hosts) == (chips, hosts)
+    assert tuple(found.is_ring(d) for d in range(len(found.shape))) == rings
+    assert str(found) == text
+
+
+def test_without_the_compiler_a_plan_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"libtpu, which is not installed: pip install"):
+        Slice.parse("v5e:2x2").devices()
+
+
+def test_chips_are_those_that_exist():
+    for chip in CHIPS.values():
+        # the operations that a byte of memory has to feed: between 160 and 600 on all of them
+        assert 160 < chip.flops / chip.bandwidth < 600
+        assert 10e9 < chip.link < chip.bandwidth

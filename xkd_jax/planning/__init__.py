@@ -1,0 +1,1 @@
+"""What a run would need on a TPU slice, from the compiler's own program for it."""

@@ -1,0 +1,49 @@
+"""What `main.py --plan` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xkd_jax.config import Config
+from xkd_jax.planning import report
+from xkd_jax.planning.plan import Plan, make_plan
+from xkd_jax.planning.search import ranked, search, what_would_fit
+from xkd_jax.planning.slices import Slice
+
+_SEARCH = "search:"
+
+
+def plan(config: Config, request: str) -> None:
+    """Prints the plan of `request`: GENERATION:SHAPE, or search:GENERATION:SHAPE.
+
+    The last line says whether it fits.
+
+    Raises:
+      UserError: no such slice, no compiler, or mesh or batch don't fit the slice.
+    """
+    where = Slice.parse(request.removeprefix(_SEARCH))
+    for line in _search(config, where) if request.startswith(_SEARCH) else _plan(config, where):
+        print(line, flush=True)
+
+
+def _plan(config: Config, where: Slice) -> Iterator[str]:
+    found = make_plan(config, where)
+    yield from report.lines(found)
+    if not found.fits:
+        yield from what_would_fit(found)
+    yield report.verdict(found)
+
+
+def _search(config: Config, where: Slice) -> Iterator[str]:
+    plans: list[Plan] = []
+    for found in search(config, where):
+        if isinstance(found, str):
+            yield found
+        else:
+            plans.append(found)
+            yield f"tried     {list(ranked([found]))[1].strip()}"
+    yield from ranked(plans)
+    fitting = [p for p in plans if p.fits]
+    best = max(fitting, key=lambda p: p.clips_per_second) if fitting else plans[-1]
+    yield from report.lines(best)
+    yield report.verdict(best)

@@ -1,0 +1,330 @@
+"""What a compiled step does on each device: operations, memory traffic and collectives."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from xkd_jax.planning.hlo import Array, Module, Operation
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+
+# Passes of the bfloat16 matrix unit that one float32 product of this precision takes.
+PASSES = {"default": 1, "high": 3, "highest": 6}
+
+# These move nothing by themselves, or what they move is counted where it ends up.
+_FREE = {
+    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call",
+    "conditional", "copy-done", "slice-done", "after-all", "partition-id", "replica-id",
+    "async-done", "async-update", "all-gather-done", "all-reduce-done",
+    "collective-permute-done", "opt-barrier",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective of the program.
+
+    kind: one of `COLLECTIVES`.
+    bytes: of the whole buffer on a device (gathered, reduced, or before it is scattered).
+    group: the devices that take part with the first one, as positions in the mesh.
+    asynchronous: whether the compiler lets other work go on meanwhile.
+    times: how often it runs in a step.
+    """
+
+    kind: str
+    bytes: float
+    group: tuple[int, ...]
+    asynchronous: bool
+    times: int
+
+    @property
+    def received(self) -> float:
+        """Bytes that a device receives in a step."""
+        share = (len(self.group) - 1) / len(self.group)
+        passes = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
+        return self.times * self.bytes * passes
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One operation on a device: matrix operations, passes they take, and bytes of main memory."""
+
+    flops: float
+    passes: float
+    bytes: float
+    times: int
+    asynchronous: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Everything that one step does on one device."""
+
+    work: tuple[Work, ...]
+    collectives: tuple[Collective, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Costs:
+        """Reads a compiled program's text."""
+        module = Module.parse(text)
+        work: list[Work] = []
+        found: dict[str, Collective] = {}
+        for computation, times in module.runs():
+            operations = module.computations[computation]
+            for operation in operations.values():
+                for collective in _collectives(module, operation, times):
+                    # an asynchronous one is spread over several operations, all of one chain
+                    found.setdefault(*collective)
+                work.append(_work(module, operations, operation, times))
+        return cls(
+            work=tuple(w for w in work if w.flops or w.bytes),
+            collectives=tuple(found.values()),
+        )
+
+    @property
+    def flops(self) -> float:
+        """Of matrix products and convolutions."""
+        return sum(w.times * w.flops for w in self.work)
+
+    @property
+    def bytes(self) -> float:
+        """Read from and written to main memory."""
+        return sum(w.times * w.bytes for w in self.work)
+
+
+def _work(
+    module: Module, operations: dict[str, Operation], operation: Operation, times: int
+) -> Work:
+    flops = passes = 0.0
+    for scope, inner in _products(module, operations, operation):
+        count = _product_flops(scope, inner)
+        flops += count
+        passes += count * _passes(scope, inner)
+    return Work(
+        flops=flops,
+        passes=passes,
+        bytes=_traffic(module, operations, operation),
+        times=times,
+        asynchronous=operation.opcode in ("copy-start", "slice-start"),
+    )
+
+
+def _products(
+    module: Module, scope: dict[str, Operation], operation: Operation
+) -> Iterator[tuple[dict[str, Operation], Operation]]:
+    """Matrix products of an operation, with the computation that names their operands."""
+    if operation.opcode in ("convolution", "dot"):
+        yield scope, operation
+    elif operation.opcode == "fusion":
+        inner = module.computations[operation.called["calls"]]
+        for part in inner.values():
+            yield from _products(module, inner, part)
+
+
+def _product_flops(scope: dict[str, Operation], product: Operation) -> float:
+    out = product.result[0].shape
+    left, right = (scope[name].result[0].shape for name in product.operands[:2])
+    if product.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", product.text)
+        axes = [int(n) for n in contracted[1].split(",")] if contracted and contracted[1] else []
+        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", product.text)
+    if labels is None:
+        raise ValueError(f"convolution without dim_labels: {product.text[:200]}")
+    inputs, kernel, outputs = labels[1], labels[2], labels[3]
+    pairs = 1.0
+    for axis in (c for c in kernel if c.isdigit()):
+        pairs *= _window_pairs(
+            product.text, int(axis), left[inputs.index(axis)], out[outputs.index(axis)]
+        )
+    features = out[outputs.index("b")] * out[outputs.index("f")]
+    return 2.0 * features * right[kernel.index("i")] * pairs
+
+
+def _window_pairs(text: str, axis: int, size: int, positions: int) -> int:
+    """How many pairs of a window's position and tap meet an element of the input on one axis."""
+
+    def field(name: str, default: int) -> list[int]:
+        found = re.search(rf"\b{name}=([\d_\-x]+)", window)
+        values = found[1].split("x")[axis] if found else str(default)
+        return [int(n) for n in values.split("_")]
+
+    found = re.search(r"window=\{([^}]*)\}", text)
+    window = found[1] if found else ""
+    taps, stride = field("size", 1)[0], field("stride", 1)[0]
+    low = field("pad", 0)[0]
+    spread, dilation = field("lhs_dilate", 1)[0], field("rhs_dilate", 1)[0]
+    return _pairs(taps, stride, low, spread, dilation, size, positions)
+
+
+@functools.cache
+def _pairs(
+    taps: int, stride: int, low: int, spread: int, dilation: int, size: int, positions: int
+) -> int:
+    last = (size - 1) * spread
+    return sum(
+        0 <= (place := position * stride + tap * dilation - low) <= last and place % spread == 0
+        for position in range(positions)
+        for tap in range(taps)
+    )
+
+
+def _passes(scope: dict[str, Operation], product: Operation) -> int:
+    dtypes = {scope[name].result[0].dtype for name in product.operands[:2]}
+    found = re.search(r"operand_precision=\{(\w+)", product.text)
+    return PASSES[found[1]] if found and dtypes == {"f32"} else 1
+
+
+def _traffic(module: Module, scope: dict[str, Operation], operation: Operation) -> float:
+    """Bytes of main memory that an operation reads and writes."""
+    if operation.opcode in _FREE or operation.opcode.removesuffix("-start") in COLLECTIVES:
+        return 0.0
+    if operation.opcode in ("copy-start", "slice-start", "slice", "dynamic-slice"):
+        arrays = [a for a in operation.result if a.shape]
+        source = [a for name in operation.operands[:1] for a in scope[name].result]
+        moved = min(a.bytes for a in arrays)
+        return moved * (not source[0].fast) + moved * (not _destination(operation).fast)
+    if operation.opcode == "dynamic-update-slice":
+        return 2 * _slow(scope[operation.operands[1]].result)
+    if operation.opcode == "fusion":
+        return _fusion_traffic(module, scope, operation)
+    read = sum(_slow(scope[name].result) for name in operation.operands if name in scope)
+    return read + _slow(operation.result)
+
+
+def _destination(operation: Operation) -> Array:
+    """Where a copy goes: a started one's result is (source, destination, context)."""
+    arrays = [a for a in operation.result if a.shape]
+    return arrays[1] if operation.opcode.endswith("-start") and len(arrays) > 1 else arrays[0]
+
+
+def _slow(arrays: Sequence[Array]) -> float:
+    return sum(array.bytes for array in arrays if not array.fast)
+
+
+def _fusion_traffic(module: Module, scope: dict[str, Operation], fusion: Operation) -> float:
+    """A fusion reads of an operand only the slices it takes, and updates its result in place."""
+    inner = module.computations[fusion.called["calls"]]
+    readers: dict[str, list[Operation]] = {}
+    for part in inner.values():
+        for name in part.operands:
+            readers.setdefault(name, []).append(part)
+    total = 0.0
+    for part in inner.values():
+        if part.opcode == "parameter":
+            index = int(part.text.partition(")")[0])
+            if index < len(fusion.operands) and fusion.operands[index] in scope:
+                slow = not all(a.fast for a in scope[fusion.operands[index]].result)
+                total += slow * _read(inner, readers, part)
+        elif part.is_root:
+            total += _written(inner, part, fusion.result)
+    return total
+
+
+def _read(
+    inner: dict[str, Operation], readers: dict[str, list[Operation]], part: Operation
+) -> float:
+    whole = sum(array.bytes for array in part.result)
+    total = 0.0
+    for reader in readers.get(part.name, []):
+        if reader.opcode == "dynamic-slice":
+            total += reader.result[0].bytes
+        elif reader.opcode == "dynamic-update-slice" and reader.operands[0] == part.name:
+            total += 0.0
+        elif reader.opcode in ("bitcast", "get-tuple-element"):
+            total += _read(inner, readers, reader)
+        else:
+            return whole
+    return min(total, whole)
+
+
+def _written(inner: dict[str, Operation], root: Operation, result: Sequence[Array]) -> float:
+    parts = [inner[n] for n in root.operands] if root.opcode == "tuple" else [root]
+    total = 0.0
+    for part, array in zip(parts, result, strict=False):
+        while part.opcode == "bitcast":
+            part = inner[part.operands[0]]
+        if part.opcode == "dynamic-update-slice":
+            array = dataclasses.replace(inner[part.operands[1]].result[0], fast=array.fast)
+        total += 0.0 if array.fast else array.bytes
+    return total
+
+
+def _collectives(
+    module: Module, operation: Operation, times: int
+) -> Iterator[tuple[str, Collective]]:
+    """Collectives of an operation, each with the name of the chain it belongs to."""
+    for part in module.inside(operation):
+        kind = part.opcode.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            continue
+        chain = re.search(r'chain_id="(\d+)"', part.text)
+        scattered = operation.called.get("calls", "").startswith("all-reduce-scatter")
+        yield (
+            f"chain {chain[1]}" if chain else f"{operation.name} {part.name}",
+            Collective(
+                kind="reduce-scatter" if scattered else kind,
+                bytes=_buffer(part, kind),
+                group=_group(part.text),
+                asynchronous=bool(chain) or part.opcode.endswith("-start"),
+                times=times,
+            ),
+        )
+
+
+def _buffer(part: Operation, kind: str) -> float:
+    arrays = [array for array in part.result if array.shape]
+    if kind in ("all-gather", "collective-permute") and part.opcode.endswith("-start"):
+        arrays = arrays[len(arrays) // 2 :]  # (operands, results)
+    total = sum(array.bytes for array in arrays)
+    return total * len(_group(part.text)) if kind == "reduce-scatter" else total
+
+
+def _group(text: str) -> tuple[int, ...]:
+    """The first group of devices of a collective, in any of the ways that XLA writes them."""
+    if found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
+        return int(found[1]), int(found[2])
+    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return tuple(int(n) for n in found[1].split(","))
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
+        return _mesh_group(found[1], found[2])
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        return _iota_group(int(found[2]), found[3], found[4])
+    raise ValueError(f"collective without a group: {text[:300]}")
+
+
+def _mesh_group(mesh: str, split: str) -> tuple[int, ...]:
+    """mesh['data'=16,'fsdp'=16] {'fsdp'}: devices in row-major order, a group along the axes."""
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
+    chosen = re.findall(r"'(\w+)'", split)
+    group, stride = [0], 1
+    for name, size in reversed(sizes.items()):
+        if name in chosen:
+            group = [base + stride * i for i in range(size) for base in group]
+        stride *= size
+    return tuple(sorted(group))
+
+
+def _iota_group(size: int, shape: str, order: str | None) -> tuple[int, ...]:
+    """[groups,size]<=[shape]T(order): the first row of the transposed, reshaped count."""
+    sizes = [int(n) for n in shape.split(",")]
+    axes = [int(n) for n in order.split(",")] if order else list(range(len(sizes)))
+    strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+    group = []
+    for position in range(size):
+        device = 0
+        for axis in reversed(axes):
+            position, place = divmod(position, sizes[axis])
+            device += place * strides[axis]
+        group.append(device)
+    return tuple(group)

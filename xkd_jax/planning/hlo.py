@@ -1,0 +1,160 @@
+"""A compiled program's text, read as operations with the number of times each runs.
+
+XLA's own cost analysis counts the body of a loop once. Here every computation has the number of
+times that it runs: loops made by `jax.lax.scan` count up to a constant in their condition.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+# Bytes of an element.
+_BYTES = {
+    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
+    "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
+}  # fmt: skip
+
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*)\[([0-9,]*)\](\{[^}]*\})?")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
+_OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
+_CALLED = re.compile(
+    r"\b(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_NAME = re.compile(r"%([\w.\-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array of the program, as one device holds it.
+
+    `fast` is whether it lives in the chip's own vector memory instead of its main memory.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    fast: bool = False
+
+    @property
+    def bytes(self) -> float:
+        return _BYTES.get(self.dtype, 0) * math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One instruction.
+
+    result: the arrays it makes (several for a tuple).
+    operands: names of the instructions it reads.
+    called: {role: computation} of those that it calls.
+    text: what follows the operands: its attributes.
+    """
+
+    name: str
+    opcode: str
+    result: tuple[Array, ...]
+    operands: tuple[str, ...]
+    called: dict[str, str]
+    text: str
+    is_root: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program: {computation: {name: operation}}, and the name of the one that is run."""
+
+    computations: dict[str, dict[str, Operation]]
+    entry: str
+
+    @classmethod
+    def parse(cls, text: str) -> Module:
+        """Reads what `jax.stages.Compiled.as_text` returns."""
+        computations: dict[str, dict[str, Operation]] = {}
+        entry, current = "", None
+        for line in text.splitlines():
+            if found := _COMPUTATION.match(line):
+                current = computations.setdefault(found[1], {})
+                entry = found[1] if line.startswith("ENTRY") else entry
+            elif line.startswith("}"):
+                current = None
+            elif current is not None and (operation := _operation(line)):
+                current[operation.name] = operation
+        return cls(computations, entry)
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Computations of the entry and of loops, with how often each runs in one call.
+
+        Computations inside of a fusion belong to their fusion and are left out.
+        """
+        waiting = [(self.entry, 1)]
+        while waiting:
+            name, times = waiting.pop()
+            yield name, times
+            for operation in self.computations[name].values():
+                if operation.opcode == "while":
+                    trips = self.trips(operation)
+                    waiting.append((operation.called["body"], times * trips))
+                elif operation.opcode in ("call", "async-start", "conditional"):
+                    waiting.extend((called, times) for called in operation.called.values())
+
+    def trips(self, loop: Operation) -> int:
+        """How often a loop runs: the constant that its condition compares the counter with."""
+        if found := re.search(r'known_trip_count[^0-9}]*"?(\d+)', loop.text):
+            return int(found[1])
+        condition = self.computations[loop.called["condition"]].values()
+        constants = [
+            int(found[1])
+            for operation in condition
+            if operation.opcode == "constant" and (found := re.match(r"(\d+)\)", operation.text))
+        ]
+        return max(constants, default=1)
+
+    def inside(self, operation: Operation) -> Iterator[Operation]:
+        """An operation, and for a fusion all that it is made of."""
+        yield operation
+        called = operation.called.get("calls")
+        if called is not None:
+            for inner in self.computations[called].values():
+                yield from self.inside(inner)
+
+
+def _operation(line: str) -> Operation | None:
+    head = _OPERATION.match(line)
+    if head is None:
+        return None
+    rest = line[head.end() :]
+    opcode = _OPCODE.search(" " + rest if not rest.startswith("(") else rest)
+    if opcode is None:
+        return None
+    start = rest.index(f"{opcode[1]}(") + len(opcode[1]) + 1
+    end = _closing(rest, start)
+    literal = opcode[1] in ("constant", "parameter")  # a value or a number, and no operand
+    attributes = rest[start:] if literal else rest[end:]
+    return Operation(
+        name=head[2],
+        opcode=opcode[1],
+        result=tuple(_arrays(rest[: start - len(opcode[1]) - 1])),
+        operands=tuple(_NAME.findall(rest[start:end])),
+        called=dict(_CALLED.findall(attributes)),
+        text=attributes,
+        is_root=bool(head[1]),
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place
+    return len(text)
+
+
+def _arrays(text: str) -> Iterator[Array]:
+    for dtype, shape, layout in _ARRAY.findall(text):
+        if dtype in _BYTES:
+            sizes = tuple(int(n) for n in shape.split(",")) if shape else ()
+            yield Array(dtype, sizes, fast="S(1)" in layout)

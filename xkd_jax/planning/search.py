@@ -1,0 +1,137 @@
+"""Other ways to run a config on a slice: what would fit, and what would be fastest."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator
+
+from xkd_jax.config import Config, MeshConfig, Remat
+from xkd_jax.errors import UserError
+from xkd_jax.planning.plan import Plan, make_plan
+from xkd_jax.planning.slices import GIB, Slice
+
+Planner = Callable[[Config, Slice], Plan]
+REMATS: tuple[Remat, ...] = typing.get_args(Remat)
+
+
+def with_mesh(config: Config, fsdp: int, tensor: int) -> Config:
+    """The config on another mesh; the data axis takes what is left."""
+    return dataclasses.replace(config, mesh=MeshConfig(-1, fsdp, tensor))
+
+
+def with_remat(config: Config, remat: Remat) -> Config:
+    """The config with other rematerialisation."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
+
+
+def with_batch(config: Config, batch_size: int) -> Config:
+    """The config with another global batch."""
+    return dataclasses.replace(config, batch_size=batch_size)
+
+
+def flags(config: Config) -> str:
+    """The command-line flags that say what the functions above change."""
+    mesh = config.mesh
+    return (
+        f"--config.mesh.fsdp={mesh.fsdp} --config.mesh.tensor={mesh.tensor}"
+        f" --config.model.remat={config.model.remat} --config.batch_size={config.batch_size}"
+    )
+
+
+def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
+    """Says which change makes a plan fit that doesn't, compiling one after the other.
+
+    Cheapest first: what computes some things twice, then what splits the parameters further, then
+    what changes the training (the batch).
+    """
+    config, where = plan.config, plan.where
+    for remat in REMATS[REMATS.index(config.model.remat) + 1 :]:
+        config = with_remat(config, remat)
+        yield (text := _attempt(config, where, planner))
+        if text.startswith("would fit"):
+            return
+    if config.mesh.fsdp != where.chips // config.mesh.tensor:
+        config = with_mesh(config, where.chips // config.mesh.tensor, config.mesh.tensor)
+        yield (text := _attempt(config, where, planner))
+        if text.startswith("would fit"):
+            return
+    while config.batch_size % 2 == 0 and _splits(config.batch_size // 2, config, where):
+        config = with_batch(config, config.batch_size // 2)
+        yield (text := _attempt(config, where, planner))
+        if text.startswith("would fit"):
+            return
+    yield "nothing   fits this slice: take a larger one, or a smaller model.size"
+
+
+def _attempt(config: Config, where: Slice, planner: Planner) -> str:
+    plan = planner(config, where)
+    answer = "would fit" if plan.fits else "too large"
+    return f"{answer} {flags(config)}: peak {plan.memory.peak / GIB:.2f} GiB"
+
+
+def _splits(batch_size: int, config: Config, where: Slice) -> bool:
+    return batch_size % (where.chips // config.mesh.tensor) == 0
+
+
+def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterator[Plan | str]:
+    """Tries meshes, then rematerialisation on the best of them, then other batches.
+
+    The best so far is what fits with most clips a second. Yields every plan that was made, and a
+    line for each that the slice has no room or no devices for.
+    """
+    best: Plan | None = None
+    seen: set[Config] = set()
+
+    def better(candidates: Iterator[Config]) -> Iterator[Plan | str]:
+        nonlocal best
+        for candidate in candidates:
+            if candidate in seen:
+                continue
+            seen.add(candidate)
+            try:
+                plan = planner(candidate, where)
+            except UserError as error:
+                yield f"skipped   {flags(candidate)}: {error}"
+                continue
+            yield plan
+            if plan.fits and (best is None or plan.clips_per_second > best.clips_per_second):
+                best = plan
+
+    start = config
+    for axis in (meshes, remats, batches):
+        yield from better(axis(start, where))
+        start = best.config if best else with_remat(start, "all")
+
+
+def meshes(config: Config, where: Slice) -> Iterator[Config]:
+    """Splits of the slice: parameters along none, one or all of its dimensions; heads in two."""
+    heads = min(config.model.encoder.heads, config.model.decoder.heads)
+    for tensor in (n for n in (1, 2) if heads % n == 0 and where.chips % n == 0):
+        for fsdp in sorted({1, min(where.shape[0], where.chips // tensor), where.chips // tensor}):
+            if _splits(config.batch_size, with_mesh(config, fsdp, tensor), where):
+                yield with_mesh(config, fsdp, tensor)
+
+
+def remats(config: Config, where: Slice) -> Iterator[Config]:
+    """Every rematerialisation."""
+    del where
+    return (with_remat(config, remat) for remat in REMATS)
+
+
+def batches(config: Config, where: Slice) -> Iterator[Config]:
+    """Half the batch and twice the batch, where they can be split."""
+    for batch_size in (config.batch_size // 2, 2 * config.batch_size):
+        if batch_size and _splits(batch_size, config, where):
+            yield with_batch(config, batch_size)
+
+
+def ranked(plans: list[Plan]) -> Iterator[str]:
+    """A table of the plans, those that fit first, by clips a second."""
+    yield f"{'rank':>4} {'clips/s':>9} {'step ms':>8} {'peak GiB':>9}  flags"
+    order = sorted(plans, key=lambda p: (p.fits, p.clips_per_second if p.step else 0), reverse=True)
+    for rank, plan in enumerate(order, 1):
+        place = str(rank) if plan.fits else "-"
+        rate = f"{plan.clips_per_second:9.0f}" if plan.step else f"{'-':>9}"
+        step = f"{1e3 * plan.step.seconds:8.1f}" if plan.step else f"{'-':>8}"
+        yield f"{place:>4} {rate} {step} {plan.memory.peak / GIB:9.2f}  {flags(plan.config)}"

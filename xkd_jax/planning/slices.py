@@ -1,0 +1,168 @@
+"""TPU slices: their chips' constants, and their devices without owning one.
+
+Sources: Google Cloud's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" for memory, peaks, ports
+and chips of a host; one link's bandwidth in one direction is a chip's documented bidirectional
+bandwidth over twice its ports (v4: Jouppi et al., "TPU v4", ISCA 2023, table 4). The memory that a
+program may use is what the compiler of each generation says when it refuses one (libtpu 0.0.50).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from typing import Any
+
+from xkd_jax.errors import UserError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation's chip.
+
+    hbm: GiB of memory that a program may use.
+    flops: peak bfloat16 operations a second.
+    bandwidth: of the memory, in bytes a second.
+    link: bytes a second of one inter-chip link, in one direction.
+    ring: a torus dimension of this size, or a multiple of it, is closed to a ring.
+    dimensions: of the torus.
+    per_host: chips of one host of a slice with several.
+    host_cores: virtual CPU cores of such a host.
+    topology_options: of the compiler's topology, so that a chip is one device.
+    """
+
+    hbm: float
+    flops: float
+    bandwidth: float
+    link: float
+    ring: int
+    dimensions: int
+    per_host: int
+    host_cores: int
+    topology_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+CHIPS: dict[str, Chip] = {
+    "v4": Chip(
+        hbm=30.75, flops=275e12, bandwidth=1200e9, link=50e9, ring=4, dimensions=3,
+        per_host=4, host_cores=240, topology_options={"chip_config_name": "megacore"},
+    ),
+    "v5e": Chip(
+        hbm=15.75, flops=197e12, bandwidth=819e9, link=50e9, ring=16, dimensions=2,
+        per_host=4, host_cores=112,
+    ),
+    "v5p": Chip(
+        hbm=95.73, flops=459e12, bandwidth=2765e9, link=100e9, ring=4, dimensions=3,
+        per_host=4, host_cores=208,
+    ),
+    "v6e": Chip(
+        hbm=31.24, flops=918e12, bandwidth=1600e9, link=100e9, ring=16, dimensions=2,
+        per_host=4, host_cores=180,
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A slice by its generation and its shape, for example v5e and (16, 16)."""
+
+    generation: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Slice:
+        """Reads GENERATION:AxB or GENERATION:AxBxC.
+
+        Raises:
+          UserError: there is no such slice.
+        """
+        generation, _, shape = text.partition(":")
+        if generation not in CHIPS:
+            raise UserError(
+                f"--plan={text}: there is no TPU {generation!r}: give one of {', '.join(CHIPS)}"
+                " and a shape, for example v5e:16x16."
+            )
+        dimensions = CHIPS[generation].dimensions
+        if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (dimensions - 1), shape):
+            example = "x".join(["4"] * dimensions)
+            raise UserError(
+                f"--plan={text}: a slice of {generation} has {dimensions} dimensions: give its"
+                f" shape, for example {generation}:{example}."
+            )
+        return cls(generation, tuple(int(n) for n in shape.split("x")))
+
+    def __str__(self) -> str:
+        return f"{self.generation}:{'x'.join(map(str, self.shape))}"
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.generation]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def hosts(self) -> int:
+        return math.ceil(self.chips / self.chip.per_host)
+
+    def is_ring(self, dimension: int) -> bool:
+        """Whether the torus closes along a dimension."""
+        return self.shape[dimension] % self.chip.ring == 0
+
+    def devices(self) -> list[Any]:
+        """The devices to compile for; no such machine is needed.
+
+        Raises:
+          UserError: the compiler is not installed, or knows no slice of this shape.
+        """
+        if importlib.util.find_spec("libtpu") is None:
+            raise UserError(
+                "A plan needs the TPU compiler, libtpu, which is not installed: pip install -e"
+                " '.[plan]' (Linux, x86-64)."
+            )
+        with _quiet_environment():
+            import jax
+            from jax.experimental import topologies
+
+            try:
+                topology = topologies.get_topology_desc(
+                    platform="tpu", topology_name=str(self), **self.chip.topology_options
+                )
+            except jax.errors.JaxRuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"--plan={self}: the compiler knows no such slice ({reason}): take a shape"
+                    " that can be rented."
+                ) from None
+        return list(topology.devices)
+
+
+# Without these, libtpu looks for the machine it runs on, and notes on stderr that it is on none.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@contextlib.contextmanager
+def _quiet_environment():
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
