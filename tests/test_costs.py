@@ -44,6 +44,15 @@ def test_a_loop_counts_as_often_as_it_runs(differentiate):
     assert once["flops"] < found <= 1.2 * unrolled_count
 
 
+def test_what_no_result_depends_on_is_not_counted():
+    def function(weights, x):
+        unused = x @ weights[0]
+        del unused
+        return x @ weights[1]
+
+    assert count_flops(function, *arguments()) == 2 * ROWS * WIDTH * WIDTH
+
+
 def test_rematerialisation_counts_again():
     def loss(policy):
         def body(x, w):

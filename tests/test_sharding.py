@@ -7,10 +7,11 @@ from jax.sharding import PartitionSpec
 from test_objective import make_inputs
 from test_step import LENGTH, learning
 
-from xkd_jax import sharding
+from xkd_jax import losses, rules, sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
 from xkd_jax.optimizer import optimizer
+from xkd_jax.planning.costs import Costs
 from xkd_jax.schedules import schedules
 from xkd_jax.state import initial_state
 from xkd_jax.step import update_step
@@ -40,7 +41,7 @@ def losses_on(config, mesh_config, inputs, steps, devices):
     state_sharding = sharding.state_shardings(config, mesh, transformation)
     state = jax.device_put(initial_state(jax.random.key(0), config, transformation), state_sharding)
     step = jax.jit(
-        update_step(config, plan),
+        sharding.on_mesh(update_step(config, plan), mesh),
         in_shardings=(state_sharding, input_shardings(inputs, mesh)),
         out_shardings=(state_sharding, None),
         donate_argnums=0,
@@ -139,3 +140,30 @@ def test_description_names_rules_and_sizes(small):
     text = sharding.describe(dataclasses.replace(small), mesh)
     assert "data 2 x fsdp 2 x tensor 2" in text
     assert "embed -> fsdp" in text
+
+
+def test_activations_stay_where_the_rules_put_them():
+    mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
+
+    def function(x):
+        return rules.constrain(2 * x, "batch", None, "heads")
+
+    x = np.ones((8, 3, 4), np.float32)
+    whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
+    placed = jax.jit(sharding.on_mesh(function, mesh), in_shardings=whole)(x)
+    assert placed.sharding.spec == PartitionSpec(("data", "fsdp"), None, "tensor")
+    assert jax.jit(function)(x).sharding.is_fully_replicated  # no mesh, no constraint
+
+
+def test_the_alignment_loss_is_split_by_rows():
+    """No device multiplies all rows with all rows, nor in the gradient."""
+    mesh = sharding.make_mesh(MeshConfig(4, 2, 1))
+    rows, outputs = 64, 16
+    split = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    step = jax.jit(
+        sharding.on_mesh(jax.grad(losses.squared_mmd, (0, 1)), mesh), in_shardings=(split, split)
+    )
+    x = np.ones((rows, outputs), np.float32)
+    found = Costs.of(step.lower(x, x).compile().as_text())
+    # four kernel matrices by rows, and as many products with the other side for the gradient
+    assert found.flops == 8 * 2 * rows * rows * outputs / 8

@@ -23,7 +23,14 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 def _jaxpr_flops(jaxpr: Any) -> float:
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+    """Counts the equations that a result depends on: compilers leave the others out."""
+    needed = {id(variable) for variable in jaxpr.outvars}
+    total = 0.0
+    for equation in reversed(jaxpr.eqns):
+        if any(id(variable) in needed for variable in equation.outvars):
+            needed.update(id(variable) for variable in equation.invars)
+            total += _equation_flops(equation)
+    return total
 
 
 def _equation_flops(equation: Any) -> float:

@@ -126,17 +126,17 @@ def _operation(line: str) -> Operation | None:
     if head is None:
         return None
     rest = line[head.end() :]
-    opcode = _OPCODE.search(" " + rest if not rest.startswith("(") else rest)
-    if opcode is None:
+    found = _OPCODE.search(rest)
+    if found is None:
         return None
-    start = rest.index(f"{opcode[1]}(") + len(opcode[1]) + 1
+    opcode, start = found[1], found.end()
     end = _closing(rest, start)
-    literal = opcode[1] in ("constant", "parameter")  # a value or a number, and no operand
+    literal = opcode in ("constant", "parameter")  # a value or a number, and no operand
     attributes = rest[start:] if literal else rest[end:]
     return Operation(
         name=head[2],
-        opcode=opcode[1],
-        result=tuple(_arrays(rest[: start - len(opcode[1]) - 1])),
+        opcode=opcode,
+        result=tuple(_arrays(rest[: found.start()])),
         operands=tuple(_NAME.findall(rest[start:end])),
         called=dict(_CALLED.findall(attributes)),
         text=attributes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import re
 from typing import Any
 
@@ -128,7 +129,7 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
     side = config.data.short_side
     frames = np.zeros((config.video.frames, side, side, 3), np.uint8)
     log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
-    clip = views.train_views(config, frames, log_mel, lambda stream: np.random.default_rng(0))
+    clip = views.train_views(config, frames, log_mel, lambda stream: random.Random(0))
 
     def describe(leaf: Any) -> jax.ShapeDtypeStruct:
         array = np.asarray(leaf)
