@@ -25,6 +25,7 @@ def run(*arguments):
         (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),
         (("--config=configs/k400.py",), "data.dir is empty"),
+        (("--config=configs/k400.py", "--plan=v9:2x2"), "no TPU 'v9'"),
     ],
 )
 def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):
