@@ -97,6 +97,7 @@ def test_collectives_count_with_their_group_and_loop():
         ("replica_groups=mesh['data'=2,'fsdp'=4,'tensor'=1] {'fsdp'}", (0, 1, 2, 3)),
         ("replica_groups=mesh['data'=2,'fsdp'=4] {'data'}", (0, 4)),
         ("replica_groups=mesh['data'=2,'fsdp'=2] {'data','fsdp'}", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}, x", (0, 2, 4, 6)),
         ("source_target_pairs={{0,2},{2,0}}", (0, 2)),
     ],
 )

@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from xkd_jax.planning.hlo import Array, Module, Operation
 
 COLLECTIVES = (
@@ -296,35 +298,32 @@ def _group(text: str) -> tuple[int, ...]:
         return int(found[1]), int(found[2])
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return tuple(int(n) for n in found[1].split(","))
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
-        return _mesh_group(found[1], found[2])
+    if found := _MESH.search(text):
+        return _mesh_group(found["mesh"], found["split"], found["shape"], found["order"])
     if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        return _iota_group(int(found[2]), found[3], found[4])
+        return tuple(_counted(found[3], found[4])[: int(found[2])].tolist())
     raise ValueError(f"collective without a group: {text[:300]}")
 
 
-def _mesh_group(mesh: str, split: str) -> tuple[int, ...]:
-    """mesh['data'=16,'fsdp'=16] {'fsdp'}: devices in row-major order, a group along the axes."""
+# mesh['data'=2,'fsdp'=4] {'fsdp'}, where the devices are not in order with device_ids=([4,2]T(1,0))
+_MESH = re.compile(
+    r"replica_groups=mesh\[(?P<mesh>[^\]]*)\]"
+    r"(?:, device_ids=\(\[(?P<shape>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))?"
+    r"\s*\{(?P<split>[^}]*)\}"
+)
+
+
+def _mesh_group(mesh: str, split: str, shape: str | None, order: str | None) -> tuple[int, ...]:
+    """The devices along the axes of `split`, at the first place of all other axes."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
     chosen = re.findall(r"'(\w+)'", split)
-    group, stride = [0], 1
-    for name, size in reversed(sizes.items()):
-        if name in chosen:
-            group = [base + stride * i for i in range(size) for base in group]
-        stride *= size
-    return tuple(sorted(group))
+    devices = _counted(shape or str(math.prod(sizes.values())), order).reshape([*sizes.values()])
+    group = devices[tuple(slice(None) if name in chosen else 0 for name in sizes)]
+    return tuple(sorted(group.ravel().tolist()))
 
 
-def _iota_group(size: int, shape: str, order: str | None) -> tuple[int, ...]:
-    """[groups,size]<=[shape]T(order): the first row of the transposed, reshaped count."""
+def _counted(shape: str, order: str | None) -> np.ndarray:
+    """[shape]T(order): counts in that shape, puts its axes in that order, and returns one row."""
     sizes = [int(n) for n in shape.split(",")]
-    axes = [int(n) for n in order.split(",")] if order else list(range(len(sizes)))
-    strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    group = []
-    for position in range(size):
-        device = 0
-        for axis in reversed(axes):
-            position, place = divmod(position, sizes[axis])
-            device += place * strides[axis]
-        group.append(device)
-    return tuple(group)
+    axes = [int(n) for n in order.split(",")] if order else None
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(axes).ravel()
