@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import time
@@ -74,21 +75,21 @@ def loop(
     scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
     batches = device_batches(run, dataset, start, progress)
     unread: collections.deque[tuple[int, Metrics]] = collections.deque()
-    for step in range(start + 1, steps + 1):
-        state, metrics = run.step(state, next(batches))
-        unread.append((step, metrics))
-        if len(unread) > IN_FLIGHT:
-            jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
-        saving = is_due(step, config.checkpoint.every_steps, steps)
-        if saving or is_due(step, config.log_every, steps):
-            averages = read_metrics(unread, checkpoints)
-            line, speed = progress.line(step, averages)
-            announce(line)
-            scalars.write(step, averages | speed)
-        if saving:
-            checkpoints.save(step, state, config)
-    batches.close()
-    scalars.close()
+    # A writer left open starts a thread when Python ends, which is too late.
+    with contextlib.closing(scalars), contextlib.closing(batches):
+        for step in range(start + 1, steps + 1):
+            state, metrics = run.step(state, next(batches))
+            unread.append((step, metrics))
+            if len(unread) > IN_FLIGHT:
+                jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
+            saving = is_due(step, config.checkpoint.every_steps, steps)
+            if saving or is_due(step, config.log_every, steps):
+                averages = read_metrics(unread, checkpoints)
+                line, speed = progress.line(step, averages)
+                announce(line)
+                scalars.write(step, averages | speed)
+            if saving:
+                checkpoints.save(step, state, config)
     return state
 
 
