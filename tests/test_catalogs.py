@@ -348,6 +348,21 @@ def test_fsd50k_faults(tmp_path):
         _list("fsd50k", tmp_path)
 
 
+def test_spoken_recordings(tmp_path):
+    names = ["7_ann_0.wav", "0_zoe_12.wav", "1_ann_3.wav"]
+    _files(tmp_path, [f"recordings/{name}" for name in names] + ["README.md", "notes.wav"])
+    catalog = _list("spoken_recordings", tmp_path)
+    assert (catalog.folds, catalog.class_names[7]) == (2, "seven")
+    found = {i.id: (i.path, i.label, i.train_folds, i.test_folds) for i in catalog.splits["all"]}
+    assert found == {
+        "7_ann_0.wav": ("recordings/7_ann_0.wav", 7, (2,), (1,)),
+        "1_ann_3.wav": ("recordings/1_ann_3.wav", 1, (2,), (1,)),
+        "0_zoe_12.wav": ("recordings/0_zoe_12.wav", 0, (1,), (2,)),
+    }
+    with pytest.raises(UserError, match="of 1 speakers"):
+        _list("spoken_recordings", _files(tmp_path / "alone", ["1_ann_3.wav"]))
+
+
 def test_every_item_has_an_id_of_its_own(tmp_path):
     makers = {
         "kinetics400": _kinetics, "kinetics_sound": _kinetics, "audioset": _audioset,

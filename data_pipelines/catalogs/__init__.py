@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from data_pipelines.catalogs import audioset, esc50, folder, fsd50k, hmdb51, kinetics, ucf101
+from data_pipelines.catalogs import (
+    audioset,
+    esc50,
+    folder,
+    fsd50k,
+    hmdb51,
+    kinetics,
+    spoken_recordings,
+    ucf101,
+)
 from data_pipelines.catalogs.catalog import Catalog, Source
 
 CATALOGS: dict[str, Callable[[Source], Catalog]] = {
@@ -16,4 +25,5 @@ CATALOGS: dict[str, Callable[[Source], Catalog]] = {
     "hmdb51": hmdb51.list_items,
     "esc50": esc50.list_items,
     "fsd50k": fsd50k.list_items,
+    "spoken_recordings": spoken_recordings.list_items,
 }

@@ -1,0 +1,45 @@
+"""Recordings of spoken digits, such as the Free Spoken Digit Dataset."""
+
+from __future__ import annotations
+
+import re
+
+from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.source_tree import SourceTree
+from xkd_jax.errors import UserError
+
+_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_FILE = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_/]+)_(?P<index>\d+)\.wav")
+
+
+def list_items(source: Source) -> Catalog:
+    """Lists files `{digit}_{speaker}_{index}.wav`, in one split `all`; other files are none.
+
+    Fold k tests on the k-th speaker, in the order of their names, and trains on all others.
+
+    Raises:
+      UserError: there are fewer than two speakers.
+    """
+    tree = SourceTree(source.directory)
+    found = [(p, m) for p in tree.files if (m := _FILE.fullmatch(p.rsplit("/", 1)[-1]))]
+    speakers = sorted({match["speaker"] for _, match in found})
+    if len(speakers) < 2:
+        raise UserError(
+            f"{source.directory} has {{digit}}_{{speaker}}_{{index}}.wav of {len(speakers)}"
+            " speakers: one is held out, so give at least two."
+        )
+    folds = {speaker: fold for fold, speaker in enumerate(speakers, 1)}
+    items = [
+        Item(
+            match.string,
+            path,
+            label=int(match["digit"]),
+            label_text=_NAMES[int(match["digit"])],
+            train_folds=tuple(k for k in folds.values() if k != folds[match["speaker"]]),
+            test_folds=(folds[match["speaker"]],),
+        )
+        for path, match in found
+    ]
+    return Catalog(
+        {"all": items}, _NAMES, folds=len(speakers), modalities=("audio",), min_seconds=0.0
+    )
