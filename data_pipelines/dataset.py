@@ -78,21 +78,46 @@ def open_dataset(config: Config, directory: str, split: str) -> Dataset:
     return Dataset(metadata, source, parse)
 
 
-def fold_records(dataset: Dataset, fold: int, use: Literal["train", "test"]) -> np.ndarray:
-    """Returns the indices of the records that an official fold trains or tests on, int64 [n].
+@dataclasses.dataclass(frozen=True)
+class RecordIndex:
+    """What an evaluation asks of every record before it reads clips.
 
-    Reads every record once.
-
-    Raises:
-      UserError: the data set has no such fold.
+    Attributes:
+      name: of the data set.
+      label: int64 [records], -1 where there is none or the data set is multi-label.
+      train_folds: bool [records, folds], whether an official fold trains on a record.
+      test_folds: bool [records, folds], whether it tests on it.
     """
-    folds = dataset.metadata.folds
-    if not 1 <= fold <= folds:
-        raise UserError(
-            f"The data set {dataset.metadata.name} has {folds} folds and no fold {fold}."
-        )
-    members = (getattr(dataset[i], f"{use}_folds") for i in range(len(dataset)))
-    return np.flatnonzero([fold in folds for folds in members])
+
+    name: str
+    label: np.ndarray
+    train_folds: np.ndarray
+    test_folds: np.ndarray
+
+    def fold_records(self, fold: int, use: Literal["train", "test"]) -> np.ndarray:
+        """Returns the indices of the records that an official fold trains or tests on, int64 [n].
+
+        Raises:
+          UserError: the data set has no such fold.
+        """
+        folds = self.train_folds.shape[1]
+        if not 1 <= fold <= folds:
+            raise UserError(f"The data set {self.name} has {folds} folds and no fold {fold}.")
+        return np.flatnonzero(getattr(self, f"{use}_folds")[:, fold - 1])
+
+
+def index_records(dataset: Dataset) -> RecordIndex:
+    """Reads every record once, without decoding any."""
+    folds = np.arange(1, dataset.metadata.folds + 1)
+    labels, train, test = [], [], []
+    for number in range(len(dataset)):
+        record = dataset[number]
+        labels.append(record.label)
+        train.append(np.isin(folds, record.train_folds))
+        test.append(np.isin(folds, record.test_folds))
+    return RecordIndex(
+        dataset.metadata.name, np.array(labels, np.int64), np.array(train), np.array(test)
+    )
 
 
 def _find_described_shards(directory: str, split: str) -> dict[str, int]:

@@ -83,6 +83,7 @@ def eval_batches(
     config: Config,
     dataset: Dataset,
     rows: slice | None = None,
+    start_step: int = 0,
     *,
     clips: int = 1,
     modalities: Sequence[Modality] = MODALITIES,
@@ -95,6 +96,7 @@ def eval_batches(
       config: the run's.
       dataset: see `dataset.open_dataset`.
       rows: this host's rows of the `config.batch_size` rows; None: all.
+      start_step: of the first batch.
       clips: clips a record, spread evenly; one is centred. Those of a record are rows in a row.
       modalities: those that are read.
       records: the records to use, int [n]; None: all.
@@ -107,14 +109,38 @@ def eval_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    indices = _indices(dataset, records)
     cut = _Clips(config, dataset, tuple(modalities), make_views)
-    load = BatchLoader(
-        _EvalRow(cut, indices, clips), config.batch_size, _rows(config, rows), config.data.threads,
-        len(indices) * clips,
-    )  # fmt: skip
-    steps = -(-len(indices) * clips // config.batch_size)
-    return read_ahead(config.data, load, range(steps))
+    row = _EvalRow(cut, _indices(dataset, records), clips)
+    return _one_pass(row, clips, rows, start_step)
+
+
+def augmented_batches(
+    config: Config,
+    dataset: Dataset,
+    rows: slice | None = None,
+    start_step: int = 0,
+    *,
+    clips: int = 1,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.draw_train_views,
+) -> Generator[Batch]:
+    """Yields one pass over the records, in order, with `clips` random views of each.
+
+    Clip k of a record is what `train_batches` shows of it in epoch k. Arguments and errors are
+    those of `eval_batches`, but that `make_views` is that of `train_batches`; so is what it yields.
+    """
+    cut = _Clips(config, dataset, tuple(modalities), make_views)
+    row = _AugmentedRow(cut, _indices(dataset, records), clips)
+    return _one_pass(row, clips, rows, start_step)
+
+
+def _one_pass(
+    row: _EvalRow | _AugmentedRow, clips: int, rows: slice | None, start_step: int
+) -> Generator[Batch]:
+    config, end = row.clips.config, len(row.records) * clips
+    load = BatchLoader(row, config.batch_size, _rows(config, rows), config.data.threads, end)
+    return read_ahead(config.data, load, range(start_step, -(-end // config.batch_size)))
 
 
 def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
@@ -149,6 +175,17 @@ class _Clips:
         row = self.make_views(config, size, log_mel, *args)
         return {**row, "record": np.int64(index), **self._target(record)}, fill
 
+    def random_row(self, index: int, epoch: int) -> tuple[Row, Fill]:
+        """Returns the views of a clip of record `index` that are drawn for an epoch."""
+        record, seed = self.dataset[index], self.config.seed % 2**64
+
+        def rng_of(stream: str) -> random.Random:
+            text = f"{seed}/{epoch}/{index}/{stream}".encode()
+            return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
+
+        start = rng_of("clip").randint(0, clips_lib.last_start(record, self.config))
+        return self.row(index, record, start, rng_of)
+
     def _target(self, record: Record) -> Row:
         metadata = self.dataset.metadata
         if not metadata.multi_label:
@@ -170,16 +207,21 @@ class _TrainRow:
     order: Shuffle
 
     def __call__(self, position: int) -> tuple[Row, Fill]:
-        clips = self.clips
         epoch, index = self.order(position)
-        record = clips.dataset[index]
+        return self.clips.random_row(index, epoch)
 
-        def rng_of(stream: str) -> random.Random:
-            text = f"{self.order.seed}/{epoch}/{index}/{stream}".encode()
-            return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
 
-        start = rng_of("clip").randint(0, clips_lib.last_start(record, clips.config))
-        return clips.row(index, record, start, rng_of)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _AugmentedRow:
+    """Maps a position in one pass over the records' random clips to a row."""
+
+    clips: _Clips
+    records: np.ndarray
+    per_record: int
+
+    def __call__(self, position: int) -> tuple[Row, Fill]:
+        record_number, clip = divmod(position, self.per_record)
+        return self.clips.random_row(int(self.records[record_number]), clip)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

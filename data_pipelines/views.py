@@ -181,6 +181,28 @@ def draw_eval_views(
     return views
 
 
+def draw_crop_views(
+    config: Config, size: tuple[int, int] | None, log_mel: np.ndarray | None, *, crops: int
+) -> Views:
+    """Returns the plain global views of a clip, of video `crops` squares instead of the central.
+
+    The squares have the frame's short side and are spread evenly along the longer: of three, one
+    lies at either end and one in the middle. They are stacked along a leading axis: `frames`
+    [crops, t, C, C, 3] and `box` [crops, 2]. All else is as in `draw_eval_views`.
+    """
+    if size is None or crops == 1:
+        return draw_eval_views(config, size, log_mel)
+    side = min(size)
+    corners = np.rint(np.linspace((0, 0), np.subtract(size, side), crops)).astype(int)
+    stretch, canvas = (0, config.video.frames), (config.data.short_side,) * 2
+    squares = [
+        _uncut(_cut(size, stretch, (top, left, side, side), canvas))
+        for top, left in corners.tolist()
+    ]
+    views = draw_eval_views(config, None, log_mel)
+    return {**views, "video": {"global": _stack(squares)}}
+
+
 def train_views(
     config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None, rng_of: RngOf
 ) -> Views:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import build, pipeline
-from data_pipelines.dataset import fold_records, open_dataset
+from data_pipelines.dataset import index_records, open_dataset
 from xkd_jax.config import Config
 
 CONFIG = dataclasses.replace(Config(), batch_size=2)
@@ -32,8 +32,8 @@ def test_esc50_by_fold(tmp_path):
     _build("esc50", source, tmp_path / "out")
     dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
     assert dataset.metadata.class_names == ("class0", "class1")
-    test = fold_records(dataset, 1, "test")
-    train = fold_records(dataset, 1, "train")
+    index = index_records(dataset)
+    test, train = index.fold_records(1, "test"), index.fold_records(1, "train")
     assert {dataset[int(i)].id for i in test} == {"1-0-A-0.wav", "1-1-A-1.wav"}
     assert set(train) | set(test) == set(range(4))
     (batch,) = pipeline.eval_batches(CONFIG, dataset, modalities=("audio",), records=test)
@@ -85,10 +85,11 @@ def test_folds_of_silent_videos(tmp_path, name):
             (lists / f"{label}_test_split{k}.txt").write_text("\n".join(uses))
     _build(name, source, tmp_path / "out", f"--lists={lists}")
     dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
+    index = index_records(dataset)
     for k in (1, 2, 3):
-        held = fold_records(dataset, k, "test")
+        held = index.fold_records(k, "test")
         assert [dataset[int(i)].path for i in held] == [paths[k - 1]]
-        assert len(fold_records(dataset, k, "train")) == 3
+        assert len(index.fold_records(k, "train")) == 3
     batches = list(pipeline.eval_batches(CONFIG, dataset, clips=3, modalities=("video",)))
     assert sum(int(b["valid"].sum()) for b in batches) == 12
     assert batches[0]["video"]["global"]["frames"].shape == (2, 32, 128, 128, 3)

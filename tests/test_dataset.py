@@ -8,7 +8,7 @@ import pytest
 import toy_shards
 
 from data_pipelines import shards, tfrecord
-from data_pipelines.dataset import fold_records, open_dataset
+from data_pipelines.dataset import index_records, open_dataset
 from xkd_jax.errors import UserError
 
 CONFIG = toy_shards.CONFIG
@@ -101,12 +101,16 @@ def test_records_of_a_fold(tmp_path):
         for i, (train, test) in enumerate(uses)
     ]
     dataset = open_dataset(CONFIG, toy_shards.write(tmp_path, records, metadata), "train")
+    index = index_records(dataset)
+    assert [f"{'abc'[label]}" for label in index.label] == [
+        dataset[i].label_text for i in range(len(dataset))
+    ]
 
     def ids(fold, use):
-        return {dataset[int(i)].id for i in fold_records(dataset, fold, use)}
+        return {dataset[int(i)].id for i in index.fold_records(fold, use)}
 
     assert ids(1, "train") == {"clip0", "clip1"}
     assert ids(1, "test") == {"clip2"}
     assert ids(2, "test") == {"clip0"}
     with pytest.raises(UserError, match="has 2 folds and no fold 3"):
-        fold_records(dataset, 3, "test")
+        index.fold_records(3, "test")

@@ -195,6 +195,24 @@ def test_several_clips_a_record(dataset):
     assert starts[2::3].tolist() == last
 
 
+def test_evaluation_starts_anywhere(dataset):
+    _assert_same(_evaluate(dataset, clips=2)[3:], _evaluate(dataset, start_step=3, clips=2))
+
+
+def test_augmented_clips_are_those_of_the_epochs_of_training(dataset):
+    passed = list(
+        pipeline.augmented_batches(
+            toy_shards.CONFIG, dataset, None, 2, clips=3, make_views=toy_shards.plain_views
+        )
+    )
+    records = np.array(_records(passed))
+    assert records[:25].tolist() == [i // 3 for i in range(8, 33)]
+    noises = {tuple(n) for n in np.concatenate([b["noise"] for b in passed])[:25]}
+    assert len(noises) == 25
+    trained = _train(dataset, -(-3 * RECORDS // 4))
+    assert noises <= {tuple(n) for b in trained for n in b["noise"]}
+
+
 def test_hosts_evaluate_disjoint_rows(dataset):
     whole = _evaluate(dataset)
     parts = [_evaluate(dataset, slice(h, h + 1)) for h in range(4)]

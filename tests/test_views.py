@@ -255,3 +255,23 @@ def test_frames_larger_than_the_config_says_are_refused(config):
     wrong = dataclasses.replace(config, data=dataclasses.replace(config.data, short_side=10))
     with pytest.raises(UserError, match="short_side"):
         views.eval_views(wrong, frames, log_mel)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (33, 20)])
+def test_crops_are_spread_along_the_longer_side(config, size):
+    made = views.draw_crop_views(config, size, None, crops=3)["video"]["global"]
+    assert made["frames"].shape == (3, config.video.frames, 20, 20, 3)
+    assert made["box"].tolist() == [[20, 20]] * 3
+    frame = np.arange(20 * 33).reshape(*size, 1).repeat(3, 2).astype(np.uint8)
+    out = np.zeros(made["frames"].shape, np.uint8)
+    made["frames"].write(1, frame, out)
+    for start, cut in zip((0, 6, 13), out[:, 1], strict=True):
+        rows, columns = (slice(start, start + 20) if n == 33 else slice(20) for n in size)
+        np.testing.assert_array_equal(cut, frame[rows, columns])
+
+
+def test_one_crop_is_the_central_one(config):
+    one = views.draw_crop_views(config, (20, 33), None, crops=1)["video"]["global"]
+    assert (
+        one["frames"] == views.draw_eval_views(config, (20, 33), None)["video"]["global"]["frames"]
+    )
