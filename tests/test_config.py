@@ -4,8 +4,18 @@ import math
 import jax
 import pytest
 
-from xkd_jax.config import Config, ModelConfig, Transformer, default, keys, nearest_key, resolve
+from xkd_jax.config import (
+    Config,
+    ModelConfig,
+    Transformer,
+    build,
+    default,
+    keys,
+    nearest_key,
+    resolve,
+)
 from xkd_jax.errors import UserError
+from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.state import abstract, parameters
 
@@ -109,3 +119,9 @@ def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
     assert nearest_key("learning_rate") == "optimizer.learning_rate"
     assert nearest_key("zzzzzz") is None
     assert "audio.local_augment.canvas" in keys()
+
+
+def test_a_tuple_of_any_length_is_checked_one_by_one():
+    assert build(EvalConfig, {"svm": {"costs": [1, 0.5]}}).svm.costs == (1.0, 0.5)
+    with pytest.raises(UserError, match=r"data\.folds is 'a'"):
+        build(EvalConfig, {"data": {"folds": (1, "a")}})

@@ -14,7 +14,7 @@ import difflib
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 
@@ -23,6 +23,7 @@ from xkd_jax.errors import UserError
 Modality = Literal["video", "audio"]
 Attention = Literal["xla", "cudnn"]
 Remat = Literal["none", "products", "all"]
+Schema = TypeVar("Schema")
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
@@ -397,19 +398,29 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
       UserError: a key that the schema lacks (the nearest valid key is named), a value of the wrong
         type, or values that don't fit together.
     """
-    config = _build(Config, raw.to_dict(), "config")
+    config = build(Config, raw.to_dict())
     _check(config)
     return config
 
 
-def keys() -> list[str]:
+def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
+    """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
+
+    Raises:
+      UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
+        wrong type.
+    """
+    return _build(schema, values, "", schema)
+
+
+def keys(schema: type = Config) -> list[str]:
     """Every key that a config can have, dotted."""
-    return list(_dotted_keys(Config))
+    return list(_dotted_keys(schema))
 
 
-def nearest_key(key: str) -> str | None:
+def nearest_key(key: str, schema: type = Config) -> str | None:
     """The schema's dotted key that is most like `key`, if any is near."""
-    known = keys()
+    known = keys(schema)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
         last = key.rsplit(".", 1)[-1]
@@ -426,19 +437,18 @@ def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
             yield prefix + name
 
 
-def _build(cls: type, values: dict[str, Any], path: str) -> Any:
+def _build(cls: type, values: dict[str, Any], prefix: str, schema: type) -> Any:
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            dotted = f"{path}.{key}".removeprefix("config.")
-            near = nearest_key(dotted)
+            near = nearest_key(prefix + key, schema)
             hint = f" Did you mean {near}?" if near else ""
-            raise UserError(f"The config has no key {dotted}.{hint}")
+            raise UserError(f"The config has no key {prefix}{key}.{hint}")
     return cls(
         **{
-            key: _build(hints[key], value, f"{path}.{key}")
+            key: _build(hints[key], value, f"{prefix}{key}.", schema)
             if dataclasses.is_dataclass(hints[key])
-            else _coerce(value, hints[key], f"{path}.{key}".removeprefix("config."))
+            else _coerce(value, hints[key], prefix + key)
             for key, value in values.items()
         }
     )
@@ -453,6 +463,8 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
         return value
     if origin is tuple:
         kinds = typing.get_args(kind)
+        if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
+            kinds = kinds[:1] * len(value)
         if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
             raise UserError(f"{path} is {value!r}: give {len(kinds)} values.")
         return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,18 @@ def linear(
     )
 
 
+class DropPath(NamedTuple):
+    """Stochastic depth: at most `rate` of the samples skip a branch, fewer in earlier blocks."""
+
+    rate: float
+    key: jax.Array
+
+    def scales(self, depth: int, samples: int) -> jax.Array:
+        """What both branches of each block are multiplied by, float32 [depth, 2, samples]."""
+        kept = 1 - jnp.linspace(0, self.rate, depth)[:, None, None]
+        return jax.random.bernoulli(self.key, kept, (depth, 2, samples)) / kept
+
+
 class Block(nnx.Module):
     """Pre-norm Transformer block: attention without bias in qkv, then an erf-GELU MLP.
 
@@ -96,14 +108,15 @@ class Block(nnx.Module):
         self.fc1 = linear(width, hidden, ("embed", "mlp"), dtype, rngs)
         self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
+        """Runs the block; `scales` [2, batch] multiply what its branches add (`DropPath`)."""
         x = constrain(x, "batch", None, None)
         qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
         attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
-        x = constrain(x + self.proj(attended), "batch", None, None)
+        x = constrain(x + _scaled(self.proj(attended), scales, 0), "batch", None, None)
         hidden = gelu(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"))
-        return constrain(x + self.fc2(hidden), "batch", None, None)
+        return constrain(x + _scaled(self.fc2(hidden), scales, 1), "batch", None, None)
 
     def cls_attention(self, x: jax.Array) -> jax.Array:
         """Returns the CLS query's attention over the patch tokens, float32 [batch, heads, n - 1].
@@ -116,6 +129,10 @@ class Block(nnx.Module):
         k = jnp.einsum("bnd,dhc->bnhc", normed, kernel[:, 1])
         scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
+
+
+def _scaled(branch: jax.Array, scales: jax.Array | None, index: int) -> jax.Array:
+    return branch if scales is None else branch * scales[index, :, None, None].astype(branch.dtype)
 
 
 class Blocks(nnx.Module):
@@ -139,9 +156,9 @@ class Blocks(nnx.Module):
         self.remat = remat
         self.layers = create(rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, drop_path: DropPath | None = None) -> jax.Array:
         """Runs every block on `x` [batch, tokens, width]."""
-        return self._scan(x)[0]
+        return self._scan(x, drop_path)[0]
 
     def with_cls_attention(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Runs every block and returns the last one's CLS attention too (`Block.cls_attention`).
@@ -154,18 +171,19 @@ class Blocks(nnx.Module):
         last = nnx.merge(graph, jax.tree.map(lambda p: p[-1], params))
         return x, last.cls_attention(last_input)
 
-    def _scan(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _scan(self, x: jax.Array, drop_path: DropPath | None = None) -> tuple[jax.Array, jax.Array]:
         graph, params = nnx.split(self.layers)
+        scales = None if drop_path is None else drop_path.scales(self.depth, len(x))
 
         def body(
-            carry: tuple[jax.Array, jax.Array], layer: nnx.State
+            carry: tuple[jax.Array, jax.Array], layer: tuple[nnx.State, jax.Array | None]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            inputs, _ = carry
-            return (nnx.merge(graph, layer)(inputs), inputs), None
+            (inputs, _), (params, scales) = carry, layer
+            return (nnx.merge(graph, params)(inputs, scales), inputs), None
 
         if self.remat != "none":
             kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             policy = kept if self.remat == "products" else None
             body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-        (x, last_input), _ = jax.lax.scan(body, (x, x), params)
+        (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales))
         return x, last_input

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from xkd_jax.config import MODALITIES, AudioConfig, Modality, ModelConfig, VideoConfig
-from xkd_jax.networks.blocks import Blocks, layer_norm, linear
+from xkd_jax.networks.blocks import Blocks, DropPath, layer_norm, linear
 from xkd_jax.networks.patches import gather_tokens, patchify_audio, patchify_video
 from xkd_jax.networks.positions import Interpolation, resize_positions
 
@@ -113,14 +113,18 @@ class Encoders(nnx.Module):
         self.norms = nnx.Dict({m: layer_norm(width, dtype, rngs) for m in MODALITIES})
 
     def __call__(
-        self, modality: Modality, view: jax.Array, keep: jax.Array | None = None
+        self,
+        modality: Modality,
+        view: jax.Array,
+        keep: jax.Array | None = None,
+        drop_path: DropPath | None = None,
     ) -> jax.Array:
         """Encodes views into tokens [batch, 1 + tokens, width], CLS first (see `Embedding`).
 
         Video views are float32 [batch, frames, height, width, colour], audio views [batch, mel,
         time], both normalised.
         """
-        tokens = self._blocks(modality)(self.embeddings[modality](view, keep))
+        tokens = self._blocks(modality)(self.embeddings[modality](view, keep), drop_path)
         return self.norms[modality](tokens)
 
     def with_cls_attention(

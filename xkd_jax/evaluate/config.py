@@ -1,0 +1,241 @@
+"""What an evaluation can be asked to do: the schema of every file in `configs/eval/`.
+
+It follows the rules of `xkd_jax.config`: dataclasses are the schema, a config file starts from
+`default()`, overrides come on top, and `resolve` checks everything once. The networks and views are
+not part of it: they come from the config that the checkpoint was written with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import ml_collections
+
+from xkd_jax import config as xkd_config
+from xkd_jax.config import (
+    MODALITIES,
+    AudioAugment,
+    CheckpointConfig,
+    MeshConfig,
+    Modality,
+    VideoAugment,
+)
+from xkd_jax.errors import UserError
+
+Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
+Network = Literal["student", "teacher", "untrained", "log_mel"]
+# Protocols that train a classifier step by step; the others work on features that are kept.
+TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalDataConfig:
+    """Where the benchmark's shards are, and which of their records train and test.
+
+    With `folds`, each of these official folds of `train_split` is an evaluation of its own, and
+    `test_split` plays no part. `held_out` is the share of the training records that choose the
+    SVM's cost. The other fields are those of pretraining.
+    """
+
+    dir: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    folds: tuple[int, ...] = ()
+    held_out: float = 0.2
+    threads: int = 16
+    workers: int = 0
+    prefetch: int = 2
+    verify_checksums: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipsConfig:
+    """The clips of a record.
+
+    `train` clips start at random and are augmented as `video` and `audio` say; `test` clips are
+    spread evenly and shown in `crops` squares along the frame's longer side. `size` is that of the
+    squares in pixels; 0: the size that the network was pretrained with.
+    """
+
+    train: int = 25
+    test: int = 3
+    crops: int = 3
+    size: int = 0
+    video: VideoAugment = dataclasses.field(default_factory=VideoAugment)
+    audio: AudioAugment = dataclasses.field(default_factory=AudioAugment)
+
+
+@dataclasses.dataclass(frozen=True)
+class SvmConfig:
+    """Linear SVMs, one against the rest, with squared hinge loss (LIBLINEAR's LinearSVC).
+
+    A class is solved when a step of Newton's method would lower its loss by no more than a share
+    of `tolerance`.
+    """
+
+    costs: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    tolerance: float = 1e-6
+    max_iterations: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighboursConfig:
+    """Nearest neighbours vote with weights exp(cosine / `temperature`)."""
+
+    count: int = 20
+    temperature: float = 0.07
+
+
+@dataclasses.dataclass(frozen=True)
+class FitAugmentConfig:
+    """Random changes to clips that train a classifier; 0 turns one off.
+
+    Video, the same in every frame: `operations` of RandAugment of strength `magnitude` (of 10),
+    `erase` the probability of an erased box, and `mixup` and `cutmix` the parameters of their Beta
+    distributions. Audio: `mel_masks` bands of up to `mel_mask` bands and `time_masks` stretches of
+    up to `time_mask` columns masked, and the time warped by up to `time_warp` columns.
+    """
+
+    operations: int = 0
+    magnitude: float = 7.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mel_masks: int = 0
+    mel_mask: int = 10
+    time_masks: int = 0
+    time_mask: int = 20
+    time_warp: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """A classifier trained step by step on one random clip a record and epoch, by AdamW.
+
+    The learning rate rises linearly over `warmup_epochs` and falls to 0 along a cosine. The pooled
+    features are scaled to length 1 with `normalise`, then `dropout` acts on them. With finetuning
+    each layer of the encoder learns `layer_decay` times as fast as the next, and up to `drop_path`
+    of the samples skip a branch of a block. `augment` is what the training clips go through on top
+    of `clips`.
+    """
+
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    epochs: float = 100.0
+    warmup_epochs: float = 10.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    label_smoothing: float = 0.0
+    normalise: bool = False
+    dropout: float = 0.0
+    layer_decay: float = 1.0
+    drop_path: float = 0.0
+    augment: FitAugmentConfig = FitAugmentConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """One evaluation; `save` is for the checkpoints of those that train step by step.
+
+    `checkpoint` is the folder of a pretraining run, `step` one of its checkpoints (0: the newest).
+    `network` is the student or the teacher of the checkpoint, its networks untrained, or no
+    network at all: the log-mel spectrogram's mean over time. `output` is what is read off a
+    network: the mean over the encoder's patch tokens, or what the projection head makes of it.
+    `share` of each class's training records are used. `features` is the folder in which extracted
+    features are kept (default: in the run's); evaluations can share it.
+    """
+
+    protocol: Protocol = "svm"
+    benchmark: str = ""
+    checkpoint: str = ""
+    step: int = 0
+    network: Network = "student"
+    output: Literal["encoder", "head"] = "encoder"
+    modality: Literal["video", "audio", "both"] = "video"
+    share: float = 1.0
+    features: str = ""
+    seed: int = 0
+    batch_size: int = 64
+    log_every: int = 50
+    data: EvalDataConfig = dataclasses.field(default_factory=EvalDataConfig)
+    clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
+    svm: SvmConfig = dataclasses.field(default_factory=SvmConfig)
+    neighbours: NeighboursConfig = dataclasses.field(default_factory=NeighboursConfig)
+    fit: FitConfig = FitConfig()
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    save: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those whose encoders are evaluated."""
+        return MODALITIES if self.modality == "both" else (self.modality,)
+
+
+def default() -> ml_collections.ConfigDict:
+    """The settings of UCF101's linear SVM, for a config file to start from."""
+    return ml_collections.ConfigDict(dataclasses.asdict(EvalConfig()))
+
+
+def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
+    """Checks a config against the schema and returns it as frozen dataclasses.
+
+    Raises:
+      UserError: a key that the schema lacks, a value of the wrong type, or values that don't fit
+        together.
+    """
+    config = xkd_config.build(EvalConfig, raw.to_dict())
+    _check(config)
+    return config
+
+
+def _check(config: EvalConfig) -> None:
+    counts = {
+        "batch_size": config.batch_size,
+        "clips.train": config.clips.train,
+        "clips.test": config.clips.test,
+        "clips.crops": config.clips.crops,
+        "neighbours.count": config.neighbours.count,
+        "log_every": config.log_every,
+    }
+    for key, value in counts.items():
+        if value < 1:
+            raise UserError(f"{key} is {value}: give at least 1.")
+    if not 0 < config.share <= 1:
+        raise UserError(f"share is {config.share}: give more than 0 and at most 1.")
+    if not 0 < config.data.held_out < 1:
+        raise UserError(f"data.held_out is {config.data.held_out}: give more than 0, less than 1.")
+    if not config.svm.costs or min(config.svm.costs) <= 0:
+        raise UserError(f"svm.costs is {config.svm.costs}: give one or more values above 0.")
+    if config.network == "log_mel" and (config.modality != "audio" or config.output != "encoder"):
+        raise UserError(
+            "network is 'log_mel', which has no encoder or head of video: give --config.modality"
+            "=audio and --config.output=encoder."
+        )
+    if config.protocol == "retrieval" and config.modality != "both":
+        raise UserError("protocol is 'retrieval': give --config.modality=both.")
+    if config.protocol in TRAINED:
+        _check_fit(config)
+    if len(set(config.data.folds)) < len(config.data.folds):
+        raise UserError(f"data.folds is {config.data.folds}: give each fold once.")
+
+
+def _check_fit(config: EvalConfig) -> None:
+    if config.modality == "both" or config.network == "log_mel" or config.output != "encoder":
+        raise UserError(
+            f"protocol is {config.protocol!r}, which reads the tokens of one encoder: give"
+            " --config.modality=video or audio, another network than log_mel, and"
+            " --config.output=encoder."
+        )
+    if config.fit.epochs <= 0:
+        raise UserError(f"fit.epochs is {config.fit.epochs}: give more than 0.")
+    for key in ("label_smoothing", "dropout", "drop_path"):
+        if not 0 <= getattr(config.fit, key) < 1:
+            raise UserError(f"fit.{key} is {getattr(config.fit, key)}: give 0 to below 1.")
+    for key, value in dataclasses.asdict(config.fit.augment).items():
+        if value < 0:
+            raise UserError(f"fit.augment.{key} is {value}: give at least 0.")
+    for key, largest in (("erase", 1), ("magnitude", 10)):
+        if getattr(config.fit.augment, key) > largest:
+            raise UserError(f"fit.augment.{key} is above {largest}: give 0 to {largest}.")

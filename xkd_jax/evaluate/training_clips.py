@@ -1,0 +1,65 @@
+"""What clips go through, on the device, before a classifier is trained on them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from xkd_jax.augment.erasing import erase
+from xkd_jax.augment.mixing import mix
+from xkd_jax.augment.rand_augment import rand_augment
+from xkd_jax.augment.spec_augment import mask_axis, warp_time
+from xkd_jax.config import AudioConfig, VideoConfig
+from xkd_jax.evaluate.config import FitAugmentConfig
+
+
+def augment_for_fit(
+    view: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    settings: FitAugmentConfig,
+    modality: VideoConfig | AudioConfig,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns changed clips and their targets.
+
+    Args:
+      view: normalised, video [batch, frames, size, size, 3] or audio [batch, mel, time].
+      targets: float32 [batch, classes].
+      key: decides all.
+      settings: what is done.
+      modality: of the view.
+    """
+    if isinstance(modality, AudioConfig):
+        return _augment_audio(view, key, settings), targets
+    return _augment_video(view, targets, key, settings, modality)
+
+
+def _augment_video(
+    view: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    settings: FitAugmentConfig,
+    video: VideoConfig,
+) -> tuple[jax.Array, jax.Array]:
+    rand_key, erase_key, mix_key = jax.random.split(key, 3)
+    if settings.operations:
+        mean, std = np.array(video.mean, np.float32), np.array(video.std, np.float32)
+        pixels = 255 * (view * std + mean)
+        pixels = rand_augment(pixels, rand_key, settings.operations, settings.magnitude)
+        view = (pixels / 255 - mean) / std
+    if settings.erase:
+        view = erase(view, erase_key, settings.erase)
+    if settings.mixup or settings.cutmix:
+        view, targets = mix(view, targets, mix_key, settings.mixup, settings.cutmix)
+    return view, targets
+
+
+def _augment_audio(view: jax.Array, key: jax.Array, settings: FitAugmentConfig) -> jax.Array:
+    warp_key, mel_key, time_key = jax.random.split(key, 3)
+    if settings.time_warp:
+        view = warp_time(view, warp_key, settings.time_warp)
+    if settings.mel_masks:
+        view = mask_axis(view, mel_key, 1, settings.mel_masks, settings.mel_mask)
+    if settings.time_masks:
+        view = mask_axis(view, time_key, 2, settings.time_masks, settings.time_mask)
+    return view
