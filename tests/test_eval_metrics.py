@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from xkd_jax.evaluate.metrics import average_precision, mean_average_precision, recall_at_k, top_k
+from xkd_jax.evaluate.neighbours import vote
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_top_k_is_scikit_learns(k):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(200, 7)), rng.integers(7, size=200)
+    found = reference.top_k_accuracy_score(labels, scores, k=k, labels=range(7))
+    assert top_k(scores, labels, k) == pytest.approx(100 * found)
+
+
+def test_a_constant_score_is_never_right():
+    assert top_k(np.zeros((5, 3)), np.arange(5) % 3, 1) == 0
+    same = np.ones((4, 4))
+    assert recall_at_k(same, np.eye(4, dtype=bool), 3) == 0
+    assert recall_at_k(same, np.eye(4, dtype=bool), 4) == 100
+
+
+@pytest.mark.parametrize("decimals", [0, 8])
+def test_average_precision_is_scikit_learns_with_ties_too(decimals):
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(300, 5)).round(decimals)
+    targets = (rng.random((300, 5)) < (0.1, 0.5, 0.9, 0.02, 0.0)).astype(np.uint8)
+    targets[0, 3] = 1
+    for c in range(4):
+        expected = reference.average_precision_score(targets[:, c], scores[:, c])
+        assert average_precision(scores[:, c], targets[:, c]) == pytest.approx(expected)
+    present = reference.average_precision_score(targets[:, :4], scores[:, :4])
+    assert mean_average_precision(scores, targets) == pytest.approx(100 * present)
+
+
+def test_recall_at_k_counts_queries():
+    similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.4, 0.2]])
+    own = np.eye(3, dtype=bool)
+    assert [recall_at_k(similarity, own, k) for k in (1, 2, 3)] == pytest.approx(
+        [100 / 3, 200 / 3, 100]
+    )
+    either = own | np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
+    assert recall_at_k(similarity, either, 1) == pytest.approx(200 / 3)
+    assert recall_at_k(similarity, np.zeros((3, 3), bool), 3) == 0
+
+
+def test_votes_are_those_of_an_explicit_loop():
+    rng = np.random.default_rng(2)
+    bank, queries = (rng.normal(size=(n, 6)).astype(np.float32) for n in (30, 9))
+    bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
+    labels = rng.integers(4, size=30)
+    expected = np.zeros((9, 4))
+    for q, query in enumerate(queries):
+        cosine = bank @ query
+        for i in np.argsort(-cosine)[:5]:
+            expected[q, labels[i]] += np.exp((cosine[i] - 1) / 0.07)
+    found = vote(bank, labels, queries, 4, 5, 0.07)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (vote(bank, labels, bank, 4, 1, 0.07).argmax(1) == labels).all()

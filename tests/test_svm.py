@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from sklearn.svm import LinearSVC
+
+from xkd_jax.config import MeshConfig
+from xkd_jax.evaluate import svm
+from xkd_jax.evaluate.config import SvmConfig
+from xkd_jax.sharding import make_mesh
+
+COSTS = (1e-3, 1e-1, 1.0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Features as an encoder gives them: one large common direction, others of falling size."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(5, size=603)  # not a multiple of the devices
+    centres = rng.normal(size=(5, 24))
+    x = (centres[labels] + 1.5 * rng.normal(size=(603, 24))) * np.exp(-np.arange(24) / 8)
+    return (x + 4 * rng.normal(size=24)).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return svm.fit_path(*data, 5, SvmConfig(costs=COSTS), make_mesh(MeshConfig()))
+
+
+def loss(weights, x, labels, cost):
+    signs = np.where(labels[:, None] == np.arange(5), 1, -1)
+    violations = np.maximum(0, 1 - signs * (x.astype(np.float64) @ weights[:-1] + weights[-1]))
+    return np.square(weights).sum(0) / 2 + cost * np.square(violations).sum(0)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_every_class_is_at_scikit_learns_minimum(data, fitted, cost):
+    x, labels = data
+    reference = LinearSVC(C=cost, dual=False, tol=1e-8, max_iter=10_000).fit(x, labels)
+    weights = np.concatenate([reference.coef_, reference.intercept_[:, None]], axis=1).T
+    expected = loss(weights, x, labels, cost)
+    np.testing.assert_allclose(
+        loss(fitted[cost].astype(float), x, labels, cost), expected, rtol=1e-5
+    )
+    found, decided = svm.decide(fitted[cost], x), reference.decision_function(x)
+    np.testing.assert_allclose(found, decided, atol=0.02)
+    assert (found.argmax(1) == decided.argmax(1)).mean() > 0.99
+
+
+def test_few_samples_of_many_axes():
+    rng = np.random.default_rng(1)
+    x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3
+    found = svm.fit_path(x, labels, 3, SvmConfig(costs=(1.0,)), make_mesh(MeshConfig()))[1.0]
+    assert (svm.decide(found, x).argmax(1) == labels).all()
