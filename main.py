@@ -25,6 +25,11 @@ _PLAN = flags.DEFINE_string(
     "Print what the run would need on a TPU slice, without one: v5e:16x16, for example, or"
     " search:v5e:16x16 to try meshes, rematerialisation and batches (v4, v5e, v5p, v6e).",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0, for several processes that JAX can't find itself."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process's number, with --coordinator.")
 
 
 def main(config: Config) -> None:
@@ -38,9 +43,13 @@ def main(config: Config) -> None:
         command.plan(config, _PLAN.value)
         return
 
-    from xkd_jax import sharding, train
+    from xkd_jax import processes, sharding, train
 
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    several = jax.distributed.is_initialized()
+    if not several and "xla_force_host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", sharding.cpu_devices(config, cores or 1))
     workdir = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))

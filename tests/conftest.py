@@ -12,15 +12,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from small_run import SMALL
 
-from xkd_jax.config import (
-    AudioConfig,
-    Config,
-    HeadConfig,
-    MeshConfig,
-    ModelConfig,
-    VideoConfig,
-)
+from xkd_jax.config import Config, MeshConfig
 from xkd_jax.networks.student import Student
 from xkd_jax.state import abstract, parameters
 from xkd_jax.tree import path_names
@@ -36,25 +30,7 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small() -> Config:
     """A network of 2 blocks over 16 video and 16 audio tokens, in float32."""
-    return Config(
-        batch_size=8,
-        max_steps=10,
-        model=ModelConfig(
-            size="24/2/2:16/1/2",
-            head=HeadConfig(hidden=32, bottleneck=8, outputs=48),
-            compute_dtype="float32",
-        ),
-        video=VideoConfig(
-            frames=4,
-            size=16,
-            patch=(2, 8, 8),
-            mask_ratio=0.5,
-            local_frames=2,
-            local_size=8,
-        ),
-        audio=AudioConfig(mels=16, columns=32, patch=(4, 8), mask_ratio=0.5, local_columns=16),
-        mesh=MeshConfig(data=8),
-    )
+    return dataclasses.replace(SMALL, mesh=MeshConfig(data=8))
 
 
 @pytest.fixture(scope="session")

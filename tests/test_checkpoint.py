@@ -1,8 +1,13 @@
 import dataclasses
+import json
+import resource
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import tiny_state
+from test_objective import change
 
 from xkd_jax import checkpoint, sharding
 from xkd_jax.checkpoint import Checkpoints
@@ -11,10 +16,15 @@ from xkd_jax.errors import UserError
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Length, schedules
 
-SETTINGS = CheckpointConfig(keep_last=2, keep_every=4)
+RECORDS = 24
 
 
-def describe(config, axes):
+@pytest.fixture
+def config(small):
+    return dataclasses.replace(small, checkpoint=CheckpointConfig(keep_last=2, keep_every=4))
+
+
+def describe(config, axes=(8, 1, 1)):
     transformation = optimizer(config, schedules(config, Length(10, 5)))
     mesh = sharding.make_mesh(MeshConfig(*axes))
     return checkpoint.like(
@@ -33,48 +43,165 @@ def fill(like, seed):
     return jax.tree.map(draw, like)
 
 
-def test_comes_back_bit_for_bit_onto_any_mesh(small, tmp_path):
-    state = fill(describe(small, (2, 2, 2)), 0)
-    with Checkpoints(tmp_path, SETTINGS) as checkpoints:
-        checkpoints.save(3, state, small)
+def saved(config, directory, *steps):
+    """Saves states filled from their steps."""
+    with Checkpoints(directory, config, RECORDS) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, tiny_state.fill(step))
+    return directory
+
+
+def restored(config, directory, records=RECORDS):
+    with Checkpoints(directory, config, records) as checkpoints:
+        return checkpoints.restore(tiny_state.like(tiny_state.fill(0)))
+
+
+def values_file(folder):
+    """The file that holds most of an item's values."""
+    return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path, eighth=3):
+    content = bytearray(path.read_bytes())
+    content[eighth * len(content) // 8] ^= 1 << eighth
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_comes_back_bit_for_bit_onto_any_mesh(config, tmp_path):
+    state = fill(describe(config, (2, 2, 2)), 0)
+    with Checkpoints(tmp_path, config, RECORDS) as checkpoints:
+        checkpoints.save(3, state)
     for axes in ((2, 2, 2), (8, 1, 1)):
-        like = describe(small, axes)
-        with Checkpoints(tmp_path, SETTINGS) as checkpoints:
+        like = describe(config, axes)
+        with Checkpoints(tmp_path, config, RECORDS) as checkpoints:
             assert checkpoints.latest() == 3
-            found = checkpoints.restore(3, like, small)
+            found = checkpoints.restore(like)
         jax.tree.map(np.testing.assert_array_equal, found, state)
         assert jax.tree.structure(found) == jax.tree.structure(state)
         for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(like), strict=True):
             assert leaf.sharding == wanted.sharding
 
 
-def test_keeps_the_last_and_every_kth(small, tmp_path):
-    like = describe(small, (8, 1, 1))
-    with Checkpoints(tmp_path, SETTINGS) as checkpoints:
-        for step in range(1, 8):
-            checkpoints.save(step, fill(like, step), small)
+def test_keeps_the_last_and_every_kth(config, tmp_path):
+    saved(config, tmp_path, *range(1, 8))
     kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
     assert kept == [4, 6, 7]
 
 
-@pytest.mark.parametrize(
-    "change,named",
-    [
-        ({"seed": 7}, "another seed (0, now 7)"),
-        ({"batch_size": 16}, "another batch_size (8, now 16)"),
-    ],
-)
-def test_a_run_of_other_data_or_size_is_refused(small, tmp_path, change, named):
-    like = describe(small, (8, 1, 1))
-    with Checkpoints(tmp_path, SETTINGS) as checkpoints:
-        checkpoints.save(1, fill(like, 0), small)
+def test_a_run_of_other_data_or_size_is_refused(config, tmp_path):
+    saved(config, tmp_path, 1)
+    for other, named in (
+        (dataclasses.replace(config, seed=7), "seed (0, now 7)"),
+        (dataclasses.replace(config, batch_size=16), "batch_size (8, now 16)"),
+        (change(config, model={"size": "32/2/2:16/1/2"}), "model.size ('24/2/2:16/1/2', now '32"),
+        (change(config, model={"variant": "mas"}), "model.variant ('xkd', now 'mas')"),
+        (change(config, video={"frames": 8}), "video.frames (4, now 8)"),
+    ):
         with pytest.raises(UserError) as error:
-            checkpoints.restore(1, like, dataclasses.replace(small, **change))
-    assert named in str(error.value)
+            restored(other, tmp_path)
+        assert f"holds a run with another {named}" in str(error.value)
+    with pytest.raises(UserError, match=r"another records \(24, now 25\)"):
+        restored(config, tmp_path, records=25)
+    assert restored(config, tmp_path) is not None
 
 
-def test_what_may_change_under_a_resume_does_not_hinder(small, tmp_path):
-    like = describe(small, (8, 1, 1))
-    with Checkpoints(tmp_path, SETTINGS) as checkpoints:
-        checkpoints.save(1, fill(like, 0), small)
-        checkpoints.restore(1, like, dataclasses.replace(small, log_every=7))
+def test_what_may_change_under_a_resume_is_named(config, tmp_path, capsys):
+    saved(config, tmp_path, 1)
+    assert restored(dataclasses.replace(config, log_every=7), tmp_path) is not None
+    printed = capsys.readouterr().out
+    assert "changed   log_every (50, now 7)" in printed
+    assert f"resume    from step 1, {tmp_path}" in printed
+
+
+def damages(folder):
+    """Ways to damage a checkpoint: a name, what to do, and a file of it."""
+    values = values_file(folder / "student")
+    yield "values' bit", flip_a_bit, values
+    yield "values cut", truncate, values
+    yield "values gone", lambda path: path.unlink(), values
+    yield "optimiser's bit", flip_a_bit, values_file(folder / "rest")
+    yield "index cut", truncate, folder / "teacher" / "manifest.ocdbt"
+    yield "record's bit", flip_a_bit, folder / "run" / "metadata"
+    yield "item gone", shutil.rmtree, folder / "teacher"
+
+
+def test_the_newest_intact_checkpoint_is_used_and_nothing_lost(config, tmp_path, capsys):
+    whole = saved(config, tmp_path / "whole", 1, 2)
+    for name, damage, path in damages(whole / "2"):
+        copy = tmp_path / name
+        shutil.copytree(whole, copy)
+        damage(copy / path.relative_to(whole))
+        content = sorted(p.name for p in (copy / "2").rglob("*"))
+        tiny_state.assert_same(restored(config, copy), tiny_state.fill(1))
+        printed = capsys.readouterr().out
+        assert "damaged   the checkpoint of step 2: " in printed, name
+        assert "resume    from step 1" in printed
+        assert sorted(p.name for p in (copy / "2.damaged").rglob("*")) == content
+    saved(config, copy, 2)
+    tiny_state.assert_same(restored(config, copy), tiny_state.fill(2))
+
+
+def test_no_flipped_bit_comes_back_as_another_weight(config, tmp_path):
+    """Files hold places that nothing reads; a flip there may go unnoticed, as nothing is wrong."""
+    whole = saved(config, tmp_path / "whole", 1, 2)
+    used = []
+    for file in (values_file(whole / "2" / item) for item in ("student", "rest")):
+        for eighth in range(8):
+            copy = tmp_path / f"{file.name}{eighth}"
+            shutil.copytree(whole, copy)
+            flip_a_bit(copy / file.relative_to(whole), eighth)
+            found = restored(config, copy)
+            used.append(int(found.step))
+            tiny_state.assert_same(found, tiny_state.fill(used[-1]))
+    assert used.count(1) > 8
+
+
+def test_with_no_intact_checkpoint_a_run_does_not_start_again(config, tmp_path):
+    saved(config, tmp_path, 1)
+    flip_a_bit(values_file(tmp_path / "1" / "student"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"No checkpoint in .* is intact"):
+        restored(config, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_one_sentence(config, tmp_path):
+    """The kernel refuses to write more than a few bytes, as it does when a disk is full."""
+    saved(config, tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError) as error:
+            saved(config, tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"A checkpoint can't be written to {tmp_path} (" in str(error.value)
+    tiny_state.assert_same(restored(config, tmp_path), tiny_state.fill(1))
+
+
+def test_a_directory_that_vanishes_is_one_sentence(config, tmp_path):
+    state = tiny_state.fill(1)
+    with Checkpoints(tmp_path / "there", config, RECORDS) as checkpoints:
+        shutil.rmtree(tmp_path / "there")
+        with pytest.raises(UserError, match="has vanished"):
+            checkpoints.save(1, state)
+
+
+def test_a_directory_that_cannot_be_made_is_one_sentence(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be used"):
+        Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS)
+
+
+def test_a_record_of_the_run_that_was_changed_is_not_believed(config, tmp_path):
+    saved(config, tmp_path, 1)
+    path = tmp_path / "1" / "run" / "metadata"
+    record = json.loads(path.read_text())
+    record["config"]["seed"] = 5
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="No checkpoint"):
+        restored(config, tmp_path)

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from xkd_jax.progress import Progress, Scalars, duration
@@ -28,6 +30,16 @@ def test_line_counts_from_the_line_before(monkeypatch):
     assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
     _, scalars = progress.line(22, {"loss": 1.0})
     assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_share": 0.0}
+
+
+def test_the_clock_may_jump(monkeypatch):
+    jumps = iter([1e9, 0.0, 2e9, 5.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    progress = Progress(steps=100, batch_size=8, start=0)
+    _, scalars = progress.line(1, {"loss": 1.0})
+    assert 0 < scalars["speed/clips_per_second"] < float("inf")
+    line, _ = progress.line(50, {"loss": 1.0})
+    assert line.endswith("left 0 s")
 
 
 def test_only_the_writing_process_leaves_events(tmp_path):

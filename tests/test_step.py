@@ -14,7 +14,7 @@ from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Length, schedules
 from xkd_jax.sharding import abstract_state
-from xkd_jax.state import initial_state
+from xkd_jax.state import initial_state, is_count
 from xkd_jax.step import Stream, stream_key, train_step, update_step
 
 LENGTH = Length(steps=10, steps_per_epoch=5)
@@ -35,7 +35,7 @@ def learning(config):
 
 @pytest.mark.parametrize("variant", ["xkd", "mas", "mats"])
 def test_variants_learn_and_teachers_follow(small, make_views, variant):
-    config = learning(change(small, model={"variant": variant}))
+    config = learning(change(small, model={"variant": variant}, nonfinite={"action": "skip"}))
     state, step, plan = start(config)
     inputs = make_inputs(config, make_views(config))
     first = None
@@ -58,6 +58,21 @@ def test_variants_learn_and_teachers_follow(small, make_views, variant):
     shared = {"xkd": (False, False), "mas": (True, False), "mats": (True, True)}[variant]
     for tree, is_shared in zip((state.student, state.teacher), shared, strict=True):
         assert (SHARED in tree["encoders"]["blocks"]) == is_shared
+
+
+def test_a_step_that_is_not_finite_can_be_skipped(small, make_views):
+    config = learning(change(small, nonfinite={"action": "skip"}))  # as compiled for another test
+    state, step, _ = start(config)
+    views = make_views(config)
+    state, metrics = step(state, make_inputs(config, views))
+    assert np.isfinite(metrics["loss"])
+    views["video"]["global"][0, 0, 0, 0, 0] = np.nan
+    after, metrics = step(state, make_inputs(config, views))
+    assert np.isnan(metrics["loss"])
+    assert int(after.step) == 2
+    jax.tree.map(
+        lambda a, b: None if is_count(a) else np.testing.assert_array_equal(a, b), state, after
+    )
 
 
 def test_teachers_start_as_copies_of_the_students(small):

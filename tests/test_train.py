@@ -2,47 +2,19 @@ import dataclasses
 import json
 
 import jax
+import noise_shards
 import numpy as np
 import pytest
-import simplejpeg
 from test_objective import change
 
-from data_pipelines import schema, shards
-from data_pipelines.metadata import Metadata
 from xkd_jax import train as training
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.errors import TrainingDivergedError, UserError
 
-CLASSES = ("dark", "light")
-
 
 @pytest.fixture(scope="module")
 def shards_dir(tmp_path_factory):
-    """24 and 16 labelled records: dark frames with low sound, light frames with loud sound."""
-    directory = tmp_path_factory.mktemp("shards")
-    rng = np.random.default_rng(0)
-
-    def record(i):
-        label = i % 2
-        frames = rng.integers(100 * label, 100 * label + 120, (6, 16, 20, 3)).astype(np.uint8)
-        return schema.Record(
-            id=str(i),
-            frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
-            log_mel=schema.encode_log_mel(rng.normal(-8 + 6 * label, 1, (16, 60))),
-            label=label,
-            label_text=CLASSES[label],
-        )
-
-    shards.write_dataset(
-        str(directory),
-        Metadata(
-            name="noise", frame_rate=8.0, short_side=16, sample_rate=16000, fft=1024, hop=250,
-            mels=16, class_names=CLASSES,
-        ),
-        {"train": [record(i) for i in range(24)], "test": [record(i) for i in range(16)]},
-        shards=2,
-    )  # fmt: skip
-    return str(directory)
+    return noise_shards.write(str(tmp_path_factory.mktemp("shards")))
 
 
 @pytest.fixture
@@ -61,9 +33,9 @@ def final_state(config, workdir):
     like = training.Run.prepare(
         config, training.Length(5, 3), training.sharding.make_mesh(config.mesh)
     ).like
-    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", config, 24) as checkpoints:
         assert checkpoints.latest() == 5
-        return checkpoints.restore(5, like, config)
+        return checkpoints.restore(like)
 
 
 class Killed(BaseException):

@@ -1,42 +1,56 @@
 """Checkpoints: the training state and the position in the data, saved and restored together.
 
 The data position is the step itself: the pipeline starts anywhere from it. The items of a
-checkpoint are separate, so that a student or a teacher can be read without the rest.
+checkpoint are separate, so that a student or a teacher can be read without the rest. Orbax makes
+a checkpoint appear whole or not at all; the digests of its arrays, saved with it, show later
+whether it still is what was saved.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from xkd_jax.config import CheckpointConfig, Config
-from xkd_jax.errors import UserError
+from xkd_jax.config import Config
+from xkd_jax.digest import digests
+from xkd_jax.errors import LostProcessError, UserError
+from xkd_jax.processes import all_agree, announce, main_first
+from xkd_jax.run_record import RunRecord
 from xkd_jax.state import TrainState
-
-# Sections of the config that a resumed run can't change: they decide the shapes of the state or
-# which data belong to which step.
-FIXED_KEYS = ("seed", "batch_size", "model", "video", "audio")
+from xkd_jax.tree import Tree
 
 
 class Checkpoints:
     """The checkpoints of one run, in `directory`."""
 
-    def __init__(self, directory: Path, config: CheckpointConfig):
-        self.directory = directory
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=config.keep_last or None,
-                keep_period=config.keep_every or None,
-                enable_async_checkpointing=True,
-            ),
-        )
+    def __init__(self, directory: Path, config: Config, records: int):
+        """Opens the directory, or makes it.
+
+        Args:
+          directory: for these checkpoints alone.
+          config: of the run.
+          records: in the run's data set.
+
+        Raises:
+          UserError: the directory can't be made or read.
+        """
+        self.directory = directory.absolute()
+        self._config, self._records = config, records
+        with _explained(f"The checkpoints' directory {directory} can't be used"):
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=config.checkpoint.keep_last or None,
+                    keep_period=config.checkpoint.keep_every or None,
+                    enable_async_checkpointing=True,
+                ),
+            )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -47,74 +61,172 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        if isinstance(error, LostProcessError):
+            return  # a save that needs the lost one would be waited for
+        with self._writing():
+            self._manager.close()
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, if there is one."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Returns when every save that was started is on disk."""
-        self._manager.wait_until_finished()
-
-    def save(self, step: int, state: TrainState, config: Config) -> None:
-        """Starts saving and returns; the state may be donated afterwards."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                student=ocp.args.StandardSave(state.student),
-                teacher=ocp.args.StandardSave(state.teacher),
-                rest=ocp.args.StandardSave(_rest(state)),
-                run=ocp.args.JsonSave({"config": dataclasses.asdict(config), "step": step}),
-            ),
-        )
-
-    def restore(self, step: int, like: TrainState, config: Config) -> TrainState:
-        """Reads the state of a step.
-
-        Args:
-          step: of a complete checkpoint.
-          like: shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct`.
-          config: of the run that goes on.
+        """Returns when every save that was started is on disk.
 
         Raises:
-          UserError: the checkpoint belongs to another network or other data.
+          UserError: one could not be written.
         """
-        saved = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
-        self._refuse_other(saved["run"]["config"], config)
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                student=ocp.args.StandardRestore(like.student),
-                teacher=ocp.args.StandardRestore(like.teacher),
-                rest=ocp.args.StandardRestore(_rest(like)),
-            ),
-        )
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def check(self) -> None:
+        """Looks whether a save has failed meanwhile.
+
+        Raises:
+          UserError: one could not be written.
+        """
+        with self._writing():
+            self._manager.check_for_errors()
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts saving and returns; the state may be donated afterwards.
+
+        Raises:
+          UserError: this checkpoint, or the one before, can't be written.
+        """
+        items = _items(state)
+        record = self._record(step, {name: digests(item) for name, item in items.items()})
+        with self._writing():
+            if not self.directory.is_dir():
+                raise FileNotFoundError("it has vanished")
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    run=ocp.args.JsonSave(record.to_json()),
+                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                ),
+            )
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """Reads the newest checkpoint that is intact; None: there is no checkpoint.
+
+        Damaged ones that are newer get another name, so that the run can save those steps again.
+
+        Args:
+          like: shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct`.
+
+        Raises:
+          UserError: the checkpoint belongs to another network or other data, or none is intact.
+        """
+        damaged: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self._read(step, like)
+            except _DamagedError as damage:
+                announce(f"damaged   the checkpoint of step {step}: {damage}")
+                damaged.append(step)
+                continue
+            self._set_aside(damaged)
+            announce(f"resume    from step {step}, {self.directory}")
+            return state
+        if damaged:
+            raise UserError(
+                f"No checkpoint in {self.directory} is intact: put back a copy of one, or give"
+                " another --workdir to start again; nothing there was changed."
+            )
+        return None
+
+    def _read(self, step: int, like: TrainState) -> TrainState:
+        folder = self.directory / str(step)
+        with _same_for_all():
+            saved = RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
+        now = self._record(step, {})
+        saved.refuse_other(now, self.directory)
+        with _same_for_all():
+            items = {name: read_item(folder / name, part) for name, part in _items(like).items()}
+        for name, item in items.items():
+            for path, value in digests(item).items():
+                if saved.digests[name].get(path) != value:
+                    raise _DamagedError(f"the values of {name}{path} are not those of its saving")
+        for change in saved.changes(now)[0]:
+            announce(f"changed   {change}")
         return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
 
-    def _refuse_other(self, saved: dict[str, Any], config: Config) -> None:
-        current = json.loads(json.dumps(dataclasses.asdict(config)))
-        for key in FIXED_KEYS:
-            difference = _difference(key, saved.get(key), current[key])
-            if difference:
-                raise UserError(
-                    f"{self.directory} holds a run with another {difference}: give that value, or"
-                    " another --workdir for a new run."
-                )
+    def _set_aside(self, steps: list[int]) -> None:
+        def rename() -> None:
+            for step in steps:
+                folder = self.directory / str(step)
+                if folder.exists():
+                    folder.rename(_unused_name(folder))
+
+        with _explained(f"A damaged checkpoint in {self.directory} can't be renamed"):
+            main_first(rename)
+        self._manager.reload()
+
+    def _record(self, step: int, found: dict[str, dict[str, int]]) -> RunRecord:
+        return RunRecord.of(step, self._config, self._records, found)
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return _explained(f"A checkpoint can't be written to {self.directory}")
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "centres": state.centres, "optimizer": state.optimizer}
+class _DamagedError(Exception):
+    """A checkpoint is not what was saved."""
 
 
-def _difference(key: str, saved: Any, current: Any) -> str:
-    if isinstance(saved, dict) and isinstance(current, dict):
-        for name in sorted(saved.keys() | current.keys()):
-            found = _difference(f"{key}.{name}", saved.get(name), current.get(name))
-            if found:
-                return found
-        return ""
-    return "" if saved == current else f"{key} ({saved!r}, now {current!r})"
+def read_item(folder: Path, like: Tree) -> Tree:
+    """Reads one item of a checkpoint, as it is: nothing is checked.
+
+    Args:
+      folder: of the item: `checkpoints/STEP/student`, `teacher` or `rest`.
+      like: shapes, dtypes and shardings of the item, as `jax.ShapeDtypeStruct`.
+    """
+    handler = ocp.StandardCheckpointHandler()
+    return handler.restore(folder, args=ocp.args.StandardRestore(like))
+
+
+def _items(state: TrainState) -> dict[str, Tree]:
+    rest = {"step": state.step, "centres": state.centres, "optimizer": state.optimizer}
+    return {"student": state.student, "teacher": state.teacher, "rest": rest}
+
+
+@contextlib.contextmanager
+def _same_for_all() -> Iterator[None]:
+    """Makes what goes wrong in reading on one process a damage on all of them."""
+    damage = ""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{error.filename} can't be read: {error.strerror}.") from error
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # not the files' fault
+    except Exception as error:  # whatever Orbax makes of damaged files
+        damage = _first_line(error)
+    if not all_agree(not damage):
+        raise _DamagedError(damage or "another process can't read its part")
+
+
+@contextlib.contextmanager
+def _explained(sentence: str) -> Iterator[None]:
+    """Makes one sentence of what the file system refuses."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        raise  # not the file system's fault
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{sentence} ({_first_line(error)}): make room or mend it and give the same command;"
+            " the checkpoints that were complete are still there."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def _unused_name(folder: Path) -> Path:
+    names = (folder.with_name(f"{folder.name}.damaged{n or ''}") for n in range(1000))
+    return next(name for name in names if not name.exists())
 
 
 def like(shapes: TrainState, shardings: TrainState) -> TrainState:

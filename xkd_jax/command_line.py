@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +13,28 @@ from ml_collections import config_flags
 
 from xkd_jax import config as xkd_config
 from xkd_jax.config import Config
-from xkd_jax.errors import UserError
+from xkd_jax.errors import (
+    BAD_INPUT_STATUS,
+    FAILURE_STATUS,
+    GO_ON_STATUS,
+    LostProcessError,
+    StoppedError,
+    UserError,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
 )
 
+# Seconds that a process which failed waits for the others of its run to end as well.
+PATIENCE = 10
+
 
 def run(main: Callable[[Config], None]) -> None:
-    """Runs a command with its checked config; bad input is one sentence and exit status 2."""
+    """Runs a command with its checked config.
+
+    Bad input, and a run that has to be started again, are one sentence and an exit status.
+    """
     logging.set_verbosity(logging.WARNING)
 
     def with_config(argv: list[str]) -> None:
@@ -31,7 +46,33 @@ def run(main: Callable[[Config], None]) -> None:
         app.run(with_config, flags_parser=parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(BAD_INPUT_STATUS)
+    except StoppedError as stopped:
+        print(f"stopped   {stopped}", file=sys.stderr)
+        _leave(GO_ON_STATUS)
+    except LostProcessError as loss:
+        print(f"error: {loss}", file=sys.stderr)
+        _leave(FAILURE_STATUS)
+    except Exception:
+        _be_gone_soon(FAILURE_STATUS)
+        raise
+
+
+def _leave(status: int) -> None:
+    _be_gone_soon(status)
+    sys.exit(status)
+
+
+def _be_gone_soon(status: int) -> None:
+    """Lets a process of several end with this status within `PATIENCE` seconds.
+
+    At the end JAX waits for the other processes of a run, which may be waiting for this one.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        deadline = threading.Timer(PATIENCE, os._exit, (status,))
+        deadline.daemon = True
+        deadline.start()
 
 
 def config_path(argv: list[str]) -> str:

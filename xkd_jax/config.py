@@ -347,6 +347,19 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class NonfiniteConfig:
+    """What to do when a loss or another metric of a step is not finite.
+
+    `stop` the run; `skip` the step's update; or `rollback` the state to the last checkpoint, with
+    the step, and so the data and the schedules, going on. `limit` skipped steps, or rollbacks, are
+    put up with from one start of the program; the next one stops it.
+    """
+
+    action: Literal["stop", "skip", "rollback"] = "stop"
+    limit: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
 class ProbeConfig:
     """Linear probes of the frozen encoders on the data set's labels, before and after training.
 
@@ -376,6 +389,7 @@ class Config:
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    nonfinite: NonfiniteConfig = NonfiniteConfig()
     probe: ProbeConfig = ProbeConfig()
 
     @property

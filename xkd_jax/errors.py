@@ -1,31 +1,49 @@
 """Exceptions that say what went wrong in one sentence for the person who started the run."""
 
+# Exit statuses of `main.py`, next to 0: a failure, which another try may not meet; bad input, which
+# another try won't mend; and a run that was asked to stop and goes on when it is started again
+# (EX_TEMPFAIL of sysexits.h).
+FAILURE_STATUS = 1
+BAD_INPUT_STATUS = 2
+GO_ON_STATUS = 75
+
 
 class UserError(Exception):
     """Bad input: one sentence that names the thing at fault and the remedy.
 
-    `main.py` and the command-line tools print the sentence and exit with status 2; every other
-    exception keeps its traceback.
+    `main.py` and the command-line tools print the sentence and exit with `BAD_INPUT_STATUS`; every
+    other exception but the next two keeps its traceback.
     """
 
 
+class StoppedError(Exception):
+    """The run was asked to stop; the same command goes on (exit status `GO_ON_STATUS`)."""
+
+
+class LostProcessError(Exception):
+    """Another process of the run is gone, for its own reason (exit status `FAILURE_STATUS`)."""
+
+
 class TrainingDivergedError(UserError):
-    """A loss was not finite.
+    """A loss was not finite, and the config says stop or it was too often.
 
     Attributes:
       step: the first step at which it was not.
       term: the losses (or other metrics) that were not.
       checkpoint: step of the last good checkpoint, or None.
+      tolerated: how many steps or rollbacks were put up with before.
     """
 
-    def __init__(self, step: int, term: str, checkpoint: int | None):
+    def __init__(self, step: int, term: str, checkpoint: int | None, tolerated: int = 0):
         good = (
             "there is no checkpoint yet"
             if checkpoint is None
             else f"the last good checkpoint is of step {checkpoint}"
         )
+        often = f", and {tolerated} times were put up with before" if tolerated else ""
         super().__init__(
-            f"Step {step}: {term} is not finite; the run stops without saving, {good}: lower"
-            " optimizer.learning_rate, or go on with another seed."
+            f"Step {step}: {term} is not finite{often}; the run stops without saving, {good}: lower"
+            " optimizer.learning_rate, or see nonfinite.action for a few such steps."
         )
-        self.step, self.term, self.checkpoint = step, term, checkpoint
+        self.step, self.term = step, term
+        self.checkpoint, self.tolerated = checkpoint, tolerated

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -29,28 +30,33 @@ def extract_features(
     parameters: dict[str, Tree],
     batches: Iterable[Any],
     sharding: NamedSharding,
+    batch_size: int,
 ) -> Features:
     """Pools every encoder's tokens over all batches of an evaluation pipeline.
 
     Args:
       encode: `encoder`'s function; compiled once, it serves every call.
       parameters: {role: encoder and head parameters in the shape of `Teacher`}.
-      batches: evaluation batches; rows whose `valid` is False are dropped.
+      batches: this process's rows of evaluation batches; rows whose `valid` is False are dropped.
       sharding: of a batch.
+      batch_size: rows of a batch on all processes.
 
     Returns:
-      {"{role} {modality}": float32 [records, width], "label": int64 [records]}.
+      {"{role} {modality}": float32 [records, width], "label": int32 [records]}, of all processes'
+      records on each of them.
     """
     collected: dict[str, list[np.ndarray]] = {}
     for batch in batches:
-        valid, label = batch.pop("valid"), batch["label"]
-        placed = put_batch(batch, sharding, len(valid))
+        placed = put_batch(batch, sharding, batch_size)
         found = {
-            f"{role} {name}": np.asarray(value)
+            f"{role} {name}": value
             for role, tree in parameters.items()
             for name, value in encode(tree, placed).items()
         }
-        for name, value in {**found, "label": label}.items():
+        rows = {**found, "label": placed["label"], "valid": placed["valid"]}
+        rows = multihost_utils.process_allgather(rows, tiled=True)
+        valid = rows.pop("valid")
+        for name, value in rows.items():
             collected.setdefault(name, []).append(value[valid])
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 
@@ -74,3 +75,16 @@ def builder(cls: type[Network], config: Config) -> Callable[[Tree], Network]:
     """Returns a function that makes the module of a parameter tree."""
     graph, _ = nnx.split(abstract(cls, config))
     return lambda params: nnx.merge(graph, params)
+
+
+def advance(state: TrainState, step: int) -> TrainState:
+    """The state with every count set to a later step: its data and schedules are that step's."""
+    return jax.tree.map(
+        lambda leaf: jax.device_put(np.int32(step), leaf.sharding) if is_count(leaf) else leaf,
+        state,
+    )
+
+
+def is_count(leaf: jax.Array) -> bool:
+    """Whether a leaf of the state counts steps: all of its integers do, the optimiser's as well."""
+    return jnp.issubdtype(leaf.dtype, jnp.integer)

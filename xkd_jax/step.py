@@ -19,7 +19,7 @@ from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.objective import Inputs, next_centres, objective
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Schedules
-from xkd_jax.state import TrainState, builder
+from xkd_jax.state import TrainState, builder, is_count
 from xkd_jax.tree import Tree
 
 Metrics = dict[str, jax.Array]
@@ -82,7 +82,10 @@ def update_step(config: Config, schedules: Schedules) -> Callable[..., tuple[Tra
             "schedule/learning_rate": schedules.learning_rate(state.step),
             "schedule/ema": schedules.ema(state.step),
         }
-        return apply(state, evaluation), metrics
+        following = apply(state, evaluation)
+        if config.nonfinite.action == "skip":
+            following = keep_finite(state, following, metrics)
+        return following, metrics
 
     return step
 
@@ -144,6 +147,12 @@ def application(
 def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
     """momentum * teacher + (1 - momentum) * student, leaf by leaf (spec section 3.9)."""
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
+
+
+def keep_finite(old: TrainState, new: TrainState, metrics: Metrics) -> TrainState:
+    """The new state, or the old one with its counts advanced where any metric is not finite."""
+    finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+    return jax.tree.map(lambda a, b: b if is_count(b) else jnp.where(finite, b, a), old, new)
 
 
 def gradient_norms(gradients: Tree) -> Metrics:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -19,10 +18,13 @@ from data_pipelines.dataset import Dataset, open_dataset
 from xkd_jax import sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
-from xkd_jax.errors import TrainingDivergedError, UserError
+from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.preemption import Preemption
 from xkd_jax.probe import encoder, extract_features, linear_probe
+from xkd_jax.processes import announce, company, is_main_process, main_first, write_once
 from xkd_jax.progress import Progress, Scalars
+from xkd_jax.recovery import Recovery
 from xkd_jax.run import Run
 from xkd_jax.schedules import Length
 from xkd_jax.state import TrainState
@@ -39,6 +41,7 @@ def train(config: Config, workdir: Path) -> None:
     Raises:
       UserError: data, mesh or checkpoints don't fit the config.
       TrainingDivergedError: a loss was not finite.
+      StoppedError: there was notice of a preemption; the state is saved.
     """
     directory = data_directory(config, workdir)
     dataset = open_dataset(config, directory, config.data.split)
@@ -46,10 +49,10 @@ def train(config: Config, workdir: Path) -> None:
     mesh = sharding.make_mesh(config.mesh)
     run = Run.prepare(config, length, mesh)
     announce(f"{sharding.describe(config, mesh)}\n{_describe(config, dataset, length)}")
-    write_once(workdir / "config.json", dataclasses.asdict(config))
 
-    with Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+    with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints, company():
         state = first_state(run, checkpoints)
+        write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir)
         checkpoints.wait()
     if config.probe.enabled:
@@ -58,12 +61,9 @@ def train(config: Config, workdir: Path) -> None:
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state, or a fresh one."""
-    latest = checkpoints.latest()
-    if latest is None:
-        return run.initialise()
-    announce(f"resume    from step {latest}, {checkpoints.directory}")
-    return checkpoints.restore(latest, run.like, run.config)
+    """The state of the newest checkpoint that is intact, or a fresh one."""
+    state = checkpoints.restore(run.like)
+    return run.initialise() if state is None else state
 
 
 def loop(
@@ -74,22 +74,32 @@ def loop(
     progress = Progress(steps, config.batch_size, start)
     scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
     batches = device_batches(run, dataset, start, progress)
+    recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
     unread: collections.deque[tuple[int, Metrics]] = collections.deque()
     # A writer left open starts a thread when Python ends, which is too late.
-    with contextlib.closing(scalars), contextlib.closing(batches):
+    with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
         for step in range(start + 1, steps + 1):
             state, metrics = run.step(state, next(batches))
             unread.append((step, metrics))
             if len(unread) > IN_FLIGHT:
                 jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
-            saving = is_due(step, config.checkpoint.every_steps, steps)
+            preempted = preemption.reached(step)
+            saving = preempted or is_due(step, config.checkpoint.every_steps, steps)
             if saving or is_due(step, config.log_every, steps):
-                averages = read_metrics(unread, checkpoints)
+                averages, bad = read_metrics(unread)
+                state = recovery.recover(state, step, bad)
                 line, speed = progress.line(step, averages)
                 announce(line)
                 scalars.write(step, averages | speed)
+                checkpoints.check()
             if saving:
-                checkpoints.save(step, state, config)
+                checkpoints.save(step, state)
+            if preempted and step < steps:
+                checkpoints.wait()
+                raise StoppedError(
+                    f"after step {step}, as asked, with all of it saved in"
+                    f" {checkpoints.directory}: the same command goes on from there."
+                )
     return state
 
 
@@ -117,21 +127,23 @@ def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -
 
 
 def read_metrics(
-    unread: collections.deque[tuple[int, Metrics]], checkpoints: Checkpoints
-) -> dict[str, float]:
-    """Fetches the metrics of the steps since the last call and returns their means.
+    unread: collections.deque[tuple[int, Metrics]],
+) -> tuple[dict[str, float], dict[int, str]]:
+    """Fetches the metrics of the steps since the last call.
 
-    Raises:
-      TrainingDivergedError: one is not finite; it names the first such step.
+    Returns:
+      Their means over the steps where all of them are finite (if none is, over all), and
+      {step: what is not finite} of the others.
     """
-    rows = [(step, jax.device_get(metrics)) for step, metrics in unread]
+    rows = {step: jax.device_get(metrics) for step, metrics in unread}
     unread.clear()
-    for step, metrics in rows:
-        bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-        if bad:
-            checkpoints.wait()
-            raise TrainingDivergedError(step, _blame(bad), checkpoints.latest())
-    return {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
+    bad = {
+        step: _blame(names)
+        for step, metrics in rows.items()
+        if (names := [name for name, value in metrics.items() if not np.isfinite(value)])
+    }
+    good = [metrics for step, metrics in rows.items() if step not in bad] or list(rows.values())
+    return {name: float(np.mean([metrics[name] for metrics in good])) for name in good[0]}, bad
 
 
 def _blame(bad: list[str]) -> str:
@@ -143,7 +155,7 @@ def data_directory(config: Config, workdir: Path) -> str:
     """Where the shards are; the spoken digits are made there on first use."""
     if config.data.dataset == "spoken_digits":
         directory = config.data.dir or str(workdir / "data")
-        spoken_digits.build(config, directory, announce)
+        main_first(lambda: spoken_digits.build(config, directory, announce))
         return directory
     if not config.data.dir:
         raise UserError(
@@ -168,6 +180,7 @@ def probe(
                 parameters,
                 pipeline.eval_batches(config, data, run.rows, records=records),
                 run.batch_sharding,
+                config.batch_size,
             )
             for data, records in ((dataset, used), (test, None))
         )
@@ -198,21 +211,3 @@ def _describe(config: Config, dataset: Dataset, length: Length) -> str:
         f"data      {len(dataset)} records, batch {config.batch_size}\n"
         f"run       {length.steps} steps of {length.steps_per_epoch} an epoch"
     )
-
-
-def is_main_process() -> bool:
-    """Whether this process writes what is written once."""
-    return jax.process_index() == 0
-
-
-def announce(text: str) -> None:
-    """Prints on the main process."""
-    if is_main_process():
-        print(text, flush=True)
-
-
-def write_once(path: Path, content: Any) -> None:
-    """Writes JSON from the main process."""
-    if is_main_process():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,56 @@
+import os
+import signal
+
+import noise_shards
+import pytest
+import small_run
+import tiny_state
+
+from data_pipelines.dataset import open_dataset
+from xkd_jax import config as xkd_config
+from xkd_jax import train as training
+from xkd_jax.checkpoint import Checkpoints
+from xkd_jax.errors import StoppedError
+from xkd_jax.preemption import Preemption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
+    tmp_path, number, monkeypatch, capsys
+):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    raw.checkpoint.every_steps = 0
+    config = xkd_config.resolve(raw)
+    dataset = open_dataset(config, config.data.dir, "train")
+    put, seen = training.sharding.put_batch, []
+
+    def put_and_ask(*args):
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), number)
+        return put(*args)
+
+    def go(workdir):
+        run = tiny_state.run(config, 7)
+        with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints:
+            state = training.first_state(run, checkpoints)
+            return training.loop(run, state, dataset, checkpoints, workdir)
+
+    whole = go(tmp_path / "whole")
+    monkeypatch.setattr(training.sharding, "put_batch", put_and_ask)
+    with pytest.raises(StoppedError, match=r"after step 3, as asked.*the same command goes on"):
+        go(tmp_path / "stopped")
+    tiny_state.assert_same(go(tmp_path / "stopped"), whole)
+    assert "resume    from step 3" in capsys.readouterr().out
+
+
+def test_the_second_ctrl_c_does_not_wait():
+    with Preemption() as preemption:
+        assert not preemption.reached(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.reached(2)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -1,0 +1,114 @@
+"""The processes of a run: how they find each other, and which of them speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from xkd_jax.errors import LostProcessError, UserError
+
+# What collectives say when the process at the other end of a connection is gone.
+BROKEN_CONNECTION = re.compile(r"gloo|connection|unavailable|nccl", re.IGNORECASE)
+
+
+def start(coordinator: str, count: int, index: int) -> None:
+    """Joins the other processes of the run, if there are any.
+
+    Without a coordinator JAX looks for a cluster that it knows (Cloud TPU slices, SLURM,
+    Kubernetes, Open MPI), and where it finds none, this process is the run. Must come before
+    anything that asks JAX for devices.
+
+    Args:
+      coordinator: HOST:PORT on which process 0 listens, or an empty string.
+      count: processes of the run; with a coordinator only.
+      index: of this process; with a coordinator only.
+
+    Raises:
+      UserError: the three don't fit together, or the others can't be reached.
+    """
+    if coordinator and not 0 <= index < count:
+        raise UserError(
+            f"--coordinator={coordinator} with --num_processes={count} --process_id={index}: give"
+            " the number of processes, and each its own number from 0."
+        )
+    try:
+        if coordinator:
+            jax.distributed.initialize(
+                coordinator, count, index, cluster_detection_method="deactivate"
+            )
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        if "coordinator_address should be defined" in str(error):  # JAX knows of no cluster here
+            return
+        raise UserError(
+            f"The processes of the run can't find each other ({_first_line(error)}): start all of"
+            " them at about the same time, and let every host reach the first one's port."
+        ) from error
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what is written once."""
+    return jax.process_index() == 0
+
+
+def announce(text: str) -> None:
+    """Prints on the main process."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def write_once(path: Path, content: Any) -> None:
+    """Writes JSON from the main process; at every moment there is the old file or the new one."""
+    if is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(unfinished, path)
+
+
+def all_agree(here: bool) -> bool:
+    """Whether it is so on every process; each of them must ask."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+
+
+def main_first(action: Callable[[], None]) -> None:
+    """Runs an action on the main process, and then on the others, which may find it done."""
+    if is_main_process():
+        action()
+    multihost_utils.sync_global_devices("main_first")
+    if not is_main_process():
+        action()
+
+
+@contextlib.contextmanager
+def company() -> Iterator[None]:
+    """Says in one sentence that another process of the run is gone, where its network says so.
+
+    (Where nothing says so, JAX ends this process after a while without a sign of life.)
+
+    Raises:
+      LostProcessError: what a collective raises when a connection breaks.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or not BROKEN_CONNECTION.search(str(error)):
+            raise
+        raise LostProcessError(
+            f"This process lost another process of the run ({_first_line(error)}): see what that"
+            " one says and start all of them again; they go on from the newest checkpoint."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,90 @@
+"""What a checkpoint says of the run that it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+
+# What a resumed run can't change: it decides the shapes of the state or which data belong to which
+# step.
+FIXED = (
+    "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
+    "config.data.split", "config.data.shuffle_window", "records",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run at one step.
+
+    step: the number of updates made.
+    config: the run's, as nested dictionaries of what JSON knows.
+    records: number of records in the data set.
+    digests: {item: {path of an array: its digest}}; see `digest.digests`.
+    """
+
+    step: int
+    config: dict[str, Any]
+    records: int
+    digests: dict[str, dict[str, int]]
+
+    @classmethod
+    def of(cls, step: int, config: Config, records: int, digests: Any) -> RunRecord:
+        """The record of a run that has this config."""
+        plain = json.loads(json.dumps(dataclasses.asdict(config)))
+        return cls(step, plain, records, digests)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record with a checksum of itself."""
+        content = dataclasses.asdict(self)
+        return {**content, "crc32": _checksum(content)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> RunRecord:
+        """The record that `to_json` made.
+
+        Raises:
+          ValueError: it is not what was written.
+        """
+        content = dict(content)
+        if content.pop("crc32", None) != _checksum(content):
+            raise ValueError("its record of the run is not what was written")
+        return cls(**content)
+
+    def changes(self, now: RunRecord) -> tuple[list[str], list[str]]:
+        """What is another value now: what may be, and what must not if the run is to go on."""
+        found = [
+            (key, f"{key.removeprefix('config.')} ({before!r}, now {after!r})")
+            for part in ("config", "records")
+            for key, before, after in _differences(part, getattr(self, part), getattr(now, part))
+        ]
+        forbidden = [text for key, text in found if key.startswith(FIXED)]
+        return [text for _, text in found if text not in forbidden], forbidden
+
+    def refuse_other(self, now: RunRecord, directory: Any) -> None:
+        """Raises:
+        UserError: a run as it is `now` can't go on from this one.
+        """
+        if forbidden := self.changes(now)[1]:
+            raise UserError(
+                f"{directory} holds a run with another {forbidden[0]}: give that value, or another"
+                " --workdir for a new run."
+            )
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            yield from _differences(f"{key}.{name}", before.get(name), after.get(name))
+    elif before != after:
+        yield key, before, after
