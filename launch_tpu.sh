@@ -1,0 +1,314 @@
+#!/usr/bin/env bash
+# Runs main.py on Cloud TPU slices, and goes on after preemptions. docs/launch.md walks through it.
+set -euo pipefail
+
+usage() {
+  cat <<'USAGE'
+usage: launch_tpu.sh COMMAND --name=NAME --zone=ZONE [options] [-- flags of main.py]
+
+  create   ask for the slices (a queued resource) and wait until they are there
+  setup    copy this checkout to every worker and install it there
+  run      create and set up what is missing, start main.py with the flags after -- on every
+           worker, and watch: after a preemption the same again, until the run has ended
+  status   state of the slices, and what every worker says of the run
+  logs     the last lines of every worker's log
+  stop     end the run and delete the slices
+
+  --name=NAME          of the queued resource and its slices
+  --zone=ZONE          for example us-west4-a
+  --project=PROJECT    gcloud's own default otherwise
+  --type=TYPE          accelerator type, for example v5litepod-256 (create, run)
+  --version=VERSION    runtime version; follows from --type where it can (create, run)
+  --slices=N           as many slices as one run (default 1)
+  --spot               cheaper, and may be preempted
+  --env=NAME=VALUE     set on every worker; may be given again
+  --lines=N            of each log (default 20)
+  --poll=SECONDS       between two looks at the run (default 60)
+  --retries=N          restarts in a row after failures other than preemptions (default 3)
+  --dry-run            print every command instead of running it
+USAGE
+}
+
+# Exit status of main.py after SIGTERM: the state is saved, the same command goes on.
+readonly preempted=75
+# Exit status of main.py for bad input: starting again would not help.
+readonly bad_input=2
+readonly folder=xkd_jax
+# What a worker without an exit status is said to have ended with.
+readonly lost=1
+# Whether main.py runs on a worker; its shell leads a process group.
+# shellcheck disable=SC2016 # expanded there
+readonly alive='test -e .pid && kill -0 -- "-$(cat .pid)" 2> /dev/null'
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+parse() {
+  name="" zone="" project="" type="" version="" slices=1 spot="" lines=20 poll=60 retries=3 dry=""
+  imagined=ABSENT environment=() arguments=()
+  [[ $# -gt 0 ]] || { usage >&2; exit 2; }
+  command=$1
+  shift
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --name=*) name=${1#*=} ;;
+      --zone=*) zone=${1#*=} ;;
+      --project=*) project=${1#*=} ;;
+      --type=*) type=${1#*=} ;;
+      --version=*) version=${1#*=} ;;
+      --slices=*) slices=${1#*=} ;;
+      --spot) spot=yes ;;
+      --env=*=*) environment+=("${1#--env=}") ;;
+      --lines=*) lines=${1#*=} ;;
+      --poll=*) poll=${1#*=} ;;
+      --retries=*) retries=${1#*=} ;;
+      --dry-run) dry=yes ;;
+      --) shift; arguments=("$@"); break ;;
+      *) fail "$1 is no option: see launch_tpu.sh --help." ;;
+    esac
+    shift
+  done
+}
+
+check() {
+  [[ -n $name ]] || fail "there is no --name: give the run's slices one."
+  [[ -n $zone ]] || fail "there is no --zone: give the slices' zone, for example us-west4-a."
+  local option
+  for option in slices lines poll retries; do
+    [[ ${!option} =~ ^[0-9]+$ ]] || fail "--$option=${!option} is no number."
+  done
+  [[ $slices -gt 0 ]] || fail "--slices=0: give at least 1."
+  if [[ $command == create || $command == run ]]; then
+    [[ -n $type ]] || fail "there is no --type: give an accelerator type such as v5litepod-256."
+    [[ -n $version ]] || version=$(runtime_version)
+  fi
+  if [[ $command == run && ${#arguments[@]} -eq 0 ]]; then
+    fail "there is nothing to run: give main.py's flags after --, --config=configs/k400.py first."
+  fi
+  where=(--zone="$zone" --quiet)
+  [[ -z $project ]] || where+=(--project="$project")
+}
+
+runtime_version() {
+  case $type in
+    v4-*) echo tpu-ubuntu2204-base ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) fail "--type=$type has no known runtime: give --version too." ;;
+  esac
+}
+
+# Every command that touches anything goes through here.
+do_() {
+  if [[ -n $dry ]]; then
+    show "$@"
+  else
+    "$@"
+  fi
+}
+
+show() {
+  local word line=""
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+    line+="$word "
+  done
+  echo "${line% }"
+}
+
+queue() {
+  local verb=$1
+  shift
+  do_ gcloud compute tpus queued-resources "$verb" "$name" "${where[@]}" "$@"
+}
+
+nodes() {
+  local i
+  if [[ $slices -eq 1 ]]; then
+    echo "$name"
+  else
+    for ((i = 0; i < slices; i++)); do echo "$name-$i"; done
+  fi
+}
+
+# The same command on every worker of every slice, all slices at once.
+everywhere() {
+  local node failed=0 pids=() pid
+  for node in $(nodes); do
+    do_ gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" --worker=all --command="$1" &
+    pids+=($!)
+    [[ -z $dry ]] || wait "$!"
+  done
+  for pid in "${pids[@]}"; do wait "$pid" || failed=$?; done
+  return "$failed"
+}
+
+# What the queued resource is. A dry run asks nobody: nothing is there until it was created.
+state() {
+  if [[ -n $dry ]]; then
+    echo "$imagined"
+  else
+    queue describe --format='value(state.state)' 2> /dev/null || echo ABSENT
+  fi
+}
+
+create() {
+  local request=(--accelerator-type="$type" --runtime-version="$version")
+  if [[ $slices -eq 1 ]]; then
+    request+=(--node-id="$name")
+  else
+    request+=(--node-count="$slices" --node-prefix="$name")
+  fi
+  [[ -z $spot ]] || request+=(--spot)
+  queue create "${request[@]}"
+  imagined=ACTIVE
+  local now
+  while now=$(state); [[ $now != ACTIVE ]]; do
+    case $now in
+      FAILED | SUSPENDING | SUSPENDED) fail "$name is $now: stop it and create it again." ;;
+    esac
+    say "$name is $now"
+    sleep "$poll"
+  done
+}
+
+delete() {
+  queue delete --force
+}
+
+setup() {
+  local archive node
+  archive=$(mktemp --suffix=.tar.gz -u)
+  do_ tar --exclude=./.git --exclude=./.venv --exclude=./runs --exclude=__pycache__ \
+    -czf "$archive" -C "$(dirname "$0")" .
+  for node in $(nodes); do
+    do_ gcloud compute tpus tpu-vm scp "$archive" "$node:$folder.tar.gz" "${where[@]}" --worker=all
+  done
+  do_ rm -f "$archive"
+  # The images bring a Python older than 3.11; uv brings its own.
+  everywhere "set -e; mkdir -p $folder; tar -xzf $folder.tar.gz -C $folder; cd $folder;\
+ python3 -m pip install -q --user uv; python3 -m uv venv -q --allow-existing --python 3.12 .venv;\
+ python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]';\
+ touch .installed"
+}
+
+# Starts main.py on every worker where it isn't running, and leaves it there: a lost connection
+# ends nothing, and this script may be started again.
+start() {
+  local flags="" variables="" item
+  for item in "${arguments[@]}"; do flags+=" $(printf '%q' "$item")"; done
+  for item in ${environment[@]+"${environment[@]}"}; do variables+="$(printf '%q' "$item") "; done
+  # the shell outlives the SIGTERM that main.py saves on, to note its exit status
+  local inner="trap : TERM; env ${variables}.venv/bin/python main.py$flags; echo \$? > .status"
+  everywhere "cd $folder; if $alive; then echo running already; else rm -f .status;\
+ setsid nohup bash -c $(printf '%q' "$inner") >> run.log 2>&1 < /dev/null & echo \$! > .pid; fi"
+}
+
+# What each worker says: "running", or the exit status; one that was restarted meanwhile has none.
+answers() {
+  everywhere "cd $folder; if $alive; then echo running; else cat .status || echo $lost; fi"
+}
+
+# Waits for the run. Status 0: it has ended; 75: it or its slices were preempted; else main.py's.
+watch() {
+  local now said word failure
+  while true; do
+    [[ -n $dry ]] || sleep "$poll"
+    now=$(state)
+    if [[ $now != ACTIVE ]]; then
+      say "$name is $now"
+      return "$preempted"
+    fi
+    if [[ -n $dry ]]; then
+      answers
+      return 0
+    fi
+    said=$(answers 2> /dev/null) || continue # no connection: the state tells what it means
+    failure=0
+    for word in $said; do
+      case $word in
+        running) continue 2 ;;
+        0) ;;
+        "$preempted") [[ $failure -ne 0 ]] || failure=$word ;;
+        # when one worker fails the others lose it, and fail for that: bad input says most
+        *) [[ $failure -eq $bad_input ]] || failure=$word ;;
+      esac
+    done
+    return "$failure"
+  done
+}
+
+say() {
+  echo "$(date -u +%H:%M:%S) $*" >&2
+}
+
+run() {
+  local failures=0 status now
+  while true; do
+    now=$(state)
+    case $now in
+      ACTIVE) ;;
+      ABSENT) create ;;
+      SUSPENDING | SUSPENDED | FAILED)
+        delete
+        create
+        ;;
+      *) fail "$name is $now: wait until it is ACTIVE, then run again." ;;
+    esac
+    if [[ -n $dry ]] || ! everywhere "test -e $folder/.installed" > /dev/null 2>&1; then setup; fi
+    start
+    status=0
+    watch || status=$?
+    case $status in
+      0)
+        say "the run has ended"
+        return 0
+        ;;
+      "$preempted") failures=0 ;;
+      "$bad_input")
+        lines=3 logs
+        return "$status"
+        ;;
+      *)
+        logs
+        failures=$((failures + 1))
+        [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $status: see the log above."
+        ;;
+    esac
+    say "starting again after status $status"
+  done
+}
+
+status() {
+  queue describe
+  answers
+  everywhere "tail -n 1 $folder/run.log"
+}
+
+logs() {
+  everywhere "tail -n $lines $folder/run.log"
+}
+
+# On SIGTERM the run saves and ends; it has five minutes for that before its slices go.
+stop() {
+  everywhere "cd $folder && kill -TERM -- \"-\$(cat .pid)\";\
+ for i in \$(seq 300); do $alive || break; sleep 1; done" || true
+  delete
+}
+
+main() {
+  parse "$@"
+  case $command in
+    -h | --help | help) usage ;;
+    create | setup | run | status | logs | stop)
+      check
+      "$command"
+      ;;
+    *) fail "$command is no command: give create, setup, run, status, logs or stop." ;;
+  esac
+}
+
+main "$@"
