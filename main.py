@@ -1,6 +1,7 @@
 """The one entry point.
 
 python main.py --config=configs/NAME.py[:VARIANT] [--config.a.b=x ...] [--workdir=RUN]
+python main.py --config=configs/eval/NAME.py[:VARIANT] --config.checkpoint=RUN ...
 python main.py --config=... --plan=v5e:16x16      # what the run would need on that TPU slice
 """
 
@@ -15,6 +16,8 @@ from absl import flags
 
 from xkd_jax import command_line
 from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate.config import EvalConfig
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "The run's folder; runs/NAME-VARIANT unless given. A run there goes on."
@@ -34,16 +37,40 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process's number, wit
 
 def main(config: Config) -> None:
     """Runs a config that is right; JAX is only imported now, because that takes a while."""
+    if _PLAN.value:
+        plan(config, _PLAN.value)
+        return
+    start(config)
+    from xkd_jax import train
+
+    train.train(config, workdir())
+
+
+def plan(config: Config, target: str) -> None:
+    """Prints what the run would need; everything is compiled for the slice, nothing runs."""
     import jax
 
+    from xkd_jax.planning import command
+
+    jax.config.update("jax_platforms", "cpu")
+    command.plan(config, target)
+
+
+def evaluate(config: EvalConfig) -> None:
+    """Runs an evaluation."""
     if _PLAN.value:
-        from xkd_jax.planning import command
+        raise UserError("--plan is for pretraining: leave it out, or give a pretraining config.")
+    start(config)
+    from xkd_jax.evaluate import run
 
-        jax.config.update("jax_platforms", "cpu")
-        command.plan(config, _PLAN.value)
-        return
+    run.evaluate(config, workdir())
 
-    from xkd_jax import processes, sharding, train
+
+def start(config: Config | EvalConfig) -> None:
+    """Joins the other processes of a run; of one alone, makes devices of the CPU's cores."""
+    import jax
+
+    from xkd_jax import processes, sharding
 
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     several = jax.distributed.is_initialized()
@@ -51,9 +78,13 @@ def main(config: Config) -> None:
         "XLA_FLAGS", ""
     ):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", sharding.cpu_devices(config, cores or 1))
-    workdir = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))
-    train.train(config, Path(workdir))
+        devices = sharding.cpu_devices(config.mesh, config.batch_size, cores or 1)
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
+def workdir() -> Path:
+    """The run's folder."""
+    return Path(_WORKDIR.value or default_workdir(command_line.config_path(sys.argv)))
 
 
 def default_workdir(config_path: str) -> str:
@@ -63,4 +94,4 @@ def default_workdir(config_path: str) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, evaluate)

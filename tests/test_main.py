@@ -26,6 +26,9 @@ def run(*arguments):
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),
         (("--config=configs/k400.py",), "data.dir is empty"),
         (("--config=configs/k400.py", "--plan=v9:2x2"), "no TPU 'v9'"),
+        (("--config=configs/eval/ucf101.py", "--config.data.fold=1"), "Did you mean data.folds?"),
+        (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
+        (("--config=configs/eval/ucf101.py", "--plan=v5e:2x2"), "--plan is for pretraining"),
     ],
 )
 def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):

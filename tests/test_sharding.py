@@ -103,9 +103,8 @@ def test_minus_one_takes_what_is_left():
         ((2, 2, 2), 8, 1, 8),
     ],
 )
-def test_cpu_cores_become_devices_that_the_batch_can_use(small, axes, batch, cores, devices):
-    config = dataclasses.replace(small, mesh=MeshConfig(*axes), batch_size=batch)
-    assert sharding.cpu_devices(config, cores) == devices
+def test_cpu_cores_become_devices_that_the_batch_can_use(axes, batch, cores, devices):
+    assert sharding.cpu_devices(MeshConfig(*axes), batch, cores) == devices
 
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -21,6 +22,8 @@ from xkd_jax.errors import (
     StoppedError,
     UserError,
 )
+from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate.config import EvalConfig
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
@@ -30,17 +33,28 @@ _CONFIG = config_flags.DEFINE_config_file(
 PATIENCE = 10
 
 
-def run(main: Callable[[Config], None]) -> None:
+def run(
+    main: Callable[[Config], None], evaluate: Callable[[EvalConfig], None] | None = None
+) -> None:
     """Runs a command with its checked config.
 
     Bad input, and a run that has to be started again, are one sentence and an exit status.
+
+    Args:
+      main: takes the config of a pretraining run.
+      evaluate: takes that of an evaluation; None: the command takes none.
     """
     logging.set_verbosity(logging.WARNING)
 
     def with_config(argv: list[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
-        main(xkd_config.resolve(_CONFIG.value))
+        if _schema(_CONFIG.value) is Config:
+            main(xkd_config.resolve(_CONFIG.value))
+        elif evaluate is not None:
+            evaluate(eval_config.resolve(_CONFIG.value))
+        else:
+            raise UserError(f"{config_path(sys.argv)} is an evaluation: give a pretraining config.")
 
     try:
         app.run(with_config, flags_parser=parse_flags)
@@ -103,11 +117,17 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise UserError(f"{error}".rstrip(".") + f": see python {argv[0]} --help.") from None
 
 
+def _schema(content: Any) -> type:
+    """The class that a config file's content is of: only an evaluation has a protocol."""
+    return EvalConfig if "protocol" in content else Config
+
+
 def _explain_key(argv: list[str], error: Exception) -> str:
-    known = set(xkd_config.keys())
+    schema = _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
+    known = set(xkd_config.keys(schema))
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0]
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
-            near = xkd_config.nearest_key(key)
+            near = xkd_config.nearest_key(key, schema)
             return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
     return str(error)

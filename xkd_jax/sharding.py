@@ -45,12 +45,12 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def cpu_devices(config: Config, cores: int) -> int:
+def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
     """How many devices to make of a CPU's cores: as many as the mesh and the batch can use.
 
     One program over several devices keeps cores busy that the threads of one device don't.
     """
-    sizes, tensor = dataclasses.astuple(config.mesh), config.mesh.tensor
+    sizes, tensor = dataclasses.astuple(mesh), mesh.tensor
     parts = math.prod(n for n in sizes if n != -1)
     if -1 not in sizes:
         return parts
@@ -58,7 +58,7 @@ def cpu_devices(config: Config, cores: int) -> int:
     def rows_split(devices: int) -> int:
         return parts if tensor == -1 else devices // tensor
 
-    fits = [n for n in range(parts, cores + 1, parts) if config.batch_size % rows_split(n) == 0]
+    fits = [n for n in range(parts, cores + 1, parts) if batch_size % rows_split(n) == 0]
     return max(fits, default=parts)
 
 

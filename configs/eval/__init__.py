@@ -1,0 +1,1 @@
+"""Evaluations: each file builds one ConfigDict of `xkd_jax.evaluate.config`."""

@@ -1,0 +1,28 @@
+"""Recordings of spoken digits as sound classification: linear SVM, a fold a held-out speaker.
+
+    python -m data_pipelines.build --dataset=spoken_recordings --source=RECORDINGS --output=SHARDS \
+        --hop=250 --mels=40
+    python main.py --config=configs/eval/spoken_recordings.py --config.checkpoint=runs/demo \
+        --config.data.dir=SHARDS --workdir=runs/recordings
+
+RECORDINGS holds files `{digit}_{speaker}_{index}.wav`, such as the Free Spoken Digit Dataset's six
+speakers; hop and mels are those of configs/demo.py. `--config.network=untrained` and
+`--config.network=log_mel` say what the same protocol reaches without pretraining, and without a
+network.
+"""
+
+import ml_collections
+
+from xkd_jax.evaluate import config as eval_config
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """One clip a recording, as a recording is shorter than a clip."""
+    config = eval_config.default()
+    config.benchmark = "spoken_recordings"
+    config.modality = "audio"
+    config.data.train_split = "all"
+    config.data.folds = (1, 2, 3, 4, 5, 6)
+    config.clips.update(train=4, test=1, crops=1)
+    config.svm.costs = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    return config

@@ -1,0 +1,187 @@
+"""Classifiers that are trained step by step."""
+
+import dataclasses
+import importlib
+
+import jax
+import miniatures
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import random_student
+from flax import nnx
+from jax.tree_util import DictKey
+
+from xkd_jax.config import CheckpointConfig, Config, Transformer
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import classify, fitting, pretrained, run, splits
+from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitConfig
+from xkd_jax.evaluate.readout import Readout
+from xkd_jax.networks.student import Teacher, teacher_counterpart
+from xkd_jax.planning.plan import abstract_batch
+from xkd_jax.sharding import batch_sharding, make_mesh
+from xkd_jax.state import abstract
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small, tmp_path_factory):
+    return miniatures.checkpoint(tmp_path_factory.mktemp("pretrained"), small)
+
+
+@pytest.fixture(scope="module")
+def esc50(tmp_path_factory):
+    return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
+
+
+@pytest.fixture(scope="module")
+def fsd50k(tmp_path_factory):
+    return miniatures.fsd50k(tmp_path_factory.mktemp("FSD50K"))
+
+
+def _linear(checkpoint, shards, **changes):
+    config = miniatures.evaluation(
+        checkpoint,
+        shards,
+        protocol="linear",
+        modality="audio",
+        clips=ClipsConfig(train=1, test=2, crops=1),
+        fit=FitConfig(learning_rate=0.1, epochs=6.0, warmup_epochs=1.0),
+        save=CheckpointConfig(every_steps=4),
+        log_every=4,
+    )
+    data = dataclasses.replace(config.data, folds=(1,))
+    return dataclasses.replace(config, **({"data": data} | changes))
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_ends_as_one_that_was_not(
+    checkpoint, esc50, tmp_path, monkeypatch, capsys
+):
+    config = _linear(checkpoint, esc50)
+    whole = run.evaluate(config, tmp_path / "whole")
+    assert whole["value"] == 100
+    assert whole["per_fold"][0]["train_records"] == 16
+    put, count = classify.on_devices, []
+
+    def put_or_die(*arguments):
+        count.append(1)
+        if len(count) == 7:
+            raise Killed
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "on_devices", put_or_die)
+        with pytest.raises(Killed):
+            run.evaluate(config, tmp_path / "killed")
+    capsys.readouterr()
+    again = run.evaluate(config, tmp_path / "killed")
+    printed = capsys.readouterr().out
+    assert "resume    from step 4" in printed
+    assert "step 12/12" in printed
+    assert again["per_fold"] == whole["per_fold"]
+    _same_states(tmp_path / "whole", tmp_path / "killed")
+    other = dataclasses.replace(config, seed=5)
+    with pytest.raises(UserError, match="another seed"):
+        run.evaluate(other, tmp_path / "whole")
+
+
+def _same_states(*folders):
+    steps = [folder.absolute() / "fold1" / "checkpoints" / "12" / "state" for folder in folders]
+    with ocp.StandardCheckpointer() as checkpointer:
+        jax.tree.map(np.testing.assert_array_equal, *map(checkpointer.restore, steps))
+
+
+def test_several_labels_a_sound(checkpoint, fsd50k, tmp_path, capsys):
+    data = EvalDataConfig(dir=fsd50k, test_split="eval", threads=2)
+    fit = FitConfig(learning_rate=0.1, epochs=40.0, warmup_epochs=1.0)
+    content = run.evaluate(_linear(checkpoint, fsd50k, data=data, fit=fit), tmp_path)
+    assert content["metric"] == "mAP"
+    assert content["value"] == 100
+    assert "toy, linear, audio, student: mAP 100.00 %" in capsys.readouterr().out
+    with pytest.raises(UserError, match="protocol=linear"):
+        run.evaluate(_linear(checkpoint, fsd50k, data=data, protocol="svm"), tmp_path)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "attentive"])
+def test_what_is_trained(checkpoint, esc50, protocol):
+    config = _linear(
+        checkpoint, esc50, protocol=protocol, share=0.5,
+        fit=FitConfig(learning_rate=0.1, epochs=1.0, warmup_epochs=0.0, layer_decay=0.5),
+    )  # fmt: skip
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.config)
+    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    before = jax.device_get(fit.initialise())
+    benchmark = splits.open_benchmark(viewing, config.data)
+    batches = classify.clip_batches(
+        config, viewing, mesh, benchmark.train, benchmark.splits[0].train, "train"
+    )
+    after, loss = fit.step(fit.initialise(), source.parameters, next(batches))
+    assert np.isfinite(loss)
+    change = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.trained, after.trained)
+    if protocol == "attentive":
+        assert change.keys() == {"readout"}
+        assert min(jax.tree.leaves(change["readout"]["pool"])) > 0
+        return
+    encoders = change["network"]["encoders"]
+    assert encoders["embeddings"].keys() == encoders["norms"].keys() == {"audio"}
+    # Adam's first step is the learning rate for every number: what is left is the decay by layer
+    assert encoders["norms"]["audio"]["bias"] == pytest.approx(0.1, rel=1e-2)
+    assert encoders["embeddings"]["audio"]["cls"] == pytest.approx(0.1 * 0.5**3, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["finetune:ucf101", "finetune:esc50", "k400_linear:attentive"])
+def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
+    module, _, variant = name.partition(":")
+    raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
+    raw.data.dir = str(tmp_path)
+    config, pretraining = eval_config.resolve(raw), Config()
+    mesh = make_mesh(config.mesh)
+    viewing = pretrained.viewing(config, pretraining)
+    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
+    fit = fitting.prepare(config, pretraining, viewing, mesh, network, 1000, 50)
+    batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
+    batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
+    after, loss = jax.eval_shape(fit.step, fit.like, network, batch)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, fit.like
+    )
+    assert loss.shape == ()
+
+
+def test_layers_learn_ever_faster():
+    stacked = (DictKey("network"), DictKey("layers"), DictKey("qkv"), DictKey("kernel"))
+    np.testing.assert_allclose(fitting.layer_scale(stacked, 3, 0.5, 3)[:, 0, 0], [0.125, 0.25, 0.5])
+    embedding = (DictKey("encoders"), DictKey("embeddings"), DictKey("cls"))
+    assert fitting.layer_scale(embedding, 2, 0.5, 3) == 0.0625
+    assert fitting.layer_scale((DictKey("readout"), DictKey("bias")), 1, 0.5, 3) == 1
+
+
+def test_an_encoders_part_is_laid_over_the_rest(small):
+    network, other = (teacher_counterpart(random_student(small, seed), small) for seed in (0, 1))
+    merged = fitting.overlay(network, fitting.encoder_part(other, "audio"))
+    for modality, expected in (("audio", other), ("video", network)):
+        np.testing.assert_array_equal(
+            merged["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
+            expected["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
+        )
+    assert merged["heads"] is not other["heads"]
+    jax.tree.map(np.testing.assert_array_equal, merged["heads"], network["heads"])
+
+
+def test_dropout_keeps_the_mean_and_normalising_the_direction():
+    with nnx.use_eager_sharding(False):
+        readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
+    tokens = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
+    plain = readout(tokens)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)
+    np.testing.assert_allclose(dropped.mean(0), plain, atol=0.01)
+    np.testing.assert_allclose(readout(tokens, dropout=0.5), plain)
+    longer = readout(3 * tokens, normalise=True)
+    np.testing.assert_allclose(readout(tokens, normalise=True), longer, atol=1e-6)

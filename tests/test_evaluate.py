@@ -1,0 +1,252 @@
+"""Evaluations from files in a benchmark's own layout to the result file."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from conftest import random_student
+
+from data_pipelines import schema
+from data_pipelines.dataset import open_dataset
+from xkd_jax.augment import augment
+from xkd_jax.config import MeshConfig
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import clips, features, frozen, pretrained, run, splits
+from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate.config import (
+    ClipsConfig,
+    EvalConfig,
+    EvalDataConfig,
+    FitAugmentConfig,
+    FitConfig,
+)
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.student import Teacher, teacher_counterpart
+from xkd_jax.state import builder
+from xkd_jax.train import pipeline
+
+FILES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs" / "eval").glob("[a-z]*.py"))
+MODALITIES = ("video", "audio", "both")
+VARIANTS = {
+    "finetune": ("ucf101", "hmdb51", "k400", "esc50", "fsd50k"),
+    "k400_linear": ("linear", "attentive"),
+    "kinetics_sound": MODALITIES,
+    "low_shot": ("1", "5", "10"),
+    "neighbours": MODALITIES,
+    "retrieval": ("head", "encoder"),
+    "spoken_digits": MODALITIES,
+}
+CONFIGS = [(name, variant) for name in FILES for variant in ("", *VARIANTS.get(name, ()))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small, tmp_path_factory):
+    return miniatures.checkpoint(tmp_path_factory.mktemp("pretrained"), small)
+
+
+@pytest.fixture(scope="module")
+def esc50(tmp_path_factory):
+    return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
+@pytest.mark.parametrize("name,variant", CONFIGS)
+def test_every_evaluation_resolves(name, variant):
+    module = importlib.import_module(f"configs.eval.{name}")
+    config = eval_config.resolve(module.get_config(*filter(None, [variant])))
+    assert config.benchmark
+    assert (config.data.folds == ()) == (config.data.train_split == "train")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_that_there_is_not_is_refused(name):
+    with pytest.raises(UserError, match="no variant 'other'"):
+        importlib.import_module(f"configs.eval.{name}").get_config("other")
+
+
+def test_esc50_by_fold_without_a_network(checkpoint, esc50, tmp_path, capsys):
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, folds=(1, 2, 3, 4, 5))
+    )
+    content = run.evaluate(config, tmp_path)
+    assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 5
+    assert [fold["test_records"] for fold in content["per_fold"]] == [4] * 5
+    assert json.loads(json.dumps(content)) == json.loads((tmp_path / "result.json").read_text())
+    assert content["checkpoint"]["step"] == 7
+    assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in capsys.readouterr().out
+
+    # the features are the spectrograms' means, clip by clip, and the labels in the targets' order
+    (folder,) = (tmp_path / "features").glob("all-test-*")
+    found = np.load(folder / "audio.npy")
+    assert found.shape == (20, 2, 1, 16)
+    dataset = open_dataset(
+        pretrained.viewing(config, pretrained.load(config, _mesh()).config), esc50, "all"
+    )
+    labels = np.load(folder / "label.npy")
+    audio = pretrained.load(config, _mesh()).config.audio
+    for number in (0, 13):
+        record = dataset[number]
+        assert labels[number] == ("-7.wav" in record.id)
+        first = schema.decode_log_mel(record.log_mel[:, : audio.columns])
+        expected = ((first - audio.mean) / audio.std).mean(1)
+        np.testing.assert_allclose(found[number, 0, 0], expected, atol=1e-4)
+
+
+def _mesh():
+    return run.sharding.make_mesh(MeshConfig())
+
+
+def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
+    config = miniatures.evaluation(checkpoint, ucf101, clips=ClipsConfig(train=2, test=3, crops=3))
+    content = run.evaluate(config, tmp_path)
+    assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 3
+    (folder,) = (tmp_path / "features").glob("all-test-*")
+    found = np.load(folder / "video.npy")
+    assert found.shape == (6, 3, 3, 24)
+    # the middle clip's middle crop is what the probe of small sees
+    source = pretrained.load(config, _mesh())
+    views = pretrained.viewing(config, source.config)
+    dataset = open_dataset(views, ucf101, "all")
+    (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
+    student = teacher_counterpart(random_student(small, 0), small)
+    network = builder(Teacher, source.config)(student)
+    seen = pool(network.encoders("video", augment(views, batch)["video"]["global"]))
+    np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
+    checkpoint, esc50, tmp_path, monkeypatch
+):
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    whole = run.evaluate(config, tmp_path / "whole")
+    monkeypatch.setattr(features, "_SAVE_SECONDS", 0.0)
+    put, count = clips.sharding.put_batch, []
+
+    def put_or_die(*arguments):
+        count.append(1)
+        if len(count) == 5:
+            raise Killed
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips.sharding, "put_batch", put_or_die)
+        with pytest.raises(Killed):
+            run.evaluate(config, tmp_path / "killed")
+    made = len(count)
+    again = run.evaluate(config, tmp_path / "killed")
+    assert again["per_fold"] == whole["per_fold"]
+    for path in (tmp_path / "whole" / "features").glob("*/*.npy"):
+        resumed = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
+        np.testing.assert_array_equal(np.load(path), np.load(resumed))
+    assert made == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Extraction, "_run", None)  # would be called
+        assert run.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
+
+
+def test_networks_of_a_checkpoint(checkpoint, esc50, small):
+    def kernel(network):
+        tree = pretrained.load(
+            miniatures.evaluation(checkpoint, esc50, network=network), _mesh()
+        ).parameters
+        return np.asarray(tree["encoders"]["embeddings"]["audio"]["projection"]["kernel"])
+
+    expected = [
+        random_student(small, seed)["encoders"]["embeddings"]["audio"]["projection"]["kernel"]
+        for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(kernel("student"), expected[0])
+    np.testing.assert_array_equal(kernel("teacher"), expected[1])
+    assert not np.allclose(kernel("untrained"), expected[0])
+
+
+@pytest.mark.parametrize(
+    "changes,sentence",
+    [
+        ({"checkpoint": ""}, "checkpoint is empty"),
+        ({"checkpoint": "nowhere"}, "nowhere is not a folder"),
+        ({"step": 3}, "has no checkpoint of step 3: it has 7"),
+        ({"data": EvalDataConfig()}, r"data\.dir is empty"),
+        ({"clips": ClipsConfig(size=20)}, "give a multiple of 8"),
+        ({"fit": FitConfig(augment=FitAugmentConfig(time_warp=16))}, "less than half of the"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
+    config = dataclasses.replace(miniatures.evaluation(checkpoint, esc50), **changes)
+    with pytest.raises(UserError, match=sentence):
+        run.evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes,sentence",
+    [
+        ({"network": "log_mel"}, "modality=audio"),
+        ({"protocol": "retrieval"}, "modality=both"),
+        ({"share": 0.0}, "share is 0"),
+        ({"protocol": "swm"}, "give one of 'svm'"),
+    ],
+)
+def test_evaluations_that_cannot_run_are_refused(changes, sentence):
+    raw = eval_config.default()
+    raw.update(changes)
+    with pytest.raises(UserError, match=sentence):
+        eval_config.resolve(raw)
+
+
+def test_a_share_is_of_each_class():
+    labels = np.repeat([0, 1, 2], [100, 10, 1])
+    chosen, others = splits.some_of_each_class(labels, 0.1, np.random.default_rng(0))
+    assert np.bincount(labels[chosen]).tolist() == [10, 1, 1]
+    assert sorted([*chosen, *others]) == list(range(111))
+
+
+def _set(**found):
+    """One clip and crop of as many records as the arrays have rows."""
+    arrays = {name: np.array(values, np.float32)[:, None, None] for name, values in found.items()}
+    count = len(next(iter(arrays.values())))
+    return features.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
+
+
+def test_both_modalities_are_scaled_apart():
+    found = _set(video=[[3, 4], [0, 2]], audio=[[100, 0], [0, -5]])
+    joined = frozen.joined(found, np.array([0, 1]))[:, 0, 0]
+    np.testing.assert_allclose(joined, [[0.6, 0.8, 1, 0], [0, 1, 0, -1]], atol=1e-6)
+    alone = _set(video=[[3, 4], [0, 2]])
+    np.testing.assert_allclose(frozen.joined(alone, np.array([1]))[0, 0, 0], [0, 2])
+
+
+def test_decision_values_are_averaged_over_clips_and_crops():
+    features_of = np.array([[[[1.0], [-5.0]], [[1.0], [1.0]]]])  # 2 clips of 2 crops
+    weights = np.array([[1.0, -1.0], [0.25, -0.25]])
+    scores = frozen._mean_scores(weights, features_of)
+    np.testing.assert_allclose(scores, [[-0.25, 0.25]])  # three of four votes are for class 0
+
+
+def test_retrieval_finds_records_and_classes():
+    video = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    audio = [[0, 0, 1], [0, 1, 0], [1, 0, 0]]  # of the records 0 and 2, which share a class
+    found = frozen.retrieve(_set(video=video, audio=audio), np.arange(3))
+    assert found["value"] == pytest.approx(100 / 3)
+    assert found["video_to_audio_same_class_recall_1"] == 100
+    assert found["audio_to_video_recall_5"] == 100
+
+
+def test_neighbours_of_mean_clips(checkpoint):
+    config = dataclasses.replace(EvalConfig(), neighbours=eval_config.NeighboursConfig(count=1))
+    train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
+    test = _set(video=[[2, 0.5], [0.5, 2]])
+    found = frozen.nearest_neighbours(config, 2, train, test, np.arange(4), np.arange(2))
+    assert found["value"] == 100

@@ -1,0 +1,157 @@
+"""Protocols that train a classifier: linear layer, attentive probe, full finetuning."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines import pipeline
+from data_pipelines.dataset import index_records
+from xkd_jax import sharding
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import fitting
+from xkd_jax.evaluate.clips import clip_batches, on_devices
+from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
+from xkd_jax.evaluate.fitting import Fit, FitState
+from xkd_jax.evaluate.metrics import mean_average_precision, top_k
+from xkd_jax.evaluate.pretrained import Pretrained
+from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
+from xkd_jax.progress import Progress, Scalars
+from xkd_jax.train import announce, is_due, is_main_process
+
+# What decides a training's state and data; one that goes on from another's checkpoint shares it.
+_FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "clips", "fit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Trains and tests a classifier on each split of a benchmark."""
+
+    config: EvalConfig
+    pretrained: Pretrained
+    viewing: Config
+    mesh: jax.sharding.Mesh
+    benchmark: Benchmark
+    workdir: Path
+
+    def __call__(self, split: Split) -> dict[str, Any]:
+        """Returns a split's scores, in percent: `value` is top-1, or mAP with several labels.
+
+        Raises:
+          UserError: the loss was not finite, or the folder holds another training.
+        """
+        records = self._some(split.train)
+        fit = fitting.prepare(
+            self.config,
+            self.pretrained.config,
+            self.viewing,
+            self.mesh,
+            self.pretrained.parameters,
+            len(records),
+            self.benchmark.classes,
+        )
+        state = self._train(fit, split.fold, records)
+        scores, targets = self._test(fit, state, split.test)
+        found = {"train_records": len(records), "test_records": len(split.test)}
+        if self.benchmark.multi_label:
+            return {"value": mean_average_precision(scores, targets), **found}
+        top1, top5 = (top_k(scores, targets, k) for k in (1, 5))
+        return {"value": top1, "top5": top5, **found}
+
+    def _some(self, records: np.ndarray) -> np.ndarray:
+        if self.config.share == 1:
+            return records
+        labels = index_records(self.benchmark.train).label[records]
+        rng = np.random.default_rng(self.config.seed)
+        return records[some_of_each_class(labels, self.config.share, rng)[0]]
+
+    def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
+        folder = self.workdir / f"fold{fold}"
+        checkpoints = FitCheckpoints(
+            folder / "checkpoints", self.config.save, self._made_from(fold, len(records))
+        )
+        try:
+            state = checkpoints.restore(fit.like)
+            state = fit.initialise() if state is None else state
+            return self._loop(fit, state, records, checkpoints, folder)
+        finally:
+            checkpoints.close()
+
+    def _made_from(self, fold: int, records: int) -> dict[str, Any]:
+        config = dataclasses.asdict(self.config)
+        checkpoint = {"step": self.pretrained.step, "written": self.pretrained.written}
+        used = {key: config[key] for key in _FIXED}
+        data = {"name": self.benchmark.train.metadata.name, "split": self.benchmark.train_name}
+        return used | {"data": data, "fold": fold, "records": records, "checkpoint": checkpoint}
+
+    def _loop(
+        self,
+        fit: Fit,
+        state: FitState,
+        records: np.ndarray,
+        checkpoints: FitCheckpoints,
+        folder: Path,
+    ) -> FitState:
+        config, start = self.config, int(state.step)
+        if start:
+            announce(f"resume    from step {start}, {checkpoints.directory}")
+        progress = Progress(fit.steps, config.batch_size, start)
+        scalars = Scalars(folder / "tensorboard", enabled=is_main_process(), start=start)
+        rows = sharding.batch_sharding(self.mesh, config.batch_size)
+        host = pipeline.train_batches(
+            self.viewing,
+            self.benchmark.train,
+            sharding.local_rows(rows, config.batch_size),
+            start,
+            modalities=config.modalities,
+            records=records,
+        )
+        try:
+            for step in range(start + 1, fit.steps + 1):
+                batch = on_devices(next(host), config, rows)
+                state, loss = fit.step(state, self.pretrained.parameters, batch)
+                saving = is_due(step, config.save.every_steps, fit.steps)
+                if saving or is_due(step, config.log_every, fit.steps):
+                    metrics = {"loss": _finite(loss, step, checkpoints)}
+                    line, speed = progress.line(step, metrics)
+                    announce(line)
+                    scalars.write(step, metrics | speed)
+                if saving:
+                    checkpoints.save(step, state)
+        finally:
+            host.close()
+            scalars.close()
+        return state
+
+    def _test(
+        self, fit: Fit, state: FitState, records: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the records' probabilities [records, classes], averaged, and their labels."""
+        config, clips = self.config, self.config.clips.test
+        batches = clip_batches(
+            config, self.viewing, self.mesh, self.benchmark.test, records, "test"
+        )
+        found = [
+            jax.tree.map(np.asarray, fit.predict(state.trained, self.pretrained.parameters, batch))
+            for batch in batches
+        ]
+        scores, targets = (
+            np.concatenate(part)[: len(records) * clips] for part in zip(*found, strict=True)
+        )
+        return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
+
+
+def _finite(loss: jax.Array, step: int, checkpoints: FitCheckpoints) -> float:
+    value = float(loss)
+    if not np.isfinite(value):
+        raise UserError(
+            f"The loss is not finite at step {step}; {checkpoints.directory} keeps what was saved"
+            " before: lower fit.learning_rate."
+        )
+    return value

@@ -1,0 +1,77 @@
+"""One pass over the clips of a benchmark's records, on the devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines import pipeline, views
+from data_pipelines.dataset import Dataset
+from xkd_jax import sharding
+from xkd_jax.config import Config
+from xkd_jax.evaluate.config import EvalConfig
+
+# Clips that train are random and augmented; clips that test are spread evenly and plain.
+Use = Literal["train", "test"]
+# What names a batch's labels: one of them, see `data_pipelines.pipeline.eval_batches`.
+TARGETS = ("label", "labels")
+
+
+def clip_batches(
+    config: EvalConfig,
+    viewing: Config,
+    mesh: Mesh,
+    dataset: Dataset,
+    records: np.ndarray,
+    use: Use,
+    start: int = 0,
+) -> Iterator[Any]:
+    """Yields batches of `config.batch_size` clips, those of a record one after the other.
+
+    Args:
+      config: of the evaluation: number of clips and crops.
+      viewing: of the views (`pretrained.viewing`).
+      mesh: that the batches are spread over.
+      dataset: the split.
+      records: indices in it, int64 [records].
+      use: which kind of clips.
+      start: the first batch.
+
+    Yields:
+      {modality: views, "label" or "labels": ...}; the rows past the last clip are zeros.
+    """
+    batch_sharding = sharding.batch_sharding(mesh, config.batch_size)
+    rows = sharding.local_rows(batch_sharding, config.batch_size)
+    common: dict[str, Any] = {"modalities": config.modalities, "records": records}
+    if use == "train":
+        host = pipeline.augmented_batches(
+            viewing, dataset, rows, start, clips=config.clips.train, **common
+        )
+    else:
+        crops = CropViews(config.clips.crops)
+        host = pipeline.eval_batches(
+            viewing, dataset, rows, start, clips=config.clips.test, make_views=crops, **common
+        )
+    for batch in host:
+        yield on_devices(batch, config, batch_sharding)
+
+
+def on_devices(batch: Any, config: EvalConfig, batch_sharding: Any) -> Any:
+    """Puts the views and labels of a host's rows on its devices."""
+    wanted = (*config.modalities, *TARGETS)
+    kept = {name: batch[name] for name in wanted if name in batch}
+    return sharding.put_batch(kept, batch_sharding, config.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class CropViews:
+    """`views.draw_crop_views` with a number of crops; can be pickled."""
+
+    crops: int
+
+    def __call__(self, *args: Any) -> views.Views:
+        return views.draw_crop_views(*args, crops=self.crops)

@@ -1,0 +1,67 @@
+"""From a batch of clips to features, inside one compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.augment import augment
+from xkd_jax.config import Config, Modality
+from xkd_jax.evaluate.clips import TARGETS
+from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.student import Teacher
+from xkd_jax.sharding import on_mesh
+from xkd_jax.state import builder
+from xkd_jax.step import matmul_precision
+from xkd_jax.tree import Tree
+
+
+def encoder(
+    config: EvalConfig, pretraining: Config, views: Config, mesh: Mesh
+) -> Callable[[Tree, Any], dict[str, jax.Array]]:
+    """Returns the jitted (parameters, batch) -> features and labels, whole on every device.
+
+    Args:
+      config: of the evaluation.
+      pretraining: of the networks.
+      views: of the batch's views (`pretrained.viewing`).
+      mesh: of the devices.
+
+    Returns:
+      A function to {modality: float32 [batch, crops, width]} with the batch's `label` or `labels`.
+    """
+    as_teacher = builder(Teacher, pretraining)
+
+    def features_of(network: Teacher | None, modality: Modality, view: jax.Array) -> jax.Array:
+        if network is None:
+            return view.mean(-1)  # of a log-mel spectrogram, over time
+        pooled = pool(network.encoders(modality, view))
+        return pooled if config.output == "encoder" else network.heads[modality](pooled)
+
+    def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
+        network = None if config.network == "log_mel" else as_teacher(params)
+        found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
+        for modality in config.modalities:
+            flat, crops = flatten_crops(batch[modality])
+            view = augment(views, {modality: flat})[modality]["global"]
+            with matmul_precision(pretraining):
+                features = features_of(network, modality, view)
+            found[modality] = features.reshape(-1, crops, features.shape[-1])
+        return found
+
+    return jax.jit(on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def flatten_crops(modality_views: Any) -> tuple[Any, int]:
+    """Makes every crop of [batch, crops, ...] global views a sample; returns also their number."""
+    view = modality_views["global"]
+    if "frames" not in view or view["frames"].ndim == 5:
+        return modality_views, 1
+    crops = view["frames"].shape[1]
+    flat = {name: jnp.reshape(value, (-1, *value.shape[2:])) for name, value in view.items()}
+    return {"global": flat}, crops

@@ -1,0 +1,277 @@
+"""One step of training a classifier on an encoder, frozen or not, and its scores.
+
+What is trained is one tree: `readout`, and with finetuning `network`, the modality's part of the
+encoders. The rest of the network stays what the checkpoint holds and is no part of the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.augment import augment
+from xkd_jax.config import Config, Modality
+from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.encoding import flatten_crops
+from xkd_jax.evaluate.readout import Readout
+from xkd_jax.evaluate.training_clips import augment_for_fit
+from xkd_jax.networks.blocks import DropPath
+from xkd_jax.networks.encoder import SHARED
+from xkd_jax.networks.student import Teacher
+from xkd_jax.schedules import cosine
+from xkd_jax.sharding import on_mesh, parameter_shardings
+from xkd_jax.state import builder, parameters
+from xkd_jax.step import matmul_precision
+from xkd_jax.tree import Tree, is_stacked, path_names
+
+
+class FitState(struct.PyTreeNode):
+    """step: int32 scalar; trained: float32 parameters; optimizer: optax's state."""
+
+    step: jax.Array
+    trained: Tree
+    optimizer: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The jitted functions of one split.
+
+    Attributes:
+      steps: of the whole training.
+      initialise: () -> FitState.
+      step: (state, network parameters, batch) -> (state, loss).
+      predict: (trained, network parameters, batch) -> (probabilities float32 [batch, classes],
+        averaged over crops; the batch's labels), whole on every device.
+      like: shapes, dtypes and shardings of the state.
+    """
+
+    steps: int
+    initialise: Callable[[], FitState]
+    step: Callable[[FitState, Tree, Any], tuple[FitState, jax.Array]]
+    predict: Callable[[Tree, Tree, Any], tuple[jax.Array, jax.Array]]
+    like: FitState
+
+
+def prepare(
+    config: EvalConfig,
+    pretraining: Config,
+    viewing: Config,
+    mesh: Mesh,
+    network: Tree,
+    records: int,
+    classes: int,
+) -> Fit:
+    """Builds the functions; nothing is compiled before its first call.
+
+    Args:
+      config: of the evaluation.
+      pretraining: of the networks.
+      viewing: of the views (`pretrained.viewing`).
+      mesh: of the devices.
+      network: parameters in the shape of `Teacher`; finetuning starts from them.
+      records: that train, which sets the length of an epoch.
+      classes: number of them.
+    """
+    steps = max(1, round(config.fit.epochs * records / config.batch_size))
+    warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
+    transformation = _optimizer(
+        config, cosine(config.fit.learning_rate, 0.0, steps, warmup=warmup), pretraining
+    )
+    classifier = _Classifier(config, pretraining, viewing, classes)
+
+    def initialise(network: Tree) -> FitState:
+        trained = classifier.initial(network)
+        return FitState(jnp.zeros((), jnp.int32), trained, transformation.init(trained))
+
+    def step(state: FitState, network: Tree, batch: Any) -> tuple[FitState, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        loss, gradients = jax.value_and_grad(classifier.loss)(state.trained, network, batch, key)
+        updates, optimizer = transformation.update(gradients, state.optimizer, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        return FitState(state.step + 1, trained, optimizer), loss
+
+    shapes = jax.eval_shape(initialise, network)
+    placed = _shardings(shapes, transformation, pretraining, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    start = jax.jit(initialise, out_shardings=placed)
+    return Fit(
+        steps=steps,
+        initialise=lambda: start(network),
+        step=jax.jit(on_mesh(step, mesh), out_shardings=(placed, whole), donate_argnums=0),
+        predict=jax.jit(on_mesh(classifier.predict, mesh), out_shardings=whole),
+        like=jax.tree.map(
+            lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
+            shapes,
+            placed,
+        ),
+    )
+
+
+class _Classifier:
+    """The network with its readout, as functions of parameters."""
+
+    def __init__(self, config: EvalConfig, pretraining: Config, viewing: Config, classes: int):
+        self._config, self._pretraining, self._viewing = config, pretraining, viewing
+        self._modality: Modality = config.modalities[0]
+        self._classes = classes
+        self._as_teacher = builder(Teacher, pretraining)
+        self._graph, _ = nnx.split(nnx.eval_shape(self._fresh_readout))
+
+    def _fresh_readout(self) -> Readout:
+        with nnx.use_eager_sharding(False):
+            return Readout(
+                self._pretraining.model.encoder,
+                self._classes,
+                attentive=self._config.protocol == "attentive",
+                rngs=nnx.Rngs(jax.random.key(self._config.seed)),
+            )
+
+    def initial(self, network: Tree) -> Tree:
+        """The parameters that are trained, before the first step."""
+        trained = {"readout": parameters(self._fresh_readout())}
+        if self._config.protocol == "finetune":
+            trained["network"] = encoder_part(network, self._modality)
+        return trained
+
+    def loss(self, trained: Tree, network: Tree, batch: Any, key: jax.Array) -> jax.Array:
+        """Mean cross-entropy with the classes, softmax or (several labels a record) sigmoid."""
+        views_key, key = jax.random.split(key)
+        several = "labels" in batch
+        targets = (
+            batch["labels"].astype(jnp.float32)
+            if several
+            else optax.smooth_labels(
+                jax.nn.one_hot(batch["label"], self._classes), self._config.fit.label_smoothing
+            )
+        )
+        views = augment(self._viewing, {self._modality: batch[self._modality]})
+        view, targets = augment_for_fit(
+            views[self._modality]["global"],
+            targets,
+            views_key,
+            self._config.fit.augment,
+            self._viewing.modality(self._modality),
+        )
+        scores = self._scores(trained, network, view, key)
+        if several:
+            return optax.sigmoid_binary_cross_entropy(scores, targets).mean()
+        return optax.softmax_cross_entropy(scores, targets).mean()
+
+    def predict(self, trained: Tree, network: Tree, batch: Any) -> tuple[jax.Array, jax.Array]:
+        """See `Fit.predict`."""
+        flat, crops = flatten_crops(batch[self._modality])
+        view = augment(self._viewing, {self._modality: flat})[self._modality]["global"]
+        scores = self._scores(trained, network, view, None)
+        several = "labels" in batch
+        found = jax.nn.sigmoid(scores) if several else jax.nn.softmax(scores)
+        found = found.reshape(-1, crops, self._classes).mean(1)
+        return found, batch["labels" if several else "label"]
+
+    def _scores(
+        self, trained: Tree, network: Tree, view: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        fit = self._config.fit
+        encoders = self._as_teacher(overlay(network, trained.get("network", {}))).encoders
+        readout = nnx.merge(self._graph, trained["readout"])
+        drop_path = None
+        if key is not None:
+            path_key, key = jax.random.split(key)
+            drop_path = DropPath(fit.drop_path, path_key) if fit.drop_path else None
+        with matmul_precision(self._pretraining):
+            tokens = encoders(self._modality, view, drop_path=drop_path)
+            return readout(tokens, normalise=fit.normalise, dropout=fit.dropout, key=key)
+
+
+def encoder_part(network: Tree, modality: Modality) -> Tree:
+    """What of a network's parameters one modality's encoder has."""
+    return {
+        "encoders": {
+            group: {owner: tree for owner, tree in owners.items() if owner in (modality, SHARED)}
+            for group, owners in network["encoders"].items()
+        }
+    }
+
+
+def overlay(tree: Tree, part: Tree) -> Tree:
+    """The tree with the leaves of `part` in place of its own."""
+    if not isinstance(part, Mapping):
+        return part
+    return {name: overlay(value, part[name]) if name in part else value
+            for name, value in tree.items()}  # fmt: skip
+
+
+def _optimizer(
+    config: EvalConfig, learning_rate: Callable[..., jax.Array], pretraining: Config
+) -> optax.GradientTransformation:
+    fit = config.fit
+
+    def scale(updates: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * layer_scale(path, update.ndim, fit.layer_decay, depth),
+            updates,
+        )
+
+    depth = pretraining.model.encoder.depth
+    return optax.chain(
+        optax.scale_by_adam(fit.b1, fit.b2, fit.eps),
+        optax.add_decayed_weights(fit.weight_decay, mask=_decays),
+        optax.stateless(lambda updates, _: scale(updates)),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def layer_scale(path: tuple[Any, ...], ndim: int, decay: float, depth: int) -> np.ndarray:
+    """How fast a parameter learns: 1 after the last block, `decay` times less a block before.
+
+    The embedding comes before the first of `depth` blocks. Of stacked blocks there is a number
+    each, float32 [depth, 1, ...].
+    """
+    names = path_names(path)
+    if is_stacked(path):
+        powers = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))
+    else:
+        powers = np.array(depth + 1 if "embeddings" in names else 0)
+    return np.float32(decay) ** powers.astype(np.float32)
+
+
+def _decays(params: Tree) -> Tree:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: path_names(path)[-1] != "bias" and leaf.ndim - is_stacked(path) > 1,
+        params,
+    )
+
+
+def _shardings(
+    shapes: FitState, transformation: optax.GradientTransformation, pretraining: Config, mesh: Mesh
+) -> FitState:
+    """The encoder lies as in pretraining; the readout is whole on every device."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    trained = jax.tree.map(lambda _: whole, shapes.trained)
+    if "network" in trained:
+        lying = parameter_shardings(Teacher, pretraining, mesh)
+        trained["network"] = _same_part(lying, trained["network"])
+    optimizer = optax.tree_map_params(
+        transformation,
+        lambda _, at: at,
+        shapes.optimizer,
+        trained,
+        transform_non_params=lambda _: whole,
+    )
+    parts: dict[str, Any] = {"step": whole, "trained": trained, "optimizer": optimizer}
+    return FitState(**parts)
+
+
+def _same_part(tree: Tree, part: Tree) -> Tree:
+    """The leaves of `tree` that `part` has."""
+    if not isinstance(part, Mapping):
+        return tree
+    return {name: _same_part(tree[name], part[name]) for name in part}

@@ -1,0 +1,165 @@
+"""Protocols on frozen features: linear SVM, nearest neighbours, retrieval across modalities.
+
+Each takes one split's features and returns its scores, in percent, with `value` the one that the
+benchmark is known by.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from xkd_jax.evaluate import svm
+from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.features import FeatureSet
+from xkd_jax.evaluate.metrics import recall_at_k, top_k
+from xkd_jax.evaluate.neighbours import vote
+from xkd_jax.evaluate.splits import some_of_each_class
+
+_SMALLEST_NORM = 1e-12
+_RECALLS = (1, 5, 10)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Scales vectors along the last axis to length 1."""
+    norm = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.maximum(norm, _SMALLEST_NORM)
+
+
+def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:
+    """Features float32 [records, clips, crops, width] of some records.
+
+    Those of one modality are as they are; of two, each is scaled to length 1, then they are
+    concatenated (a spectrogram's once for every crop of the frames).
+    """
+    parts = [np.asarray(array[found.rows_of(records)]) for array in found.features.values()]
+    if len(parts) == 1:
+        return parts[0]
+    crops = max(part.shape[2] for part in parts)
+    parts = [np.repeat(unit(part), crops // part.shape[2], axis=2) for part in parts]
+    return np.concatenate(parts, axis=-1)
+
+
+class SvmProtocol:
+    """Linear SVMs of every cost; decision values averaged over a record's clips and crops.
+
+    The published protocol reports the cost that is best on the test records; beside it stands the
+    cost that is best on a held-out share of the training records, whose clips all stay out of the
+    fit.
+    """
+
+    def __init__(self, config: EvalConfig, classes: int, mesh: Mesh):
+        self._config = config
+        self._classes = classes
+        self._mesh = mesh
+
+    def __call__(
+        self,
+        train: FeatureSet,
+        test: FeatureSet,
+        train_records: np.ndarray,
+        test_records: np.ndarray,
+    ) -> dict[str, Any]:
+        """Returns `value` (top-1), `top5`, `cost`, top-1 by cost, and by the held-out choice."""
+        rng = np.random.default_rng(self._config.seed)
+        features, labels = _of(train, train_records)
+        used, _ = some_of_each_class(labels, self._config.share, rng)
+        features, labels = features[used], labels[used]
+        fitted = self._fit(features, labels)
+        test_features, test_labels = _of(test, test_records)
+        scores = {cost: _mean_scores(weights, test_features) for cost, weights in fitted.items()}
+        top1 = {cost: top_k(scores[cost], test_labels, 1) for cost in scores}
+        cost = max(top1, key=lambda c: top1[c])
+        result = {
+            "value": top1[cost],
+            "top5": top_k(scores[cost], test_labels, 5),
+            "cost": cost,
+            "top1_by_cost": {str(c): value for c, value in top1.items()},
+            "train_records": len(used),
+            "test_records": len(test_labels),
+        }
+        held_out, fit = some_of_each_class(labels, self._config.data.held_out, rng)
+        if len(np.unique(labels[fit])) < len(np.unique(labels)):
+            return result  # one record of a class can't both fit and choose
+        chosen = self._choose(features, labels, fit, held_out)
+        return result | {"top1_held_out_cost": top1[chosen], "held_out_cost": chosen}
+
+    def _choose(
+        self, features: np.ndarray, labels: np.ndarray, fit: np.ndarray, held_out: np.ndarray
+    ) -> float:
+        fitted = self._fit(features[fit], labels[fit])
+        top1 = {
+            cost: top_k(_mean_scores(weights, features[held_out]), labels[held_out], 1)
+            for cost, weights in fitted.items()
+        }
+        return max(top1, key=lambda c: top1[c])
+
+    def _fit(self, features: np.ndarray, labels: np.ndarray) -> dict[float, np.ndarray]:
+        per_record = features.shape[1] * features.shape[2]
+        samples = features.reshape(-1, features.shape[-1])
+        return svm.fit_path(
+            samples, np.repeat(labels, per_record), self._classes, self._config.svm, self._mesh
+        )
+
+
+def nearest_neighbours(
+    config: EvalConfig,
+    classes: int,
+    train: FeatureSet,
+    test: FeatureSet,
+    train_records: np.ndarray,
+    test_records: np.ndarray,
+) -> dict[str, Any]:
+    """Returns `value` (top-1) and `top5` of a vote; a record's features are its clips' mean."""
+    features, labels = _of(train, train_records)
+    rng = np.random.default_rng(config.seed)
+    used, _ = some_of_each_class(labels, config.share, rng)
+    test_features, test_labels = _of(test, test_records)
+    bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
+    settings = config.neighbours
+    votes = vote(bank, labels[used], queries, classes, settings.count, settings.temperature)
+    return {
+        "value": top_k(votes, test_labels, 1),
+        "top5": top_k(votes, test_labels, 5),
+        "train_records": len(used),
+        "test_records": len(test_labels),
+    }
+
+
+def retrieve(test: FeatureSet, test_records: np.ndarray) -> dict[str, Any]:
+    """Recall at 1, 5 and 10 of a record's video given its sound, and the other way.
+
+    `same_class` recalls count any record of the query's class as found, beside the record itself.
+    `value` is the mean over both directions of recall at 1.
+    """
+    rows = test.rows_of(test_records)
+    video, audio = (
+        unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in ("video", "audio")
+    )
+    own, target = np.eye(len(rows), dtype=bool), test.target[rows]
+    shared = own | (
+        (target[:, None] == target) & (target >= 0)
+        if target.ndim == 1
+        else target.astype(int) @ target.T > 0
+    )
+    similarity = video @ audio.T
+    result: dict[str, Any] = {"test_records": len(rows)}
+    directions = {"video_to_audio": similarity, "audio_to_video": similarity.T}
+    for direction, values in directions.items():
+        for k in _RECALLS:
+            result[f"{direction}_recall_{k}"] = recall_at_k(values, own, k)
+            result[f"{direction}_same_class_recall_{k}"] = recall_at_k(values, shared, k)
+    value = np.mean([result[f"{direction}_recall_1"] for direction in directions])
+    return {"value": float(value), **result}
+
+
+def _of(found: FeatureSet, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return joined(found, records), found.target[found.rows_of(records)]
+
+
+def _mean_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Decision values [records, classes], averaged over clips and crops."""
+    # The function is linear, so its mean over clips is its value at their mean.
+    return svm.decide(weights, features.mean(axis=(1, 2)))

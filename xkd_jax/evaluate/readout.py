@@ -1,0 +1,72 @@
+"""From an encoder's tokens to class scores."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xkd_jax.config import Transformer
+from xkd_jax.networks.blocks import layer_norm, linear
+from xkd_jax.networks.encoder import embedding_init, pool
+
+_SMALLEST_NORM = 1e-12
+
+
+class AttentivePool(nnx.Module):
+    """One learned query attends over the patch tokens; LayerNorm first, float32."""
+
+    def __init__(self, encoder: Transformer, *, rngs: nnx.Rngs):
+        width, heads = encoder.width, encoder.heads
+        self.norm = layer_norm(width, jnp.float32, rngs)
+        self.query = nnx.Param(embedding_init()(rngs.params(), (heads, width // heads)))
+        self.keys_values = linear(
+            width, (2, heads, width // heads), ("embed", None, "heads", None), jnp.float32, rngs
+        )
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps tokens [batch, 1 + tokens, width] with CLS first to float32 [batch, width]."""
+        normed = self.norm(tokens[:, 1:].astype(jnp.float32))
+        keys, values = jnp.moveaxis(self.keys_values(normed), 2, 0)
+        query = jnp.broadcast_to(self.query[...], (len(tokens), 1, *self.query.shape))
+        attended = jax.nn.dot_product_attention(query, keys, values)
+        return attended.reshape(len(tokens), -1)
+
+
+class Readout(nnx.Module):
+    """Pooling, by the mean or by attention, and a linear layer to the classes."""
+
+    def __init__(self, encoder: Transformer, classes: int, *, attentive: bool, rngs: nnx.Rngs):
+        self.pool = AttentivePool(encoder, rngs=rngs) if attentive else None
+        self.classes = linear(
+            encoder.width,
+            classes,
+            ("embed", "outputs"),
+            jnp.float32,
+            rngs,
+            kernel_init=nnx.initializers.normal(0.02),
+        )
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        *,
+        normalise: bool = False,
+        dropout: float = 0.0,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns float32 scores [batch, classes] of tokens [batch, 1 + tokens, width].
+
+        Args:
+          tokens: with CLS first.
+          normalise: whether pooled features are scaled to length 1.
+          dropout: the share of pooled features set to 0; the others are scaled up.
+          key: decides which; None: none are.
+        """
+        x = pool(tokens) if self.pool is None else self.pool(tokens)
+        if normalise:
+            norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+            x = x / jnp.maximum(norm, _SMALLEST_NORM)
+        if dropout and key is not None:
+            x = x * jax.random.bernoulli(key, 1 - dropout, x.shape) / (1 - dropout)
+        return self.classes(x)

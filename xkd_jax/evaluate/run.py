@@ -1,0 +1,98 @@
+"""An evaluation, from its config to its result file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xkd_jax import sharding
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import frozen, pretrained, result, splits
+from xkd_jax.evaluate.classify import Classification
+from xkd_jax.evaluate.clips import Use
+from xkd_jax.evaluate.config import TRAINED, EvalConfig
+from xkd_jax.evaluate.features import Extraction, FeatureSet
+from xkd_jax.evaluate.splits import Benchmark, Split
+from xkd_jax.train import announce, write_once
+
+
+def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
+    """Runs `config` in `workdir` and returns the content of its result file.
+
+    What an earlier run in that folder has finished is not done again.
+
+    Raises:
+      UserError: checkpoint, data or mesh don't fit the config.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    views = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(views, config.data, labelled=config.protocol != "retrieval")
+    announce(_describe(config, source, benchmark))
+    write_once(workdir / "config.json", dataclasses.asdict(config))
+    if config.protocol in TRAINED:
+        protocol = Classification(config, source, views, mesh, benchmark, workdir)
+        per_fold = _by_split(benchmark, protocol)
+    else:
+        folder = Path(config.features) if config.features else workdir / "features"
+        extraction = Extraction.prepare(config, source, views, mesh, folder)
+        per_fold = _on_features(config, benchmark, extraction)
+    return result.finish(config, source, _metric(config, benchmark), per_fold, workdir)
+
+
+def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
+    if config.protocol == "retrieval":
+        return "recall at 1"
+    return "mAP" if benchmark.multi_label else "top-1"
+
+
+def _by_split(
+    benchmark: Benchmark, protocol: Callable[[Split], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    scores = []
+    for split in benchmark.splits:
+        scores.append({"fold": split.fold, **protocol(split)})
+        announce(f"fold {split.fold}    {scores[-1]['value']:.2f} %")
+    return scores
+
+
+def _on_features(
+    config: EvalConfig, benchmark: Benchmark, extraction: Extraction
+) -> list[dict[str, Any]]:
+    """Extracts what all splits need, once, and scores each split."""
+    if benchmark.multi_label and config.protocol != "retrieval":
+        raise UserError(
+            f"{config.benchmark or 'The benchmark'} has several labels a record: give"
+            " --config.protocol=linear."
+        )
+
+    def extract(part: Use, clips: Use) -> FeatureSet:
+        lists = [getattr(split, part) for split in benchmark.splits]
+        dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
+        return extraction.extract(dataset, name, functools.reduce(np.union1d, lists), clips)
+
+    test = extract("test", "test")
+    if config.protocol == "retrieval":
+        return _by_split(benchmark, lambda split: frozen.retrieve(test, split.test))
+    # Neighbours are compared with plain clips; an SVM learns from augmented ones.
+    train = extract("train", "test" if config.protocol == "knn" else "train")
+    score: Callable[..., dict[str, Any]] = (
+        frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)
+        if config.protocol == "svm"
+        else functools.partial(frozen.nearest_neighbours, config, benchmark.classes)
+    )
+    return _by_split(benchmark, lambda split: score(train, test, split.train, split.test))
+
+
+def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
+    tests = ", ".join(str(len(split.test)) for split in benchmark.splits)
+    return (
+        f"network   {config.network} of {source.directory}, step {source.step}\n"
+        f"data      {benchmark.train.metadata.name}, {benchmark.classes} classes,"
+        f" {len(benchmark.splits)} evaluations on {tests} records"
+    )
