@@ -68,13 +68,16 @@ def test_a_killed_run_ends_as_one_that_was_not(config, tmp_path, monkeypatch, ca
 
 def test_a_run_says_what_it_does_and_probes(config, tmp_path, capsys):
     config = dataclasses.replace(
-        config, probe=dataclasses.replace(config.probe, enabled=True), max_steps=5
+        config,
+        probe=dataclasses.replace(config.probe, enabled=True, neighbours_every=4, neighbours=5),
+        max_steps=5,
     )
     training.train(config, tmp_path)
     printed = capsys.readouterr().out
     assert "step 2/5  loss" in printed
     assert "clips/s" in printed
     assert "embed -> fsdp" in printed
+    assert printed.count("student audio ") == printed.count("teacher video ") == 2
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 8
     assert list((tmp_path / "tensorboard").glob("events*"))
     scores = json.loads((tmp_path / "results.json").read_text())["linear_probe_top1"]

@@ -361,15 +361,18 @@ class NonfiniteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """Linear probes of the frozen encoders on the data set's labels, before and after training.
+    """What the frozen encoders know of the data set's labels.
 
-    The classifiers are fitted on the first `train_records` of the training split and scored on
-    all of `split`.
+    With `enabled`, linear probes before and after training; every `neighbours_every` steps (0:
+    never), the accuracy of the `neighbours` nearest neighbours. Both learn from the first
+    `train_records` of the training split and are scored on all of `split`.
     """
 
     enabled: bool = False
     split: str = "test"
     train_records: int = 3000
+    neighbours_every: int = 0
+    neighbours: int = 20
 
 
 @dataclasses.dataclass(frozen=True)

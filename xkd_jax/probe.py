@@ -1,7 +1,8 @@
-"""Linear probes: what a linear classifier can read off the frozen encoders."""
+"""Probes: what a linear classifier, or a vote of neighbours, can read off the frozen encoders."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from xkd_jax.augment import augment
 from xkd_jax.config import MODALITIES, Config
+from xkd_jax.evaluate.metrics import top_k
+from xkd_jax.evaluate.neighbours import vote
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Teacher
 from xkd_jax.sharding import put_batch
@@ -23,6 +26,43 @@ from xkd_jax.step import matmul_precision
 from xkd_jax.tree import Tree
 
 Features = dict[str, np.ndarray]
+_TEMPERATURE = 0.07  # of the neighbours' weights, as in DINO
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """The probes of a run.
+
+    Attributes:
+      config: of the run.
+      encode: `encoder`'s function.
+      batch_sharding: of a batch.
+      batches: gives one pass over the records that classifiers learn from, and one over those
+        that they are scored on.
+    """
+
+    config: Config
+    encode: Callable[[Tree, Any], dict[str, jax.Array]]
+    batch_sharding: NamedSharding
+    batches: Callable[[], tuple[Iterable[Any], Iterable[Any]]]
+
+    def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
+        """See `linear_probe`; `parameters` are those of `extract_features`."""
+        return linear_probe(*self._features(parameters))
+
+    def neighbours(self, parameters: dict[str, Tree]) -> dict[str, float]:
+        """See `neighbour_probe`; `parameters` are those of `extract_features`."""
+        train, test = self._features(parameters)
+        return neighbour_probe(train, test, self.config.probe.neighbours)
+
+    def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
+        train, test = (
+            extract_features(
+                self.encode, parameters, batches, self.batch_sharding, self.config.batch_size
+            )
+            for batches in self.batches()
+        )
+        return train, test
 
 
 def extract_features(
@@ -87,6 +127,18 @@ def linear_probe(train: Features, test: Features) -> dict[str, float]:
         for name in train
         if name != "label"
     }
+
+
+def neighbour_probe(train: Features, test: Features, count: int) -> dict[str, float]:
+    """Top-1 accuracy in percent of a vote of the `count` nearest by cosine, for each kind."""
+    classes = int(train["label"].max()) + 1
+
+    def score(name: str) -> float:
+        bank, queries = (f[name] / np.linalg.norm(f[name], axis=1)[:, None] for f in (train, test))
+        votes = vote(bank, train["label"], queries, classes, count, _TEMPERATURE)
+        return top_k(votes, test["label"], 1)
+
+    return {name: score(name) for name in train if name != "label"}
 
 
 def _classifier() -> Any:

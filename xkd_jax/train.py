@@ -21,7 +21,7 @@ from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.preemption import Preemption
-from xkd_jax.probe import encoder, extract_features, linear_probe
+from xkd_jax.probe import Probes, encoder
 from xkd_jax.processes import announce, company, is_main_process, main_first, write_once
 from xkd_jax.progress import Progress, Scalars
 from xkd_jax.recovery import Recovery
@@ -50,14 +50,17 @@ def train(config: Config, workdir: Path) -> None:
     run = Run.prepare(config, length, mesh)
     announce(f"{sharding.describe(config, mesh)}\n{_describe(config, dataset, length)}")
 
+    probes = None
+    if config.probe.enabled or config.probe.neighbours_every:
+        test = open_dataset(config, directory, config.probe.split)
+        probes = probes_of(run, dataset, test)
     with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints, company():
         state = first_state(run, checkpoints)
         write_once(workdir / "config.json", dataclasses.asdict(config))
-        state = loop(run, state, dataset, checkpoints, workdir)
+        state = loop(run, state, dataset, checkpoints, workdir, probes)
         checkpoints.wait()
-    if config.probe.enabled:
-        test = open_dataset(config, directory, config.probe.split)
-        report(probe(run, state, dataset, test), workdir)
+    if config.probe.enabled and probes is not None:
+        report(probe(run, state, probes), workdir)
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
@@ -67,9 +70,14 @@ def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
 
 
 def loop(
-    run: Run, state: TrainState, dataset: Dataset, checkpoints: Checkpoints, workdir: Path
+    run: Run,
+    state: TrainState,
+    dataset: Dataset,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    probes: Probes | None,
 ) -> TrainState:
-    """Steps to the end of the run, logging and saving on the way."""
+    """Steps to the end of the run, logging, saving and looking at neighbours on the way."""
     config, steps, start = run.config, run.length.steps, int(state.step)
     progress = Progress(steps, config.batch_size, start)
     scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
@@ -100,6 +108,11 @@ def loop(
                     f"after step {step}, as asked, with all of it saved in"
                     f" {checkpoints.directory}: the same command goes on from there."
                 )
+            every = config.probe.neighbours_every
+            if probes is not None and every and step % every == 0:
+                found = probes.neighbours(both_networks(state, config))
+                announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
+                scalars.write(step, {f"neighbours/{name}": v for name, v in found.items()})
     return state
 
 
@@ -165,36 +178,41 @@ def data_directory(config: Config, workdir: Path) -> str:
     return config.data.dir
 
 
-def probe(
-    run: Run, state: TrainState, dataset: Dataset, test: Dataset
-) -> dict[str, dict[str, float]]:
-    """Linear-probe accuracies of student and teacher, before training and now."""
-    config = run.config
-    encode = encoder(config)
+def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
+    """The run's probes; they learn from one data set and are scored on the other.
+
+    Raises:
+      UserError: a record has no class, or may have several.
+    """
+    config, metadata = run.config, dataset.metadata
+    if len(metadata.class_names) < 2 or metadata.multi_label:
+        raise UserError(
+            f"The data set {metadata.name} has not one class a record, which probes ask for: give"
+            " --config.probe.enabled=False and --config.probe.neighbours_every=0."
+        )
     used = np.arange(min(config.probe.train_records, len(dataset)))
 
-    def score(parameters: dict[str, Tree]) -> dict[str, float]:
-        fitted, scored = (
-            extract_features(
-                encode,
-                parameters,
-                pipeline.eval_batches(config, data, run.rows, records=records),
-                run.batch_sharding,
-                config.batch_size,
-            )
-            for data, records in ((dataset, used), (test, None))
-        )
-        return linear_probe(fitted, scored)
+    def batches() -> tuple[Any, Any]:
+        learn = pipeline.eval_batches(config, dataset, run.rows, records=used)
+        return learn, pipeline.eval_batches(config, test, run.rows)
 
+    return Probes(config, encoder(config), run.batch_sharding, batches)
+
+
+def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
+    """Linear-probe accuracies of student and teacher, before training and now."""
     announce("probe     before training")
-    untrained = score({"student": run.initialise().teacher})  # at first they are one
+    untrained = probes.linear({"student": run.initialise().teacher})  # at first they are one
     announce("probe     after training")
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
-        "after": score(
-            {"student": teacher_counterpart(state.student, config), "teacher": state.teacher}
-        ),
+        "after": probes.linear(both_networks(state, run.config)),
     }
+
+
+def both_networks(state: TrainState, config: Config) -> dict[str, Tree]:
+    """Encoders and heads of student and teacher, in the shape of `Teacher`."""
+    return {"student": teacher_counterpart(state.student, config), "teacher": state.teacher}
 
 
 def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:

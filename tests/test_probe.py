@@ -1,0 +1,28 @@
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import toy_shards
+
+from data_pipelines.dataset import open_dataset
+from xkd_jax import train
+from xkd_jax.errors import UserError
+from xkd_jax.probe import neighbour_probe
+
+
+def test_neighbours_vote_by_angle():
+    far, near = np.array([[9.0, 0.1], [0.1, 9]]), np.array([[1.0, 0.1], [0.1, 1]])
+    bank = {"student video": np.tile(far, (4, 1)), "label": np.tile([3, 1], 4)}
+    queries = {"student video": np.concatenate([near, near]), "label": np.array([3, 1, 3, 3])}
+    assert neighbour_probe(bank, queries, 2) == {"student video": 75.0}
+
+
+@pytest.mark.parametrize("changes", [{"class_names": ()}, {"multi_label": True}])
+def test_probes_ask_for_one_class_a_record(tmp_path, changes):
+    directory = toy_shards.write(tmp_path, [toy_shards.record(i) for i in range(4)])
+    dataset = open_dataset(toy_shards.CONFIG, directory, "train")
+    other = dataclasses.replace(dataset, metadata=dataclasses.replace(dataset.metadata, **changes))
+    run = types.SimpleNamespace(config=toy_shards.CONFIG)
+    with pytest.raises(UserError, match="has not one class a record"):
+        train.probes_of(run, other, dataset)
