@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import types
 
 import jax
 import miniatures
@@ -152,6 +153,26 @@ def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
         lambda leaf: leaf.shape, fit.like
     )
     assert loss.shape == ()
+
+
+def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_path):
+    config = _linear(checkpoint, esc50)
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(dataclasses.replace(config, network="log_mel"), mesh)
+    viewing = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(viewing, config.data)
+    protocol = classify.Classification(config, source, viewing, mesh, benchmark, tmp_path)
+    numbers = iter(np.arange(40).reshape(5, 8))
+
+    def predict(trained, network, batch):
+        return next(numbers)[:, None] * np.array([1, -1]), batch["label"]
+
+    records = np.array([1, 4, 7, 9, 18])  # ten clips: a batch and a part of one
+    fit = types.SimpleNamespace(predict=predict)
+    scores, targets = protocol._test(fit, types.SimpleNamespace(trained={}), records)
+    assert scores[:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
+    assert scores[:, 1].tolist() == [-0.5, -2.5, -4.5, -6.5, -8.5]
+    assert targets.tolist() == [benchmark.train[int(i)].label for i in records]
 
 
 def test_layers_learn_ever_faster():

@@ -5,9 +5,11 @@ import importlib
 import json
 from pathlib import Path
 
+import jax
 import miniatures
 import numpy as np
 import pytest
+import toy_shards
 from conftest import random_student
 
 from data_pipelines import schema
@@ -15,7 +17,7 @@ from data_pipelines.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate import clips, features, frozen, pretrained, run, splits
+from xkd_jax.evaluate import clips, features, fitting, frozen, pretrained, run, splits
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import (
     ClipsConfig,
@@ -56,6 +58,11 @@ def esc50(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ucf101(tmp_path_factory):
     return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
+@pytest.fixture(scope="module")
+def kinetics_sound(tmp_path_factory):
+    return miniatures.kinetics_sound(tmp_path_factory.mktemp("Kinetics"))
 
 
 @pytest.mark.parametrize("name,variant", CONFIGS)
@@ -123,6 +130,54 @@ def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path
     np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
 
 
+def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path, monkeypatch):
+    config = miniatures.evaluation(
+        checkpoint,
+        kinetics_sound,
+        modality="both",
+        clips=ClipsConfig(train=1, test=2, crops=3),
+        data=EvalDataConfig(dir=kinetics_sound, test_split="validation", threads=2),
+        features=str(tmp_path / "features"),
+    )
+    found = run.evaluate(config, tmp_path / "svm")
+    assert found["value"] == 100
+    assert found["per_fold"][0]["train_records"] == 8
+    (folder,) = (tmp_path / "features").glob("validation-test-*")
+    widths = {path.stem: np.load(path).shape for path in folder.glob("*.npy")}
+    assert widths == {"video": (4, 2, 3, 24), "audio": (4, 2, 1, 24), "label": (4,)}
+    assert set(np.load(folder / "label.npy")) == {2, 25}  # bowling, singing
+
+    # retrieval needs the test features alone, which are there
+    retrieval = dataclasses.replace(config, protocol="retrieval")
+    monkeypatch.setattr(features.Extraction, "_run", None)  # would be called
+    found = run.evaluate(retrieval, tmp_path / "retrieval")
+    assert found["metric"] == "recall at 1"
+    assert found["per_fold"][0]["audio_to_video_same_class_recall_5"] == 100
+    assert found["value"] <= found["per_fold"][0]["video_to_audio_recall_10"] == 100
+
+
+def test_low_shot_and_neighbours_use_a_share_of_each_class(checkpoint, kinetics_sound, tmp_path):
+    config = miniatures.evaluation(
+        checkpoint,
+        kinetics_sound,
+        network="log_mel",
+        modality="audio",
+        share=0.25,
+        data=EvalDataConfig(dir=kinetics_sound, test_split="validation", threads=2),
+    )
+    found = run.evaluate(config, tmp_path / "svm")
+    assert found["value"] == 100
+    assert found["share"] == 0.25
+    assert found["per_fold"][0]["train_records"] == 2
+    assert "held_out_cost" not in found["per_fold"][0]  # one record of a class can't be held out
+    neighbours = dataclasses.replace(
+        config, protocol="knn", neighbours=eval_config.NeighboursConfig(count=1)
+    )
+    found = run.evaluate(neighbours, tmp_path / "knn")
+    assert found["value"] == 100
+    assert found["per_fold"][0]["train_records"] == 2
+
+
 class Killed(BaseException):
     pass
 
@@ -155,6 +210,20 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
     with monkeypatch.context() as patch:
         patch.setattr(features.Extraction, "_run", None)  # would be called
         assert run.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
+
+
+@pytest.mark.parametrize("variant", ["mas", "mats"])
+def test_networks_of_a_variant(small, tmp_path, variant):
+    config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant=variant))
+    folder = miniatures.checkpoint(tmp_path, config)
+    for number, network in enumerate(("student", "teacher")):
+        evaluation = miniatures.evaluation(folder, "", network=network)
+        tree = pretrained.load(evaluation, _mesh()).parameters
+        expected = teacher_counterpart(random_student(config, number), config)
+        assert jax.tree.structure(tree) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+        part = fitting.encoder_part(tree, "audio")["encoders"]
+        assert len(part["blocks"]) == len(part["embeddings"]) == 1
 
 
 def test_networks_of_a_checkpoint(checkpoint, esc50, small):
@@ -204,6 +273,19 @@ def test_evaluations_that_cannot_run_are_refused(changes, sentence):
     raw.update(changes)
     with pytest.raises(UserError, match=sentence):
         eval_config.resolve(raw)
+
+
+def test_no_record_trains_and_tests(tmp_path):
+    records = [
+        dataclasses.replace(toy_shards.record(i), train_folds=(1,), test_folds=tests)
+        for i, tests in enumerate([(2,), (1, 2), (2,)])
+    ]
+    metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
+    directory = toy_shards.write(tmp_path, records, metadata)
+    for fold, sentence in ((1, "1 records both train and test"), (2, "has no records")):
+        data = EvalDataConfig(dir=directory, folds=(fold,))
+        with pytest.raises(UserError, match=sentence):
+            splits.open_benchmark(toy_shards.CONFIG, data)
 
 
 def test_a_share_is_of_each_class():
