@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import media_files
 from conftest import random_student
 
 from data_pipelines import build
 from xkd_jax.checkpoint import Checkpoints
-from xkd_jax.config import CheckpointConfig, MeshConfig
+from xkd_jax.config import MeshConfig
 from xkd_jax.evaluate.config import ClipsConfig, EvalConfig, EvalDataConfig, SvmConfig
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.state import TrainState
@@ -20,13 +21,13 @@ def checkpoint(folder, config):
     """Writes a checkpoint of step 7; the student's parameters differ from the teacher's."""
     state = TrainState(
         step=jnp.int32(7),
-        student=random_student(config, 0),
-        teacher=teacher_counterpart(random_student(config, 1), config),
+        student=jax.tree.map(jnp.asarray, random_student(config, 0)),
+        teacher=jax.tree.map(jnp.asarray, teacher_counterpart(random_student(config, 1), config)),
         centres={},
         optimizer={"count": jnp.zeros(())},
     )
-    with Checkpoints(folder / "checkpoints", CheckpointConfig()) as checkpoints:
-        checkpoints.save(7, state, config)
+    with Checkpoints(folder / "checkpoints", config, records=8) as checkpoints:
+        checkpoints.save(7, state)
         checkpoints.wait()
     return folder
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import os
+import signal
 import types
 
 import jax
@@ -14,7 +16,7 @@ from flax import nnx
 from jax.tree_util import DictKey
 
 from xkd_jax.config import CheckpointConfig, Config, Transformer
-from xkd_jax.errors import UserError
+from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.evaluate import classify, fitting, pretrained, run, splits
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitConfig
@@ -88,6 +90,34 @@ def test_a_killed_training_ends_as_one_that_was_not(
     other = dataclasses.replace(config, seed=5)
     with pytest.raises(UserError, match="another seed"):
         run.evaluate(other, tmp_path / "whole")
+    _damage(tmp_path / "killed" / "fold1" / "checkpoints" / "12" / "state")
+    with pytest.raises(UserError, match=r"checkpoints/12 is damaged .*: remove it"):
+        run.evaluate(config, tmp_path / "killed")
+
+
+def test_a_preempted_training_is_saved_and_goes_on(checkpoint, esc50, tmp_path, monkeypatch):
+    config = _linear(checkpoint, esc50)
+    put, count = classify.on_devices, []
+
+    def put_with_notice(*arguments):
+        count.append(1)
+        if len(count) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "on_devices", put_with_notice)
+        with pytest.raises(StoppedError, match="after step 3, as asked"):
+            run.evaluate(config, tmp_path)
+    saved = tmp_path / "fold1" / "checkpoints"
+    assert [path.name for path in saved.iterdir() if path.name.isdigit()] == ["3"]
+    assert run.evaluate(config, tmp_path)["value"] == 100
+
+
+def _damage(folder):
+    """Cuts the file that holds most of the values."""
+    path = max(folder.rglob("d/*"), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _same_states(*folders):

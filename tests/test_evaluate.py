@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -224,6 +225,15 @@ def test_networks_of_a_variant(small, tmp_path, variant):
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
         part = fitting.encoder_part(tree, "audio")["encoders"]
         assert len(part["blocks"]) == len(part["embeddings"]) == 1
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(checkpoint, folder)
+    record = folder / "checkpoints" / "7" / "run" / "metadata"
+    record.write_text(record.read_text().replace("24/2/2", "24/1/2"))
+    with pytest.raises(UserError, match=r"checkpoints/7 is damaged \(its record"):
+        pretrained.load(miniatures.evaluation(folder, ""), _mesh())
 
 
 def test_networks_of_a_checkpoint(checkpoint, esc50, small):

@@ -122,7 +122,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 state = self._read(step, like)
-            except _DamagedError as damage:
+            except DamagedError as damage:
                 announce(f"damaged   the checkpoint of step {step}: {damage}")
                 damaged.append(step)
                 continue
@@ -138,16 +138,11 @@ class Checkpoints:
 
     def _read(self, step: int, like: TrainState) -> TrainState:
         folder = self.directory / str(step)
-        with _same_for_all():
-            saved = RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
-        now = self._record(step, {})
+        saved, now = read_record(folder), self._record(step, {})
         saved.refuse_other(now, self.directory)
-        with _same_for_all():
-            items = {name: read_item(folder / name, part) for name, part in _items(like).items()}
-        for name, item in items.items():
-            for path, value in digests(item).items():
-                if saved.digests[name].get(path) != value:
-                    raise _DamagedError(f"the values of {name}{path} are not those of its saving")
+        items = {
+            name: read_checked(folder, saved, name, part) for name, part in _items(like).items()
+        }
         for change in saved.changes(now)[0]:
             announce(f"changed   {change}")
         return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
@@ -170,8 +165,32 @@ class Checkpoints:
         return _explained(f"A checkpoint can't be written to {self.directory}")
 
 
-class _DamagedError(Exception):
+class DamagedError(Exception):
     """A checkpoint is not what was saved."""
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Reads what a checkpoint, `checkpoints/STEP`, says of its run.
+
+    Raises:
+      DamagedError: it is not what was saved.
+    """
+    with _same_for_all():
+        return RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
+
+
+def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree:
+    """Reads the item `name` of the checkpoint that has this record; `like` as in `read_item`.
+
+    Raises:
+      DamagedError: it is not what was saved.
+    """
+    with _same_for_all():
+        item = read_item(folder / name, like)
+    for path, value in digests(item).items():
+        if record.digests[name].get(path) != value:
+            raise DamagedError(f"the values of {name}{path} are not those of its saving")
+    return item
 
 
 def read_item(folder: Path, like: Tree) -> Tree:
@@ -203,7 +222,7 @@ def _same_for_all() -> Iterator[None]:
     except Exception as error:  # whatever Orbax makes of damaged files
         damage = _first_line(error)
     if not all_agree(not damage):
-        raise _DamagedError(damage or "another process can't read its part")
+        raise DamagedError(damage or "another process can't read its part")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from data_pipelines import pipeline
 from data_pipelines.dataset import index_records
 from xkd_jax import sharding
 from xkd_jax.config import Config
-from xkd_jax.errors import UserError
+from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.clips import clip_batches, on_devices
 from xkd_jax.evaluate.config import EvalConfig
@@ -22,8 +23,10 @@ from xkd_jax.evaluate.fitting import Fit, FitState
 from xkd_jax.evaluate.metrics import mean_average_precision, top_k
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
+from xkd_jax.preemption import Preemption
+from xkd_jax.processes import announce, is_main_process
 from xkd_jax.progress import Progress, Scalars
-from xkd_jax.train import announce, is_due, is_main_process
+from xkd_jax.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "clips", "fit")
@@ -74,7 +77,7 @@ class Classification:
     def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
         folder = self.workdir / f"fold{fold}"
         checkpoints = FitCheckpoints(
-            folder / "checkpoints", self.config.save, self._made_from(fold, len(records))
+            folder / "checkpoints", self.config.save, self._made_from(fold), len(records)
         )
         try:
             state = checkpoints.restore(fit.like)
@@ -83,12 +86,12 @@ class Classification:
         finally:
             checkpoints.close()
 
-    def _made_from(self, fold: int, records: int) -> dict[str, Any]:
+    def _made_from(self, fold: int) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
-        checkpoint = {"step": self.pretrained.step, "written": self.pretrained.written}
+        checkpoint = {"step": self.pretrained.step, "crc32": self.pretrained.crc32}
         used = {key: config[key] for key in _FIXED}
         data = {"name": self.benchmark.train.metadata.name, "split": self.benchmark.train_name}
-        return used | {"data": data, "fold": fold, "records": records, "checkpoint": checkpoint}
+        return used | {"data": data, "fold": fold, "checkpoint": checkpoint}
 
     def _loop(
         self,
@@ -112,11 +115,12 @@ class Classification:
             modalities=config.modalities,
             records=records,
         )
-        try:
+        with contextlib.closing(scalars), contextlib.closing(host), Preemption() as preemption:
             for step in range(start + 1, fit.steps + 1):
                 batch = on_devices(next(host), config, rows)
                 state, loss = fit.step(state, self.pretrained.parameters, batch)
-                saving = is_due(step, config.save.every_steps, fit.steps)
+                preempted = preemption.reached(step)
+                saving = preempted or is_due(step, config.save.every_steps, fit.steps)
                 if saving or is_due(step, config.log_every, fit.steps):
                     metrics = {"loss": _finite(loss, step, checkpoints)}
                     line, speed = progress.line(step, metrics)
@@ -124,9 +128,11 @@ class Classification:
                     scalars.write(step, metrics | speed)
                 if saving:
                     checkpoints.save(step, state)
-        finally:
-            host.close()
-            scalars.close()
+                if preempted and step < fit.steps:
+                    raise StoppedError(
+                        f"after step {step}, as asked, with all of it saved in"
+                        f" {checkpoints.directory}: the same command goes on from there."
+                    )
         return state
 
     def _test(

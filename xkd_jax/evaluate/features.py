@@ -32,8 +32,8 @@ from xkd_jax.evaluate.clips import TARGETS, Use, clip_batches
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.encoding import encoder
 from xkd_jax.evaluate.pretrained import Pretrained
+from xkd_jax.processes import announce, is_main_process
 from xkd_jax.progress import duration
-from xkd_jax.train import announce, is_main_process
 
 _FORMAT = 1
 _SAVE_SECONDS = 20.0
@@ -92,12 +92,12 @@ class Extraction:
         store = _Store(
             self.directory / f"{split}-{use}-{digest.hexdigest()}", made_from, len(records), clips
         )
-        done = int(_agreed(store.done))
+        done = int(multihost_utils.broadcast_one_to_all(np.int64(store.done)))
         if done < store.rows:
             start = done // self.config.batch_size
             batches = clip_batches(self.config, self.views, self.mesh, dataset, records, use, start)
             self._run(store, batches, start, use)
-        _wait_for_all()
+        multihost_utils.sync_global_devices("features")
         return store.read(records)
 
     def _made_from(
@@ -108,9 +108,8 @@ class Extraction:
         names = sorted({path.rsplit("/", 1)[-1] for path in dataset.source.paths})
         made_from = {
             "format": _FORMAT,
-            "checkpoint": str(pretrained.directory.absolute()),
             "step": pretrained.step,
-            "written": pretrained.written,
+            "checkpoint": pretrained.crc32,
             "network": config.network,
             "output": config.output,
             "modalities": config.modalities,
@@ -208,13 +207,3 @@ class _Store:
                 open_memmap(path, "r+") if kept else open_memmap(path, "w+", dtype, shape)
             )
         return self._arrays[name]
-
-
-def _agreed(value: int) -> Any:
-    """The main process's value, on every process."""
-    return multihost_utils.broadcast_one_to_all(value) if jax.process_count() > 1 else value
-
-
-def _wait_for_all() -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("features")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines import metadata, storage
 from xkd_jax import config as xkd_config
+from xkd_jax.checkpoint import DamagedError, read_checked, read_record
 from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.run_record import RunRecord
 from xkd_jax.sharding import parameter_shardings
 from xkd_jax.state import abstract, construct, parameters
 from xkd_jax.step import Stream, stream_key
@@ -31,14 +30,14 @@ class Pretrained:
     Attributes:
       directory: of the run's checkpoints.
       step: of the checkpoint.
-      written: when it was, in nanoseconds; tells checkpoints of one name apart.
+      crc32: of its record, which has the digests of all that it holds: it tells checkpoints apart.
       config: that the run had.
       parameters: of the evaluated network, in the shape of `Teacher`; none for `log_mel`.
     """
 
     directory: Path
     step: int
-    written: int
+    crc32: int
     config: Config
     parameters: Tree
 
@@ -47,22 +46,21 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
     """Reads the network that an evaluation names, sharded over the mesh.
 
     Raises:
-      UserError: there is no such checkpoint, or its config is not of this version.
+      UserError: there is no such checkpoint, it is damaged, or its config is not of this version.
     """
     directory = _checkpoints(config)
-    with ocp.CheckpointManager(
-        directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        step = config.step or manager.latest_step()
-        if step is None or step not in manager.all_steps():
-            known = ", ".join(str(n) for n in manager.all_steps()) or "none"
-            raise UserError(
-                f"{directory} has no checkpoint of step {config.step or 'any'}: it has {known}."
-            )
-        run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-        pretraining = _saved_config(run["config"], directory)
-        tree = _network(manager, step, config, pretraining, mesh)
-    return Pretrained(directory, step, _written(directory, step), pretraining, tree)
+    step = _step(directory, config.step)
+    folder = directory.absolute() / str(step)
+    try:
+        record = read_record(folder)
+        pretraining = _saved_config(record, directory)
+        tree = _network(folder, record, config, pretraining, mesh)
+    except DamagedError as damage:
+        raise UserError(
+            f"The checkpoint {folder} is damaged ({damage}): put back a copy of it, or give"
+            " another one by --config.step."
+        ) from damage
+    return Pretrained(directory, step, record.to_json()["crc32"], pretraining, tree)
 
 
 def _checkpoints(config: EvalConfig) -> Path:
@@ -78,9 +76,19 @@ def _checkpoints(config: EvalConfig) -> Path:
     return directory
 
 
-def _saved_config(values: dict[str, Any], directory: Path) -> Config:
+def _step(directory: Path, asked: int) -> int:
+    """The checkpoint's step: the one that is asked for, or of 0 the newest."""
+    # An unfinished or damaged checkpoint's folder has another name than a number.
+    steps = sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    if not steps or (asked and asked not in steps):
+        known = ", ".join(map(str, steps)) or "none"
+        raise UserError(f"{directory} has no checkpoint of step {asked or 'any'}: it has {known}.")
+    return asked or steps[-1]
+
+
+def _saved_config(record: RunRecord, directory: Path) -> Config:
     try:
-        return xkd_config.build(Config, values)
+        return xkd_config.build(Config, record.config)
     except UserError as error:
         raise UserError(
             f"{directory} was written by another version of this program: {error}"
@@ -88,45 +96,29 @@ def _saved_config(values: dict[str, Any], directory: Path) -> Config:
 
 
 def _network(
-    manager: ocp.CheckpointManager, step: int, config: EvalConfig, pretraining: Config, mesh: Mesh
+    folder: Path, record: RunRecord, config: EvalConfig, pretraining: Config, mesh: Mesh
 ) -> Tree:
     if config.network == "log_mel":
         return {}
-    shardings = parameter_shardings(Student, pretraining, mesh)
     if config.network == "untrained":
         key = stream_key(pretraining.seed, Stream.INITIALISE)
         fresh = jax.jit(
-            lambda: parameters(construct(Student, pretraining, key)), out_shardings=shardings
+            lambda: parameters(construct(Student, pretraining, key)),
+            out_shardings=parameter_shardings(Student, pretraining, mesh),
         )
         return teacher_counterpart(fresh(), pretraining)
-    if config.network == "student":
-        return teacher_counterpart(
-            _restore(manager, step, "student", Student, pretraining, mesh), pretraining
-        )
-    return _restore(manager, step, "teacher", Teacher, pretraining, mesh)
+    cls = Student if config.network == "student" else Teacher
+    tree = read_checked(folder, record, config.network, _like(cls, pretraining, mesh))
+    return teacher_counterpart(tree, pretraining) if cls is Student else tree
 
 
-def _restore(
-    manager: ocp.CheckpointManager,
-    step: int,
-    item: str,
-    cls: type[Teacher],
-    pretraining: Config,
-    mesh: Mesh,
-) -> Tree:
-    shapes = nnx.to_pure_dict(nnx.state(abstract(cls, pretraining), nnx.Param))
-    like = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
+def _like(cls: type[Teacher], pretraining: Config, mesh: Mesh) -> Tree:
+    """Shapes, dtypes and shardings of a module's parameters."""
+    return jax.tree.map(
+        lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
+        nnx.to_pure_dict(nnx.state(abstract(cls, pretraining), nnx.Param)),
         parameter_shardings(cls, pretraining, mesh),
     )
-    args = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
-    return manager.restore(step, args=args)[item]
-
-
-def _written(directory: Path, step: int) -> int:
-    told = json.loads((directory / str(step) / "_CHECKPOINT_METADATA").read_text())
-    return int(told["commit_timestamp_nsecs"])
 
 
 def viewing(config: EvalConfig, pretraining: Config) -> Config:

@@ -13,7 +13,7 @@ import numpy as np
 import xkd_jax
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.train import announce, write_once
+from xkd_jax.processes import announce, write_once
 
 FILE = "result.json"
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -50,7 +50,7 @@ def finish(
         "checkpoint": {
             "directory": str(pretrained.directory.absolute()),
             "step": pretrained.step,
-            "written_ns": pretrained.written,
+            "crc32": pretrained.crc32,
         },
         "config": dataclasses.asdict(config),
         "pretraining": dataclasses.asdict(pretrained.config),

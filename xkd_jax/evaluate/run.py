@@ -18,7 +18,7 @@ from xkd_jax.evaluate.clips import Use
 from xkd_jax.evaluate.config import TRAINED, EvalConfig
 from xkd_jax.evaluate.features import Extraction, FeatureSet
 from xkd_jax.evaluate.splits import Benchmark, Split
-from xkd_jax.train import announce, write_once
+from xkd_jax.processes import announce, company, write_once
 
 
 def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
 
     Raises:
       UserError: checkpoint, data or mesh don't fit the config.
+      StoppedError: there was notice of a preemption; what was trained is saved.
     """
     mesh = sharding.make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
@@ -35,13 +36,14 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     benchmark = splits.open_benchmark(views, config.data, labelled=config.protocol != "retrieval")
     announce(_describe(config, source, benchmark))
     write_once(workdir / "config.json", dataclasses.asdict(config))
-    if config.protocol in TRAINED:
-        protocol = Classification(config, source, views, mesh, benchmark, workdir)
-        per_fold = _by_split(benchmark, protocol)
-    else:
-        folder = Path(config.features) if config.features else workdir / "features"
-        extraction = Extraction.prepare(config, source, views, mesh, folder)
-        per_fold = _on_features(config, benchmark, extraction)
+    with company():
+        if config.protocol in TRAINED:
+            protocol = Classification(config, source, views, mesh, benchmark, workdir)
+            per_fold = _by_split(benchmark, protocol)
+        else:
+            folder = Path(config.features) if config.features else workdir / "features"
+            extraction = Extraction.prepare(config, source, views, mesh, folder)
+            per_fold = _on_features(config, benchmark, extraction)
     return result.finish(config, source, _metric(config, benchmark), per_fold, workdir)
 
 
