@@ -21,15 +21,18 @@ from xkd_jax.errors import UserError
 Words = list[list[np.ndarray]]
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-UTTERANCES = {"train": 60, "test": 30}  # of each digit
-ACCENTS = ("en-us",)
+UTTERANCES = {"train": 120, "test": 50}  # of each digit
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 # Of espeak-ng's variants those that sound like people; no speaker of one split is in the other.
 SPEAKERS = {
-    "train": ("f1", "f2", "m1", "m2", "m4", "m5", "Andy", "Annie", "Michael", "linda"),
-    "test": ("f3", "m3", "m7", "Alicia", "robert"),
+    "train": (
+        *("f1", "f2", "f5", "m1", "m2", "m4", "m5", "Andy", "Annie", "Denis", "Jacky", "Lee"),
+        *("Mario", "Michael", "anika", "belinda", "david", "ian", "john", "linda", "max", "steph"),
+    ),
+    "test": ("f3", "f4", "m3", "m7", "m8", "Alicia", "robert", "shelby", "victor", "zac"),
 }
-RATE = (160, 180)  # words a minute
-PITCH = (45, 55)  # of 0..100
+RATE = (150, 190)  # words a minute
+PITCH = (40, 60)  # of 0..100
 _SILENCE = 0.02  # of the peak
 _RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
