@@ -35,7 +35,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
         run = tiny_state.run(config, 7)
         with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints:
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, workdir)
+            return training.loop(run, state, dataset, checkpoints, workdir, None)
 
     whole = go(tmp_path / "whole")
     monkeypatch.setattr(training.sharding, "put_batch", put_and_ask)

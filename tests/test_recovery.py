@@ -47,7 +47,7 @@ def train(config, tmp_path, monkeypatch):
         ):
             patch.setattr(training.sharding, "put_batch", put_poisoned)
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, tmp_path)
+            return training.loop(run, state, dataset, checkpoints, tmp_path, None)
 
     return go
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from xkd_jax import sharding
-from xkd_jax.config import Config, MeshConfig
+from xkd_jax.config import MODALITIES, Config, MeshConfig
 from xkd_jax.run import Run
 from xkd_jax.schedules import Length
 from xkd_jax.state import TrainState, is_count
@@ -50,11 +50,28 @@ def assert_same(found: TrainState, wanted: TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+def encode(parameters, batch) -> dict[str, jax.Array]:
+    """A number of order 1 for each row of each modality: float32 [rows, 1].
+
+    Frames don't count: around the box that is cut out of them they are whatever was there.
+    """
+
+    def mean(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(jnp.float32).reshape(len(leaf), -1).mean(1, keepdims=True) / 100
+
+    return {
+        m: sum(mean(leaf) for leaf in jax.tree.leaves(batch[m]) if leaf.dtype != jnp.uint8)
+        for m in MODALITIES
+    }
+
+
 def run(config: Config, steps: int) -> Run:
-    """A run whose step compiles at once; its loss is of the sound's gain and of the weights."""
+    """A run whose step compiles at once; its loss is of the weights and of the whole batch."""
 
     def step(state: TrainState, batch) -> tuple[TrainState, Metrics]:
-        metrics = {"loss": batch["audio"]["global"]["gain"].mean() + state.student["w"].mean()}
+        rows = sum(encode(None, batch).values())
+        places = jnp.arange(1.0, 1 + len(rows))[:, None]
+        metrics = {"loss": 2 + jnp.sin(places * rows).mean() + state.student["w"].mean()}
         following = jax.tree.map(
             lambda x: x + 1 if is_count(x) else 0.9 * x + 0.1 * metrics["loss"], state
         )
