@@ -55,6 +55,22 @@ def make_views():
     return make
 
 
+@pytest.fixture(scope="session")
+def checkpoint(small, tmp_path_factory):
+    """The folder of a run with one checkpoint (`miniatures.checkpoint`)."""
+    import miniatures  # which imports this file
+
+    return miniatures.checkpoint(tmp_path_factory.mktemp("pretrained"), small)
+
+
+@pytest.fixture(scope="session")
+def esc50(tmp_path_factory):
+    """Shards of `miniatures.esc50`."""
+    import miniatures
+
+    return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
+
+
 def random_student(config: Config, seed: int = 0):
     """Student parameters from numpy, which compiles nothing: small kernels, norms near 1."""
     rng = np.random.default_rng(seed)

@@ -28,16 +28,6 @@ from xkd_jax.state import abstract
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small, tmp_path_factory):
-    return miniatures.checkpoint(tmp_path_factory.mktemp("pretrained"), small)
-
-
-@pytest.fixture(scope="module")
-def esc50(tmp_path_factory):
-    return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
-
-
-@pytest.fixture(scope="module")
 def fsd50k(tmp_path_factory):
     return miniatures.fsd50k(tmp_path_factory.mktemp("FSD50K"))
 

@@ -45,6 +45,12 @@ def test_every_class_is_at_scikit_learns_minimum(data, fitted, cost):
     assert (found.argmax(1) == decided.argmax(1)).mean() > 0.99
 
 
+def test_an_unsolved_class_is_told(data, capsys):
+    unsolved = SvmConfig(costs=(1.0,), max_iterations=1)
+    svm.fit_path(*data, 5, unsolved, make_mesh(MeshConfig()))
+    assert "svm       cost 1: 5 of 5 classes not solved after" in capsys.readouterr().out
+
+
 def test_few_samples_of_many_axes():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from xkd_jax.augment import augment
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.evaluate.metrics import top_k
-from xkd_jax.evaluate.neighbours import vote
+from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Teacher
 from xkd_jax.sharding import put_batch
@@ -134,7 +134,7 @@ def neighbour_probe(train: Features, test: Features, count: int) -> dict[str, fl
     classes = int(train["label"].max()) + 1
 
     def score(name: str) -> float:
-        bank, queries = (f[name] / np.linalg.norm(f[name], axis=1)[:, None] for f in (train, test))
+        bank, queries = (unit(found[name]) for found in (train, test))
         votes = vote(bank, train["label"], queries, classes, count, _TEMPERATURE)
         return top_k(votes, test["label"], 1)
 

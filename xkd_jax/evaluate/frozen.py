@@ -15,17 +15,10 @@ from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.features import FeatureSet
 from xkd_jax.evaluate.metrics import recall_at_k, top_k
-from xkd_jax.evaluate.neighbours import vote
+from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.evaluate.splits import some_of_each_class
 
-_SMALLEST_NORM = 1e-12
 _RECALLS = (1, 5, 10)
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """Scales vectors along the last axis to length 1."""
-    norm = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.maximum(norm, _SMALLEST_NORM)
 
 
 def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 _CHUNK = 1024  # queries at a time, to bound the memory of their similarities
+_SMALLEST_NORM = 1e-12
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Scales vectors along the last axis to length 1."""
+    norm = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.maximum(norm, _SMALLEST_NORM)
 
 
 def vote(

@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.evaluate.config import SvmConfig
+from xkd_jax.processes import announce
 from xkd_jax.rules import RULES
 
 _CG_ITERATIONS = 30
@@ -37,6 +38,8 @@ def fit_path(
     features: np.ndarray, labels: np.ndarray, classes: int, config: SvmConfig, mesh: Mesh
 ) -> dict[float, np.ndarray]:
     """Fits the SVMs of every cost, each from where the one before ended.
+
+    Prints a line where a class is not solved within `config.max_iterations`.
 
     Args:
       features: float32 [samples, width].
@@ -53,13 +56,18 @@ def fit_path(
     weights = jnp.zeros((features.shape[1] + 1, classes), jnp.float32)
     found = {}
     for cost in sorted(config.costs):
-        weights = solve(problem, weights, cost, config.tolerance, config.max_iterations)
+        weights, solved = solve(problem, weights, cost, config.tolerance, config.max_iterations)
+        if not np.all(solved):
+            announce(
+                f"svm       cost {cost:g}: {np.sum(~np.asarray(solved))} of {classes} classes not"
+                f" solved after svm.max_iterations {config.max_iterations}"
+            )
         found[cost] = (axes @ np.asarray(weights, np.float64)).astype(np.float32)
     return found
 
 
 @functools.cache
-def _programs(mesh: Mesh) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _programs(mesh: Mesh) -> tuple[Callable[..., jax.Array], Callable[..., Any]]:
     """`_second_moment` and `_solve`, their results whole on every device."""
     whole = NamedSharding(mesh, PartitionSpec())
     return (
@@ -170,8 +178,12 @@ def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _solve(
     problem: _Problem, weights: jax.Array, cost: float, tolerance: float, max_iterations: int
-) -> jax.Array:
-    """Newton's method from `weights` until no class's step would lower its loss by much."""
+) -> tuple[jax.Array, jax.Array]:
+    """Newton's method from `weights` until no class's step would lower its loss by much.
+
+    Returns:
+      The weights, and which classes are solved, bool [classes].
+    """
     objective = _Objective(problem, jnp.float32(cost))
 
     def step(state: Any) -> Any:
@@ -190,9 +202,10 @@ def _solve(
 
     unsolved = jnp.zeros(weights.shape[1], bool)
     start = (weights, objective.margins(weights), unsolved, jnp.int32(0))
-    return jax.lax.while_loop(
+    weights, _, solved, _ = jax.lax.while_loop(
         lambda state: (state[3] < max_iterations) & ~state[2].all(), step, start
-    )[0]
+    )
+    return weights, solved
 
 
 def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Array) -> jax.Array:
