@@ -1,0 +1,75 @@
+"""Runs main.py as one process of a run and notes what it saw, for `test_processes`.
+
+In the folder NOTES, `PROCESS.jsonl` gets a line for each batch (its records) and for each logged
+step (its loss). With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
+makes of the test split, PACE is the least time in seconds between two steps, and a process is given
+up after ten seconds without a sign of life, where runs wait for JAX's hundred. Without TINY nothing
+is saved.
+"""
+
+import functools
+import json
+import os
+import runpy
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import tiny_state
+
+from data_pipelines import pipeline
+from data_pipelines.dataset import open_dataset
+from xkd_jax import progress, train
+from xkd_jax.probe import extract_features
+
+
+def notes(suffix: str) -> Path:
+    return Path(os.environ["NOTES"]) / f"{jax.process_index()}.{suffix}"
+
+
+def note(**what) -> None:
+    with notes("jsonl").open("a") as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def watched_batches(config, dataset, rows=None, start_step=0, **kwargs):
+    batches = train_batches(config, dataset, rows, start_step, **kwargs)
+    for step, batch in enumerate(batches, start_step + 1):
+        note(step=step, records=batch["record"].tolist())
+        time.sleep(float(os.environ.get("PACE", 0)))
+        yield batch
+    batches.close()
+
+
+def watched_write(self, step, scalars):
+    note(step=step, loss=scalars["loss"])
+    write(self, step, scalars)
+
+
+def evaluate_and_loop(run, state, *args):
+    test = open_dataset(run.config, run.config.data.dir, "test")
+    features = extract_features(
+        jax.jit(tiny_state.encode),
+        {"teacher": state.teacher},
+        pipeline.eval_batches(run.config, test, run.rows),
+        run.batch_sharding,
+        run.config.batch_size,
+    )
+    np.savez(notes("npz"), **features)
+    return loop(run, state, *args)
+
+
+train_batches, pipeline.train_batches = pipeline.train_batches, watched_batches
+write, progress.Scalars.write = progress.Scalars.write, watched_write
+jax.distributed.initialize = functools.partial(
+    jax.distributed.initialize, heartbeat_timeout_seconds=10
+)
+loop = train.loop
+if os.environ.get("TINY"):
+    train.loop = evaluate_and_loop
+    train.Run.prepare = lambda config, length, mesh: tiny_state.run(config, length.steps)
+else:
+    train.Checkpoints.save = lambda self, step, state: None
+if __name__ == "__main__":
+    runpy.run_path(str(Path(__file__).parents[1] / "main.py"), run_name="__main__")

@@ -1,0 +1,13 @@
+"""The config file of `test_processes`."""
+
+import ml_collections
+import small_run
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """`small_run`'s, quick to compile; nothing is saved but at the end and on notice."""
+    config = small_run.get_config()
+    small_run.compile_quickly(config)
+    config.checkpoint.every_steps = 0
+    config.checkpoint.keep_last = 0
+    return config
