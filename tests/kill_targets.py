@@ -1,0 +1,23 @@
+"""What `test_kill` starts in processes of its own, to kill it."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import tiny_state
+
+from data_pipelines.dataset import open_dataset
+from xkd_jax import train as training
+from xkd_jax.checkpoint import Checkpoints
+from xkd_jax.config import Config
+
+
+def save_at_every_step(directory: str, config: Config, started) -> None:
+    """The loop with steps that cost nothing, so that most of its time is saving."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = open_dataset(config, config.data.dir, "train")
+        run = tiny_state.run(config, config.max_steps)
+        started.set()
+        with Checkpoints(Path(directory) / "checkpoints", config, len(dataset)) as checkpoints:
+            state = training.first_state(run, checkpoints)
+            training.loop(run, state, dataset, checkpoints, Path(directory), None)
