@@ -4,10 +4,11 @@
         [--speech_dir=DIR]
 
 Pretrains each row with each seed as `configs/demo.py` says, on one data set, and scores it on
-held-out writers and voices: linear probes of video and of audio, a linear SVM on both, and how often
-the nearest across modalities is of the same word; student and teacher. Whatever is in the output
-folder is not done again, so that the command can be stopped and given again. Prints the table, mean and
-standard deviation over the seeds that are done, after each of them, and writes it as `table.md`.
+held-out writers and voices: linear probes of video and of audio, a linear SVM on both, and how
+often the nearest across modalities is of the same word; student and teacher. Whatever is in the
+output folder is not done again, so that the command can be stopped and given again. Prints the
+table, mean and standard deviation over the seeds that are done, after each of them, and writes it
+as `table.md`.
 """
 
 from __future__ import annotations
