@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.buffers import BufferPool
+from data_pipelines.buffers import ALIGNMENT, Buffers, carve, map_leaves
 
 # A nested dictionary of arrays, numbers and what is pending: things with a shape and dtype that a
 # fill writes once their places in the batch are known.
 Row = dict[str, Any]
+# In bytes. Smaller arrays have memory of their own, so that who keeps one doesn't keep a batch.
+_LARGE = 1 << 16
 # Given what is pending in a row, each with its place.
 Fill = Callable[[list[tuple[Any, np.ndarray]]], None]
 
@@ -47,18 +50,17 @@ class BatchLoader:
         self._rows = rows
         self._threads = max(threads, 1)
         self._end = end
-        self._buffers = BufferPool()
         self._pool: futures.ThreadPoolExecutor | None = None
 
-    def __call__(self, step: int) -> Row:
-        """Returns a batch: a row's arrays with a leading axis of rows."""
+    def __call__(self, step: int, buffers: Buffers) -> Row:
+        """Returns a batch: a row's arrays with a leading axis of rows, large ones in `buffers`."""
         positions = [int(step) * self._batch_size + row for row in self._rows]
         count = len(positions)
         if self._end is not None:
             positions = [p for p in positions if p < self._end]
         # With no position left, some row has to say what the zeros look like.
         example, fill = self._load_row(positions[0] if positions else 0)
-        batch = self._allocate(example, count)
+        batch = _allocate(example, count, buffers)
         if positions:
             _put(batch, 0, example, fill)
         _clear(batch, len(positions))
@@ -78,17 +80,38 @@ class BatchLoader:
         list(self._pool.map(load, range(self._threads)))
         return batch
 
-    def _allocate(self, row: Row, count: int) -> Row:
-        """Returns a batch for `count` such rows, of any content."""
-        return {
-            key: self._allocate(value, count)
-            if isinstance(value, dict)
-            else self._buffers.empty((count, *value.shape), value.dtype)
-            for key, value in row.items()
-        }
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}
+
+
+def _allocate(row: Row, count: int, buffers: Buffers) -> Row:
+    """Returns a batch for `count` such rows, of any content; large arrays lie in one buffer."""
+    needed = sum(_room(leaf, count) for leaf in _leaves(row))
+    memory, start = buffers.empty(needed), 0
+
+    def array(leaf: Any) -> np.ndarray:
+        nonlocal start
+        room, shape = _room(leaf, count), (count, *leaf.shape)
+        if not room:
+            return np.empty(shape, leaf.dtype)
+        start += room
+        return carve(memory, start - room, shape, leaf.dtype)
+
+    return map_leaves(array, row)
+
+
+def _room(leaf: Any, count: int) -> int:
+    """Returns the bytes that `count` of a leaf take in a buffer; 0: they are too few for it."""
+    size = count * math.prod(leaf.shape) * leaf.dtype.itemsize
+    return -(-size // ALIGNMENT) * ALIGNMENT if size >= _LARGE else 0
+
+
+def _leaves(row: Row) -> Iterator[Any]:
+    for value in row.values():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def _put(batch: Row, place: int, row: Row, fill: Fill) -> None:

@@ -7,25 +7,17 @@ a clip are cut at one time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from data_pipelines import schema
+from data_pipelines import schema, views
 from data_pipelines.schema import Record
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
 _SILENCE = int(schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR)))
-
-
-class Pending(Protocol):
-    """What waits for the frames of a clip, to cut its own array out of them (`views.Cut`)."""
-
-    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
-        """Takes frame `number` of the clip, uint8 [height, width, 3], into `out`."""
 
 
 def last_start(record: Record, config: Config) -> int:
@@ -79,18 +71,14 @@ class ClipFrames:
         scale = short_side / min(self._stored)
         self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
 
-    def write(self, pending: Sequence[tuple[Pending, np.ndarray]]) -> None:
+    def write(self, pending: Sequence[tuple[views.Cut | views.Cuts, np.ndarray]]) -> None:
         """Cuts the clip's frames into the arrays of what is waiting for them.
 
         Raises:
           UserError: a frame is no JPEG image, or their sizes differ.
         """
-        held = len(self._jpegs)
-        for number, jpeg in enumerate(self._jpegs):
-            frame = self._decode(jpeg)
-            for repeated in range(number, self._count, held):
-                for cut, out in pending:
-                    cut.write(repeated, frame, out)
+        frames = map(self._decode, self._jpegs)
+        views.cut_frames(frames, len(self._jpegs), self._count, pending)
 
     def _decode(self, jpeg: bytes | memoryview) -> np.ndarray:
         try:
@@ -121,7 +109,9 @@ def cut_log_mel(record: Record, start: int, config: Config, where: str) -> np.nd
         raise UserError(f"{where} has no audio: leave audio out, or build with audio.")
     seconds = start / config.video.frame_rate
     first = round(seconds * config.audio.sample_rate / config.audio.hop)
-    clip = np.full((record.log_mel.shape[0], config.audio.columns), _SILENCE, np.uint16)
     found = record.log_mel[:, first : first + config.audio.columns]
+    if found.shape[1] == config.audio.columns:
+        return found
+    clip = np.full((record.log_mel.shape[0], config.audio.columns), _SILENCE, np.uint16)
     clip[:, : found.shape[1]] = found
     return clip

@@ -8,7 +8,10 @@ due. If they die too before that batch, the run ends.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 import grain
 from absl import flags
 
+from data_pipelines.buffers import BufferPool, Buffers
+from data_pipelines.shared_buffers import SharedBlocks, SharedBufferPool
 from xkd_jax.config import DataConfig
 from xkd_jax.errors import UserError
 
@@ -29,13 +34,16 @@ class _WorkerLostError(Exception):
     """A worker process died, or was killed because it hung; says which."""
 
 
-def read_ahead(data: DataConfig, load: Callable[[int], Batch], steps: range) -> Generator[Batch]:
+def read_ahead(
+    data: DataConfig, load: Callable[[int, Buffers], Batch], steps: range
+) -> Generator[Batch]:
     """Yields the batch of each step, in order; closing the iterator stops threads and processes.
 
     Args:
       data: `workers` and `prefetch`, the batches that are read ahead in this process or in each
         worker.
-      load: makes the batch of a step; can be pickled where there are workers.
+      load: makes the batch of a step, its large arrays in memory of the buffers; can be pickled
+        where there are workers.
       steps: those wanted.
 
     Raises:
@@ -43,9 +51,9 @@ def read_ahead(data: DataConfig, load: Callable[[int], Batch], steps: range) -> 
     """
     due, lost_at = steps.start, None
     while due < steps.stop:
-        iterator = _start(data, load, range(due, steps.stop))
+        batches = _batches(data, load, range(due, steps.stop))
         try:
-            for batch in _watched(iterator, data):
+            for batch in batches:
                 yield batch
                 due += 1
         except _WorkerLostError as loss:
@@ -58,21 +66,81 @@ def read_ahead(data: DataConfig, load: Callable[[int], Batch], steps: range) -> 
             lost_at = due
             print(f"A loader's worker process {loss}; starting again at batch {due}.", flush=True)
         finally:
-            iterator.close()
+            batches.close()
 
 
-def _start(data: DataConfig, load: Callable[[int], Batch], steps: range) -> Any:
+def _batches(
+    data: DataConfig, load: Callable[[int, Buffers], Batch], steps: range
+) -> Generator[Batch]:
+    """Yields the batches of one start of the threads or workers.
+
+    Raises:
+      _WorkerLostError: one died, or hung and was killed.
+    """
+    if not data.workers:
+        pool = BufferPool()
+        with contextlib.closing(_start(data, lambda step: load(step, pool), steps)) as iterator:
+            yield from _watched(iterator, data)
+        return
+    blocks = SharedBlocks()
+    try:
+        started = _start(data, _LoadShared(load, blocks.name), steps)
+        with contextlib.closing(started) as iterator:
+            for shared in _watched(iterator, data):
+                yield blocks.open(shared.batch)
+    finally:
+        blocks.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """A batch on its way to the main process; a class of its own, that Grain doesn't look into."""
+
+    batch: Batch
+
+
+class _LoadShared:
+    """Makes batches in a worker process, in memory that the main process can read."""
+
+    def __init__(self, load: Callable[[int, Buffers], Batch], name: str):
+        self._load = load
+        self._pool = SharedBufferPool(name)
+
+    def __call__(self, step: int) -> _Shared:
+        return _Shared(self._pool.share(self._load(step, self._pool)))
+
+
+def _start(data: DataConfig, load: Callable[[int], Any], steps: range) -> Any:
     ahead = max(data.prefetch, 1)
     read = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
     dataset = grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(read)
     if data.workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of its own
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers))
+        options = grain.MultiprocessingOptions(data.workers)
+        dataset = dataset.mp_prefetch(options, _prepare_worker)
     return iter(dataset)
 
 
-def _watched(iterator: Iterator[Batch], data: DataConfig) -> Iterator[Batch]:
+def _prepare_worker(index: int, count: int) -> None:
+    """Makes a worker process live exactly as long as the main process wants it.
+
+    A signal to stop goes to the whole process group, from a terminal or a scheduler, and is the
+    main process' to act on. Where that is killed, nobody would tell the worker to end.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="follow-parent", daemon=True).start()
+
+
+def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
     """Yields what an iterator does; raises `_WorkerLostError` where a worker of it is lost."""
     hung = threading.Event()
 
@@ -83,9 +151,17 @@ def _watched(iterator: Iterator[Batch], data: DataConfig) -> Iterator[Batch]:
             if process.name.startswith(_WORKER_NAME):
                 process.kill()
 
+    def say() -> None:
+        """A thread can't be ended, so a read that hangs may only be told of."""
+        print(
+            f"The loader has given nothing for {data.worker_timeout:g} s: is its storage there?"
+            " With data.workers above 0 it would start again by itself.",
+            flush=True,
+        )
+
     while True:
         try:
-            with _alarm(data.worker_timeout, kill) if data.workers else contextlib.nullcontext():
+            with _alarm(data.worker_timeout, kill if data.workers else say):
                 batch = next(iterator)
         except StopIteration:
             return

@@ -14,7 +14,7 @@ decoding a clip, in copies and in fresh memory.) Messages, from tensorflow/core/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _map(messages: Iterator[memoryview]) -> Iterator[tuple[str, memoryview]]:
+def _map(messages: Iterable[memoryview]) -> Iterator[tuple[str, memoryview]]:
     """Yields key and value of each entry of the maps in field 1 of some messages."""
     for message in messages:
         for entry in _messages(message, 1):
@@ -135,19 +135,28 @@ def _map(messages: Iterator[memoryview]) -> Iterator[tuple[str, memoryview]]:
             yield str(key, "utf-8"), value
 
 
-def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Yields the sized fields of a number; quickly while there are no others."""
+def _messages(message: memoryview, wanted: int) -> list[memoryview]:
+    """Returns the sized fields of a number; quickly while there are no others."""
     tag, start, end = wanted << 3 | _SIZED, 0, len(message)
-    while start < end and message[start] == tag:
-        size, start = _read_varint(message, start + 1)
-        stop = start + size
+    found: list[memoryview] = []
+    while start + 2 < end and message[start] == tag:
+        low, high = message[start + 1], message[start + 2]
+        if low > 0x7F > high:  # two bytes, as of most images; a call would cost more than the rest
+            start += 3
+            stop = start + (low & 0x7F | high << 7)
+        else:
+            size, start = _read_varint(message, start + 1)
+            stop = start + size
         if stop > end:
             raise WireError("a field that is cut off")
-        yield message[start:stop]
+        found.append(message[start:stop])
         start = stop
-    for number, value in _fields(message[start:]):
-        if number == wanted and isinstance(value, memoryview):
-            yield value
+    found += [
+        value
+        for number, value in _fields(message[start:])
+        if number == wanted and isinstance(value, memoryview)
+    ]
+    return found
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:

@@ -39,7 +39,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -87,20 +87,23 @@ class Cut:
         height, width = self.box[2:]
         return (width, height) if self.transposed else (height, width)
 
-    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
-        """Cuts one frame of the clip, if it is one of the view's.
+    def places(self, out: np.ndarray) -> Iterator[tuple[Cut, np.ndarray]]:
+        """Yields each cut with its array in that of all of them, which is uint8 of `shape`."""
+        yield self, out
+
+    def write(self, frame: np.ndarray, out: np.ndarray) -> None:
+        """Cuts one of the view's frames.
 
         Args:
-          number: of the frame in the clip.
           frame: uint8 [height, width, 3].
-          out: where the view goes, uint8 of `shape`.
+          out: where it goes, uint8 [H, W, 3].
         """
-        if self.start <= number < self.start + self.frames:
-            top, left, height, width = self.box
-            box = frame[top : top + height, left : left + width]
-            if self.transposed:
-                box = cv2.transpose(box)
-            out[number - self.start, : box.shape[0], : box.shape[1]] = box
+        top, left, height, width = self.box
+        box = frame[top : top + height, left : left + width]
+        if self.transposed:
+            out[:width, :height] = cv2.transpose(box)
+        else:
+            out[:height, :width] = box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +118,35 @@ class Cuts:
         """Of the array that is cut."""
         return (len(self.cuts), *self.cuts[0].shape)
 
-    def write(self, number: int, frame: np.ndarray, out: np.ndarray) -> None:
-        """Cuts one frame of the clip for each of the views; see `Cut.write`."""
-        for cut, place in zip(self.cuts, out, strict=True):
-            cut.write(number, frame, place)
+    def places(self, out: np.ndarray) -> Iterator[tuple[Cut, np.ndarray]]:
+        """Yields each cut with its array; see `Cut.places`."""
+        yield from zip(self.cuts, out, strict=True)
+
+
+def cut_frames(
+    frames: Iterable[np.ndarray],
+    held: int,
+    count: int,
+    pending: Sequence[tuple[Cut | Cuts, np.ndarray]],
+) -> None:
+    """Cuts the frames of a clip, each as it comes, into their places in all views.
+
+    Args:
+      frames: uint8 [height, width, 3] each.
+      held: how many they are.
+      count: frames in a clip; when they are more, those that are held are repeated in a cycle.
+      pending: cuts, each with its array.
+    """
+    placed = [
+        (cut, cut.start, cut.start + cut.frames, place)
+        for cuts, out in pending
+        for cut, place in cuts.places(out)
+    ]
+    for first, frame in enumerate(frames):
+        for number in range(first, count, held):
+            for cut, start, end, place in placed:
+                if start <= number < end:
+                    cut.write(frame, place[number - start])
 
 
 def draw_train_views(
@@ -230,8 +258,8 @@ def _cut_out(views: Views, frames: np.ndarray | None) -> Views:
     for view in views.get("video", {}).values():
         cut = view["frames"]
         view["frames"] = np.zeros(cut.shape, cut.dtype)
-        for number, frame in enumerate(() if frames is None else frames):
-            cut.write(number, frame, view["frames"])
+        if frames is not None:
+            cut_frames(frames, len(frames), len(frames), [(cut, view["frames"])])
     return views
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.batches import BatchLoader
+from data_pipelines.buffers import ALIGNMENT, BufferPool
 
 
 def _row(position: int):
@@ -17,7 +18,7 @@ def _row(position: int):
 
 
 def test_rows_of_a_step():
-    batch = BatchLoader(_row, batch_size=10, rows=range(4, 7), threads=2)(3)
+    batch = BatchLoader(_row, batch_size=10, rows=range(4, 7), threads=2)(3, BufferPool())
     assert batch["a"]["b"].shape == (3, 2, 3)
     assert batch["a"]["b"].dtype == np.uint8
     np.testing.assert_array_equal(batch["a"]["c"], [34, 35, 36])
@@ -27,7 +28,7 @@ def test_rows_of_a_step():
 
 @pytest.mark.parametrize("rows, held", [(range(4), 2), (range(2, 4), 0), (range(1, 3), 1)])
 def test_rows_past_the_end_are_zeros(rows, held):
-    batch = BatchLoader(_row, 4, rows, 2, end=6)(1)
+    batch = BatchLoader(_row, 4, rows, 2, end=6)(1, BufferPool())
     assert batch["d"].tolist() == [True] * held + [False] * (len(rows) - held)
     assert not batch["a"]["b"][held:].any()
 
@@ -39,7 +40,7 @@ def test_errors_of_any_row_come_through():
         return _row(position)
 
     with pytest.raises(ValueError, match="row 5"):
-        BatchLoader(load, 8, range(8), 3)(0)
+        BatchLoader(load, 8, range(8), 3)(0, BufferPool())
 
 
 def test_a_batch_that_failed_is_not_gone_on_with():
@@ -54,7 +55,7 @@ def test_a_batch_that_failed_is_not_gone_on_with():
 
     loader = BatchLoader(load, 1000, range(1000), 4)
     with pytest.raises(ValueError, match="row 1"):
-        loader(0)
+        loader(0, BufferPool())
     time.sleep(0.05)
     assert len(loaded) < 100
 
@@ -67,13 +68,13 @@ def test_rows_load_side_by_side():
             barrier.wait()
         return _row(position)
 
-    BatchLoader(load, 4, range(4), 3)(0)
+    BatchLoader(load, 4, range(4), 3)(0, BufferPool())
 
 
 def test_pickles_after_use():
     loader = BatchLoader(_row, 4, range(4), 2)
-    first = loader(1)
-    again = pickle.loads(pickle.dumps(loader))(1)
+    first = loader(1, BufferPool())
+    again = pickle.loads(pickle.dumps(loader))(1, BufferPool())
     np.testing.assert_array_equal(first["a"]["b"], again["a"]["b"])
 
 
@@ -96,14 +97,38 @@ def test_what_is_pending_is_written_in_its_place():
     def load(position: int):
         return {"x": {"y": _Later(position)}, "z": _Later(-position)}, _fill
 
-    batch = BatchLoader(load, 3, range(3), 2, end=5)(1)
+    batch = BatchLoader(load, 3, range(3), 2, end=5)(1, BufferPool())
     assert batch["x"]["y"].tolist() == [[3] * 4, [4] * 4, [0] * 4]
     assert batch["z"][:, 0].tolist() == [-3, -4, 0]
     assert batch["z"].dtype == np.int16
 
 
+def _large_row(position: int):
+    frames = np.full((3, 50, 61, 3), position, np.uint8)
+    sound = np.full(30_000, position, np.float32)
+    return {"video": {"frames": frames, "flip": np.True_}, "audio": sound}, None
+
+
 def test_batches_in_use_are_not_written_over():
-    loader = BatchLoader(_row, 4, range(4), 2)
-    batches = [loader(step) for step in range(5)]
+    loader, pool = BatchLoader(_large_row, 4, range(4), 2), BufferPool()
+    batches = [loader(step, pool) for step in range(5)]
     for step, batch in enumerate(batches):
-        assert batch["a"]["c"].tolist() == [4 * step + i for i in range(4)]
+        assert batch["audio"][:, 0].tolist() == [4 * step + i for i in range(4)]
+        assert batch["video"]["frames"][:, -1, -1, -1, -1].tolist() == batch["audio"][:, 0].tolist()
+
+
+def test_large_arrays_lie_in_one_buffer_and_small_ones_do_not():
+    sizes = []
+
+    class Pool(BufferPool):
+        def empty(self, size: int) -> np.ndarray:
+            sizes.append(size)
+            return super().empty(size)
+
+    batch = BatchLoader(_large_row, 4, range(4), 2)(0, Pool())
+    frames, sound, flip = batch["video"]["frames"], batch["audio"], batch["video"]["flip"]
+    assert sum(sizes) < frames.nbytes + sound.nbytes + 2 * ALIGNMENT
+    for array in (frames, sound):
+        assert array.flags.c_contiguous
+        assert array.ctypes.data % ALIGNMENT == 0
+    assert flip.base is None  # whoever keeps it doesn't keep the batch

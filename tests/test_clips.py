@@ -5,7 +5,7 @@ import pytest
 import simplejpeg
 import toy_shards
 
-from data_pipelines import clips, schema
+from data_pipelines import clips, schema, views
 from data_pipelines.schema import Record
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
@@ -14,17 +14,11 @@ CONFIG = toy_shards.CONFIG
 SILENCE = schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR))
 
 
-class _Whole:
-    """Takes the whole of each frame."""
-
-    def write(self, number, frame, out):
-        out[number] = frame
-
-
 def _frames(record, start, count, short_side, where) -> np.ndarray:
     frames = clips.ClipFrames(record, start, count, short_side, where)
     out = np.empty((count, *frames.size, 3), np.uint8)
-    frames.write([(_Whole(), out)])
+    whole = views.Cut(0, count, (0, 0, *frames.size), frames.size)
+    frames.write([(whole, out)])
     return out
 
 

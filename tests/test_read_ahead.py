@@ -12,23 +12,26 @@ import numpy as np
 import pytest
 
 from data_pipelines import read_ahead
+from data_pipelines.buffers import BufferPool, Buffers
 from xkd_jax.config import DataConfig
 from xkd_jax.errors import UserError
 
 DATA = DataConfig(prefetch=1)
 
 
-def load(step: int) -> dict:
-    return {"step": np.full(3, step)}
+def load(step: int, buffers: Buffers) -> dict:
+    memory = buffers.empty(3 * 8)
+    memory.view(np.int64)[:] = step
+    return {"step": memory.view(np.int64)}
 
 
-def load_and_die_once(folder: str, step: int) -> dict:
+def load_and_die_once(folder: str, step: int, buffers: Buffers) -> dict:
     """At step 5 the first process to get there leaves as if it had been killed."""
     mark = pathlib.Path(folder) / "died"
     if step == 5 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return load(step)
+    return load(step, buffers)
 
 
 def steps_of(batches) -> list[int]:
@@ -54,11 +57,58 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
     assert not multiprocessing.active_children()
 
 
+def test_workers_hand_over_what_threads_do():
+    data = dataclasses.replace(DATA, prefetch=2, workers=3)
+    batches = list(read_ahead.read_ahead(data, load, range(20)))  # all of them kept
+    assert steps_of(batches) == list(range(20))
+
+
+def test_a_signal_to_the_whole_group_is_not_for_the_workers(capfd):
+    data = dataclasses.replace(DATA, workers=2)
+    batches = read_ahead.read_ahead(data, load, range(30))
+    found = steps_of(itertools.islice(batches, 4))
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+    assert found + steps_of(batches) == list(range(30))
+    assert "starting again" not in capfd.readouterr().out
+
+
+def _main_process(pids) -> None:
+    batches = read_ahead.read_ahead(dataclasses.replace(DATA, workers=2), load, range(10**6))
+    next(batches)
+    pids.put([worker.pid for worker in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_end_with_the_main_process_when_that_is_killed():
+    context = multiprocessing.get_context("spawn")
+    pids = context.Queue()
+    process = context.Process(target=_main_process, args=(pids,))
+    process.start()
+    workers = pids.get(timeout=60)
+    assert len(workers) == 2
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 30
+    while any(map(_runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 class _Dying:
     """Stands in for Grain's iterator: some batches, and then a dead worker."""
 
     def __init__(self, steps: range, lives: int):
-        self.batches = map(load, steps[:lives])
+        self.batches = (load(step, BufferPool()) for step in steps[:lives])
         self.closed = False
 
     def __iter__(self):
@@ -143,3 +193,13 @@ def test_a_worker_that_hangs_is_killed(monkeypatch, capsys):
         next(read_ahead.read_ahead(data, load, range(4, 10)))
     assert 0.6 <= time.monotonic() - since < 30
     assert "gave nothing for 0.3 s; starting again at batch 4" in capsys.readouterr().out
+
+
+def test_threads_that_hang_are_told_of(capsys):
+    def slow(step: int, buffers: Buffers) -> dict:
+        time.sleep(0.5)
+        return load(step, buffers)
+
+    data = dataclasses.replace(DATA, worker_timeout=0.2)
+    assert steps_of(read_ahead.read_ahead(data, slow, range(1))) == [0]
+    assert "The loader has given nothing for 0.2 s" in capsys.readouterr().out

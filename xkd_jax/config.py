@@ -301,12 +301,13 @@ class DataConfig:
 
     `threads` read and decode in this process; with `workers` above 0, as many processes do, each
     with `threads` threads. Neither changes what is read. Workers that give no batch for
-    `worker_timeout` seconds are started again. `short_side` is the size in pixels of
-    the frames that the shards store. `records` is how many clips the data set has, for plans made
-    without it; a run counts them. `shuffle_window` 0 shuffles all records of an epoch; above, it
-    takes shard after shard and shuffles within stretches of so many records, some batches' worth,
-    for stores where reads far apart are slow. `dataset` `spoken_digits` makes its shards on first
-    use (in `dir`, or in the run's folder), with recordings from `speech_dir` where that is given.
+    `worker_timeout` seconds are started again; of threads it is only said. `short_side` is the size
+    in pixels of the frames that the shards store. `records` is how many clips the data set has, for
+    plans made without it; a run counts them. `shuffle_window` 0 shuffles all records of an epoch;
+    above, it takes shard after shard and shuffles within stretches of so many records, some
+    batches' worth, for stores where reads far apart are slow. `dataset` `spoken_digits` makes its
+    shards on first use (in `dir`, or in the run's folder), with recordings from `speech_dir` where
+    that is given.
     """
 
     dataset: Literal["shards", "spoken_digits"] = "shards"
