@@ -1,7 +1,8 @@
 """Runs main.py as one process of a run and notes what it saw, for `test_processes`.
 
 In the folder NOTES, `PROCESS.jsonl` gets a line for each batch (its records) and for each logged
-step (its loss). With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
+step (its loss), and `PROCESS.written` one for each file of the run that Python opened for writing.
+With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
 makes of the test split, PACE is the least time in seconds between two steps, and a process is given
 up after ten seconds without a sign of life, where runs wait for JAX's hundred. Without TINY nothing
 is saved.
@@ -11,6 +12,7 @@ import functools
 import json
 import os
 import runpy
+import sys
 import time
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def notes(suffix: str) -> Path:
 def note(**what) -> None:
     with notes("jsonl").open("a") as file:
         file.write(json.dumps(what) + "\n")
+
+
+def watch_files(event, args):
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        path = os.fsdecode(args[0]) if isinstance(args[0], (str, bytes)) else ""
+        if path.startswith(WORKDIR):
+            with notes("written").open("a") as file:
+                file.write(os.path.relpath(path, WORKDIR) + "\n")
 
 
 def watched_batches(config, dataset, rows=None, start_step=0, **kwargs):
@@ -60,6 +70,8 @@ def evaluate_and_loop(run, state, *args):
     return loop(run, state, *args)
 
 
+(WORKDIR,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--workdir="))
+sys.addaudithook(watch_files)
 train_batches, pipeline.train_batches = pipeline.train_batches, watched_batches
 write, progress.Scalars.write = progress.Scalars.write, watched_write
 jax.distributed.initialize = functools.partial(

@@ -1,7 +1,11 @@
+import contextlib
 import dataclasses
 import json
+import os
 import resource
 import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +21,7 @@ from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Length, schedules
 
 RECORDS = 24
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -181,6 +186,33 @@ def test_a_full_disk_is_one_sentence(config, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"A checkpoint can't be written to {tmp_path} (" in str(error.value)
     tiny_state.assert_same(restored(config, tmp_path), tiny_state.fill(1))
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Root may write anywhere: its privileges are put down for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_read_only_directory_is_one_sentence(config):
+    with tempfile.TemporaryDirectory() as name:  # where others may read
+        folder = saved(config, Path(name) / "checkpoints", 1)
+        folder.parent.chmod(0o755)
+        folder.chmod(0o555)
+        with without_privileges():
+            with pytest.raises(UserError) as error:
+                saved(config, folder, 2)
+            tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
+        assert f"A checkpoint can't be written to {folder} (" in str(error.value)
+        assert "Permission denied" in str(error.value)
+        folder.chmod(0o755)
 
 
 def test_a_directory_that_vanishes_is_one_sentence(config, tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -7,7 +8,7 @@ from jax.sharding import PartitionSpec
 from test_objective import make_inputs
 from test_step import LENGTH, learning
 
-from xkd_jax import losses, rules, sharding
+from xkd_jax import checkpoint, losses, rules, sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
 from xkd_jax.optimizer import optimizer
@@ -15,6 +16,8 @@ from xkd_jax.planning.costs import Costs
 from xkd_jax.schedules import schedules
 from xkd_jax.state import initial_state
 from xkd_jax.step import update_step
+
+HALF = 5
 
 
 def input_shardings(inputs, mesh):
@@ -34,37 +37,55 @@ def input_shardings(inputs, mesh):
     )
 
 
-def losses_on(config, mesh_config, inputs, steps, devices):
-    mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
-    plan = schedules(config, LENGTH)
-    transformation = optimizer(config, plan)
-    state_sharding = sharding.state_shardings(config, mesh, transformation)
-    state = jax.device_put(initial_state(jax.random.key(0), config, transformation), state_sharding)
-    step = jax.jit(
-        sharding.on_mesh(update_step(config, plan), mesh),
-        in_shardings=(state_sharding, input_shardings(inputs, mesh)),
-        out_shardings=(state_sharding, None),
-        donate_argnums=0,
-    )
-    losses = []
-    for _ in range(steps):
-        state, metrics = step(state, inputs)
-        losses.append(float(metrics["loss"]))
-    return losses, state
+class OnMesh:
+    """The step of a config, jitted for a mesh."""
+
+    def __init__(self, config, mesh_config, inputs):
+        devices = math.prod(dataclasses.astuple(mesh_config))
+        mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
+        plan = schedules(config, LENGTH)
+        transformation = optimizer(config, plan)
+        shardings = sharding.state_shardings(config, mesh, transformation)
+        self.inputs = inputs
+        self.first = jax.device_put(
+            initial_state(jax.random.key(0), config, transformation), shardings
+        )
+        self.like = checkpoint.like(sharding.abstract_state(config, transformation), shardings)
+        self.step = jax.jit(
+            sharding.on_mesh(update_step(config, plan), mesh),
+            in_shardings=(shardings, input_shardings(inputs, mesh)),
+            out_shardings=(shardings, None),
+        )
+
+    def losses(self, state, steps):
+        """Returns the losses of so many steps and the state after them."""
+        losses = []
+        for _ in range(steps):
+            state, metrics = self.step(state, self.inputs)
+            losses.append(float(metrics["loss"]))
+        return losses, state
 
 
 @pytest.fixture(scope="module")
-def single_device(small, make_views):
+def single_device(small, make_views, tmp_path_factory):
+    """Ten steps on one device: config, inputs, losses, and a checkpoint after half of them."""
     config = learning(small)
     inputs = make_inputs(config, make_views(config))
-    losses, _ = losses_on(config, MeshConfig(1, 1, 1), inputs, 10, devices=1)
-    return config, inputs, losses
+    alone = OnMesh(config, MeshConfig(1, 1, 1), inputs)
+    before, state = alone.losses(alone.first, HALF)
+    directory = tmp_path_factory.mktemp("checkpoints")
+    with checkpoint.Checkpoints(directory, config, 1) as checkpoints:
+        checkpoints.save(HALF, state)
+    after, _ = alone.losses(state, HALF)
+    return config, inputs, before + after, directory
 
 
 @pytest.mark.parametrize("axes", [(2, 1, 1), (1, 4, 1), (2, 2, 2)])
 def test_losses_are_the_same_on_every_mesh(single_device, axes):
-    config, inputs, expected = single_device
-    losses, state = losses_on(config, MeshConfig(*axes), inputs, 10, int(np.prod(axes)))
+    """From the first step, and where a run of one device goes on with more of them."""
+    config, inputs, expected, directory = single_device
+    mesh = OnMesh(config, MeshConfig(*axes), inputs)
+    losses, state = mesh.losses(mesh.first, 2 * HALF)
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
     kernel = state.student["encoders"]["blocks"]["video"]["layers"]["fc1"]["kernel"]
@@ -73,6 +94,9 @@ def test_losses_are_the_same_on_every_mesh(single_device, axes):
     assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
         state.student["heads"]["audio"]["directions"].sharding
     )
+    with checkpoint.Checkpoints(directory, config, 1) as checkpoints:
+        resumed, _ = mesh.losses(checkpoints.restore(mesh.like), HALF)
+    np.testing.assert_allclose(resumed, expected[HALF:], rtol=1e-4)
 
 
 def test_dimensions_that_do_not_divide_stay_whole():

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -97,8 +99,7 @@ class Checkpoints:
         items = _items(state)
         record = self._record(step, {name: digests(item) for name, item in items.items()})
         with self._writing():
-            if not self.directory.is_dir():
-                raise FileNotFoundError("it has vanished")
+            self._try_to_write()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -106,6 +107,12 @@ class Checkpoints:
                     **{name: ocp.args.StandardSave(item) for name, item in items.items()},
                 ),
             )
+
+    def _try_to_write(self) -> None:
+        """Raises now what Orbax would tell of only when threads have waited for minutes."""
+        if not self.directory.is_dir():
+            raise FileNotFoundError("it has vanished")
+        os.rmdir(tempfile.mkdtemp(prefix="try-", dir=self.directory))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """Reads the newest checkpoint that is intact; None: there is no checkpoint.

@@ -1,0 +1,286 @@
+"""A long run with faults every few seconds, beside the same run left alone.
+
+    python -m benchmarks.soak [--steps=2000] [--seed=0] [--output=FOLDER]
+
+A small network learns spoken digits with two loader workers and a checkpoint every 50 steps. The
+first run is left alone, the second is preempted, killed, robbed of its workers and given damaged
+checkpoints, again and again, and started again by the same command whenever it has ended. Prints
+what was done to it, and then JSON: the faults by kind, whether both runs ended in the same bits,
+whether every step's losses are on record and the same, and the memory in the course of both.
+Linux only, since it looks for processes in /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
+    "--config.model.head.hidden=32", "--config.model.head.bottleneck=16",
+    "--config.model.head.outputs=64", "--config.data.train_clips=400",
+    "--config.data.records=400", "--config.data.test_clips=20", "--config.data.workers=2",
+    "--config.data.worker_timeout=30", "--config.probe.enabled=False", "--config.log_every=1",
+    "--config.checkpoint.every_steps=50", "--config.checkpoint.keep_last=3",
+)  # fmt: skip
+SAVED = ("student", "teacher", "rest")
+PREEMPTED = 75
+_STEP = re.compile(r"^step +(\d+)/")
+
+
+@dataclasses.dataclass
+class Memory:
+    """Resident megabytes of the main process and its largest worker, by step of the run."""
+
+    main: dict[int, int] = dataclasses.field(default_factory=dict)
+    worker: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def summary(self, steps: int) -> dict[str, list[int]]:
+        """Returns the largest in each quarter of the steps."""
+        return {
+            name: [
+                max((m for s, m in seen.items() if q * steps <= 4 * s < (q + 1) * steps), default=0)
+                for q in range(4)
+            ]
+            for name, seen in (("main", self.main), ("worker", self.worker))
+        }
+
+
+class Program:
+    """main.py in a process of its own, watched by its progress line."""
+
+    def __init__(self, workdir: Path, data: Path, steps: int, log: Path, memory: Memory):
+        flags = [
+            *FLAGS, f"--config.max_steps={steps}", f"--config.data.dir={data}",
+            f"--workdir={workdir}",
+        ]  # fmt: skip
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(data.parent / "cache"), "JAX_PLATFORMS": "cpu"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "main.py", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+        )  # fmt: skip
+        self.step = -1
+        self._log, self._memory = log, memory
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self._log.open("a") as log:
+            for line in self.process.stdout:
+                log.write(line)
+                log.flush()
+                if found := _STEP.match(line):
+                    self.step = int(found[1])
+                    self._memory.main[self.step] = _megabytes(self.process.pid)
+                    workers = map(_megabytes, self.workers())
+                    self._memory.worker[self.step] = max(workers, default=0)
+
+    def workers(self) -> list[int]:
+        """Returns the process numbers of the loader's workers."""
+        return [
+            child
+            for child in _children(self.process.pid)
+            if b"spawn_main" in _proc(child, "cmdline")
+        ]
+
+    def ended(self, within: float) -> bool:
+        """Waits for the end, so many seconds at most."""
+        try:
+            self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join()
+        return True
+
+
+def _proc(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        status = _proc(int(entry), "stat") if entry.isdigit() else b""
+        if status and int(status.rpartition(b")")[2].split()[1]) == pid:
+            found.append(int(entry))
+    return found
+
+
+def _megabytes(pid: int) -> int:
+    pages = _proc(pid, "statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20 if pages else 0
+
+
+def preempt(program: Program, draw: random.Random) -> None:
+    """SIGTERM: it saves and ends with the status that says so."""
+    program.process.terminate()
+    if not program.ended(120) or program.process.returncode not in (0, PREEMPTED):
+        raise SystemExit(f"After SIGTERM main.py ended with {program.process.returncode}.")
+
+
+def kill(program: Program, draw: random.Random) -> None:
+    """kill -9, at any moment."""
+    program.process.kill()
+    program.ended(60)
+
+
+def kill_worker(program: Program, draw: random.Random) -> None:
+    """kill -9 of one of the loader's processes; the run goes on."""
+    if workers := program.workers():
+        os.kill(draw.choice(workers), signal.SIGKILL)
+
+
+def stop_worker(program: Program, draw: random.Random) -> None:
+    """One of the loader's processes hangs; the run kills it in the end and goes on."""
+    if workers := program.workers():
+        os.kill(draw.choice(workers), signal.SIGSTOP)
+
+
+FAULTS: dict[str, Callable[[Program, random.Random], None]] = {
+    "preempted": preempt,
+    "killed": kill,
+    "worker killed": kill_worker,
+    "worker hangs": stop_worker,
+}
+# How often each is chosen; a hang takes the loader's whole time-out.
+WEIGHTS = (4, 6, 4, 1)
+
+
+def damage_newest(workdir: Path, draw: random.Random) -> str:
+    """Flips a bit of the newest checkpoint, or cuts off one of its files; returns which."""
+    steps = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    if len(steps) < 2:
+        return ""
+    newest = max(steps, key=lambda p: int(p.name))
+    file = draw.choice([p for p in sorted(newest.rglob("*")) if p.is_file() and p.stat().st_size])
+    content = bytearray(file.read_bytes())
+    if draw.random() < 0.5:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        kind = "bit flipped"
+    else:
+        del content[draw.randrange(len(content)) :]
+        kind = "file cut off"
+    file.write_bytes(content)
+    return kind
+
+
+def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) -> dict[str, Any]:
+    """Runs to the end with a fault every few seconds; returns what was done."""
+    done: collections.Counter[str] = collections.Counter()
+    starts, reached = 0, 0
+    while True:
+        program, starts = start(), starts + 1
+        while program.step < 0 and not program.ended(0.2):
+            pass  # faults begin with the first steps; before, there is only a kill
+        while not program.ended(draw.uniform(1, 6)):
+            (fault,) = draw.choices(list(FAULTS), WEIGHTS)
+            FAULTS[fault](program, draw)
+            done[fault] += 1
+            print(f"step {program.step:5d}  {fault}", flush=True)
+        reached = max(reached, program.step)
+        code = program.process.returncode
+        if code == 0:
+            return {"faults": dict(done), "starts": starts}
+        if code not in (PREEMPTED, -signal.SIGKILL):
+            raise SystemExit(f"main.py ended with {code}: see the log in {workdir.parent}.")
+        if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
+            done[f"checkpoint: {damage}"] += 1
+            print(f"step {reached:5d}  newest checkpoint: {damage}", flush=True)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    """Returns the loss of each step that is on record; of a step done twice, the last."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[int, float] = {}
+    for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+        for event in events.Tensors("loss") if "loss" in events.Tags()["tensors"] else []:
+            found[event.step] = float(event.tensor_proto.float_val[0])
+    return found
+
+
+def values(workdir: Path, step: int) -> dict[str, bytes]:
+    """Returns the bytes of every array of a checkpoint, read without any of ours."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    found = {}
+    for item in SAVED:
+        folder = (workdir / "checkpoints" / str(step) / item).absolute()
+        tree = ocp.StandardCheckpointHandler().restore(folder)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
+    return found
+
+
+def measure(folder: Path, steps: int, seed: int) -> dict[str, Any]:
+    """Runs both, and compares how they ended."""
+    memories = {name: Memory() for name in ("alone", "disturbed")}
+
+    def starter(name: str) -> Callable[[], Program]:
+        log = folder / f"{name}.log"
+        return lambda: Program(folder / name, folder / "data", steps, log, memories[name])
+
+    since = time.monotonic()
+    alone = starter("alone")()
+    while not alone.ended(10):
+        print(f"left alone: step {alone.step}", flush=True)
+    if alone.process.returncode:
+        raise SystemExit(f"The run that is left alone failed: see {folder / 'alone.log'}.")
+    between = time.monotonic()
+    report = disturbed(starter("disturbed"), folder / "disturbed", random.Random(seed))
+    whole, other = (values(folder / name, steps) for name in memories)
+    expected, found = (losses(folder / name) for name in memories)
+    return {
+        "steps": steps,
+        **report,
+        "same_bits_at_the_end": whole == other,
+        "losses_on_record": {"alone": len(expected), "disturbed": len(found)},
+        "losses_that_differ": sum(found.get(s) != loss for s, loss in expected.items()),
+        "largest_megabytes_in_each_quarter": {n: m.summary(steps) for n, m in memories.items()},
+        "minutes": {
+            "alone": round((between - since) / 60, 1),
+            "disturbed": round((time.monotonic() - between) / 60, 1),
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the soak."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--output", type=Path, help="keeps the runs there")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.output or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        print(json.dumps(measure(folder.absolute(), arguments.steps, arguments.seed), indent=2))
+
+
+if __name__ == "__main__":
+    main()
