@@ -81,8 +81,11 @@ def test_a_killed_training_ends_as_one_that_was_not(
     with pytest.raises(UserError, match="another seed"):
         run.evaluate(other, tmp_path / "whole")
     _damage(tmp_path / "killed" / "fold1" / "checkpoints" / "12" / "state")
-    with pytest.raises(UserError, match=r"checkpoints/12 is damaged .*: remove it"):
-        run.evaluate(config, tmp_path / "killed")
+    assert run.evaluate(config, tmp_path / "killed")["per_fold"] == whole["per_fold"]
+    printed = capsys.readouterr().out
+    assert "damaged   the checkpoint of step 12" in printed
+    assert "resume    from step 8" in printed
+    _same_states(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_preempted_training_is_saved_and_goes_on(checkpoint, esc50, tmp_path, monkeypatch):

@@ -9,17 +9,19 @@ whether it still is what was saved.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import jax
 import orbax.checkpoint as ocp
 
-from xkd_jax.config import Config
+from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
 from xkd_jax.errors import LostProcessError, UserError
 from xkd_jax.processes import all_agree, announce, main_first
@@ -28,33 +30,33 @@ from xkd_jax.state import TrainState
 from xkd_jax.tree import Tree
 
 
-class Checkpoints:
-    """The checkpoints of one run, in `directory`."""
+class ItemCheckpoints:
+    """The checkpoints of one run, in `directory`: named trees of arrays, and what they are of."""
 
-    def __init__(self, directory: Path, config: Config, records: int):
+    def __init__(self, directory: Path, config: CheckpointConfig, now: RunRecord):
         """Opens the directory, or makes it.
 
         Args:
           directory: for these checkpoints alone.
-          config: of the run.
-          records: in the run's data set.
+          config: how many are kept.
+          now: the run as it is this time.
 
         Raises:
           UserError: the directory can't be made or read.
         """
         self.directory = directory.absolute()
-        self._config, self._records = config, records
+        self._now = now
         with _explained(f"The checkpoints' directory {directory} can't be used"):
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=config.checkpoint.keep_last or None,
-                    keep_period=config.checkpoint.keep_every or None,
+                    max_to_keep=config.keep_last or None,
+                    keep_period=config.keep_every or None,
                     enable_async_checkpointing=True,
                 ),
             )
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -90,14 +92,14 @@ class Checkpoints:
         with self._writing():
             self._manager.check_for_errors()
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Starts saving and returns; the state may be donated afterwards.
+    def save_items(self, step: int, items: dict[str, Tree]) -> None:
+        """Starts saving and returns; the arrays may be donated afterwards.
 
         Raises:
           UserError: this checkpoint, or the one before, can't be written.
         """
-        items = _items(state)
-        record = self._record(step, {name: digests(item) for name, item in items.items()})
+        found = {name: digests(item) for name, item in items.items()}
+        record = dataclasses.replace(self._now, step=step, digests=found)
         with self._writing():
             self._try_to_write()
             self._manager.save(
@@ -114,28 +116,29 @@ class Checkpoints:
             raise FileNotFoundError("it has vanished")
         os.rmdir(tempfile.mkdtemp(prefix="try-", dir=self.directory))
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def restore_items(self, like: dict[str, Tree]) -> dict[str, Tree] | None:
         """Reads the newest checkpoint that is intact; None: there is no checkpoint.
 
         Damaged ones that are newer get another name, so that the run can save those steps again.
 
         Args:
-          like: shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct`.
+          like: shapes, dtypes and shardings of the items, as `jax.ShapeDtypeStruct`.
 
         Raises:
-          UserError: the checkpoint belongs to another network or other data, or none is intact.
+          UserError: the checkpoint is of something else than the run as it is now, or none is
+            intact.
         """
         damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state = self._read(step, like)
+                items = self._read(step, like)
             except DamagedError as damage:
                 announce(f"damaged   the checkpoint of step {step}: {damage}")
                 damaged.append(step)
                 continue
             self._set_aside(damaged)
             announce(f"resume    from step {step}, {self.directory}")
-            return state
+            return items
         if damaged:
             raise UserError(
                 f"No checkpoint in {self.directory} is intact: put back a copy of one, or give"
@@ -143,16 +146,14 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: TrainState) -> TrainState:
+    def _read(self, step: int, like: dict[str, Tree]) -> dict[str, Tree]:
         folder = self.directory / str(step)
-        saved, now = read_record(folder), self._record(step, {})
-        saved.refuse_other(now, self.directory)
-        items = {
-            name: read_checked(folder, saved, name, part) for name, part in _items(like).items()
-        }
-        for change in saved.changes(now)[0]:
+        saved = read_record(folder)
+        saved.refuse_other(self._now, self.directory)
+        items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
+        for change in saved.changes(self._now)[0]:
             announce(f"changed   {change}")
-        return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
+        return items
 
     def _set_aside(self, steps: list[int]) -> None:
         def rename() -> None:
@@ -165,11 +166,34 @@ class Checkpoints:
             main_first(rename)
         self._manager.reload()
 
-    def _record(self, step: int, found: dict[str, dict[str, int]]) -> RunRecord:
-        return RunRecord.of(step, self._config, self._records, found)
-
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return _explained(f"A checkpoint can't be written to {self.directory}")
+
+
+class Checkpoints(ItemCheckpoints):
+    """The checkpoints of a pretraining run; errors are those of `ItemCheckpoints`."""
+
+    def __init__(self, directory: Path, config: Config, records: int):
+        """Opens the directory, or makes it.
+
+        Args:
+          directory: for these checkpoints alone.
+          config: of the run.
+          records: in the run's data set.
+        """
+        now = RunRecord.of(dataclasses.asdict(config), records)
+        super().__init__(directory, config.checkpoint, now)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts saving and returns; the state may be donated afterwards."""
+        self.save_items(step, _items(state))
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """Returns the newest intact state, described by `like`; None: there is no checkpoint."""
+        items = self.restore_items(_items(like))
+        if items is None:
+            return None
+        return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
 
 
 class DamagedError(Exception):

@@ -6,17 +6,9 @@ import dataclasses
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from xkd_jax.config import Config
 from xkd_jax.errors import UserError
-
-# What a resumed run can't change: it decides the shapes of the state or which data belong to which
-# step.
-FIXED = (
-    "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
-    "config.data.split", "config.data.shuffle_window", "records",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +26,17 @@ class RunRecord:
     records: int
     digests: dict[str, dict[str, int]]
 
+    # What a resumed run can't change: it decides the shapes of the state or which data belong to
+    # which step.
+    FIXED: ClassVar[tuple[str, ...]] = (
+        "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
+        "config.data.split", "config.data.shuffle_window", "records",
+    )  # fmt: skip
+
     @classmethod
-    def of(cls, step: int, config: Config, records: int, digests: Any) -> RunRecord:
-        """The record of a run that has this config."""
-        plain = json.loads(json.dumps(dataclasses.asdict(config)))
-        return cls(step, plain, records, digests)
+    def of(cls, config: dict[str, Any], records: int) -> Self:
+        """The record of a run with this config, before its first step."""
+        return cls(0, json.loads(json.dumps(config)), records, {})
 
     def to_json(self) -> dict[str, Any]:
         """The record with a checksum of itself."""
@@ -64,7 +62,7 @@ class RunRecord:
             for part in ("config", "records")
             for key, before, after in _differences(part, getattr(self, part), getattr(now, part))
         ]
-        forbidden = [text for key, text in found if key.startswith(FIXED)]
+        forbidden = [text for key, text in found if key.startswith(now.FIXED)]
         return [text for _, text in found if text not in forbidden], forbidden
 
     def refuse_other(self, now: RunRecord, directory: Any) -> None:

@@ -76,15 +76,12 @@ class Classification:
 
     def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
         folder = self.workdir / f"fold{fold}"
-        checkpoints = FitCheckpoints(
+        with FitCheckpoints(
             folder / "checkpoints", self.config.save, self._made_from(fold), len(records)
-        )
-        try:
+        ) as checkpoints:
             state = checkpoints.restore(fit.like)
             state = fit.initialise() if state is None else state
             return self._loop(fit, state, records, checkpoints, folder)
-        finally:
-            checkpoints.close()
 
     def _made_from(self, fold: int) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
@@ -102,8 +99,6 @@ class Classification:
         folder: Path,
     ) -> FitState:
         config, start = self.config, int(state.step)
-        if start:
-            announce(f"resume    from step {start}, {checkpoints.directory}")
         progress = Progress(fit.steps, config.batch_size, start)
         scalars = Scalars(folder / "tensorboard", enabled=is_main_process(), start=start)
         rows = sharding.batch_sharding(self.mesh, config.batch_size)
