@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import gc
 import itertools
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -25,10 +26,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.buffers import ALIGNMENT, carve, lease, map_leaves
+from xkd_jax.errors import UserError
 
 # Where a block's content begins; before it there is only the mark.
 _HEADER = ALIGNMENT
 _FREE, _IN_USE = 0, 1
+# Where Linux shows shared memory.
+_FOLDER = "/dev/shm"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,11 @@ class SharedBufferPool:
         return SharedBufferPool, (self._name,)
 
     def empty(self, size: int) -> np.ndarray:
-        """Returns uint8 [size] with any content."""
+        """Returns uint8 [size] with any content.
+
+        Raises:
+          UserError: there is no more shared memory.
+        """
         with self._lock:
             for block in self._blocks:
                 if block.size == size and not block.in_use:
@@ -107,6 +115,17 @@ class SharedBufferPool:
                     shared = shared_memory.SharedMemory(name, create=True, size=_HEADER + size)
             except FileExistsError:  # another worker's
                 continue
+            try:
+                _reserve(name, size)
+            except OSError as error:
+                with _no_garbage_collection():
+                    shared.close()
+                    shared.unlink()
+                raise UserError(
+                    f"There is no shared memory for a batch of {size / 2**20:.0f} MB"
+                    f" ({error.strerror}): give the container more (docker run --shm-size=16g), or"
+                    " set data.workers=0."
+                ) from None
             return _Block(shared, size)
         raise AssertionError("names don't end")
 
@@ -171,6 +190,21 @@ class SharedBlocks:
                     block.unlink()
             except FileNotFoundError:
                 return
+
+
+def _reserve(name: str, size: int) -> None:
+    """Takes a block's pages now; one that is missing when it is written ends the process.
+
+    Raises:
+      OSError: they are not there.
+    """
+    path = os.path.join(_FOLDER, name)
+    if os.path.exists(path):  # on Linux
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, 0, _HEADER + size)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

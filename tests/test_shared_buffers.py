@@ -1,6 +1,9 @@
+import errno
 import gc
 import multiprocessing
+import os
 import pickle
+import sys
 from multiprocessing import shared_memory
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from data_pipelines.buffers import carve
 from data_pipelines.shared_buffers import SharedArray, SharedBlocks, SharedBufferPool
+from xkd_jax.errors import UserError
 
 
 @pytest.fixture
@@ -90,6 +94,19 @@ def test_closing_removes_all_blocks_and_leaves_batches_in_use(blocks):
     assert not any(_there(f"{blocks.name}_{i}") for i in range(3))
     assert (batch["z"] == 6).all()
     never_handed_over[:] = 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
+def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
+    """Where it is short, as in containers, writing would end the process without a word."""
+
+    def refuse(descriptor, start, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(UserError, match=r"no shared memory for a batch of 3 MB .*--shm-size"):
+        SharedBufferPool(blocks.name).empty(3 << 20)
+    assert not _there(f"{blocks.name}_0")
 
 
 def _make_and_hang(pool: SharedBufferPool, queue) -> None:
