@@ -2,7 +2,7 @@
 
     python -m benchmarks.soak [--steps=2000] [--seed=0] [--output=FOLDER]
 
-A small network learns spoken digits with two loader workers and a checkpoint every 50 steps. The
+A small network learns spoken digits with two loader workers and a checkpoint every 20 steps. The
 first run is left alone, the second is preempted, killed, robbed of its workers and given damaged
 checkpoints, again and again, and started again by the same command whenever it has ended. Prints
 what was done to it, and then JSON: the faults by kind, whether both runs ended in the same bits,
@@ -35,7 +35,7 @@ FLAGS = (
     "--config.model.head.outputs=64", "--config.data.train_clips=400",
     "--config.data.records=400", "--config.data.test_clips=20", "--config.data.workers=2",
     "--config.data.worker_timeout=30", "--config.probe.enabled=False", "--config.log_every=1",
-    "--config.checkpoint.every_steps=50", "--config.checkpoint.keep_last=3",
+    "--config.checkpoint.every_steps=20", "--config.checkpoint.keep_last=3",
 )  # fmt: skip
 SAVED = ("student", "teacher", "rest")
 PREEMPTED = 75
@@ -191,7 +191,7 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
         program, starts = start(), starts + 1
         while program.step < 0 and not program.ended(0.2):
             pass  # faults begin with the first steps; before, there is only a kill
-        while not program.ended(draw.uniform(1, 6)):
+        while not program.ended(draw.uniform(2, 10)):
             (fault,) = draw.choices(list(FAULTS), WEIGHTS)
             FAULTS[fault](program, draw)
             done[fault] += 1

@@ -10,9 +10,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from xkd_jax.augment import augment
 from xkd_jax.config import MODALITIES, Config
@@ -142,4 +139,9 @@ def neighbour_probe(train: Features, test: Features, count: int) -> dict[str, fl
 
 
 def _classifier() -> Any:
+    # scikit-learn takes seconds to start, and a run that begins has no probe yet.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))

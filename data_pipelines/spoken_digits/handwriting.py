@@ -7,7 +7,6 @@ import functools
 from typing import Literal
 
 import numpy as np
-from sklearn import datasets
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -35,6 +34,8 @@ class Handwriting:
 @functools.cache
 def load(split: Split) -> Handwriting:
     """Returns the images of one split; the other split's writers filled other forms."""
+    from sklearn import datasets  # takes seconds to start, and runs on made clips don't need it
+
     images, labels = datasets.load_digits(return_X_y=True)
     part = slice(None, FIRST_TEST_IMAGE) if split == "train" else slice(FIRST_TEST_IMAGE, None)
     ink = (images[part] / 16).astype(np.float32).reshape(-1, 8, 8)
