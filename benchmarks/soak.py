@@ -29,6 +29,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorboardX.proto import event_pb2
+
+from data_pipelines.tfrecord import FRAMING, HEADER
+
 FLAGS = (
     "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
     "--config.model.head.hidden=32", "--config.model.head.bottleneck=16",
@@ -209,13 +213,17 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
 
 def losses(workdir: Path) -> dict[int, float]:
     """Returns the loss of each step that is on record; of a step done twice, the last."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     found: dict[int, float] = {}
     for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-        for event in events.Tensors("loss") if "loss" in events.Tags()["tensors"] else []:
-            found[event.step] = float(event.tensor_proto.float_val[0])
+        content, start = file.read_bytes(), 0
+        while start + HEADER.size < len(content):
+            length = HEADER.unpack_from(content, start)[0]
+            begin, start = start + HEADER.size, start + FRAMING + length
+            if start <= len(content):  # the last one of a run that was killed may be cut off
+                event = event_pb2.Event.FromString(content[begin : begin + length])
+                for value in event.summary.value:
+                    if value.tag == "loss":
+                        found[event.step] = value.simple_value
     return found
 
 
