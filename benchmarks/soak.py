@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -79,6 +80,7 @@ class Program:
             env={**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
         )  # fmt: skip
         self.step = -1
+        self.stopped: list[int] = []
         self._log, self._memory = log, memory
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -109,6 +111,9 @@ class Program:
             self.process.wait(within)
         except subprocess.TimeoutExpired:
             return False
+        for worker in self.stopped:  # it can't follow the main process by itself
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
         self._reader.join()
         return True
 
@@ -156,7 +161,8 @@ def kill_worker(program: Program, draw: random.Random) -> None:
 def stop_worker(program: Program, draw: random.Random) -> None:
     """One of the loader's processes hangs; the run kills it in the end and goes on."""
     if workers := program.workers():
-        os.kill(draw.choice(workers), signal.SIGSTOP)
+        program.stopped.append(draw.choice(workers))
+        os.kill(program.stopped[-1], signal.SIGSTOP)
 
 
 FAULTS: dict[str, Callable[[Program, random.Random], None]] = {
@@ -193,13 +199,17 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
     starts, reached = 0, 0
     while True:
         program, starts = start(), starts + 1
-        while program.step < 0 and not program.ended(0.2):
-            pass  # faults begin with the first steps; before, there is only a kill
-        while not program.ended(draw.uniform(2, 10)):
+        seen = program.step
+        while not program.ended(0.2):
+            if program.step == seen:
+                continue  # the seconds to the next fault count while it makes steps
+            if program.ended(draw.uniform(2, 10)):
+                break
             (fault,) = draw.choices(list(FAULTS), WEIGHTS)
             FAULTS[fault](program, draw)
             done[fault] += 1
-            print(f"step {program.step:5d}  {fault}", flush=True)
+            seen = program.step
+            print(f"step {seen:5d}  {fault}", flush=True)
         reached = max(reached, program.step)
         code = program.process.returncode
         if code == 0:
