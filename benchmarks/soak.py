@@ -244,9 +244,14 @@ def values(workdir: Path, step: int) -> dict[str, bytes]:
     import orbax.checkpoint as ocp
 
     found = {}
+    handler = ocp.PyTreeCheckpointHandler()
     for item in SAVED:
         folder = (workdir / "checkpoints" / str(step) / item).absolute()
-        tree = ocp.StandardCheckpointHandler().restore(folder)
+        # As NumPy's arrays, since this process may not have the devices that the run had.
+        kinds = jax.tree.map(
+            lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
+        )
+        tree = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=kinds))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             found[item + jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
     return found
