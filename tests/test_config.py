@@ -4,16 +4,8 @@ import math
 import jax
 import pytest
 
-from xkd_jax.config import (
-    Config,
-    ModelConfig,
-    Transformer,
-    build,
-    default,
-    keys,
-    nearest_key,
-    resolve,
-)
+from xkd_jax.config import Config, ModelConfig, Transformer, default, resolve
+from xkd_jax.config_schema import build, keys, nearest_key
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher
@@ -115,10 +107,10 @@ def test_combinations_that_cannot_run_are_refused():
 
 
 def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
-    assert nearest_key("modle.size") == "model.size"
-    assert nearest_key("learning_rate") == "optimizer.learning_rate"
-    assert nearest_key("zzzzzz") is None
-    assert "audio.local_augment.canvas" in keys()
+    assert nearest_key("modle.size", Config) == "model.size"
+    assert nearest_key("learning_rate", Config) == "optimizer.learning_rate"
+    assert nearest_key("zzzzzz", Config) is None
+    assert "audio.local_augment.canvas" in keys(Config)
 
 
 def test_a_tuple_of_any_length_is_checked_one_by_one():

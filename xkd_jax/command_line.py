@@ -13,6 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from xkd_jax import config as xkd_config
+from xkd_jax import config_schema
 from xkd_jax.config import Config
 from xkd_jax.errors import (
     BAD_INPUT_STATUS,
@@ -124,10 +125,9 @@ def _schema(content: Any) -> type:
 
 def _explain_key(argv: list[str], error: Exception) -> str:
     schema = _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
-    known = set(xkd_config.keys(schema))
+    known = set(config_schema.keys(schema))
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0]
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
-            near = xkd_config.nearest_key(key, schema)
-            return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
+            return config_schema.no_such_key(key, schema)
     return str(error)

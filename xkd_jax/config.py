@@ -10,20 +10,17 @@ follows from them is a property here, so an override can't leave a stale value b
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import types
-import typing
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import ml_collections
 
+from xkd_jax.config_schema import build
 from xkd_jax.errors import UserError
 
 Modality = Literal["video", "audio"]
 Attention = Literal["xla", "cudnn"]
 Remat = Literal["none", "products", "all"]
-Schema = TypeVar("Schema")
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
@@ -419,81 +416,6 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
     config = build(Config, raw.to_dict())
     _check(config)
     return config
-
-
-def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
-    """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
-
-    Raises:
-      UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
-        wrong type.
-    """
-    return _build(schema, values, "", schema)
-
-
-def keys(schema: type = Config) -> list[str]:
-    """Every key that a config can have, dotted."""
-    return list(_dotted_keys(schema))
-
-
-def nearest_key(key: str, schema: type = Config) -> str | None:
-    """The schema's dotted key that is most like `key`, if any is near."""
-    known = keys(schema)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not near:
-        last = key.rsplit(".", 1)[-1]
-        by_last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
-        near = [by_last[k] for k in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
-    return near[0] if near else None
-
-
-def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
-    for name, kind in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(kind):
-            yield from _dotted_keys(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _build(cls: type, values: dict[str, Any], prefix: str, schema: type) -> Any:
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            near = nearest_key(prefix + key, schema)
-            hint = f" Did you mean {near}?" if near else ""
-            raise UserError(f"The config has no key {prefix}{key}.{hint}")
-    return cls(
-        **{
-            key: _build(hints[key], value, f"{prefix}{key}.", schema)
-            if dataclasses.is_dataclass(hints[key])
-            else _coerce(value, hints[key], prefix + key)
-            for key, value in values.items()
-        }
-    )
-
-
-def _coerce(value: Any, kind: Any, path: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(repr(c) for c in typing.get_args(kind))
-            raise UserError(f"{path} is {value!r}: give one of {choices}.")
-        return value
-    if origin is tuple:
-        kinds = typing.get_args(kind)
-        if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
-            kinds = kinds[:1] * len(value)
-        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
-            raise UserError(f"{path} is {value!r}: give {len(kinds)} values.")
-        return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
-        raise UserError(f"{path} is {value!r}: give a value of type {name}.")
-    return value
 
 
 def _check(config: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import ml_collections
 
-from xkd_jax import config as xkd_config
+from xkd_jax import config_schema
 from xkd_jax.config import (
     MODALITIES,
     AudioAugment,
@@ -185,7 +185,7 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
       UserError: a key that the schema lacks, a value of the wrong type, or values that don't fit
         together.
     """
-    config = xkd_config.build(EvalConfig, raw.to_dict())
+    config = config_schema.build(EvalConfig, raw.to_dict())
     _check(config)
     return config
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines import metadata, storage
-from xkd_jax import config as xkd_config
+from xkd_jax import config_schema
 from xkd_jax.checkpoint import DamagedError, read_checked, read_record
 from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
@@ -88,7 +88,7 @@ def _step(directory: Path, asked: int) -> int:
 
 def _saved_config(record: RunRecord, directory: Path) -> Config:
     try:
-        return xkd_config.build(Config, record.config)
+        return config_schema.build(Config, record.config)
     except UserError as error:
         raise UserError(
             f"{directory} was written by another version of this program: {error}"

@@ -1,0 +1,92 @@
+"""Nested frozen dataclasses as the schema of a config: values checked against it, its keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from xkd_jax.errors import UserError
+
+Schema = TypeVar("Schema")
+
+
+def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
+    """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
+
+    Raises:
+      UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
+        wrong type.
+    """
+    return _build(schema, values, "", schema)
+
+
+def keys(schema: type) -> list[str]:
+    """Every key that a config can have, dotted."""
+    return list(_dotted_keys(schema))
+
+
+def nearest_key(key: str, schema: type) -> str | None:
+    """The schema's dotted key that is most like `key`, if any is near."""
+    known = keys(schema)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
+        near = [by_last[k] for k in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
+    return near[0] if near else None
+
+
+def no_such_key(key: str, schema: type) -> str:
+    """The sentence that refuses a dotted key which the schema lacks."""
+    near = nearest_key(key, schema)
+    return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
+
+
+def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _dotted_keys(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str, schema: type) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise UserError(no_such_key(prefix + key, schema))
+    return cls(
+        **{
+            key: _build(hints[key], value, f"{prefix}{key}.", schema)
+            if dataclasses.is_dataclass(hints[key])
+            else _coerce(value, hints[key], prefix + key)
+            for key, value in values.items()
+        }
+    )
+
+
+def _coerce(value: Any, kind: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value not in typing.get_args(kind):
+            choices = ", ".join(repr(c) for c in typing.get_args(kind))
+            raise UserError(f"{path} is {value!r}: give one of {choices}.")
+        return value
+    if origin is tuple:
+        kinds = typing.get_args(kind)
+        if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
+            kinds = kinds[:1] * len(value)
+        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+            raise UserError(f"{path} is {value!r}: give {len(kinds)} values.")
+        return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
+        raise UserError(f"{path} is {value!r}: give a value of type {name}.")
+    return value
