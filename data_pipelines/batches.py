@@ -133,8 +133,5 @@ def _put_ready(batch: Row, place: int, row: Row, pending: list[tuple[Any, np.nda
 
 def _clear(batch: Row, start: int) -> None:
     """Fills the rows from `start` on with zeros."""
-    for value in batch.values():
-        if isinstance(value, dict):
-            _clear(value, start)
-        else:
-            value[start:] = 0
+    for array in _leaves(batch):
+        array[start:] = 0

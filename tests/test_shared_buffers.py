@@ -65,6 +65,11 @@ def test_a_block_is_used_again_when_nothing_refers_to_its_batch(blocks):
     assert name == f"{blocks.name}_0"
 
 
+def test_batches_without_large_arrays_need_no_blocks(blocks):
+    assert SharedBufferPool(blocks.name).empty(0).shape == (0,)
+    assert not _there(f"{blocks.name}_0")
+
+
 def test_blocks_of_another_size_are_not_used(blocks):
     pool = SharedBufferPool(blocks.name)
     first = blocks.open(_made(pool, 1))["z"].copy()
