@@ -10,6 +10,7 @@ Several cells of the table are made side by side, each with its share of the cor
 gain little from a second one. Whatever is in the output folder is not done again, so that the
 command can be stopped and given again. After each cell it prints the table, mean and standard
 deviation over the seeds that are done, and the core hours so far, and writes it as `table.md`.
+Linux only, where a process can be given some of the cores.
 """
 
 from __future__ import annotations
@@ -55,24 +56,6 @@ EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
 
 
-class Cores:
-    """Shares of this machine's cores, each lent to one cell at a time."""
-
-    def __init__(self, jobs: int):
-        cores = sorted(os.sched_getaffinity(0))
-        self._shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-        for job in range(jobs):
-            self._shares.put(cores[job::jobs] or cores)
-
-    def lend(self) -> list[int]:
-        """Returns a share that nobody uses, when there is one."""
-        return self._shares.get()
-
-    def give_back(self, share: list[int]) -> None:
-        """Takes a share again."""
-        self._shares.put(share)
-
-
 def run(
     config: str, workdir: Path, result: str, flags: Sequence[str], cores: Sequence[int]
 ) -> dict[str, Any]:
@@ -105,7 +88,11 @@ class Table:
             f"--config.data.dir={output / 'data'}", f"--config.data.speech_dir={speech_dir}",
         ]  # fmt: skip
         self._steps = steps
-        self._cores = Cores(jobs)
+        # Shares of this machine's cores, each for one cell at a time.
+        self._shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        cores = sorted(os.sched_getaffinity(0))
+        for job in range(jobs):
+            self._shares.put(cores[job::jobs] or cores)
         self._done: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
         self._lock = threading.Lock()
 
@@ -115,11 +102,11 @@ class Table:
         Raises:
           UserError: a run failed.
         """
-        share = self._cores.lend()
+        share = self._shares.get()
         try:
             found = self._scores(row, seed, share)
         finally:
-            self._cores.give_back(share)
+            self._shares.put(share)
         with self._lock:
             self._done[row, seed] = found
             text = table(self._done) + f"\n\n{self._core_hours():.1f} core hours.\n"

@@ -30,9 +30,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 from tensorboardX.proto import event_pb2
 
 from data_pipelines.tfrecord import FRAMING, HEADER
+from xkd_jax.errors import GO_ON_STATUS
 
 FLAGS = (
     "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
@@ -43,7 +47,6 @@ FLAGS = (
     "--config.checkpoint.every_steps=20", "--config.checkpoint.keep_last=3",
 )  # fmt: skip
 SAVED = ("student", "teacher", "rest")
-PREEMPTED = 75
 _STEP = re.compile(r"^step +(\d+)/")
 
 
@@ -142,7 +145,7 @@ def _megabytes(pid: int) -> int:
 def preempt(program: Program, draw: random.Random) -> None:
     """SIGTERM: it saves and ends with the status that says so."""
     program.process.terminate()
-    if not program.ended(120) or program.process.returncode not in (0, PREEMPTED):
+    if not program.ended(120) or program.process.returncode not in (0, GO_ON_STATUS):
         raise SystemExit(f"After SIGTERM main.py ended with {program.process.returncode}.")
 
 
@@ -214,7 +217,7 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
         code = program.process.returncode
         if code == 0:
             return {"faults": dict(done), "starts": starts}
-        if code not in (PREEMPTED, -signal.SIGKILL):
+        if code not in (GO_ON_STATUS, -signal.SIGKILL):
             raise SystemExit(f"main.py ended with {code}: see the log in {workdir.parent}.")
         if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
             done[f"checkpoint: {damage}"] += 1
@@ -237,12 +240,8 @@ def losses(workdir: Path) -> dict[int, float]:
     return found
 
 
-def values(workdir: Path, step: int) -> dict[str, bytes]:
-    """Returns the bytes of every array of a checkpoint, read without any of ours."""
-    import jax
-    import numpy as np
-    import orbax.checkpoint as ocp
-
+def values(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint by their paths, read without any of ours."""
     found = {}
     handler = ocp.PyTreeCheckpointHandler()
     for item in SAVED:
@@ -253,7 +252,7 @@ def values(workdir: Path, step: int) -> dict[str, bytes]:
         )
         tree = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=kinds))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
     return found
 
 
@@ -273,7 +272,10 @@ def measure(folder: Path, steps: int, seed: int) -> dict[str, Any]:
         raise SystemExit(f"The run that is left alone failed: see {folder / 'alone.log'}.")
     between = time.monotonic()
     report = disturbed(starter("disturbed"), folder / "disturbed", random.Random(seed))
-    whole, other = (values(folder / name, steps) for name in memories)
+    whole, other = (
+        {path: array.tobytes() for path, array in values(folder / name, steps).items()}
+        for name in memories
+    )
     expected, found = (losses(folder / name) for name in memories)
     return {
         "steps": steps,

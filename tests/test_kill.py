@@ -5,14 +5,13 @@ import random
 import time
 from pathlib import Path
 
-import jax
 import kill_targets
 import noise_shards
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import small_run
 
+from benchmarks.soak import values
 from xkd_jax import config as xkd_config
 
 KILLS, STEPS = 20, 8
@@ -60,17 +59,6 @@ def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[s
         assert run(context, target, str(folder / name), *args)
         ended.append(name)
     return ended, torn
-
-
-def values(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint by their paths, read without any of ours."""
-    found = {}
-    for item in ("student", "teacher", "rest"):
-        handler = ocp.StandardCheckpointHandler()
-        tree = handler.restore((folder / "checkpoints" / str(step) / item).absolute())
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
-    return found
 
 
 def assert_all_end_alike(folder: Path, names: list[str], step: int):
