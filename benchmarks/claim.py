@@ -1,11 +1,14 @@
 """The paper's Tables 1 and 3 on spoken digits: what each part of the method adds, over seeds.
 
-    python -m benchmarks.claim [--output=runs/claim] [--seeds=0,1,2] [--rows=xkd,...]
-        [--steps=2400] [--jobs=2] [--speech_dir=DIR]
+    python -m benchmarks.claim [--table=claim|study] [--output=runs/claim] [--seeds=0,1,2]
+        [--rows=xkd,...] [--steps=2400] [--jobs=2] [--speech_dir=DIR]
 
 Pretrains each row with each seed as `configs/demo.py` says, for twice the demo's steps, on one data
 set, and scores it on held-out writers and voices: linear probes of video and of audio, a linear SVM
-on both, and how often the nearest across modalities is of the same word; student and teacher.
+on both, and how often the nearest across modalities is of the same word; student and teacher. The
+last column, of teachers, is what the video's and the audio's output tells of a clip at the end: the
+entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0.
+`--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps.
 Several cells of the table are made side by side, each with its share of the cores: small networks
 gain little from a second one. Whatever is in the output folder is not done again, so that the
 command can be stopped and given again. After each cell it prints the table, mean and standard
@@ -30,29 +33,68 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+from benchmarks.event_files import scalars
 from configs import demo
 from data_pipelines import spoken_digits
 from xkd_jax import config as config_lib
 from xkd_jax.errors import UserError
 
-# {row: its variant of configs/demo.py and other flags}
-ROWS = {
-    "reconstruction_video": ("reconstruction_video",),
-    "reconstruction": ("reconstruction",),
-    "distillation": ("distillation",),
-    "alignment": ("alignment",),
-    "no_refinement": ("no_refinement",),
-    "xkd": ("xkd",),
-    "mas": ("mas",),
-    "mats": ("mats",),
-    "local_teacher_view": ("xkd", "--config.loss.teacher_view=local"),
+# {table: {row: (its variant of configs/demo.py, {setting: value})}}
+TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "claim": {
+        "reconstruction_video": ("reconstruction_video", {}),
+        "reconstruction": ("reconstruction", {}),
+        "distillation": ("distillation", {}),
+        "alignment": ("alignment", {}),
+        "no_refinement": ("no_refinement", {}),
+        "xkd": ("xkd", {}),
+        "mas": ("mas", {}),
+        "mats": ("mats", {}),
+        "local_teacher_view": ("xkd", {"loss.teacher_view": "local"}),
+    },
+    "study": {
+        "xkd": ("xkd", {}),
+        "sharper_teachers": (
+            "xkd",
+            {
+                f"loss.{m}_teacher_temperature.{when}": 0.05
+                for m in ("video", "audio")
+                for when in ("start", "end")
+            },
+        ),
+        "softer_students": ("xkd", {"loss.student_temperature": 0.2}),
+        "no_centring": ("xkd", {"loss.centre_momentum": 1.0}),
+        "ema_from_0.997": ("xkd", {"optimizer.ema_start": 0.997}),
+        "teachers_as_they_start": ("xkd", {"optimizer.ema_start": 1.0}),
+        "directions_alike": ("xkd", {"loss.weights.distill_video_to_audio": 10.0}),
+        "weights_of_the_paper": (
+            "xkd",
+            {
+                "loss.weights.distill_video_to_audio": 0.5,
+                "loss.weights.distill_audio_to_video": 0.5,
+            },
+        ),
+        "no_local_views": ("xkd", {"video.local_views": 0, "audio.local_views": 0}),
+        "two_local_views": ("xkd", {"video.local_views": 2, "audio.local_views": 2}),
+        "smaller_local_views": (
+            "xkd",
+            {"video.local_augment.area": (0.4, 0.8), "audio.local_columns": 16},
+        ),
+        "batch_32": ("xkd", {"batch_size": 32}),
+        "batch_128": ("xkd", {"batch_size": 128}),
+    },
 }
+STEPS = {"claim": 2400, "study": 1200}
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")
 COLUMNS = ("video", "audio", "both", "retrieval")
+TOLD_APART = {f"told apart, {m}": m for m in config_lib.MODALITIES}
+Found = dict[str, dict[str, float]]  # {network: {column: its value}}
 RESULT = "result.json"
 # {config of an evaluation: its folder in the run's}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
+_BATCH = demo.get_config().batch_size
+_LAST = 100  # steps over which what the teachers tell apart is averaged
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
 
 
@@ -82,7 +124,8 @@ def run(
 class Table:
     """The scores of each row with each seed, made by several threads."""
 
-    def __init__(self, output: Path, steps: int, speech_dir: str, jobs: int):
+    def __init__(self, name: str, output: Path, steps: int, speech_dir: str, jobs: int):
+        self._rows = TABLES[name]
         self._output = output
         self._data = [
             f"--config.data.dir={output / 'data'}", f"--config.data.speech_dir={speech_dir}",
@@ -93,7 +136,7 @@ class Table:
         cores = sorted(os.sched_getaffinity(0))
         for job in range(jobs):
             self._shares.put(cores[job::jobs] or cores)
-        self._done: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+        self._done: dict[tuple[str, int], Found] = {}
         self._lock = threading.Lock()
 
     def make(self, row: str, seed: int) -> None:
@@ -109,19 +152,21 @@ class Table:
             self._shares.put(share)
         with self._lock:
             self._done[row, seed] = found
-            text = table(self._done) + f"\n\n{self._core_hours():.1f} core hours.\n"
+            text = self._text() + f"\n\n{self._core_hours():.1f} core hours.\n"
             (self._output / "table.md").write_text(text)
             print(text, flush=True)
 
-    def _scores(self, row: str, seed: int, cores: list[int]) -> dict[str, dict[str, float]]:
-        """Returns {network: {column: percent}} of the row's networks, and of the untrained one."""
-        variant, *flags = ROWS[row]
+    def _scores(self, row: str, seed: int, cores: list[int]) -> Found:
+        """Returns the scores of the row's networks, and of the whole method's before training."""
+        variant, settings = self._rows[row]
         workdir = self._output / f"{row}-{seed}"
-        flags += [*self._data, f"--config.seed={seed}", f"--config.max_steps={self._steps}"]
+        steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # as many clips in all
+        settings = {"seed": seed, "max_steps": steps, **settings}
+        flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
         pretrained = run(f"configs/demo.py:{variant}", workdir, "results.json", flags, cores)
         probes = pretrained["linear_probe_top1"]
-        found: dict[str, dict[str, float]] = {}
-        for network in (*NETWORKS, UNTRAINED):
+        found: Found = {}
+        for network in (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS:
             when, name = ("before", "student") if network == UNTRAINED else ("after", network)
             flags = [*self._data[:1], f"--config.checkpoint={workdir}"]
             flags.append(f"--config.network={network}")
@@ -136,37 +181,66 @@ class Table:
                 "both": both["value"],
                 "retrieval": statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
             }
+        found["teacher"] |= told_apart(workdir)
         return found
+
+    def _text(self) -> str:
+        """Returns the table in Markdown: mean and standard deviation over the seeds of each row."""
+        lines = [
+            f"| pretrained with | network | seeds | {' | '.join(COLUMNS)} | told apart |",
+            f"|---|---|---|{'---|' * len(COLUMNS)}---|",
+        ]
+        by_row: dict[str, list[Found]] = collections.defaultdict(list)
+        for (row, _), found in self._done.items():
+            by_row[row].append(found)
+        groups = [(UNTRAINED, UNTRAINED, by_row["xkd"])] if "xkd" in by_row else []
+        groups += [
+            (r, network, by_row[r]) for r in self._rows if r in by_row for network in NETWORKS
+        ]
+        for row, network, seeds in groups:
+            scores = [seed[network] for seed in seeds]
+            cells = [_spread([found[column] for found in scores], 1) for column in COLUMNS]
+            nats = [_spread([found[m] for found in scores if m in found], 2) for m in TOLD_APART]
+            cells.append(", ".join(filter(None, nats)))
+            lines.append(f"| {row} | {network} | {len(seeds)} | {' | '.join(cells)} |")
+        return "\n".join(lines)
 
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
         return sum(sum(map(float, file.read_text().split())) for file in files) / 3600
 
 
-def table(done: dict[tuple[str, int], dict[str, dict[str, float]]]) -> str:
-    """Returns the table in Markdown: mean and standard deviation over the seeds of each row."""
-    lines = [
-        f"| pretrained with | network | seeds | {' | '.join(COLUMNS)} |",
-        f"|---|---|---|{'---|' * len(COLUMNS)}",
-    ]
-    by_row: dict[str, list[dict[str, dict[str, float]]]] = collections.defaultdict(list)
-    untrained: dict[int, dict[str, dict[str, float]]] = {}
-    for (row, seed), found in done.items():
-        by_row[row].append(found)
-        if ROWS[row][0] not in ("mas", "mats"):
-            untrained[seed] = found  # the same network in every such row
-    groups = [(UNTRAINED, UNTRAINED, list(untrained.values()))] if untrained else []
-    groups += [(row, network, by_row[row]) for row in ROWS if row in by_row for network in NETWORKS]
-    for row, network, seeds in groups:
-        cells = [_spread([seed[network][column] for seed in seeds]) for column in COLUMNS]
-        lines.append(f"| {row} | {network} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def told_apart(workdir: Path) -> dict[str, float]:
+    """Returns {modality: nats} that a clip decides of its teacher's output, over the last steps."""
+    steps = sorted(scalars(workdir).items())[-_LAST:]
+    return {
+        column: statistics.mean(
+            found[f"collapse/{m}_teacher_mean_entropy"] - found[f"collapse/{m}_teacher_entropy"]
+            for _, found in steps
+        )
+        for column, m in TOLD_APART.items()
+        if all(f"collapse/{m}_teacher_entropy" in found for _, found in steps)
+    }
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def check_same(output: Path, asked: dict[str, Any]) -> None:
+    """Refuses a folder whose cells were made with other settings.
+
+    Raises:
+      UserError: the settings differ.
+    """
+    file = output / "settings.json"
+    if file.exists() and (made := json.loads(file.read_text())) != asked:
+        raise UserError(f"{output} holds cells made with {made}: give another --output.")
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asked))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -175,21 +249,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.claim", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("runs/claim"))
+    parser.add_argument("--table", choices=TABLES, default="claim")
+    parser.add_argument("--output", type=Path, help="runs/claim or runs/study unless given")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--rows", help="all unless given")
+    parser.add_argument("--steps", type=int, help="2,400 and 1,200 unless given")
     parser.add_argument("--jobs", type=int, default=2, help="cells made side by side")
     parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
     arguments = parser.parse_args(argv)
-    rows, output = arguments.rows.split(","), arguments.output
-    if unknown := [row for row in rows if row not in ROWS]:
-        parser.error(f"no row {unknown[0]!r}: give some of {', '.join(ROWS)}.")
+    known = TABLES[arguments.table]
+    rows = arguments.rows.split(",") if arguments.rows else list(known)
+    if unknown := [row for row in rows if row not in known]:
+        parser.error(f"no row {unknown[0]!r}: give some of {', '.join(known)}.")
     cells = [(row, seed) for seed in map(int, arguments.seeds.split(",")) for row in rows]
-    demo_config = demo.get_config()
-    demo_config.data.speech_dir = arguments.speech_dir
-    spoken_digits.build(config_lib.resolve(demo_config), str(output / "data"))
-    made = Table(output, arguments.steps, arguments.speech_dir, arguments.jobs)
+    output = arguments.output or Path("runs") / arguments.table
+    steps = arguments.steps or STEPS[arguments.table]
+    speech_dir = arguments.speech_dir
+    for variant, settings in known.values():
+        config = demo.get_config(variant)
+        config.data.speech_dir = speech_dir
+        config.update_from_flattened_dict(settings)
+        demo_config = config_lib.resolve(config)
+    try:
+        check_same(output, {"table": arguments.table, "steps": steps, "speech_dir": speech_dir})
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    spoken_digits.build(demo_config, str(output / "data"))
+    made = Table(arguments.table, output, steps, speech_dir, arguments.jobs)
     with futures.ThreadPoolExecutor(arguments.jobs) as pool:
         started = [pool.submit(made.make, *cell) for cell in cells]
         try:

@@ -33,9 +33,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from tensorboardX.proto import event_pb2
 
-from data_pipelines.tfrecord import FRAMING, HEADER
+from benchmarks.event_files import scalars
 from xkd_jax.errors import GO_ON_STATUS
 
 FLAGS = (
@@ -225,19 +224,8 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    """Returns the loss of each step that is on record; of a step done twice, the last."""
-    found: dict[int, float] = {}
-    for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
-        content, start = file.read_bytes(), 0
-        while start + HEADER.size < len(content):
-            length = HEADER.unpack_from(content, start)[0]
-            begin, start = start + HEADER.size, start + FRAMING + length
-            if start <= len(content):  # the last one of a run that was killed may be cut off
-                event = event_pb2.Event.FromString(content[begin : begin + length])
-                for value in event.summary.value:
-                    if value.tag == "loss":
-                        found[event.step] = value.simple_value
-    return found
+    """Returns the loss of each step that is on record."""
+    return {step: found["loss"] for step, found in scalars(workdir).items() if "loss" in found}
 
 
 def values(workdir: Path, step: int) -> dict[str, np.ndarray]:
