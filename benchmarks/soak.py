@@ -35,7 +35,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks.event_files import scalars
-from xkd_jax.errors import GO_ON_STATUS
+from xkd_jax.errors import FAILURE_STATUS, GO_ON_STATUS
 
 FLAGS = (
     "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
@@ -81,7 +81,7 @@ class Program:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
         )  # fmt: skip
-        self.step = -1
+        self.step, self.last_line = -1, ""
         self.stopped: list[int] = []
         self._log, self._memory = log, memory
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -93,6 +93,7 @@ class Program:
             for line in self.process.stdout:
                 log.write(line)
                 log.flush()
+                self.last_line = line
                 if found := _STEP.match(line):
                     self.step = int(found[1])
                     self._memory.main[self.step] = _megabytes(self.process.pid)
@@ -216,7 +217,9 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
         code = program.process.returncode
         if code == 0:
             return {"faults": dict(done), "starts": starts}
-        if code not in (GO_ON_STATUS, -signal.SIGKILL):
+        if code == FAILURE_STATUS and "worker processes were lost" in program.last_line:
+            done["ended for its workers"] += 1
+        elif code not in (GO_ON_STATUS, -signal.SIGKILL):
             raise SystemExit(f"main.py ended with {code}: see the log in {workdir.parent}.")
         if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
             done[f"checkpoint: {damage}"] += 1

@@ -2,7 +2,7 @@
 
 A worker process that dies, or gives nothing for `data.worker_timeout` seconds and is killed for it,
 costs no batch: since a batch is a function of its step, new workers go on from the step that is
-due. If they die too before that batch, the run ends.
+due. If those and the next are lost too before that batch, the run ends.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from absl import flags
 from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.shared_buffers import SharedBlocks, SharedBufferPool
 from xkd_jax.config import DataConfig
-from xkd_jax.errors import UserError
+from xkd_jax.errors import LostProcessError
 
 Batch = dict[str, Any]
 # How Grain names its worker processes, and begins its error when one of them died.
 _WORKER_NAME = "grain-process-prefetch"
 _WORKER_DIED = "Worker process was terminated unexpectedly"
+_STARTS = 3  # of workers for the sake of one batch
 
 
 class _WorkerLostError(Exception):
@@ -47,23 +48,25 @@ def read_ahead(
       steps: those wanted.
 
     Raises:
-      UserError: of `load`, or worker processes died or hung twice at the same step.
+      UserError: of `load`.
+      LostProcessError: worker processes died or hung three times at the same step.
     """
-    due, lost_at = steps.start, None
+    due, starts = steps.start, 1
     while due < steps.stop:
         batches = _batches(data, load, range(due, steps.stop))
         try:
             for batch in batches:
                 yield batch
-                due += 1
+                due, starts = due + 1, 1
         except _WorkerLostError as loss:
-            if lost_at == due:
-                raise UserError(
-                    f"The loader's worker processes were lost twice while batch {due} was due (the"
-                    f" last {loss}): lower data.workers or data.threads if memory is short, or set"
+            if starts == _STARTS:
+                raise LostProcessError(
+                    f"The loader's worker processes were lost {_STARTS} times while batch {due} was"
+                    f" due (the last {loss}): start the run again, and if it ends at this batch"
+                    " again, lower data.workers or data.threads in case memory is short, or set"
                     " data.workers=0 to see the fault."
                 ) from None
-            lost_at = due
+            starts += 1
             print(f"A loader's worker process {loss}; starting again at batch {due}.", flush=True)
         finally:
             batches.close()

@@ -21,7 +21,7 @@ class StoppedError(Exception):
 
 
 class LostProcessError(Exception):
-    """Another process of the run is gone, for its own reason (exit status `FAILURE_STATUS`)."""
+    """Other processes of the run are gone, for their own reasons (exit status `FAILURE_STATUS`)."""
 
 
 class TrainingDivergedError(UserError):
