@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -42,6 +44,31 @@ def test_a_loop_counts_as_often_as_it_runs(differentiate):
     once = compiled.cost_analysis()
     unrolled_count = jax.jit(flat).lower(*arguments()).compile().cost_analysis()["flops"]
     assert once["flops"] < found <= 1.2 * unrolled_count
+
+
+@pytest.mark.parametrize("start,step,limit,rounds", [(0, 1, 5, 5), (0, 2, 8, 4), (1, 3, 9, 3)])
+def test_a_loop_is_counted_by_its_counter(start, step, limit, rounds):
+    """Compilers for TPUs make loops of two rounds, and don't say how often any loop runs."""
+
+    def function(x, w):
+        def body(carry):
+            return carry[0] + step, jnp.tanh(carry[1] @ w)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < limit, body, (start, x))[1]
+
+    text = jax.jit(function).lower(jnp.ones((ROWS, WIDTH)), jnp.ones((WIDTH, WIDTH))).compile()
+    text = re.sub("known_trip_count", "unknown", text.as_text())
+    assert "unknown" in text
+    assert Costs.of(text).flops == rounds * 2 * ROWS * WIDTH * WIDTH
+
+
+def test_a_loop_that_ends_by_another_rule_is_not_guessed_at():
+    def function(x):
+        return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: x @ x, x)
+
+    text = jax.jit(function).lower(jnp.ones((ROWS, ROWS))).compile().as_text()
+    with pytest.raises(ValueError, match="loop"):
+        Costs.of(text)
 
 
 def test_what_no_result_depends_on_is_not_counted():

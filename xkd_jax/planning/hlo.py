@@ -1,7 +1,8 @@
 """A compiled program's text, read as operations with the number of times each runs.
 
 XLA's own cost analysis counts the body of a loop once. Here every computation has the number of
-times that it runs: loops made by `jax.lax.scan` count up to a constant in their condition.
+times that it runs. A loop's counter goes from one constant to another, by 1 where `jax.lax.scan`
+made it, and by 2 where the compiler did and put two rounds into the body.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # Bytes of an element.
 _BYTES = {
@@ -63,6 +64,14 @@ class Operation:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Scalar:
+    """What a loop carries at a place of its tuple, plus an offset; without a place, a constant."""
+
+    place: int | None
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Module:
     """A program: {computation: {name: operation}}, and the name of the one that is run."""
 
@@ -95,22 +104,71 @@ class Module:
             yield name, times
             for operation in self.computations[name].values():
                 if operation.opcode == "while":
-                    trips = self.trips(operation)
+                    trips = self.trips(operation, self.computations[name])
                     waiting.append((operation.called["body"], times * trips))
                 elif operation.opcode in ("call", "async-start", "conditional"):
                     waiting.extend((called, times) for called in operation.called.values())
 
-    def trips(self, loop: Operation) -> int:
-        """How often a loop runs: the constant that its condition compares the counter with."""
+    def trips(self, loop: Operation, around: dict[str, Operation]) -> int:
+        """How often a loop of the computation `around` runs in one call of that.
+
+        Raises:
+          ValueError: its counter isn't compared with a constant, or doesn't go by a constant.
+        """
         if found := re.search(r'known_trip_count[^0-9}]*"?(\d+)', loop.text):
             return int(found[1])
-        condition = self.computations[loop.called["condition"]].values()
-        constants = [
-            int(found[1])
-            for operation in condition
-            if operation.opcode == "constant" and (found := re.match(r"(\d+)\)", operation.text))
+        condition, body = (self.computations[loop.called[part]] for part in ("condition", "body"))
+        compared, (counter, limit) = self._compared(condition)
+        if counter.place is None or limit.place is not None or "direction=LT" not in compared.text:
+            raise ValueError(f"the condition of the loop {loop.name} is unknown")
+        after = self._scalar(_root(body).operands[counter.place], body)
+        before = self._scalar(around[loop.operands[0]].operands[counter.place], around)
+        if after.place != counter.place or before.place is not None:
+            raise ValueError(f"the counter of the loop {loop.name} is unknown")
+        return math.ceil((limit.offset - counter.offset - before.offset) / after.offset)
+
+    def _compared(self, condition: dict[str, Operation]) -> tuple[Operation, list[_Scalar]]:
+        """Returns the comparison that a condition is, and its two sides."""
+        root = _root(condition)
+        sides = [self._scalar(name, condition) for name in root.operands]
+        if root.opcode == "fusion":
+            inner = self.computations[root.called["calls"]]
+            root = _root(inner)
+            sides = [self._scalar(name, inner, sides) for name in root.operands]
+        return root, sides
+
+    def _scalar(
+        self, name: str, computation: dict[str, Operation], given: Sequence[_Scalar] = ()
+    ) -> _Scalar:
+        """Returns an integer of a loop; `given` are the values of the computation's parameters.
+
+        Raises:
+          ValueError: it is made in another way than counters are.
+        """
+        operation = computation[name]
+        number = re.match(r"(-?\d+)\)", operation.text)
+        values = [
+            self._scalar(operand, computation, given)
+            for operand in operation.operands
+            if operation.opcode in ("add", "copy", "fusion")
         ]
-        return max(constants, default=1)
+        match operation.opcode:
+            case "constant" if number:
+                return _Scalar(None, int(number[1]))
+            case "parameter" if number and given:
+                return given[int(number[1])]
+            case "get-tuple-element" if found := re.search(r"index=(\d+)", operation.text):
+                return _Scalar(int(found[1]), 0)
+            case "copy":
+                return values[0]
+            case "add" if values[0].place is None or values[1].place is None:
+                left, right = values
+                place = right.place if left.place is None else left.place
+                return _Scalar(place, left.offset + right.offset)
+            case "fusion":
+                inner = self.computations[operation.called["calls"]]
+                return self._scalar(_root(inner).name, inner, values)
+        raise ValueError(f"{name} is no counter of a loop")
 
     def inside(self, operation: Operation) -> Iterator[Operation]:
         """An operation, and for a fusion all that it is made of."""
@@ -119,6 +177,11 @@ class Module:
         if called is not None:
             for inner in self.computations[called].values():
                 yield from self.inside(inner)
+
+
+def _root(computation: dict[str, Operation]) -> Operation:
+    (root,) = (operation for operation in computation.values() if operation.is_root)
+    return root
 
 
 def _operation(line: str) -> Operation | None:
