@@ -6,8 +6,9 @@ A small network learns spoken digits with two loader workers and a checkpoint ev
 first run is left alone, the second is preempted, killed, robbed of its workers and given damaged
 checkpoints, again and again, and started again by the same command whenever it has ended. Prints
 what was done to it, and then JSON: the faults by kind, whether both runs ended in the same bits,
-whether every step's losses are on record and the same, and the memory in the course of both.
-Linux only, since it looks for processes in /proc.
+whether every step's losses are on record and the same, and the memory in the course of both. With
+the same folder the command goes on where it was stopped. Linux only, since it looks for processes
+in /proc.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -49,28 +49,48 @@ SAVED = ("student", "teacher", "rest")
 _STEP = re.compile(r"^step +(\d+)/")
 
 
-@dataclasses.dataclass
-class Memory:
-    """Resident megabytes of the main process and its largest worker, by step of the run."""
+class Record:
+    """What is noted of one of the two runs, in files of the output folder."""
 
-    main: dict[int, int] = dataclasses.field(default_factory=dict)
-    worker: dict[int, int] = dataclasses.field(default_factory=dict)
+    def __init__(self, folder: Path, name: str):
+        self.log = folder / f"{name}.log"
+        self._memory, self._events = folder / f"{name}.memory", folder / f"{name}.events"
 
-    def summary(self, steps: int) -> dict[str, list[int]]:
-        """Returns the largest in each quarter of the steps."""
+    def note_memory(self, step: int, main: int, worker: int) -> None:
+        """Notes the resident megabytes of the main process and of its largest worker."""
+        with self._memory.open("a") as file:
+            file.write(f"{step} {main} {worker}\n")
+
+    def note_event(self, step: int, event: str) -> None:
+        """Notes a start or a fault, and prints it."""
+        with self._events.open("a") as file:
+            file.write(f"{event}\n")
+        print(f"step {step:5d}  {event}", flush=True)
+
+    def events(self) -> dict[str, int]:
+        """Returns how often each happened."""
+        return dict(collections.Counter(_lines(self._events)))
+
+    def memory(self, steps: int) -> dict[str, list[int]]:
+        """Returns the largest megabytes in each quarter of the steps."""
+        noted = [tuple(map(int, line.split())) for line in _lines(self._memory)]
+        quarters = [
+            [row for row in noted if q * steps <= 4 * row[0] < (q + 1) * steps] for q in range(4)
+        ]
         return {
-            name: [
-                max((m for s, m in seen.items() if q * steps <= 4 * s < (q + 1) * steps), default=0)
-                for q in range(4)
-            ]
-            for name, seen in (("main", self.main), ("worker", self.worker))
+            name: [max((row[column] for row in quarter), default=0) for quarter in quarters]
+            for column, name in ((1, "main"), (2, "worker"))
         }
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
 
 
 class Program:
     """main.py in a process of its own, watched by its progress line."""
 
-    def __init__(self, workdir: Path, data: Path, steps: int, log: Path, memory: Memory):
+    def __init__(self, workdir: Path, data: Path, steps: int, record: Record):
         flags = [
             *FLAGS, f"--config.max_steps={steps}", f"--config.data.dir={data}",
             f"--workdir={workdir}",
@@ -83,22 +103,26 @@ class Program:
         )  # fmt: skip
         self.step, self.last_line = -1, ""
         self.stopped: list[int] = []
-        self._log, self._memory = log, memory
+        self._steps, self._record = steps, record
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        with self._log.open("a") as log:
+        with self._record.log.open("a") as log:
             for line in self.process.stdout:
                 log.write(line)
                 log.flush()
                 self.last_line = line
                 if found := _STEP.match(line):
                     self.step = int(found[1])
-                    self._memory.main[self.step] = _megabytes(self.process.pid)
-                    workers = map(_megabytes, self.workers())
-                    self._memory.worker[self.step] = max(workers, default=0)
+                    largest = max(map(_megabytes, self.workers()), default=0)
+                    self._record.note_memory(self.step, _megabytes(self.process.pid), largest)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the last step is done, so that all that is left is to end."""
+        return self.step == self._steps
 
     def workers(self) -> list[int]:
         """Returns the process numbers of the loader's workers."""
@@ -143,10 +167,11 @@ def _megabytes(pid: int) -> int:
 
 
 def preempt(program: Program, draw: random.Random) -> None:
-    """SIGTERM: it saves and ends with the status that says so."""
+    """SIGTERM: it saves and ends with the status that says so, or by the signal, once trained."""
     program.process.terminate()
-    if not program.ended(120) or program.process.returncode not in (0, GO_ON_STATUS):
-        raise SystemExit(f"After SIGTERM main.py ended with {program.process.returncode}.")
+    ended, status = program.ended(120), program.process.returncode
+    if not ended or status not in (0, GO_ON_STATUS, -signal.SIGTERM if program.trained else 0):
+        raise SystemExit(f"After SIGTERM main.py ended with {status}.")
 
 
 def kill(program: Program, draw: random.Random) -> None:
@@ -196,12 +221,14 @@ def damage_newest(workdir: Path, draw: random.Random) -> str:
     return kind
 
 
-def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) -> dict[str, Any]:
-    """Runs to the end with a fault every few seconds; returns what was done."""
-    done: collections.Counter[str] = collections.Counter()
-    starts, reached = 0, 0
+def disturb(
+    start: Callable[[], Program], workdir: Path, record: Record, draw: random.Random
+) -> None:
+    """Runs to the end with a fault every few seconds."""
+    reached = 0
     while True:
-        program, starts = start(), starts + 1
+        program = start()
+        record.note_event(reached, "started")
         seen = program.step
         while not program.ended(0.2):
             if program.step == seen:
@@ -210,20 +237,18 @@ def disturbed(start: Callable[[], Program], workdir: Path, draw: random.Random) 
                 break
             (fault,) = draw.choices(list(FAULTS), WEIGHTS)
             FAULTS[fault](program, draw)
-            done[fault] += 1
             seen = program.step
-            print(f"step {seen:5d}  {fault}", flush=True)
+            record.note_event(seen, fault)
         reached = max(reached, program.step)
         code = program.process.returncode
         if code == 0:
-            return {"faults": dict(done), "starts": starts}
+            return
         if code == FAILURE_STATUS and "worker processes were lost" in program.last_line:
-            done["ended for its workers"] += 1
-        elif code not in (GO_ON_STATUS, -signal.SIGKILL):
+            record.note_event(reached, "ended for its workers")
+        elif code not in (GO_ON_STATUS, -signal.SIGKILL, -signal.SIGTERM):
             raise SystemExit(f"main.py ended with {code}: see the log in {workdir.parent}.")
         if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
-            done[f"checkpoint: {damage}"] += 1
-            print(f"step {reached:5d}  newest checkpoint: {damage}", flush=True)
+            record.note_event(reached, f"newest checkpoint: {damage}")
 
 
 def losses(workdir: Path) -> dict[int, float]:
@@ -249,11 +274,10 @@ def values(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 def measure(folder: Path, steps: int, seed: int) -> dict[str, Any]:
     """Runs both, and compares how they ended."""
-    memories = {name: Memory() for name in ("alone", "disturbed")}
+    records = {name: Record(folder, name) for name in ("alone", "disturbed")}
 
     def starter(name: str) -> Callable[[], Program]:
-        log = folder / f"{name}.log"
-        return lambda: Program(folder / name, folder / "data", steps, log, memories[name])
+        return lambda: Program(folder / name, folder / "data", steps, records[name])
 
     since = time.monotonic()
     alone = starter("alone")()
@@ -262,19 +286,20 @@ def measure(folder: Path, steps: int, seed: int) -> dict[str, Any]:
     if alone.process.returncode:
         raise SystemExit(f"The run that is left alone failed: see {folder / 'alone.log'}.")
     between = time.monotonic()
-    report = disturbed(starter("disturbed"), folder / "disturbed", random.Random(seed))
+    noted = records["disturbed"]
+    disturb(starter("disturbed"), folder / "disturbed", noted, random.Random(seed))
     whole, other = (
         {path: array.tobytes() for path, array in values(folder / name, steps).items()}
-        for name in memories
+        for name in records
     )
-    expected, found = (losses(folder / name) for name in memories)
+    expected, found = (losses(folder / name) for name in records)
     return {
         "steps": steps,
-        **report,
+        "events": noted.events(),
         "same_bits_at_the_end": whole == other,
         "losses_on_record": {"alone": len(expected), "disturbed": len(found)},
         "losses_that_differ": sum(found.get(s) != loss for s, loss in expected.items()),
-        "largest_megabytes_in_each_quarter": {n: m.summary(steps) for n, m in memories.items()},
+        "largest_megabytes_in_each_quarter": {n: r.memory(steps) for n, r in records.items()},
         "minutes": {
             "alone": round((between - since) / 60, 1),
             "disturbed": round((time.monotonic() - between) / 60, 1),
