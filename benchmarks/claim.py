@@ -211,7 +211,7 @@ class Table:
 
 
 def told_apart(workdir: Path) -> dict[str, float]:
-    """Returns {modality: nats} that a clip decides of its teacher's output, over the last steps."""
+    """Returns {column: nats} that a clip decides of each teacher's output, over the last steps."""
     steps = sorted(scalars(workdir).items())[-_LAST:]
     return {
         column: statistics.mean(
@@ -265,16 +265,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = arguments.output or Path("runs") / arguments.table
     steps = arguments.steps or STEPS[arguments.table]
     speech_dir = arguments.speech_dir
-    for variant, settings in known.values():
-        config = demo.get_config(variant)
-        config.data.speech_dir = speech_dir
-        config.update_from_flattened_dict(settings)
-        demo_config = config_lib.resolve(config)
+    config = demo.get_config()
+    config.data.speech_dir = speech_dir
     try:
         check_same(output, {"table": arguments.table, "steps": steps, "speech_dir": speech_dir})
     except UserError as error:
         raise SystemExit(str(error)) from None
-    spoken_digits.build(demo_config, str(output / "data"))
+    spoken_digits.build(config_lib.resolve(config), str(output / "data"))
     made = Table(arguments.table, output, steps, speech_dir, arguments.jobs)
     with futures.ThreadPoolExecutor(arguments.jobs) as pool:
         started = [pool.submit(made.make, *cell) for cell in cells]
