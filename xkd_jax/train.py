@@ -58,7 +58,6 @@ def train(config: Config, workdir: Path) -> None:
         state = first_state(run, checkpoints)
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)
-        checkpoints.wait()
     if config.probe.enabled and probes is not None:
         report(probe(run, state, probes), workdir)
 
@@ -113,6 +112,7 @@ def loop(
                 found = probes.neighbours(both_networks(state, config))
                 announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
                 scalars.write(step, {f"neighbours/{name}": v for name, v in found.items()})
+        checkpoints.wait()  # while signals still wait: none may cut the last save short
     return state
 
 

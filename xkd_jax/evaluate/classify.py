@@ -124,10 +124,12 @@ class Classification:
                 if saving:
                     checkpoints.save(step, state)
                 if preempted and step < fit.steps:
+                    checkpoints.wait()
                     raise StoppedError(
                         f"after step {step}, as asked, with all of it saved in"
                         f" {checkpoints.directory}: the same command goes on from there."
                     )
+            checkpoints.wait()  # while signals still wait: none may cut the last save short
         return state
 
     def _test(
