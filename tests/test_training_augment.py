@@ -10,10 +10,11 @@ from xkd_jax.augment import rand_augment as rand
 from xkd_jax.augment.erasing import erase
 from xkd_jax.augment.mixing import mix
 from xkd_jax.augment.spec_augment import mask_axis, warp_time
-from xkd_jax.config import AudioConfig, VideoConfig
+from xkd_jax.config import AudioConfig, MeshConfig, VideoConfig
 from xkd_jax.evaluate.config import FitAugmentConfig
 from xkd_jax.evaluate.training_clips import augment_for_fit
 from xkd_jax.networks.blocks import DropPath
+from xkd_jax.sharding import batch_sharding, make_mesh, on_mesh
 
 SIZE = 24
 
@@ -100,6 +101,24 @@ def test_clips_get_operations_of_their_own():
     assert found.max() <= 255
     np.testing.assert_allclose(found[:, :1], found[:, 1:2], atol=1e-3)  # consistent over time
     assert len({f.tobytes() for f in found[:, 0]}) >= 12  # one of 16 draws no operation
+
+
+def test_a_mesh_augments_as_one_device_and_keeps_clips_where_they_are():
+    clips = np.random.default_rng(2).uniform(0, 255, (8, 2, SIZE, SIZE, 3)).astype(np.float32)
+
+    def augmented(clips, key):
+        return rand.rand_augment(clips, key, 4, 7.0)
+
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=2, tensor=2), jax.devices()[:8])
+    rows = batch_sharding(mesh, len(clips))
+    key = jax.random.key(5)
+    sharded = jax.jit(on_mesh(augmented, mesh), in_shardings=(rows, None)).lower(clips, key)
+    compiled = sharded.compile()
+    assert "all-gather" not in compiled.as_text()
+    found = compiled(jax.device_put(clips, rows), key)
+    expected = jax.jit(augmented)(clips, key)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert found.sharding.is_equivalent_to(rows, found.ndim)
 
 
 def test_erased_boxes_are_the_same_in_every_frame():

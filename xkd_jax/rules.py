@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
@@ -49,3 +51,21 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, partition(axes, x.shape, mesh))
+
+
+def on_each_shard(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, whose arguments and results all start with the batch, per device.
+
+    Every device sees its own rows only and may go through them one by one, which the compiler
+    would otherwise do row by row over all of them. Without a mesh, and where the mesh doesn't
+    divide the batch, there is one shard.
+    """
+
+    def sharded(*args: Any) -> Any:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1:
+            return function(*args)
+        rows = partition(("batch",), (len(jax.tree.leaves(args)[0]),), mesh)
+        return jax.shard_map(function, in_specs=rows, out_specs=rows, check_vma=False)(*args)
+
+    return sharded

@@ -8,15 +8,14 @@ the whole clip, as a clip that changes from frame to frame would flicker.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-OPERATIONS = (
-    *("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add"),
-    *("colour", "contrast", "brightness", "sharpness"),
-    *("shear_x", "shear_y", "translate_x", "translate_y"),
-)
+from xkd_jax.rules import on_each_shard
+
 _PROBABILITY = 0.5  # that an operation, once drawn, is applied
 _SPREAD = 0.5  # standard deviation of the magnitude
 _LARGEST = 10.0
@@ -26,6 +25,9 @@ _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 def rand_augment(pixels: jax.Array, key: jax.Array, operations: int, magnitude: float) -> jax.Array:
     """Applies a number of random operations to each clip.
+
+    Every device goes through its clips one after the other, so that only what was drawn is
+    computed: all at once, each clip would go through every operation.
 
     Args:
       pixels: float32 [batch, frames, size, size, 3] in 0..255.
@@ -38,17 +40,23 @@ def rand_augment(pixels: jax.Array, key: jax.Array, operations: int, magnitude: 
     """
     batch = len(pixels)
 
-    def layer(pixels: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         which, strength, side, used = jax.random.split(key, 4)
         operation = jax.random.randint(which, (batch,), 0, len(OPERATIONS))
         level = magnitude + _SPREAD * jax.random.normal(strength, (batch,))
         level = jnp.clip(level, 0, _LARGEST) / _LARGEST
         sign = jnp.where(jax.random.bernoulli(side, 0.5, (batch,)), 1.0, -1.0)
-        changed = jax.vmap(apply)(pixels, operation, level, sign)
-        applied = jax.random.bernoulli(used, _PROBABILITY, (batch, 1, 1, 1, 1))
-        return jnp.where(applied, changed, pixels), None
+        return operation, level, sign, jax.random.bernoulli(used, _PROBABILITY, (batch,))
 
-    return jax.lax.scan(layer, pixels, jax.random.split(key, operations))[0]
+    def one(clip: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        *how, used = drawn
+        return jax.lax.cond(used, lambda: apply(clip, *how), lambda: clip), None
+
+    def each(pixels: jax.Array, drawn: tuple[jax.Array, ...]) -> jax.Array:
+        return jax.lax.map(lambda row: jax.lax.scan(one, *row)[0], (pixels, drawn))
+
+    drawn = jax.vmap(draw, out_axes=1)(jax.random.split(key, operations))  # [batch, operations]
+    return on_each_shard(each)(pixels, drawn)
 
 
 def apply(pixels: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.Array) -> jax.Array:
@@ -56,50 +64,23 @@ def apply(pixels: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.A
 
     Args:
       pixels: float32 in 0..255.
-      operation: index in `OPERATIONS`.
+      operation: int32 index in `OPERATIONS`.
       level: strength of 0 to 1.
       sign: 1 or -1, the direction of what has two.
     """
-    moved = _warp(pixels, _inverse_map(operation, level * sign, pixels.shape[1]))
-    factor = 1 + 0.9 * level * sign
-    grey = (pixels * _LUMA).sum(-1, keepdims=True)
-    tones = {
-        "autocontrast": _stretch(pixels),
-        "equalize": _equalize(pixels),
-        "invert": 255 - pixels,
-        "posterize": _posterize(pixels, level),
-        "solarize": jnp.where(pixels < 256 - jnp.floor(256 * level), pixels, 255 - pixels),
-        "solarize_add": jnp.where(pixels < 128, pixels + jnp.floor(110 * level), pixels),
-        "colour": grey + factor * (pixels - grey),
-        "contrast": grey.mean() + factor * (pixels - grey.mean()),
-        "brightness": factor * pixels,
-        "sharpness": (smooth := _smooth(pixels)) + factor * (pixels - smooth),
-    }
-    chosen = [operation == OPERATIONS.index(name) for name in tones]
-    return jnp.clip(jnp.select(chosen, list(tones.values()), moved), 0, 255)
+    changed = jax.lax.switch(operation, list(_FUNCTIONS.values()), pixels, level, sign)
+    return jnp.clip(changed, 0, 255)
 
 
-def _inverse_map(operation: jax.Array, amount: jax.Array, size: int) -> jax.Array:
-    """The matrix [2, 3] from output to input (y, x), about the centre; of others, the identity."""
+def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
+    """Reads every frame at the mapped positions, linearly; `_FILL` outside.
 
-    def if_drawn(name: str, value: jax.Array) -> jax.Array:
-        return jnp.where(operation == OPERATIONS.index(name), value, 0.0)
-
-    angle = if_drawn("rotate", jnp.deg2rad(30.0) * amount)
-    shear_x, shear_y = (if_drawn(f"shear_{axis}", 0.3 * amount) for axis in "xy")
-    shift_x, shift_y = (if_drawn(f"translate_{axis}", 0.45 * size * amount) for axis in "xy")
-    cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    return jnp.stack(
-        [
-            jnp.stack([cosine, -sine + shear_y, shift_y]),
-            jnp.stack([sine + shear_x, cosine, shift_x]),
-        ]
-    )
-
-
-def _warp(pixels: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Reads every frame at the mapped positions, linearly; `_FILL` outside."""
+    Args:
+      pixels: float32 [frames, size, size, 3].
+      rows: of the matrix [2, 3] from output to input (y, x), about the centre.
+    """
     frames, size = pixels.shape[:2]
+    matrix = jnp.stack([jnp.stack([jnp.float32(value) for value in row]) for row in rows])
     centre = (size - 1) / 2
     grid = jnp.indices((size, size), jnp.float32).reshape(2, -1) - centre
     position = matrix[:, :2] @ grid + matrix[:, 2:] + centre
@@ -152,3 +133,56 @@ def _smooth(pixels: jax.Array) -> jax.Array:
         for x in range(3):
             total = total + pixels[:, y : size - 2 + y, x : size - 2 + x]
     return pixels.at[:, 1:-1, 1:-1].set(total / 13)
+
+
+def _solarize(pixels: jax.Array, level: jax.Array) -> jax.Array:
+    return jnp.where(pixels < 256 - jnp.floor(256 * level), pixels, 255 - pixels)
+
+
+def _solarize_add(pixels: jax.Array, level: jax.Array) -> jax.Array:
+    return jnp.where(pixels < 128, pixels + jnp.floor(110 * level), pixels)
+
+
+def _grey(pixels: jax.Array) -> jax.Array:
+    return (pixels * _LUMA).sum(-1, keepdims=True)
+
+
+def _enhance(pixels: jax.Array, dull: jax.Array | float, amount: jax.Array) -> jax.Array:
+    """Goes away from a duller clip, or for a negative amount towards it."""
+    return dull + (1 + 0.9 * amount) * (pixels - dull)
+
+
+def _rotate(pixels: jax.Array, amount: jax.Array) -> jax.Array:
+    angle = jnp.deg2rad(30.0) * amount
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    return _warp(pixels, [[cosine, -sine, 0], [sine, cosine, 0]])
+
+
+def _shear(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
+    return _warp(pixels, [[1, 0.3 * y, 0], [0.3 * x, 1, 0]])
+
+
+def _translate(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
+    reach = 0.45 * pixels.shape[1]
+    return _warp(pixels, [[1, 0, reach * y], [0, 1, reach * x]])
+
+
+# {name: (pixels, level, sign) -> pixels, not yet clipped}
+_FUNCTIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    "autocontrast": lambda pixels, level, sign: _stretch(pixels),
+    "equalize": lambda pixels, level, sign: _equalize(pixels),
+    "invert": lambda pixels, level, sign: 255 - pixels,
+    "rotate": lambda pixels, level, sign: _rotate(pixels, level * sign),
+    "posterize": lambda pixels, level, sign: _posterize(pixels, level),
+    "solarize": lambda pixels, level, sign: _solarize(pixels, level),
+    "solarize_add": lambda pixels, level, sign: _solarize_add(pixels, level),
+    "colour": lambda pixels, level, sign: _enhance(pixels, _grey(pixels), level * sign),
+    "contrast": lambda pixels, level, sign: _enhance(pixels, _grey(pixels).mean(), level * sign),
+    "brightness": lambda pixels, level, sign: _enhance(pixels, 0.0, level * sign),
+    "sharpness": lambda pixels, level, sign: _enhance(pixels, _smooth(pixels), level * sign),
+    "shear_x": lambda pixels, level, sign: _shear(pixels, level * sign, 0.0),
+    "shear_y": lambda pixels, level, sign: _shear(pixels, 0.0, level * sign),
+    "translate_x": lambda pixels, level, sign: _translate(pixels, level * sign, 0.0),
+    "translate_y": lambda pixels, level, sign: _translate(pixels, 0.0, level * sign),
+}
+OPERATIONS = tuple(_FUNCTIONS)
