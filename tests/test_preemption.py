@@ -1,5 +1,8 @@
 import os
 import signal
+import socket
+import subprocess
+import sys
 
 import noise_shards
 import pytest
@@ -67,10 +70,37 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(tmp_path
 
 def test_the_second_ctrl_c_does_not_wait():
     with Preemption() as preemption:
-        assert not preemption.reached(1)
+        assert not preemption.reached()
         os.kill(os.getpid(), signal.SIGINT)
-        assert preemption.reached(2)
+        assert preemption.reached()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+SECOND_LOOP = """
+import os, signal, sys, time
+import jax
+jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
+from xkd_jax.preemption import Preemption
+with Preemption() as preemption:
+    assert not any(preemption.reached() for _ in range(20))
+os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold
+time.sleep(2)  # the notifier has a thread of its own
+with Preemption() as preemption:
+    print("reached", [preemption.reached() for _ in range(3)].index(True))
+"""
+
+
+def test_in_a_run_of_several_processes_a_later_loop_hears_of_a_notice_before_it():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    found = subprocess.run(
+        [sys.executable, "-c", SECOND_LOOP, coordinator],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "reached 0" in found.stdout, found.stderr

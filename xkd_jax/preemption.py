@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 import jax
 from jax.experimental import multihost_utils
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+# JAX agrees on the first point that no process has passed, by a number that must never fall: not
+# the step, which begins again with every loop of a process.
+_points = itertools.count(1)
 
 
 class Preemption:
@@ -19,11 +28,13 @@ class Preemption:
 
     def __init__(self) -> None:
         self._noticed = False
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> Preemption:
-        signal.signal(signal.SIGINT, _pass_on)
-        if not jax.distributed.is_initialized():  # else JAX's own notifier listens
-            signal.signal(signal.SIGTERM, self._notice)
+        handlers: dict[int, Handler] = {signal.SIGINT: _pass_on}
+        if not jax.distributed.is_initialized():  # else JAX's own notifier listens, all the time
+            handlers[signal.SIGTERM] = self._notice
+        self._before = {number: signal.signal(number, how) for number, how in handlers.items()}
         return self
 
     def __exit__(
@@ -32,13 +43,13 @@ class Preemption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, how in self._before.items():
+            signal.signal(number, how)
 
-    def reached(self, step: int) -> bool:
-        """Whether to save after this step and stop; every process must ask at every step."""
+    def reached(self) -> bool:
+        """Whether to save after this step and stop; every process must ask after every step."""
         if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(next(_points))
         return self._noticed
 
     def _notice(self, number: int, frame: FrameType | None) -> None:

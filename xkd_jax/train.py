@@ -90,7 +90,7 @@ def loop(
             unread.append((step, metrics))
             if len(unread) > IN_FLIGHT:
                 jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
-            preempted = preemption.reached(step)
+            preempted = preemption.reached()
             saving = preempted or is_due(step, config.checkpoint.every_steps, steps)
             if saving or is_due(step, config.log_every, steps):
                 averages, bad = read_metrics(unread)
