@@ -1,7 +1,7 @@
 """A clip: a few seconds of a record, with only its own frames decoded.
 
 Positions are counted in frames at the config's rate, for sound too, so that picture and sound of
-a clip are cut at one time.
+a clip are cut at one time; of a record without frames, in columns of its spectrogram.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ _SILENCE = int(schema.encode_log_mel(np.array(schema.LOG_MEL_FLOOR)))
 
 def last_start(record: Record, config: Config) -> int:
     """Returns the last position at which a whole clip fits; 0 for a shorter record."""
-    frames = len(record.frames)
-    if not frames:
-        seconds = record.log_mel.shape[1] * config.audio.hop / config.audio.sample_rate
-        frames = int(seconds * config.video.frame_rate)
-    return max(0, frames - config.video.frames)
+    if record.frames:
+        return max(0, len(record.frames) - config.video.frames)
+    return max(0, record.log_mel.shape[1] - config.audio.columns)
 
 
 def spread_starts(record: Record, config: Config, clips: int) -> np.ndarray:
@@ -107,8 +105,8 @@ def cut_log_mel(record: Record, start: int, config: Config, where: str) -> np.nd
     held = record.log_mel.shape[1]
     if not held:
         raise UserError(f"{where} has no audio: leave audio out, or build with audio.")
-    seconds = start / config.video.frame_rate
-    first = round(seconds * config.audio.sample_rate / config.audio.hop)
+    columns_a_frame = config.audio.sample_rate / config.audio.hop / config.video.frame_rate
+    first = round(start * columns_a_frame) if record.frames else start
     found = record.log_mel[:, first : first + config.audio.columns]
     if found.shape[1] == config.audio.columns:
         return found

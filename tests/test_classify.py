@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import re
 import signal
 import types
 
@@ -15,11 +16,11 @@ from conftest import random_student
 from flax import nnx
 from jax.tree_util import DictKey
 
-from xkd_jax.config import CheckpointConfig, Config, Transformer
+from xkd_jax.config import CheckpointConfig, Config, MeshConfig, Transformer, VideoAugment
 from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.evaluate import classify, fitting, pretrained, run, splits
 from xkd_jax.evaluate import config as eval_config
-from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitConfig
+from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.networks.student import Teacher, teacher_counterpart
 from xkd_jax.planning.plan import abstract_batch
@@ -32,6 +33,11 @@ def fsd50k(tmp_path_factory):
     return miniatures.fsd50k(tmp_path_factory.mktemp("FSD50K"))
 
 
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
 def _linear(checkpoint, shards, **changes):
     config = miniatures.evaluation(
         checkpoint,
@@ -39,7 +45,7 @@ def _linear(checkpoint, shards, **changes):
         protocol="linear",
         modality="audio",
         clips=ClipsConfig(train=1, test=2, crops=1),
-        fit=FitConfig(learning_rate=0.1, epochs=6.0, warmup_epochs=1.0),
+        fit=FitConfig(learning_rate=0.3, epochs=6.0, warmup_epochs=1.0, normalise=True),
         save=CheckpointConfig(every_steps=4),
         log_every=4,
     )
@@ -198,6 +204,67 @@ def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_
     assert targets.tolist() == [benchmark.train[int(i)].label for i in records]
 
 
+@pytest.mark.parametrize("average", ["probabilities", "scores"])
+def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, average):
+    config = miniatures.evaluation(
+        checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=1, crops=3),
+        fit=FitConfig(average=average),
+    )  # fmt: skip
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(viewing, config.data)
+    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    trained = fit.initialise().trained
+    records = np.arange(6)
+    batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))
+    found, _ = fit.predict(trained, source.parameters, batch)
+
+    def alone(crop):
+        one = {name: value[:, crop] for name, value in batch["video"]["global"].items()}
+        return fit.predict(trained, source.parameters, batch | {"video": {"global": one}})[0]
+
+    crops = np.stack([alone(crop) for crop in range(3)])
+    assert not np.allclose(crops[0], crops[1])
+    np.testing.assert_allclose(found, crops.mean(0), rtol=1e-4, atol=1e-6)
+    if average == "probabilities":
+        np.testing.assert_allclose(found[:6].sum(1), 1, rtol=1e-5)
+
+
+def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tmp_path, capsys):
+    augment = FitAugmentConfig(operations=1, erase=0.5, mixup=0.6, cutmix=0.5)
+    config = miniatures.evaluation(
+        checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=2, crops=3),
+        fit=FitConfig(
+            learning_rate=1e-3, epochs=2.0, warmup_epochs=1.0, label_smoothing=0.1, dropout=0.1,
+            drop_path=0.1, layer_decay=0.8, weight_decay=0.05, augment=augment,
+        ),
+        mesh=MeshConfig(data=-1, fsdp=2, tensor=2), log_every=1,
+    )  # fmt: skip
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, folds=(2,)))
+    content = run.evaluate(config, tmp_path)
+    assert content["per_fold"][0]["test_records"] == 2
+    losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
+    assert np.isfinite(losses).all()
+    more = dataclasses.replace(config, clips=dataclasses.replace(config.clips, test=1))
+    run.evaluate(more, tmp_path)  # what is trained may be tested otherwise
+    printed = capsys.readouterr().out
+    assert "resume" in printed
+    assert "loss" not in printed
+    clips = dataclasses.replace(config.clips, video=VideoAugment(flip=0.0))
+    with pytest.raises(UserError, match="another clips"):
+        run.evaluate(dataclasses.replace(config, clips=clips), tmp_path)
+
+
+def test_weights_decay_and_nothing_else(small):
+    network = teacher_counterpart(random_student(small, 0), small)
+    found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
+    assert found["embeddings"]["audio"]["projection"]["kernel"]
+    assert found["blocks"]["audio"]["layers"]["fc1"]["kernel"]
+    for path, decays in jax.tree_util.tree_leaves_with_path(found):
+        assert decays == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
+
+
 def test_layers_learn_ever_faster():
     stacked = (DictKey("network"), DictKey("layers"), DictKey("qkv"), DictKey("kernel"))
     np.testing.assert_allclose(fitting.layer_scale(stacked, 3, 0.5, 3)[:, 0, 0], [0.125, 0.25, 0.5])
@@ -225,7 +292,7 @@ def test_dropout_keeps_the_mean_and_normalising_the_direction():
     plain = readout(tokens)
     keys = jax.random.split(jax.random.key(0), 2000)
     dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)
-    np.testing.assert_allclose(dropped.mean(0), plain, atol=0.01)
+    np.testing.assert_allclose(dropped.mean(0), plain, atol=0.05)
     np.testing.assert_allclose(readout(tokens, dropout=0.5), plain)
     longer = readout(3 * tokens, normalise=True)
     np.testing.assert_allclose(readout(tokens, normalise=True), longer, atol=1e-6)

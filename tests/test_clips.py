@@ -26,8 +26,16 @@ def test_positions_fit():
     assert clips.last_start(toy_shards.record(0, frames=10), CONFIG) == 6
     assert clips.last_start(toy_shards.record(0, frames=4), CONFIG) == 0
     assert clips.last_start(toy_shards.record(0, frames=2), CONFIG) == 0
-    sound = dataclasses.replace(toy_shards.record(0, frames=10), frames=())
-    assert clips.last_start(sound, CONFIG) == 6
+
+
+def test_positions_of_sound_alone_are_columns():
+    record = toy_shards.record(0)
+    sound = dataclasses.replace(record, frames=())
+    last = clips.last_start(sound, CONFIG)
+    assert last == record.log_mel.shape[1] - CONFIG.audio.columns
+    for start in (3, last):
+        cut = clips.cut_log_mel(sound, start, CONFIG, "x")
+        np.testing.assert_array_equal(cut, record.log_mel[:, start : start + 8])
 
 
 def test_positions_spread():

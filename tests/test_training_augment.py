@@ -55,9 +55,14 @@ def test_tones_are_pils(image, apply, name):
 
 @pytest.mark.parametrize(
     "name,matrix",
-    [("translate_x", (1, 0, 0.225, 0, 1, 0)), ("translate_y", (1, 0, 0, 0, 1, 0.225))],
+    [
+        ("translate_x", (1, 0, 0.225, 0, 1, 0)),
+        ("translate_y", (1, 0, 0, 0, 1, 0.225)),
+        ("shear_x", (1, 0.15, 0, 0, 1, 0)),
+        ("shear_y", (1, 0, 0, 0.15, 1, 0)),
+    ],
 )
-def test_translations_are_pils(image, apply, name, matrix):
+def test_translations_and_shears_are_pils(image, apply, name, matrix):
     clip = jnp.asarray(image[None], jnp.float32)
     found = apply(clip, rand.OPERATIONS.index(name), 0.5, 1.0)[0]
     matrix = [SIZE * m if i in (2, 5) else m for i, m in enumerate(matrix)]
@@ -154,15 +159,18 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
 
 
 def test_masks_are_stretches_of_one_axis():
-    spectrograms = jnp.ones((200, 30, 50))
+    spectrograms = np.random.default_rng(4).normal(-1.2, 1, (200, 30, 50)).astype(np.float32)
     found = np.asarray(mask_axis(spectrograms, jax.random.key(0), 1, 2, 10))
-    bands = (found == 0).all(2)
-    assert ((found == 0).any(2) == bands).all()  # whole bands
+    means = spectrograms.mean((1, 2), keepdims=True)  # what is masked becomes its spectrogram's
+    masked = found != spectrograms
+    np.testing.assert_allclose(found, np.where(masked, means, spectrograms), rtol=1e-5)
+    bands = masked.all(2)
+    assert (masked.any(2) == bands).all()  # whole bands
     widths = bands.sum(1)
     assert widths.max() <= 20
     assert widths.min() == 0 or widths.min() < 4
     assert 7 < widths.mean() < 11  # two of 5 on average, some of which overlap
-    columns = (np.asarray(mask_axis(spectrograms, jax.random.key(0), 2, 2, 20)) == 0).all(1)
+    columns = (mask_axis(spectrograms, jax.random.key(0), 2, 2, 20) != spectrograms).all(1)
     assert columns.sum(1).max() <= 40
 
 

@@ -4,21 +4,26 @@
     python main.py --config=configs/eval/fsd50k_linear.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/fsd50k_linear
 
-AdamW, 100 epochs of one random clip a sound; 8 test clips, probabilities averaged.
+AdamW, a constant learning rate, 50 epochs of 10 random clips a sound; 8 test clips, probabilities
+averaged.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 45.8, 43.0, 43.4 mAP; xkd pretrained on
 AudioSet: 51.5.
 """
 
 import ml_collections
 
-from configs.eval import k400_linear
+from xkd_jax.evaluate import config as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The published protocol."""
-    config = k400_linear.get_config()
+    config = eval_config.default()
     config.benchmark = "fsd50k"
+    config.protocol = "linear"
     config.modality = "audio"
     config.data.test_split = "eval"
-    config.clips.update(train=1, test=8, crops=1, size=0)
+    config.batch_size = 256
+    config.clips.update(train=1, test=8, crops=1)
+    config.fit.update(learning_rate=1e-3, schedule="constant", weight_decay=1e-5, dropout=0.3)
+    config.fit.epochs = 500.0  # of one clip: 50 of ten
     return config

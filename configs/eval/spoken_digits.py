@@ -20,5 +20,5 @@ def get_config(modality: str = "video") -> ml_collections.ConfigDict:
     config.data.test_split = "test"
     config.clips.update(train=1, test=1, crops=1)
     config.clips.video.update(area=(0.5, 1.0), flip=0.0, brightness=0.0, contrast=0.0)
-    config.clips.video.update(saturation=0.0, hue=0.0)
+    config.clips.video.update(saturation=0.0, hue=0.0, greyscale=0.0)
     return config

@@ -159,7 +159,8 @@ def _rotate(pixels: jax.Array, amount: jax.Array) -> jax.Array:
 
 
 def _shear(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
-    return _warp(pixels, [[1, 0.3 * y, 0], [0.3 * x, 1, 0]])
+    x, y, half = 0.3 * x, 0.3 * y, pixels.shape[1] / 2
+    return _warp(pixels, [[1, y, half * y], [x, 1, half * x]])  # about the upper left corner
 
 
 def _translate(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def mask_axis(
     spectrograms: jax.Array, key: jax.Array, axis: int, masks: int, widest: int
 ) -> jax.Array:
-    """Sets random stretches of an axis to 0, the mean of normalised spectrograms.
+    """Sets random stretches of an axis to the mean of their spectrogram.
 
     Args:
       spectrograms: float32 [batch, mel, time].
@@ -24,8 +24,8 @@ def mask_axis(
     start = jnp.floor(jax.random.uniform(place, (batch, masks)) * (size - width + 1))
     position = jnp.arange(size)
     masked = (position >= start[..., None]) & (position < (start + width)[..., None])
-    kept = ~masked.any(1)
-    return spectrograms * (kept[:, :, None] if axis == 1 else kept[:, None, :])
+    masked = jnp.expand_dims(masked.any(1), 3 - axis)
+    return jnp.where(masked, spectrograms.mean((1, 2), keepdims=True), spectrograms)
 
 
 def warp_time(spectrograms: jax.Array, key: jax.Array, reach: int) -> jax.Array:

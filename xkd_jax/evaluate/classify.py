@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from xkd_jax.progress import Progress, Scalars
 from xkd_jax.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
-_FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "clips", "fit")
+_FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
+_FIXED_OF_CLIPS = ("train", "size", "video", "audio")  # the others only concern the test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Classification:
         config = dataclasses.asdict(self.config)
         checkpoint = {"step": self.pretrained.step, "crc32": self.pretrained.crc32}
         used = {key: config[key] for key in _FIXED}
+        used["clips"] = {key: config["clips"][key] for key in _FIXED_OF_CLIPS}
         data = {"name": self.benchmark.train.metadata.name, "split": self.benchmark.train_name}
         return used | {"data": data, "fold": fold, "checkpoint": checkpoint}
 
@@ -112,15 +115,18 @@ class Classification:
         )
         with contextlib.closing(scalars), contextlib.closing(host), Preemption() as preemption:
             for step in range(start + 1, fit.steps + 1):
+                since = time.perf_counter()
                 batch = on_devices(next(host), config, rows)
+                progress.waited(time.perf_counter() - since)
                 state, loss = fit.step(state, self.pretrained.parameters, batch)
-                preempted = preemption.reached(step)
+                preempted = preemption.reached()
                 saving = preempted or is_due(step, config.save.every_steps, fit.steps)
                 if saving or is_due(step, config.log_every, fit.steps):
                     metrics = {"loss": _finite(loss, step, checkpoints)}
                     line, speed = progress.line(step, metrics)
                     announce(line)
                     scalars.write(step, metrics | speed)
+                    checkpoints.check()
                 if saving:
                     checkpoints.save(step, state)
                 if preempted and step < fit.steps:

@@ -113,14 +113,18 @@ class FitAugmentConfig:
 class FitConfig:
     """A classifier trained step by step on one random clip a record and epoch, by AdamW.
 
-    The learning rate rises linearly over `warmup_epochs` and falls to 0 along a cosine. The pooled
-    features are scaled to length 1 with `normalise`, then `dropout` acts on them. With finetuning
-    each layer of the encoder learns `layer_decay` times as fast as the next, and up to `drop_path`
-    of the samples skip a branch of a block. `augment` is what the training clips go through on top
-    of `clips`.
+    The learning rate rises linearly over `warmup_epochs` and falls to `final_learning_rate` along a
+    cosine, or stays what it is. The pooled features are scaled to length 1 with `normalise`, then
+    `dropout` acts on them. With finetuning each layer of the encoder learns `layer_decay` times as
+    fast as the next, and up to `drop_path` of the samples skip a branch of a block. `augment` is
+    what the training clips go through on top of `clips`. `average` is taken over a record's test
+    clips and crops: of the probabilities of its classes, or of their logarithms before they are
+    normalised, the scores.
     """
 
     learning_rate: float = 0.01
+    final_learning_rate: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     epochs: float = 100.0
     warmup_epochs: float = 10.0
@@ -132,6 +136,7 @@ class FitConfig:
     dropout: float = 0.0
     layer_decay: float = 1.0
     drop_path: float = 0.0
+    average: Literal["probabilities", "scores"] = "probabilities"
     augment: FitAugmentConfig = FitAugmentConfig()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,25 +44,26 @@ def encoder(
         pooled = pool(network.encoders(modality, view))
         return pooled if config.output == "encoder" else network.heads[modality](pooled)
 
+    def encode_crop(network: Teacher | None, modality: Modality, crop: Any) -> jax.Array:
+        view = augment(views, {modality: crop})[modality]["global"]
+        with matmul_precision(pretraining):
+            return features_of(network, modality, view)
+
     def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
         network = None if config.network == "log_mel" else as_teacher(params)
         found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
         for modality in config.modalities:
-            flat, crops = flatten_crops(batch[modality])
-            view = augment(views, {modality: flat})[modality]["global"]
-            with matmul_precision(pretraining):
-                features = features_of(network, modality, view)
-            found[modality] = features.reshape(-1, crops, features.shape[-1])
+            of_crop = functools.partial(encode_crop, network, modality)
+            # one after the other: three crops take no more memory than one
+            found[modality] = jax.lax.map(of_crop, crops_first(batch[modality])).swapaxes(0, 1)
         return found
 
     return jax.jit(on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def flatten_crops(modality_views: Any) -> tuple[Any, int]:
-    """Makes every crop of [batch, crops, ...] global views a sample; returns also their number."""
+def crops_first(modality_views: Any) -> Any:
+    """Makes [crops, batch, ...] of global views that are [batch, crops, ...], or of one crop."""
     view = modality_views["global"]
     if "frames" not in view or view["frames"].ndim == 5:
-        return modality_views, 1
-    crops = view["frames"].shape[1]
-    flat = {name: jnp.reshape(value, (-1, *value.shape[2:])) for name, value in view.items()}
-    return {"global": flat}, crops
+        return {"global": {name: value[None] for name, value in view.items()}}
+    return {"global": {name: jnp.moveaxis(value, 1, 0) for name, value in view.items()}}

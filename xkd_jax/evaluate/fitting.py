@@ -19,18 +19,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.augment import augment
 from xkd_jax.config import Config, Modality
-from xkd_jax.evaluate.config import EvalConfig
-from xkd_jax.evaluate.encoding import flatten_crops
+from xkd_jax.evaluate.config import EvalConfig, FitConfig
+from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.evaluate.training_clips import augment_for_fit
 from xkd_jax.networks.blocks import DropPath
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Teacher
-from xkd_jax.schedules import cosine
+from xkd_jax.schedules import Schedule, constant, cosine
 from xkd_jax.sharding import on_mesh, parameter_shardings
 from xkd_jax.state import builder, parameters
 from xkd_jax.step import matmul_precision
 from xkd_jax.tree import Tree, is_stacked, path_names
+
+_NEVER_DECAY = ("bias", "positions", "cls")
 
 
 class FitState(struct.PyTreeNode):
@@ -49,8 +51,9 @@ class Fit:
       steps: of the whole training.
       initialise: () -> FitState.
       step: (state, network parameters, batch) -> (state, loss).
-      predict: (trained, network parameters, batch) -> (probabilities float32 [batch, classes],
-        averaged over crops; the batch's labels), whole on every device.
+      predict: (trained, network parameters, batch) -> (probabilities or scores, as `fit.average`
+        says, float32 [batch, classes], averaged over crops; the batch's labels), whole on every
+        device.
       like: shapes, dtypes and shardings of the state.
     """
 
@@ -83,9 +86,7 @@ def prepare(
     """
     steps = max(1, round(config.fit.epochs * records / config.batch_size))
     warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
-    transformation = _optimizer(
-        config, cosine(config.fit.learning_rate, 0.0, steps, warmup=warmup), pretraining
-    )
+    transformation = _optimizer(config, _learning_rate(config.fit, steps, warmup), pretraining)
     classifier = _Classifier(config, pretraining, viewing, classes)
 
     def initialise(network: Tree) -> FitState:
@@ -168,13 +169,19 @@ class _Classifier:
 
     def predict(self, trained: Tree, network: Tree, batch: Any) -> tuple[jax.Array, jax.Array]:
         """See `Fit.predict`."""
-        flat, crops = flatten_crops(batch[self._modality])
-        view = augment(self._viewing, {self._modality: flat})[self._modality]["global"]
-        scores = self._scores(trained, network, view, None)
         several = "labels" in batch
-        found = jax.nn.sigmoid(scores) if several else jax.nn.softmax(scores)
-        found = found.reshape(-1, crops, self._classes).mean(1)
-        return found, batch["labels" if several else "label"]
+        squash = {
+            "scores": lambda scores: scores,
+            "probabilities": jax.nn.sigmoid if several else jax.nn.softmax,
+        }[self._config.fit.average]
+
+        def of_crop(crop: Any) -> jax.Array:
+            view = augment(self._viewing, {self._modality: crop})[self._modality]["global"]
+            return squash(self._scores(trained, network, view, None))
+
+        # one after the other: a test then takes no more memory than a training step
+        found = jax.lax.map(of_crop, crops_first(batch[self._modality]))
+        return found.mean(0), batch["labels" if several else "label"]
 
     def _scores(
         self, trained: Tree, network: Tree, view: jax.Array, key: jax.Array | None
@@ -209,8 +216,14 @@ def overlay(tree: Tree, part: Tree) -> Tree:
             for name, value in tree.items()}  # fmt: skip
 
 
+def _learning_rate(fit: FitConfig, steps: int, warmup: int) -> Schedule:
+    if fit.schedule == "constant":
+        return constant(fit.learning_rate)
+    return cosine(fit.learning_rate, fit.final_learning_rate, steps, warmup=warmup)
+
+
 def _optimizer(
-    config: EvalConfig, learning_rate: Callable[..., jax.Array], pretraining: Config
+    config: EvalConfig, learning_rate: Schedule, pretraining: Config
 ) -> optax.GradientTransformation:
     fit = config.fit
 
@@ -223,7 +236,7 @@ def _optimizer(
     depth = pretraining.model.encoder.depth
     return optax.chain(
         optax.scale_by_adam(fit.b1, fit.b2, fit.eps),
-        optax.add_decayed_weights(fit.weight_decay, mask=_decays),
+        optax.add_decayed_weights(fit.weight_decay, mask=decays),
         optax.stateless(lambda updates, _: scale(updates)),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -243,11 +256,13 @@ def layer_scale(path: tuple[Any, ...], ndim: int, decay: float, depth: int) -> n
     return np.float32(decay) ** powers.astype(np.float32)
 
 
-def _decays(params: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: path_names(path)[-1] != "bias" and leaf.ndim - is_stacked(path) > 1,
-        params,
-    )
+def decays(params: Tree) -> Tree:
+    """Which parameters weight decay acts on: none with one axis, no positions and no CLS token."""
+
+    def decays_one(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        return path_names(path)[-1] not in _NEVER_DECAY and leaf.ndim - is_stacked(path) > 1
+
+    return jax.tree_util.tree_map_with_path(decays_one, params)
 
 
 def _shardings(

@@ -44,7 +44,7 @@ class Readout(nnx.Module):
             ("embed", "outputs"),
             jnp.float32,
             rngs,
-            kernel_init=nnx.initializers.normal(0.02),
+            kernel_init=nnx.initializers.orthogonal(),
         )
 
     def __call__(
