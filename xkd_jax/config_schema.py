@@ -53,8 +53,10 @@ def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
             yield prefix + name
 
 
-def _build(cls: type, values: dict[str, Any], prefix: str, schema: type) -> Any:
+def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
     hints = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise UserError(f"{prefix.rstrip('.')} is {values!r}: it consists of {', '.join(hints)}.")
     for key in values:
         if key not in hints:
             raise UserError(no_such_key(prefix + key, schema))
