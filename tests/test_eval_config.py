@@ -1,0 +1,47 @@
+import pytest
+
+from configs.eval import retrieval
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import config as eval_config
+
+UNUSABLE = {
+    "seed": -1,
+    "step": -1,
+    "clips.size": -8,
+    "clips.video.area": (5.0, 9.0),
+    "clips.audio.volume": -0.1,
+    "data.prefetch": -1,
+    "data.threads": -1,
+    "data.workers": -1,
+    "mesh.data": 0,
+    "neighbours.temperature": 0.0,
+    "svm.max_iterations": 0,
+    "svm.tolerance": 0.0,
+    "svm.costs": (float("nan"),),
+    "fit.learning_rate": 0.0,
+    "fit.epochs": float("nan"),
+    "fit.warmup_epochs": -1.0,
+    "fit.weight_decay": -0.1,
+    "fit.b2": 1.0,
+    "fit.layer_decay": 1.5,
+    "fit.dropout": 1.0,
+    "fit.augment.erase": 1.5,
+    "fit.augment.magnitude": 11.0,
+    "fit.augment.mixup": -1.0,
+}
+
+
+@pytest.mark.parametrize("key", UNUSABLE)
+def test_values_that_nothing_can_be_done_with_are_refused(key):
+    raw = eval_config.default()
+    raw.update_from_flattened_dict({"protocol": "finetune", key: UNUSABLE[key]})
+    named = key if not key.startswith("mesh") else "mesh"
+    with pytest.raises(UserError, match=rf"^{named} is .*: give [^\n]+\.$"):
+        eval_config.resolve(raw)
+
+
+def test_what_retrieval_has_no_use_for_is_refused():
+    raw = retrieval.get_config()
+    raw.share = 0.1
+    with pytest.raises(UserError, match=r"share is 0\.1.*'retrieval'.*give --config\.share=1"):
+        eval_config.resolve(raw)
