@@ -21,6 +21,7 @@ def run(*arguments):
         ((), "There is no --config"),
         (("--config=configs/nope.py",), "configs/nope.py does not exist"),
         (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
+        (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and so no 'xdk': give --con"),
         (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),
         (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),

@@ -140,12 +140,12 @@ class EvalConfig:
     """One evaluation; `save` is for the checkpoints of those that train step by step.
 
     `checkpoint` is the folder of a pretraining run, `step` one of its checkpoints (0: the newest).
-    `network` is the student or the teacher of the checkpoint, its networks untrained, or no
-    network at all: the log-mel spectrogram's mean over time. `output` is what is read off a
-    network: the mean over the encoder's patch tokens, or what the projection head makes of it.
-    `share` of each class's training records are used, where records have several classes that of
-    all of them. `features` is the folder in which extracted
-    features are kept (default: in the run's); evaluations can share it.
+    `network` is the student or the teacher of the checkpoint, its networks untrained, or no network
+    at all: the log-mel spectrogram's mean over time. `output` is what is read off a network: the
+    mean over the encoder's patch tokens, or what the projection head makes of it. `share` of each
+    class's training records are used, where records have several classes that of all of them.
+    `features` is the folder in which extracted features are kept (default: in the run's);
+    evaluations can share it.
     """
 
     protocol: Protocol = "svm"
