@@ -68,12 +68,26 @@ def announce(text: str) -> None:
 
 
 def write_once(path: Path, content: Any) -> None:
-    """Writes JSON from the main process; at every moment there is the old file or the new one."""
-    if is_main_process():
+    """Writes JSON from the main process; at every moment there is the old file or the new one.
+
+    Raises:
+      UserError: it can't be written; the old file is as it was.
+    """
+    if not is_main_process():
+        return
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room for it, or give another"
+            " --workdir."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone, unless something went wrong
+            unfinished.unlink()
 
 
 def all_agree(here: bool) -> bool:
