@@ -228,6 +228,12 @@ def test_a_process_number_that_does_not_fit_is_refused(count, index):
         processes.start("localhost:1", count, index)
 
 
+@pytest.mark.parametrize("count,index", [(2, 1), (2, -1), (0, 1)])
+def test_process_numbers_without_a_coordinator_are_refused(count, index):
+    with pytest.raises(UserError, match=rf"{count} --process_id={index} without --coordinator"):
+        processes.start("", count, index)
+
+
 def test_json_is_replaced_whole(tmp_path):
     processes.write_once(tmp_path / "new" / "a.json", {"b": 1})
     processes.write_once(tmp_path / "new" / "a.json", {"b": 2})

@@ -29,8 +29,8 @@ def start(coordinator: str, count: int, index: int) -> None:
 
     Args:
       coordinator: HOST:PORT on which process 0 listens, or an empty string.
-      count: processes of the run; with a coordinator only.
-      index: of this process; with a coordinator only.
+      count: processes of the run; 0 without a coordinator.
+      index: of this process; -1 without a coordinator.
 
     Raises:
       UserError: the three don't fit together, or the others can't be reached.
@@ -39,6 +39,11 @@ def start(coordinator: str, count: int, index: int) -> None:
         raise UserError(
             f"--coordinator={coordinator} with --num_processes={count} --process_id={index}: give"
             " the number of processes, and each its own number from 0."
+        )
+    if not coordinator and (count, index) != (0, -1):
+        raise UserError(
+            f"--num_processes={count} --process_id={index} without --coordinator: give HOST:PORT of"
+            " process 0, or leave all three out."
         )
     try:
         if coordinator:
@@ -82,8 +87,8 @@ def write_once(path: Path, content: Any) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(
-            f"{path} can't be written ({error.strerror or error}): make room for it, or give another"
-            " --workdir."
+            f"{path} can't be written ({error.strerror or error}): make room for it, or give"
+            " another --workdir."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # it is gone, unless something went wrong
