@@ -1,8 +1,9 @@
 import pytest
 
-from configs.eval import retrieval
+from configs.eval import neighbours, retrieval
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate import run
 
 UNUSABLE = {
     "seed": -1,
@@ -45,3 +46,14 @@ def test_what_retrieval_has_no_use_for_is_refused():
     raw.share = 0.1
     with pytest.raises(UserError, match=r"share is 0\.1.*'retrieval'.*give --config\.share=1"):
         eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize("folds", [(1, 2, 3, 4, 5), (2,)])
+def test_neighbours_of_official_folds(checkpoint, esc50, tmp_path, folds):
+    raw = neighbours.get_config("audio")
+    changes = {"checkpoint": str(checkpoint), "network": "log_mel", "neighbours.count": 3}
+    data = {"data.dir": esc50, "data.train_split": "all", "data.folds": folds}
+    raw.update_from_flattened_dict(changes | data)
+    found = run.evaluate(eval_config.resolve(raw), tmp_path)
+    assert [fold["value"] for fold in found["per_fold"]] == [100.0] * len(folds)
+    assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)

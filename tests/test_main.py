@@ -29,6 +29,10 @@ def run(*arguments):
         (("--config=configs/k400.py", "--plan=v9:2x2"), "no TPU 'v9'"),
         (("--config=configs/eval/ucf101.py", "--config.data.fold=1"), "Did you mean data.folds?"),
         (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
+        (
+            ("--config=configs/eval/neighbours.py", "--config.data.folds=(1, 2, 3)"),
+            "checkpoint is empty",  # so the folds are right
+        ),
         (("--config=configs/eval/ucf101.py", "--plan=v5e:2x2"), "--plan is for pretraining"),
     ],
 )
