@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from xkd_jax.config import Config, ModelConfig, Transformer, default, resolve
-from xkd_jax.config_schema import build, keys, nearest_key
+from xkd_jax.config_schema import build, keys, lacking, nearest_key
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher
@@ -133,6 +133,13 @@ def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
     assert nearest_key("learning_rate", Config) == "optimizer.learning_rate"
     assert nearest_key("zzzzzz", Config) is None
     assert "audio.local_augment.canvas" in keys(Config)
+
+
+def test_keys_that_are_left_out_are_known():
+    values = default().to_dict()
+    assert lacking(Config, values) == []
+    del values["video"]["size"], values["nonfinite"]
+    assert lacking(Config, values) == ["video.size", "nonfinite.action", "nonfinite.limit"]
 
 
 def test_a_tuple_of_any_length_is_checked_one_by_one():

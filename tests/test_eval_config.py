@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from configs.eval import neighbours, retrieval
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import config as eval_config
-from xkd_jax.evaluate import run
+from xkd_jax.evaluate import pretrained, run
+from xkd_jax.run_record import RunRecord
 
 UNUSABLE = {
     "seed": -1,
@@ -57,3 +60,13 @@ def test_neighbours_of_official_folds(checkpoint, esc50, tmp_path, folds):
     found = run.evaluate(eval_config.resolve(raw), tmp_path)
     assert [fold["value"] for fold in found["per_fold"]] == [100.0] * len(folds)
     assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_announced(small, capsys):
+    values = dataclasses.asdict(small)
+    assert pretrained._saved_config(RunRecord(1, values, 8, {}), "run") == small
+    assert capsys.readouterr().out == ""
+    del values["audio"]["local_views"]
+    pretrained._saved_config(RunRecord(1, values, 8, {}), "run")
+    said = "run is of a version without audio.local_views: taken as their defaults"
+    assert said in capsys.readouterr().out

@@ -28,6 +28,20 @@ def keys(schema: type) -> list[str]:
     return list(_dotted_keys(schema))
 
 
+def lacking(schema: type, values: dict[str, Any]) -> list[str]:
+    """The schema's dotted keys that nested values leave out."""
+
+    def given(key: str) -> bool:
+        found: Any = values
+        for name in key.split("."):
+            if not isinstance(found, dict) or name not in found:
+                return False
+            found = found[name]
+        return True
+
+    return [key for key in keys(schema) if not given(key)]
+
+
 def nearest_key(key: str, schema: type) -> str | None:
     """The schema's dotted key that is most like `key`, if any is near."""
     known = keys(schema)
