@@ -65,7 +65,7 @@ def test_published_numbers_stand_beside_ours(tmp_path, capsys):
     ) in printed
     assert "| k400 (5 %) |  | svm |" in printed
     assert printed.index("## Linear") < printed.index("## Finetuning") < printed.index("## Few")
-    assert printed.endswith("\n3 results.\n")
+    assert printed.endswith("\n\nResults read: 3.\n")
     assert "[1]" not in printed
 
 
@@ -95,7 +95,7 @@ def test_an_ablation_stands_beside_its_own_numbers(tmp_path, losses, number):
         (ucf101, {"protocol": "linear"}, {}, "protocol is linear"),
         (ucf101, {"network": "teacher"}, {}, "the network is the teacher"),
         (ucf101, {}, {"size": "24/2/2:16/1/2"}, "its size is 24/2/2:16/1/2"),
-        (hmdb51, {}, {"data": {"name": "ucf101"}}, "the data set is ucf101"),
+        (hmdb51, {"output": "head"}, {}, "output is head"),
         (k400_linear, {"fit.epochs": 1.0, "batch_size": 8}, {},
          "batch_size is 8, fit.epochs is 1.0"),
     ],
@@ -155,13 +155,13 @@ def test_a_data_set_that_lacks_files_is_marked(tmp_path):
         ({"share": "all"}, "share is 'all'"),
         ({"per_fold": []}, "over 0 folds"),
         ({"per_fold": None}, "NoneType"),
-        ({"per_fold": [{"fold": 1}]}, "'value'"),
+        ({"per_fold": [{"fold": 1}]}, "it lacks 'value'"),
         ({"per_fold": [{"value": "70"}]}, "folds is '70'"),
         ({"value": "70"}, "value is '70'"),
         ({"value": float("nan")}, "its value is nan"),
         ({"benchmark": None}, "benchmark is None"),
         ({"pretraining": {"loss": {"weights": [1]}}}, r"loss\.weights is \[1\]"),
-        ({"config": {}}, "'output'"),
+        ({"config": {}}, "it lacks 'output'"),
         ({"data": []}, "'list'"),
     ],
 )

@@ -112,7 +112,6 @@ _IGNORED = (
     "checkpoint", "step", "features", "seed", "log_every", "mesh.", "save.", "network", "share",
     "data.dir", "data.threads", "data.workers", "data.prefetch", "data.verify_checksums",
 )  # fmt: skip
-_DATA = {"k400": "kinetics400"}  # names of data sets that are not the benchmark's
 
 
 def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses: str) -> str:
@@ -145,34 +144,28 @@ def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses
     return ""
 
 
-def differences(config: dict[str, Any], evaluation: str, data: str = "") -> list[str]:
+def differences(config: dict[str, Any], evaluation: str) -> list[str]:
     """What an evaluation did otherwise than the file in `configs/eval/` that it belongs to.
 
     Args:
       config: the evaluation's, as in its result file.
       evaluation: see `numbers`.
-      data: name of the data set; empty where it is not known.
 
     Returns:
       `KEY is VALUE` of each such key; nothing where no file is for the benchmark.
     """
-    benchmark = str(config["benchmark"])
-    make = _STANDARD.get((benchmark, evaluation))
+    make = _STANDARD.get((str(config["benchmark"]), evaluation))
     if make is None:
         return []
     standard = eval_config.resolve(make(str(config["modality"]), str(config["output"])))
     expected = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(standard)))))
     given = dict(_leaves(config))
     ignored = _IGNORED + _idle(str(config["protocol"]))
-    found = [
+    return [
         f"{key} is {given.get(key, 'not given')}"
         for key in sorted(expected.keys() | given.keys())
         if not key.startswith(ignored) and (key not in given or given[key] != expected.get(key))
     ]
-    name = _DATA.get(benchmark, benchmark)
-    if data not in ("", name) and any(benchmark == known for known, _ in _FULL):
-        found.append(f"the data set is {data}")
-    return found
 
 
 def _idle(protocol: str) -> tuple[str, ...]:

@@ -121,7 +121,8 @@ def _read(file: Path) -> Result:
         result = _result(json.loads(file.read_text()))
         published.differences(result.config, result.table)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        fault = str(error).rstrip(".")
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        fault = lacks + str(error).rstrip(".")
         raise UserError(f"{file} is no result of an evaluation ({fault}): leave it out.") from None
     return result
 
@@ -227,7 +228,7 @@ def _published(result: Result) -> tuple[str, str]:
     numbers = published.numbers(
         result.benchmark, result.modality, result.table, result.variant, result.losses
     )
-    otherwise = published.differences(result.config, result.table, result.data)
+    otherwise = published.differences(result.config, result.table)
     if numbers and result.network != "student":
         otherwise.append(f"the network is the {result.network}")
     if numbers and result.size != "base":
@@ -250,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{tables(results)}\n\n{len(results)} results.")
+    print(f"{tables(results)}\n\nResults read: {len(results)}.")
     return 0
 
 
