@@ -101,7 +101,9 @@ def check_config(metadata: Metadata, config: Config) -> None:
     held = (video if metadata.frame_rate else {}) | (audio if metadata.sample_rate else {})
     for key, (stored, asked) in held.items():
         if stored != asked:
+            flag = key.rpartition(".")[2]
             raise UserError(
-                f"The data set {metadata.name} was made with {key} {stored:g}, but the config says"
-                f" {asked:g}: change the config, or build the data set again."
+                f"The data set {metadata.name} was made with {key} {stored:g}, but the network's"
+                f" config says {asked:g}: build the data set again with --{flag}={asked:g}, or"
+                f" pretrain with --config.{key}={stored:g}."
             )

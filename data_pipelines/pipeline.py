@@ -32,11 +32,6 @@ from data_pipelines.shuffle import Shuffle
 from xkd_jax.config import MODALITIES, Config, Modality
 
 
-def num_records(dataset: Dataset) -> int:
-    """Returns the number of records in an epoch."""
-    return len(dataset)
-
-
 def train_batches(
     config: Config,
     dataset: Dataset,

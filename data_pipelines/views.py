@@ -242,14 +242,6 @@ def train_views(
     return _cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
 
 
-def eval_views(config: Config, frames: np.ndarray | None, log_mel: np.ndarray | None) -> Views:
-    """Returns the views of `draw_eval_views`, cut out of frames that are decoded already.
-
-    Arguments and errors are those of `train_views`.
-    """
-    return _cut_out(draw_eval_views(config, _size(frames), log_mel), frames)
-
-
 def _size(frames: np.ndarray | None) -> tuple[int, int] | None:
     return None if frames is None else (frames.shape[1], frames.shape[2])
 

@@ -123,7 +123,7 @@ def test_kinetics_faults(tmp_path):
     with pytest.raises(UserError, match="31 or 32"):
         _list("kinetics_sound", _kinetics(tmp_path), classes=30)
     (tmp_path / "annotations" / "train.csv").write_text("label,youtube_id\ndrums,x\n")
-    with pytest.raises(UserError, match=r"train\.csv lacks time_start.* in line 2"):
+    with pytest.raises(UserError, match=r"train\.csv, line 2: it lacks time_start"):
         _list("kinetics400", tmp_path)
     with pytest.raises(UserError, match="--lists"):
         _list("kinetics400", _files(tmp_path / "none", ["a.mp4"]))
@@ -190,11 +190,18 @@ def test_audioset_of_whole_recordings(tmp_path):
     assert (first.path, first.start, first.end) == ("--PJHxphWEs.mp4", 30, 40)
 
 
-@pytest.mark.parametrize("line", ["x, 1.0", "x, 1, 2, /m/unknown", "x, one, two, /m/04rlf"])
-def test_audioset_faults(tmp_path, line):
+@pytest.mark.parametrize(
+    "line,fault",
+    [
+        ("x, 1.0", "it lacks end_seconds, positive_labels"),
+        ("x, 1, 2, /m/unknown", "lacks the class '/m/unknown'"),
+        ("x, one, two, /m/04rlf", "start_seconds is 'one'"),
+    ],
+)
+def test_audioset_faults(tmp_path, line, fault):
     _audioset(tmp_path)
-    _write(tmp_path, {"eval_segments.csv": line + "\n"})
-    with pytest.raises(UserError, match=r"eval_segments\.csv has a line"):
+    _write(tmp_path, {"eval_segments.csv": f"# comment\n\n{line}\n"})
+    with pytest.raises(UserError, match=rf"eval_segments\.csv, line 3: .*{fault}"):
         _list("audioset", tmp_path)
 
 
@@ -340,11 +347,11 @@ def test_fsd50k(tmp_path):
 def test_fsd50k_faults(tmp_path):
     _fsd50k(tmp_path)
     _write(tmp_path, {"FSD50K.ground_truth/eval.csv": "fname,labels,mids\n1,Noise,/m/x\n"})
-    with pytest.raises(UserError, match="lacks Noise"):
+    with pytest.raises(UserError, match="lacks 'Noise'"):
         _list("fsd50k", tmp_path)
     dev = tmp_path / "FSD50K.ground_truth" / "dev.csv"
     dev.write_text("fname,labels,mids,split\n1,Music,/m/04rlf,other\n")
-    with pytest.raises(UserError, match="split 'other'"):
+    with pytest.raises(UserError, match="split is 'other'"):
         _list("fsd50k", tmp_path)
 
 

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from xkd_jax.config import Config, ModelConfig, Transformer, default, resolve
-from xkd_jax.config_schema import build, keys, nearest_key
+from xkd_jax.config_schema import build, keys, lacking, nearest_key
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher
@@ -81,6 +81,7 @@ def test_sizes(size, encoder):
         ("mesh", "data", 0, "give positive sizes"),
         ("data", "shuffle_window", -1, "or 0 for all"),
         ("data", "worker_timeout", 0.0, "give seconds above 0"),
+        ("data", "prefetch", -1, "give at least 0"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
@@ -91,6 +92,27 @@ def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
         resolve(raw)
     assert sentence in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "view,key,value,sentence",
+    [
+        ("video", "area", (0.5, 1.5), "give two values above 0 of up to 1, the smaller one first"),
+        ("video", "area", (0.5, 0.2), "the smaller one first"),
+        ("video", "aspect", (0.0, 1.0), "give two values above 0, the smaller one first"),
+        ("video", "flip", 1.5, "give 0 to 1"),
+        ("video", "hue", 0.6, "give 0 to 0.5"),
+        ("video", "contrast", float("nan"), "give at least 0"),
+        ("audio", "volume", -0.1, "give 0 to 1"),
+        ("audio", "canvas", (0.5, 2.0), "give two values of at least 1"),
+        ("audio", "time_scale", (2.0, 1.0), "the smaller one first"),
+    ],
+)
+def test_augmentations_that_cannot_be_drawn_are_refused(view, key, value, sentence):
+    raw = default()
+    raw[view].local_augment[key] = value
+    with pytest.raises(UserError, match=rf"^{view}\.local_augment\.{key} is .*{sentence}"):
+        resolve(raw)
 
 
 def test_combinations_that_cannot_run_are_refused():
@@ -111,6 +133,13 @@ def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
     assert nearest_key("learning_rate", Config) == "optimizer.learning_rate"
     assert nearest_key("zzzzzz", Config) is None
     assert "audio.local_augment.canvas" in keys(Config)
+
+
+def test_keys_that_are_left_out_are_known():
+    values = default().to_dict()
+    assert lacking(Config, values) == []
+    del values["video"]["size"], values["nonfinite"]
+    assert lacking(Config, values) == ["video.size", "nonfinite.action", "nonfinite.limit"]
 
 
 def test_a_tuple_of_any_length_is_checked_one_by_one():

@@ -21,6 +21,7 @@ def run(*arguments):
         ((), "There is no --config"),
         (("--config=configs/nope.py",), "configs/nope.py does not exist"),
         (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
+        (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and so no 'xdk': give --con"),
         (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),
         (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),
@@ -28,6 +29,10 @@ def run(*arguments):
         (("--config=configs/k400.py", "--plan=v9:2x2"), "no TPU 'v9'"),
         (("--config=configs/eval/ucf101.py", "--config.data.fold=1"), "Did you mean data.folds?"),
         (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
+        (
+            ("--config=configs/eval/neighbours.py", "--config.data.folds=(1, 2, 3)"),
+            "checkpoint is empty",  # so the folds are right
+        ),
         (("--config=configs/eval/ucf101.py", "--plan=v5e:2x2"), "--plan is for pretraining"),
     ],
 )

@@ -53,7 +53,9 @@ def test_config_of_the_same_rates_is_accepted():
     ],
 )
 def test_config_of_other_rates_is_refused(change, key):
-    with pytest.raises(UserError, match=key):
+    ((flag, stored),) = change.items()
+    remedies = f"with --{flag}=[0-9]+, or pretrain with --config.{key}={stored:g}"
+    with pytest.raises(UserError, match=rf"{key} {stored:g}, but .*{remedies}\."):
         metadata_lib.check_config(dataclasses.replace(METADATA, **change), Config())
 
 

@@ -15,7 +15,20 @@ def test_neighbours_vote_by_angle():
     far, near = np.array([[9.0, 0.1], [0.1, 9]]), np.array([[1.0, 0.1], [0.1, 1]])
     bank = {"student video": np.tile(far, (4, 1)), "label": np.tile([3, 1], 4)}
     queries = {"student video": np.concatenate([near, near]), "label": np.array([3, 1, 3, 3])}
-    assert neighbour_probe(bank, queries, 2) == {"student video": 75.0}
+    assert neighbour_probe(bank, queries, 4, 2) == {"student video": 75.0}
+
+
+def test_a_class_that_no_training_record_has_is_a_miss():
+    bank = {"student video": np.array([[1.0, 0.1], [0.1, 1]]), "label": np.array([0, 1])}
+    queries = {"student video": np.array([[1.0, 0.1], [0.1, 1]]), "label": np.array([0, 2])}
+    assert neighbour_probe(bank, queries, 3, 1) == {"student video": 50.0}
+
+
+def test_probes_count_the_classes_of_the_data_set(tmp_path):
+    directory = toy_shards.write(tmp_path, [toy_shards.record(0)])
+    dataset = open_dataset(toy_shards.CONFIG, directory, "train")
+    run = types.SimpleNamespace(config=toy_shards.CONFIG, batch_sharding=None, rows=range(4))
+    assert train.probes_of(run, dataset, dataset).classes == 3
 
 
 @pytest.mark.parametrize("changes", [{"class_names": ()}, {"multi_label": True}])

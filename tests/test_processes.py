@@ -1,6 +1,7 @@
 """Several processes with JAX's own start and gloo between them, on this machine."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -227,8 +228,38 @@ def test_a_process_number_that_does_not_fit_is_refused(count, index):
         processes.start("localhost:1", count, index)
 
 
+@pytest.mark.parametrize("count,index", [(2, 1), (2, -1), (0, 1)])
+def test_process_numbers_without_a_coordinator_are_refused(count, index):
+    with pytest.raises(UserError, match=rf"{count} --process_id={index} without --coordinator"):
+        processes.start("", count, index)
+
+
 def test_json_is_replaced_whole(tmp_path):
     processes.write_once(tmp_path / "new" / "a.json", {"b": 1})
     processes.write_once(tmp_path / "new" / "a.json", {"b": 2})
     assert json.loads((tmp_path / "new" / "a.json").read_text()) == {"b": 2}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def _no_room(path, text):
+    path.open("w").write(text[:3])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    processes.write_once(path, {"b": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", _no_room)
+        with pytest.raises(
+            UserError, match=r"a\.json can't be written \(No space left on device\)"
+        ):
+            processes.write_once(path, {"b": 2})
+    assert json.loads(path.read_text()) == {"b": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(UserError, match=r"a\.json/c\.json can't be written \("):
+        processes.write_once(path / "c.json", {})
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UserError, match=r"folder\.json can't be written \("):
+        processes.write_once(tmp_path / "folder.json", {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "folder.json"]

@@ -83,7 +83,7 @@ def test_a_modality_that_is_not_given_has_no_views(config):
     frames, log_mel = clip(config)
     assert set(views.train_views(config, frames, None, rng_of(0))) == {"video"}
     assert set(views.train_views(config, None, log_mel, rng_of(0))) == {"audio"}
-    assert set(views.eval_views(config, None, log_mel)) == {"audio"}
+    assert set(views.draw_eval_views(config, None, log_mel)) == {"audio"}
 
 
 def test_without_local_views_there_are_none(config):
@@ -243,7 +243,7 @@ def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
 
 def test_evaluation_sees_the_central_square_and_all_sound(config):
     frames, log_mel = clip(config)
-    made = views.eval_views(config, frames, log_mel)
+    made = views._cut_out(views.draw_eval_views(config, frames.shape[1:3], log_mel), frames)
     np.testing.assert_array_equal(made["video"]["global"]["frames"], frames[:, :, 6:26])
     np.testing.assert_array_equal(made["video"]["global"]["box"], [20, 20])
     np.testing.assert_array_equal(made["audio"]["global"]["log_mel"], log_mel)
@@ -254,7 +254,7 @@ def test_frames_larger_than_the_config_says_are_refused(config):
     frames, log_mel = clip(config)
     wrong = dataclasses.replace(config, data=dataclasses.replace(config.data, short_side=10))
     with pytest.raises(UserError, match="short_side"):
-        views.eval_views(wrong, frames, log_mel)
+        views.draw_eval_views(wrong, frames.shape[1:3], log_mel)
 
 
 @pytest.mark.parametrize("size", [(20, 33), (33, 20)])

@@ -29,6 +29,8 @@ from xkd_jax.evaluate.config import EvalConfig
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
 )
+# What Python says where a config file takes no variant and is given one.
+_TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
 
 # Seconds that a process which failed waits for the others of its run to end as well.
 PATIENCE = 10
@@ -103,7 +105,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags, with one sentence for what absl and ml_collections raise.
 
     Raises:
-      UserError: a flag or a key of the config does not exist or has the wrong type.
+      UserError: a flag, a key of the config or its variant does not exist, or has the wrong type.
     """
     path = config_path(argv).partition(":")[0]
     if not path and not any("help" in argument for argument in argv):
@@ -115,6 +117,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError) as error:
         raise UserError(_explain_key(argv, error)) from None
     except (flags.Error, TypeError, ValueError) as error:
+        if _TAKES_NO_VARIANT in str(error):
+            variant = config_path(argv).partition(":")[2]
+            raise UserError(
+                f"{path} has no variants, and so no {variant!r}: give --config={path}."
+            ) from None
         raise UserError(f"{error}".rstrip(".") + f": see python {argv[0]} --help.") from None
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import ml_collections
 
+from xkd_jax import config_checks
 from xkd_jax.config_schema import build
 from xkd_jax.errors import UserError
 
@@ -474,8 +475,8 @@ def _check(config: Config) -> None:
         f"data.worker_timeout is {config.data.worker_timeout:g}: give seconds above 0.",
     )
     require(config.log_every > 0, f"log_every is {config.log_every}: give at least 1.")
-    sizes = dataclasses.astuple(config.mesh)
-    require(
-        sizes.count(-1) <= 1 and all(n == -1 or n > 0 for n in sizes),
-        f"mesh is {dataclasses.asdict(config.mesh)}: give positive sizes, or -1 for one of them.",
-    )
+    config_checks.mesh(config.mesh)
+    config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
+    for kind in ("global_augment", "local_augment"):
+        config_checks.video_augment(config, f"video.{kind}")
+        config_checks.audio_augment(config, f"audio.{kind}")

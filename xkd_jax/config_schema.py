@@ -28,6 +28,20 @@ def keys(schema: type) -> list[str]:
     return list(_dotted_keys(schema))
 
 
+def lacking(schema: type, values: dict[str, Any]) -> list[str]:
+    """The schema's dotted keys that nested values leave out."""
+
+    def given(key: str) -> bool:
+        found: Any = values
+        for name in key.split("."):
+            if not isinstance(found, dict) or name not in found:
+                return False
+            found = found[name]
+        return True
+
+    return [key for key in keys(schema) if not given(key)]
+
+
 def nearest_key(key: str, schema: type) -> str | None:
     """The schema's dotted key that is most like `key`, if any is near."""
     known = keys(schema)
@@ -53,8 +67,10 @@ def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
             yield prefix + name
 
 
-def _build(cls: type, values: dict[str, Any], prefix: str, schema: type) -> Any:
+def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
     hints = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise UserError(f"{prefix.rstrip('.')} is {values!r}: it consists of {', '.join(hints)}.")
     for key in values:
         if key not in hints:
             raise UserError(no_such_key(prefix + key, schema))

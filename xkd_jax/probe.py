@@ -34,6 +34,7 @@ class Probes:
       config: of the run.
       encode: `encoder`'s function.
       batch_sharding: of a batch.
+      classes: of the data set.
       batches: gives one pass over the records that classifiers learn from, and one over those
         that they are scored on.
     """
@@ -41,6 +42,7 @@ class Probes:
     config: Config
     encode: Callable[[Tree, Any], dict[str, jax.Array]]
     batch_sharding: NamedSharding
+    classes: int
     batches: Callable[[], tuple[Iterable[Any], Iterable[Any]]]
 
     def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
@@ -50,7 +52,7 @@ class Probes:
     def neighbours(self, parameters: dict[str, Tree]) -> dict[str, float]:
         """See `neighbour_probe`; `parameters` are those of `extract_features`."""
         train, test = self._features(parameters)
-        return neighbour_probe(train, test, self.config.probe.neighbours)
+        return neighbour_probe(train, test, self.classes, self.config.probe.neighbours)
 
     def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
         train, test = (
@@ -126,9 +128,11 @@ def linear_probe(train: Features, test: Features) -> dict[str, float]:
     }
 
 
-def neighbour_probe(train: Features, test: Features, count: int) -> dict[str, float]:
-    """Top-1 accuracy in percent of a vote of the `count` nearest by cosine, for each kind."""
-    classes = int(train["label"].max()) + 1
+def neighbour_probe(train: Features, test: Features, classes: int, count: int) -> dict[str, float]:
+    """Top-1 accuracy in percent of a vote of the `count` nearest by cosine, for each kind.
+
+    `classes` are those of the data set; the training records need not have all of them.
+    """
 
     def score(name: str) -> float:
         bank, queries = (unit(found[name]) for found in (train, test))

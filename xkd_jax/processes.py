@@ -29,8 +29,8 @@ def start(coordinator: str, count: int, index: int) -> None:
 
     Args:
       coordinator: HOST:PORT on which process 0 listens, or an empty string.
-      count: processes of the run; with a coordinator only.
-      index: of this process; with a coordinator only.
+      count: processes of the run; 0 without a coordinator.
+      index: of this process; -1 without a coordinator.
 
     Raises:
       UserError: the three don't fit together, or the others can't be reached.
@@ -39,6 +39,11 @@ def start(coordinator: str, count: int, index: int) -> None:
         raise UserError(
             f"--coordinator={coordinator} with --num_processes={count} --process_id={index}: give"
             " the number of processes, and each its own number from 0."
+        )
+    if not coordinator and (count, index) != (0, -1):
+        raise UserError(
+            f"--num_processes={count} --process_id={index} without --coordinator: give HOST:PORT of"
+            " process 0, or leave all three out."
         )
     try:
         if coordinator:
@@ -68,12 +73,26 @@ def announce(text: str) -> None:
 
 
 def write_once(path: Path, content: Any) -> None:
-    """Writes JSON from the main process; at every moment there is the old file or the new one."""
-    if is_main_process():
+    """Writes JSON from the main process; at every moment there is the old file or the new one.
+
+    Raises:
+      UserError: it can't be written; the old file is as it was.
+    """
+    if not is_main_process():
+        return
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room for it, or give"
+            " another --workdir."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone, unless something went wrong
+            unfinished.unlink()
 
 
 def all_agree(here: bool) -> bool:

@@ -196,7 +196,8 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
         learn = pipeline.eval_batches(config, dataset, run.rows, records=used)
         return learn, pipeline.eval_batches(config, test, run.rows)
 
-    return Probes(config, encoder(config), run.batch_sharding, batches)
+    classes = len(metadata.class_names)
+    return Probes(config, encoder(config), run.batch_sharding, classes, batches)
 
 
 def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:

@@ -1,10 +1,19 @@
-"""k nearest neighbours on any labelled data set: no training, one plain clip a record.
+"""k nearest neighbours: no training, one plain clip a record.
 
     python main.py --config=configs/eval/neighbours.py:video --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/neighbours
 
-`:audio` and `:both` are the other choices of modality. 20 neighbours by cosine, weighted by
-exp(cosine / 0.07), as is usual for self-supervised networks; no published numbers.
+`:audio` and `:both` are the other choices of modality. SHARDS are of any data set with one class a
+record. As it is, those of the split `train` vote on those of `test`; other data sets ask for
+
+  Kinetics-400, Kinetics-Sound               --config.data.test_split=validation
+  UCF101, HMDB51                             --config.data.train_split=all
+                                             --config.data.folds='(1, 2, 3)'
+  ESC-50 and recordings of spoken digits     the same, with as many folds as they have
+
+(UCF101 and HMDB51 have `:video` alone, ESC-50 and the recordings `:audio`.) 20 neighbours by
+cosine, weighted by exp(cosine / 0.07), as is usual for self-supervised networks; no published
+numbers.
 """
 
 import ml_collections

@@ -6,9 +6,9 @@
         --config.data.dir=SHARDS --workdir=runs/recordings
 
 RECORDINGS holds files `{digit}_{speaker}_{index}.wav`, such as the Free Spoken Digit Dataset's six
-speakers; hop and mels are those of configs/demo.py. `--config.network=untrained` and
-`--config.network=log_mel` say what the same protocol reaches without pretraining, and without a
-network.
+speakers (of another number give that many folds, --config.data.folds='(1, 2, 3)'); hop and mels are
+those of configs/demo.py. `--config.network=untrained` and `--config.network=log_mel` say what the
+same protocol reaches without pretraining, and without a network.
 """
 
 import ml_collections

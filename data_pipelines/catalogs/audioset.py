@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 
 from data_pipelines import storage
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_lines, read_table
+from data_pipelines.catalogs.source_tree import SourceTree, read_table
 from xkd_jax.errors import UserError
 
 _LISTS = {
@@ -15,6 +14,7 @@ _LISTS = {
     "unbalanced_train_segments.csv": "unbalanced_train",
     "eval_segments.csv": "eval",
 }
+_COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 
 
 def list_items(source: Source) -> Catalog:
@@ -26,11 +26,12 @@ def list_items(source: Source) -> Catalog:
     Classes are in the order of class_labels_indices.csv; multi-label.
 
     Raises:
-      UserError: a list is missing, or names a class that class_labels_indices.csv lacks.
+      UserError: a list is missing or malformed, or names a class that class_labels_indices.csv
+        lacks.
     """
     lists = SourceTree(source.lists or source.directory)
-    table = read_table(lists.find("class_labels_indices.csv"), ("index", "mid", "display_name"))
-    table.sort(key=lambda row: int(row["index"]))
+    listed = read_table(lists.find("class_labels_indices.csv"), ("index", "mid", "display_name"))
+    table = sorted(listed, key=lambda row: row.whole("index"))
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
     files = SourceTree(source.directory).by_stem()
@@ -54,16 +55,13 @@ def _read_segments(
     numbers: dict[str, int],
     names: tuple[str, ...],
 ) -> list[Item]:
-    lines = [line for line in read_lines(path) if not line.startswith("#")]
     items = []
-    for line, row in zip(lines, csv.reader(lines, skipinitialspace=True), strict=True):
-        try:
-            identifier, start, end = row[0], float(row[1]), float(row[2])
-            labels = tuple(sorted(numbers[mid] for mid in row[3].split(",")))
-        except (ValueError, IndexError, KeyError):
-            raise UserError(
-                f"{path} has a line that is no segment of a known class ({line}): fetch it again."
-            ) from None
+    for row in read_table(path, _COLUMNS, header=False):
+        identifier, mids = row["YTID"], row["positive_labels"].split(",")
+        start, end = row.number("start_seconds"), row.number("end_seconds")
+        if unknown := [mid for mid in mids if mid not in numbers]:
+            raise row.fault(f"class_labels_indices.csv lacks the class {unknown[0]!r}")
+        labels = tuple(sorted(numbers[mid] for mid in mids))
         stems = [identifier] if source.untrimmed else _stems(identifier, start, end)
         found = [files[stem] for stem in stems if stem in files]
         item = Item(

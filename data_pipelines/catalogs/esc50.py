@@ -14,17 +14,23 @@ def list_items(source: Source) -> Catalog:
     Classes are in the order of `target`.
 
     Raises:
-      UserError: the list is missing or lacks a column.
+      UserError: the list is missing or malformed, or lists a file twice.
     """
     lists = SourceTree(source.lists or source.directory)
-    rows = read_table(lists.find("esc50.csv"), ("filename", "fold", "target", "category"))
-    classes = {int(row["target"]): row["category"] for row in rows}
+    columns = ("filename", "fold", "target", "category")
+    rows = list(read_table(lists.find("esc50.csv"), columns, unique="filename"))
+    classes: dict[int, str] = {}
+    for row in rows:
+        if row["category"] != classes.setdefault(row.whole("target"), row["category"]):
+            raise row.fault(f"target {row['target']} has two categories")
+        if row.whole("fold") not in _FOLDS:
+            raise row.fault(f"fold is {row['fold']}, which is none of {_FOLDS}")
     names = tuple(classes[target].replace("_", " ") for target in sorted(classes))
     numbers = {target: i for i, target in enumerate(sorted(classes))}
     files = SourceTree(source.directory).by_stem()
     items = []
     for row in rows:
-        fold, label = int(row["fold"]), numbers[int(row["target"])]
+        fold, label = row.whole("fold"), numbers[row.whole("target")]
         stem = row["filename"].rsplit(".", 1)[0]
         items.append(
             Item(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_lines, read_table
-from xkd_jax.errors import UserError
+from data_pipelines.catalogs.source_tree import Row, SourceTree, read_table
 
 
 def list_items(source: Source) -> Catalog:
@@ -16,29 +13,30 @@ def list_items(source: Source) -> Catalog:
     vocabulary.csv.
 
     Raises:
-      UserError: a list is missing, or names a class that vocabulary.csv lacks.
+      UserError: a list is missing or malformed, or names a class that vocabulary.csv lacks.
     """
     lists = SourceTree(source.lists or source.directory)
-    vocabulary = list(csv.reader(read_lines(lists.find("vocabulary.csv"))))
-    vocabulary.sort(key=lambda row: int(row[0]))
-    names = tuple(row[1] for row in vocabulary)
+    columns = ("index", "label", "mid")
+    listed = read_table(lists.find("vocabulary.csv"), columns, header=False)
+    vocabulary = sorted(listed, key=lambda row: row.whole("index"))
+    names = tuple(row["label"] for row in vocabulary)
     files = SourceTree(source.directory).by_stem()
     splits: dict[str, list[Item]] = {"train": [], "validation": [], "eval": []}
-    for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split")):
+    for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split"), unique="fname"):
         split = {"train": "train", "val": "validation"}.get(row["split"])
         if split is None:
-            raise UserError(f"dev.csv has the split {row['split']!r}: fetch it again.")
+            raise row.fault(f"split is {row['split']!r}, not train or val")
         splits[split].append(_item(row, "dev", files, names))
-    for row in read_table(lists.find("eval.csv"), ("fname", "labels")):
+    for row in read_table(lists.find("eval.csv"), ("fname", "labels"), unique="fname"):
         splits["eval"].append(_item(row, "eval", files, names))
     return Catalog(splits, names, multi_label=True, modalities=("audio",), min_seconds=0.0)
 
 
-def _item(row: dict[str, str], part: str, files: dict[str, str], names: tuple[str, ...]) -> Item:
+def _item(row: Row, part: str, files: dict[str, str], names: tuple[str, ...]) -> Item:
     found = row["labels"].split(",")
     unknown = [name for name in found if name not in names]
     if unknown:
-        raise UserError(f"vocabulary.csv lacks {unknown[0]}, of {row['fname']}: fetch it again.")
+        raise row.fault(f"vocabulary.csv lacks {unknown[0]!r}, a label of {row['fname']}")
     labels = tuple(sorted(names.index(name) for name in found))
     path = files.get(row["fname"], f"FSD50K.{part}_audio/{row['fname']}.wav")
     return Item(row["fname"], path, labels=labels, label_text="; ".join(names[i] for i in labels))

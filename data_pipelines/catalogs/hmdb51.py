@@ -56,10 +56,11 @@ def _read_uses(found: dict[tuple[str, int], str], name: str, fold: int) -> dict[
     """Returns what a fold uses each file of a class for."""
     if (name, fold) not in found:
         raise UserError(f"{name}_test_split{fold}.txt is missing: fetch the official lists again.")
-    uses = {}
-    for line in read_lines(found[name, fold]):
-        file, _, use = line.rpartition(" ")
+    uses: dict[str, str] = {}
+    for row in read_lines(found[name, fold]):
+        file, _, use = row["line"].rpartition(" ")
         if use not in ("0", "1", "2") or not file:
-            raise UserError(f"{found[name, fold]} has a line that is not 'file n': {line}.")
-        uses[file.strip()] = use
+            raise row.fault(f"{row['line']!r} is not 'file n' with n of 0 to 2")
+        if use != uses.setdefault(file.strip(), use):
+            raise row.fault(f"{file.strip()} is listed before with another use")
     return uses

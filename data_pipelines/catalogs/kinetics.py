@@ -6,7 +6,7 @@ import math
 
 from data_pipelines import storage
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_table
+from data_pipelines.catalogs.source_tree import Row, SourceTree, read_table
 from xkd_jax.errors import UserError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -54,6 +54,9 @@ def list_kinetics400(source: Source) -> Catalog:
 
     A row's file is `{youtube_id}_{start:06d}_{end:06d}`, whatever its suffix and folder (of
     untrimmed sources `{youtube_id}`). Classes are in the order of their names.
+
+    Raises:
+      UserError: there is no list, or one is malformed.
     """
     rows = _read_rows(source)
     return _catalog(source, rows, tuple(sorted({row["label"] for row in rows if row["label"]})))
@@ -63,7 +66,7 @@ def list_kinetics_sound(source: Source) -> Catalog:
     """Lists the rows of the Kinetics-400 lists that are of the 32 (or 31) classes.
 
     Raises:
-      UserError: neither 31 nor 32 classes are asked for, or the lists lack one of them.
+      UserError: neither 31 nor 32 classes are asked for, or a list is missing or malformed.
     """
     if source.classes not in (31, 32):
         raise UserError(f"--classes={source.classes}: Kinetics-Sound has 31 or 32 classes.")
@@ -73,7 +76,7 @@ def list_kinetics_sound(source: Source) -> Catalog:
     return _catalog(source, rows, names)
 
 
-def _read_rows(source: Source) -> list[dict[str, str]]:
+def _read_rows(source: Source) -> list[Row]:
     tree = SourceTree(source.lists or source.directory)
     lists = [
         path for path in tree.files
@@ -85,18 +88,18 @@ def _read_rows(source: Source) -> list[dict[str, str]]:
             " their folder."
         )
     return [
-        {**row, "label": row["label"].replace("_", " ")}
+        Row(row.path, row.line, row.fields | {"label": row["label"].replace("_", " ")})
         for path in lists
         for row in read_table(storage.join(tree.directory, path), _COLUMNS)
     ]
 
 
-def _catalog(source: Source, rows: list[dict[str, str]], names: tuple[str, ...]) -> Catalog:
+def _catalog(source: Source, rows: list[Row], names: tuple[str, ...]) -> Catalog:
     files = SourceTree(source.directory).by_stem()
     numbers = {name: i for i, name in enumerate(names)}
     splits: dict[str, list[Item]] = {}
     for row in rows:
-        start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
+        start, end = (int(row.number(key)) for key in ("time_start", "time_end"))
         name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
         stem = row["youtube_id"] if source.untrimmed else name
         item = Item(
@@ -108,6 +111,6 @@ def _catalog(source: Source, rows: list[dict[str, str]], names: tuple[str, ...])
             end=end if source.untrimmed else math.inf,
         )
         if row["split"] not in _SPLITS:
-            raise UserError(f"{row['split']!r} is no split of Kinetics: fetch its lists again.")
+            raise row.fault(f"{row['split']!r} is no split of Kinetics")
         splits.setdefault(_SPLITS[row["split"]], []).append(item)
     return Catalog(splits, names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -86,23 +88,113 @@ def _walk(directory: str) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(folder, name), directory).replace(os.sep, "/")
 
 
-def read_lines(path: str) -> list[str]:
-    """Returns the lines of a text file that are not empty."""
-    text = storage.read(path).decode("utf-8-sig")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of an official list.
+
+    Attributes:
+      path: of the list.
+      line: its number, from 1.
+      fields: by column.
+    """
+
+    path: str
+    line: int
+    fields: dict[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.fields[column]
+
+    def number(self, column: str) -> float:
+        """A field as a number.
+
+        Raises:
+          UserError: it is none, or not finite.
+        """
+        try:
+            value = float(self[column])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.fault(f"{column} is {self[column]!r}, which is no number")
+        return value
+
+    def whole(self, column: str) -> int:
+        """A field as a whole number.
+
+        Raises:
+          UserError: it is none.
+        """
+        value = self.number(column)
+        if not value.is_integer():
+            raise self.fault(f"{column} is {self[column]!r}, which is no whole number")
+        return int(value)
+
+    def fault(self, text: str) -> UserError:
+        """What to raise where the row is not as it should be."""
+        return UserError(f"{self.path}, line {self.line}: {text}; fetch the list again.")
 
 
-def read_table(path: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Returns the rows of a comma-separated list with a header.
+def read_lines(path: str) -> list[Row]:
+    """Returns the lines of a text file that are not empty, each as the one field `line`.
 
     Raises:
-      UserError: a column is missing in the header or in a row.
+      UserError: it is not UTF-8.
     """
-    rows = list(csv.DictReader(read_lines(path), skipinitialspace=True))
-    for number, row in enumerate(rows, 2):
-        lacking = [c for c in columns if row.get(c) is None]
-        if lacking:
-            raise UserError(f"{path} lacks {', '.join(lacking)} in line {number}: fetch it again.")
-    if not rows:
+    lines = enumerate(_text(path).splitlines(), 1)
+    return [Row(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
+
+
+def read_table(
+    path: str, columns: Sequence[str], *, header: bool = True, unique: str = ""
+) -> Iterator[Row]:
+    """Yields the rows of a comma-separated list; lines that begin with # are comments.
+
+    Args:
+      path: of the list.
+      columns: that it must have; without a header, all that are read, in order.
+      header: whether its first row names the columns.
+      unique: a column in which no two rows may be the same.
+
+    Raises:
+      UserError: a row lacks a column, repeats what should be unique, or the list is empty or not
+        a list.
+    """
+    names, seen, any_row = None if header else columns, set(), False
+    for line, fields in _parsed(path):
+        if names is None:
+            names = fields
+            continue
+        row = Row(path, line, dict(zip(names, fields, strict=False)))
+        if lacking := [c for c in columns if c not in row.fields]:
+            raise row.fault(f"it lacks {', '.join(lacking)}")
+        if unique:
+            if row[unique] in seen:
+                raise row.fault(f"{row[unique]} is listed before")
+            seen.add(row[unique])
+        any_row = True
+        yield row
+    if not any_row:
         raise UserError(f"{path} lists nothing: fetch it again.")
-    return rows
+
+
+def _parsed(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields line number and fields of each row."""
+    lines = ["" if line.startswith("#") else line for line in _text(path).splitlines()]
+    reader = csv.reader(lines, skipinitialspace=True)
+    try:
+        for fields in reader:
+            if any(fields):
+                yield reader.line_num, [field.strip() for field in fields]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}; fetch the list again.") from None
+
+
+def _text(path: str) -> str:
+    try:
+        return storage.read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 from its byte {error.start} on: fetch it again, or save it as"
+            " UTF-8."
+        ) from None

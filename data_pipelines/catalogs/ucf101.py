@@ -16,11 +16,10 @@ def list_items(source: Source) -> Catalog:
     sound.
 
     Raises:
-      UserError: a list is missing, or names a class that classInd.txt lacks.
+      UserError: a list is missing or malformed, or names a class that classInd.txt lacks.
     """
     lists = SourceTree(source.lists or source.directory)
-    pairs = [line.split() for line in read_lines(lists.find("classInd.txt"))]
-    names = tuple(name for _, name in sorted(pairs, key=lambda pair: int(pair[0])))
+    names = _classes(lists.find("classInd.txt"))
     train: dict[str, list[int]] = {}
     test: dict[str, list[int]] = {}
     for fold in FOLDS:
@@ -47,5 +46,16 @@ def list_items(source: Source) -> Catalog:
     return Catalog({"all": items}, names, folds=3, modalities=("video",), min_seconds=0.0)
 
 
+def _classes(path: str) -> tuple[str, ...]:
+    """The names in lines `number name`, in the order of their numbers."""
+    names: dict[int, str] = {}
+    for row in read_lines(path):
+        number, *rest = row["line"].split()
+        if not number.isdecimal() or len(rest) != 1 or int(number) in names:
+            raise row.fault(f"{row['line']!r} is not 'number name' with a number of its own")
+        names[int(number)] = rest[0]
+    return tuple(names[number] for number in sorted(names))
+
+
 def _paths(lists: SourceTree, name: str) -> list[str]:
-    return [line.split()[0] for line in read_lines(lists.find(name))]
+    return [row["line"].split()[0] for row in read_lines(lists.find(name))]

@@ -12,7 +12,7 @@ from typing import Literal
 
 import ml_collections
 
-from xkd_jax import config_schema
+from xkd_jax import config_checks, config_schema
 from xkd_jax.config import (
     MODALITIES,
     AudioAugment,
@@ -145,11 +145,12 @@ class EvalConfig:
     """One evaluation; `save` is for the checkpoints of those that train step by step.
 
     `checkpoint` is the folder of a pretraining run, `step` one of its checkpoints (0: the newest).
-    `network` is the student or the teacher of the checkpoint, its networks untrained, or no
-    network at all: the log-mel spectrogram's mean over time. `output` is what is read off a
-    network: the mean over the encoder's patch tokens, or what the projection head makes of it.
-    `share` of each class's training records are used. `features` is the folder in which extracted
-    features are kept (default: in the run's); evaluations can share it.
+    `network` is the student or the teacher of the checkpoint, its networks untrained, or no network
+    at all: the log-mel spectrogram's mean over time. `output` is what is read off a network: the
+    mean over the encoder's patch tokens, or what the projection head makes of it. `share` of each
+    class's training records are used, where records have several classes that of all of them.
+    `features` is the folder in which extracted features are kept (default: in the run's);
+    evaluations can share it.
     """
 
     protocol: Protocol = "svm"
@@ -196,34 +197,41 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
 
 
 def _check(config: EvalConfig) -> None:
-    counts = {
-        "batch_size": config.batch_size,
-        "clips.train": config.clips.train,
-        "clips.test": config.clips.test,
-        "clips.crops": config.clips.crops,
-        "neighbours.count": config.neighbours.count,
-        "log_every": config.log_every,
-    }
-    for key, value in counts.items():
-        if value < 1:
-            raise UserError(f"{key} is {value}: give at least 1.")
+    config_checks.at_least(1, config, "batch_size", "clips.train", "clips.test", "clips.crops")
+    config_checks.at_least(1, config, "svm.max_iterations", "neighbours.count", "log_every")
+    config_checks.at_least(0, config, "seed", "step", "clips.size")
+    config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
+    config_checks.above_zero(config, "svm.tolerance", "neighbours.temperature")
+    config_checks.video_augment(config, "clips.video")
+    config_checks.audio_augment(config, "clips.audio")
+    config_checks.mesh(config.mesh)
     if not 0 < config.share <= 1:
         raise UserError(f"share is {config.share}: give more than 0 and at most 1.")
     if not 0 < config.data.held_out < 1:
         raise UserError(f"data.held_out is {config.data.held_out}: give more than 0, less than 1.")
-    if not config.svm.costs or min(config.svm.costs) <= 0:
+    if not config.svm.costs or not all(cost > 0 for cost in config.svm.costs):
         raise UserError(f"svm.costs is {config.svm.costs}: give one or more values above 0.")
+    if len(set(config.data.folds)) < len(config.data.folds):
+        raise UserError(f"data.folds is {config.data.folds}: give each fold once.")
     if config.network == "log_mel" and (config.modality != "audio" or config.output != "encoder"):
         raise UserError(
             "network is 'log_mel', which has no encoder or head of video: give --config.modality"
             "=audio and --config.output=encoder."
         )
-    if config.protocol == "retrieval" and config.modality != "both":
-        raise UserError("protocol is 'retrieval': give --config.modality=both.")
+    if config.protocol == "retrieval":
+        _check_retrieval(config)
     if config.protocol in TRAINED:
         _check_fit(config)
-    if len(set(config.data.folds)) < len(config.data.folds):
-        raise UserError(f"data.folds is {config.data.folds}: give each fold once.")
+
+
+def _check_retrieval(config: EvalConfig) -> None:
+    if config.modality != "both":
+        raise UserError("protocol is 'retrieval': give --config.modality=both.")
+    if config.share < 1:
+        raise UserError(
+            f"share is {config.share}, of the training records, and protocol is 'retrieval', which"
+            " has none: give --config.share=1."
+        )
 
 
 def _check_fit(config: EvalConfig) -> None:
@@ -233,14 +241,15 @@ def _check_fit(config: EvalConfig) -> None:
             " --config.modality=video or audio, another network than log_mel, and"
             " --config.output=encoder."
         )
-    if config.fit.epochs <= 0:
-        raise UserError(f"fit.epochs is {config.fit.epochs}: give more than 0.")
-    for key in ("label_smoothing", "dropout", "drop_path"):
-        if not 0 <= getattr(config.fit, key) < 1:
-            raise UserError(f"fit.{key} is {getattr(config.fit, key)}: give 0 to below 1.")
-    for key, value in dataclasses.asdict(config.fit.augment).items():
-        if value < 0:
-            raise UserError(f"fit.augment.{key} is {value}: give at least 0.")
-    for key, largest in (("erase", 1), ("magnitude", 10)):
-        if getattr(config.fit.augment, key) > largest:
-            raise UserError(f"fit.augment.{key} is above {largest}: give 0 to {largest}.")
+    config_checks.above_zero(config, "fit.learning_rate", "fit.epochs", "fit.eps")
+    config_checks.at_least(0, config, "fit.warmup_epochs", "fit.weight_decay")
+    config_checks.below_one(config, "fit.b1", "fit.b2")
+    config_checks.below_one(config, "fit.label_smoothing", "fit.dropout", "fit.drop_path")
+    if not 0 < config.fit.layer_decay <= 1:
+        raise UserError(
+            f"fit.layer_decay is {config.fit.layer_decay}: give more than 0 and at most 1."
+        )
+    names = (field.name for field in dataclasses.fields(config.fit.augment))
+    config_checks.at_least(0, config, *(f"fit.augment.{name}" for name in names))
+    config_checks.up_to(1, config, "fit.augment.erase")
+    config_checks.up_to(10, config, "fit.augment.magnitude")

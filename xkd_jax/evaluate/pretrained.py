@@ -16,6 +16,7 @@ from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.processes import announce
 from xkd_jax.run_record import RunRecord
 from xkd_jax.sharding import parameter_shardings
 from xkd_jax.state import abstract, construct, parameters
@@ -88,11 +89,17 @@ def _step(directory: Path, asked: int) -> int:
 
 def _saved_config(record: RunRecord, directory: Path) -> Config:
     try:
-        return config_schema.build(Config, record.config)
+        config = config_schema.build(Config, record.config)
     except UserError as error:
         raise UserError(
             f"{directory} was written by another version of this program: {error}"
         ) from None
+    if lacking := config_schema.lacking(Config, record.config):
+        announce(
+            f"config    {directory} is of a version without {', '.join(lacking)}: taken as their"
+            " defaults"
+        )
+    return config
 
 
 def _network(

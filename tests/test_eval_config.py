@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+
+from configs.eval import neighbours, retrieval
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate import pretrained, run
+from xkd_jax.run_record import RunRecord
+
+UNUSABLE = {
+    "seed": -1,
+    "step": -1,
+    "clips.size": -8,
+    "clips.video.area": (5.0, 9.0),
+    "clips.audio.volume": -0.1,
+    "data.prefetch": -1,
+    "data.threads": -1,
+    "data.workers": -1,
+    "mesh.data": 0,
+    "neighbours.temperature": 0.0,
+    "svm.max_iterations": 0,
+    "svm.tolerance": 0.0,
+    "svm.costs": (float("nan"),),
+    "fit.learning_rate": 0.0,
+    "fit.epochs": float("nan"),
+    "fit.warmup_epochs": -1.0,
+    "fit.weight_decay": -0.1,
+    "fit.b2": 1.0,
+    "fit.layer_decay": 1.5,
+    "fit.dropout": 1.0,
+    "fit.augment.erase": 1.5,
+    "fit.augment.magnitude": 11.0,
+    "fit.augment.mixup": -1.0,
+}
+
+
+@pytest.mark.parametrize("key", UNUSABLE)
+def test_values_that_nothing_can_be_done_with_are_refused(key):
+    raw = eval_config.default()
+    raw.update_from_flattened_dict({"protocol": "finetune", key: UNUSABLE[key]})
+    named = key if not key.startswith("mesh") else "mesh"
+    with pytest.raises(UserError, match=rf"^{named} is .*: give [^\n]+\.$"):
+        eval_config.resolve(raw)
+
+
+def test_what_retrieval_has_no_use_for_is_refused():
+    raw = retrieval.get_config()
+    raw.share = 0.1
+    with pytest.raises(UserError, match=r"share is 0\.1.*'retrieval'.*give --config\.share=1"):
+        eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize("folds", [(1, 2, 3, 4, 5), (2,)])
+def test_neighbours_of_official_folds(checkpoint, esc50, tmp_path, folds):
+    raw = neighbours.get_config("audio")
+    changes = {"checkpoint": str(checkpoint), "network": "log_mel", "neighbours.count": 3}
+    data = {"data.dir": esc50, "data.train_split": "all", "data.folds": folds}
+    raw.update_from_flattened_dict(changes | data)
+    found = run.evaluate(eval_config.resolve(raw), tmp_path)
+    assert [fold["value"] for fold in found["per_fold"]] == [100.0] * len(folds)
+    assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_announced(small, capsys):
+    values = dataclasses.asdict(small)
+    assert pretrained._saved_config(RunRecord(1, values, 8, {}), "run") == small
+    assert capsys.readouterr().out == ""
+    del values["audio"]["local_views"]
+    pretrained._saved_config(RunRecord(1, values, 8, {}), "run")
+    said = "run is of a version without audio.local_views: taken as their defaults"
+    assert said in capsys.readouterr().out

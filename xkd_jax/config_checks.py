@@ -1,0 +1,107 @@
+"""Checks of values that the configs of pretraining and of evaluations have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from xkd_jax.errors import UserError
+
+if TYPE_CHECKING:  # xkd_jax.config checks itself with this
+    from xkd_jax.config import MeshConfig
+
+
+def at_least(least: float, config: Any, *keys: str) -> None:
+    """Refuses what is below `least`, or no number, at dotted keys of a config.
+
+    Raises:
+      UserError: one of them is.
+    """
+    for key in keys:
+        if not (value := attrgetter(key)(config)) >= least:
+            raise UserError(f"{key} is {value}: give at least {least:g}.")
+
+
+def above_zero(config: Any, *keys: str) -> None:
+    """Refuses what is not above 0 at dotted keys of a config.
+
+    Raises:
+      UserError: one of them is not.
+    """
+    for key in keys:
+        if not (value := attrgetter(key)(config)) > 0:
+            raise UserError(f"{key} is {value}: give more than 0.")
+
+
+def below_one(config: Any, *keys: str) -> None:
+    """Refuses what is not of 0 to below 1 at dotted keys of a config.
+
+    Raises:
+      UserError: one of them is not.
+    """
+    for key in keys:
+        if not 0 <= (value := attrgetter(key)(config)) < 1:
+            raise UserError(f"{key} is {value}: give 0 to below 1.")
+
+
+def up_to(most: float, config: Any, *keys: str) -> None:
+    """Refuses what is not of 0 to `most` at dotted keys of a config.
+
+    Raises:
+      UserError: one of them is not.
+    """
+    for key in keys:
+        if not 0 <= (value := attrgetter(key)(config)) <= most:
+            raise UserError(f"{key} is {value}: give 0 to {most:g}.")
+
+
+def video_augment(config: Any, key: str) -> None:
+    """Checks the random changes to video (`VideoAugment`) at a dotted key of a config.
+
+    Raises:
+      UserError: nothing can be drawn from a range, or a probability is none.
+    """
+    _range(config, f"{key}.area", most=1.0)
+    _range(config, f"{key}.aspect")
+    _range(config, f"{key}.blur_sigma")
+    at_least(0, config, f"{key}.brightness", f"{key}.contrast", f"{key}.saturation")
+    up_to(0.5, config, f"{key}.hue")
+    up_to(1, config, f"{key}.flip", f"{key}.greyscale", f"{key}.blur")
+
+
+def audio_augment(config: Any, key: str) -> None:
+    """Checks the random changes to audio (`AudioAugment`) at a dotted key of a config.
+
+    Raises:
+      UserError: nothing can be drawn from a range.
+    """
+    up_to(1, config, f"{key}.volume")
+    _range(config, f"{key}.mel_scale")
+    _range(config, f"{key}.time_scale")
+    canvas = attrgetter(f"{key}.canvas")(config)
+    if not all(side >= 1 for side in canvas):
+        raise UserError(f"{key}.canvas is {canvas}: give two values of at least 1.")
+
+
+def mesh(config: MeshConfig) -> None:
+    """Checks the sizes of a mesh's axes.
+
+    Raises:
+      UserError: one is neither positive nor -1, or more than one is -1.
+    """
+    sizes = dataclasses.astuple(config)
+    if sizes.count(-1) > 1 or not all(n == -1 or n > 0 for n in sizes):
+        raise UserError(
+            f"mesh is {dataclasses.asdict(config)}: give positive sizes, or -1 for one of them."
+        )
+
+
+def _range(config: Any, key: str, most: float = math.inf) -> None:
+    low, high = attrgetter(key)(config)
+    if not 0 < low <= high <= most:
+        bound = f" of up to {most:g}" if most < math.inf else ""
+        raise UserError(
+            f"{key} is {(low, high)}: give two values above 0{bound}, the smaller one first."
+        )
