@@ -10,7 +10,6 @@ import jax
 import miniatures
 import numpy as np
 import pytest
-import toy_shards
 from conftest import random_student
 
 from data_pipelines import schema
@@ -18,7 +17,7 @@ from data_pipelines.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate import clips, features, fitting, frozen, pretrained, run, splits
+from xkd_jax.evaluate import clips, features, fitting, frozen, pretrained, run
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import (
     ClipsConfig,
@@ -278,26 +277,6 @@ def test_evaluations_that_cannot_run_are_refused(changes, sentence):
     raw.update(changes)
     with pytest.raises(UserError, match=sentence):
         eval_config.resolve(raw)
-
-
-def test_no_record_trains_and_tests(tmp_path):
-    records = [
-        dataclasses.replace(toy_shards.record(i), train_folds=(1,), test_folds=tests)
-        for i, tests in enumerate([(2,), (1, 2), (2,)])
-    ]
-    metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
-    directory = toy_shards.write(tmp_path, records, metadata)
-    for fold, sentence in ((1, "1 records both train and test"), (2, "has no records")):
-        data = EvalDataConfig(dir=directory, folds=(fold,))
-        with pytest.raises(UserError, match=sentence):
-            splits.open_benchmark(toy_shards.CONFIG, data)
-
-
-def test_a_share_is_of_each_class():
-    labels = np.repeat([0, 1, 2], [100, 10, 1])
-    chosen, others = splits.some_of_each_class(labels, 0.1, np.random.default_rng(0))
-    assert np.bincount(labels[chosen]).tolist() == [10, 1, 1]
-    assert sorted([*chosen, *others]) == list(range(111))
 
 
 def _set(**found):
