@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 from conftest import random_student
 
-from data_pipelines import schema
+from data_pipelines import schema, shards
 from data_pipelines.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate import clips, features, fitting, frozen, pretrained, run
+from xkd_jax.evaluate import clips, feature_store, features, fitting, frozen, pretrained, run
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import (
     ClipsConfig,
@@ -208,6 +209,48 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
         assert run.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
 
 
+def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
+    checkpoint, esc50, tmp_path
+):
+    config = miniatures.evaluation(
+        checkpoint, esc50, network="log_mel", modality="audio", features=str(tmp_path / "features")
+    )
+    assert run.evaluate(config, tmp_path / "before")["value"] == 100
+    moved = shutil.copytree(esc50, tmp_path / "moved")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(moved)))
+    run.evaluate(config, tmp_path / "moved_run")
+    assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
+
+    views = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    dataset = open_dataset(views, str(moved), "all")
+    (path,) = dataset.source.paths
+    size = os.path.getsize(path)
+    records = [dataset[i] for i in range(len(dataset))]
+    others = [dataclasses.replace(r, label=r.label ^ (i % 4 == 0)) for i, r in enumerate(records)]
+    shards.write_shard(path, map(schema.serialize, others))
+    assert os.path.getsize(path) == size
+    assert run.evaluate(config, tmp_path / "after")["value"] < 100
+
+
+def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
+    plain = features.encoder
+
+    def diverged(*arguments):
+        encode = plain(*arguments)
+
+        def encode_to_nan(parameters, batch):
+            found = encode(parameters, batch)
+            return found | {"audio": found["audio"].at[1].set(np.nan)}
+
+        return encode_to_nan
+
+    monkeypatch.setattr(features, "encoder", diverged)
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    sentence = r"by the log_mel of .*checkpoints, step 7, are not finite for 1 of 8 \(first: .*wav"
+    with pytest.raises(UserError, match=sentence):
+        run.evaluate(config, tmp_path)
+
+
 def test_networks_that_share_their_blocks(small, tmp_path):
     config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant="mats"))
     folder = miniatures.checkpoint(tmp_path, config)
@@ -283,7 +326,7 @@ def _set(**found):
     """One clip and crop of as many records as the arrays have rows."""
     arrays = {name: np.array(values, np.float32)[:, None, None] for name, values in found.items()}
     count = len(next(iter(arrays.values())))
-    return features.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
+    return feature_store.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
 
 
 def test_both_modalities_are_scaled_apart():

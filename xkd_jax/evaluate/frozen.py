@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.config import EvalConfig
-from xkd_jax.evaluate.features import FeatureSet
+from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.metrics import recall_at_k, top_k
 from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.evaluate.splits import some_of_each_class

@@ -16,7 +16,8 @@ from xkd_jax.evaluate import frozen, pretrained, result, splits
 from xkd_jax.evaluate.classify import Classification
 from xkd_jax.evaluate.clips import Use
 from xkd_jax.evaluate.config import TRAINED, EvalConfig
-from xkd_jax.evaluate.features import Extraction, FeatureSet
+from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.features import Extraction
 from xkd_jax.evaluate.splits import Benchmark, Split
 from xkd_jax.processes import announce, company, write_once
 
@@ -76,7 +77,9 @@ def _on_features(
     def extract(part: Use, clips: Use) -> FeatureSet:
         lists = [getattr(split, part) for split in benchmark.splits]
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
-        return extraction.extract(dataset, name, functools.reduce(np.union1d, lists), clips)
+        content = getattr(benchmark, f"{part}_index").digest
+        records = functools.reduce(np.union1d, lists)
+        return extraction.extract(dataset, content, name, records, clips)
 
     test = extract("test", "test")
     if config.protocol == "retrieval":
