@@ -78,8 +78,13 @@ def test_a_killed_training_ends_as_one_that_was_not(
     assert again["per_fold"] == whole["per_fold"]
     _same_states(tmp_path / "whole", tmp_path / "killed")
     other = dataclasses.replace(config, seed=5)
+    with pytest.raises(UserError, match="seed was 0, now 5"):
+        run.evaluate(other, tmp_path / "whole")
+    (tmp_path / "whole" / "result.json").unlink()  # as of a training that is not at its end
+    kept = (tmp_path / "whole" / "config.json").read_text()
     with pytest.raises(UserError, match="another seed"):
         run.evaluate(other, tmp_path / "whole")
+    assert (tmp_path / "whole" / "config.json").read_text() == kept
     _damage(tmp_path / "killed" / "fold1" / "checkpoints" / "12" / "state")
     assert run.evaluate(config, tmp_path / "killed")["per_fold"] == whole["per_fold"]
     printed = capsys.readouterr().out

@@ -301,7 +301,8 @@ def test_networks_of_a_checkpoint(checkpoint, esc50, small):
     ],
 )
 def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
-    config = dataclasses.replace(miniatures.evaluation(checkpoint, esc50), **changes)
+    config = miniatures.evaluation(checkpoint, esc50, modality="audio")
+    config = dataclasses.replace(config, **changes)
     with pytest.raises(UserError, match=sentence):
         run.evaluate(config, tmp_path)
 
