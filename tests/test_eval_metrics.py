@@ -7,7 +7,7 @@ from xkd_jax.evaluate.metrics import (
     average_precision,
     check_finite,
     mean_average_precision,
-    recall_at_k,
+    ranks,
     top_k,
 )
 from xkd_jax.evaluate.neighbours import vote
@@ -24,8 +24,7 @@ def test_top_k_is_scikit_learns(k):
 def test_a_constant_score_is_never_right():
     assert top_k(np.zeros((5, 3)), np.arange(5) % 3, 1) == 0
     same = np.ones((4, 4))
-    assert recall_at_k(same, np.eye(4, dtype=bool), 3) == 0
-    assert recall_at_k(same, np.eye(4, dtype=bool), 4) == 100
+    assert ranks(same, np.eye(4, dtype=bool)).tolist() == [3] * 4
 
 
 @pytest.mark.parametrize("decimals", [0, 8])
@@ -41,15 +40,13 @@ def test_average_precision_is_scikit_learns_with_ties_too(decimals):
     assert mean_average_precision(scores, targets) == pytest.approx(100 * present)
 
 
-def test_recall_at_k_counts_queries():
+def test_ranks_count_what_is_ahead():
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.4, 0.2]])
     own = np.eye(3, dtype=bool)
-    assert [recall_at_k(similarity, own, k) for k in (1, 2, 3)] == pytest.approx(
-        [100 / 3, 200 / 3, 100]
-    )
+    assert ranks(similarity, own).tolist() == [0, 1, 2]
     either = own | np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
-    assert recall_at_k(similarity, either, 1) == pytest.approx(200 / 3)
-    assert recall_at_k(similarity, np.zeros((3, 3), bool), 3) == 0
+    assert ranks(similarity, either).tolist() == [0, 0, 2]
+    assert ranks(similarity, np.zeros((3, 3), bool)).tolist() == [3, 3, 3]
 
 
 def test_votes_are_those_of_an_explicit_loop():
@@ -74,9 +71,8 @@ def test_what_is_no_number_is_never_right():
     right[0, 1] = np.nan  # beside a right score
     assert top_k(right, labels, 1) == pytest.approx(100 * 5 / 6)
     own = np.eye(4, dtype=bool)
-    assert recall_at_k(np.full((4, 4), np.nan), own, 3) == 0
-    broken = np.where(own, np.nan, 0.0)
-    assert recall_at_k(broken, own, 3) == 0
+    assert ranks(np.full((4, 4), np.nan), own).tolist() == [3] * 4
+    assert ranks(np.where(own, np.nan, 0.0), own).tolist() == [3] * 4
     targets = np.array([1, 1, 0, 0])
     worst = average_precision(np.array([0.0, 0.0, 1.0, 1.0]), targets)
     assert average_precision(np.full(4, np.nan), targets) == worst == 0.5

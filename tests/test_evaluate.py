@@ -354,6 +354,21 @@ def test_retrieval_finds_records_and_classes():
     assert found["audio_to_video_recall_5"] == 100
 
 
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels):
+    rng = np.random.default_rng(3)
+    video, audio = rng.normal(size=(2, 30, 6))
+    found = _set(video=video, audio=video + 2 * audio)
+    target = rng.integers(-1, 4, size=30)
+    if several_labels:
+        target = (rng.random((30, 5)) < 0.2).astype(np.uint8)
+    found = dataclasses.replace(found, target=target)
+    whole = frozen.retrieve(found, np.arange(30))
+    assert 0 < whole["video_to_audio_recall_1"] < whole["video_to_audio_same_class_recall_1"] < 100
+    monkeypatch.setattr(frozen, "_QUERIES_AT_ONCE", 7)
+    assert frozen.retrieve(found, np.arange(30)) == whole
+
+
 def test_neighbours_of_mean_clips(checkpoint):
     config = dataclasses.replace(EvalConfig(), neighbours=eval_config.NeighboursConfig(count=1))
     train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])

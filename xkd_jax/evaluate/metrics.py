@@ -86,14 +86,16 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     return 100 * float(np.mean(found))
 
 
-def recall_at_k(similarity: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """The share of queries with something relevant among their k most similar candidates.
+def ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """How many irrelevant candidates are ahead of each query's best relevant one, int64 [queries].
+
+    A query is found among k candidates where that is below k. All candidates are ahead where none
+    is relevant.
 
     Args:
       similarity: float [queries, candidates].
-      relevant: bool [queries, candidates].
-      k: at least 1. Of equal similarities, irrelevant candidates count as higher.
+      relevant: bool [queries, candidates]. Of equal similarities, irrelevant candidates count as
+        higher.
     """
     best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
-    ahead = (~(similarity < best) & ~relevant).sum(axis=1)
-    return 100 * float((relevant.any(axis=1) & (ahead < k)).mean())
+    return (~(similarity < best) & ~relevant).sum(axis=1)
