@@ -51,6 +51,16 @@ def test_an_unsolved_class_is_told(data, capsys):
     assert "svm       cost 1: 5 of 5 classes not solved after" in capsys.readouterr().out
 
 
+def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
+    monkeypatch.setattr(svm, "_TELL_SECONDS", 0.0)
+    svm.fit_path(*data, 5, SvmConfig(costs=COSTS), make_mesh(MeshConfig()))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" samples")[0] for line in lines] == [
+        f"svm       cost {cost:g} fitted, {number}/3, on 603"
+        for number, cost in enumerate(COSTS, 1)
+    ]
+
+
 def test_few_samples_of_many_axes():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,11 +27,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.evaluate.config import SvmConfig
 from xkd_jax.processes import announce
+from xkd_jax.progress import duration
 from xkd_jax.rules import RULES
 
 _CG_ITERATIONS = 30
 _CG_TOLERANCE = 0.1  # of the gradient's norm: Newton's direction need not be exact
 _LINE_SEARCH_ITERATIONS = 12
+_TELL_SECONDS = 20.0
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -39,7 +42,8 @@ def fit_path(
 ) -> dict[float, np.ndarray]:
     """Fits the SVMs of every cost, each from where the one before ended.
 
-    Prints a line where a class is not solved within `config.max_iterations`.
+    Prints how far it is where that takes long, and where a class is not solved within
+    `config.max_iterations`.
 
     Args:
       features: float32 [samples, width].
@@ -54,7 +58,8 @@ def fit_path(
     second_moment, solve = _programs(mesh)
     problem, axes = _prepare(features, labels, mesh, second_moment)
     weights = jnp.zeros((features.shape[1] + 1, classes), jnp.float32)
-    found = {}
+    found: dict[float, np.ndarray] = {}
+    since = told = time.perf_counter()
     for cost in sorted(config.costs):
         weights, solved = solve(problem, weights, cost, config.tolerance, config.max_iterations)
         if not np.all(solved):
@@ -63,6 +68,13 @@ def fit_path(
                 f" solved after svm.max_iterations {config.max_iterations}"
             )
         found[cost] = (axes @ np.asarray(weights, np.float64)).astype(np.float32)
+        now = time.perf_counter()
+        if now - told > _TELL_SECONDS:
+            told = now
+            announce(
+                f"svm       cost {cost:g} fitted, {len(found)}/{len(config.costs)}, on"
+                f" {len(features)} samples, after {duration(now - since)}"
+            )
     return found
 
 
