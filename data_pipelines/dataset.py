@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,9 @@ from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
+
+# Records that a thread of `index_records` reads before it asks for more.
+_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,12 +92,15 @@ class RecordIndex:
       label: int64 [records], -1 where there is none or the data set is multi-label.
       train_folds: bool [records, folds], whether an official fold trains on a record.
       test_folds: bool [records, folds], whether it tests on it.
+      digest: of the length and checksum of each record in order, 32 hexadecimal digits: the same
+        wherever the shards lie, and another one after any record was changed.
     """
 
     name: str
     label: np.ndarray
     train_folds: np.ndarray
     test_folds: np.ndarray
+    digest: str
 
     def fold_records(self, fold: int, use: Literal["train", "test"]) -> np.ndarray:
         """Returns the indices of the records that an official fold trains or tests on, int64 [n].
@@ -106,18 +114,44 @@ class RecordIndex:
         return np.flatnonzero(getattr(self, f"{use}_folds")[:, fold - 1])
 
 
-def index_records(dataset: Dataset) -> RecordIndex:
-    """Reads every record once, without decoding any."""
-    folds = np.arange(1, dataset.metadata.folds + 1)
-    labels, train, test = [], [], []
-    for number in range(len(dataset)):
-        record = dataset[number]
-        labels.append(record.label)
-        train.append(np.isin(folds, record.train_folds))
-        test.append(np.isin(folds, record.test_folds))
-    return RecordIndex(
-        dataset.metadata.name, np.array(labels, np.int64), np.array(train), np.array(test)
-    )
+def index_records(
+    dataset: Dataset, threads: int = 1, progress: Callable[[int], None] | None = None
+) -> RecordIndex:
+    """Reads every record once, without decoding any.
+
+    Args:
+      dataset: the split.
+      threads: that read at the same time.
+      progress: called now and then, in this thread, with the number of records read so far.
+
+    Raises:
+      UserError: a record is damaged or of another layout.
+    """
+    count, folds = len(dataset), np.arange(1, dataset.metadata.folds + 1)
+    label = np.zeros(count, np.int64)
+    train, test = np.zeros((2, count, len(folds)), bool)
+    content = np.zeros((count, 2), "<u8")
+
+    def look(numbers: range) -> int:
+        for number in numbers:
+            data = dataset.source[number]
+            record = dataset.parse(data, dataset.source.name(number))
+            label[number] = record.label
+            train[number] = np.isin(folds, record.train_folds)
+            test[number] = np.isin(folds, record.test_folds)
+            content[number] = len(data), tfrecord.masked_crc(data)
+        return numbers.stop
+
+    parts = [range(i, min(i + _AT_ONCE, count)) for i in range(0, count, _AT_ONCE)]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done in pool.map(look, parts):
+            if progress:
+                progress(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    digest = hashlib.blake2b(content.tobytes(), digest_size=16).hexdigest()
+    return RecordIndex(dataset.metadata.name, label, train, test, digest)
 
 
 def _find_described_shards(directory: str, split: str) -> dict[str, int]:

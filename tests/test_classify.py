@@ -84,8 +84,13 @@ def test_a_killed_training_ends_as_one_that_was_not(
     assert again["per_fold"] == whole["per_fold"]
     _same_states(tmp_path / "whole", tmp_path / "killed")
     other = dataclasses.replace(config, seed=5)
+    with pytest.raises(UserError, match="seed was 0, now 5"):
+        run.evaluate(other, tmp_path / "whole")
+    (tmp_path / "whole" / "result.json").unlink()  # as of a training that is not at its end
+    kept = (tmp_path / "whole" / "config.json").read_text()
     with pytest.raises(UserError, match="another seed"):
         run.evaluate(other, tmp_path / "whole")
+    assert (tmp_path / "whole" / "config.json").read_text() == kept
     _damage(tmp_path / "killed" / "fold1" / "checkpoints" / "12" / "state")
     assert run.evaluate(config, tmp_path / "killed")["per_fold"] == whole["per_fold"]
     printed = capsys.readouterr().out
@@ -247,11 +252,13 @@ def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tm
     losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
     assert np.isfinite(losses).all()
     more = dataclasses.replace(config, clips=dataclasses.replace(config.clips, test=1))
+    (tmp_path / "result.json").rename(tmp_path / "two_clips.json")
     run.evaluate(more, tmp_path)  # what is trained may be tested otherwise
     printed = capsys.readouterr().out
     assert "resume" in printed
     assert "loss" not in printed
     clips = dataclasses.replace(config.clips, video=VideoAugment(flip=0.0))
+    (tmp_path / "result.json").unlink()
     with pytest.raises(UserError, match="another clips"):
         run.evaluate(dataclasses.replace(config, clips=clips), tmp_path)
 

@@ -114,3 +114,32 @@ def test_records_of_a_fold(tmp_path):
     assert ids(2, "test") == {"clip0"}
     with pytest.raises(UserError, match="has 2 folds and no fold 3"):
         index.fold_records(3, "test")
+
+
+def test_a_digest_of_content_and_of_nothing_else(tmp_path):
+    records = [toy_shards.record(i) for i in range(70)]
+
+    def digest(name, records):
+        folder = toy_shards.write(tmp_path / name, records)
+        told = []
+        found = index_records(open_dataset(CONFIG, folder, "train"), 3, told.append)
+        assert told == [32, 64, 70]
+        return found.digest
+
+    plain = digest("one", records)
+    assert digest("two", records) == plain
+    # a label of the same length: names and sizes of the shards stay what they are
+    changed = [*records[:69], dataclasses.replace(records[69], label=1)]
+    assert records[69].label == 0
+    assert digest("three", changed) != plain
+    was, now = (tfrecord.find_shards(str(tmp_path / name), "train") for name in ("one", "three"))
+    assert list(was.values()) == list(now.values())
+    assert digest("four", records[2:4] + records[:2] + records[4:]) != plain
+
+
+def test_a_damaged_record_ends_the_index(tmp_path):
+    folder = toy_shards.write(tmp_path, map(toy_shards.record, range(70)))
+    dataset = open_dataset(CONFIG, folder, "train")
+    (tmp_path / "toy-train.tfrecord-00001-of-00002").write_bytes(b"")
+    with pytest.raises(UserError, match="was replaced or removed"):
+        index_records(dataset, threads=2)

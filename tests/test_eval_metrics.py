@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from xkd_jax.evaluate.metrics import average_precision, mean_average_precision, recall_at_k, top_k
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate.metrics import (
+    average_precision,
+    check_finite,
+    mean_average_precision,
+    ranks,
+    top_k,
+)
 from xkd_jax.evaluate.neighbours import vote
 
 
@@ -17,8 +24,7 @@ def test_top_k_is_scikit_learns(k):
 def test_a_constant_score_is_never_right():
     assert top_k(np.zeros((5, 3)), np.arange(5) % 3, 1) == 0
     same = np.ones((4, 4))
-    assert recall_at_k(same, np.eye(4, dtype=bool), 3) == 0
-    assert recall_at_k(same, np.eye(4, dtype=bool), 4) == 100
+    assert ranks(same, np.eye(4, dtype=bool)).tolist() == [3] * 4
 
 
 @pytest.mark.parametrize("decimals", [0, 8])
@@ -34,15 +40,13 @@ def test_average_precision_is_scikit_learns_with_ties_too(decimals):
     assert mean_average_precision(scores, targets) == pytest.approx(100 * present)
 
 
-def test_recall_at_k_counts_queries():
+def test_ranks_count_what_is_ahead():
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.4, 0.2]])
     own = np.eye(3, dtype=bool)
-    assert [recall_at_k(similarity, own, k) for k in (1, 2, 3)] == pytest.approx(
-        [100 / 3, 200 / 3, 100]
-    )
+    assert ranks(similarity, own).tolist() == [0, 1, 2]
     either = own | np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)
-    assert recall_at_k(similarity, either, 1) == pytest.approx(200 / 3)
-    assert recall_at_k(similarity, np.zeros((3, 3), bool), 3) == 0
+    assert ranks(similarity, either).tolist() == [0, 0, 2]
+    assert ranks(similarity, np.zeros((3, 3), bool)).tolist() == [3, 3, 3]
 
 
 def test_votes_are_those_of_an_explicit_loop():
@@ -58,3 +62,30 @@ def test_votes_are_those_of_an_explicit_loop():
     found = vote(bank, labels, queries, 4, 5, 0.07)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert (vote(bank, labels, bank, 4, 1, 0.07).argmax(1) == labels).all()
+
+
+def test_what_is_no_number_is_never_right():
+    labels = np.arange(6) % 3
+    assert top_k(np.full((6, 3), np.nan), labels, 2) == 0
+    right = np.eye(3)[labels]
+    right[0, 1] = np.nan  # beside a right score
+    assert top_k(right, labels, 1) == pytest.approx(100 * 5 / 6)
+    own = np.eye(4, dtype=bool)
+    assert ranks(np.full((4, 4), np.nan), own).tolist() == [3] * 4
+    assert ranks(np.where(own, np.nan, 0.0), own).tolist() == [3] * 4
+    targets = np.array([1, 1, 0, 0])
+    worst = average_precision(np.array([0.0, 0.0, 1.0, 1.0]), targets)
+    assert average_precision(np.full(4, np.nan), targets) == worst == 0.5
+
+
+def test_no_positive_at_all_is_one_sentence():
+    with pytest.raises(UserError, match="None of the 3 test records has a class"):
+        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
+
+
+def test_values_that_are_not_finite_are_named():
+    values = np.ones((5, 2, 2))
+    check_finite(values, "Scores", str, "stop")
+    values[2, 1, 0], values[4] = np.inf, np.nan
+    with pytest.raises(UserError, match=r"^Scores are not finite for 2 of 5 \(first: 2\): stop\.$"):
+        check_finite(values, "Scores", str, "stop")

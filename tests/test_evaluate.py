@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,15 +11,14 @@ import jax
 import miniatures
 import numpy as np
 import pytest
-import toy_shards
 from conftest import random_student
 
-from data_pipelines import schema
+from data_pipelines import schema, shards
 from data_pipelines.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate import clips, features, fitting, frozen, pretrained, run, splits
+from xkd_jax.evaluate import clips, feature_store, features, fitting, frozen, pretrained, run
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import (
     ClipsConfig,
@@ -184,7 +184,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
 ):
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     whole = run.evaluate(config, tmp_path / "whole")
-    monkeypatch.setattr(features, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("xkd_jax.progress.TELL_SECONDS", 0.0)
     put, count = clips.sharding.put_batch, []
 
     def put_or_die(*arguments):
@@ -207,6 +207,48 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
     with monkeypatch.context() as patch:
         patch.setattr(features.Extraction, "_run", None)  # would be called
         assert run.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
+
+
+def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
+    checkpoint, esc50, tmp_path
+):
+    config = miniatures.evaluation(
+        checkpoint, esc50, network="log_mel", modality="audio", features=str(tmp_path / "features")
+    )
+    assert run.evaluate(config, tmp_path / "before")["value"] == 100
+    moved = shutil.copytree(esc50, tmp_path / "moved")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(moved)))
+    run.evaluate(config, tmp_path / "moved_run")
+    assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
+
+    views = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    dataset = open_dataset(views, str(moved), "all")
+    (path,) = dataset.source.paths
+    size = os.path.getsize(path)
+    records = [dataset[i] for i in range(len(dataset))]
+    others = [dataclasses.replace(r, label=r.label ^ (i % 4 == 0)) for i, r in enumerate(records)]
+    shards.write_shard(path, map(schema.serialize, others))
+    assert os.path.getsize(path) == size
+    assert run.evaluate(config, tmp_path / "after")["value"] < 100
+
+
+def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
+    plain = features.encoder
+
+    def diverged(*arguments):
+        encode = plain(*arguments)
+
+        def encode_to_nan(parameters, batch):
+            found = encode(parameters, batch)
+            return found | {"audio": found["audio"].at[1].set(np.nan)}
+
+        return encode_to_nan
+
+    monkeypatch.setattr(features, "encoder", diverged)
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    sentence = r"by the log_mel of .*checkpoints, step 7, are not finite for 1 of 8 \(first: .*wav"
+    with pytest.raises(UserError, match=sentence):
+        run.evaluate(config, tmp_path)
 
 
 def test_networks_that_share_their_blocks(small, tmp_path):
@@ -259,7 +301,8 @@ def test_networks_of_a_checkpoint(checkpoint, esc50, small):
     ],
 )
 def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
-    config = dataclasses.replace(miniatures.evaluation(checkpoint, esc50), **changes)
+    config = miniatures.evaluation(checkpoint, esc50, modality="audio")
+    config = dataclasses.replace(config, **changes)
     with pytest.raises(UserError, match=sentence):
         run.evaluate(config, tmp_path)
 
@@ -280,31 +323,11 @@ def test_evaluations_that_cannot_run_are_refused(changes, sentence):
         eval_config.resolve(raw)
 
 
-def test_no_record_trains_and_tests(tmp_path):
-    records = [
-        dataclasses.replace(toy_shards.record(i), train_folds=(1,), test_folds=tests)
-        for i, tests in enumerate([(2,), (1, 2), (2,)])
-    ]
-    metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
-    directory = toy_shards.write(tmp_path, records, metadata)
-    for fold, sentence in ((1, "1 records both train and test"), (2, "has no records")):
-        data = EvalDataConfig(dir=directory, folds=(fold,))
-        with pytest.raises(UserError, match=sentence):
-            splits.open_benchmark(toy_shards.CONFIG, data)
-
-
-def test_a_share_is_of_each_class():
-    labels = np.repeat([0, 1, 2], [100, 10, 1])
-    chosen, others = splits.some_of_each_class(labels, 0.1, np.random.default_rng(0))
-    assert np.bincount(labels[chosen]).tolist() == [10, 1, 1]
-    assert sorted([*chosen, *others]) == list(range(111))
-
-
 def _set(**found):
     """One clip and crop of as many records as the arrays have rows."""
     arrays = {name: np.array(values, np.float32)[:, None, None] for name, values in found.items()}
     count = len(next(iter(arrays.values())))
-    return features.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
+    return feature_store.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
 
 
 def test_both_modalities_are_scaled_apart():
@@ -329,6 +352,21 @@ def test_retrieval_finds_records_and_classes():
     assert found["value"] == pytest.approx(100 / 3)
     assert found["video_to_audio_same_class_recall_1"] == 100
     assert found["audio_to_video_recall_5"] == 100
+
+
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels):
+    rng = np.random.default_rng(3)
+    video, audio = rng.normal(size=(2, 30, 6))
+    found = _set(video=video, audio=video + 2 * audio)
+    target = rng.integers(-1, 4, size=30)
+    if several_labels:
+        target = (rng.random((30, 5)) < 0.2).astype(np.uint8)
+    found = dataclasses.replace(found, target=target)
+    whole = frozen.retrieve(found, np.arange(30))
+    assert 0 < whole["video_to_audio_recall_1"] < whole["video_to_audio_same_class_recall_1"] < 100
+    monkeypatch.setattr(frozen, "_QUERIES_AT_ONCE", 7)
+    assert frozen.retrieve(found, np.arange(30)) == whole
 
 
 def test_neighbours_of_mean_clips(checkpoint):

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from xkd_jax.progress import Progress, Scalars, duration
+from xkd_jax.progress import Passage, Progress, Scalars, duration
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,19 @@ def test_line_counts_from_the_line_before(monkeypatch):
     assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
     _, scalars = progress.line(22, {"loss": 1.0})
     assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_share": 0.0}
+
+
+def test_a_passage_is_told_now_and_then(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("xkd_jax.progress.time.perf_counter", lambda: now[0])
+    passage = Passage("features  train clip", 100, "clips", start=20)
+    due = []
+    for now[0] in (1.0, 19.0, 21.0, 22.0, 41.5):
+        due.append(passage.is_due())
+    assert due == [False, False, True, False, True]
+    now[0] = 40.0
+    assert passage.line(60) == "features  train clip 60/100  1 clips/s  left 40 s"
+    assert passage.line(20) == "features  train clip 20/100  0 clips/s  left unknown"
 
 
 def test_the_clock_may_jump(monkeypatch):

@@ -51,6 +51,14 @@ def test_an_unsolved_class_is_told(data, capsys):
     assert "svm       cost 1: 5 of 5 classes not solved after" in capsys.readouterr().out
 
 
+def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
+    monkeypatch.setattr("xkd_jax.progress.TELL_SECONDS", 0.0)
+    svm.fit_path(*data, 5, SvmConfig(costs=COSTS), make_mesh(MeshConfig()))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines] == ["svm"] * 3
+    assert ["costs 1/3" in lines[0], "costs 3/3" in lines[2]] == [True, True]
+
+
 def test_few_samples_of_many_axes():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3

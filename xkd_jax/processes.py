@@ -109,6 +109,22 @@ def main_first(action: Callable[[], None]) -> None:
         action()
 
 
+def on_main(action: Callable[[], None]) -> None:
+    """Runs an action on the main process alone; where it is refused, no process goes on.
+
+    Raises:
+      UserError: the action raised one; on the other processes, which say where to look.
+    """
+    refusal = None
+    if is_main_process():
+        try:
+            action()
+        except UserError as error:
+            refusal = error
+    if not all_agree(refusal is None):
+        raise refusal or UserError("The first process can't go on: see what it says.")
+
+
 @contextlib.contextmanager
 def company() -> Iterator[None]:
     """Says in one sentence that another process of the run is gone, where its network says so.

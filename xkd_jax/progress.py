@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from tensorboardX import SummaryWriter
 
+TELL_SECONDS = 20.0  # between two lines of a pass
+
 
 class Progress:
     """Times a run between log lines.
@@ -46,6 +48,38 @@ class Progress:
         )
         self._step, self._since, self._waited = step, now, 0.0
         return text, scalars
+
+
+class Passage:
+    """How far one pass over many things is, for a line on the terminal now and then."""
+
+    def __init__(self, what: str, total: int, unit: str, start: int = 0):
+        """Starts the clock.
+
+        Args:
+          what: begins each line.
+          total: how many things there are.
+          unit: what they are, in the plural.
+          start: how many were done before.
+        """
+        self._what, self._total, self._unit, self._start = what, total, unit, start
+        self._since = self._told = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Whether it is time for a line; after that, only `TELL_SECONDS` later again."""
+        now = time.perf_counter()
+        if now - self._told < TELL_SECONDS:
+            return False
+        self._told = now
+        return True
+
+    def line(self, done: int) -> str:
+        """How many are done, the rate since the start, and the time left."""
+        rate = (done - self._start) / max(time.perf_counter() - self._since, 1e-9)
+        left = (self._total - done) / rate if rate else float("inf")
+        return (
+            f"{self._what} {done}/{self._total}  {rate:.4g} {self._unit}/s  left {duration(left)}"
+        )
 
 
 def duration(seconds: float) -> str:

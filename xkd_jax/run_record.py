@@ -60,7 +60,7 @@ class RunRecord:
         found = [
             (key, f"{key.removeprefix('config.')} ({before!r}, now {after!r})")
             for part in ("config", "records")
-            for key, before, after in _differences(part, getattr(self, part), getattr(now, part))
+            for key, before, after in differences(part, getattr(self, part), getattr(now, part))
         ]
         forbidden = [text for key, text in found if key.startswith(now.FIXED)]
         return [text for _, text in found if text not in forbidden], forbidden
@@ -80,9 +80,10 @@ def _checksum(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def _differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+def differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the dotted key, below `key`, and both values of what differs in two dictionaries."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
-            yield from _differences(f"{key}.{name}", before.get(name), after.get(name))
+            yield from differences(f"{key}.{name}", before.get(name), after.get(name))
     elif before != after:
         yield key, before, after

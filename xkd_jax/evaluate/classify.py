@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from data_pipelines import pipeline
-from data_pipelines.dataset import index_records
 from xkd_jax import sharding
 from xkd_jax.config import Config
 from xkd_jax.errors import StoppedError, UserError
@@ -21,12 +20,12 @@ from xkd_jax.evaluate.clips import clip_batches, on_devices
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import Fit, FitState
-from xkd_jax.evaluate.metrics import mean_average_precision, top_k
+from xkd_jax.evaluate.metrics import check_finite, mean_average_precision, top_k
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
 from xkd_jax.preemption import Preemption
 from xkd_jax.processes import announce, is_main_process
-from xkd_jax.progress import Progress, Scalars
+from xkd_jax.progress import Passage, Progress, Scalars
 from xkd_jax.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
@@ -72,7 +71,7 @@ class Classification:
     def _some(self, records: np.ndarray) -> np.ndarray:
         if self.config.share == 1:
             return records
-        labels = index_records(self.benchmark.train).label[records]
+        labels = self.benchmark.train_index.label[records]
         rng = np.random.default_rng(self.config.seed)
         return records[some_of_each_class(labels, self.config.share, rng)[0]]
 
@@ -90,7 +89,7 @@ class Classification:
         checkpoint = {"step": self.pretrained.step, "crc32": self.pretrained.crc32}
         used = {key: config[key] for key in _FIXED}
         used["clips"] = {key: config["clips"][key] for key in _FIXED_OF_CLIPS}
-        data = {"name": self.benchmark.train.metadata.name, "split": self.benchmark.train_name}
+        data = {"split": self.benchmark.train_name, "content": self.benchmark.train_index.digest}
         return used | {"data": data, "fold": fold, "checkpoint": checkpoint}
 
     def _loop(
@@ -146,12 +145,19 @@ class Classification:
         batches = clip_batches(
             config, self.viewing, self.mesh, self.benchmark.test, records, "test"
         )
-        found = [
-            jax.tree.map(np.asarray, fit.predict(state.trained, self.pretrained.parameters, batch))
-            for batch in batches
-        ]
-        scores, targets = (
-            np.concatenate(part)[: len(records) * clips] for part in zip(*found, strict=True)
+        rows, found = len(records) * clips, []
+        passage = Passage("test      clip", rows, "clips")
+        for number, batch in enumerate(batches, 1):
+            scored = fit.predict(state.trained, self.pretrained.parameters, batch)
+            found.append(jax.tree.map(np.asarray, scored))
+            if passage.is_due():
+                announce(passage.line(min(number * config.batch_size, rows)))
+        scores, targets = (np.concatenate(part)[:rows] for part in zip(*found, strict=True))
+        check_finite(
+            scores,
+            "The scores of test clips",
+            lambda row: self.benchmark.test[int(records[row // clips])].id,
+            "lower fit.learning_rate and give another --workdir",
         )
         return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
 

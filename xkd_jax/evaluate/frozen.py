@@ -13,12 +13,13 @@ from jax.sharding import Mesh
 
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.config import EvalConfig
-from xkd_jax.evaluate.features import FeatureSet
-from xkd_jax.evaluate.metrics import recall_at_k, top_k
+from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.metrics import ranks, top_k
 from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.evaluate.splits import some_of_each_class
 
 _RECALLS = (1, 5, 10)
+_QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
 
 
 def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:
@@ -131,21 +132,37 @@ def retrieve(test: FeatureSet, test_records: np.ndarray) -> dict[str, Any]:
     video, audio = (
         unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in ("video", "audio")
     )
-    own, target = np.eye(len(rows), dtype=bool), test.target[rows]
-    shared = own | (
-        (target[:, None] == target) & (target >= 0)
-        if target.ndim == 1
-        else target.astype(int) @ target.T > 0
-    )
-    similarity = video @ audio.T
+    target = test.target[rows]
     result: dict[str, Any] = {"test_records": len(rows)}
-    directions = {"video_to_audio": similarity, "audio_to_video": similarity.T}
-    for direction, values in directions.items():
+    directions = {"video_to_audio": (video, audio), "audio_to_video": (audio, video)}
+    for direction, (queries, candidates) in directions.items():
+        own, shared = _ranks(queries, candidates, target)
         for k in _RECALLS:
-            result[f"{direction}_recall_{k}"] = recall_at_k(values, own, k)
-            result[f"{direction}_same_class_recall_{k}"] = recall_at_k(values, shared, k)
+            result[f"{direction}_recall_{k}"] = 100 * float((own < k).mean())
+            result[f"{direction}_same_class_recall_{k}"] = 100 * float((shared < k).mean())
     value = np.mean([result[f"{direction}_recall_1"] for direction in directions])
     return {"value": float(value), **result}
+
+
+def _ranks(
+    queries: np.ndarray, candidates: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates ahead of the query's own, and of the first of its class, int64 [records] each."""
+    own, shared = [], []
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        block = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
+        similarity = queries[block] @ candidates.T
+        itself = block[:, None] == np.arange(len(candidates))
+        own.append(ranks(similarity, itself))
+        shared.append(ranks(similarity, itself | _same_class(target, block)))
+    return np.concatenate(own), np.concatenate(shared)
+
+
+def _same_class(target: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Whether the block's records share a class with each record, bool [block, records]."""
+    if target.ndim == 2:
+        return target[block].astype(np.int64) @ target.T > 0
+    return (target[block, None] == target) & (target[block, None] >= 0)
 
 
 def _of(found: FeatureSet, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

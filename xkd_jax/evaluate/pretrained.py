@@ -81,13 +81,26 @@ def _step(directory: Path, asked: int) -> int:
     """The checkpoint's step: the one that is asked for, or of 0 the newest."""
     # An unfinished or damaged checkpoint's folder has another name than a number.
     steps = sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
-    if not steps or (asked and asked not in steps):
-        known = ", ".join(map(str, steps)) or "none"
-        raise UserError(f"{directory} has no checkpoint of step {asked or 'any'}: it has {known}.")
+    if not steps:
+        raise UserError(
+            f"{directory} holds no checkpoint of a pretraining run: give --config.checkpoint=RUN,"
+            " the run's own folder, and --config.step=N for one that is not its newest."
+        )
+    if asked and asked not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(
+            f"{directory} has no checkpoint of step {asked}: it has {known}, so give one of them by"
+            " --config.step."
+        )
     return asked or steps[-1]
 
 
 def _saved_config(record: RunRecord, directory: Path) -> Config:
+    if "protocol" in record.config:
+        raise UserError(
+            f"{directory} is of a classifier that an evaluation trained: give --config.checkpoint"
+            "=RUN, the folder of the pretraining run."
+        )
     try:
         config = config_schema.build(Config, record.config)
     except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,81 @@ from typing import Any
 import numpy as np
 
 import xkd_jax
+from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.processes import announce, write_once
+from xkd_jax.processes import announce, on_main, write_once
+from xkd_jax.run_record import differences
 
 FILE = "result.json"
+# Settings that don't decide a result: where things are and how they are computed. Checkpoint and
+# data are compared by their checksums.
+_NOT_COMPARED = (
+    "config.checkpoint", "config.step", "config.features", "config.log_every", "config.mesh",
+    "config.save", "config.data.dir", "config.data.threads", "config.data.workers",
+    "config.data.prefetch", "config.data.verify_checksums",
+)  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def refuse_other(
+    config: EvalConfig, pretrained: Pretrained, data: dict[str, Any], workdir: Path
+) -> None:
+    """Keeps the result of another evaluation from being overwritten.
+
+    Args:
+      config: the evaluation's.
+      pretrained: what is evaluated.
+      data: what it is evaluated on (`data_set.summary`).
+      workdir: the run's folder.
+
+    Raises:
+      UserError: the folder holds a result of other settings, another checkpoint or other data, or
+        something that is no result.
+    """
+    now = {
+        "config": dataclasses.asdict(config),
+        "checkpoint": {"step": pretrained.step, "crc32": pretrained.crc32},
+        "data": {"digest": data["digest"]},
+    }
+    on_main(lambda: _refuse_other(workdir / FILE, json.loads(json.dumps(now))))
+
+
+def _refuse_other(path: Path, now: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    try:
+        content = json.loads(path.read_bytes())
+        content["config"], content["checkpoint"]
+        was = {part: {key: content.get(part, {}).get(key) for key in now[part]} for part in now}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{path} is no result of an evaluation: move it away, or give another --workdir."
+        ) from None
+    for key, before, after in differences("", was, now):
+        name = key.removeprefix(".")
+        # What the result's program didn't know of was not another value.
+        if before is not None and not name.startswith(_NOT_COMPARED):
+            raise UserError(
+                f"{path} is of another evaluation ({name.removeprefix('config.')} was {before!r},"
+                f" now {after!r}): move it away, or give another --workdir."
+            )
 
 
 def finish(
     config: EvalConfig,
     pretrained: Pretrained,
+    data: dict[str, Any],
     metric: str,
     per_fold: list[dict[str, Any]],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Writes `result.json`, prints its line and returns its content.
+    """Prints the result's line, writes `result.json` and returns its content.
 
     Args:
       config: the evaluation's.
       pretrained: what was evaluated.
+      data: what it was evaluated on (`data_set.summary`).
       metric: name of the folds' `value`.
       per_fold: each fold's scores, with `fold` and `value`.
       workdir: the run's folder.
@@ -47,6 +103,7 @@ def finish(
         "metric": metric,
         "value": float(np.mean(values)),
         "per_fold": per_fold,
+        "data": data,
         "checkpoint": {
             "directory": str(pretrained.directory.absolute()),
             "step": pretrained.step,
@@ -60,8 +117,9 @@ def finish(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+    announce(f"result    {line(content)}")  # first, as the disk may be full
     write_once(workdir / FILE, content)
-    announce(f"result    {line(content)}\nwritten   {workdir / FILE}")
+    announce(f"written   {workdir / FILE}")
     return content
 
 

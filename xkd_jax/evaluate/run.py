@@ -12,11 +12,13 @@ import numpy as np
 
 from xkd_jax import sharding
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate import frozen, pretrained, result, splits
+from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
+from xkd_jax.evaluate import workdir as folders
 from xkd_jax.evaluate.classify import Classification
 from xkd_jax.evaluate.clips import Use
 from xkd_jax.evaluate.config import TRAINED, EvalConfig
-from xkd_jax.evaluate.features import Extraction, FeatureSet
+from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.features import Extraction
 from xkd_jax.evaluate.splits import Benchmark, Split
 from xkd_jax.processes import announce, company, write_once
 
@@ -24,18 +26,25 @@ from xkd_jax.processes import announce, company, write_once
 def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
-    What an earlier run in that folder has finished is not done again.
+    Features that an earlier run extracted, and what it saved of a classifier's training, are not
+    computed again; fits of SVMs, votes and scores are.
 
     Raises:
-      UserError: checkpoint, data or mesh don't fit the config.
+      UserError: checkpoint, data, mesh or folders don't fit the config.
       StoppedError: there was notice of a preemption; what was trained is saved.
     """
+    folders.check(workdir, config.features)
+    data_set.check(config)
     mesh = sharding.make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
     views = pretrained.viewing(config, source.config)
     benchmark = splits.open_benchmark(views, config.data, labelled=config.protocol != "retrieval")
-    announce(_describe(config, source, benchmark))
-    write_once(workdir / "config.json", dataclasses.asdict(config))
+    _check_labels(config, benchmark)
+    data = data_set.summary(benchmark)
+    result.refuse_other(config, source, data, workdir)
+    announce(_describe(config, source, benchmark) + data_set.describe(data))
+    if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
+        write_once(workdir / "config.json", dataclasses.asdict(config))
     with company():
         if config.protocol in TRAINED:
             protocol = Classification(config, source, views, mesh, benchmark, workdir)
@@ -44,7 +53,15 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
             folder = Path(config.features) if config.features else workdir / "features"
             extraction = Extraction.prepare(config, source, views, mesh, folder)
             per_fold = _on_features(config, benchmark, extraction)
-    return result.finish(config, source, _metric(config, benchmark), per_fold, workdir)
+    return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
+
+
+def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
+    if benchmark.multi_label and config.protocol in ("svm", "knn"):
+        raise UserError(
+            f"{config.benchmark or 'The benchmark'} has several labels a record: give"
+            " --config.protocol=linear."
+        )
 
 
 def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
@@ -67,16 +84,13 @@ def _on_features(
     config: EvalConfig, benchmark: Benchmark, extraction: Extraction
 ) -> list[dict[str, Any]]:
     """Extracts what all splits need, once, and scores each split."""
-    if benchmark.multi_label and config.protocol != "retrieval":
-        raise UserError(
-            f"{config.benchmark or 'The benchmark'} has several labels a record: give"
-            " --config.protocol=linear."
-        )
 
     def extract(part: Use, clips: Use) -> FeatureSet:
         lists = [getattr(split, part) for split in benchmark.splits]
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
-        return extraction.extract(dataset, name, functools.reduce(np.union1d, lists), clips)
+        content = getattr(benchmark, f"{part}_index").digest
+        records = functools.reduce(np.union1d, lists)
+        return extraction.extract(dataset, content, name, records, clips)
 
     test = extract("test", "test")
     if config.protocol == "retrieval":

@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines.dataset import Dataset, index_records, open_dataset
+from data_pipelines.dataset import Dataset, RecordIndex, index_records, open_dataset
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalDataConfig
+from xkd_jax.processes import announce
+from xkd_jax.progress import Passage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Benchmark:
     """A benchmark's records and its splits.
 
     Attributes:
-      train: the split that holds the training records.
+      train: the split that holds the training records; where nothing is trained, as `test`.
       test: the split that holds the test records; with folds, the same.
       train_name: of the split.
       test_name: of the split.
+      train_index: what its records say of themselves, and the digest of their content.
+      test_index: the same of the test split.
       splits: in the order of the folds.
     """
 
@@ -43,6 +47,8 @@ class Benchmark:
     test: Dataset
     train_name: str
     test_name: str
+    train_index: RecordIndex
+    test_index: RecordIndex
     splits: list[Split]
 
     @property
@@ -57,27 +63,63 @@ class Benchmark:
 
 
 def open_benchmark(views: Config, config: EvalDataConfig, *, labelled: bool = True) -> Benchmark:
-    """Opens the data and lists each split's records.
+    """Opens the data, reads every record once and lists each split's records.
 
     Args:
       views: the pipeline's config (`pretrained.viewing`).
       config: which splits and folds.
-      labelled: whether the evaluation needs labels.
+      labelled: whether the evaluation needs labels; without, nothing is trained.
 
     Raises:
-      UserError: the data set lacks a split, a fold, or labels that are needed.
+      UserError: the data set lacks a split, a fold, or labels that are needed, or a record would
+        both train and test.
     """
-    train = open_dataset(views, config.dir, config.train_split)
-    if labelled and len(train.metadata.class_names) < 2:
-        raise UserError(
-            f"The data set {train.metadata.name} has no classes: build it from the benchmark's own"
-            " lists."
+    opened = _by_fold if config.folds else _by_split
+    benchmark = opened(views, config, labelled)
+    if labelled and not benchmark.multi_label:
+        trained, tested = (
+            np.unique(np.concatenate([getattr(split, use) for split in benchmark.splits]))
+            for use in ("train", "test")
         )
-    if not config.folds:
-        test = open_dataset(views, config.dir, config.test_split)
-        everything = Split(0, np.arange(len(train)), np.arange(len(test)))
-        return Benchmark(train, test, config.train_split, config.test_split, [everything])
-    index = index_records(train)
+        _check_labels(config.dir, benchmark.train, benchmark.train_index, trained)
+        _check_labels(config.dir, benchmark.test, benchmark.test_index, tested)
+    return benchmark
+
+
+def _by_split(views: Config, config: EvalDataConfig, labelled: bool) -> Benchmark:
+    test_name = config.test_split
+    train_name = config.train_split if labelled else test_name
+    shared = set(train_name.split("+")) & set(test_name.split("+"))
+    if labelled and shared:
+        raise UserError(
+            f"data.train_split {train_name!r} and data.test_split {test_name!r} share"
+            f" {', '.join(sorted(shared))}: give splits without a record in common, or"
+            " --config.data.folds."
+        )
+    test = train = _open(views, config.dir, "test_split", test_name)
+    if labelled:
+        train = _open(views, config.dir, "train_split", train_name)
+        _check_classes(train, config.dir)
+    test_index = train_index = _index(test, test_name, config.threads)
+    if labelled:
+        train_index = _index(train, train_name, config.threads)
+    everything = Split(0, np.arange(len(train)), np.arange(len(test)))
+    return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
+
+
+def _by_fold(views: Config, config: EvalDataConfig, labelled: bool) -> Benchmark:
+    name = config.train_split
+    dataset = _open(views, config.dir, "train_split", name)
+    if labelled:
+        _check_classes(dataset, config.dir)
+    folds = dataset.metadata.folds
+    if unknown := [fold for fold in config.folds if not 1 <= fold <= folds]:
+        held = f"folds 1 to {folds}" if folds else "no folds"
+        raise UserError(
+            f"The data set {dataset.metadata.name} has {held} and no fold {unknown[0]}: give some"
+            " that it has by --config.data.folds, or () for train_split and test_split."
+        )
+    index = _index(dataset, name, config.threads)
     splits = [
         Split(fold, index.fold_records(fold, "train"), index.fold_records(fold, "test"))
         for fold in config.folds
@@ -87,7 +129,49 @@ def open_benchmark(views: Config, config: EvalDataConfig, *, labelled: bool = Tr
         if len(both) or not len(split.train) or not len(split.test):
             fault = f"{len(both)} records both train and test" if len(both) else "no records"
             raise UserError(f"Fold {split.fold} of {config.dir} has {fault}: build it again.")
-    return Benchmark(train, train, config.train_split, config.train_split, splits)
+    return Benchmark(dataset, dataset, name, name, index, index, splits)
+
+
+def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
+    try:
+        return open_dataset(views, directory, split)
+    except UserError as error:
+        raise UserError(f"--config.data.{key}={split}: {error}") from None
+
+
+def _check_classes(dataset: Dataset, directory: str) -> None:
+    classes = len(dataset.metadata.class_names)
+    if classes < 2:
+        raise UserError(
+            f"The data set {dataset.metadata.name} in {directory} has {classes or 'no'}"
+            f" class{'' if classes == 1 else 'es'}, and an evaluation tells two or more apart:"
+            " build it from the benchmark's own lists."
+        )
+
+
+def _check_labels(
+    directory: str, dataset: Dataset, index: RecordIndex, records: np.ndarray
+) -> None:
+    classes = len(dataset.metadata.class_names)
+    labels = index.label[records]
+    lacking = records[(labels < 0) | (labels >= classes)]
+    if len(lacking):
+        raise UserError(
+            f"{len(lacking)} of {len(records)} records that the evaluation uses of {directory} have"
+            f" none of its {classes} classes (first: {dataset[int(lacking[0])].id}): build the data"
+            " set again from lists that name a class for each file."
+        )
+
+
+def _index(dataset: Dataset, split: str, threads: int) -> RecordIndex:
+    """Reads every record; says how far it is where that takes long."""
+    passage = Passage(f"records   {split}", len(dataset), "records")
+
+    def tell(done: int) -> None:
+        if passage.is_due():
+            announce(passage.line(done))
+
+    return index_records(dataset, threads, tell)
 
 
 def some_of_each_class(

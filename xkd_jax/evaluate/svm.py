@@ -26,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.evaluate.config import SvmConfig
 from xkd_jax.processes import announce
+from xkd_jax.progress import Passage
 from xkd_jax.rules import RULES
 
 _CG_ITERATIONS = 30
@@ -39,7 +40,8 @@ def fit_path(
 ) -> dict[float, np.ndarray]:
     """Fits the SVMs of every cost, each from where the one before ended.
 
-    Prints a line where a class is not solved within `config.max_iterations`.
+    Prints how far it is where that takes long, and where a class is not solved within
+    `config.max_iterations`.
 
     Args:
       features: float32 [samples, width].
@@ -54,7 +56,8 @@ def fit_path(
     second_moment, solve = _programs(mesh)
     problem, axes = _prepare(features, labels, mesh, second_moment)
     weights = jnp.zeros((features.shape[1] + 1, classes), jnp.float32)
-    found = {}
+    found: dict[float, np.ndarray] = {}
+    passage = Passage("svm       costs", len(config.costs), "costs")
     for cost in sorted(config.costs):
         weights, solved = solve(problem, weights, cost, config.tolerance, config.max_iterations)
         if not np.all(solved):
@@ -63,6 +66,8 @@ def fit_path(
                 f" solved after svm.max_iterations {config.max_iterations}"
             )
         found[cost] = (axes @ np.asarray(weights, np.float64)).astype(np.float32)
+        if passage.is_due():
+            announce(passage.line(len(found)))
     return found
 
 

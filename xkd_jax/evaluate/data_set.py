@@ -1,0 +1,101 @@
+"""Whether a data set is the one that an evaluation is of, and what a result says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_pipelines import metadata as metadata_lib
+from data_pipelines import storage
+from data_pipelines.metadata import Metadata
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.splits import Benchmark
+
+# {benchmark: its data set}. Benchmarks that are not here, such as neighbours and retrieval, are of
+# any data set.
+_DATA_SETS = {
+    "ucf101": "ucf101",
+    "hmdb51": "hmdb51",
+    "k400": "kinetics400",
+    "kinetics_sound": "kinetics_sound",
+    "esc50": "esc50",
+    "fsd50k": "fsd50k",
+    "spoken_digits": "spoken_digits",
+    "spoken_recordings": "spoken_recordings",
+}
+
+
+def check(config: EvalConfig) -> None:
+    """Refuses a data set of another benchmark, or without a modality that is evaluated.
+
+    Shards in the DMVR schema don't tell what they are of.
+
+    Raises:
+      UserError: see above, or there is no such folder.
+    """
+    directory = config.data.dir
+    if directory and metadata_lib.FILE in storage.sizes(directory):
+        metadata = metadata_lib.read(directory)
+        _check_name(config, metadata)
+        _check_modalities(config, metadata)
+
+
+def _check_name(config: EvalConfig, metadata: Metadata) -> None:
+    if metadata.name != _DATA_SETS.get(config.benchmark, metadata.name):
+        raise UserError(
+            f"{config.data.dir} holds the data set {metadata.name}, and the evaluation is of the"
+            f" benchmark {config.benchmark}: give that benchmark's shards by --config.data.dir, or"
+            f" --config.benchmark={metadata.name} for a result under another name."
+        )
+
+
+def _check_modalities(config: EvalConfig, metadata: Metadata) -> None:
+    held = {"video": metadata.frame_rate > 0, "audio": metadata.sample_rate > 0}
+    lacking = [modality for modality in config.modalities if not held[modality]]
+    if not lacking:
+        return
+    others = [modality for modality in held if held[modality]]
+    remedy = f"--config.modality={others[0]}" if others else "another data set"
+    if config.protocol == "retrieval":
+        remedy = "a data set that has both video and audio"
+    raise UserError(
+        f"The data set {metadata.name} in {config.data.dir} has no {lacking[0]}: give {remedy}."
+    )
+
+
+def summary(benchmark: Benchmark) -> dict[str, Any]:
+    """What `result.json` says of the data.
+
+    Returns:
+      `name`, `classes` (their number), `splits` and `records` (number, in each split; in some fold
+      or none), `digest` of each split's content, `folds` that are evaluated, `folds_left_out` of
+      the data set's, and `left_out`: {reason: source files left out when the data set was built}.
+    """
+    metadata = benchmark.test.metadata
+    splits = {
+        benchmark.train_name: benchmark.train_index,
+        benchmark.test_name: benchmark.test_index,
+    }
+    folds = [split.fold for split in benchmark.splits if split.fold]
+    return {
+        "name": metadata.name,
+        "classes": benchmark.classes,
+        "splits": list(splits),
+        "records": {name: len(index.label) for name, index in splits.items()},
+        "digest": {name: index.digest for name, index in splits.items()},
+        "folds": folds,
+        "folds_left_out": sorted(set(range(1, metadata.folds + 1)) - set(folds)) if folds else [],
+        "left_out": metadata.left_out,
+    }
+
+
+def describe(data: dict[str, Any]) -> str:
+    """The lines that say what of the data set is not evaluated; empty where it all is."""
+    lines = []
+    if data["folds_left_out"]:
+        numbers = ", ".join(map(str, data["folds_left_out"]))
+        lines.append(f"left out  folds {numbers}, which --config.data.folds doesn't name")
+    if data["left_out"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in data["left_out"].items())
+        lines.append(f"left out  files when the data set was built: {reasons}")
+    return "".join(f"\n{line}" for line in lines)

@@ -1,0 +1,253 @@
+"""The folder of one set of features: memory-mapped arrays, a manifest, and a lock.
+
+It holds `video.npy` and `audio.npy`, float32 [records, clips, crops, width]; `label.npy` int64
+[records] or `labels.npy` uint8 [records, classes]; and `manifest.json`, which says what the
+features were made from, how many clips are done and the arrays' shapes. Only the main process
+writes, and of several evaluations that share the folder only the one that holds its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from data_pipelines import storage
+from xkd_jax.config import MODALITIES
+from xkd_jax.errors import UserError
+from xkd_jax.evaluate.clips import TARGETS
+from xkd_jax.processes import is_main_process, on_main
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSet:
+    """Features of some records.
+
+    Attributes:
+      features: {modality: float32 [records, clips, crops, width]}, memory-mapped.
+      target: int64 [records], or uint8 [records, classes] of a multi-label data set.
+      records: their indices in the split, int64 [records], ascending.
+    """
+
+    features: dict[str, np.ndarray]
+    target: np.ndarray
+    records: np.ndarray
+
+    def rows_of(self, records: np.ndarray) -> np.ndarray:
+        """Where the given records, which must be among `records`, are in the arrays."""
+        return np.searchsorted(self.records, records)
+
+
+class FeatureStore:
+    """One set's folder, which every process must see.
+
+    Attributes:
+      directory: the folder.
+      rows: clips of the whole set.
+      done: clips that are written, the first ones.
+    """
+
+    def __init__(self, directory: Path, made_from: dict[str, Any], records: int, clips: int):
+        """Says which set it is; nothing is read.
+
+        Args:
+          directory: the folder, of this set alone.
+          made_from: what the features are made from, of what JSON knows.
+          records: their number.
+          clips: of each.
+        """
+        self.directory = directory
+        self.rows = records * clips
+        self.done = 0
+        self._leading = (records, clips)
+        self._made_from = json.loads(json.dumps(made_from))
+        self._arrays: dict[str, np.memmap] = {}
+        self._manifest = directory / "manifest.json"
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Finds out what is done and, unless that is all, keeps other evaluations out.
+
+        `done` is right on the main process alone.
+
+        Raises:
+          UserError: the folder can't be made, is damaged, or another evaluation writes to it.
+        """
+        with contextlib.ExitStack() as stack:
+            on_main(lambda: self._open(stack))
+            yield
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        self.done = self._read_done()
+        if self.done == self.rows:  # nobody writes to it any more, and perhaps nobody may
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another evaluation is extracting the features in {self.directory}: wait until it"
+                " has ended, or give another folder by --config.features."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{self.directory} can't be written to ({error.strerror}): give another folder by"
+                " --config.features."
+            ) from None
+        self.done = self._read_done()  # what was done by whoever had the lock before
+
+    def prepare(self, found: Mapping[str, np.ndarray]) -> None:
+        """Makes the files for what a batch gives, or opens those that have a part already.
+
+        Args:
+          found: {modality: float32 [batch, crops, width], a target: [batch, ...]}.
+
+        Raises:
+          UserError: there is not enough space, or the files are of other shapes.
+        """
+        wanted = {name: self._array_of(name, values) for name, values in found.items()}
+        if self.done:
+            for name, (shape, dtype) in wanted.items():
+                self._arrays[name] = self._load(name, list(shape), np.dtype(dtype).str, "r+")
+            return
+        needed = sum(int(np.prod(s)) * np.dtype(d).itemsize for s, d in wanted.values())
+        try:
+            for name, (shape, dtype) in wanted.items():
+                self._arrays[name] = open_memmap(self._path(name), "w+", dtype, shape)
+                _reserve(self._path(name))
+        except OSError as error:
+            self._arrays.clear()
+            for name in wanted:
+                self._path(name).unlink(missing_ok=True)
+            raise UserError(
+                f"{self.directory} can't take {needed:,} bytes of features ({error.strerror};"
+                f" {shutil.disk_usage(self.directory).free:,} are free): make room, or give a"
+                " folder on another disk by --config.features."
+            ) from None
+
+    def _array_of(self, name: str, values: np.ndarray) -> tuple[tuple[int, ...], Any]:
+        """Shape and dtype of the whole set's array."""
+        if name in MODALITIES:
+            return (*self._leading, *values.shape[1:]), np.float32
+        return (self._leading[0], *values.shape[1:]), np.int64 if values.ndim == 1 else np.uint8
+
+    def write(self, first: int, found: Mapping[str, np.ndarray]) -> None:
+        """Takes the clips of one batch, the first of which is the set's clip `first`."""
+        count = min(self.rows - first, len(next(iter(found.values()))))
+        self.done = max(self.done, first + count)
+        if not is_main_process():
+            return
+        for name, values in found.items():
+            array = self._arrays[name]
+            if name in MODALITIES:
+                array.reshape(self.rows, *values.shape[1:])[first : first + count] = values[:count]
+            else:
+                array[np.arange(first, first + count) // self._leading[1]] = values[:count]
+
+    def save(self) -> None:
+        """Makes what has been written survive a kill.
+
+        Raises:
+          UserError: there is no space.
+        """
+        if not is_main_process():
+            return
+        for array in self._arrays.values():
+            array.flush()
+        shapes = {n: {"shape": a.shape, "dtype": a.dtype.str} for n, a in self._arrays.items()}
+        content = {"made_from": self._made_from, "clips": self.rows, "clips_done": self.done}
+        try:
+            with storage.writer(str(self._manifest)) as file:
+                file.write((json.dumps(content | {"arrays": shapes}, indent=2) + "\n").encode())
+        except OSError as error:
+            raise UserError(
+                f"{self._manifest} can't be written ({error.strerror}): make room, and the same"
+                " command goes on."
+            ) from None
+
+    def read(self, records: np.ndarray) -> FeatureSet:
+        """The complete set, memory-mapped.
+
+        Raises:
+          UserError: the folder is damaged, or this process doesn't see it.
+        """
+        if self._read_done() != self.rows:
+            raise self._damaged("it is not complete, or not seen by every process of the run")
+        found = {
+            name: self._load(name, told["shape"], told["dtype"], "r")
+            for name, told in json.loads(self._manifest.read_bytes())["arrays"].items()
+        }
+        target = next(np.array(found.pop(name)) for name in TARGETS if name in found)
+        return FeatureSet(dict(found), target, records)
+
+    def _read_done(self) -> int:
+        """The number of clips that the manifest says are done, after a look at all files."""
+        try:
+            content = json.loads(self._manifest.read_bytes())
+            told, made_from = content["arrays"], content["made_from"]
+            done, rows = content["clips_done"], content["clips"]
+            arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in told.items()}
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._damaged(f"its manifest.json: {error!r}") from None
+        told_right = made_from == self._made_from and rows == self.rows
+        if not (told_right and type(done) is int and 0 < done <= rows and _whole(arrays)):
+            raise self._damaged("its manifest.json is of another set")
+        for name, (shape, dtype) in arrays.items():
+            self._load(name, shape, dtype, "r")
+        return done
+
+    def _load(self, name: str, shape: list[int], dtype: str, mode: Any) -> np.memmap:
+        path = self._path(name)
+        try:
+            array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged(f"{path.name}: {error}") from None
+        leading = [*self._leading] if name in MODALITIES else [self._leading[0]]
+        found = [*array.shape]
+        if found != shape or array.dtype.str != dtype or found[: len(leading)] != leading:
+            raise self._damaged(f"{path.name} has another shape")
+        return array
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.npy"
+
+    def _damaged(self, fault: str) -> UserError:
+        return UserError(
+            f"The features in {self.directory} are damaged ({fault}): delete that folder, and they"
+            " are extracted again."
+        )
+
+
+def _whole(arrays: Mapping[str, Any]) -> bool:
+    """Whether there are features and one kind of target, and nothing else."""
+    targets = set(arrays) & set(TARGETS)
+    return len(targets) == 1 and targets < set(arrays) <= {*MODALITIES, *TARGETS}
+
+
+def _reserve(path: Path) -> None:
+    """Takes a file's space on the disk now.
+
+    A write to a memory-mapped file that finds no space would end the process by a signal.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+                raise

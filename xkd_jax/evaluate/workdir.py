@@ -1,0 +1,56 @@
+"""Whether an evaluation may use the folders that it is given; asked before anything is read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+
+from xkd_jax.errors import UserError
+from xkd_jax.processes import on_main
+
+
+def check(workdir: Path, features: str) -> None:
+    """Makes the folders on the main process.
+
+    Args:
+      workdir: of the evaluation.
+      features: where extracted features are kept; empty: in the workdir.
+
+    Raises:
+      UserError: the workdir is a pretraining run's, or a folder can't be made or written to.
+    """
+    on_main(lambda: _check(workdir, features))
+
+
+def _check(workdir: Path, features: str) -> None:
+    if _is_of_pretraining(workdir):
+        raise UserError(
+            f"{workdir} is the folder of a pretraining run: give another --workdir, and the run by"
+            " --config.checkpoint."
+        )
+    _make(workdir, "--workdir", os.W_OK)
+    if features:
+        _make(Path(features), "--config.features", os.R_OK)  # where all is extracted, that will do
+
+
+def _is_of_pretraining(workdir: Path) -> bool:
+    if (workdir / "checkpoints").is_dir():
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((workdir / "config.json").read_bytes())
+        return isinstance(content, dict) and "protocol" not in content
+    return False
+
+
+def _make(folder: Path, flag: str, mode: int) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, mode | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be used as a folder ({error.strerror}): give another one by {flag}."
+        ) from None
