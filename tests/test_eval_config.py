@@ -23,6 +23,7 @@ UNUSABLE = {
     "svm.tolerance": 0.0,
     "svm.costs": (float("nan"),),
     "fit.learning_rate": 0.0,
+    "fit.final_learning_rate": -1e-6,
     "fit.epochs": float("nan"),
     "fit.warmup_epochs": -1.0,
     "fit.weight_decay": -0.1,

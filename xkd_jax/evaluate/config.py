@@ -242,7 +242,9 @@ def _check_fit(config: EvalConfig) -> None:
             " --config.output=encoder."
         )
     config_checks.above_zero(config, "fit.learning_rate", "fit.epochs", "fit.eps")
-    config_checks.at_least(0, config, "fit.warmup_epochs", "fit.weight_decay")
+    config_checks.at_least(
+        0, config, "fit.final_learning_rate", "fit.warmup_epochs", "fit.weight_decay"
+    )
     config_checks.below_one(config, "fit.b1", "fit.b2")
     config_checks.below_one(config, "fit.label_smoothing", "fit.dropout", "fit.drop_path")
     if not 0 < config.fit.layer_decay <= 1:
