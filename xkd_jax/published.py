@@ -27,7 +27,7 @@ from configs.eval import (
     ucf101,
 )
 from xkd_jax.evaluate import config as eval_config
-from xkd_jax.evaluate.config import TRAINED
+from xkd_jax.evaluate.config import CIRCUMSTANCES, TRAINED
 
 # {(benchmark, modality): {evaluation: {pretraining, variant: value}}}
 _FULL = {
@@ -106,12 +106,7 @@ _STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]
     ("esc50", "finetune"): lambda _, __: finetune.get_config("esc50"),
     ("fsd50k", "finetune"): lambda _, __: finetune.get_config("fsd50k"),
 }
-# Keys that change nothing but where, when and on what an evaluation runs, and those that a table
-# shows anyway.
-_IGNORED = (
-    "checkpoint", "step", "features", "seed", "log_every", "mesh.", "save.", "network", "share",
-    "data.dir", "data.threads", "data.workers", "data.prefetch", "data.verify_checksums",
-)  # fmt: skip
+_IGNORED = (*CIRCUMSTANCES, "seed", "network", "share")  # the last two are in the tables
 
 
 def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses: str) -> str:

@@ -27,6 +27,12 @@ Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
 Network = Literal["student", "teacher", "untrained", "log_mel"]
 # Protocols that train a classifier step by step; the others work on features that are kept.
 TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
+# Keys, and the first parts of some, that don't decide a result: where things are and how they are
+# computed. Checkpoints and data are told apart by their checksums.
+CIRCUMSTANCES = (
+    "checkpoint", "step", "features", "log_every", "mesh.", "save.", "data.dir", "data.threads",
+    "data.workers", "data.prefetch", "data.verify_checksums",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

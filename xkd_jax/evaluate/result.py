@@ -13,19 +13,12 @@ import numpy as np
 
 import xkd_jax
 from xkd_jax.errors import UserError
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.config import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.processes import announce, on_main, write_once
 from xkd_jax.run_record import differences
 
 FILE = "result.json"
-# Settings that don't decide a result: where things are and how they are computed. Checkpoint and
-# data are compared by their checksums.
-_NOT_COMPARED = (
-    "config.checkpoint", "config.step", "config.features", "config.log_every", "config.mesh",
-    "config.save", "config.data.dir", "config.data.threads", "config.data.workers",
-    "config.data.prefetch", "config.data.verify_checksums",
-)  # fmt: skip
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -63,10 +56,11 @@ def _refuse_other(path: Path, now: dict[str, Any]) -> None:
         raise UserError(
             f"{path} is no result of an evaluation: move it away, or give another --workdir."
         ) from None
+    circumstances = tuple(f"config.{key}" for key in CIRCUMSTANCES)
     for key, before, after in differences("", was, now):
         name = key.removeprefix(".")
         # What the result's program didn't know of was not another value.
-        if before is not None and not name.startswith(_NOT_COMPARED):
+        if before is not None and not name.startswith(circumstances):
             raise UserError(
                 f"{path} is of another evaluation ({name.removeprefix('config.')} was {before!r},"
                 f" now {after!r}): move it away, or give another --workdir."
