@@ -50,7 +50,7 @@ def test_the_same_evaluation_again_and_its_result(tmp_path):
 def test_a_result_is_not_overwritten_by_another(tmp_path, changes, source, data, sentence):
     config = EvalConfig(benchmark="toy")
     _finish(tmp_path, config)
-    with pytest.raises(UserError, match=sentence + r"\): give another --workdir"):
+    with pytest.raises(UserError, match=sentence + r"\): move it away"):
         result.refuse_other(
             dataclasses.replace(config, **changes), _source(**source), data, tmp_path
         )
