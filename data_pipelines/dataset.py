@@ -18,7 +18,7 @@ from data_pipelines.schema import Record
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
-# Records that a thread of `index_records` reads before it asks for more.
+# Records that a thread of `index_rows` reads before it asks for more.
 _AT_ONCE = 32
 
 
@@ -114,34 +114,40 @@ class RecordIndex:
         return np.flatnonzero(getattr(self, f"{use}_folds")[:, fold - 1])
 
 
-def index_records(
-    dataset: Dataset, threads: int = 1, progress: Callable[[int], None] | None = None
-) -> RecordIndex:
-    """Reads every record once, without decoding any.
+def index_rows(
+    dataset: Dataset,
+    records: range,
+    threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Reads some records, without decoding any, for `index_of`.
 
     Args:
       dataset: the split.
+      records: which, as processes may share the reading.
       threads: that read at the same time.
       progress: called now and then, in this thread, with the number of records read so far.
+
+    Returns:
+      uint32 [records, 3 + 2 * folds]: length, checksum, label, and whether each official fold
+      trains and tests on it.
 
     Raises:
       UserError: a record is damaged or of another layout.
     """
-    count, folds = len(dataset), np.arange(1, dataset.metadata.folds + 1)
-    label = np.zeros(count, np.int64)
-    train, test = np.zeros((2, count, len(folds)), bool)
-    content = np.zeros((count, 2), "<u8")
+    folds = np.arange(1, dataset.metadata.folds + 1)
+    rows = np.zeros((len(records), 3 + 2 * len(folds)), np.uint32)
 
     def look(numbers: range) -> int:
         for number in numbers:
-            data = dataset.source[number]
-            record = dataset.parse(data, dataset.source.name(number))
-            label[number] = record.label
-            train[number] = np.isin(folds, record.train_folds)
-            test[number] = np.isin(folds, record.test_folds)
-            content[number] = len(data), tfrecord.masked_crc(data)
+            data = dataset.source[records[number]]
+            record = dataset.parse(data, dataset.source.name(records[number]))
+            uses = [np.isin(folds, found) for found in (record.train_folds, record.test_folds)]
+            label = record.label % 2**32
+            rows[number] = [len(data), tfrecord.masked_crc(data), label, *np.concatenate(uses)]
         return numbers.stop
 
+    count = len(records)
     parts = [range(i, min(i + _AT_ONCE, count)) for i in range(0, count, _AT_ONCE)]
     pool = ThreadPoolExecutor(threads)
     try:
@@ -150,7 +156,14 @@ def index_records(
                 progress(done)
     finally:
         pool.shutdown(cancel_futures=True)
-    digest = hashlib.blake2b(content.tobytes(), digest_size=16).hexdigest()
+    return rows
+
+
+def index_of(dataset: Dataset, rows: np.ndarray) -> RecordIndex:
+    """Returns what `index_rows` gave of all records, in their order."""
+    label = rows[:, 2].astype(np.int32).astype(np.int64)
+    train, test = np.split(rows[:, 3:].astype(bool), 2, axis=1)
+    digest = hashlib.blake2b(rows[:, :2].astype("<u4").tobytes(), digest_size=16).hexdigest()
     return RecordIndex(dataset.metadata.name, label, train, test, digest)
 
 

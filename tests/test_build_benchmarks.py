@@ -5,9 +5,10 @@ import dataclasses
 import media_files
 import numpy as np
 import pytest
+import toy_shards
 
 from data_pipelines import build, pipeline
-from data_pipelines.dataset import index_records, open_dataset
+from data_pipelines.dataset import open_dataset
 from xkd_jax.config import Config
 
 CONFIG = dataclasses.replace(Config(), batch_size=2)
@@ -32,7 +33,7 @@ def test_esc50_by_fold(tmp_path):
     _build("esc50", source, tmp_path / "out")
     dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
     assert dataset.metadata.class_names == ("class0", "class1")
-    index = index_records(dataset)
+    index = toy_shards.index(dataset)
     test, train = index.fold_records(1, "test"), index.fold_records(1, "train")
     assert {dataset[int(i)].id for i in test} == {"1-0-A-0.wav", "1-1-A-1.wav"}
     assert set(train) | set(test) == set(range(4))
@@ -85,7 +86,7 @@ def test_folds_of_silent_videos(tmp_path, name):
             (lists / f"{label}_test_split{k}.txt").write_text("\n".join(uses))
     _build(name, source, tmp_path / "out", f"--lists={lists}")
     dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
-    index = index_records(dataset)
+    index = toy_shards.index(dataset)
     for k in (1, 2, 3):
         held = index.fold_records(k, "test")
         assert [dataset[int(i)].path for i in held] == [paths[k - 1]]

@@ -8,7 +8,7 @@ import pytest
 import toy_shards
 
 from data_pipelines import shards, tfrecord
-from data_pipelines.dataset import index_records, open_dataset
+from data_pipelines.dataset import open_dataset
 from xkd_jax.errors import UserError
 
 CONFIG = toy_shards.CONFIG
@@ -101,7 +101,7 @@ def test_records_of_a_fold(tmp_path):
         for i, (train, test) in enumerate(uses)
     ]
     dataset = open_dataset(CONFIG, toy_shards.write(tmp_path, records, metadata), "train")
-    index = index_records(dataset)
+    index = toy_shards.index(dataset)
     assert [f"{'abc'[label]}" for label in index.label] == [
         dataset[i].label_text for i in range(len(dataset))
     ]
@@ -122,7 +122,7 @@ def test_a_digest_of_content_and_of_nothing_else(tmp_path):
     def digest(name, records):
         folder = toy_shards.write(tmp_path / name, records)
         told = []
-        found = index_records(open_dataset(CONFIG, folder, "train"), 3, told.append)
+        found = toy_shards.index(open_dataset(CONFIG, folder, "train"), 3, told.append)
         assert told == [32, 64, 70]
         return found.digest
 
@@ -142,4 +142,4 @@ def test_a_damaged_record_ends_the_index(tmp_path):
     dataset = open_dataset(CONFIG, folder, "train")
     (tmp_path / "toy-train.tfrecord-00001-of-00002").write_bytes(b"")
     with pytest.raises(UserError, match="was replaced or removed"):
-        index_records(dataset, threads=2)
+        toy_shards.index(dataset, 2)

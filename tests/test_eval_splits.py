@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy_shards
 
+from data_pipelines.dataset import index_rows, open_dataset
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import splits
 from xkd_jax.evaluate.config import EvalDataConfig
@@ -88,3 +89,28 @@ def test_a_long_reading_of_the_records_says_how_far_it_is(tmp_path, monkeypatch,
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     _open(directory, train_split="train")
     assert "records   train 5/5  " in capsys.readouterr().out
+
+
+def test_processes_share_the_reading(tmp_path, monkeypatch):
+    metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
+    records = [
+        dataclasses.replace(record, train_folds=(1 + i % 2,), label=-1 if i == 4 else record.label)
+        for i, record in enumerate(_records(7))
+    ]
+    directory = toy_shards.write(tmp_path, records, metadata)
+    dataset = open_dataset(toy_shards.CONFIG, directory, "train")
+    alone = splits._index(dataset, "train", 2)
+    assert sorted(alone.label.tolist())[:2] == [-1, 0]
+    assert alone.train_folds.sum(0).tolist() == [4, 3]
+    padded = np.zeros((3, 3, 7), np.uint32)
+    for process in range(3):
+        rows = index_rows(dataset, range(process, 7, 3))
+        padded[process, : len(rows)] = rows
+    monkeypatch.setattr(splits.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(splits, "together", lambda action: action())
+    monkeypatch.setattr(
+        splits.multihost_utils, "process_allgather", lambda rows, tiled: padded.reshape(9, 7)
+    )
+    shared = splits._index(dataset, "train", 2)
+    for field in dataclasses.fields(alone):
+        np.testing.assert_array_equal(getattr(shared, field.name), getattr(alone, field.name))

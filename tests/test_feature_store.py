@@ -146,6 +146,6 @@ def test_what_the_first_process_refuses_ends_the_others_too(tmp_path, monkeypatc
     monkeypatch.setattr(processes, "is_main_process", lambda: False)
     monkeypatch.setattr(processes, "all_agree", lambda here: False)
     store = _store(tmp_path / "set")
-    with pytest.raises(UserError, match="The first process can't go on"), store.opened():
+    with pytest.raises(UserError, match="Another process of the run can't go on"), store.opened():
         pass
     assert not (tmp_path / "set").exists()

@@ -9,6 +9,7 @@ import simplejpeg
 
 from data_pipelines import metadata as metadata_lib
 from data_pipelines import shards
+from data_pipelines.dataset import index_of, index_rows
 from data_pipelines.schema import Record
 from data_pipelines.views import Cut
 from xkd_jax.config import AudioConfig, Config, DataConfig, VideoConfig
@@ -52,6 +53,11 @@ def write(folder, records, metadata=METADATA, **splits) -> str:
     """Writes records as the train split, and other splits; returns the folder."""
     shards.write_dataset(str(folder), metadata, {"train": records, **splits}, shards=2)
     return str(folder)
+
+
+def index(dataset, *how):
+    """What all records of a data set say of themselves; see `dataset.index_rows`."""
+    return index_of(dataset, index_rows(dataset, range(len(dataset)), *how))
 
 
 def config(**data) -> Config:

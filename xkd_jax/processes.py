@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from xkd_jax.errors import LostProcessError, UserError
 
+_T = TypeVar("_T")
 # What collectives say when the process at the other end of a connection is gone.
 BROKEN_CONNECTION = re.compile(r"gloo|connection|unavailable|nccl", re.IGNORECASE)
 
@@ -109,20 +110,25 @@ def main_first(action: Callable[[], None]) -> None:
         action()
 
 
-def on_main(action: Callable[[], None]) -> None:
-    """Runs an action on the main process alone; where it is refused, no process goes on.
+def together(action: Callable[[], _T]) -> _T:
+    """Runs an action on every process, and returns its result where none is refused.
 
     Raises:
-      UserError: the action raised one; on the other processes, which say where to look.
+      UserError: the action raised one; on the processes where it didn't, one that says so.
     """
     refusal = None
-    if is_main_process():
-        try:
-            action()
-        except UserError as error:
-            refusal = error
+    try:
+        result = action()
+    except UserError as error:
+        refusal = error
     if not all_agree(refusal is None):
-        raise refusal or UserError("The first process can't go on: see what it says.")
+        raise refusal or UserError("Another process of the run can't go on: see what it says.")
+    return result
+
+
+def on_main(action: Callable[[], None]) -> None:
+    """Runs an action on the main process alone; errors are those of `together`."""
+    together(lambda: action() if is_main_process() else None)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from data_pipelines.dataset import Dataset, RecordIndex, index_records, open_dataset
+from data_pipelines.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalDataConfig
-from xkd_jax.processes import announce
+from xkd_jax.processes import announce, together
 from xkd_jax.progress import Passage
 
 
@@ -164,14 +166,25 @@ def _check_labels(
 
 
 def _index(dataset: Dataset, split: str, threads: int) -> RecordIndex:
-    """Reads every record; says how far it is where that takes long."""
-    passage = Passage(f"records   {split}", len(dataset), "records")
+    """Reads every record, a share on each process; says how far it is where that takes long."""
+    records = range(jax.process_index(), len(dataset), jax.process_count())
+    passage = Passage(f"records   {split}", len(records), "records")
 
     def tell(done: int) -> None:
         if passage.is_due():
             announce(passage.line(done))
 
-    return index_records(dataset, threads, tell)
+    rows = together(lambda: index_rows(dataset, records, threads, tell))
+    return index_of(dataset, _interleaved(rows, len(dataset)))
+
+
+def _interleaved(rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows of all processes, of which each has every so manieth from its own number on."""
+    processes = jax.process_count()
+    padded = np.zeros((-(-count // processes), rows.shape[1]), rows.dtype)
+    padded[: len(rows)] = rows
+    every = np.asarray(multihost_utils.process_allgather(padded, tiled=True))
+    return every.reshape(processes, *padded.shape).swapaxes(0, 1).reshape(-1, rows.shape[1])[:count]
 
 
 def some_of_each_class(
