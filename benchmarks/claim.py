@@ -8,7 +8,8 @@ set, and scores it on held-out writers and voices: linear probes of video and of
 on both, and how often the nearest across modalities is of the same word; student and teacher. The
 last column, of teachers, is what the video's and the audio's output tells of a clip at the end: the
 entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0.
-`--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps.
+`--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps, and
+asks with smaller audio patches again what alignment is for.
 Several cells of the table are made side by side, each with its share of the cores: small networks
 gain little from a second one. Whatever is in the output folder is not done again, so that the
 command can be stopped and given again. After each cell it prints the table, mean and standard
@@ -53,7 +54,13 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "local_teacher_view": ("xkd", {"loss.teacher_view": "local"}),
     },
     "study": {
+        "reconstruction": ("reconstruction", {}),
+        "distillation": ("distillation", {}),
         "xkd": ("xkd", {}),
+        # of such patches an untrained teacher makes much of when the word starts, little of which
+        "reconstruction_8x16": ("reconstruction", {"audio.patch": (8, 16)}),
+        "distillation_8x16": ("distillation", {"audio.patch": (8, 16)}),
+        "xkd_8x16": ("xkd", {"audio.patch": (8, 16)}),
         "sharper_teachers": (
             "xkd",
             {
