@@ -16,14 +16,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import jax
 import orbax.checkpoint as ocp
 
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
-from xkd_jax.errors import LostProcessError, UserError
+from xkd_jax.errors import LostProcessError, StoppedError, UserError
 from xkd_jax.processes import all_agree, announce, main_first
 from xkd_jax.run_record import RunRecord
 from xkd_jax.state import TrainState
@@ -82,6 +82,19 @@ class ItemCheckpoints:
         """
         with self._writing():
             self._manager.wait_until_finished()
+
+    def stop(self, step: int) -> NoReturn:
+        """Ends a run that was asked to stop and has started to save this step.
+
+        Raises:
+          StoppedError: all is on disk.
+          UserError: it could not be written.
+        """
+        self.wait()
+        raise StoppedError(
+            f"after step {step}, as asked, with all of it saved in {self.directory}: the same"
+            " command goes on from there."
+        )
 
     def check(self) -> None:
         """Looks whether a save has failed meanwhile.

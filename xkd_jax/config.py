@@ -461,7 +461,6 @@ def _check(config: Config) -> None:
         all(w >= 0 for w in weights.values()) and any(weights.values()),
         f"loss.weights are {weights}: none may be negative and at least one must be above 0.",
     )
-    require(config.batch_size > 0, f"batch_size is {config.batch_size}: give at least 1.")
     require(
         config.epochs > 0 or config.max_steps > 0, "epochs is 0: give epochs or max_steps above 0."
     )
@@ -474,7 +473,7 @@ def _check(config: Config) -> None:
         config.data.worker_timeout > 0,
         f"data.worker_timeout is {config.data.worker_timeout:g}: give seconds above 0.",
     )
-    require(config.log_every > 0, f"log_every is {config.log_every}: give at least 1.")
+    config_checks.at_least(1, config, "batch_size", "log_every")
     config_checks.mesh(config.mesh)
     config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
     for kind in ("global_augment", "local_augment"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -26,6 +26,7 @@ from configs.eval import (
     spoken_recordings,
     ucf101,
 )
+from xkd_jax import run_record
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import CIRCUMSTANCES, TRAINED
 
@@ -153,13 +154,12 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
     if make is None:
         return []
     standard = eval_config.resolve(make(str(config["modality"]), str(config["output"])))
-    expected = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(standard)))))
-    given = dict(_leaves(config))
+    expected = json.loads(json.dumps(dataclasses.asdict(standard)))
     ignored = _IGNORED + _idle(str(config["protocol"]))
     return [
-        f"{key} is {given.get(key, 'not given')}"
-        for key in sorted(expected.keys() | given.keys())
-        if not key.startswith(ignored) and (key not in given or given[key] != expected.get(key))
+        f"{key} is {'not given' if given is None else given}"
+        for key, _, given in run_record.differences("", expected, config)
+        if not key.startswith(ignored)
     ]
 
 
@@ -168,11 +168,3 @@ def _idle(protocol: str) -> tuple[str, ...]:
     sections = {"svm": ("svm.", "data.held_out"), "knn": ("neighbours.",)}
     idle = [key for other, keys in sections.items() if other != protocol for key in keys]
     return tuple(idle) if protocol in TRAINED else ("batch_size", "fit.", *idle)
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -81,9 +81,13 @@ def _checksum(content: dict[str, Any]) -> int:
 
 
 def differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the dotted key, below `key`, and both values of what differs in two dictionaries."""
+    """Yields the dotted key and both values of what differs in two dictionaries.
+
+    Keys are those below `key`, or whole ones where that is empty; what a dictionary lacks is None.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):
-            yield from differences(f"{key}.{name}", before.get(name), after.get(name))
+            below = f"{key}.{name}" if key else name
+            yield from differences(below, before.get(name), after.get(name))
     elif before != after:
         yield key, before, after

@@ -18,7 +18,7 @@ from data_pipelines.dataset import Dataset, open_dataset
 from xkd_jax import sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
-from xkd_jax.errors import StoppedError, UserError
+from xkd_jax.errors import UserError
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.preemption import Preemption
 from xkd_jax.probe import Probes, encoder
@@ -102,11 +102,7 @@ def loop(
             if saving:
                 checkpoints.save(step, state)
             if preempted and step < steps:
-                checkpoints.wait()
-                raise StoppedError(
-                    f"after step {step}, as asked, with all of it saved in"
-                    f" {checkpoints.directory}: the same command goes on from there."
-                )
+                checkpoints.stop(step)
             every = config.probe.neighbours_every
             if probes is not None and every and step % every == 0:
                 found = probes.neighbours(both_networks(state, config))

@@ -14,7 +14,7 @@ import numpy as np
 from data_pipelines import pipeline
 from xkd_jax import sharding
 from xkd_jax.config import Config
-from xkd_jax.errors import StoppedError, UserError
+from xkd_jax.errors import UserError
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.clips import clip_batches, on_devices
 from xkd_jax.evaluate.config import EvalConfig
@@ -129,11 +129,7 @@ class Classification:
                 if saving:
                     checkpoints.save(step, state)
                 if preempted and step < fit.steps:
-                    checkpoints.wait()
-                    raise StoppedError(
-                        f"after step {step}, as asked, with all of it saved in"
-                        f" {checkpoints.directory}: the same command goes on from there."
-                    )
+                    checkpoints.stop(step)
             checkpoints.wait()  # while signals still wait: none may cut the last save short
         return state
 

@@ -88,7 +88,7 @@ class FeatureStore:
             yield
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        self.done = self._read_done()
+        self.done, _ = self._look()
         if self.done == self.rows:  # nobody writes to it any more, and perhaps nobody may
             return
         try:
@@ -106,7 +106,7 @@ class FeatureStore:
                 f"{self.directory} can't be written to ({error.strerror}): give another folder by"
                 " --config.features."
             ) from None
-        self.done = self._read_done()  # what was done by whoever had the lock before
+        self.done, _ = self._look()  # what was done by whoever had the lock before
 
     def prepare(self, found: Mapping[str, np.ndarray]) -> None:
         """Makes the files for what a batch gives, or opens those that have a part already.
@@ -183,32 +183,27 @@ class FeatureStore:
         Raises:
           UserError: the folder is damaged, or this process doesn't see it.
         """
-        if self._read_done() != self.rows:
+        done, found = self._look()
+        if done != self.rows:
             raise self._damaged("it is not complete, or not seen by every process of the run")
-        found = {
-            name: self._load(name, told["shape"], told["dtype"], "r")
-            for name, told in json.loads(self._manifest.read_bytes())["arrays"].items()
-        }
         target = next(np.array(found.pop(name)) for name in TARGETS if name in found)
         return FeatureSet(dict(found), target, records)
 
-    def _read_done(self) -> int:
-        """The number of clips that the manifest says are done, after a look at all files."""
+    def _look(self) -> tuple[int, dict[str, np.memmap]]:
+        """The number of clips that the manifest says are done, and the arrays, all looked at."""
         try:
             content = json.loads(self._manifest.read_bytes())
             told, made_from = content["arrays"], content["made_from"]
             done, rows = content["clips_done"], content["clips"]
             arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in told.items()}
         except (FileNotFoundError, NotADirectoryError):
-            return 0
+            return 0, {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(f"its manifest.json: {error!r}") from None
         told_right = made_from == self._made_from and rows == self.rows
         if not (told_right and type(done) is int and 0 < done <= rows and _whole(arrays)):
             raise self._damaged("its manifest.json is of another set")
-        for name, (shape, dtype) in arrays.items():
-            self._load(name, shape, dtype, "r")
-        return done
+        return done, {name: self._load(name, *how, "r") for name, how in arrays.items()}
 
     def _load(self, name: str, shape: list[int], dtype: str, mode: Any) -> np.memmap:
         path = self._path(name)

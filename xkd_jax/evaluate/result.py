@@ -57,8 +57,7 @@ def _refuse_other(path: Path, now: dict[str, Any]) -> None:
             f"{path} is no result of an evaluation: move it away, or give another --workdir."
         ) from None
     circumstances = tuple(f"config.{key}" for key in CIRCUMSTANCES)
-    for key, before, after in differences("", was, now):
-        name = key.removeprefix(".")
+    for name, before, after in differences("", was, now):
         # What the result's program didn't know of was not another value.
         if before is not None and not name.startswith(circumstances):
             raise UserError(

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xkd_jax import sharding
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
@@ -86,11 +84,9 @@ def _on_features(
     """Extracts what all splits need, once, and scores each split."""
 
     def extract(part: Use, clips: Use) -> FeatureSet:
-        lists = [getattr(split, part) for split in benchmark.splits]
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
         content = getattr(benchmark, f"{part}_index").digest
-        records = functools.reduce(np.union1d, lists)
-        return extraction.extract(dataset, content, name, records, clips)
+        return extraction.extract(dataset, content, name, benchmark.records(part), clips)
 
     test = extract("test", "test")
     if config.protocol == "retrieval":

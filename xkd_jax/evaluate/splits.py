@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import numpy as np
@@ -53,6 +54,10 @@ class Benchmark:
     test_index: RecordIndex
     splits: list[Split]
 
+    def records(self, use: Literal["train", "test"]) -> np.ndarray:
+        """Returns what any of the splits trains or tests on, int64 [n], ascending."""
+        return np.unique(np.concatenate([getattr(split, use) for split in self.splits]))
+
     @property
     def classes(self) -> int:
         """Number of classes."""
@@ -79,12 +84,10 @@ def open_benchmark(views: Config, config: EvalDataConfig, *, labelled: bool = Tr
     opened = _by_fold if config.folds else _by_split
     benchmark = opened(views, config, labelled)
     if labelled and not benchmark.multi_label:
-        trained, tested = (
-            np.unique(np.concatenate([getattr(split, use) for split in benchmark.splits]))
-            for use in ("train", "test")
+        _check_labels(
+            config.dir, benchmark.train, benchmark.train_index, benchmark.records("train")
         )
-        _check_labels(config.dir, benchmark.train, benchmark.train_index, trained)
-        _check_labels(config.dir, benchmark.test, benchmark.test_index, tested)
+        _check_labels(config.dir, benchmark.test, benchmark.test_index, benchmark.records("test"))
     return benchmark
 
 
