@@ -13,8 +13,8 @@ asks with smaller audio patches again what alignment is for.
 Several cells of the table are made side by side, each with its share of the cores: small networks
 gain little from a second one. Whatever is in the output folder is not done again, so that the
 command can be stopped and given again. After each cell it prints the table, mean and standard
-deviation over the seeds that are done, and the core hours so far, and writes it as `table.md`.
-Linux only, where a process can be given some of the cores.
+deviation over the seeds that are done, the core hours so far and the time left, and writes it as
+`table.md`. Linux only, where a process can be given some of the cores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import queue
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent import futures
@@ -39,6 +38,7 @@ from configs import demo
 from data_pipelines import spoken_digits
 from xkd_jax import config as config_lib
 from xkd_jax.errors import UserError
+from xkd_jax.progress import duration
 
 # {table: {row: (its variant of configs/demo.py, {setting: value})}}
 TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -97,7 +97,7 @@ NETWORKS = ("student", "teacher")
 COLUMNS = ("video", "audio", "both", "retrieval")
 TOLD_APART = {f"told apart, {m}": m for m in config_lib.MODALITIES}
 Found = dict[str, dict[str, float]]  # {network: {column: its value}}
-RESULT = "result.json"
+PRETRAINED, RESULT = "results.json", "result.json"  # of a pretraining run, of an evaluation
 # {config of an evaluation: its folder in the run's}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _BATCH = demo.get_config().batch_size
@@ -143,25 +143,50 @@ class Table:
         cores = sorted(os.sched_getaffinity(0))
         for job in range(jobs):
             self._shares.put(cores[job::jobs] or cores)
+        self._jobs = jobs
         self._done: dict[tuple[str, int], Found] = {}
-        self._lock = threading.Lock()
 
-    def make(self, row: str, seed: int) -> None:
-        """Pretrains and evaluates one row with one seed, and prints the table with it.
+    def make(self, cells: Sequence[tuple[str, int]]) -> None:
+        """Pretrains and evaluates each (row, seed), and prints the table after each that is new.
 
         Raises:
-          UserError: a run failed.
+          UserError: a run failed; those beside it have ended.
         """
+        new = [cell for cell in cells if not self._is_made(*cell)]
+        self._done = {cell: self._scores(*cell, cores=[]) for cell in cells if cell not in new}
+        self._tell(f"{len(self._done)} of {len(cells)} cells are there.")
+        since = time.monotonic()
+        with futures.ThreadPoolExecutor(self._jobs) as pool:
+            started = {pool.submit(self._make, *cell): cell for cell in new}
+            try:
+                for count, future in enumerate(futures.as_completed(started), 1):
+                    self._done[started[future]] = future.result()
+                    left = (time.monotonic() - since) / count * (len(new) - count)
+                    self._tell(f"{len(self._done)} of {len(cells)} cells, left {duration(left)}")
+            except UserError:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _make(self, row: str, seed: int) -> Found:
         share = self._shares.get()
         try:
-            found = self._scores(row, seed, share)
+            return self._scores(row, seed, share)
         finally:
             self._shares.put(share)
-        with self._lock:
-            self._done[row, seed] = found
-            text = self._text() + f"\n\n{self._core_hours():.1f} core hours.\n"
-            (self._output / "table.md").write_text(text)
-            print(text, flush=True)
+
+    def _tell(self, progress: str) -> None:
+        text = f"{self._text()}\n\n{self._core_hours():.1f} core hours.\n"
+        (self._output / "table.md").write_text(text)
+        print(f"{text}\n{progress}", flush=True)
+
+    def _is_made(self, row: str, seed: int) -> bool:
+        workdir = self._output / f"{row}-{seed}"
+        files = [
+            f"{folder}/{network}/{RESULT}"
+            for _, folder in EVALUATIONS
+            for network in _networks(row)
+        ]
+        return all((workdir / file).exists() for file in (PRETRAINED, *files))
 
     def _scores(self, row: str, seed: int, cores: list[int]) -> Found:
         """Returns the scores of the row's networks, and of the whole method's before training."""
@@ -170,10 +195,10 @@ class Table:
         steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # as many clips in all
         settings = {"seed": seed, "max_steps": steps, **settings}
         flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
-        pretrained = run(f"configs/demo.py:{variant}", workdir, "results.json", flags, cores)
+        pretrained = run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
         probes = pretrained["linear_probe_top1"]
         found: Found = {}
-        for network in (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS:
+        for network in _networks(row):
             when, name = ("before", "student") if network == UNTRAINED else ("after", network)
             flags = [*self._data[:1], f"--config.checkpoint={workdir}"]
             flags.append(f"--config.network={network}")
@@ -215,6 +240,10 @@ class Table:
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
         return sum(sum(map(float, file.read_text().split())) for file in files) / 3600
+
+
+def _networks(row: str) -> tuple[str, ...]:
+    return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
 
 
 def told_apart(workdir: Path) -> dict[str, float]:
@@ -279,15 +308,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     spoken_digits.build(config_lib.resolve(config), str(output / "data"))
-    made = Table(arguments.table, output, steps, speech_dir, arguments.jobs)
-    with futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        started = [pool.submit(made.make, *cell) for cell in cells]
-        try:
-            for future in futures.as_completed(started):
-                future.result()
-        except UserError as error:
-            pool.shutdown(cancel_futures=True)
-            raise SystemExit(str(error)) from None
+    try:
+        Table(arguments.table, output, steps, speech_dir, arguments.jobs).make(cells)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The tables of the claim: rows that can run, cells kept apart, what teachers tell apart."""
 
+import json
 import math
 import operator
 
@@ -9,6 +10,7 @@ import tensorboardX
 from benchmarks import claim
 from configs import demo
 from xkd_jax import config as xkd_config
+from xkd_jax.config import MODALITIES
 from xkd_jax.errors import UserError
 
 ROWS = [(table, row) for table, rows in claim.TABLES.items() for row in rows]
@@ -41,3 +43,31 @@ def test_cells_of_other_settings_are_not_taken(tmp_path):
     claim.check_same(tmp_path, {"steps": 2400})
     with pytest.raises(UserError, match="another --output"):
         claim.check_same(tmp_path, {"steps": 1200})
+
+
+def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monkeypatch):
+    def write(path, found):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+
+    for seed, top1 in enumerate((60.0, 62.0)):
+        cell = tmp_path / f"distillation-{seed}"
+        top1 = {f"{n} {m}": top1 for n in claim.NETWORKS for m in MODALITIES}
+        write(cell / claim.PRETRAINED, {"linear_probe_top1": {"after": top1}})
+        with tensorboardX.SummaryWriter(str(cell / "tensorboard")) as writer:
+            for m in MODALITIES:
+                writer.add_scalar(f"collapse/{m}_teacher_entropy", 1.0, 1)
+                writer.add_scalar(f"collapse/{m}_teacher_mean_entropy", 1.5, 1)
+        recall = {
+            f"{a}_to_{b}_same_class_recall_1": 20.0 for a, b in (MODALITIES, MODALITIES[::-1])
+        }
+        for network in claim.NETWORKS:
+            write(cell / "both" / network / claim.RESULT, {"per_fold": [{"value": 70.0}]})
+            write(cell / "retrieval" / network / claim.RESULT, {"per_fold": [recall]})
+    table = claim.Table("claim", tmp_path, steps=1, speech_dir="", jobs=1)
+    monkeypatch.setattr("subprocess.Popen", pytest.fail)
+    table.make([("distillation", 0), ("distillation", 1)])
+    row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
+    rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
+    for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
+        assert all(row in text for row in rows)
