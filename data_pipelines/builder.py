@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import json
@@ -24,6 +23,7 @@ from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
 from data_pipelines.file_workers import FileWorkers
 from data_pipelines.ingest import FileResult, ingest
+from xkd_jax import lock
 from xkd_jax.errors import UserError
 
 REPORT = "report.json"
@@ -99,19 +99,11 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _lock(state: str) -> Iterator[None]:
+def _lock(state: str) -> contextlib.AbstractContextManager[None]:
     if storage.is_remote(state):  # stores have no locks; two builders write the same there
-        yield
-        return
-    with open(os.path.join(state, "lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{os.path.dirname(state)} is being built by another process."
-            ) from None
-        yield
+        return contextlib.nullcontext()
+    busy = f"{os.path.dirname(state)} is being built by another process: wait until it has ended."
+    return lock.held(os.path.join(state, "lock"), busy)
 
 
 def _check_plan(plan: BuildPlan, path: str, output: str) -> None:

@@ -101,6 +101,20 @@ def test_a_killed_build_goes_on(videos, tmp_path, monkeypatch):
     assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
 
 
+def test_two_builds_of_one_folder_are_refused(videos, tmp_path, monkeypatch, capsys):
+    write, second = builder.write_shard, []
+
+    def write_and_build(shard, results, output):
+        if not second:
+            second.append(_build(videos, tmp_path, "--shards=2"))
+        return write(shard, results, output)
+
+    monkeypatch.setattr(builder, "write_shard", write_and_build)
+    assert _build(videos, tmp_path, "--shards=2") == 0
+    assert second == [2]
+    assert "is being built by another process" in capsys.readouterr().err
+
+
 def test_a_build_killed_outright_goes_on(videos, tmp_path):
     """As above, with SIGKILL at whatever moment the first shard is there."""
     out = tmp_path / "out"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from data_pipelines import storage
+from xkd_jax import lock
 from xkd_jax.config import MODALITIES
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.clips import TARGETS
@@ -93,19 +93,16 @@ class FeatureStore:
             return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-            stack.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Another evaluation is extracting the features in {self.directory}: wait until it"
-                " has ended, or give another folder by --config.features."
-            ) from None
         except OSError as error:
             raise UserError(
                 f"{self.directory} can't be written to ({error.strerror}): give another folder by"
                 " --config.features."
             ) from None
+        busy = (
+            f"Another evaluation is extracting the features in {self.directory}: wait until it"
+            " has ended, or give another folder by --config.features."
+        )
+        stack.enter_context(lock.held(self.directory / "lock", busy))
         self.done, _ = self._look()  # what was done by whoever had the lock before
 
     def prepare(self, found: Mapping[str, np.ndarray]) -> None:
