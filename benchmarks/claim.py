@@ -60,6 +60,7 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         # of such patches an untrained teacher makes much of when the word starts, little of which
         "reconstruction_8x16": ("reconstruction", {"audio.patch": (8, 16)}),
         "distillation_8x16": ("distillation", {"audio.patch": (8, 16)}),
+        "alignment_8x16": ("alignment", {"audio.patch": (8, 16)}),
         "xkd_8x16": ("xkd", {"audio.patch": (8, 16)}),
         "sharper_teachers": (
             "xkd",
