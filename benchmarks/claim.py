@@ -24,9 +24,11 @@ import collections
 import json
 import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent import futures
@@ -102,31 +104,8 @@ PRETRAINED, RESULT = "results.json", "result.json"  # of a pretraining run, of a
 # {config of an evaluation: its folder in the run's}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _BATCH = demo.get_config().batch_size
-_LAST = 100  # steps over which what the teachers tell apart is averaged
+_LAST = 100  # steps; what the teachers tell apart is averaged over those of them that were logged
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
-
-
-def run(
-    config: str, workdir: Path, result: str, flags: Sequence[str], cores: Sequence[int]
-) -> dict[str, Any]:
-    """Returns the result file of one run of main.py, made now if it isn't there yet.
-
-    Raises:
-      UserError: the run failed; its log says why.
-    """
-    if not (workdir / result).exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "main.py", f"--config={config}", f"--workdir={workdir}", *flags]
-        print("$", " ".join(command), flush=True)
-        since = time.monotonic()
-        with (workdir / "log").open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        os.sched_setaffinity(process.pid, cores)  # long before it counts its cores
-        if status := process.wait():
-            raise UserError(f"main.py ended with {status}: see {workdir / 'log'}.")
-        with (workdir / "core_seconds").open("a") as file:
-            file.write(f"{(time.monotonic() - since) * len(cores):.0f}\n")
-    return json.loads((workdir / result).read_text())
 
 
 class Table:
@@ -146,27 +125,42 @@ class Table:
             self._shares.put(cores[job::jobs] or cores)
         self._jobs = jobs
         self._done: dict[tuple[str, int], Found] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def make(self, cells: Sequence[tuple[str, int]]) -> None:
         """Pretrains and evaluates each (row, seed), and prints the table after each that is new.
 
         Raises:
           UserError: a run failed; those beside it have ended.
+          KeyboardInterrupt: as asked; the runs have saved what they had, and ended.
         """
         new = [cell for cell in cells if not self._is_made(*cell)]
-        self._done = {cell: self._scores(*cell, cores=[]) for cell in cells if cell not in new}
-        self._tell(f"{len(self._done)} of {len(cells)} cells are there.")
+        self._done = {cell: self._scores(*cell, cores=[]) for cell in self._made()}
+        self._tell(f"{len(cells) - len(new)} of {len(cells)} cells are there.")
         since = time.monotonic()
         with futures.ThreadPoolExecutor(self._jobs) as pool:
             started = {pool.submit(self._make, *cell): cell for cell in new}
             try:
                 for count, future in enumerate(futures.as_completed(started), 1):
                     self._done[started[future]] = future.result()
-                    left = (time.monotonic() - since) / count * (len(new) - count)
-                    self._tell(f"{len(self._done)} of {len(cells)} cells, left {duration(left)}")
-            except UserError:
-                pool.shutdown(cancel_futures=True)
+                    left = len(new) - count
+                    took = (time.monotonic() - since) / count
+                    self._tell(
+                        f"{len(cells) - left} of {len(cells)} cells, left {duration(took * left)}"
+                    )
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, UserError):
+                    self._stop()
                 raise
+
+    def _made(self) -> list[tuple[str, int]]:
+        """The cells that the folder has, whether asked for or not."""
+        names = (path.name.rsplit("-", 1) for path in sorted(self._output.glob("*-*")))
+        found = [(row, int(seed)) for row, seed in names if row in self._rows and seed.isdecimal()]
+        return [cell for cell in found if self._is_made(*cell)]
 
     def _make(self, row: str, seed: int) -> Found:
         share = self._shares.get()
@@ -174,6 +168,42 @@ class Table:
             return self._scores(row, seed, share)
         finally:
             self._shares.put(share)
+
+    def _run(
+        self, config: str, workdir: Path, result: str, flags: Sequence[str], cores: Sequence[int]
+    ) -> dict[str, Any]:
+        """Returns the result file of one run of main.py, made now if it isn't there yet.
+
+        Raises:
+          UserError: the run failed, as its log says, or the table was stopped.
+        """
+        if not (workdir / result).exists():
+            workdir.mkdir(parents=True, exist_ok=True)
+            command = [
+                sys.executable, "main.py", f"--config={config}", f"--workdir={workdir}", *flags,
+            ]  # fmt: skip
+            since = time.monotonic()
+            with (workdir / "log").open("a") as log, self._lock:
+                if self._stopped:
+                    raise UserError("The table was stopped.")
+                print("$", " ".join(command), flush=True)
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                self._running.add(process)
+            os.sched_setaffinity(process.pid, cores)  # long before it counts its cores
+            status = process.wait()
+            with self._lock:
+                self._running.remove(process)
+            with (workdir / "core_seconds").open("a") as file:
+                file.write(f"{(time.monotonic() - since) * len(cores):.0f}\n")
+            if status:
+                raise UserError(f"main.py ended with {status}: see {workdir / 'log'}.")
+        return json.loads((workdir / result).read_text())
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
 
     def _tell(self, progress: str) -> None:
         text = f"{self._text()}\n\n{self._core_hours():.1f} core hours.\n"
@@ -196,7 +226,7 @@ class Table:
         steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # as many clips in all
         settings = {"seed": seed, "max_steps": steps, **settings}
         flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
-        pretrained = run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
+        pretrained = self._run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
         probes = pretrained["linear_probe_top1"]
         found: Found = {}
         for network in _networks(row):
@@ -204,7 +234,9 @@ class Table:
             flags = [*self._data[:1], f"--config.checkpoint={workdir}"]
             flags.append(f"--config.network={network}")
             results = [
-                run(f"configs/eval/{config}", workdir / folder / network, RESULT, flags, cores)
+                self._run(
+                    f"configs/eval/{config}", workdir / folder / network, RESULT, flags, cores
+                )
                 for config, folder in EVALUATIONS
             ]
             both, retrieved = (result["per_fold"][0] for result in results)
@@ -249,14 +281,15 @@ def _networks(row: str) -> tuple[str, ...]:
 
 def told_apart(workdir: Path) -> dict[str, float]:
     """Returns {column: nats} that a clip decides of each teacher's output, over the last steps."""
-    steps = sorted(scalars(workdir).items())[-_LAST:]
+    logged = scalars(workdir)
+    steps = [found for step, found in logged.items() if step > max(logged) - _LAST]
     return {
         column: statistics.mean(
             found[f"collapse/{m}_teacher_mean_entropy"] - found[f"collapse/{m}_teacher_entropy"]
-            for _, found in steps
+            for found in steps
         )
         for column, m in TOLD_APART.items()
-        if all(f"collapse/{m}_teacher_entropy" in found for _, found in steps)
+        if all(f"collapse/{m}_teacher_entropy" in found for found in steps)
     }
 
 
@@ -309,10 +342,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     spoken_digits.build(config_lib.resolve(config), str(output / "data"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Table(arguments.table, output, steps, speech_dir, arguments.jobs).make(cells)
     except UserError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 import json
 import math
 import operator
+import os
+import signal
+import threading
+import time
 
 import pytest
 import tensorboardX
@@ -30,12 +34,12 @@ def test_a_row_can_run_and_changes_what_it_names(table, row):
 
 def test_told_apart_is_the_mean_over_the_last_steps(tmp_path):
     with tensorboardX.SummaryWriter(str(tmp_path / "tensorboard")) as writer:
-        for step in range(1, 151):
+        for step in range(25, 401, 25):
             writer.add_scalar("collapse/audio_teacher_entropy", step / 100, step)
             writer.add_scalar("collapse/audio_teacher_mean_entropy", step / 50, step)
     (column, nats), *others = claim.told_apart(tmp_path).items()
     assert (column, others) == ("told apart, audio", [])
-    assert math.isclose(nats, sum(range(51, 151)) / 100 / 100, rel_tol=1e-6)
+    assert math.isclose(nats, (325 + 350 + 375 + 400) / 4 / 100, rel_tol=1e-6)
 
 
 def test_cells_of_other_settings_are_not_taken(tmp_path):
@@ -66,8 +70,37 @@ def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monk
             write(cell / "retrieval" / network / claim.RESULT, {"per_fold": [recall]})
     table = claim.Table("claim", tmp_path, steps=1, speech_dir="", jobs=1)
     monkeypatch.setattr("subprocess.Popen", pytest.fail)
-    table.make([("distillation", 0), ("distillation", 1)])
+    table.make([("distillation", 0)])  # the other one is in the folder too, and so in the table
     row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
     rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
     for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
         assert all(row in text for row in rows)
+
+
+def test_a_table_that_is_stopped_stops_its_runs_and_starts_no_other(tmp_path, monkeypatch):
+    (tmp_path / "main.py").write_text(
+        "import pathlib, signal, sys\n"
+        "folder = pathlib.Path(sys.argv[2].removeprefix('--workdir='))\n"
+        "def stop(*_):\n"
+        "    (folder / 'saved').touch()\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "(folder / 'begun').touch()\n"
+        "signal.pause()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    table = claim.Table("claim", tmp_path / "out", steps=1, speech_dir="", jobs=2)
+    (tmp_path / "out").mkdir()
+
+    def begun(name="begun"):
+        return sorted(path.parent.name for path in tmp_path.glob(f"out/*/{name}"))
+
+    def interrupt():
+        while len(begun()) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        table.make([("xkd", seed) for seed in range(6)])
+    assert begun() == begun("saved") == ["xkd-0", "xkd-1"]
