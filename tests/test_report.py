@@ -88,6 +88,28 @@ def test_an_ablation_stands_beside_its_own_numbers(tmp_path, losses, number):
 
 
 @pytest.mark.parametrize(
+    "losses,name",
+    [
+        ({"weights.reconstruct_video": 0.0, "weights.reconstruct_audio": 0.0},
+         "all but reconstruct_video, reconstruct_audio"),
+        ({"weights.distill_audio_to_video": 0.0}, "all but distill_audio_to_video"),
+        ({"teacher_view": "local"}, "all, local teacher view"),
+        ({"refinement": "softmax"}, "all, softmax refinement"),
+        ({"weights.align_students": 0.0, "weights.align_teachers": 0.0},
+         "all but align_students, align_teachers"),
+        ({"weights.align_students": 0.0, "weights.align_teachers": 0.0, "refinement": "none",
+          "weights.reconstruct_audio": 0.0, "weights.distill_video_to_audio": 0.0},
+         "only reconstruct_video, distill_audio_to_video, no refinement"),
+    ],
+)  # fmt: skip
+def test_other_losses_are_named_and_have_no_published_number(tmp_path, losses, name):
+    raw = config.default()
+    raw.loss.update_from_flattened_dict(losses)
+    found = _tables(tmp_path, _content(pretraining=raw.to_dict()))
+    assert f"| video | {name} | xkd student, base | 9 | 70.0 top-1 |  |  |" in found
+
+
+@pytest.mark.parametrize(
     "raw,keys,changes,note",
     [
         (ucf101, {"data.folds": (1,), "clips.test": 1}, {},

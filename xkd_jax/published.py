@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_collections
 
+from configs import ablations
 from configs.eval import (
     esc50,
     finetune,
@@ -26,7 +27,9 @@ from configs.eval import (
     spoken_recordings,
     ucf101,
 )
+from xkd_jax import config as pretraining_config
 from xkd_jax import run_record
+from xkd_jax.config import LossConfig
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import CIRCUMSTANCES, TRAINED
 
@@ -87,6 +90,14 @@ _REFINEMENT = {
     ("hmdb51", "video"): {"all, no refinement": 55.6, "all": 58.5},
     ("esc50", "audio"): {"all, no refinement": 84.3, "all": 88.0},
 }
+# {variant of a pretraining config: what the tables call its losses}
+_NAMES = {
+    "reconstruction_video": "video reconstruction",
+    "reconstruction": "reconstruction",
+    "distillation": "+ distillation",
+    "alignment": "+ alignment",
+    "no_refinement": "all, no refinement",
+}
 # {(benchmark, evaluation): the config file, by the result's modality and output}
 _STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]] = {
     ("ucf101", "linear"): lambda _, __: ucf101.get_config(),
@@ -110,7 +121,43 @@ _STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]
 _IGNORED = (*CIRCUMSTANCES, "seed", "network", "share")  # the last two are in the tables
 
 
-def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses: str) -> str:
+def losses(loss: LossConfig) -> str:
+    """What the tables call the losses of a pretraining.
+
+    Returns:
+      `all`, the name of the paper's ablation that has the same losses, refinement and view of the
+      teachers, or else what the losses are.
+    """
+    standard = pretraining_config.default()
+    named = {"all": pretraining_config.resolve(standard)}
+    for variant, name in _NAMES.items():
+        raw = ablations.select(standard.copy_and_resolve_references(), variant)
+        named[name] = pretraining_config.resolve(raw)
+    for name, config in named.items():
+        if _parts(config.loss) == _parts(loss):
+            return name
+    used, refinement, teacher_view = _parts(loss)
+    off = [name for name in dataclasses.asdict(loss.weights) if name not in used]
+    texts = [f"all but {', '.join(off)}" if len(off) <= len(used) else f"only {', '.join(used)}"]
+    texts = texts if off else ["all"]
+    if refinement not in (None, standard.loss.refinement):
+        texts.append("no refinement" if refinement == "none" else f"{refinement} refinement")
+    if teacher_view not in (None, standard.loss.teacher_view):
+        texts.append(f"{teacher_view} teacher view")
+    return ", ".join(texts)
+
+
+def _parts(loss: LossConfig) -> tuple[tuple[str, ...], str | None, str | None]:
+    """The losses that count, and what they ask of the teachers, where there are any."""
+    used = tuple(name for name, weight in dataclasses.asdict(loss.weights).items() if weight)
+    if not any(name.startswith("distill") or name == "align_teachers" for name in used):
+        return used, None, None
+    return used, loss.refinement, loss.teacher_view
+
+
+def numbers(
+    benchmark: str, modality: str, evaluation: str, variant: str, pretrained_with: str
+) -> str:
     """The published numbers of an evaluation, with what was pretrained on in brackets.
 
     Args:
@@ -119,13 +166,13 @@ def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses
       evaluation: linear (an SVM or a linear layer, depending on the benchmark) or finetune; others
         have none.
       variant: of the model.
-      losses: `all`, or what an ablation left of them.
+      pretrained_with: as `losses` calls it.
 
     Returns:
       An empty string where there are none.
     """
     measured = (benchmark, modality)
-    if losses == "all":
+    if pretrained_with == "all":
         known = _FULL.get(measured, {}).get(evaluation, {})
         return ", ".join(
             f"{value} ({source.split()[0]})"
@@ -135,8 +182,8 @@ def numbers(benchmark: str, modality: str, evaluation: str, variant: str, losses
     if evaluation == "linear" and variant == "xkd":
         for ablation, whole in ((_LOSSES, "all losses"), (_REFINEMENT, "refinement")):
             known = ablation.get(measured, {})
-            if losses in known:
-                return f"{known[losses]} (K400; {known['all']} with {whole})"
+            if pretrained_with in known:
+                return f"{known[pretrained_with]} (K400; {known['all']} with {whole})"
     return ""
 
 

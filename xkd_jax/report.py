@@ -88,14 +88,7 @@ class Result:
         """The losses that the network was pretrained with; an untrained one has none."""
         if self.network in ("untrained", "log_mel"):
             return ""
-        weights = dataclasses.asdict(self.loss.weights)
-        used = {name for name, weight in weights.items() if weight}
-        distilled, aligned = ({n for n in used if n.startswith(k)} for k in ("distill", "align"))
-        if distilled and aligned:
-            return "all, no refinement" if self.loss.refinement == "none" else "all"
-        if distilled or aligned:
-            return "+ distillation" if distilled else "+ alignment"
-        return "reconstruction" if "reconstruct_audio" in used else "video reconstruction"
+        return published.losses(self.loss)
 
 
 def load(paths: Sequence[str]) -> list[Result]:
