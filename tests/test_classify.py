@@ -21,6 +21,7 @@ from xkd_jax.errors import StoppedError, UserError
 from xkd_jax.evaluate import classify, fitting, pretrained, run, splits
 from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
+from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.networks.student import Teacher, teacher_counterpart
 from xkd_jax.planning.plan import abstract_batch
@@ -99,23 +100,46 @@ def test_a_killed_training_ends_as_one_that_was_not(
     _same_states(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_preempted_training_is_saved_and_goes_on(checkpoint, esc50, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [3, 12])
+def test_a_preempted_training_is_saved_and_goes_on(checkpoint, esc50, tmp_path, monkeypatch, step):
     config = _linear(checkpoint, esc50)
     put, count = classify.on_devices, []
 
     def put_with_notice(*arguments):
         count.append(1)
-        if len(count) == 3:
+        if len(count) == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return put(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(classify, "on_devices", put_with_notice)
-        with pytest.raises(StoppedError, match="after step 3, as asked"):
+        with pytest.raises(StoppedError, match=f"after step {step}, as asked"):
             run.evaluate(config, tmp_path)
     saved = tmp_path / "fold1" / "checkpoints"
-    assert [path.name for path in saved.iterdir() if path.name.isdigit()] == ["3"]
+    assert str(step) in [path.name for path in saved.iterdir()]
     assert run.evaluate(config, tmp_path)["value"] == 100
+
+
+def test_a_notice_during_the_last_save_stops_before_the_test(
+    checkpoint, esc50, tmp_path, monkeypatch
+):
+    wait = FitCheckpoints.wait
+
+    def wait_and_be_told(*arguments):
+        wait(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FitCheckpoints, "wait", wait_and_be_told)
+    monkeypatch.setattr(classify.Classification, "_test", pytest.fail)
+    with pytest.raises(StoppedError, match="after step 12, as asked"):
+        run.evaluate(_linear(checkpoint, esc50), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_a_remedy_that_works(checkpoint, esc50, tmp_path):
+    config = _linear(checkpoint, esc50)
+    fit = dataclasses.replace(config.fit, learning_rate=float("1e38"))
+    with pytest.raises(UserError, match=r"not finite at step \d+: lower .* another --workdir"):
+        run.evaluate(dataclasses.replace(config, fit=fit), tmp_path)
 
 
 def _damage(folder):

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -48,10 +49,14 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
     assert "resume    from step 3" in capsys.readouterr().out
 
 
-def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(tmp_path, monkeypatch):
+@pytest.mark.parametrize("probes", [False, True])
+def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
+    tmp_path, monkeypatch, probes
+):
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 0
+    raw.probe.enabled = probes
     config = xkd_config.resolve(raw)
     dataset = open_dataset(config, config.data.dir, "train")
     run, save = tiny_state.run(config, 2), Checkpoints.save
@@ -61,9 +66,11 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(tmp_path
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Checkpoints, "save", save_and_be_told)
+    to_come = pytest.raises(StoppedError, match="after step 2, as asked")
     with Checkpoints(tmp_path / "checkpoints", config, len(dataset)) as checkpoints:
         state = training.first_state(run, checkpoints)
-        training.loop(run, state, dataset, checkpoints, tmp_path, None)
+        with to_come if probes else contextlib.nullcontext():
+            training.loop(run, state, dataset, checkpoints, tmp_path, None)
         # leaving the block would wait too: the loop did, before it let signals end the process
         assert (tmp_path / "checkpoints" / "2").is_dir()
 

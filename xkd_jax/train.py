@@ -101,7 +101,7 @@ def loop(
                 checkpoints.check()
             if saving:
                 checkpoints.save(step, state)
-            if preempted and step < steps:
+            if preempted and (step < steps or config.probe.enabled):
                 checkpoints.stop(step)
             every = config.probe.neighbours_every
             if probes is not None and every and step % every == 0:
@@ -109,6 +109,8 @@ def loop(
                 announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
                 scalars.write(step, {f"neighbours/{name}": v for name, v in found.items()})
         checkpoints.wait()  # while signals still wait: none may cut the last save short
+        if config.probe.enabled and preemption.reached():  # probes are still to come
+            checkpoints.stop(steps)
     return state
 
 

@@ -30,6 +30,7 @@ from xkd_jax.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
+_LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 _FIXED_OF_CLIPS = ("train", "size", "video", "audio")  # the others only concern the test
 
 
@@ -121,16 +122,18 @@ class Classification:
                 preempted = preemption.reached()
                 saving = preempted or is_due(step, config.save.every_steps, fit.steps)
                 if saving or is_due(step, config.log_every, fit.steps):
-                    metrics = {"loss": _finite(loss, step, checkpoints)}
+                    metrics = {"loss": _finite(loss, step)}
                     line, speed = progress.line(step, metrics)
                     announce(line)
                     scalars.write(step, metrics | speed)
                     checkpoints.check()
                 if saving:
                     checkpoints.save(step, state)
-                if preempted and step < fit.steps:
+                if preempted:
                     checkpoints.stop(step)
             checkpoints.wait()  # while signals still wait: none may cut the last save short
+            if preemption.reached():  # the test, and other folds, are still to come
+                checkpoints.stop(fit.steps)
         return state
 
     def _test(
@@ -153,16 +156,13 @@ class Classification:
             scores,
             "The scores of test clips",
             lambda row: self.benchmark.test[int(records[row // clips])].id,
-            "lower fit.learning_rate and give another --workdir",
+            _LOWER_RATE,
         )
         return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
 
 
-def _finite(loss: jax.Array, step: int, checkpoints: FitCheckpoints) -> float:
+def _finite(loss: jax.Array, step: int) -> float:
     value = float(loss)
     if not np.isfinite(value):
-        raise UserError(
-            f"The loss is not finite at step {step}; {checkpoints.directory} keeps what was saved"
-            " before: lower fit.learning_rate."
-        )
+        raise UserError(f"The loss is not finite at step {step}: {_LOWER_RATE}.")
     return value
