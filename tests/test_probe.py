@@ -8,7 +8,7 @@ import toy_shards
 from data_pipelines.dataset import open_dataset
 from xkd_jax import train
 from xkd_jax.errors import UserError
-from xkd_jax.probe import neighbour_probe
+from xkd_jax.probe import labelled, neighbour_probe
 
 
 def test_neighbours_vote_by_angle():
@@ -22,6 +22,16 @@ def test_a_class_that_no_training_record_has_is_a_miss():
     bank = {"student video": np.array([[1.0, 0.1], [0.1, 1]]), "label": np.array([0, 1])}
     queries = {"student video": np.array([[1.0, 0.1], [0.1, 1]]), "label": np.array([0, 2])}
     assert neighbour_probe(bank, queries, 3, 1) == {"student video": 50.0}
+
+
+def test_records_without_a_class_are_left_out_and_counted(capsys):
+    found = {"student video": np.arange(3.0)[:, None], "label": np.array([2, -1, 0])}
+    left = labelled(found, "test")
+    np.testing.assert_array_equal(left["student video"], [[0], [2]])
+    np.testing.assert_array_equal(left["label"], [2, 0])
+    assert "1 of 3 test records have no class: left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"None of the 1 records .* split test has a class"):
+        labelled({"label": np.array([-1])}, "test")
 
 
 def test_probes_count_the_classes_of_the_data_set(tmp_path):

@@ -13,10 +13,12 @@ from jax.sharding import NamedSharding
 
 from xkd_jax.augment import augment
 from xkd_jax.config import MODALITIES, Config
+from xkd_jax.errors import UserError
 from xkd_jax.evaluate.metrics import top_k
 from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Teacher
+from xkd_jax.processes import announce
 from xkd_jax.sharding import put_batch
 from xkd_jax.state import builder
 from xkd_jax.step import matmul_precision
@@ -46,20 +48,25 @@ class Probes:
     batches: Callable[[], tuple[Iterable[Any], Iterable[Any]]]
 
     def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `linear_probe`; `parameters` are those of `extract_features`."""
+        """See `linear_probe` and `labelled`; `parameters` are those of `extract_features`."""
         return linear_probe(*self._features(parameters))
 
     def neighbours(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `neighbour_probe`; `parameters` are those of `extract_features`."""
+        """See `neighbour_probe` and `labelled`; `parameters` as above."""
         train, test = self._features(parameters)
         return neighbour_probe(train, test, self.classes, self.config.probe.neighbours)
 
     def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
+        config = self.config
+        splits = (config.data.split, config.probe.split)
         train, test = (
-            extract_features(
-                self.encode, parameters, batches, self.batch_sharding, self.config.batch_size
+            labelled(
+                extract_features(
+                    self.encode, parameters, batches, self.batch_sharding, config.batch_size
+                ),
+                split,
             )
-            for batches in self.batches()
+            for batches, split in zip(self.batches(), splits, strict=True)
         )
         return train, test
 
@@ -98,6 +105,26 @@ def extract_features(
         for name, value in rows.items():
             collected.setdefault(name, []).append(value[valid])
     return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def labelled(found: Features, split: str) -> Features:
+    """Leaves out records without a class (label -1), and says how many.
+
+    Raises:
+      UserError: no record has one.
+    """
+    has_class = found["label"] >= 0
+    lacking = len(has_class) - int(has_class.sum())
+    if lacking == len(has_class):
+        raise UserError(
+            f"None of the {lacking} records that probes read of the split {split} has a class: give"
+            " another --config.probe.split, or --config.probe.enabled=False and"
+            " --config.probe.neighbours_every=0."
+        )
+    if lacking:
+        announce(f"probe     {lacking} of {len(has_class)} {split} records have no class: left out")
+        return {name: rows[has_class] for name, rows in found.items()}
+    return found
 
 
 def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:

@@ -180,7 +180,7 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
     """The run's probes; they learn from one data set and are scored on the other.
 
     Raises:
-      UserError: a record has no class, or may have several.
+      UserError: the data set has no classes, or several a record.
     """
     config, metadata = run.config, dataset.metadata
     if len(metadata.class_names) < 2 or metadata.multi_label:

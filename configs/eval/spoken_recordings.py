@@ -17,7 +17,7 @@ from xkd_jax.evaluate import config as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """One clip a recording, as a recording is shorter than a clip."""
+    """A recording is shorter than a clip: the four that train differ in volume alone."""
     config = eval_config.default()
     config.benchmark = "spoken_recordings"
     config.modality = "audio"
