@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.status
     except KeyboardInterrupt:
         print("Stopped; the same command goes on.", file=sys.stderr)
         return 130

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UnreachableError, UserError
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
-# Tries of a read, and seconds from the first to the second; each wait is twice the one before.
-_TRIES = 5
+# Tries of a read, and seconds from the first to the second; each wait is twice the one before: a
+# minute in all.
+_TRIES = 8
 _FIRST_WAIT = 0.5
 # Errors that the same read would meet again.
 _LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, AttributeError)
@@ -89,7 +90,7 @@ def read(path: str) -> bytes:
 
     Raises:
       FileNotFoundError: there is no such file.
-      UserError: a store doesn't answer.
+      UnreachableError: a store doesn't answer.
     """
     if is_remote(path):
         return cast(bytes, _persistently(path, filesystem(path).cat_file, path))
@@ -101,7 +102,8 @@ def read_range(url: str, start: int, end: int) -> bytes:
     """Returns the bytes of a remote file from `start` to before `end`, in one request.
 
     Raises:
-      UserError: there is no such file any more, or the store doesn't answer.
+      UserError: there is no such file any more.
+      UnreachableError: the store doesn't answer.
     """
     try:
         return cast(bytes, _persistently(url, filesystem(url).cat_file, url, start=start, end=end))
@@ -130,7 +132,7 @@ def _persistently(path: str, read: Callable[..., _T], *args: Any, **options: Any
             last = f"{type(error).__name__}: {error}"
         if number < _TRIES - 1:
             time.sleep(_FIRST_WAIT * 2**number)
-    raise UserError(
+    raise UnreachableError(
         f"{path} can't be read ({_TRIES} tries, the last: {last}): check the connection and the"
         " permissions."
     )

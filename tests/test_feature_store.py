@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xkd_jax import processes
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UnreachableError, UserError
 from xkd_jax.evaluate.feature_store import FeatureStore
 
 RECORDS, CLIPS = 3, 2
@@ -142,10 +142,13 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, folder):
         pass
 
 
-def test_what_the_first_process_refuses_ends_the_others_too(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [UserError, UnreachableError])
+def test_what_the_first_process_refuses_ends_the_others_too(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(processes, "is_main_process", lambda: False)
-    monkeypatch.setattr(processes, "all_agree", lambda here: False)
+    monkeypatch.setattr(processes, "most", lambda here: kind.status)
     store = _store(tmp_path / "set")
-    with pytest.raises(UserError, match="Another process of the run can't go on"), store.opened():
+    sentence = "Another process of the run can't go on"
+    with pytest.raises(UserError, match=sentence) as error, store.opened():
         pass
+    assert type(error.value) is kind
     assert not (tmp_path / "set").exists()

@@ -16,7 +16,6 @@ from xkd_jax import config as xkd_config
 from xkd_jax import config_schema
 from xkd_jax.config import Config
 from xkd_jax.errors import (
-    BAD_INPUT_STATUS,
     FAILURE_STATUS,
     GO_ON_STATUS,
     LostProcessError,
@@ -63,7 +62,7 @@ def run(
         app.run(with_config, flags_parser=parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        _leave(BAD_INPUT_STATUS)
+        _leave(error.status)
     except StoppedError as stopped:
         print(f"stopped   {stopped}", file=sys.stderr)
         _leave(GO_ON_STATUS)

@@ -11,9 +11,17 @@ GO_ON_STATUS = 75
 class UserError(Exception):
     """Bad input: one sentence that names the thing at fault and the remedy.
 
-    `main.py` and the command-line tools print the sentence and exit with `BAD_INPUT_STATUS`; every
-    other exception but the next two keeps its traceback.
+    `main.py` and the command-line tools print the sentence and exit with `status`; every other
+    exception but those below keeps its traceback.
     """
+
+    status = BAD_INPUT_STATUS
+
+
+class UnreachableError(UserError):
+    """A store, or the other processes of the run, don't answer: another try may reach them."""
+
+    status = FAILURE_STATUS
 
 
 class StoppedError(Exception):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from xkd_jax.errors import LostProcessError, UserError
+from xkd_jax.errors import LostProcessError, UnreachableError, UserError
 
 _T = TypeVar("_T")
 # What collectives say when the process at the other end of a connection is gone.
@@ -34,7 +34,8 @@ def start(coordinator: str, count: int, index: int) -> None:
       index: of this process; -1 without a coordinator.
 
     Raises:
-      UserError: the three don't fit together, or the others can't be reached.
+      UserError: the three don't fit together.
+      UnreachableError: the others can't be reached.
     """
     if coordinator and not 0 <= index < count:
         raise UserError(
@@ -56,7 +57,7 @@ def start(coordinator: str, count: int, index: int) -> None:
     except (ValueError, RuntimeError) as error:
         if "coordinator_address should be defined" in str(error):  # JAX knows of no cluster here
             return
-        raise UserError(
+        raise UnreachableError(
             f"The processes of the run can't find each other ({_first_line(error)}): start all of"
             " them at about the same time, and let every host reach the first one's port."
         ) from error
@@ -98,7 +99,12 @@ def write_once(path: Path, content: Any) -> None:
 
 def all_agree(here: bool) -> bool:
     """Whether it is so on every process; each of them must ask."""
-    return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+    return not most(not here)
+
+
+def most(here: int) -> int:
+    """The largest of all processes' numbers; each of them must ask."""
+    return int(np.max(multihost_utils.process_allgather(np.array(here))))
 
 
 def main_first(action: Callable[[], None]) -> None:
@@ -114,15 +120,18 @@ def together(action: Callable[[], _T]) -> _T:
     """Runs an action on every process, and returns its result where none is refused.
 
     Raises:
-      UserError: the action raised one; on the processes where it didn't, one that says so.
+      UserError: the action raised one; on the processes where it didn't, one that says so, of the
+        same exit status.
     """
     refusal = None
     try:
         result = action()
     except UserError as error:
         refusal = error
-    if not all_agree(refusal is None):
-        raise refusal or UserError("Another process of the run can't go on: see what it says.")
+    status = most(refusal.status if refusal else 0)
+    if status:
+        kind = UnreachableError if status == UnreachableError.status else UserError
+        raise refusal or kind("Another process of the run can't go on: see what it says.")
     return result
 
 
