@@ -191,7 +191,7 @@ setup() {
   # The images bring a Python older than 3.11; uv brings its own.
   everywhere "set -e; mkdir -p $folder; tar -xzf $folder.tar.gz -C $folder; cd $folder;\
  python3 -m pip install -q --user uv; python3 -m uv venv -q --allow-existing --python 3.12 .venv;\
- python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]';\
+ python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]' gcsfs;\
  touch .installed"
 }
 
@@ -256,7 +256,11 @@ run() {
         delete
         create
         ;;
-      *) fail "$name is $now: wait until it is ACTIVE, then run again." ;;
+      *) # asked for before, or on its way out
+        say "$name is $now"
+        sleep "$poll"
+        continue
+        ;;
     esac
     if [[ -n $dry ]] || ! everywhere "test -e $folder/.installed" > /dev/null 2>&1; then setup; fi
     start

@@ -1,7 +1,9 @@
 """Pretraining on AudioSet (2 M clips of 10 s), the paper's larger run.
 
+    python -m data_pipelines.build --dataset=audioset --source=AUDIOSET --output=SHARDS
     python main.py --config=configs/audioset.py --config.data.dir=SHARDS --workdir=RUN
 
+The two training splits are one here; shards that have but one say so with --config.data.split.
 `:mas` and `:mats` are the modality-agnostic variants; ablations as in `configs/k400.py`. All but
 the data and the number of epochs is as on Kinetics-400; as an epoch is eight times as long, half
 the epochs are still four times the steps.
@@ -20,4 +22,5 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config = k400.get_config(variant)
     config.epochs = 400.0
     config.data.records = 2_000_000
+    config.data.split = "balanced_train+unbalanced_train"
     return config

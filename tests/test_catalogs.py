@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from data_pipelines.catalogs import CATALOGS
+from configs import audioset as audioset_config
+from data_pipelines.catalogs import CATALOGS, audioset
 from data_pipelines.catalogs.catalog import Source
 from xkd_jax.errors import UserError
 
@@ -180,6 +181,11 @@ def test_audioset(tmp_path, name):
     assert first.label_text == "Speech; Music"
     assert second.labels == (1,)
     assert [i.id for i in catalog.splits["eval"]] == ["zzz_7_17"]
+
+
+def test_the_run_on_audioset_reads_the_splits_that_its_catalog_makes():
+    splits = set(audioset._LISTS.values())
+    assert set(audioset_config.get_config().data.split.split("+")) == splits - {"eval"}
 
 
 def test_audioset_of_whole_recordings(tmp_path):

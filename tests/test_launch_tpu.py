@@ -25,7 +25,10 @@ done
 case "$*" in
   *"queued-resources create"*) echo ACTIVE > state ;;
   *"queued-resources delete"*) rm -rf state xkd xkd-* ;;
-  *"queued-resources describe"*) cat state 2> /dev/null || exit 1 ;;
+  *"queued-resources describe"*)
+    cat state 2> /dev/null || exit 1
+    [[ $(cat state) != WAITING* ]] || echo ACTIVE > state
+    ;;
   *"tpu-vm ssh"* | *"tpu-vm scp"*)
     [[ -e state ]] || exit 255
     for word in "$@"; do [[ $word =~ ^(xkd(-[0-9])?)(:|$) ]] && node=${BASH_REMATCH[1]}; done
@@ -167,6 +170,15 @@ def test_a_run_starts_once_on_every_worker_and_ends(cloud):
         log = (cloud.path / f"xkd/{worker}/xkd_jax/run.log").read_text()
         assert log.count("--config=configs/k400.py --workdir=/mnt/a run") == 1
     assert len(calls(cloud, "create")) == 1
+
+
+def test_a_run_waits_for_slices_that_were_asked_for_before(cloud):
+    (cloud.path / "state").write_text("WAITING_FOR_RESOURCES")
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert "xkd is WAITING_FOR_RESOURCES" in found.stderr
+    assert (cloud.path / "xkd/1/starts").read_text() == "x"
+    assert not calls(cloud, "create")
 
 
 def test_a_preempted_run_goes_on_where_it_is(cloud):
