@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -32,7 +32,7 @@ class BatchLoader:
         self,
         load_row: Callable[[int], tuple[Row, Fill]],
         batch_size: int,
-        rows: range,
+        rows: Sequence[int],
         threads: int,
         end: int | None = None,
     ):

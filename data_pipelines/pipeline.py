@@ -35,7 +35,7 @@ from xkd_jax.config import MODALITIES, Config, Modality
 def train_batches(
     config: Config,
     dataset: Dataset,
-    rows: slice | None = None,
+    rows: Sequence[int] | None = None,
     start_step: int = 0,
     *,
     modalities: Sequence[Modality] = MODALITIES,
@@ -77,7 +77,7 @@ def train_batches(
 def eval_batches(
     config: Config,
     dataset: Dataset,
-    rows: slice | None = None,
+    rows: Sequence[int] | None = None,
     start_step: int = 0,
     *,
     clips: int = 1,
@@ -112,7 +112,7 @@ def eval_batches(
 def augmented_batches(
     config: Config,
     dataset: Dataset,
-    rows: slice | None = None,
+    rows: Sequence[int] | None = None,
     start_step: int = 0,
     *,
     clips: int = 1,
@@ -131,7 +131,7 @@ def augmented_batches(
 
 
 def _one_pass(
-    row: _EvalRow | _AugmentedRow, clips: int, rows: slice | None, start_step: int
+    row: _EvalRow | _AugmentedRow, clips: int, rows: Sequence[int] | None, start_step: int
 ) -> Generator[Batch]:
     config, end = row.clips.config, len(row.records) * clips
     load = BatchLoader(row, config.batch_size, _rows(config, rows), config.data.threads, end)
@@ -142,8 +142,8 @@ def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
     return np.arange(len(dataset)) if records is None else np.asarray(records, np.int64)
 
 
-def _rows(config: Config, rows: slice | None) -> range:
-    return range(config.batch_size)[rows or slice(None)]
+def _rows(config: Config, rows: Sequence[int] | None) -> Sequence[int]:
+    return range(config.batch_size) if rows is None else rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
     """
     from xkd_jax.augment import augment  # JAX takes seconds to start
 
-    batches = pipeline.train_batches(config, dataset, slice(0, records), step)
+    batches = pipeline.train_batches(config, dataset, range(records), step)
     batch = next(batches)
     batches.close()
     views = augment(config, {name: batch[name] for name in MODALITIES})

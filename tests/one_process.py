@@ -5,7 +5,7 @@ step (its loss), and `PROCESS.written` one for each file of the run that Python 
 With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
 makes of the test split, PACE is the least time in seconds between two steps, and a process is given
 up after ten seconds without a sign of life, where runs wait for JAX's hundred. Without TINY nothing
-is saved.
+is saved. ORDER is that of the devices in the mesh, as a torus may have it.
 """
 
 import functools
@@ -22,7 +22,7 @@ import tiny_state
 
 from data_pipelines import pipeline
 from data_pipelines.dataset import open_dataset
-from xkd_jax import progress, train
+from xkd_jax import progress, sharding, train
 from xkd_jax.probe import extract_features
 
 
@@ -77,6 +77,10 @@ write, progress.Scalars.write = progress.Scalars.write, watched_write
 jax.distributed.initialize = functools.partial(
     jax.distributed.initialize, heartbeat_timeout_seconds=10
 )
+if order := os.environ.get("ORDER"):
+    sharding.mesh_utils.create_device_mesh = lambda sizes, devices, **_: np.array(
+        [devices[int(number)] for number in order.split(",")]
+    ).reshape(sizes)
 loop = train.loop
 if os.environ.get("TINY"):
     train.loop = evaluate_and_loop

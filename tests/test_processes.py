@@ -180,7 +180,8 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
             assert any("config.json" in path for path in written)
             assert any("tensorboard" in path for path in written)
 
-    with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3") as two:
+    blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # as two hosts of 2 x 2 chips lie in a torus of 2 x 4
+    with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3", **blocks) as two:
         two.signal_after(f"step {stopped + 1}/", 1, signal.SIGKILL)
         survivor, killed = two.statuses()
     assert f"resume    from step {stopped}" in two.output[0]
@@ -189,6 +190,8 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
         assert "lost another process" in two.output[0]
     else:  # JAX ended it, for there was no sign of life from the other
         assert survivor == -signal.SIGABRT
+    read, whole = read_notes(tmp_path / "two", "records")[stopped + 1], records[stopped + 1]
+    assert sorted(read) == sorted([whole[:2] + whole[4:6], whole[2:4] + whole[6:]])
     found = read_notes(tmp_path / "two", "loss")
     assert min(found) == stopped + 1
     assert_near(found, losses)

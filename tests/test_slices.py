@@ -2,7 +2,10 @@ import importlib.util
 
 import pytest
 
+from xkd_jax import sharding
+from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
+from xkd_jax.planning import slices
 from xkd_jax.planning.slices import CHIPS, Slice
 
 
@@ -50,3 +53,19 @@ def test_chips_are_those_that_exist():
         # the operations that a byte of memory has to feed: between 160 and 600 on all of them
         assert 160 < chip.flops / chip.bandwidth < 600
         assert 10e9 < chip.link < chip.bandwidth
+
+
+def test_slices_that_are_one_run_differ_along_the_data_axis_alone():
+    pytest.importorskip("libtpu")
+    one = Slice.parse("v5e:2x4")
+    with slices._quiet_environment():
+        from jax.experimental import topologies
+
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=str(one), num_slices=2, **one.chip.topology_options
+        ).devices
+    mesh = sharding.make_mesh(MeshConfig(-1, 2, 2), devices)
+    assert mesh.devices.shape == (4, 2, 2)
+    assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}, {0}, {1}, {1}]
+    with pytest.raises(UserError, match="data is 1 on 2 TPU slices"):
+        sharding.make_mesh(MeshConfig(1, 16, 1), devices)

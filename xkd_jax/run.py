@@ -65,6 +65,6 @@ class Run:
         )
 
     @property
-    def rows(self) -> slice:
+    def rows(self) -> list[int]:
         """The rows of each global batch that this process reads."""
         return sharding.local_rows(self.batch_sharding, self.config.batch_size)

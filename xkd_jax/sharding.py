@@ -24,10 +24,13 @@ from xkd_jax.tree import Tree
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
-    """Arranges the devices as (data, fsdp, tensor); the first axis spans processes.
+    """Arranges the devices as (data, fsdp, tensor).
+
+    On a torus, neighbours in the mesh are neighbours there, also where an axis of the mesh is only
+    a part of one of the torus. TPU slices that are one run differ along the first axis alone.
 
     Raises:
-      UserError: the axes don't use all devices.
+      UserError: the axes don't use all devices, or fsdp x tensor doesn't fit into a slice.
     """
     devices = jax.devices() if devices is None else devices
     sizes = list(dataclasses.astuple(config))
@@ -39,9 +42,19 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
             f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
             f" {len(devices)} devices: the product of its axes must be their number."
         )
-    # on a torus, neighbours in the mesh are neighbours there, also where an axis of the mesh is
-    # only a part of one of the torus
-    arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
+    data, *others = sizes
+    if data % slices:
+        raise UserError(
+            f"mesh.data is {data} on {slices} TPU slices: lower mesh.fsdp or mesh.tensor until both"
+            " fit into one slice."
+        )
+    if slices > 1:
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, *others), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -129,18 +142,25 @@ def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def local_rows(sharding: NamedSharding, batch_size: int) -> slice:
-    """The rows of the global batch that this process must provide.
+def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process must provide, in order.
 
-    They follow from the sharding: processes along the tensor axis need the same rows.
+    They follow from the sharding: processes along the tensor axis need the same rows, and those of
+    a host of a TPU slice, whose chips are a block of the torus, are several stretches.
     """
     indices = sharding.addressable_devices_indices_map((batch_size,))
-    spans = [index[0].indices(batch_size) for index in indices.values() if index is not None]
-    return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
+    spans = [range(batch_size)[index[0]] for index in indices.values() if index is not None]
+    return sorted(set().union(*spans))
 
 
 def put_batch(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
-    """Puts this process's rows on its devices as part of the global batch; returns at once."""
+    """Puts this process's rows on its devices as part of the global batch; returns at once.
+
+    Args:
+      batch: arrays whose first axis is the rows of `local_rows`.
+      sharding: of the global batch.
+      batch_size: rows of the global batch.
+    """
 
     def put(rows: np.ndarray) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
