@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from test_objective import change
 from xkd_jax import checkpoint, sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import CheckpointConfig, MeshConfig
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UnreachableError, UserError
 from xkd_jax.optimizer import optimizer
 from xkd_jax.schedules import Length, schedules
 
@@ -172,6 +173,21 @@ def test_with_no_intact_checkpoint_a_run_does_not_start_again(config, tmp_path):
     with pytest.raises(UserError, match=r"No checkpoint in .* is intact"):
         restored(config, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_system_that_does_not_answer_is_no_damage(config, tmp_path, monkeypatch):
+    saved(config, tmp_path, 1, 2)
+    read = checkpoint.read_item
+
+    def gone_once(folder, like):
+        monkeypatch.setattr(checkpoint, "read_item", read)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(checkpoint, "read_item", gone_once)
+    with pytest.raises(UnreachableError, match=r"can't be read \(.*Stale file handle\)") as error:
+        restored(config, tmp_path)
+    assert error.value.status == 1
+    assert int(restored(config, tmp_path).step) == 2
 
 
 def test_a_full_disk_is_one_sentence(config, tmp_path):

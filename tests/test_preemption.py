@@ -87,12 +87,19 @@ def test_the_second_ctrl_c_does_not_wait():
 
 
 SECOND_LOOP = """
-import os, signal, sys, time
+import os, pathlib, signal, sys, time
 import jax
 jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
+from xkd_jax.checkpoint import ItemCheckpoints
+from xkd_jax.config import CheckpointConfig
 from xkd_jax.preemption import Preemption
+from xkd_jax.run_record import RunRecord
 with Preemption() as preemption:
     assert not any(preemption.reached() for _ in range(20))
+if sys.argv[2]:  # Orbax has questions of its own about notices
+    record = RunRecord.of({}, 1)
+    with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
+        checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
 os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold
 time.sleep(2)  # the notifier has a thread of its own
 with Preemption() as preemption:
@@ -100,12 +107,13 @@ with Preemption() as preemption:
 """
 
 
-def test_in_a_run_of_several_processes_a_later_loop_hears_of_a_notice_before_it():
+@pytest.mark.parametrize("saves", [False, True])
+def test_in_a_run_of_several_processes_a_later_loop_hears_of_a_notice_before_it(tmp_path, saves):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     found = subprocess.run(
-        [sys.executable, "-c", SECOND_LOOP, coordinator],
+        [sys.executable, "-c", SECOND_LOOP, coordinator, str(tmp_path / "saved") if saves else ""],
         capture_output=True,
         text=True,
         timeout=120,

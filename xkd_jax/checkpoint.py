@@ -23,11 +23,21 @@ import orbax.checkpoint as ocp
 
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
-from xkd_jax.errors import LostProcessError, StoppedError, UserError
-from xkd_jax.processes import all_agree, announce, main_first
+from xkd_jax.errors import LostProcessError, StoppedError, UnreachableError, UserError, may_pass
+from xkd_jax.processes import announce, main_first, most
 from xkd_jax.run_record import RunRecord
 from xkd_jax.state import TrainState
 from xkd_jax.tree import Tree
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, but it leaves notices of preemption to `preemption`.
+
+    It asks JAX for them by the step, and JAX keeps one count of such questions for all who ask.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class ItemCheckpoints:
@@ -47,7 +57,7 @@ class ItemCheckpoints:
         self.directory = directory.absolute()
         self._now = now
         with _explained(f"The checkpoints' directory {directory} can't be used"):
-            self._manager = ocp.CheckpointManager(
+            self._manager = _Manager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=config.keep_last or None,
@@ -209,6 +219,10 @@ class Checkpoints(ItemCheckpoints):
         return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
 
 
+# What a process met in reading; of several the larger counts.
+_DAMAGED, _OUT_OF_REACH = 1, 2
+
+
 class DamagedError(Exception):
     """A checkpoint is not what was saved."""
 
@@ -255,8 +269,13 @@ def _items(state: TrainState) -> dict[str, Tree]:
 
 @contextlib.contextmanager
 def _same_for_all() -> Iterator[None]:
-    """Makes what goes wrong in reading on one process a damage on all of them."""
-    damage = ""
+    """Makes what goes wrong in reading on one process a damage on all of them.
+
+    Raises:
+      DamagedError: a process can't read it.
+      UnreachableError: for a reason that may pass.
+    """
+    fault, kind = "", 0
     try:
         yield
     except PermissionError as error:
@@ -264,9 +283,14 @@ def _same_for_all() -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # not the files' fault
     except Exception as error:  # whatever Orbax makes of damaged files
-        damage = _first_line(error)
-    if not all_agree(not damage):
-        raise DamagedError(damage or "another process can't read its part")
+        fault, kind = _first_line(error), _OUT_OF_REACH if may_pass(error) else _DAMAGED
+    if worst := most(kind):
+        fault = fault or "another process can't read its part"
+        if worst == _DAMAGED:
+            raise DamagedError(fault)
+        raise UnreachableError(
+            f"A checkpoint can't be read ({fault}): give the same command again."
+        )
 
 
 @contextlib.contextmanager
@@ -277,7 +301,8 @@ def _explained(sentence: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError:
         raise  # not the file system's fault
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
+        kind = UnreachableError if may_pass(error) else UserError
+        raise kind(
             f"{sentence} ({_first_line(error)}): make room or mend it and give the same command;"
             " the checkpoints that were complete are still there."
         ) from error

@@ -1,11 +1,30 @@
 """Exceptions that say what went wrong in one sentence for the person who started the run."""
 
+from __future__ import annotations
+
+import errno
+
 # Exit statuses of `main.py`, next to 0: a failure, which another try may not meet; bad input, which
 # another try won't mend; and a run that was asked to stop and goes on when it is started again
 # (EX_TEMPFAIL of sysexits.h).
 FAILURE_STATUS = 1
 BAD_INPUT_STATUS = 2
 GO_ON_STATUS = 75
+
+# What a file system says that is out of reach or overloaded, not that a file is at fault.
+_PASSING = frozenset(
+    (
+        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET,
+        errno.ECONNABORTED, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO, errno.EAGAIN, errno.EMFILE,
+        errno.ENFILE,
+    )
+)  # fmt: skip
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same access to a file may succeed another time."""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 class UserError(Exception):

@@ -97,11 +97,6 @@ def write_once(path: Path, content: Any) -> None:
             unfinished.unlink()
 
 
-def all_agree(here: bool) -> bool:
-    """Whether it is so on every process; each of them must ask."""
-    return not most(not here)
-
-
 def most(here: int) -> int:
     """The largest of all processes' numbers; each of them must ask."""
     return int(np.max(multihost_utils.process_allgather(np.array(here))))
