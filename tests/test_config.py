@@ -73,6 +73,18 @@ def test_sizes(size, encoder):
         ("model", "variant", "xdk", "give one of 'xkd', 'mas', 'mats'"),
         ("model", "remat", True, "give one of 'none', 'products', 'all'"),
         ("video", "frames", 33, "not a whole number of patches"),
+        ("video", "mask_ratio", math.nan, "video.mask_ratio is nan: give 0 to below 1"),
+        ("video", "patch", (0, 16, 16), r"video.patch is (0, 16, 16): give sides above 0"),
+        ("video", "frame_rate", 0.0, "video.frame_rate is 0.0: give more than 0"),
+        ("audio", "std", 0.0, "audio.std is 0.0"),
+        ("audio", "hop", 0, "audio.hop is 0: give at least 1"),
+        ("loss", "student_temperature", -0.1, "loss.student_temperature is -0.1"),
+        ("loss", "centre_momentum", 2.0, "loss.centre_momentum is 2.0: give 0 to 1"),
+        ("optimizer", "clip", -1.0, "optimizer.clip is -1.0"),
+        ("optimizer", "learning_rate", math.nan, "optimizer.learning_rate is nan"),
+        ("optimizer", "ema_start", 1.5, "optimizer.ema_start is 1.5"),
+        ("optimizer", "b2", 1.0, "optimizer.b2 is 1.0"),
+        ("checkpoint", "keep_last", -1, "checkpoint.keep_last is -1"),
         ("video", "mask_ratio", 1.0, "video.mask_ratio"),
         ("video", "patch", (4, 16), "give 3 values"),
         ("audio", "local_columns", 464, "larger than the global one"),
@@ -80,7 +92,7 @@ def test_sizes(size, encoder):
         ("optimizer", "learning_rate", "fast", "give a value of type float"),
         ("mesh", "data", 0, "give positive sizes"),
         ("data", "shuffle_window", -1, "or 0 for all"),
-        ("data", "worker_timeout", 0.0, "give seconds above 0"),
+        ("data", "worker_timeout", 0.0, "give more than 0"),
         ("data", "prefetch", -1, "give at least 0"),
     ],
 )
@@ -112,6 +124,22 @@ def test_augmentations_that_cannot_be_drawn_are_refused(view, key, value, senten
     raw = default()
     raw[view].local_augment[key] = value
     with pytest.raises(UserError, match=rf"^{view}\.local_augment\.{key} is .*{sentence}"):
+        resolve(raw)
+
+
+@pytest.mark.parametrize(
+    "key,value,sentence",
+    [
+        ("max_steps", -1, "give at least 0"),
+        ("epochs", math.inf, "give at least 0"),
+        ("seed", 2**32, "give 0 to 4294967295"),
+        ("seed", -1, "give 0 to 4294967295"),
+    ],
+)
+def test_lengths_and_seeds_that_cannot_be_are_refused(key, value, sentence):
+    raw = default()
+    raw[key] = value
+    with pytest.raises(UserError, match=rf"^{key} is {value}: {sentence}"):
         resolve(raw)
 
 

@@ -430,8 +430,11 @@ def _check(config: Config) -> None:
             f"model.size is {config.model.size!r}: every width must be a positive multiple of its"
             " number of heads.",
         )
+    config_checks.seed(config.seed)
     for name in MODALITIES:
         view = config.modality(name)
+        require(min(view.patch) > 0, f"{name}.patch is {view.patch}: give sides above 0.")
+        config_checks.below_one(config, f"{name}.mask_ratio")
         for kind, shape in (("global", view.global_shape), ("local", view.local_shape)):
             if kind == "local" and not view.local_views:
                 continue
@@ -458,7 +461,7 @@ def _check(config: Config) -> None:
         )
     weights = dataclasses.asdict(config.loss.weights)
     require(
-        all(w >= 0 for w in weights.values()) and any(weights.values()),
+        all(0 <= w < math.inf for w in weights.values()) and any(weights.values()),
         f"loss.weights are {weights}: none may be negative and at least one must be above 0.",
     )
     require(
@@ -469,13 +472,28 @@ def _check(config: Config) -> None:
         f"data.shuffle_window is {config.data.shuffle_window}: give the records to shuffle among,"
         " or 0 for all.",
     )
-    require(
-        config.data.worker_timeout > 0,
-        f"data.worker_timeout is {config.data.worker_timeout:g}: give seconds above 0.",
-    )
-    config_checks.at_least(1, config, "batch_size", "log_every")
+    temperatures = [f"loss.{m}_teacher_temperature" for m in MODALITIES]
+    config_checks.above_zero(
+        config, "data.worker_timeout", "video.frame_rate", "audio.std", "loss.student_temperature",
+        *(f"{t}.{when}" for t in temperatures for when in ("start", "end")), "optimizer.eps",
+    )  # fmt: skip
+    config_checks.at_least(
+        1, config, "batch_size", "log_every", "audio.sample_rate", "audio.fft", "audio.hop",
+        "model.head.layers", "model.head.hidden", "model.head.bottleneck", "model.head.outputs",
+        "probe.train_records", "probe.neighbours",
+    )  # fmt: skip
     config_checks.mesh(config.mesh)
-    config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
+    config_checks.at_least(
+        0, config, "epochs", "max_steps", "data.threads", "data.workers", "data.prefetch",
+        "optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.warmup_epochs",
+        "optimizer.weight_decay", "optimizer.clip", *(f"{t}.warmup_epochs" for t in temperatures),
+        "checkpoint.every_steps", "checkpoint.keep_last", "checkpoint.keep_every",
+        "nonfinite.limit", "probe.neighbours_every",
+    )  # fmt: skip
+    config_checks.below_one(config, "optimizer.b1", "optimizer.b2")
+    config_checks.up_to(
+        1, config, "optimizer.ema_start", "optimizer.ema_end", "loss.centre_momentum"
+    )
     for kind in ("global_augment", "local_augment"):
         config_checks.video_augment(config, f"video.{kind}")
         config_checks.audio_augment(config, f"audio.{kind}")

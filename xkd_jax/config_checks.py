@@ -14,24 +14,24 @@ if TYPE_CHECKING:  # xkd_jax.config checks itself with this
 
 
 def at_least(least: float, config: Any, *keys: str) -> None:
-    """Refuses what is below `least`, or no number, at dotted keys of a config.
+    """Refuses what is below `least`, or not finite, at dotted keys of a config.
 
     Raises:
       UserError: one of them is.
     """
     for key in keys:
-        if not (value := attrgetter(key)(config)) >= least:
+        if not least <= (value := attrgetter(key)(config)) < math.inf:
             raise UserError(f"{key} is {value}: give at least {least:g}.")
 
 
 def above_zero(config: Any, *keys: str) -> None:
-    """Refuses what is not above 0 at dotted keys of a config.
+    """Refuses what is not above 0, or not finite, at dotted keys of a config.
 
     Raises:
       UserError: one of them is not.
     """
     for key in keys:
-        if not (value := attrgetter(key)(config)) > 0:
+        if not 0 < (value := attrgetter(key)(config)) < math.inf:
             raise UserError(f"{key} is {value}: give more than 0.")
 
 
@@ -55,6 +55,16 @@ def up_to(most: float, config: Any, *keys: str) -> None:
     for key in keys:
         if not 0 <= (value := attrgetter(key)(config)) <= most:
             raise UserError(f"{key} is {value}: give 0 to {most:g}.")
+
+
+def seed(value: int) -> None:
+    """Checks a seed: JAX takes 32 bits of it.
+
+    Raises:
+      UserError: it has more, or is negative.
+    """
+    if not 0 <= value < 2**32:
+        raise UserError(f"seed is {value}: give 0 to {2**32 - 1}.")
 
 
 def video_augment(config: Any, key: str) -> None:

@@ -205,7 +205,8 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
 def _check(config: EvalConfig) -> None:
     config_checks.at_least(1, config, "batch_size", "clips.train", "clips.test", "clips.crops")
     config_checks.at_least(1, config, "svm.max_iterations", "neighbours.count", "log_every")
-    config_checks.at_least(0, config, "seed", "step", "clips.size")
+    config_checks.seed(config.seed)
+    config_checks.at_least(0, config, "step", "clips.size")
     config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
     config_checks.above_zero(config, "svm.tolerance", "neighbours.temperature")
     config_checks.video_augment(config, "clips.video")
