@@ -83,28 +83,31 @@ def test_teacher_sees_the_whole_global_view_or_the_first_local_one(small, make_v
 
 
 @pytest.mark.parametrize(
-    "weights,teachers,students",
+    "weights,teachers,projected",
     [
-        ({"reconstruct_video": 1.0}, False, False),
-        ({"reconstruct_video": 1.0, "reconstruct_audio": 1.0}, False, False),
-        ({"align_students": 1.0}, False, True),
-        ({"align_teachers": 1.0}, True, False),
-        ({"distill_video_to_audio": 1.0}, True, True),
+        ({"reconstruct_video": 1.0}, False, ()),
+        ({"reconstruct_video": 1.0, "reconstruct_audio": 1.0}, False, ()),
+        ({"align_students": 1.0}, False, ("video", "audio")),
+        ({"align_teachers": 1.0}, True, ()),
+        ({"distill_video_to_audio": 1.0}, True, ("audio",)),
+        ({"distill_audio_to_video": 1.0, "reconstruct_audio": 1.0}, True, ("video",)),
+        ({"distill_audio_to_video": 1.0, "align_students": 1.0}, True, ("video", "audio")),
     ],
 )
 def test_what_a_zero_weighted_loss_needs_is_not_computed(
-    small, make_views, weights, teachers, students
+    small, make_views, weights, teachers, projected
 ):
     config = with_weights(small, **weights)
     needs = Needs.of(config)
-    assert (needs.teachers, needs.students) == (teachers, students)
+    assert (needs.teachers, needs.projected) == (teachers, projected)
     _, terms, out = shapes(config, make_views(small))
     assert set(terms) == set(weights)
     assert ("video_teacher_tokens" in out) == teachers
-    assert ("video_student_output" in out) == students
-    assert ("audio_prediction" in out) == ("reconstruct_audio" in weights)
-    if not students:
-        assert ("audio_latent" in out) == ("reconstruct_audio" in weights)
+    for m in ("video", "audio"):
+        assert (f"{m}_student_output" in out) == (m in projected)
+        assert (f"{m}_prediction" in out) == (f"reconstruct_{m}" in weights)
+        encoded = m in projected or f"reconstruct_{m}" in weights
+        assert (f"{m}_latent" in out) == encoded
 
 
 def test_without_refinement_no_attention_is_computed(small, make_views):

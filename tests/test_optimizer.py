@@ -53,6 +53,15 @@ def test_what_no_loss_reaches_does_not_change(small):
     assert not any(on for name, on in decays.items() if "audio" in name or "heads" in name)
 
 
+def test_a_student_that_nobody_teaches_does_not_decay(small):
+    config = with_weights(small, distill_video_to_audio=1.0, reconstruct_video=1.0)
+    decays = named(decay_mask(random_student(config), config))
+    assert decays["encoders/blocks/video/layers/qkv/kernel"]
+    assert decays["heads/audio/directions"]
+    assert not any(on for name, on in decays.items() if "heads/video" in name)
+    assert not any(on for name, on in decays.items() if "decoders/audio" in name)
+
+
 def test_adamw_equals_its_definition_over_steps(small):
     config = dataclasses.replace(
         small, optimizer=dataclasses.replace(small.optimizer, clip=0.0, eps=1e-3)

@@ -85,6 +85,25 @@ def test_a_search_ranks_what_fits_by_clips_a_second(config):
     assert places == sorted(places, key=lambda p: (p == "-", p))
 
 
+@pytest.mark.parametrize("axes", [(8, 1, 1), (1, -1, 1), (1, 4, -1)])
+def test_what_would_fit_is_said_in_flags_that_replace_the_mesh(config, axes):
+    make = planner(40)
+    config = dataclasses.replace(config, mesh=MeshConfig(*axes))
+    tried, found = what_would_fit(make(config, WHERE), make)
+    assert tried.startswith("too large --config.mesh.data=-1 --config.mesh.fsdp=")
+    assert found.startswith("would fit --config.mesh.data=-1 ")
+
+
+def test_a_search_without_any_plan_says_so(config, monkeypatch, capsys):
+    def refuse(config, where):
+        raise UserError("no such mesh.")
+
+    monkeypatch.setattr(command, "search", lambda c, w: search(c, w, refuse))
+    with pytest.raises(UserError, match="No mesh or batch that was tried can be planned"):
+        command.plan(config, "search:v5e:2x4")
+    assert "no such mesh" in capsys.readouterr().out
+
+
 def test_the_command_prints_a_table_and_ends_with_the_verdict(config, monkeypatch, capsys):
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, planner(14)))
     command.plan(config, "search:v5e:2x4")
@@ -99,5 +118,5 @@ def test_the_command_says_what_would_fit_before_the_verdict(config, monkeypatch,
     monkeypatch.setattr(command, "what_would_fit", lambda p: what_would_fit(p, make))
     command.plan(config, "v5e:2x4")
     *_, remedy, last = capsys.readouterr().out.splitlines()
-    assert remedy.startswith("would fit --config.mesh.fsdp")
+    assert remedy.startswith("would fit --config.mesh.data=-1 --config.mesh.fsdp")
     assert last.startswith("fits: no, peak 22.00 of 15.75 GiB")

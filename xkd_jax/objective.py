@@ -39,11 +39,17 @@ class Inputs(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """Which parts of the computation the non-zero loss weights call for."""
+    """Which parts of the computation the non-zero loss weights call for.
+
+    reconstructed: modalities whose patches are predicted.
+    distilled: directions of distillation.
+    projected: modalities of which the student's output is used.
+    teachers: whether the teachers' is.
+    """
 
     reconstructed: tuple[Modality, ...]
     distilled: tuple[str, ...]
-    students: bool
+    projected: tuple[Modality, ...]
     teachers: bool
 
     @classmethod
@@ -51,17 +57,18 @@ class Needs:
         """Reads the needs off the weights."""
         weights = dataclasses.asdict(config.loss.weights)
         distilled = tuple(d for d in DIRECTIONS if weights[f"distill_{d}"])
+        taught = {OTHER[DIRECTIONS[d]] for d in distilled}
         return cls(
             reconstructed=tuple(m for m in MODALITIES if weights[f"reconstruct_{m}"]),
             distilled=distilled,
-            students=bool(distilled) or bool(weights["align_students"]),
+            projected=tuple(m for m in MODALITIES if m in taught or weights["align_students"]),
             teachers=bool(distilled) or bool(weights["align_teachers"]),
         )
 
     @property
     def latents(self) -> tuple[Modality, ...]:
         """Modalities whose masked global view the student encodes."""
-        return MODALITIES if self.students else self.reconstructed
+        return tuple(m for m in MODALITIES if m in (*self.reconstructed, *self.projected))
 
 
 def reconstruct(student: Student, inputs: Inputs, config: Config, out: dict[str, Any]) -> None:
@@ -109,13 +116,13 @@ def teach(teacher: Teacher, inputs: Inputs, config: Config, out: dict[str, Any])
         out[f"{m}_teacher_output"] = teacher.heads[m](tokens.mean(1, dtype=jnp.float32))
 
 
-def project(student: Student, inputs: Inputs, out: dict[str, Any]) -> None:
+def project(student: Student, inputs: Inputs, config: Config, out: dict[str, Any]) -> None:
     """Projects the student's views: the masked global one first, then each whole local one.
 
     Leaves `{modality}_student_output` [views, batch, outputs] in `out`, and the local views'
     `{modality}_local_tokens` [views * batch, 1 + tokens, width].
     """
-    for m in MODALITIES:
+    for m in Needs.of(config).projected:
         features = [pool(out[f"{m}_latent"])[None]]
         local = inputs.views[m].get("local")
         if local is not None:
@@ -156,8 +163,7 @@ def objective(
         )
     if needs.teachers:
         teach(teacher, inputs, config, out)
-    if needs.students:
-        project(student, inputs, out)
+    project(student, inputs, config, out)
     for direction in needs.distilled:
         source = DIRECTIONS[direction]
         probabilities = losses.teacher_softmax(

@@ -77,10 +77,10 @@ def decay_mask(params: Tree, config: Config) -> Tree:
 
     def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         names = path_names(path)
-        trained = {"encoders": needs.latents, "decoders": needs.reconstructed}
-        reached = (
-            needs.students if names[0] == "heads" else not _owned_by_other(names, trained[names[0]])
-        )
+        trained = {
+            "encoders": needs.latents, "decoders": needs.reconstructed, "heads": needs.projected,
+        }  # fmt: skip
+        reached = not _owned_by_other(names, trained[names[0]])
         return reached and names[-1] != "bias" and leaf.ndim - is_stacked(path) > 1
 
     return jax.tree_util.tree_map_with_path(decays, params)

@@ -100,7 +100,7 @@ class Scalars:
     """TensorBoard scalars; on every process but the first nothing is written."""
 
     def __init__(self, directory: Path, *, enabled: bool, start: int):
-        self._writer = SummaryWriter(str(directory), purge_step=start or None) if enabled else None
+        self._writer = SummaryWriter(str(directory), purge_step=start + 1) if enabled else None
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of one step."""

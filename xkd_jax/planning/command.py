@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xkd_jax.config import Config
+from xkd_jax.errors import UserError
 from xkd_jax.planning import report
 from xkd_jax.planning.plan import Plan, make_plan
 from xkd_jax.planning.search import ranked, search, what_would_fit
@@ -42,6 +43,11 @@ def _search(config: Config, where: Slice) -> Iterator[str]:
         else:
             plans.append(found)
             yield f"tried     {list(ranked([found]))[1].strip()}"
+    if not plans:
+        raise UserError(
+            "No mesh or batch that was tried can be planned, for the reasons above: give another"
+            " slice or batch_size."
+        )
     yield from ranked(plans)
     fitting = [p for p in plans if p.fits]
     best = max(fitting, key=lambda p: p.clips_per_second) if fitting else plans[-1]

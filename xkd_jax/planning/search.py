@@ -34,7 +34,8 @@ def flags(config: Config) -> str:
     """The command-line flags that say what the functions above change."""
     mesh = config.mesh
     return (
-        f"--config.mesh.fsdp={mesh.fsdp} --config.mesh.tensor={mesh.tensor}"
+        f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp}"
+        f" --config.mesh.tensor={mesh.tensor}"
         f" --config.model.remat={config.model.remat} --config.batch_size={config.batch_size}"
     )
 
@@ -46,6 +47,7 @@ def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
     what changes the training (the batch).
     """
     config, where = plan.config, plan.where
+    config = with_mesh(config, plan.mesh.shape["fsdp"], plan.mesh.shape["tensor"])
     for remat in REMATS[REMATS.index(config.model.remat) + 1 :]:
         config = with_remat(config, remat)
         yield (text := _attempt(config, where, planner))
