@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_pipelines import beam_build, build_plan, build_report, builder
+from data_pipelines import beam_build, build_plan, build_report, builder, storage
 from data_pipelines.build_plan import BuildPlan
 from data_pipelines.build_progress import BuildProgress
 from data_pipelines.catalogs import CATALOGS
@@ -69,6 +69,11 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
     ):  # fmt: skip
         if not low <= getattr(args, key) <= high:
             raise UserError(f"--{key}={getattr(args, key):g}: give {low:g} to {high:g}.")
+    if _lies_in(args.output, args.source):
+        raise UserError(
+            f"--output={args.output} lies in --source={args.source}, whose files it would be among:"
+            " give a folder outside."
+        )
     source = Source(args.source, args.lists, args.untrimmed, args.classes)
     catalog = CATALOGS[args.dataset](source)
     asked = {
@@ -93,6 +98,13 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
     return build_plan.make_plan(
         args.source, args.name or args.dataset, catalog, options, args.shards
     )
+
+
+def _lies_in(output: str, source: str) -> bool:
+    if storage.is_remote(output) or storage.is_remote(source):
+        return f"{output.rstrip('/')}/".startswith(f"{source.rstrip('/')}/")
+    inner, outer = os.path.realpath(output), os.path.realpath(source)
+    return os.path.commonpath([inner, outer]) == outer
 
 
 def _modalities(text: str) -> tuple[Modality, ...] | None:

@@ -22,9 +22,9 @@ from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
 from data_pipelines.file_workers import FileWorkers
-from data_pipelines.ingest import FileResult, ingest
+from data_pipelines.ingest import UNREACHABLE, FileResult, ingest
 from xkd_jax import lock
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UnreachableError, UserError
 
 REPORT = "report.json"
 _STATE = ".build"
@@ -149,11 +149,20 @@ def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:
 
 
 def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) -> ShardReport:
-    """Writes one shard from the results of its files, in their order, and then its report."""
+    """Writes one shard from the results of its files, in their order, and then its report.
+
+    Raises:
+      UnreachableError: the storage of a file doesn't answer; nothing is written.
+    """
     left_out: list[LeftOut] = []
 
     def records() -> Iterator[bytes]:
         for item, result in zip(shard.items, results, strict=False):
+            if result.reason == UNREACHABLE:
+                raise UnreachableError(
+                    f"{item.path} is out of reach ({result.detail}): check its storage; the same"
+                    " command goes on."
+                )
             if result.reason:
                 left_out.append(LeftOut(shard.split, item.path, result.reason, result.detail))
             yield from result.records

@@ -9,10 +9,11 @@ import contextlib
 import dataclasses
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
+import av
 import numpy as np
 
 from data_pipelines import log_mel as log_mel_lib
@@ -20,6 +21,7 @@ from data_pipelines import media, schema, storage
 from data_pipelines.catalogs.catalog import Item
 from data_pipelines.media import Media, MediaError, MediaOptions
 from data_pipelines.schema import Record
+from xkd_jax.errors import UnreachableError, may_pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,12 @@ class IngestOptions:
     mels: int = 80
     max_seconds: float = 0.0
     waveform: bool = False
+
+
+# A reason that is not the file's own: its shard is not written, and made again another time.
+UNREACHABLE = "unreachable"
+# Seconds by which a piece may be shorter than asked for, as its samples are whole ones.
+_ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +84,18 @@ def ingest(
                 number = len(records)
                 records.append(schema.serialize(_record(item, number, media_of_record, options)))
                 alive()
+        if not records:
+            stretch = f"from {item.start:g} to {item.end:g} s"
+            return FileResult(reason="too short", detail=f"nothing lies {stretch}")
         return FileResult(tuple(records))
     except MediaError as error:
         return FileResult(reason=error.reason, detail=error.detail)
+    except UnreachableError as error:
+        return FileResult(reason=UNREACHABLE, detail=str(error))
     except Exception as error:  # of a decoder we can't vouch for: costs this file only
-        return FileResult(reason="failed", detail=f"{type(error).__name__}: {error}")
+        of_system = may_pass(error) and not isinstance(error, av.error.FFmpegError)
+        reason = UNREACHABLE if of_system else "failed"
+        return FileResult(reason=reason, detail=f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
@@ -91,8 +106,7 @@ def _local(path: str) -> Iterator[str]:
         return
     with tempfile.NamedTemporaryFile(suffix=os.path.splitext(path)[1]) as file:
         try:
-            with storage.filesystem(path).open(path, "rb") as remote:
-                shutil.copyfileobj(remote, file)
+            storage.fetch(path, cast(BinaryIO, file))
         except FileNotFoundError:
             raise MediaError(path, "missing", "it is not there") from None
         file.flush()
@@ -107,12 +121,15 @@ def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]
         try:
             piece = media.decode(path, options.media, start, end)
         except MediaError as error:
-            # The file ended with the piece before, or so shortly after that the rest is no record.
-            if start > item.start and error.reason in ("no video", "no audio", "too short"):
+            # The file ended with the piece before, or so shortly after that the rest is no record;
+            # of a damaged one that is kept, nothing follows the damage.
+            ends = ["no video", "no audio", "too short"]
+            ends += ["damaged"] if options.media.keep_damaged else []
+            if start > item.start and error.reason in ends:
                 return
             raise
         yield piece
-        if piece.end < end:
+        if piece.end < end - _ROUNDING:
             return
         start = end
 

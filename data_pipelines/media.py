@@ -25,7 +25,7 @@ import numpy as np
 from data_pipelines.damage import DamageError
 from data_pipelines.frame_track import FrameTrack
 from data_pipelines.sound_track import SoundTrack
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, may_pass
 
 Reason = Literal["missing", "unreadable", "no video", "no audio", "too short", "damaged"]
 # Streams of these formats that are pictures on a sleeve, not video.
@@ -99,11 +99,14 @@ def decode(path: str, options: MediaOptions, start: float = 0.0, end: float = ma
 
     Raises:
       MediaError: the file can't be read, lacks a stream that is asked for, is damaged or too short.
+      OSError: its file system doesn't answer.
     """
     try:
         if os.path.getsize(path) == 0:
             raise MediaError(path, "unreadable", "it is empty")
     except OSError as error:
+        if may_pass(error):
+            raise
         raise MediaError(path, "missing", f"it can't be opened ({error.strerror})") from None
     tracks = _decode(path, options, start, end, seek=start > 0)
     if start > 0 and options.video and tracks.frames.began > start:

@@ -110,14 +110,17 @@ class SoundTrack:
         self._pieces.append(samples)
 
     def finish(self, seconds: float) -> np.ndarray:
-        """Returns float32 [samples] of `seconds` (inf: as long as there is sound), once flushed."""
+        """Returns float32 [samples] of `seconds`, once flushed.
+
+        Infinite ones are as long as there is sound, up to the end.
+        """
         if self.empty:
             return np.zeros(0, np.float32)
         self._append(np.zeros(0, np.float32), last=True)
         sound = np.concatenate(self._pieces)
-        length = round(self._placed / self._source_rate * self._sample_rate)
-        if math.isfinite(seconds):
-            length = round(seconds * self._sample_rate)
+        if math.isinf(seconds):
+            seconds = min(self._placed / self._source_rate, self._end - self._start)
+        length = round(seconds * self._sample_rate)
         return np.pad(sound[:length], (0, max(0, length - len(sound))))
 
 

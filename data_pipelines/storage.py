@@ -18,7 +18,7 @@ from xkd_jax.errors import UnreachableError, UserError
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
-# Tries of a read, and seconds from the first to the second; each wait is twice the one before: a
+# Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one before: a
 # minute in all.
 _TRIES = 8
 _FIRST_WAIT = 0.5
@@ -98,6 +98,23 @@ def read(path: str) -> bytes:
         return file.read()
 
 
+def fetch(url: str, file: BinaryIO) -> None:
+    """Copies a remote file into a local one that is empty.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UnreachableError: the store doesn't answer.
+    """
+
+    def copy() -> None:
+        file.seek(0)
+        file.truncate()
+        with filesystem(url).open(url, "rb") as remote:
+            shutil.copyfileobj(remote, file)
+
+    _persistently(url, copy)
+
+
 def read_range(url: str, start: int, end: int) -> bytes:
     """Returns the bytes of a remote file from `start` to before `end`, in one request.
 
@@ -121,11 +138,11 @@ def size(url: str) -> int:
         return -1
 
 
-def _persistently(path: str, read: Callable[..., _T], *args: Any, **options: Any) -> _T:
-    """Returns what a read of a store does, trying again where that may help."""
+def _persistently(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Returns what a read or an upload of a store does, trying again where that may help."""
     for number in range(_TRIES):
         try:
-            return read(*args, **options)
+            return action(*args, **options)
         except _LASTING:
             raise
         except Exception as error:  # each store's package has errors of its own
@@ -133,7 +150,7 @@ def _persistently(path: str, read: Callable[..., _T], *args: Any, **options: Any
         if number < _TRIES - 1:
             time.sleep(_FIRST_WAIT * 2**number)
     raise UnreachableError(
-        f"{path} can't be read ({_TRIES} tries, the last: {last}): check the connection and the"
+        f"{path} can't be reached ({_TRIES} tries, the last: {last}): check the connection and the"
         " permissions."
     )
 
@@ -144,14 +161,15 @@ def writer(path: str) -> Iterator[BinaryIO]:
 
     On this machine that is a temporary name, fsync and rename. A URL's file is made here and
     uploaded whole, since an interrupted upload of some stores leaves a truncated file.
+
+    Raises:
+      UnreachableError: the store doesn't answer.
     """
     if is_remote(path):
-        with tempfile.TemporaryFile() as file:
+        with tempfile.NamedTemporaryFile() as file:
             yield cast(BinaryIO, file)
-            file.seek(0)
-            with filesystem(path).open(path, "wb") as target:
-                while block := file.read(1 << 24):
-                    target.write(block)
+            file.flush()
+            _persistently(path, filesystem(path).put_file, file.name, path)
         return
     temporary = f"{path}.{os.getpid()}.tmp"
     try:

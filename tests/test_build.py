@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import pytest
 
 from data_pipelines import build, builder, metadata, schema, tfrecord
 from data_pipelines.dataset import open_dataset
+from data_pipelines.ingest import UNREACHABLE, FileResult
 from xkd_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,18 +103,30 @@ def test_a_killed_build_goes_on(videos, tmp_path, monkeypatch):
     assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
 
 
-def test_two_builds_of_one_folder_are_refused(videos, tmp_path, monkeypatch, capsys):
-    write, second = builder.write_shard, []
+def test_storage_that_does_not_answer_ends_a_build_that_goes_on(
+    videos, tmp_path, monkeypatch, capsys
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert _build(videos, whole, "--shards=2") == 0
+    write = builder.write_shard
 
-    def write_and_build(shard, results, output):
-        if not second:
-            second.append(_build(videos, tmp_path, "--shards=2"))
-        return write(shard, results, output)
+    def out_of_reach(shard, results, output):
+        lost = FileResult(reason=UNREACHABLE, detail="Stale file handle")
+        return write(shard, [lost, *itertools.islice(results, len(shard.items) - 1)], output)
 
-    monkeypatch.setattr(builder, "write_shard", write_and_build)
-    assert _build(videos, tmp_path, "--shards=2") == 0
-    assert second == [2]
-    assert "is being built by another process" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "write_shard", out_of_reach)
+        assert _build(videos, broken, "--shards=2") == 1
+    assert "is out of reach (Stale file handle)" in capsys.readouterr().err
+    assert _build(videos, broken, "--shards=2") == 0
+    assert _digests(broken) == _digests(whole)
+
+
+def test_an_output_among_its_source_is_refused(videos, capsys):
+    for output in (videos, videos / "shards"):
+        assert _build(videos, output) == 2
+        assert "lies in --source" in capsys.readouterr().err
+    assert not (videos / "shards").exists()
 
 
 def test_a_build_killed_outright_goes_on(videos, tmp_path):

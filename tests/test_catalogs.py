@@ -54,6 +54,22 @@ def test_folder_with_splits(tmp_path):
     }
 
 
+def test_folders_without_media_are_no_classes_and_hinder_no_splits(tmp_path):
+    _files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "annotations/labels.csv"])
+    catalog = _list("folder", tmp_path)
+    assert catalog.class_names == ("a",)
+    assert [i.path for i in catalog.splits["validation"]] == ["val/a/2.mp4"]
+    assert "train/a/1.mp4" in [i.path for i in catalog.splits["train"]]
+
+
+def test_splits_beside_other_folders_are_refused(tmp_path):
+    _files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "extra/3.mp4"])
+    with pytest.raises(UserError, match="has the splits train, val and beside them extra: move"):
+        _list("folder", tmp_path)
+    _files(tmp_path / "vehicles", ["train/1.mp4", "bus/2.mp4"])  # train is a class here
+    assert _list("folder", tmp_path / "vehicles").class_names == ("bus", "train")
+
+
 def test_folder_follows_links_but_not_in_circles(tmp_path):
     _files(tmp_path, ["real/a.mp4"])
     (tmp_path / "tree" / "cat").mkdir(parents=True)
@@ -128,6 +144,31 @@ def test_kinetics_faults(tmp_path):
         _list("kinetics400", tmp_path)
     with pytest.raises(UserError, match="--lists"):
         _list("kinetics400", _files(tmp_path / "none", ["a.mp4"]))
+
+
+def test_a_list_twice_is_refused(tmp_path):
+    for number, (name, write, extra) in enumerate(
+        [
+            ("kinetics400", _kinetics, "copy/train.csv"),
+            ("kinetics400", _kinetics, "copy/validate.csv"),
+            ("audioset", _audioset, "copy/eval_segments.csv"),
+            ("hmdb51", _hmdb51, "copy/cartwheel_test_split1.txt"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder)
+        _files(folder, [extra])
+        with pytest.raises(UserError, match="are lists of the same: keep one"):
+            _list(name, folder)
+
+
+def test_a_row_that_ends_before_it_starts_is_refused(tmp_path):
+    _kinetics(tmp_path)
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (tmp_path / "annotations" / "train.csv").write_text(header + "drums,x,20,10,train\n")
+    with pytest.raises(UserError, match=r"train\.csv, line 2: it ends at 10 s, not after"):
+        _list("kinetics400", tmp_path)
 
 
 def test_two_files_of_one_name(tmp_path):

@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 
 import media_files
 import numpy as np
@@ -6,8 +8,8 @@ import pytest
 
 from data_pipelines import log_mel, media, schema, storage
 from data_pipelines.catalogs.catalog import Item
-from data_pipelines.ingest import IngestOptions, ingest
-from data_pipelines.media import MediaOptions
+from data_pipelines.ingest import UNREACHABLE, IngestOptions, ingest
+from data_pipelines.media import MediaError, MediaOptions
 
 ITEM = Item("one", "a/one.mkv", label=2, label_text="c", train_folds=(1, 2), test_folds=(3,))
 
@@ -82,6 +84,48 @@ def test_a_decoder_that_fails_in_its_own_way_costs_the_file(tmp_path, monkeypatc
     monkeypatch.setattr(media, "decode", fail)
     result = _ingest(tmp_path)
     assert (result.reason, result.detail) == ("failed", "ZeroDivisionError: inside")
+
+
+def test_a_file_system_that_does_not_answer_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def stale(*args):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    _write(tmp_path)
+    monkeypatch.setattr(os.path, "getsize", stale)
+    result = _ingest(tmp_path)
+    assert (result.records, result.reason) == ((), UNREACHABLE)
+    assert "Stale file handle" in result.detail
+
+
+def test_a_stretch_without_length_is_left_out_with_its_reason(tmp_path):
+    _write(tmp_path)
+    result = _ingest(tmp_path, dataclasses.replace(ITEM, start=1.0, end=1.0))
+    assert (result.records, result.reason) == ((), "too short")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_damage_after_whole_pieces(tmp_path, monkeypatch, keep):
+    decode = media.decode
+
+    def damaged_later(path, options, start, end):
+        if start:
+            raise MediaError(path, "damaged", "its video can't be decoded")
+        return decode(path, options, start, end)
+
+    _write(tmp_path, 3.0)
+    monkeypatch.setattr(media, "decode", damaged_later)
+    result = _ingest(tmp_path, max_seconds=1.5, media=MediaOptions(keep_damaged=keep))
+    assert (len(result.records), result.reason) == ((1, "") if keep else (0, "damaged"))
+
+
+def test_a_stretch_of_sound_alone_ends_where_it_is_asked_to(tmp_path):
+    _write(tmp_path, 3.0)
+    item = dataclasses.replace(ITEM, start=0.5, end=1.7)
+    options = {"media": MediaOptions(video=False), "waveform": True}
+    (data,) = _ingest(tmp_path, item, **options).records
+    record = schema.parse(data, 80)
+    assert len(record.waveform) == 19200
+    assert (record.start, record.end) == pytest.approx((0.5, 1.7))
 
 
 def test_files_behind_a_url(tmp_path):

@@ -2,6 +2,8 @@ import dataclasses
 import importlib
 import pathlib
 import re
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from data_pipelines import log_mel as log_mel_lib
 from data_pipelines import schema
 from data_pipelines.dataset import open_dataset
 from data_pipelines.spoken_digits import clips, handwriting, scene, sound, words
+from xkd_jax import lock
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -270,6 +273,21 @@ def test_a_half_made_data_set_is_made_again(built, config, spoken, monkeypatch, 
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted(f.name for f in built.iterdir())
     for file in built.glob("*tfrecord*"):
         assert file.read_bytes() == (tmp_path / file.name).read_bytes()
+
+
+def test_a_run_waits_for_another_that_makes_the_same(built, config, monkeypatch, tmp_path):
+    monkeypatch.setattr(build_lib, "_make", lambda *args: pytest.fail("made again"))
+    lines: list[str] = []
+    with futures.ThreadPoolExecutor() as pool:
+        with lock.held(tmp_path / ".lock", "busy"):
+            second = pool.submit(build_lib.build, config, str(tmp_path), lines.append)
+            while not lines:
+                time.sleep(0.01)
+            for file in built.iterdir():
+                (tmp_path / file.name).write_bytes(file.read_bytes())
+        second.result()
+    (line,) = lines
+    assert line.startswith("waiting   for another process")
 
 
 def test_other_clips_are_not_taken_for_these(built, config):

@@ -117,9 +117,23 @@ def test_reads_are_tried_again(flaky):
     assert storage.read("flaky://flaky/a") == b"0123456789"
 
 
+def test_an_upload_is_tried_again(flaky, monkeypatch):
+    put, failures = _Flaky.put_file, [OSError("reset"), TimeoutError()]
+
+    def put_in_the_end(self, *args, **options):
+        if failures:
+            raise failures.pop()
+        put(self, *args, **options)
+
+    monkeypatch.setattr(_Flaky, "put_file", put_in_the_end)
+    with storage.writer("flaky://flaky/b") as file:
+        file.write(b"whole")
+    assert storage.read("flaky://flaky/b") == b"whole"
+
+
 def test_a_store_that_never_answers_is_given_up(flaky):
     flaky.failures.extend([OSError("no route")] * 50)
-    no_answer = r"flaky/a can't be read \(8 tries, .*OSError: no route"
+    no_answer = r"flaky/a can't be reached \(8 tries, .*OSError: no route"
     with pytest.raises(UnreachableError, match=no_answer) as error:
         storage.read_range("flaky://flaky/a", 0, 1)
     assert error.value.status == 1  # a launcher tries again

@@ -5,24 +5,32 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xkd_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def held(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
+def held(path: str | os.PathLike[str], busy: str | Callable[[], None]) -> Iterator[None]:
     """Holds the lock on `path`, a file made where there is none; a process that dies lets it go.
 
+    Args:
+      path: of the file.
+      busy: what is said where another process holds it, or what is called before waiting for it.
+
     Raises:
-      UserError: another holds it, of which `busy` tells, or the file can't be written or locked.
+      UserError: another holds it and isn't waited for, or the file can't be written or locked.
     """
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(path, "a"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if isinstance(busy, str):
+                    raise UserError(busy) from None
+                busy()
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(
                 f"{path} can't be locked ({error.strerror}): give a folder that can be written to,"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from data_pipelines import storage
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.catalogs.source_tree import SourceTree, read_table
 from xkd_jax.errors import UserError
@@ -35,12 +34,11 @@ def list_items(source: Source) -> Catalog:
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
     files = SourceTree(source.directory).by_stem()
-    splits = {}
-    for path in lists.files:
-        split = _LISTS.get(path.rsplit("/", 1)[-1])
-        if split:
-            full = storage.join(lists.directory, path)
-            splits[split] = _read_segments(full, source, files, numbers, names)
+    ends = {path: path.rsplit("/", 1)[-1] for path in lists.files}
+    paths = lists.each_once({path: _LISTS[end] for path, end in ends.items() if end in _LISTS})
+    splits = {
+        split: _read_segments(path, source, files, numbers, names) for split, path in paths.items()
+    }
     if not splits:
         raise UserError(
             f"{lists.directory} has none of {', '.join(_LISTS)}: point --lists at their folder."
@@ -59,6 +57,8 @@ def _read_segments(
     for row in read_table(path, _COLUMNS, header=False):
         identifier, mids = row["YTID"], row["positive_labels"].split(",")
         start, end = row.number("start_seconds"), row.number("end_seconds")
+        if end <= start:
+            raise row.fault(f"it ends at {end:g} s, not after its start at {start:g} s")
         if unknown := [mid for mid in mids if mid not in numbers]:
             raise row.fault(f"class_labels_indices.csv lacks the class {unknown[0]!r}")
         labels = tuple(sorted(numbers[mid] for mid in mids))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from data_pipelines import storage
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.catalogs.source_tree import SourceTree, read_lines
 from xkd_jax.errors import UserError
@@ -22,11 +21,9 @@ def list_items(source: Source) -> Catalog:
       UserError: there are no lists, a class lacks a fold's, or a line has another form.
     """
     lists = SourceTree(source.lists or source.directory)
-    found = {}
-    for path in lists.files:
-        match = _LIST.fullmatch(path.rsplit("/", 1)[-1])
-        if match:
-            found[match["name"], int(match["fold"])] = storage.join(lists.directory, path)
+    matches = {path: _LIST.fullmatch(path.rsplit("/", 1)[-1]) for path in lists.files}
+    keys = {path: (m["name"], int(m["fold"])) for path, m in matches.items() if m}
+    found = lists.each_once(keys)
     names = tuple(sorted({name for name, _ in found}))
     if not names:
         raise UserError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from data_pipelines import storage
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.catalogs.source_tree import Row, SourceTree, read_table
 from xkd_jax.errors import UserError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_LISTS = {
+    "train.csv": "train", "val.csv": "validation", "validate.csv": "validation", "test.csv": "test",
+}  # fmt: skip
 _SPLITS = {"train": "train", "val": "validation", "validate": "validation", "test": "test"}
 
 # As the authors of XKD use it; those who count 31 classes leave out strumming guitar.
@@ -78,10 +80,8 @@ def list_kinetics_sound(source: Source) -> Catalog:
 
 def _read_rows(source: Source) -> list[Row]:
     tree = SourceTree(source.lists or source.directory)
-    lists = [
-        path for path in tree.files
-        if path.rsplit("/", 1)[-1] in ("train.csv", "val.csv", "validate.csv", "test.csv")
-    ]  # fmt: skip
+    names = {path: path.rsplit("/", 1)[-1] for path in tree.files}
+    lists = tree.each_once({path: _LISTS[n] for path, n in names.items() if n in _LISTS})
     if not lists:
         raise UserError(
             f"{tree.directory} has no train.csv, val.csv or test.csv of Kinetics: point --lists at"
@@ -89,8 +89,8 @@ def _read_rows(source: Source) -> list[Row]:
         )
     return [
         Row(row.path, row.line, row.fields | {"label": row["label"].replace("_", " ")})
-        for path in lists
-        for row in read_table(storage.join(tree.directory, path), _COLUMNS)
+        for path in lists.values()
+        for row in read_table(path, _COLUMNS)
     ]
 
 
@@ -100,6 +100,8 @@ def _catalog(source: Source, rows: list[Row], names: tuple[str, ...]) -> Catalog
     splits: dict[str, list[Item]] = {}
     for row in rows:
         start, end = (int(row.number(key)) for key in ("time_start", "time_end"))
+        if end <= start:
+            raise row.fault(f"it ends at {end} s, not after its start at {start} s")
         name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
         stem = row["youtube_id"] if source.untrimmed else name
         item = Item(

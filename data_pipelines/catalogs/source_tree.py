@@ -6,10 +6,13 @@ import csv
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from data_pipelines import storage
 from xkd_jax.errors import UserError
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class SourceTree:
@@ -40,7 +43,7 @@ class SourceTree:
     def _by_key(self, key_of) -> dict[str, str]:
         found: dict[str, str] = {}
         for path in self.files:
-            if path.lower().endswith(_NOT_MEDIA):
+            if not is_media(path):
                 continue
             key = key_of(path)
             if key in found:
@@ -48,6 +51,20 @@ class SourceTree:
                     f"{self.directory} has two files for {key}, {found[key]} and {path}: keep one."
                 )
             found[key] = path
+        return found
+
+    def each_once(self, keys: Mapping[str, _Key]) -> dict[_Key, str]:
+        """Returns {key: full path} of lists, given the key of each path that is one.
+
+        Raises:
+          UserError: two have the same key.
+        """
+        found: dict[_Key, str] = {}
+        for path, key in keys.items():
+            full = storage.join(self.directory, path)
+            if key in found:
+                raise UserError(f"{found[key]} and {full} are lists of the same: keep one.")
+            found[key] = full
         return found
 
     def find(self, name: str) -> str:
@@ -61,6 +78,11 @@ class SourceTree:
             count = "no" if not matches else "more than one"
             raise UserError(f"{self.directory} has {count} {name}: point --lists at its folder.")
         return storage.join(self.directory, matches[0])
+
+
+def is_media(path: str) -> bool:
+    """Whether a file may hold sound or video, by its name."""
+    return not path.lower().endswith(_NOT_MEDIA)
 
 
 _NOT_MEDIA = (".csv", ".txt", ".json", ".md", ".zip", ".tar", ".gz", ".rar", ".part")

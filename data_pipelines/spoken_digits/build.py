@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -23,6 +24,7 @@ from data_pipelines.spoken_digits import clips
 from data_pipelines.spoken_digits.clips import Clip
 from data_pipelines.spoken_digits.handwriting import SPLITS, Split
 from data_pipelines.spoken_digits.words import NAMES, Words
+from xkd_jax import lock
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -49,18 +51,39 @@ def build(config: Config, output_dir: str, progress: Callable[[str], None] = pri
       UserError: the folder holds a data set made from something else, the recordings don't fit,
         or espeak-ng does not run.
     """
-    made_from = _made_from(config)
-    marker = storage.join(output_dir, _MADE_FROM)
-    storage.make_folder(output_dir)
-    present = storage.sizes(output_dir)
-    if shards.DATASET_INFO in present:
-        _check_same(storage.read(marker) if _MADE_FROM in present else b"{}", made_from, output_dir)
+    if _is_made(config, output_dir):
         return
+    storage.make_folder(output_dir)
+    with _alone(output_dir, progress):
+        if not _is_made(config, output_dir):  # by whoever was there before
+            _make(config, output_dir, progress)
+
+
+def _alone(
+    output_dir: str, progress: Callable[[str], None]
+) -> contextlib.AbstractContextManager[None]:
+    """Lets runs that share a folder make the clips one after the other."""
+    if storage.is_remote(output_dir):  # stores have no locks; two runs write the same there
+        return contextlib.nullcontext()
+    waits = f"waiting   for another process that works on the spoken digits in {output_dir}"
+    return lock.held(storage.join(output_dir, ".lock"), lambda: progress(waits))
+
+
+def _is_made(config: Config, output_dir: str) -> bool:
+    if not storage.exists(storage.join(output_dir, shards.DATASET_INFO)):
+        return False
+    marker = storage.join(output_dir, _MADE_FROM)
+    held = storage.read(marker) if storage.exists(marker) else b"{}"
+    _check_same(held, _made_from(config), output_dir)
+    return True
+
+
+def _make(config: Config, output_dir: str, progress: Callable[[str], None]) -> None:
     progress(f"making    {sum(_counts(config).values())} clips of spoken digits in {output_dir}")
     start = time.perf_counter()
     words = _load_words(config)
-    with storage.writer(marker) as file:
-        file.write(json.dumps(made_from, indent=2).encode())
+    with storage.writer(storage.join(output_dir, _MADE_FROM)) as file:
+        file.write(json.dumps(_made_from(config), indent=2).encode())
     shards.start_dataset(output_dir, _metadata(config), SPLITS)
     finished = _make_shards(config, words, output_dir)
     shards.finish_dataset(output_dir, _metadata(config), finished)
