@@ -18,8 +18,8 @@ from xkd_jax.errors import UnreachableError, UserError
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
-# Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one before: a
-# minute in all.
+# Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one
+# before: a minute in all.
 _TRIES = 8
 _FIRST_WAIT = 0.5
 # Errors that the same read would meet again.

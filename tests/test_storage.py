@@ -126,9 +126,9 @@ def test_an_upload_is_tried_again(flaky, monkeypatch):
         put(self, *args, **options)
 
     monkeypatch.setattr(_Flaky, "put_file", put_in_the_end)
-    with storage.writer("flaky://flaky/b") as file:
+    with storage.writer("flaky://flaky/uploaded") as file:
         file.write(b"whole")
-    assert storage.read("flaky://flaky/b") == b"whole"
+    assert storage.read("flaky://flaky/uploaded") == b"whole"
 
 
 def test_a_store_that_never_answers_is_given_up(flaky):
