@@ -14,6 +14,8 @@ from data_pipelines.damage import DamageError
 # Time stamps are rounded (to 1 ms in Matroska): a frame this late still counts as on time.
 _EARLY = 0.001
 _LONGEST_FRAME = 600.0
+# Frames may come a little out of order; a clock that starts again is another matter.
+_LONGEST_STEP_BACK = 1.0
 _LONGEST_SIDE = 16
 
 
@@ -49,6 +51,11 @@ class FrameTrack:
         return self.began == math.inf
 
     @property
+    def until(self) -> float:
+        """When the frames so far end; minus infinity before the first."""
+        return self._held_until
+
+    @property
     def full(self) -> bool:
         """Whether frames up to the end are there."""
         return self._time >= self._end
@@ -61,6 +68,8 @@ class FrameTrack:
         """
         time = max(self._held_until, 0.0) if time is None else time
         if self._held is not None:
+            if time < self._time - _LONGEST_STEP_BACK:
+                raise DamageError(f"its time stamps go back from {self._time:.1f} to {time:.1f} s")
             if time <= self._time:
                 return  # a time stamp that goes back; the frames in between have been taken
             if time > self._held_until + _LONGEST_FRAME:

@@ -35,6 +35,9 @@ _QUIET = -8  # AV_LOG_QUIET
 _PREROLL = 0.5
 # Frames a second of a file that doesn't say.
 _UNKNOWN_RATE = 25
+# A file may end this much before the length that it states, the larger of the two.
+_ENDS_EARLY_SECONDS = 1.0
+_ENDS_EARLY_SHARE = 0.1
 
 
 class MediaError(UserError):
@@ -152,12 +155,31 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
             tracks.damage = str(error.strerror)
         except DamageError as error:
             tracks.damage = str(error)
+        if not tracks.damage and not tracks.full(options):
+            tracks.damage = _cut_off(container, len(streams), tracks, end)
     tracks.frames.finish()
     try:
         tracks.sound.flush()
     except DamageError as error:
         tracks.damage = tracks.damage or str(error)
     return tracks
+
+
+def _cut_off(container: Any, streams: int, tracks: _Tracks, end: float) -> str:
+    """Says where a file ends before the length that it states, an interrupted download mostly.
+
+    That is Matroska's and WebM's: others are of no use when they are cut off, or state no length
+    of their own. Asked of files all of whose streams were decoded, as one may be shorter.
+    """
+    all_streams = len(container.streams.video) + len(container.streams.audio)
+    if "matroska" not in container.format.name or streams != all_streams or not container.duration:
+        return ""
+    stated = min(container.duration / av.time_base, end)
+    reached = max(tracks.frames.until, tracks.sound.until)
+    lacking = stated - reached
+    if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_SHARE * stated):
+        return ""
+    return f"it ends at {reached:.1f} s of {stated:.1f}"
 
 
 def _open(path: str) -> Any:

@@ -13,6 +13,7 @@ from data_pipelines.damage import DamageError
 # Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
 _TOLERANCE = 0.04
 _LONGEST_GAP = 600.0
+_LONGEST_STEP_BACK = 1.0
 
 
 class SoundTrack:
@@ -91,6 +92,8 @@ class SoundTrack:
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
         begun = self._placed + self._fifo.samples > 0
+        if begun and gap < -_LONGEST_STEP_BACK:
+            raise DamageError(f"its audio time stamps go back by {-gap:.1f} s")
         return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
 
     def flush(self) -> None:

@@ -303,3 +303,26 @@ def test_real_clips():
     assert _reason(VIDEOS / "corrupted.mp4", VIDEO_ONLY) == "damaged"
     kept = media.decode(str(VIDEOS / "corrupted.mp4"), MediaOptions(audio=False, keep_damaged=True))
     assert len(kept.frames) == 23
+
+
+def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
+    frames = media_files.grey_frames(range(250))
+    path = media_files.write(tmp_path / "a.mkv", frames, sound=media_files.tone(250 / 30, 44100))
+    assert media.decode(path, MediaOptions()).end == pytest.approx(250 / 30, abs=0.2)
+    with open(path, "r+b") as file:
+        file.truncate(pathlib.Path(path).stat().st_size // 2)
+    with pytest.raises(MediaError, match=r"it ends at \d\.\d s of 8\.\d") as error:
+        media.decode(path, MediaOptions())
+    assert error.value.reason == "damaged"
+    assert 2 < media.decode(path, MediaOptions(keep_damaged=True)).end < 7
+    assert media.decode(path, MediaOptions(), 0.0, 2.0).end == 2  # what is asked for is there
+
+
+def test_a_clock_that_starts_again_is_damage(tmp_path):
+    frames, sound = media_files.grey_frames([60] * 90), media_files.tone(3.0, 16000)
+    path = media_files.write(
+        tmp_path / "a.ts", frames, sound=sound, sample_rate=16000, sound_codec="aac"
+    )
+    pathlib.Path(path).write_bytes(2 * pathlib.Path(path).read_bytes())
+    with pytest.raises(MediaError, match="time stamps go back"):
+        media.decode(path, MediaOptions())
