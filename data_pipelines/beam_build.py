@@ -53,5 +53,5 @@ def _build_shard(
     shard: ShardPlan, source: str, options: IngestOptions, output: str, timeout: float
 ) -> None:
     work = functools.partial(ingest, directory=source, options=options)
-    with FileWorkers(work, builder.lost, 1, timeout) as worker:
+    with FileWorkers(work, builder.lost, 1, timeout, builder.size_of) as worker:
         builder.write_shard(shard, worker.map(shard.items), output)

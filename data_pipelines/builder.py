@@ -62,11 +62,16 @@ def run(
         todo = unfinished(plan, output)
         work = functools.partial(ingest, directory=plan.source, options=plan.options)
         progress = make_progress(sum(len(shard.items) for shard in todo))
-        with FileWorkers(work, lost, workers, timeout) as pool:
+        with FileWorkers(work, lost, workers, timeout, size_of) as pool:
             results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
             for shard in todo:
                 write_shard(shard, _watched(results, progress), output)
         return finish(plan, output)
+
+
+def size_of(result: FileResult) -> int:
+    """Bytes of a file's records."""
+    return sum(map(len, result.records))
 
 
 def lost(item: Item, reason: str, detail: str) -> FileResult:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from typing import Any
 
-# Results that may wait for an earlier one, for each worker: they are held in memory.
+# Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
+# are held in memory.
 _AHEAD = 8
+_MOST_BYTES = 1 << 30
 _ALIVE = "alive"
 # Seconds that a new process may take before its first sign of life.
 _START_UP = 120.0
@@ -43,7 +45,14 @@ class FileWorkers:
     result is what `on_loss` says; the other items don't notice. Use as a context manager.
     """
 
-    def __init__(self, work: Work, on_loss: OnLoss, workers: int, timeout: float):
+    def __init__(
+        self,
+        work: Work,
+        on_loss: OnLoss,
+        workers: int,
+        timeout: float,
+        weigh: Callable[[Any], int],
+    ):
         """Makes the processes on first use.
 
         Args:
@@ -51,11 +60,13 @@ class FileWorkers:
           on_loss: runs here; its reason is `timed out` or `crashed`.
           workers: number of processes.
           timeout: seconds without a sign of life.
+          weigh: bytes of a result.
         """
         self._work = work
         self._on_loss = on_loss
         self._count = max(workers, 1)
         self._timeout = timeout
+        self._weigh = weigh
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> FileWorkers:
@@ -73,11 +84,16 @@ class FileWorkers:
         done: dict[int, Any] = {}
         for number in range(total):
             while number not in done:
-                self._hand_out(waiting, number + _AHEAD * self._count)
+                self._hand_out(waiting, number + self._ahead(done))
                 for finished, result in self._collect():
                     done[finished] = result
-            self._hand_out(waiting, number + _AHEAD * self._count)
+            self._hand_out(waiting, number + self._ahead(done))
             yield done.pop(number)
+
+    def _ahead(self, done: dict[int, Any]) -> int:
+        """How many items may be under way or done from the one on that is due: that one always."""
+        heavy = sum(map(self._weigh, done.values())) > _MOST_BYTES
+        return 1 if heavy else _AHEAD * self._count
 
     def _hand_out(self, waiting: collections.deque, limit: int) -> None:
         """Gives items before the limit to idle workers."""

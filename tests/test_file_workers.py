@@ -3,6 +3,7 @@ import functools
 import os
 import time
 
+from data_pipelines import file_workers
 from data_pipelines.file_workers import FileWorkers
 
 
@@ -27,7 +28,7 @@ def lost(item, reason, detail):
 
 
 def run(items, workers=2, timeout=1.2):
-    with FileWorkers(work, lost, workers, timeout) as pool:
+    with FileWorkers(work, lost, workers, timeout, len) as pool:
         return list(pool.map(items))
 
 
@@ -48,12 +49,22 @@ def test_a_crash_or_hang_costs_its_item_only():
 
 
 def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
-    with FileWorkers(functools.partial(_touch, tmp_path), lost, 1, 30) as pool:
+    with FileWorkers(functools.partial(_touch, tmp_path), lost, 1, 30, int) as pool:
         results = pool.map(range(100))
         assert next(results) == 0
         time.sleep(0.5)
         assert len(list(tmp_path.iterdir())) <= 12
         assert list(results) == list(range(1, 100))
+
+
+def test_memory_is_bounded_by_what_results_weigh(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_workers, "_MOST_BYTES", 5)
+    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, lambda n: 2) as pool:
+        results = pool.map(range(40))
+        assert next(results) == 0
+        time.sleep(0.5)
+        assert len(list(tmp_path.iterdir())) <= 6  # three that wait, two under way, one given
+        assert list(results) == list(range(1, 40))
 
 
 def _touch(folder, item, alive):
@@ -62,7 +73,7 @@ def _touch(folder, item, alive):
 
 
 def test_leaving_ends_the_processes():
-    with FileWorkers(work, lost, 2, 30) as pool:
+    with FileWorkers(work, lost, 2, 30, len) as pool:
         results = pool.map([("fine", 0), ("hang", 1), ("hang", 2)])
         next(results)
         processes = [w.process for w in pool._workers]
