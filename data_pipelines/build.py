@@ -69,7 +69,7 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
     ):  # fmt: skip
         if not low <= getattr(args, key) <= high:
             raise UserError(f"--{key}={getattr(args, key):g}: give {low:g} to {high:g}.")
-    if _lies_in(args.output, args.source):
+    if args.dataset == "folder" and _lies_in(args.output, args.source):
         raise UserError(
             f"--output={args.output} lies in --source={args.source}, whose files it would be among:"
             " give a folder outside."
