@@ -23,7 +23,6 @@ from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
 from data_pipelines.file_workers import FileWorkers
 from data_pipelines.ingest import UNREACHABLE, FileResult, ingest
-from xkd_jax import lock
 from xkd_jax.errors import UnreachableError, UserError
 
 REPORT = "report.json"
@@ -98,17 +97,11 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
     shards.start_dataset(output, plan.metadata, splits)
     state = storage.join(output, _STATE)
     storage.make_folder(state)
-    with _lock(state):
+    busy = f"{output} is being built by another process: wait until it has ended."
+    with storage.locked(storage.join(state, "lock"), busy):
         _check_plan(plan, storage.join(state, _PLAN), output)
         _remove_leftovers(output)
         yield
-
-
-def _lock(state: str) -> contextlib.AbstractContextManager[None]:
-    if storage.is_remote(state):  # stores have no locks; two builders write the same there
-        return contextlib.nullcontext()
-    busy = f"{os.path.dirname(state)} is being built by another process: wait until it has ended."
-    return lock.held(os.path.join(state, "lock"), busy)
 
 
 def _check_plan(plan: BuildPlan, path: str, output: str) -> None:

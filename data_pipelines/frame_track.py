@@ -9,13 +9,11 @@ import numpy as np
 import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from data_pipelines.damage import DamageError
+from data_pipelines.damage import LONGEST_STEP_BACK, DamageError
 
 # Time stamps are rounded (to 1 ms in Matroska): a frame this late still counts as on time.
 _EARLY = 0.001
 _LONGEST_FRAME = 600.0
-# Frames may come a little out of order; a clock that starts again is another matter.
-_LONGEST_STEP_BACK = 1.0
 _LONGEST_SIDE = 16
 
 
@@ -68,7 +66,7 @@ class FrameTrack:
         """
         time = max(self._held_until, 0.0) if time is None else time
         if self._held is not None:
-            if time < self._time - _LONGEST_STEP_BACK:
+            if time < self._time - LONGEST_STEP_BACK:
                 raise DamageError(f"its time stamps go back from {self._time:.1f} to {time:.1f} s")
             if time <= self._time:
                 return  # a time stamp that goes back; the frames in between have been taken

@@ -8,12 +8,11 @@ import av
 import numpy as np
 import soxr
 
-from data_pipelines.damage import DamageError
+from data_pipelines.damage import LONGEST_STEP_BACK, DamageError
 
 # Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
 _TOLERANCE = 0.04
 _LONGEST_GAP = 600.0
-_LONGEST_STEP_BACK = 1.0
 
 
 class SoundTrack:
@@ -92,7 +91,7 @@ class SoundTrack:
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
         begun = self._placed + self._fifo.samples > 0
-        if begun and gap < -_LONGEST_STEP_BACK:
+        if begun and gap < -LONGEST_STEP_BACK:
             raise DamageError(f"its audio time stamps go back by {-gap:.1f} s")
         return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
+from xkd_jax import lock
 from xkd_jax.errors import UnreachableError, UserError
 
 _T = TypeVar("_T")
@@ -153,6 +154,11 @@ def _persistently(path: str, action: Callable[..., _T], *args: Any, **options: A
         f"{path} can't be reached ({_TRIES} tries, the last: {last}): check the connection and the"
         " permissions."
     )
+
+
+def locked(path: str, busy: str | Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """`lock.held` for a file of this machine; stores have no locks: two builders write the same."""
+    return contextlib.nullcontext() if is_remote(path) else lock.held(path, busy)
 
 
 @contextlib.contextmanager

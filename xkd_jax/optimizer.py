@@ -75,11 +75,12 @@ def decay_mask(params: Tree, config: Config) -> Tree:
     """True for each tensor that decays: 2-D or more by itself, no bias, and reached by a loss."""
     needs = Needs.of(config)
 
+    trained = {
+        "encoders": needs.latents, "decoders": needs.reconstructed, "heads": needs.projected,
+    }  # fmt: skip
+
     def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         names = path_names(path)
-        trained = {
-            "encoders": needs.latents, "decoders": needs.reconstructed, "heads": needs.projected,
-        }  # fmt: skip
         reached = not _owned_by_other(names, trained[names[0]])
         return reached and names[-1] != "bias" and leaf.ndim - is_stacked(path) > 1
 

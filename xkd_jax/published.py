@@ -6,6 +6,7 @@ They are of students of base size, evaluated as the files in `configs/eval/` say
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,7 @@ _STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]
     ("esc50", "finetune"): lambda _, __: finetune.get_config("esc50"),
     ("fsd50k", "finetune"): lambda _, __: finetune.get_config("fsd50k"),
 }
+_Parts = tuple[tuple[str, ...], str | None, str | None]
 _IGNORED = (*CIRCUMSTANCES, "seed", "network", "share")  # the last two are in the tables
 
 
@@ -128,26 +130,35 @@ def losses(loss: LossConfig) -> str:
       `all`, the name of the paper's ablation that has the same losses, refinement and view of the
       teachers, or else what the losses are.
     """
-    standard = pretraining_config.default()
-    named = {"all": pretraining_config.resolve(standard)}
-    for variant, name in _NAMES.items():
-        raw = ablations.select(standard.copy_and_resolve_references(), variant)
-        named[name] = pretraining_config.resolve(raw)
-    for name, config in named.items():
-        if _parts(config.loss) == _parts(loss):
-            return name
-    used, refinement, teacher_view = _parts(loss)
+    parts = used, refinement, teacher_view = _parts(loss)
+    if parts in _named():
+        return _named()[parts]
     off = [name for name in dataclasses.asdict(loss.weights) if name not in used]
-    texts = [f"all but {', '.join(off)}" if len(off) <= len(used) else f"only {', '.join(used)}"]
-    texts = texts if off else ["all"]
-    if refinement not in (None, standard.loss.refinement):
+    if not off:
+        texts = ["all"]
+    elif len(off) <= len(used):
+        texts = [f"all but {', '.join(off)}"]
+    else:
+        texts = [f"only {', '.join(used)}"]
+    standard = LossConfig()
+    if refinement not in (None, standard.refinement):
         texts.append("no refinement" if refinement == "none" else f"{refinement} refinement")
-    if teacher_view not in (None, standard.loss.teacher_view):
+    if teacher_view not in (None, standard.teacher_view):
         texts.append(f"{teacher_view} teacher view")
     return ", ".join(texts)
 
 
-def _parts(loss: LossConfig) -> tuple[tuple[str, ...], str | None, str | None]:
+@functools.cache
+def _named() -> dict[_Parts, str]:
+    """What has a name in the paper."""
+    found = {_parts(LossConfig()): "all"}
+    for variant, name in _NAMES.items():
+        raw = ablations.select(pretraining_config.default(), variant)
+        found[_parts(pretraining_config.resolve(raw).loss)] = name
+    return found
+
+
+def _parts(loss: LossConfig) -> _Parts:
     """The losses that count, and what they ask of the teachers, where there are any."""
     used = tuple(name for name, weight in dataclasses.asdict(loss.weights).items() if weight)
     if not any(name.startswith("distill") or name == "align_teachers" for name in used):

@@ -34,10 +34,9 @@ def list_items(source: Source) -> Catalog:
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
     files = SourceTree(source.directory).by_stem()
-    ends = {path: path.rsplit("/", 1)[-1] for path in lists.files}
-    paths = lists.each_once({path: _LISTS[end] for path, end in ends.items() if end in _LISTS})
     splits = {
-        split: _read_segments(path, source, files, numbers, names) for split, path in paths.items()
+        split: _read_segments(path, source, files, numbers, names)
+        for split, path in lists.lists(_LISTS.get).items()
     }
     if not splits:
         raise UserError(

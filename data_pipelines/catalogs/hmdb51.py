@@ -21,9 +21,7 @@ def list_items(source: Source) -> Catalog:
       UserError: there are no lists, a class lacks a fold's, or a line has another form.
     """
     lists = SourceTree(source.lists or source.directory)
-    matches = {path: _LIST.fullmatch(path.rsplit("/", 1)[-1]) for path in lists.files}
-    keys = {path: (m["name"], int(m["fold"])) for path, m in matches.items() if m}
-    found = lists.each_once(keys)
+    found = lists.lists(_class_and_fold)
     names = tuple(sorted({name for name, _ in found}))
     if not names:
         raise UserError(
@@ -47,6 +45,11 @@ def list_items(source: Source) -> Catalog:
                 )
             )
     return Catalog({"all": items}, names, folds=3, modalities=("video",), min_seconds=0.0)
+
+
+def _class_and_fold(name: str) -> tuple[str, int] | None:
+    match = _LIST.fullmatch(name)
+    return match and (match["name"], int(match["fold"]))
 
 
 def _read_uses(found: dict[tuple[str, int], str], name: str, fold: int) -> dict[str, str]:

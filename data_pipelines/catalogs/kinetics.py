@@ -80,8 +80,7 @@ def list_kinetics_sound(source: Source) -> Catalog:
 
 def _read_rows(source: Source) -> list[Row]:
     tree = SourceTree(source.lists or source.directory)
-    names = {path: path.rsplit("/", 1)[-1] for path in tree.files}
-    lists = tree.each_once({path: _LISTS[n] for path, n in names.items() if n in _LISTS})
+    lists = tree.lists(_LISTS.get)
     if not lists:
         raise UserError(
             f"{tree.directory} has no train.csv, val.csv or test.csv of Kinetics: point --lists at"

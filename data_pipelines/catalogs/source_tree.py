@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import math
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from data_pipelines import storage
@@ -53,15 +53,17 @@ class SourceTree:
             found[key] = path
         return found
 
-    def each_once(self, keys: Mapping[str, _Key]) -> dict[_Key, str]:
-        """Returns {key: full path} of lists, given the key of each path that is one.
+    def lists(self, key_of: Callable[[str], _Key | None]) -> dict[_Key, str]:
+        """Returns {key: full path} of the lists, given the key of a file's name (None: is none).
 
         Raises:
           UserError: two have the same key.
         """
         found: dict[_Key, str] = {}
-        for path, key in keys.items():
-            full = storage.join(self.directory, path)
+        for path in self.files:
+            key, full = key_of(path.rsplit("/", 1)[-1]), storage.join(self.directory, path)
+            if key is None:
+                continue
             if key in found:
                 raise UserError(f"{found[key]} and {full} are lists of the same: keep one.")
             found[key] = full

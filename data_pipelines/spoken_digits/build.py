@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import multiprocessing
@@ -24,7 +23,6 @@ from data_pipelines.spoken_digits import clips
 from data_pipelines.spoken_digits.clips import Clip
 from data_pipelines.spoken_digits.handwriting import SPLITS, Split
 from data_pipelines.spoken_digits.words import NAMES, Words
-from xkd_jax import lock
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -54,19 +52,10 @@ def build(config: Config, output_dir: str, progress: Callable[[str], None] = pri
     if _is_made(config, output_dir):
         return
     storage.make_folder(output_dir)
-    with _alone(output_dir, progress):
+    waits = f"waiting   for another process that works on the spoken digits in {output_dir}"
+    with storage.locked(storage.join(output_dir, ".lock"), lambda: progress(waits)):
         if not _is_made(config, output_dir):  # by whoever was there before
             _make(config, output_dir, progress)
-
-
-def _alone(
-    output_dir: str, progress: Callable[[str], None]
-) -> contextlib.AbstractContextManager[None]:
-    """Lets runs that share a folder make the clips one after the other."""
-    if storage.is_remote(output_dir):  # stores have no locks; two runs write the same there
-        return contextlib.nullcontext()
-    waits = f"waiting   for another process that works on the spoken digits in {output_dir}"
-    return lock.held(storage.join(output_dir, ".lock"), lambda: progress(waits))
 
 
 def _is_made(config: Config, output_dir: str) -> bool:

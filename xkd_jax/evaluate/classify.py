@@ -30,8 +30,8 @@ from xkd_jax.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
-_LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 _FIXED_OF_CLIPS = ("train", "size", "video", "audio")  # the others only concern the test
+_LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
