@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
 
-from xkd_jax import command_line
+from xkd_jax import command_line, config_checks
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
@@ -84,6 +84,7 @@ def start(config: Config | EvalConfig) -> None:
 
 def workdir() -> Path:
     """The run's folder."""
+    config_checks.folder("--workdir", _WORKDIR.value)
     return Path(_WORKDIR.value or default_workdir(command_line.config_path(sys.argv)))
 
 

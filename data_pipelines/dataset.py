@@ -72,8 +72,11 @@ def open_dataset(config: Config, directory: str, split: str) -> Dataset:
         metadata = metadata_lib.read(directory)
         metadata_lib.check_config(metadata, config)
         parse, find = _Parser(metadata.mels), _find_described_shards
+    parts = split.split("+")
+    if len(set(parts)) < len(parts):
+        raise UserError(f"data.split is {split!r}: give each split once.")
     found: dict[str, int] = {}
-    for part in split.split("+"):
+    for part in parts:
         found |= find(directory, part)
     source = tfrecord.TFRecordSource(found, verify=config.data.verify_checksums)
     if find is _find_described_shards:

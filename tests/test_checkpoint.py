@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from xkd_jax.schedules import Length, schedules
 
 RECORDS = 24
 NOBODY = 65534
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -131,6 +134,7 @@ def damages(folder):
     yield "values gone", lambda path: path.unlink(), values
     yield "optimiser's bit", flip_a_bit, values_file(folder / "rest")
     yield "index cut", truncate, folder / "teacher" / "manifest.ocdbt"
+    yield "index gone", lambda path: path.unlink(), folder / "teacher" / "manifest.ocdbt"
     yield "record's bit", flip_a_bit, folder / "run" / "metadata"
     yield "item gone", shutil.rmtree, folder / "teacher"
 
@@ -175,18 +179,79 @@ def test_with_no_intact_checkpoint_a_run_does_not_start_again(config, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_file_system_that_does_not_answer_is_no_damage(config, tmp_path, monkeypatch):
+MANY_ARRAYS = """
+import os, resource, signal, sys
+from pathlib import Path
+import jax
+import numpy as np
+from xkd_jax import command_line, config
+from xkd_jax.checkpoint import ItemCheckpoints
+from xkd_jax.errors import UserError
+from xkd_jax.run_record import RunRecord
+
+command_line.hush_checkpoints()
+rng = np.random.default_rng(0)
+many = {f"a{i}": jax.device_put(rng.random((99, 99))) for i in range(64)}
+described = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), many
+)
+folder, now = Path(sys.argv[1]), RunRecord.of({}, 1)
+try:
+    with ItemCheckpoints(folder, config.CheckpointConfig(), now) as checkpoints:
+        checkpoints.save_items(1, {"many": many})
+        checkpoints.save_items(2, {"many": many})
+        checkpoints.wait()
+        max((folder / "2").rglob("d/*"), key=os.path.getsize).unlink()
+        checkpoints.restore_items({"many": described})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        checkpoints.save_items(3, {"many": many})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_each_fault_of_many_arrays_is_one_line(tmp_path):
+    """Orbax reads and writes all at once, and abandons the others where one fails."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MANY_ARRAYS, str(tmp_path)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    damaged, resumed, full = ran.stdout.splitlines()
+    assert "damaged   the checkpoint of step 2: " in damaged
+    assert "Error reading" in damaged
+    assert "resume    from step 1" in resumed
+    assert f"A checkpoint can't be written to {tmp_path} (" in full
+    assert ran.stderr == ""
+
+
+def of_tensorstore(text):
+    error = Exception("Encountered error while reading array index")
+    error.__cause__ = ValueError(text)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error,text",
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+        (of_tensorstore('UNAVAILABLE: Error reading "w/0.0": EHOSTDOWN'), "UNAVAILABLE: .*DOWN"),
+        (of_tensorstore("RESOURCE_EXHAUSTED: Too many open files"), "Too many open files"),
+    ],
+)
+def test_a_file_system_that_does_not_answer_is_no_damage(
+    config, tmp_path, monkeypatch, error, text
+):
     saved(config, tmp_path, 1, 2)
-    read = checkpoint.read_item
 
-    def gone_once(folder, like):
-        monkeypatch.setattr(checkpoint, "read_item", read)
-        raise OSError(errno.ESTALE, "Stale file handle")
+    def gone(folder, like):
+        raise error
 
-    monkeypatch.setattr(checkpoint, "read_item", gone_once)
-    with pytest.raises(UnreachableError, match=r"can't be read \(.*Stale file handle\)") as error:
-        restored(config, tmp_path)
-    assert error.value.status == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read_item", gone)
+        with pytest.raises(UnreachableError, match=rf"can't be read \(.*{text}\)") as raised:
+            restored(config, tmp_path)
+    assert raised.value.status == 1
     assert int(restored(config, tmp_path).step) == 2
 
 

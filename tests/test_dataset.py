@@ -91,6 +91,8 @@ def test_two_splits_as_one(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)), more=more)
     dataset = open_dataset(CONFIG, folder, "train+more")
     assert {dataset[i].id for i in range(len(dataset))} == {f"clip{i}" for i in range(8)}
+    with pytest.raises(UserError, match=r"data\.split is 'train\+train': give each split once"):
+        open_dataset(CONFIG, folder, "train+train")
 
 
 def test_records_of_a_fold(tmp_path):

@@ -9,6 +9,8 @@ from xkd_jax.evaluate import pretrained, run
 from xkd_jax.run_record import RunRecord
 
 UNUSABLE = {
+    "checkpoint": "gs://bucket/run",
+    "features": "s3://bucket/features",
     "seed": -1,
     "step": -1,
     "clips.size": -8,

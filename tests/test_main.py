@@ -44,6 +44,13 @@ def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):
     assert sentence in found.stderr
 
 
+def test_a_url_is_no_workdir():
+    """It would be a folder of this machine, gone with it."""
+    found = run("--config=configs/demo.py", "--workdir=gs://bucket/run")
+    assert found.returncode == 2
+    assert "error: --workdir is gs://bucket/run: give a folder" in found.stderr
+
+
 @pytest.mark.parametrize(
     "config,workdir",
     [

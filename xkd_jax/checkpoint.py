@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import NoReturn, Self
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
@@ -221,6 +223,10 @@ class Checkpoints(ItemCheckpoints):
 
 # What a process met in reading; of several the larger counts.
 _DAMAGED, _OUT_OF_REACH = 1, 2
+# How TensorStore, which raises ValueError, begins what it says of storage that doesn't answer; what
+# is exhausted is descriptors or memory where it reads, but the disk where it writes.
+_PASSING = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|UNAVAILABLE|UNKNOWN): ")
+_NOT_READ = re.compile("(RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED): ")
 
 
 class DamagedError(Exception):
@@ -244,6 +250,7 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
       DamagedError: it is not what was saved.
     """
     with _same_for_all():
+        _read_index(folder / name)
         item = read_item(folder / name, like)
     for path, value in digests(item).items():
         if record.digests[name].get(path) != value:
@@ -260,6 +267,17 @@ def read_item(folder: Path, like: Tree) -> Tree:
     """
     handler = ocp.StandardCheckpointHandler()
     return handler.restore(folder, args=ocp.args.StandardRestore(like))
+
+
+def _read_index(folder: Path) -> None:
+    """Raises what is wrong with an item's index; Orbax asks for each array's place at once.
+
+    Raises:
+      ValueError: it is not what was saved, or can't be read.
+    """
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    if not tensorstore.KvStore.open(spec).result().list().result():
+        raise ValueError(f"the index in {folder} is empty or missing")
 
 
 def _items(state: TrainState) -> dict[str, Tree]:
@@ -283,7 +301,8 @@ def _same_for_all() -> Iterator[None]:
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # not the files' fault
     except Exception as error:  # whatever Orbax makes of damaged files
-        fault, kind = _first_line(error), _OUT_OF_REACH if may_pass(error) else _DAMAGED
+        intact = _may_pass(error) or _NOT_READ.match(str(_root(error)))
+        fault, kind = _first_line(error), _OUT_OF_REACH if intact else _DAMAGED
     if worst := most(kind):
         fault = fault or "another process can't read its part"
         if worst == _DAMAGED:
@@ -301,15 +320,24 @@ def _explained(sentence: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError:
         raise  # not the file system's fault
     except (OSError, ValueError, RuntimeError) as error:
-        kind = UnreachableError if may_pass(error) else UserError
+        kind = UnreachableError if _may_pass(error) else UserError
         raise kind(
             f"{sentence} ({_first_line(error)}): make room or mend it and give the same command;"
             " the checkpoints that were complete are still there."
         ) from error
 
 
+def _may_pass(error: Exception) -> bool:
+    return may_pass(error) or _PASSING.match(str(_root(error))) is not None
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    cause = _root(error)
+    return str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
+
+
+def _root(error: BaseException) -> BaseException:
+    return _root(error.__cause__) if error.__cause__ else error
 
 
 def _unused_name(folder: Path) -> Path:

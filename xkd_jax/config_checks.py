@@ -67,6 +67,18 @@ def seed(value: int) -> None:
         raise UserError(f"seed is {value}: give 0 to {2**32 - 1}.")
 
 
+def folder(name: str, value: str) -> None:
+    """Refuses a URL where a folder is written to.
+
+    Raises:
+      UserError: it is one.
+    """
+    if "://" in value:
+        raise UserError(
+            f"{name} is {value}: give a folder that all hosts see, a mounted bucket for example."
+        )
+
+
 def video_augment(config: Any, key: str) -> None:
     """Checks the random changes to video (`VideoAugment`) at a dotted key of a config.
 
