@@ -7,7 +7,9 @@ Pretrains each row with each seed as `configs/demo.py` says, for twice the demo'
 set, and scores it on held-out writers and voices: linear probes of video and of audio, a linear SVM
 on both, and how often the nearest across modalities is of the same word; student and teacher. The
 last column, of teachers, is what the video's and the audio's output tells of a clip at the end: the
-entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0.
+entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0. A
+second table follows the audio's over the run, and a line says what all losses add to
+reconstruction in each seed.
 `--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps, and
 asks with smaller audio patches again what alignment is for.
 Several cells of the table are made side by side, each with its share of the cores: small networks
@@ -39,6 +41,7 @@ from benchmarks.event_files import scalars
 from configs import demo
 from data_pipelines import spoken_digits
 from xkd_jax import config as config_lib
+from xkd_jax.config import MODALITIES
 from xkd_jax.errors import UserError
 from xkd_jax.progress import duration
 
@@ -98,13 +101,13 @@ STEPS = {"claim": 2400, "study": 1200}
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")
 COLUMNS = ("video", "audio", "both", "retrieval")
-TOLD_APART = {f"told apart, {m}": m for m in config_lib.MODALITIES}
 Found = dict[str, dict[str, float]]  # {network: {column: its value}}
 PRETRAINED, RESULT = "results.json", "result.json"  # of a pretraining run, of an evaluation
 # {config of an evaluation: its folder in the run's}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _BATCH = demo.get_config().batch_size
 _LAST = 100  # steps; what the teachers tell apart is averaged over those of them that were logged
+_STRETCHES = 8  # of a run, over each of which it is averaged to follow it
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
 
 
@@ -206,7 +209,13 @@ class Table:
                 process.terminate()
 
     def _tell(self, progress: str) -> None:
-        text = f"{self._text()}\n\n{self._core_hours():.1f} core hours.\n"
+        parts = [
+            self._text(),
+            self._course(),
+            self._gain(),
+            f"{self._core_hours():.1f} core hours.",
+        ]
+        text = "\n\n".join(filter(None, parts)) + "\n"
         (self._output / "table.md").write_text(text)
         print(f"{text}\n{progress}", flush=True)
 
@@ -246,7 +255,7 @@ class Table:
                 "both": both["value"],
                 "retrieval": statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
             }
-        found["teacher"] |= told_apart(workdir)
+        found["teacher"] |= at_the_end(told_apart(workdir))
         return found
 
     def _text(self) -> str:
@@ -265,10 +274,33 @@ class Table:
         for row, network, seeds in groups:
             scores = [seed[network] for seed in seeds]
             cells = [_spread([found[column] for found in scores], 1) for column in COLUMNS]
-            nats = [_spread([found[m] for found in scores if m in found], 2) for m in TOLD_APART]
+            nats = [_spread([s[_told(m)] for s in scores if _told(m) in s], 2) for m in MODALITIES]
             cells.append(", ".join(filter(None, nats)))
             lines.append(f"| {row} | {network} | {len(seeds)} | {' | '.join(cells)} |")
         return "\n".join(lines)
+
+    def _course(self) -> str:
+        """Returns a table of what the audio teachers tell apart over the run, mean over seeds."""
+        eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
+        lines = [f"| told apart, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
+        for row in self._rows:
+            made = [self._output / f"{r}-{seed}" for r, seed in self._done if r == row]
+            told = [by_step for cell in made if (by_step := told_apart(cell)["audio"])]
+            if told:
+                means = zip(*map(over_the_run, told), strict=True)
+                cells = [_spread([m for m in seeds if m is not None], 2) for seeds in means]
+                lines.append(f"| {row} | {' | '.join(cells)} |")
+        return "\n".join(lines) if len(lines) > 2 else ""
+
+    def _gain(self) -> str:
+        """Returns what all losses add to reconstruction in each seed that has both."""
+        gains = [
+            f"{self._done['xkd', seed]['student']['video'] - base['student']['video']:.1f}"
+            for (row, seed), base in sorted(self._done.items())
+            if row == "reconstruction" and ("xkd", seed) in self._done
+        ]
+        told = f"All losses over reconstruction, video, by seed: {', '.join(gains)}."
+        return told if gains else ""
 
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
@@ -279,18 +311,39 @@ def _networks(row: str) -> tuple[str, ...]:
     return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
 
 
-def told_apart(workdir: Path) -> dict[str, float]:
-    """Returns {column: nats} that a clip decides of each teacher's output, over the last steps."""
+def _told(modality: str) -> str:
+    return f"told apart, {modality}"
+
+
+def told_apart(workdir: Path) -> dict[str, dict[int, float]]:
+    """Returns {modality: {step: nats}} that a clip decides of the teacher's output, as logged."""
     logged = scalars(workdir)
-    steps = [found for step, found in logged.items() if step > max(logged) - _LAST]
     return {
-        column: statistics.mean(
-            found[f"collapse/{m}_teacher_mean_entropy"] - found[f"collapse/{m}_teacher_entropy"]
-            for found in steps
-        )
-        for column, m in TOLD_APART.items()
-        if all(f"collapse/{m}_teacher_entropy" in found for found in steps)
+        m: {
+            step: found[f"collapse/{m}_teacher_mean_entropy"]
+            - found[f"collapse/{m}_teacher_entropy"]
+            for step, found in logged.items()
+            if f"collapse/{m}_teacher_entropy" in found
+        }
+        for m in MODALITIES
     }
+
+
+def at_the_end(told: dict[str, dict[int, float]]) -> dict[str, float]:
+    """Returns {column: nats}, the mean over the last steps."""
+    return {
+        _told(m): statistics.mean(n for step, n in by_step.items() if step > max(by_step) - _LAST)
+        for m, by_step in told.items()
+        if by_step
+    }
+
+
+def over_the_run(by_step: dict[int, float]) -> list[float | None]:
+    """Returns the mean over each stretch of a run, None where nothing was logged."""
+    stretches: list[list[float]] = [[] for _ in range(_STRETCHES)]
+    for step, nats in by_step.items():
+        stretches[(step - 1) * _STRETCHES // max(by_step)].append(nats)
+    return [statistics.mean(nats) if nats else None for nats in stretches]
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

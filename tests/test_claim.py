@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 import tensorboardX
 
@@ -32,14 +33,18 @@ def test_a_row_can_run_and_changes_what_it_names(table, row):
         assert get(before) != get(after) == value
 
 
-def test_told_apart_is_the_mean_over_the_last_steps(tmp_path):
+def test_told_apart_at_the_end_and_over_the_run(tmp_path):
     with tensorboardX.SummaryWriter(str(tmp_path / "tensorboard")) as writer:
         for step in range(25, 401, 25):
             writer.add_scalar("collapse/audio_teacher_entropy", step / 100, step)
             writer.add_scalar("collapse/audio_teacher_mean_entropy", step / 50, step)
-    (column, nats), *others = claim.told_apart(tmp_path).items()
+    told = claim.told_apart(tmp_path)
+    assert told["video"] == {}
+    (column, nats), *others = claim.at_the_end(told).items()
     assert (column, others) == ("told apart, audio", [])
     assert math.isclose(nats, (325 + 350 + 375 + 400) / 4 / 100, rel_tol=1e-6)
+    eighths = [(2 * i + 1.5) * 25 / 100 for i in range(8)]
+    assert np.allclose(claim.over_the_run(told["audio"]), eighths, rtol=1e-6)
 
 
 def test_cells_of_other_settings_are_not_taken(tmp_path):
@@ -73,6 +78,7 @@ def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monk
     table.make([("distillation", 0)])  # the other one is in the folder too, and so in the table
     row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
     rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
+    rows.append(f"| distillation | 0.50 ± 0.00 |{'  |' * 7}")  # one step, of one eighth
     for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
         assert all(row in text for row in rows)
 
