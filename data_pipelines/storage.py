@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
 from xkd_jax import lock
-from xkd_jax.errors import UnreachableError, UserError
+from xkd_jax.errors import UnreachableError, UserError, may_pass
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
@@ -24,7 +24,9 @@ _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _TRIES = 8
 _FIRST_WAIT = 0.5
 # Errors that the same read would meet again.
-_LASTING = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, AttributeError)
+_LASTING = (
+    FileNotFoundError, PermissionError, NotImplementedError, TypeError, AttributeError, UserError,
+)  # fmt: skip
 
 
 def is_remote(path: str) -> bool:
@@ -67,7 +69,7 @@ def sizes(directory: str) -> dict[str, int]:
     try:
         if is_remote(directory):
             store = filesystem(directory)
-            entries = _persistently(directory, store.ls, directory, detail=True, refresh=True)
+            entries = persistently(directory, store.ls, directory, detail=True, refresh=True)
             return {
                 e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"])
                 for e in entries
@@ -79,10 +81,49 @@ def sizes(directory: str) -> dict[str, int]:
         raise UserError(f"{directory} is not a folder: check the path.") from None
 
 
+def walk(directory: str) -> Iterator[str]:
+    """Yields the path below `directory`, with forward slashes, of every file that isn't hidden.
+
+    Raises:
+      UserError: there is no such folder, or it or one below can't be listed.
+      UnreachableError: the store or file system doesn't answer.
+    """
+    if is_remote(directory):
+        store = filesystem(directory)
+        root = store._strip_protocol(directory).rstrip("/") + "/"
+        found = (path.removeprefix(root) for path in persistently(directory, store.find, directory))
+        yield from (path for path in found if not any(map(_is_hidden, path.split("/"))))
+        return
+    if not os.path.isdir(directory):
+        raise UserError(f"{directory} is not a folder: check the path.")
+    seen = set()
+    for folder, folders, names in os.walk(directory, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in names:
+            if not _is_hidden(name):
+                yield os.path.relpath(os.path.join(folder, name), directory).replace(os.sep, "/")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _refuse(error: OSError) -> None:
+    kind = UnreachableError if may_pass(error) else UserError
+    raise kind(
+        f"{error.filename} can't be listed ({error.strerror}): make it readable, or move it away."
+    )
+
+
 def exists(path: str) -> bool:
     """Returns whether there is a file of that name."""
     if is_remote(path):
-        return bool(_persistently(path, filesystem(path).exists, path))
+        return bool(persistently(path, filesystem(path).exists, path))
     return os.path.isfile(path)
 
 
@@ -94,7 +135,7 @@ def read(path: str) -> bytes:
       UnreachableError: a store doesn't answer.
     """
     if is_remote(path):
-        return cast(bytes, _persistently(path, filesystem(path).cat_file, path))
+        return cast(bytes, persistently(path, filesystem(path).cat_file, path))
     with open(path, "rb") as file:
         return file.read()
 
@@ -113,7 +154,7 @@ def fetch(url: str, file: BinaryIO) -> None:
         with filesystem(url).open(url, "rb") as remote:
             shutil.copyfileobj(remote, file)
 
-    _persistently(url, copy)
+    persistently(url, copy)
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
@@ -124,7 +165,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
       UnreachableError: the store doesn't answer.
     """
     try:
-        return cast(bytes, _persistently(url, filesystem(url).cat_file, url, start=start, end=end))
+        return cast(bytes, persistently(url, filesystem(url).cat_file, url, start=start, end=end))
     except FileNotFoundError:
         raise UserError(f"{url} was removed while in use: start the run again.") from None
 
@@ -134,13 +175,17 @@ def size(url: str) -> int:
     store = filesystem(url)
     store.invalidate_cache()
     try:
-        return int(_persistently(url, store.size, url))
+        return int(persistently(url, store.size, url))
     except FileNotFoundError:
         return -1
 
 
-def _persistently(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
-    """Returns what a read or an upload of a store does, trying again where that may help."""
+def persistently(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Returns what a read or an upload of a store does, trying again where that may help.
+
+    Raises:
+      UnreachableError: it failed each time.
+    """
     for number in range(_TRIES):
         try:
             return action(*args, **options)
@@ -175,7 +220,7 @@ def writer(path: str) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile() as file:
             yield cast(BinaryIO, file)
             file.flush()
-            _persistently(path, filesystem(path).put_file, file.name, path)
+            persistently(path, filesystem(path).put_file, file.name, path)
         return
     temporary = f"{path}.{os.getpid()}.tmp"
     try:

@@ -81,15 +81,16 @@ def scan(path: str, size: int) -> np.ndarray:
 
     Raises:
       UserError: a header's checksum fails, or the last record is cut off.
+      UnreachableError: a store doesn't answer.
     """
-    with _open(path) as file:
-        return np.fromiter(_header_lengths(file, path, size), np.int64)
 
+    def lengths(opened: Callable[..., BinaryIO], *mode: Any) -> np.ndarray:
+        with opened(path, *mode) as file:
+            return np.fromiter(_header_lengths(file, path, size), np.int64)
 
-def _open(path: str) -> BinaryIO:
     if storage.is_remote(path):
-        return storage.filesystem(path).open(path, "rb")
-    return open(path, "rb", buffering=0)
+        return storage.persistently(path, lengths, storage.filesystem(path).open, "rb")
+    return lengths(open, "rb", 0)
 
 
 def _header_lengths(file: BinaryIO, path: str, size: int) -> Iterator[int]:

@@ -1,3 +1,4 @@
+import errno
 import os
 import sys
 from typing import ClassVar
@@ -91,10 +92,21 @@ class _Flaky(MemoryFileSystem):
     def _strip_protocol(cls, path):
         return super()._strip_protocol(path.replace("flaky://", "memory://"))
 
-    def cat_file(self, path, start=None, end=None, **kwargs):
-        self.ranges.append((start, end))
+    def _fail(self):
         if self.failures:
             raise self.failures.pop()
+
+    def find(self, *args, **kwargs):
+        self._fail()
+        return super().find(*args, **kwargs)
+
+    def open(self, *args, **kwargs):
+        self._fail()
+        return super().open(*args, **kwargs)
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        self.ranges.append((start, end))
+        self._fail()
         return super().cat_file(path, start, end, **kwargs)
 
 
@@ -115,6 +127,40 @@ def test_reads_are_tried_again(flaky):
     assert flaky.ranges == [(2, 5)] * 4
     flaky.failures.append(OSError("once"))
     assert storage.read("flaky://flaky/a") == b"0123456789"
+
+
+def test_listing_and_scanning_are_tried_again(flaky):
+    folder = "flaky://flaky/listed"
+    for name in ("a/b.mp4", ".hidden/c.mp4", "a/.d.mp4"):
+        with storage.writer(f"{folder}/{name}") as file:
+            file.write(b"x")
+    flaky.failures.append(OSError("once"))
+    assert list(storage.walk(folder)) == ["a/b.mp4"]
+    record = b"".join(tfrecord.frame(b"data"))
+    with storage.writer(f"{folder}/shard") as file:
+        file.write(record + record)
+    flaky.failures.append(OSError("once"))
+    assert tfrecord.scan(f"{folder}/shard", 2 * len(record)).tolist() == [4, 4]
+    with pytest.raises(UserError, match="record 1"):  # damage isn't read for a minute
+        tfrecord.scan(f"{folder}/shard", 2 * len(record) - 1)
+
+
+@pytest.mark.parametrize("code,kind", [(errno.EACCES, UserError), (errno.ESTALE, UnreachableError)])
+def test_a_folder_that_can_t_be_listed_is_not_left_out(tmp_path, monkeypatch, code, kind):
+    for folder in ("open", "closed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mp4").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise OSError(code, os.strerror(code), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed can't be listed \(") as error:
+        list(storage.walk(str(tmp_path)))
+    assert type(error.value) is kind
 
 
 def test_an_upload_is_tried_again(flaky, monkeypatch):

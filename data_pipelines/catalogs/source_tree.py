@@ -19,12 +19,13 @@ class SourceTree:
     """The files below a folder or URL, as sorted paths with forward slashes; hidden ones left out.
 
     Raises:
-      UserError: there is no such folder, or it has no files.
+      UserError: there is no such folder, it or one below can't be listed, or it has no files.
+      UnreachableError: the store or file system doesn't answer.
     """
 
     def __init__(self, directory: str):
         self.directory = directory
-        self.files = sorted(_walk(directory))
+        self.files = sorted(storage.walk(directory))
         if not self.files:
             raise UserError(f"{directory} has no files: give the folder of the data set.")
 
@@ -88,28 +89,6 @@ def is_media(path: str) -> bool:
 
 
 _NOT_MEDIA = (".csv", ".txt", ".json", ".md", ".zip", ".tar", ".gz", ".rar", ".part")
-
-
-def _walk(directory: str) -> Iterator[str]:
-    if storage.is_remote(directory):
-        filesystem = storage.filesystem(directory)
-        root = filesystem._strip_protocol(directory).rstrip("/") + "/"
-        for path in filesystem.find(directory):
-            yield path.removeprefix(root)
-        return
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory} is not a folder: check the path.")
-    seen = set()
-    for folder, folders, names in os.walk(directory, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield os.path.relpath(os.path.join(folder, name), directory).replace(os.sep, "/")
 
 
 @dataclasses.dataclass(frozen=True)
