@@ -89,6 +89,8 @@ def ingest(
             return FileResult(reason="too short", detail=f"nothing lies {stretch}")
         return FileResult(tuple(records))
     except MediaError as error:
+        if error.reason == "missing" and _is_gone(directory):
+            return FileResult(reason=UNREACHABLE, detail=f"{directory} is no longer there")
         return FileResult(reason=error.reason, detail=error.detail)
     except UnreachableError as error:
         return FileResult(reason=UNREACHABLE, detail=str(error))
@@ -96,6 +98,11 @@ def ingest(
         of_system = may_pass(error) and not isinstance(error, av.error.FFmpegError)
         reason = UNREACHABLE if of_system else "failed"
         return FileResult(reason=reason, detail=f"{type(error).__name__}: {error}")
+
+
+def _is_gone(directory: str) -> bool:
+    """Whether the folder of all files was unmounted or removed since they were listed."""
+    return not storage.is_remote(directory) and not os.path.isdir(directory)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ _UNKNOWN_RATE = 25
 # A file may end this much before the length that it states, the larger of the two.
 _ENDS_EARLY_SECONDS = 1.0
 _ENDS_EARLY_SHARE = 0.1
+_BLOCK = 1 << 20  # bytes of a plain read
 
 
 class MediaError(UserError):
@@ -127,7 +128,8 @@ class _Tracks:
     tick: float = 0.0
     frame_seconds: float = 0.0
     damage: str = ""
-    skipped: str = ""
+    # {video or audio: why packets before its first frame were passed over}
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def full(self, options: MediaOptions) -> bool:
         return (self.frames.full or not options.video) and (self.sound.full or not options.audio)
@@ -156,25 +158,43 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
         except DamageError as error:
             tracks.damage = str(error)
         if not tracks.damage and not tracks.full(options):
-            tracks.damage = _cut_off(container, len(streams), tracks, end)
+            tracks.damage = _cut_off(container, len(streams), tracks, zero, end)
     tracks.frames.finish()
     try:
         tracks.sound.flush()
     except DamageError as error:
         tracks.damage = tracks.damage or str(error)
+    if tracks.damage:
+        _check_storage(path)
     return tracks
 
 
-def _cut_off(container: Any, streams: int, tracks: _Tracks, end: float) -> str:
+def _check_storage(path: str) -> None:
+    """Reads a file that ffmpeg finds at fault, which is how it tells of what it can't read too.
+
+    Raises:
+      OSError: its file system doesn't answer.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(_BLOCK):
+                pass
+    except OSError as error:
+        if may_pass(error):
+            raise
+
+
+def _cut_off(container: Any, streams: int, tracks: _Tracks, zero: float, end: float) -> str:
     """Says where a file ends before the length that it states, an interrupted download mostly.
 
     That is Matroska's and WebM's: others are of no use when they are cut off, or state no length
-    of their own. Asked of files all of whose streams were decoded, as one may be shorter.
+    of their own. Asked of files all of whose streams were decoded, as one may be shorter. The
+    length counts from the container's own zero, and the tracks from `zero` on its clock.
     """
     all_streams = len(container.streams.video) + len(container.streams.audio)
     if "matroska" not in container.format.name or streams != all_streams or not container.duration:
         return ""
-    stated = min(container.duration / av.time_base, end)
+    stated = min(container.duration / av.time_base - zero, end)
     reached = max(tracks.frames.until, tracks.sound.until)
     lacking = stated - reached
     if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_SHARE * stated):
@@ -184,16 +204,24 @@ def _cut_off(container: Any, streams: int, tracks: _Tracks, end: float) -> str:
 
 def _open(path: str) -> Any:
     av.logging.set_libav_level(_QUIET)
+    fault = "it is a text"
     try:
-        try:
-            return av.open(path)
-        except UnicodeDecodeError:  # a title that is not UTF-8, before PyAV 19
-            ignoring: dict[str, Any] = {"metadata_errors": "replace"}
-            return av.open(path, **ignoring)
+        container = _open_any(path)
+        if container.format.name != "tty":  # which draws any text as video
+            return container
+        container.close()
     except av.error.FFmpegError as error:
-        raise MediaError(
-            path, "unreadable", f"it is no video or sound that ffmpeg reads ({error.strerror})"
-        ) from None
+        _check_storage(path)
+        fault = f"it is no video or sound that ffmpeg reads ({error.strerror})"
+    raise MediaError(path, "unreadable", fault)
+
+
+def _open_any(path: str) -> Any:
+    try:
+        return av.open(path)
+    except UnicodeDecodeError:  # a title that is not UTF-8, before PyAV 19
+        ignoring: dict[str, Any] = {"metadata_errors": "replace"}
+        return av.open(path, **ignoring)
 
 
 def _choose_streams(container: Any, path: str, options: MediaOptions) -> list[Any]:
@@ -218,13 +246,14 @@ def _decoded_frames(container: Any, streams: list[Any], tracks: _Tracks) -> Iter
     were cut out of longer ones often begin so.
     """
     for packet in container.demux(streams):
-        track = tracks.frames if packet.stream.type == "video" else tracks.sound
+        kind = packet.stream.type
+        track = tracks.frames if kind == "video" else tracks.sound
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
             if not track.empty:
                 raise
-            tracks.skipped = str(error.strerror)
+            tracks.skipped[kind] = str(error.strerror)
             continue
         yield from frames
 
@@ -262,7 +291,7 @@ def _finish(path: str, options: MediaOptions, start: float, tracks: _Tracks) -> 
 
 
 def _nothing_decoded(path: str, kind: str, start: float, tracks: _Tracks) -> MediaError:
-    damage = tracks.damage or tracks.skipped
+    damage = tracks.damage or tracks.skipped.get(kind, "")
     if damage:
         return MediaError(path, "damaged", f"its {kind} can't be decoded ({damage})")
     reason: Reason = "no video" if kind == "video" else "no audio"

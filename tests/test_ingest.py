@@ -97,6 +97,10 @@ def test_a_file_system_that_does_not_answer_is_no_fault_of_the_file(tmp_path, mo
     assert "Stale file handle" in result.detail
 
 
+def test_files_whose_folder_is_gone_are_not_missing(tmp_path):
+    assert _ingest(tmp_path / "unmounted").reason == UNREACHABLE
+
+
 def test_a_stretch_without_length_is_left_out_with_its_reason(tmp_path):
     _write(tmp_path)
     result = _ingest(tmp_path, dataclasses.replace(ITEM, start=1.0, end=1.0))

@@ -1,3 +1,4 @@
+import errno
 import pathlib
 
 import av
@@ -305,6 +306,54 @@ def test_real_clips():
     assert len(kept.frames) == 23
 
 
+def test_an_intact_file_whose_video_begins_late(tmp_path):
+    path = media_files.write(
+        tmp_path / "a.mkv",
+        media_files.grey_frames([60] * 56),
+        times=[3 + i / 8 for i in range(56)],
+        sound=media_files.tone(10.0, 16000),
+        sample_rate=16000,
+    )
+    assert media.decode(path, MediaOptions()).end == 7
+
+
+def test_a_text_is_no_video(tmp_path):
+    (tmp_path / "labels.txt").write_text("a.mp4 cat\n" * 100)
+    assert _reason(tmp_path / "labels.txt", MediaOptions(audio=False, min_seconds=0)) == "unreadable"
+
+
+@pytest.mark.parametrize("content", ["whole", "garbage"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_file_that_can_t_be_read_is_not_damaged(tmp_path, monkeypatch, content, keep):
+    path = _damaged_in_the_middle(tmp_path / "a.mkv")
+    if content == "garbage":
+        pathlib.Path(path).write_bytes(np.random.default_rng(0).bytes(2000))
+
+    def stale(*args, **options):
+        raise OSError(errno.ESTALE, "Stale file handle", path)
+
+    monkeypatch.setattr("builtins.open", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        media.decode(path, MediaOptions(keep_damaged=keep))
+
+
+def test_what_video_lacks_is_not_the_sound_s_damage(tmp_path):
+    """Video that can't be decoded right after a seek, and sound that ended before it."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (16, 16, 3), np.uint8) for _ in range(48)]
+    sound = media_files.tone(2.0, 16000)
+    path = media_files.write(
+        tmp_path / "a.mkv", frames, 8, sound=sound, sample_rate=16000, codec="mjpeg"
+    )
+    with av.open(path) as container:
+        container.seek(int(3.5 * av.time_base))
+        first = bytes(next(container.demux(video=0)))
+    content = pathlib.Path(path).read_bytes()
+    pathlib.Path(path).write_bytes(content.replace(first, bytes(len(first))))
+    with pytest.raises(MediaError, match="its audio stream is empty from 4 s on"):
+        media.decode(path, MediaOptions(), 4.0, 6.0)
+
+
 def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
     frames = media_files.grey_frames(range(250))
     path = media_files.write(tmp_path / "a.mkv", frames, sound=media_files.tone(250 / 30, 44100))
@@ -318,11 +367,18 @@ def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
     assert media.decode(path, MediaOptions(), 0.0, 2.0).end == 2  # what is asked for is there
 
 
-def test_a_clock_that_starts_again_is_damage(tmp_path):
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (VIDEO_ONLY, r"damaged \(its time stamps go back"),
+        (MediaOptions(video=False), r"damaged \(its audio time stamps go back"),
+    ],
+)
+def test_a_clock_that_starts_again_is_damage(tmp_path, options, words):
     frames, sound = media_files.grey_frames([60] * 90), media_files.tone(3.0, 16000)
     path = media_files.write(
         tmp_path / "a.ts", frames, sound=sound, sample_rate=16000, sound_codec="aac"
     )
     pathlib.Path(path).write_bytes(2 * pathlib.Path(path).read_bytes())
-    with pytest.raises(MediaError, match="time stamps go back"):
-        media.decode(path, MediaOptions())
+    with pytest.raises(MediaError, match=words):
+        media.decode(path, options)
