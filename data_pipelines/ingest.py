@@ -116,7 +116,6 @@ def _local(path: str) -> Iterator[str]:
             storage.fetch(path, cast(BinaryIO, file))
         except FileNotFoundError:
             raise MediaError(path, "missing", "it is not there") from None
-        file.flush()
         yield file.name
 
 

@@ -7,6 +7,7 @@ that fail for a reason that may pass are tried again, whatever the store's packa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -24,9 +25,9 @@ _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _TRIES = 8
 _FIRST_WAIT = 0.5
 # Errors that the same read would meet again.
-_LASTING = (
-    FileNotFoundError, PermissionError, NotImplementedError, TypeError, AttributeError, UserError,
-)  # fmt: skip
+_LASTING = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
+# What this machine says of its own disk, where files go through it.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_remote(path: str) -> bool:
@@ -64,7 +65,8 @@ def sizes(directory: str) -> dict[str, int]:
     """Returns the name and size in bytes of every file directly in `directory`.
 
     Raises:
-      UserError: there is no such folder.
+      UserError: there is no such folder, or it can't be listed.
+      UnreachableError: the store or file system doesn't answer.
     """
     try:
         if is_remote(directory):
@@ -79,13 +81,15 @@ def sizes(directory: str) -> dict[str, int]:
             return {e.name: e.stat().st_size for e in found if e.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} is not a folder: check the path.") from None
+    except OSError as error:
+        raise _cannot_list(directory, error) from None
 
 
 def walk(directory: str) -> Iterator[str]:
     """Yields the path below `directory`, with forward slashes, of every file that isn't hidden.
 
     Raises:
-      UserError: there is no such folder, or it or one below can't be listed.
+      UserError: there is no such folder, it or one below can't be listed, or a name is not UTF-8.
       UnreachableError: the store or file system doesn't answer.
     """
     if is_remote(directory):
@@ -103,20 +107,34 @@ def walk(directory: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        # Sorted, so that of a folder and a link to it the same one is kept on every file system.
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in names:
             if not _is_hidden(name):
-                yield os.path.relpath(os.path.join(folder, name), directory).replace(os.sep, "/")
+                path = os.path.relpath(os.path.join(folder, name), directory)
+                yield _in_utf_8(path.replace(os.sep, "/"), directory)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def _in_utf_8(path: str, directory: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{directory} has {path!a}, a name that is not UTF-8: rename it.") from None
+    return path
+
+
 def _refuse(error: OSError) -> None:
+    raise _cannot_list(error.filename, error)
+
+
+def _cannot_list(directory: str, error: OSError) -> UserError:
     kind = UnreachableError if may_pass(error) else UserError
-    raise kind(
-        f"{error.filename} can't be listed ({error.strerror}): make it readable, or move it away."
+    return kind(
+        f"{directory} can't be listed ({error.strerror}): make it readable, or move it away."
     )
 
 
@@ -145,7 +163,7 @@ def fetch(url: str, file: BinaryIO) -> None:
 
     Raises:
       FileNotFoundError: there is no such file.
-      UnreachableError: the store doesn't answer.
+      UnreachableError: the store doesn't answer, or this machine has no room.
     """
 
     def copy() -> None:
@@ -153,8 +171,16 @@ def fetch(url: str, file: BinaryIO) -> None:
         file.truncate()
         with filesystem(url).open(url, "rb") as remote:
             shutil.copyfileobj(remote, file)
+        file.flush()
 
-    persistently(url, copy)
+    try:
+        persistently(url, copy)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UnreachableError(
+            f"{url} can't be copied to {tempfile.gettempdir()} ({error.strerror}): make room there."
+        ) from None
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
@@ -184,14 +210,21 @@ def persistently(path: str, action: Callable[..., _T], *args: Any, **options: An
     """Returns what a read or an upload of a store does, trying again where that may help.
 
     Raises:
-      UnreachableError: it failed each time.
+      UnreachableError: it failed each time, or the store refuses it.
+      OSError: there is no such file, or this machine's own disk is full.
     """
     for number in range(_TRIES):
         try:
             return action(*args, **options)
         except _LASTING:
             raise
+        except PermissionError as error:
+            raise UnreachableError(
+                f"{path} is refused ({error}): check the credentials and the permissions."
+            ) from None
         except Exception as error:  # each store's package has errors of its own
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise
             last = f"{type(error).__name__}: {error}"
         if number < _TRIES - 1:
             time.sleep(_FIRST_WAIT * 2**number)
@@ -248,7 +281,7 @@ def _sync_folder(path: str) -> None:
 def make_folder(path: str) -> None:
     """Makes a folder and its parents where the store has folders."""
     if is_remote(path):
-        filesystem(path).makedirs(path, exist_ok=True)
+        persistently(path, filesystem(path).makedirs, path, exist_ok=True)
         return
     try:
         os.makedirs(path, exist_ok=True)
@@ -257,8 +290,9 @@ def make_folder(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and what is in it."""
-    if is_remote(path):
-        filesystem(path).rm(path, recursive=True)
-    else:
-        shutil.rmtree(path)
+    """Removes a folder, if it is there, and what is in it."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_remote(path):
+            persistently(path, filesystem(path).rm, path, recursive=True)
+        else:
+            shutil.rmtree(path)

@@ -318,8 +318,8 @@ def test_an_intact_file_whose_video_begins_late(tmp_path):
 
 
 def test_a_text_is_no_video(tmp_path):
-    (tmp_path / "labels.txt").write_text("a.mp4 cat\n" * 100)
-    assert _reason(tmp_path / "labels.txt", MediaOptions(audio=False, min_seconds=0)) == "unreadable"
+    (tmp_path / "a.txt").write_text("a.mp4 cat\n" * 100)
+    assert _reason(tmp_path / "a.txt", MediaOptions(audio=False, min_seconds=0)) == "unreadable"
 
 
 @pytest.mark.parametrize("content", ["whole", "garbage"])

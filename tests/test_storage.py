@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import sys
 from typing import ClassVar
@@ -96,6 +97,22 @@ class _Flaky(MemoryFileSystem):
         if self.failures:
             raise self.failures.pop()
 
+    def ls(self, *args, **kwargs):
+        self._fail()
+        return super().ls(*args, **kwargs)
+
+    def makedirs(self, *args, **kwargs):
+        self._fail()
+        super().makedirs(*args, **kwargs)
+
+    def rm(self, *args, **kwargs):
+        self._fail()
+        super().rm(*args, **kwargs)
+
+    def put_file(self, *args, **kwargs):
+        self._fail()
+        super().put_file(*args, **kwargs)
+
     def find(self, *args, **kwargs):
         self._fail()
         return super().find(*args, **kwargs)
@@ -163,15 +180,84 @@ def test_a_folder_that_can_t_be_listed_is_not_left_out(tmp_path, monkeypatch, co
     assert type(error.value) is kind
 
 
-def test_an_upload_is_tried_again(flaky, monkeypatch):
-    put, failures = _Flaky.put_file, [OSError("reset"), TimeoutError()]
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    def put_in_the_end(self, *args, **options):
-        if failures:
-            raise failures.pop()
-        put(self, *args, **options)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"can't be listed \(Permission denied\)"):
+        storage.sizes(str(tmp_path))
 
-    monkeypatch.setattr(_Flaky, "put_file", put_in_the_end)
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    (tmp_path / "cat").mkdir()
+    with open(os.fsencode(tmp_path) + b"/cat/caf\xe9.mp4", "wb"):
+        pass
+    with pytest.raises(UserError, match=r"has 'cat/caf\\udce9.mp4', .*: rename it"):
+        list(storage.walk(str(tmp_path)))
+
+
+def test_of_a_folder_and_a_link_to_it_the_first_by_name_is_kept(tmp_path, monkeypatch):
+    for folder in ("a", "c"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").touch()
+    (tmp_path / "b").symlink_to("c")
+    (tmp_path / "d").symlink_to("a")
+    walk = os.walk
+
+    def backwards(*args, **options):
+        for folder, folders, names in walk(*args, **options):
+            folders.sort(reverse=True)
+            yield folder, folders, names
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert list(storage.walk(str(tmp_path))) == ["a/x.mp4", "b/x.mp4"]
+
+
+def _upload(path):
+    with storage.writer(path) as file:
+        file.write(b"x")
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda path: storage.fetch(path, io.BytesIO()),
+        storage.read,
+        storage.sizes,
+        lambda path: list(storage.walk(path)),
+        _upload,
+    ],
+)
+def test_what_a_store_refuses_is_not_the_file_s_fault(flaky, access):
+    flaky.failures.append(PermissionError("The access key is no longer valid"))
+    with pytest.raises(UnreachableError, match=r"flaky/a is refused \(The access key"):
+        access("flaky://flaky/a")
+
+
+def test_a_full_disk_is_told_at_once(flaky):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UnreachableError, match=r"copied to .* \(No space left .* make room there"):
+        storage.fetch("flaky://flaky/a", Full())
+    with pytest.raises(OSError, match="No space"):  # tried once
+        storage.persistently("flaky://flaky/a", Full().write, b"x")
+
+
+def test_folders_are_made_and_removed_in_the_end(flaky):
+    flaky.failures.append(OSError("once"))
+    storage.make_folder("flaky://flaky/made")
+    assert storage.filesystem("flaky://").exists("flaky://flaky/made")
+    flaky.failures.append(OSError("once"))
+    storage.remove_folder("flaky://flaky/made")
+    assert not storage.filesystem("flaky://").exists("flaky://flaky/made")
+    storage.remove_folder("flaky://flaky/made")
+
+
+def test_an_upload_is_tried_again(flaky):
+    flaky.failures.extend([OSError("reset"), TimeoutError()])
     with storage.writer("flaky://flaky/uploaded") as file:
         file.write(b"whole")
     assert storage.read("flaky://flaky/uploaded") == b"whole"
