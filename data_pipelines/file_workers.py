@@ -119,7 +119,7 @@ class FileWorkers:
             worker = busy[pipe]  # type: ignore[index]
             try:
                 message = worker.pipe.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # OSError: in the middle of its result
                 yield self._lose(worker, "crashed")
                 continue
             if message == _ALIVE:

@@ -2,6 +2,7 @@ import ctypes
 import functools
 import os
 import time
+from multiprocessing import connection
 
 from data_pipelines import file_workers
 from data_pipelines.file_workers import FileWorkers
@@ -11,6 +12,8 @@ def work(item, alive):
     kind, number = item
     if kind == "crash":
         os.kill(os.getpid(), 9)
+    if kind == "cut off":
+        connection.Connection._send = _send_half
     if kind == "segfault":
         ctypes.string_at(0)
     if kind == "hang":
@@ -21,6 +24,11 @@ def work(item, alive):
             alive()
     time.sleep(0.02 * (number % 3))
     return kind, number
+
+
+def _send_half(pipe, content):
+    os.write(pipe.fileno(), content[: len(content) // 2])
+    os.kill(os.getpid(), 9)
 
 
 def lost(item, reason, detail):
@@ -38,22 +46,21 @@ def test_results_are_in_order():
 
 
 def test_a_crash_or_hang_costs_its_item_only():
-    kinds = ["fine", "crash", "fine", "hang", "segfault", "fine", "slow"]
-    results = run(list(zip(kinds, range(7), strict=True)))
+    kinds = ["fine", "crash", "fine", "hang", "segfault", "fine", "slow", "cut off"]
+    results = run(list(zip(kinds, range(8), strict=True)))
     assert [r[0] for r in results] == [
-        "fine", "crashed", "fine", "timed out", "crashed", "fine", "slow",
+        "fine", "crashed", "fine", "timed out", "crashed", "fine", "slow", "crashed",
     ]  # fmt: skip
-    assert [r[1] for r in results] == list(range(7))
+    assert [r[1] for r in results] == list(range(8))
     assert "exit code -9" in results[1][2]
     assert "1.2 s" in results[3][2]
 
 
 def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
-    with FileWorkers(functools.partial(_touch, tmp_path), lost, 1, 30, int) as pool:
+    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, int) as pool:
         results = pool.map(range(100))
         assert next(results) == 0
-        time.sleep(0.5)
-        assert len(list(tmp_path.iterdir())) <= 12
+        assert len(list(tmp_path.iterdir())) <= 16  # eight for each worker
         assert list(results) == list(range(1, 100))
 
 
@@ -62,13 +69,14 @@ def test_memory_is_bounded_by_what_results_weigh(tmp_path, monkeypatch):
     with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, lambda n: 2) as pool:
         results = pool.map(range(40))
         assert next(results) == 0
-        time.sleep(0.5)
-        assert len(list(tmp_path.iterdir())) <= 6  # three that wait, two under way, one given
+        assert len(list(tmp_path.iterdir())) <= 4  # the one due and three that waited
         assert list(results) == list(range(1, 40))
 
 
 def _touch(folder, item, alive):
+    """The first item is slow, so that others get as far ahead as they may."""
     (folder / str(item)).touch()
+    time.sleep(0.0 if item else 1.0)
     return item
 
 
