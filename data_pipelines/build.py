@@ -15,7 +15,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data_pipelines import beam_build, build_plan, build_report, builder, storage
+from data_pipelines import (
+    beam_build,
+    build_plan,
+    build_report,
+    builder,
+    storage,
+    worker_processes,
+)
 from data_pipelines.build_plan import BuildPlan
 from data_pipelines.build_progress import BuildProgress
 from data_pipelines.catalogs import CATALOGS
@@ -23,7 +30,7 @@ from data_pipelines.catalogs.catalog import Source
 from data_pipelines.ingest import IngestOptions
 from data_pipelines.media import MediaOptions
 from xkd_jax.config import MODALITIES, AudioConfig, Modality, VideoConfig
-from xkd_jax.errors import UserError
+from xkd_jax.errors import FAILURE_STATUS, UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_seconds", type=float, help="cut longer files into records of this length; 0: never")
     add("--keep_damaged", action="store_true", help="keep a damaged file up to the damage")
     add("--shards", type=int, default=0, help="of each split (default: one for 256 files)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add("--workers", type=int, default=worker_processes.usable_cores(), help="processes")
     add("--timeout", type=float, default=300.0, help="seconds that one file may take")
     add(
         "--runner", default="", help="of Apache Beam, in place of --workers; its options may follow"
@@ -65,10 +72,12 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
     for key, low, high in (
         ("frame_rate", 0.1, 1000), ("short_side", 8, 4096), ("jpeg_quality", 1, 100),
         ("sample_rate", 1000, 400_000), ("fft", 16, 65536), ("hop", 1, 65536), ("mels", 1, 1024),
-        ("shards", 0, 99_999), ("workers", 1, 1024),
+        ("shards", 0, 99_999), ("workers", 1, 1024), ("timeout", 1, 100_000),
+        ("min_seconds", 0, 100_000), ("max_seconds", 0, 100_000),
     ):  # fmt: skip
-        if not low <= getattr(args, key) <= high:
-            raise UserError(f"--{key}={getattr(args, key):g}: give {low:g} to {high:g}.")
+        value = getattr(args, key)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{key}={value:g}: give {low:g} to {high:g}.")
     if args.dataset == "folder" and _lies_in(args.output, args.source):
         raise UserError(
             f"--output={args.output} lies in --source={args.source}, whose files it would be among:"
@@ -135,6 +144,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.status
+    except OSError as error:
+        print(
+            f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            " make room there (for a URL, in TMPDIR too) or mend its permissions; the same command"
+            " goes on.",
+            file=sys.stderr,
+        )
+        return FAILURE_STATUS
     except KeyboardInterrupt:
         print("Stopped; the same command goes on.", file=sys.stderr)
         return 130

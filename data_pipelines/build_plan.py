@@ -12,6 +12,7 @@ from data_pipelines import tfrecord
 from data_pipelines.catalogs.catalog import Catalog, Item
 from data_pipelines.ingest import IngestOptions
 from data_pipelines.metadata import Metadata
+from xkd_jax.errors import UserError
 
 _FILES_PER_SHARD = 256
 _MOST_SHARDS = 1024
@@ -63,7 +64,12 @@ def make_plan(
       catalog: its files.
       options: how they become records.
       shards: of each split; 0: one for every 256 files, 1024 at most.
+
+    Raises:
+      UserError: the catalog has no files.
     """
+    if not any(catalog.splits.values()):
+        raise UserError(f"The lists of {source} name no file: fetch them again.")
     video, audio = ("video" in catalog.modalities, "audio" in catalog.modalities)
     metadata = Metadata(
         name=name,

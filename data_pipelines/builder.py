@@ -2,7 +2,8 @@
 
 While a data set is being built its folder has a sub-folder `.build` with the plan's digest and a
 report of each finished shard, written after the shard itself. When every shard is finished the
-reports become `report.json`, the folder gets the files that describe it, and `.build` goes.
+reports become `report.json`, the folder gets the files that describe it, and `.build` goes. The
+lock that keeps other builds out lies beside `.build`, as it is held until all that is done.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from xkd_jax.errors import UnreachableError, UserError
 REPORT = "report.json"
 _STATE = ".build"
 _PLAN = "plan.json"
+_LOCK = ".lock"
 _TEMPORARY = re.compile(r"\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?\.\d+\.tmp")
 
 
@@ -94,11 +96,12 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
       UserError: the folder holds another data set or build, or another process is building in it.
     """
     splits = dict.fromkeys(shard.split for shard in plan.shards)
-    shards.start_dataset(output, plan.metadata, splits)
-    state = storage.join(output, _STATE)
-    storage.make_folder(state)
+    storage.make_folder(output)
     busy = f"{output} is being built by another process: wait until it has ended."
-    with storage.locked(storage.join(state, "lock"), busy):
+    with storage.locked(storage.join(output, _LOCK), busy):
+        shards.start_dataset(output, plan.metadata, splits)
+        state = storage.join(output, _STATE)
+        storage.make_folder(state)
         _check_plan(plan, storage.join(state, _PLAN), output)
         _remove_leftovers(output)
         yield
@@ -114,10 +117,10 @@ def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
     if begun["digest"] == plan.digest:
         return
     was, now = (_flat(json.loads(json.dumps(o))) for o in (begun["options"], options))
-    changes = [f"{key} {was[key]}, now {now[key]}" for key in now if was.get(key) != now[key]]
+    changes = [f"{key} {was.get(key)}, now {now[key]}" for key in now if was.get(key) != now[key]]
+    other = "; ".join(changes) or "files, labels, --name or --shards"
     raise UserError(
-        f"{output} holds an unfinished build with other {'; '.join(changes) or 'files'}: give"
-        " another folder, or remove it."
+        f"{output} holds an unfinished build with other {other}: give another folder, or remove it."
     )
 
 
@@ -175,12 +178,16 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     """Describes a data set whose shards are all finished.
 
     Raises:
-      UserError: no file gave a record.
+      UserError: no file gave a record, or another build has ended in the same folder of a store.
     """
     finished: dict[str, list[ShardReport]] = {}
     for shard in plan.shards:
         report = _read_report(output, shard)
-        assert report is not None, shard.name
+        if report is None:  # a store has no locks
+            raise UserError(
+                f"{output} has no report of {shard.name}, as another build has ended there: give"
+                " the same command again."
+            )
         finished.setdefault(shard.split, []).append(report)
     whole = BuildReport(
         plan.metadata.name,

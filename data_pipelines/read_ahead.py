@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import grain
 from absl import flags
 
+from data_pipelines import worker_processes
 from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.shared_buffers import SharedBlocks, SharedBufferPool
 from xkd_jax.config import DataConfig
@@ -129,18 +129,11 @@ def _prepare_worker(index: int, count: int) -> None:
     """Makes a worker process live exactly as long as the main process wants it.
 
     A signal to stop goes to the whole process group, from a terminal or a scheduler, and is the
-    main process' to act on. Where that is killed, nobody would tell the worker to end.
+    main process' to act on.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, name="follow-parent", daemon=True).start()
+    worker_processes.end_with_parent()
 
 
 def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:

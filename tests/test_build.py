@@ -1,8 +1,10 @@
+import errno
 import hashlib
 import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import time
 import media_files
 import pytest
 
-from data_pipelines import build, builder, metadata, schema, tfrecord
+from data_pipelines import build, builder, metadata, schema, storage, tfrecord
 from data_pipelines.dataset import open_dataset
 from data_pipelines.ingest import UNREACHABLE, FileResult
 from xkd_jax.config import Config
@@ -168,6 +170,12 @@ def test_other_options_don_t_mix_into_an_unfinished_build(videos, tmp_path, monk
         assert _build(videos, tmp_path / "out") == 130
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
     assert "short_side 128, now 64" in capsys.readouterr().err
+    assert _build(videos, tmp_path / "out", "--shards=2") == 2
+    assert "with other files, labels, --name or --shards" in capsys.readouterr().err
+    begun = tmp_path / "out" / ".build" / "plan.json"
+    begun.write_text(begun.read_text().replace("short_side", "of_a_version_before"))
+    assert _build(videos, tmp_path / "out", "--short_side=64") == 2
+    assert "short_side None, now 64" in capsys.readouterr().err
 
 
 def test_options_reach_the_records(videos, tmp_path):
@@ -192,6 +200,9 @@ def test_video_alone(videos, tmp_path):
     "options, words",
     [
         (["--short_side=0"], "--short_side=0"),
+        (["--max_seconds=-1"], "--max_seconds=-1"),
+        (["--min_seconds=nan"], "--min_seconds=nan"),
+        (["--timeout=0"], "--timeout=0"),
         (["--modalities=smell"], "--modalities=smell"),
         (["--name=Two Words"], "can't name"),
         (["--dataset=esc50"], "esc50.csv"),
@@ -222,8 +233,46 @@ def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, capsys):
         ["--dataset=folder", f"--source={videos}", f"--output={tmp_path / 'out'}"]
     )
     with builder.start(build._plan(args), str(tmp_path / "out")):
+        shutil.rmtree(tmp_path / "out" / ".build")  # as the first does in the end
         assert _build(videos, tmp_path / "out") == 2
     assert "another process" in capsys.readouterr().err
+
+
+def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkeypatch, capsys):
+    locked = storage.locked
+
+    def late(path, busy):
+        monkeypatch.setattr(storage, "locked", locked)
+        assert _build(videos, tmp_path / "out") == 0
+        return locked(path, busy)
+
+    monkeypatch.setattr(storage, "locked", late)
+    assert _build(videos, tmp_path / "out") == 2
+    assert "holds a data set already" in capsys.readouterr().err
+
+
+def test_of_two_builds_behind_one_url_the_last_says_so(videos, monkeypatch, capsys):
+    finish = builder.finish
+
+    def late(plan, output):
+        storage.remove_folder(f"{output}/.build")
+        return finish(plan, output)
+
+    monkeypatch.setattr(builder, "finish", late)
+    assert _build(videos, "memory://built_twice") == 2
+    assert "another build has ended there: give the same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "shard"])
+def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", *filter(None, [name]))
+
+    monkeypatch.setattr(builder, "write_shard", full)
+    assert _build(videos, tmp_path / "out") == 1
+    told = capsys.readouterr().err.strip()
+    assert f"{name or tmp_path / 'out'} can't be read or written (No space left on device)" in told
+    assert told.count("\n") == 0
 
 
 def test_writes_to_a_url(videos):

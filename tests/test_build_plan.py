@@ -1,8 +1,11 @@
 import dataclasses
 
+import pytest
+
 from data_pipelines import build_plan
 from data_pipelines.catalogs.catalog import Catalog, Item
 from data_pipelines.ingest import IngestOptions
+from xkd_jax.errors import UserError
 
 
 def _plan(count=100, shards=7, options=None, reverse=False, **catalog):
@@ -38,8 +41,12 @@ def test_shards_mix_the_classes():
 def test_number_of_shards():
     assert len(_plan(count=3, shards=0).shards) == 1
     assert len(_plan(count=257, shards=0).shards) == 2
-    assert len(_plan(count=0, shards=0).shards) == 1
     assert len(_plan(count=2, shards=5).shards) == 5
+
+
+def test_lists_that_name_nothing_are_refused():
+    with pytest.raises(UserError, match="The lists of videos name no file"):
+        _plan(count=0)
 
 
 def test_the_digest_tells_plans_apart():

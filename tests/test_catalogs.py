@@ -9,6 +9,7 @@ import pytest
 from configs import audioset as audioset_config
 from data_pipelines.catalogs import CATALOGS, audioset
 from data_pipelines.catalogs.catalog import Source
+from data_pipelines.catalogs.source_tree import SourceTree
 from xkd_jax.errors import UserError
 
 
@@ -415,6 +416,17 @@ def test_spoken_recordings(tmp_path):
     }
     with pytest.raises(UserError, match="of 1 speakers"):
         _list("spoken_recordings", _files(tmp_path / "alone", ["1_ann_3.wav"]))
+    _files(tmp_path, ["copy/0_zoe_12.wav"])
+    with pytest.raises(UserError, match=r"two files for 0_zoe_12\.wav, copy/"):
+        _list("spoken_recordings", tmp_path)
+
+
+def test_shards_that_are_built_among_the_files_are_none_of_them(tmp_path):
+    shards = [f"shards/a-all.tfrecord-0000{i}-of-00002" for i in (0, 1)]
+    _files(tmp_path, ["a.tfrecord-x/1.wav", *shards, f"{shards[0]}.index", f"{shards[1]}.7.tmp"])
+    tree = SourceTree(str(tmp_path))
+    assert tree.by_stem() == {"1": "a.tfrecord-x/1.wav"}
+    assert tree.by_tail() == {"a.tfrecord-x/1.wav": "a.tfrecord-x/1.wav"}
 
 
 def test_every_item_has_an_id_of_its_own(tmp_path):

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines import log_mel as log_mel_lib
-from data_pipelines import schema
+from data_pipelines import schema, worker_processes
+from data_pipelines.catalogs.spoken_recordings import NAMES
 from data_pipelines.dataset import open_dataset
 from data_pipelines.spoken_digits import clips, handwriting, scene, sound, words
 from xkd_jax import lock
@@ -223,7 +224,7 @@ def built(config, spoken, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "load_words", lambda config, split: spoken)
-        patch.setattr(build_lib, "_cores", lambda: 1)
+        patch.setattr(worker_processes, "usable_cores", lambda: 1)
         build_lib.build(config, str(folder), lambda line: None)
     return folder
 
@@ -233,7 +234,7 @@ def test_the_shards_hold_every_clip(built, config, spoken):
     for split, count in counts.items():
         dataset = open_dataset(config, str(built), split)
         assert len(dataset) == count
-        assert dataset.metadata.class_names == words.NAMES
+        assert dataset.metadata.class_names == NAMES
         records = [dataset[i] for i in range(count)]
         assert sorted(r.id for r in records) == [f"{split}-{i:06d}" for i in range(count)]
         record = next(r for r in records if r.id.endswith("000007"))
@@ -246,8 +247,11 @@ def test_the_shards_hold_every_clip(built, config, spoken):
         np.testing.assert_allclose(found, expected, atol=3e-4)
 
 
-def test_another_process_makes_the_same_bytes(built, config, spoken):
+def test_another_process_makes_the_same_bytes(built, config, spoken, monkeypatch):
+    followed: list[bool] = []
+    monkeypatch.setattr(worker_processes, "end_with_parent", lambda: followed.append(True))
     build_lib._Worker.start(config, {"train": spoken, "test": spoken})
+    assert followed == [True]
     dataset = open_dataset(config, str(built), "train")
     expected = [r for shard in range(8) for r in build_lib._Worker._records("train", shard)]
     assert [dataset.source[i] for i in range(21)] == expected
@@ -266,7 +270,7 @@ def test_a_half_made_data_set_is_made_again(built, config, spoken, monkeypatch, 
         if file.name not in ("dataset_info.json", "features.json"):
             (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
     monkeypatch.setattr(clips, "load_words", lambda config, split: spoken)
-    monkeypatch.setattr(build_lib, "_cores", lambda: 1)
+    monkeypatch.setattr(worker_processes, "usable_cores", lambda: 1)
     lines: list[str] = []
     build_lib.build(config, str(tmp_path), lines.append)
     assert re.match(r"making +31 clips", lines[0])

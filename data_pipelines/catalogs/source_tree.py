@@ -35,18 +35,23 @@ class SourceTree:
         Raises:
           UserError: two files of sound or video have the same name.
         """
-        return self._by_key(lambda path: os.path.splitext(path.rsplit("/", 1)[-1])[0])
+        return self.by_key(lambda path: os.path.splitext(path.rsplit("/", 1)[-1])[0])
 
     def by_tail(self) -> dict[str, str]:
-        """Returns the path of each file by the last two parts of its path."""
-        return self._by_key(lambda path: "/".join(path.split("/")[-2:]))
+        """Returns the path of each file by the last two parts of its path; raises as `by_stem`."""
+        return self.by_key(lambda path: "/".join(path.split("/")[-2:]))
 
-    def _by_key(self, key_of) -> dict[str, str]:
+    def by_key(self, key_of: Callable[[str], str | None]) -> dict[str, str]:
+        """Returns the path of each file by the key that its path gives (None: isn't wanted).
+
+        Raises:
+          UserError: two files of sound or video have the same key.
+        """
         found: dict[str, str] = {}
         for path in self.files:
-            if not is_media(path):
-                continue
             key = key_of(path)
+            if key is None or not is_media(path):
+                continue
             if key in found:
                 raise UserError(
                     f"{self.directory} has two files for {key}, {found[key]} and {path}: keep one."
@@ -84,8 +89,9 @@ class SourceTree:
 
 
 def is_media(path: str) -> bool:
-    """Whether a file may hold sound or video, by its name."""
-    return not path.lower().endswith(_NOT_MEDIA)
+    """Whether a file may hold sound or video, by its name; shards built beside them don't."""
+    name = path.rsplit("/", 1)[-1].lower()
+    return not name.endswith(_NOT_MEDIA) and ".tfrecord-" not in name
 
 
 _NOT_MEDIA = (".csv", ".txt", ".json", ".md", ".zip", ".tar", ".gz", ".rar", ".part")

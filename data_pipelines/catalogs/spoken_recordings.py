@@ -8,8 +8,8 @@ from data_pipelines.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.catalogs.source_tree import SourceTree
 from xkd_jax.errors import UserError
 
-_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_FILE = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_/]+)_(?P<index>\d+)\.wav")
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FILE = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_/]+)_(?P<index>\d+)\.wav")
 
 
 def list_items(source: Source) -> Catalog:
@@ -18,10 +18,10 @@ def list_items(source: Source) -> Catalog:
     Fold k tests on the k-th speaker, in the order of their names, and trains on all others.
 
     Raises:
-      UserError: there are fewer than two speakers.
+      UserError: there are fewer than two speakers, or a recording lies there twice.
     """
-    tree = SourceTree(source.directory)
-    found = [(p, m) for p in tree.files if (m := _FILE.fullmatch(p.rsplit("/", 1)[-1]))]
+    paths = SourceTree(source.directory).by_key(_recording)
+    found = [(path, match) for name, path in paths.items() if (match := FILE.fullmatch(name))]
     speakers = sorted({match["speaker"] for _, match in found})
     if len(speakers) < 2:
         raise UserError(
@@ -34,12 +34,17 @@ def list_items(source: Source) -> Catalog:
             match.string,
             path,
             label=int(match["digit"]),
-            label_text=_NAMES[int(match["digit"])],
+            label_text=NAMES[int(match["digit"])],
             train_folds=tuple(k for k in folds.values() if k != folds[match["speaker"]]),
             test_folds=(folds[match["speaker"]],),
         )
         for path, match in found
     ]
     return Catalog(
-        {"all": items}, _NAMES, folds=len(speakers), modalities=("audio",), min_seconds=0.0
+        {"all": items}, NAMES, folds=len(speakers), modalities=("audio",), min_seconds=0.0
     )
+
+
+def _recording(path: str) -> str | None:
+    name = path.rsplit("/", 1)[-1]
+    return name if FILE.fullmatch(name) else None

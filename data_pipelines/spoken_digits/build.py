@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -15,14 +14,15 @@ import cv2
 import simplejpeg
 import threadpoolctl
 
-from data_pipelines import log_mel, schema, shards, storage, tfrecord
+from data_pipelines import log_mel, schema, shards, storage, tfrecord, worker_processes
+from data_pipelines.catalogs.spoken_recordings import NAMES
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
 from data_pipelines.shards import Shard
 from data_pipelines.spoken_digits import clips
 from data_pipelines.spoken_digits.clips import Clip
 from data_pipelines.spoken_digits.handwriting import SPLITS, Split
-from data_pipelines.spoken_digits.words import NAMES, Words
+from data_pipelines.spoken_digits.words import Words
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -136,18 +136,13 @@ def _make_shards(
 ) -> dict[str, list[Shard]]:
     # Forked processes would inherit the locks of JAX's threads.
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(_cores(), context, _Worker.start, (config, words)) as pool:
+    cores, arguments = worker_processes.usable_cores(), (config, words)
+    with futures.ProcessPoolExecutor(cores, context, _Worker.start, arguments) as pool:
         jobs = {
             split: [pool.submit(_Worker.make_shard, split, i, output_dir) for i in range(_SHARDS)]
             for split in SPLITS
         }
         return {split: [job.result() for job in submitted] for split, submitted in jobs.items()}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Worker:
@@ -158,6 +153,7 @@ class _Worker:
 
     @classmethod
     def start(cls, config: Config, words: dict[Split, Words]) -> None:
+        worker_processes.end_with_parent()
         cls.config, cls.words = config, words
         # The other cores have processes of their own; threads over so little work make it slower
         # ten times.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import librosa
 import numpy as np
 import soundfile
 
+from data_pipelines.catalogs.spoken_recordings import FILE, NAMES
 from data_pipelines.spoken_digits import espeak
 from data_pipelines.spoken_digits.handwriting import Split
 from xkd_jax.errors import UserError
@@ -20,7 +20,6 @@ from xkd_jax.errors import UserError
 # For each digit, the waveforms of its name: float32, peak 1, without silence at either end.
 Words = list[list[np.ndarray]]
 
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 UTTERANCES = {"train": 120, "test": 50}  # of each digit
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
 # Of espeak-ng's variants those that sound like people; no speaker of one split is in the other.
@@ -34,7 +33,6 @@ SPEAKERS = {
 RATE = (150, 190)  # words a minute
 PITCH = (40, 60)  # of 0..100
 _SILENCE = 0.02  # of the peak
-_RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
 
 def synthesise(split: Split, sample_rate: int, seed: int) -> Words:
@@ -85,7 +83,7 @@ def read(folder: pathlib.Path, split: Split, sample_rate: int) -> Words:
             f"data.speech_dir {folder} is not a folder: give one of {{digit}}_{{speaker}}_{{index}}"
             ".wav files, or leave it empty to use synthetic voices."
         )
-    found = [m for f in sorted(folder.glob("*.wav")) if (m := _RECORDING.fullmatch(f.name))]
+    found = [m for f in sorted(folder.glob("*.wav")) if (m := FILE.fullmatch(f.name))]
     speakers = sorted({match["speaker"] for match in found})
     held_out = set(speakers[-max(1, len(speakers) // 3) :])
     words: Words = [[] for _ in NAMES]
