@@ -74,7 +74,7 @@ def open_dataset(config: Config, directory: str, split: str) -> Dataset:
         parse, find = _Parser(metadata.mels), _find_described_shards
     parts = split.split("+")
     if len(set(parts)) < len(parts):
-        raise UserError(f"data.split is {split!r}: give each split once.")
+        raise UserError(f"The split {split!r} names one twice: give each once.")
     found: dict[str, int] = {}
     for part in parts:
         found |= find(directory, part)

@@ -98,7 +98,7 @@ class DmvrParser:
         try:
             example = _Example(*tf_example.parse_sequence_example(data))
             return _record(example, self.config, where)
-        except tf_example.WireError as error:
+        except ValueError as error:  # a WireError, or of a text that is not UTF-8
             raise UserError(f"{where} is no SequenceExample ({error}): check the files.") from None
         except _LackingError as error:
             raise UserError(f"{where} {error}.") from None

@@ -48,7 +48,7 @@ class Feature:
         parts: list[int] = []
         for value in self._values(_INTS):
             parts.extend([value] if isinstance(value, int) else _varints(value))
-        return np.array(parts, np.uint64).astype(np.int64)
+        return np.array([part % 2**64 for part in parts], np.uint64).astype(np.int64)
 
     def _values(self, kind: int) -> Iterator[memoryview | int]:
         """Yields the values of a list, or several of them packed into one view."""
@@ -203,7 +203,7 @@ def _varints(packed: memoryview) -> Iterator[int]:
     position = 0
     while position < len(packed):
         value, position = _read_varint(packed, position)
-        yield value & 0xFFFFFFFFFFFFFFFF
+        yield value
 
 
 def _packed(value: memoryview | int, dtype: np.dtype) -> np.ndarray:

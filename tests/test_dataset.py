@@ -91,7 +91,7 @@ def test_two_splits_as_one(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)), more=more)
     dataset = open_dataset(CONFIG, folder, "train+more")
     assert {dataset[i].id for i in range(len(dataset))} == {f"clip{i}" for i in range(8)}
-    with pytest.raises(UserError, match=r"data\.split is 'train\+train': give each split once"):
+    with pytest.raises(UserError, match=r"split 'train\+train' names one twice"):
         open_dataset(CONFIG, folder, "train+train")
 
 

@@ -215,3 +215,9 @@ def test_an_unfinished_build_is_not_taken_for_such_shards(tmp_path):
     (tmp_path / "metadata.json").unlink()
     with pytest.raises(UserError, match="unfinished build"):
         open_dataset(toy_shards.CONFIG, folder, "train")[0]
+
+
+def test_a_name_that_is_not_utf_8_is_damage():
+    data = _example(frames=FRAMES[:1]).replace(b"clip/label/text", b"clip/label/te\xffx")
+    with pytest.raises(UserError, match=r"shard, record 3, is no SequenceExample \(.*utf-8"):
+        dmvr.DmvrParser(CONFIG)(data, "shard, record 3,")

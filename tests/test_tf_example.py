@@ -121,3 +121,11 @@ def test_byte_strings_are_views():
 def test_broken_messages_are_refused(data):
     with pytest.raises(WireError):
         tf_example.parse_example(data)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_a_number_of_more_than_64_bits_those_are_read(packed):
+    number = b"\xff" * 9 + b"\x7f"
+    value = b"\x0a\x0a" + number if packed else b"\x08" + number
+    feature = tf_example.Feature(memoryview(b"\x1a" + bytes([len(value)]) + value))
+    assert feature.ints().tolist() == [-1]
