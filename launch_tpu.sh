@@ -150,12 +150,15 @@ everywhere() {
 state() {
   if [[ -n $dry ]]; then
     echo "$imagined"
-  else
-    queue describe --format='value(state.state)' 2> /dev/null || echo ABSENT
+  elif ! queue describe --format='value(state.state)' 2> /dev/null; then
+    case $(queue describe 2>&1 || true) in
+      *NOT_FOUND*) echo ABSENT ;;
+      *) echo "out of reach" ;;
+    esac
   fi
 }
 
-create() {
+ask() {
   local request=(--accelerator-type="$type" --runtime-version="$version")
   if [[ $slices -eq 1 ]]; then
     request+=(--node-id="$name")
@@ -165,6 +168,10 @@ create() {
   [[ -z $spot ]] || request+=(--spot)
   queue create "${request[@]}"
   imagined=ACTIVE
+}
+
+create() {
+  ask
   local now
   while now=$(state); [[ $now != ACTIVE ]]; do
     case $now in
@@ -251,12 +258,16 @@ run() {
     now=$(state)
     case $now in
       ACTIVE) ;;
-      ABSENT) create ;;
-      SUSPENDING | SUSPENDED | FAILED)
-        delete
-        create
+      ABSENT | SUSPENDING | SUSPENDED | FAILED)
+        if [[ $now == FAILED ]]; then
+          failures=$((failures + 1))
+          [[ $failures -le $retries ]] || fail "$name is FAILED, $failures times in a row: see launch_tpu.sh status."
+        fi
+        [[ $now == ABSENT ]] || delete
+        ask
+        continue
         ;;
-      *) # asked for before, or on its way out
+      *) # asked for, on its way out, or Google doesn't answer
         say "$name is $now"
         sleep "$poll"
         continue

@@ -65,7 +65,7 @@ def train_batches(
     """
     indices = _indices(dataset, records)
     order = Shuffle(
-        indices, dataset.source.shards_of(indices), config.seed % 2**64, config.data.shuffle_window
+        indices, dataset.source.shards_of(indices), config.seed, config.data.shuffle_window
     )
     clips = _Clips(config, dataset, tuple(modalities), make_views)
     load = BatchLoader(
@@ -172,7 +172,7 @@ class _Clips:
 
     def random_row(self, index: int, epoch: int) -> tuple[Row, Fill]:
         """Returns the views of a clip of record `index` that are drawn for an epoch."""
-        record, seed = self.dataset[index], self.config.seed % 2**64
+        record, seed = self.dataset[index], self.config.seed
 
         def rng_of(stream: str) -> random.Random:
             text = f"{seed}/{epoch}/{index}/{stream}".encode()

@@ -25,7 +25,7 @@ import google_crc32c
 import numpy as np
 
 from data_pipelines import storage
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, file_error
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
@@ -311,7 +311,7 @@ def _time_of_change(path: str) -> int:
 
 
 def _cannot_open(path: str, error: OSError) -> UserError:
-    return UserError(f"{path} can't be opened: {error.strerror}.")
+    return file_error(error, f"{path} can't be opened: {error.strerror}.")
 
 
 def _replaced(path: str) -> UserError:

@@ -225,22 +225,27 @@ def test_each_fault_of_many_arrays_is_one_line(tmp_path):
     assert ran.stderr == ""
 
 
-def of_tensorstore(text):
+def of_tensorstore(number):
+    """As Orbax raises it: TensorStore's words are of its own kind, the number is the system's."""
     error = Exception("Encountered error while reading array index")
-    error.__cause__ = ValueError(text)
+    error.__cause__ = ValueError(
+        'FAILED_PRECONDITION: Error reading "w/0.0" in OCDBT database at local file "/run/": Failed'
+        f" to open local file \"/run/d/0f\": it is so [os_error_code='{number}']"
+    )
     return error
 
 
 @pytest.mark.parametrize(
-    "error,text",
+    "error,fault,kind",
     [
-        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
-        (of_tensorstore('UNAVAILABLE: Error reading "w/0.0": EHOSTDOWN'), "UNAVAILABLE: .*DOWN"),
-        (of_tensorstore("RESOURCE_EXHAUSTED: Too many open files"), "Too many open files"),
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle", UnreachableError),
+        (of_tensorstore(errno.ENOTCONN), "not connected: '/run/d/0f'", UnreachableError),
+        (of_tensorstore(errno.EMFILE), "Too many open files: '/run/d/0f'", UnreachableError),
+        (of_tensorstore(errno.EACCES), "Permission denied: '/run/d/0f'", UserError),
     ],
 )
-def test_a_file_system_that_does_not_answer_is_no_damage(
-    config, tmp_path, monkeypatch, error, text
+def test_what_cannot_be_read_is_not_for_that_damaged(
+    config, tmp_path, monkeypatch, error, fault, kind
 ):
     saved(config, tmp_path, 1, 2)
 
@@ -249,10 +254,64 @@ def test_a_file_system_that_does_not_answer_is_no_damage(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "read_item", gone)
-        with pytest.raises(UnreachableError, match=rf"can't be read \(.*{text}\)") as raised:
+        with pytest.raises(
+            UserError, match=rf"The checkpoint .*2 can't be read \(.*{fault}\)"
+        ) as got:
             restored(config, tmp_path)
-    assert raised.value.status == 1
+    assert type(got.value) is kind
     assert int(restored(config, tmp_path).step) == 2
+
+
+@pytest.mark.parametrize(
+    "number,kind", [(errno.ESTALE, UnreachableError), (errno.EMFILE, UserError)]
+)
+def test_what_cannot_be_written_ends_the_run_where_it_will_not_pass(
+    config, tmp_path, monkeypatch, number, kind
+):
+    """gcsfuse says EMFILE where it can't rename a folder, as Orbax does with a whole checkpoint."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(UserError, match="A checkpoint can't be written") as got:
+        saved(config, tmp_path, 1)
+    assert type(got.value) is kind
+
+
+@pytest.mark.parametrize("worst,kind", [(2, UnreachableError), (3, UserError)])
+def test_what_another_process_cannot_read_ends_this_one_too(
+    config, tmp_path, monkeypatch, worst, kind
+):
+    saved(config, tmp_path, 1, 2)
+    monkeypatch.setattr(checkpoint, "most", lambda here: max(here, worst))
+    with pytest.raises(UserError, match="another process can't read its part") as got:
+        restored(config, tmp_path)
+    assert type(got.value) is kind
+
+
+def test_damage_of_another_process_part_is_damage_here(config, tmp_path, monkeypatch, capsys):
+    saved(config, tmp_path, 1, 2)
+    worst = iter((0, 1))  # the record can be read, not the first item
+    monkeypatch.setattr(checkpoint, "most", lambda here: max(here, next(worst, 0)))
+    assert int(restored(config, tmp_path).step) == 1
+    assert "step 2: another process can't read its part" in capsys.readouterr().out
+    assert (tmp_path / "2.damaged").is_dir()
+
+
+def test_a_listing_that_lags_behind_a_renaming_is_waited_for(config, tmp_path, monkeypatch):
+    saved(config, tmp_path, 1, 2)
+    flip_a_bit(values_file(tmp_path / "2" / "student"))
+    steps, stale = checkpoint._Manager.all_steps, iter([[1, 2], [1, 2]])
+
+    def lagging(self, *args, **kwargs):
+        found = steps(self, *args, **kwargs)
+        return found if 2 in found else next(stale, found)
+
+    monkeypatch.setattr(checkpoint._Manager, "all_steps", lagging)
+    monkeypatch.setattr(checkpoint.time, "sleep", lambda _: None)
+    assert int(restored(config, tmp_path).step) == 1
+    assert next(stale, None) is None
 
 
 def test_a_full_disk_is_one_sentence(config, tmp_path):

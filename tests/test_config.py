@@ -91,9 +91,11 @@ def test_sizes(size, encoder):
         ("loss", "teacher_view", "locale", "'global', 'local'"),
         ("optimizer", "learning_rate", "fast", "give a value of type float"),
         ("mesh", "data", 0, "give positive sizes"),
-        ("data", "shuffle_window", -1, "or 0 for all"),
+        ("data", "shuffle_window", -1, "data.shuffle_window is -1: give at least 0"),
         ("data", "worker_timeout", 0.0, "give more than 0"),
         ("data", "prefetch", -1, "give at least 0"),
+        ("video", "local_views", -1, "video.local_views is -1: give at least 0"),
+        ("optimizer", "eps", math.inf, "optimizer.eps is inf: give more than 0 and finite"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):

@@ -7,7 +7,7 @@ import pytest
 import toy_shards
 
 from data_pipelines.dataset import index_rows, open_dataset
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UnreachableError, UserError
 from xkd_jax.evaluate import splits
 from xkd_jax.evaluate.config import EvalDataConfig
 
@@ -82,6 +82,15 @@ def test_what_the_data_set_lacks_names_the_key(tmp_path):
     directory = toy_shards.write(tmp_path / "one", _records(1), one, test=_records(1))
     with pytest.raises(UserError, match="has 1 class, and an evaluation"):
         _open(directory)
+
+
+def test_a_store_that_does_not_answer_is_not_the_config_s_fault(tmp_path, monkeypatch):
+    def gone(*_):
+        raise UnreachableError("gs://b can't be reached.")
+
+    monkeypatch.setattr(splits, "open_dataset", gone)
+    with pytest.raises(UnreachableError, match=r"data\.test_split=test: gs://b can't be reached"):
+        _open(str(tmp_path))
 
 
 def test_a_long_reading_of_the_records_says_how_far_it_is(tmp_path, monkeypatch, capsys):

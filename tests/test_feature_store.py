@@ -112,6 +112,20 @@ def test_damage_names_the_folder_and_the_remedy(tmp_path, damage):
     assert _read(folder).target.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("code,kind", [(errno.ESTALE, UnreachableError), (errno.EACCES, UserError)])
+def test_what_cannot_be_read_is_not_for_that_damaged(tmp_path, monkeypatch, code, kind):
+    _extract(tmp_path / "set")
+
+    def refuse(path, **_):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    sentence = rf"/set can't be read \(.*{os.strerror(code)}.*\): mend that"
+    with pytest.raises(UserError, match=sentence) as error, _store(tmp_path / "set").opened():
+        pass
+    assert type(error.value) is kind
+
+
 def test_a_part_of_another_width_is_not_gone_on_with(tmp_path):
     _extract(tmp_path, (0,))
     store = _store(tmp_path)

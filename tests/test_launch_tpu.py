@@ -23,11 +23,15 @@ for word in "$@"; do
   case $word in --command=*) command=${word#--command=} ;; esac
 done
 case "$*" in
-  *"queued-resources create"*) echo ACTIVE > state ;;
+  *"queued-resources create"*)
+    echo ACTIVE > state
+    [[ ! -s outcomes ]] || { head -n 1 outcomes > state; sed -i 1d outcomes; }
+    ;;
   *"queued-resources delete"*) rm -rf state xkd xkd-* ;;
   *"queued-resources describe"*)
-    cat state 2> /dev/null || exit 1
-    [[ $(cat state) != WAITING* ]] || echo ACTIVE > state
+    [[ ! -s silence ]] || { sed -i 1d silence; echo "connection refused" >&2; exit 1; }
+    cat state 2> /dev/null || { echo "ERROR: NOT_FOUND: Resource xkd" >&2; exit 1; }
+    case $(cat state) in WAITING* | PROVISIONING) echo ACTIVE > state ;; esac
     ;;
   *"tpu-vm ssh"* | *"tpu-vm scp"*)
     [[ -e state ]] || exit 255
@@ -179,6 +183,28 @@ def test_a_run_waits_for_slices_that_were_asked_for_before(cloud):
     assert "xkd is WAITING_FOR_RESOURCES" in found.stderr
     assert (cloud.path / "xkd/1/starts").read_text() == "x"
     assert not calls(cloud, "create")
+
+
+def test_a_run_asks_again_for_what_it_did_not_get(cloud):
+    (cloud.path / "outcomes").write_text("SUSPENDED\nFAILED\nPROVISIONING\n")
+    found = cloud("run", *WHERE, TYPE, "--spot", "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert len(calls(cloud, "resources create")) == 3
+    assert len(calls(cloud, "resources delete")) == 2
+    (cloud.path / "outcomes").write_text("FAILED\n" * 9)
+    (cloud.path / "state").unlink()
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 2
+    assert "xkd is FAILED, 4 times in a row" in found.stderr
+
+
+def test_a_cloud_that_does_not_answer_is_asked_again(cloud):
+    (cloud.path / "state").write_text("ACTIVE")
+    (cloud.path / "silence").write_text("x\n" * 4)  # the state is asked for twice each time
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("xkd is out of reach") == 2
+    assert not calls(cloud, "resources create")
 
 
 def test_a_preempted_run_goes_on_where_it_is(cloud):

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ import tensorstore
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
 from xkd_jax.errors import LostProcessError, StoppedError, UnreachableError, UserError, may_pass
-from xkd_jax.processes import announce, main_first, most
+from xkd_jax.processes import announce, most, on_main
 from xkd_jax.run_record import RunRecord
 from xkd_jax.state import TrainState
 from xkd_jax.tree import Tree
@@ -182,14 +183,22 @@ class ItemCheckpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         def rename() -> None:
-            for step in steps:
-                folder = self.directory / str(step)
-                if folder.exists():
+            with _explained(f"A damaged checkpoint in {self.directory} can't be renamed"):
+                for step in steps:
+                    folder = self.directory / str(step)
                     folder.rename(_unused_name(folder))
 
-        with _explained(f"A damaged checkpoint in {self.directory} can't be renamed"):
-            main_first(rename)
-        self._manager.reload()
+        on_main(rename)
+        # A network's file system may list the folders by their old names for a while elsewhere.
+        for _ in range(_LISTED_SECONDS):
+            self._manager.reload()
+            if not set(steps) & set(self._manager.all_steps()):
+                return
+            time.sleep(1)
+        raise UnreachableError(
+            f"{self.directory} still lists what another process renamed: give the same command"
+            " again."
+        )
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return _explained(f"A checkpoint can't be written to {self.directory}")
@@ -221,12 +230,12 @@ class Checkpoints(ItemCheckpoints):
         return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
 
 
-# What a process met in reading; of several the larger counts.
-_DAMAGED, _OUT_OF_REACH = 1, 2
-# How TensorStore, which raises ValueError, begins what it says of storage that doesn't answer; what
-# is exhausted is descriptors or memory where it reads, but the disk where it writes.
-_PASSING = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|UNAVAILABLE|UNKNOWN): ")
-_NOT_READ = re.compile("(RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED): ")
+# What a process met in reading; of several the largest counts.
+_DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
+# TensorStore raises a ValueError that tells the system's number, and a file where it knows one.
+_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
+_FILE = re.compile(r'local file "([^"]*)"')
+_LISTED_SECONDS = 90  # for which a listing may be old; NFS keeps one for 60
 
 
 class DamagedError(Exception):
@@ -239,7 +248,7 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
       DamagedError: it is not what was saved.
     """
-    with _same_for_all():
+    with _same_for_all(folder):
         return RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
 
 
@@ -249,7 +258,7 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
     Raises:
       DamagedError: it is not what was saved.
     """
-    with _same_for_all():
+    with _same_for_all(folder):
         _read_index(folder / name)
         item = read_item(folder / name, like)
     for path, value in digests(item).items():
@@ -286,30 +295,35 @@ def _items(state: TrainState) -> dict[str, Tree]:
 
 
 @contextlib.contextmanager
-def _same_for_all() -> Iterator[None]:
-    """Makes what goes wrong in reading on one process a damage on all of them.
+def _same_for_all(folder: Path) -> Iterator[None]:
+    """Makes what goes wrong on one process in reading a checkpoint go wrong on all of them.
 
     Raises:
       DamagedError: a process can't read it.
       UnreachableError: for a reason that may pass.
+      UserError: it isn't allowed to.
     """
     fault, kind = "", 0
     try:
         yield
-    except PermissionError as error:
-        raise UserError(f"{error.filename} can't be read: {error.strerror}.") from error
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # not the files' fault
     except Exception as error:  # whatever Orbax makes of damaged files
-        intact = _may_pass(error) or _NOT_READ.match(str(_root(error)))
-        fault, kind = _first_line(error), _OUT_OF_REACH if intact else _DAMAGED
-    if worst := most(kind):
-        fault = fault or "another process can't read its part"
-        if worst == _DAMAGED:
-            raise DamagedError(fault)
+        cause = _cause(error)
+        fault = _first_line(cause)
+        refused = _REFUSED if isinstance(cause, PermissionError) else _DAMAGED
+        kind = _OUT_OF_REACH if may_pass(cause) else refused
+    worst = most(kind)
+    fault = fault or "another process can't read its part"
+    if worst == _DAMAGED:
+        raise DamagedError(fault)
+    if worst == _OUT_OF_REACH:
         raise UnreachableError(
-            f"A checkpoint can't be read ({fault}): give the same command again."
+            f"The checkpoint {folder} can't be read ({fault}): give the same command again; if it"
+            " stays so, rename that folder, and the one before is used."
         )
+    if worst == _REFUSED:
+        raise UserError(f"The checkpoint {folder} can't be read ({fault}): make it readable.")
 
 
 @contextlib.contextmanager
@@ -320,24 +334,26 @@ def _explained(sentence: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError:
         raise  # not the file system's fault
     except (OSError, ValueError, RuntimeError) as error:
-        kind = UnreachableError if _may_pass(error) else UserError
+        cause = _cause(error)
+        kind = UnreachableError if may_pass(cause, writing=True) else UserError
         raise kind(
-            f"{sentence} ({_first_line(error)}): make room or mend it and give the same command;"
+            f"{sentence} ({_first_line(cause)}): make room or mend it and give the same command;"
             " the checkpoints that were complete are still there."
         ) from error
 
 
-def _may_pass(error: Exception) -> bool:
-    return may_pass(error) or _PASSING.match(str(_root(error))) is not None
+def _cause(error: BaseException) -> BaseException:
+    """What an error comes from; of TensorStore's, the system's error that it tells of."""
+    while error.__cause__:
+        error = error.__cause__
+    if found := _SYSTEM_ERROR.search(str(error)):
+        number, file = int(found[1]), _FILE.findall(str(error))[-1:]
+        return OSError(number, os.strerror(number), *file)
+    return error
 
 
-def _first_line(error: Exception) -> str:
-    cause = _root(error)
-    return str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
-
-
-def _root(error: BaseException) -> BaseException:
-    return _root(error.__cause__) if error.__cause__ else error
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def _unused_name(folder: Path) -> Path:

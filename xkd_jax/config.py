@@ -454,7 +454,6 @@ def _check(config: Config) -> None:
             f"The local {name} view {view.local_shape} is larger than the global one"
             f" {view.global_shape}: make it no larger along any axis.",
         )
-        require(view.local_views >= 0, f"{name}.local_views is negative: give 0 or more.")
         require(
             config.loss.teacher_view == "global" or view.local_views > 0,
             f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one.",
@@ -466,11 +465,6 @@ def _check(config: Config) -> None:
     )
     require(
         config.epochs > 0 or config.max_steps > 0, "epochs is 0: give epochs or max_steps above 0."
-    )
-    require(
-        config.data.shuffle_window >= 0,
-        f"data.shuffle_window is {config.data.shuffle_window}: give the records to shuffle among,"
-        " or 0 for all.",
     )
     temperatures = [f"loss.{m}_teacher_temperature" for m in MODALITIES]
     config_checks.above_zero(
@@ -488,7 +482,8 @@ def _check(config: Config) -> None:
         "optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.warmup_epochs",
         "optimizer.weight_decay", "optimizer.clip", *(f"{t}.warmup_epochs" for t in temperatures),
         "checkpoint.every_steps", "checkpoint.keep_last", "checkpoint.keep_every",
-        "nonfinite.limit", "probe.neighbours_every",
+        "nonfinite.limit", "probe.neighbours_every", "data.shuffle_window",
+        *(f"{m}.local_views" for m in MODALITIES),
     )  # fmt: skip
     config_checks.below_one(config, "optimizer.b1", "optimizer.b2")
     config_checks.up_to(

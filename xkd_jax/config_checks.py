@@ -21,7 +21,8 @@ def at_least(least: float, config: Any, *keys: str) -> None:
     """
     for key in keys:
         if not least <= (value := attrgetter(key)(config)) < math.inf:
-            raise UserError(f"{key} is {value}: give at least {least:g}.")
+            finite = " and finite" if value == math.inf else ""
+            raise UserError(f"{key} is {value}: give at least {least:g}{finite}.")
 
 
 def above_zero(config: Any, *keys: str) -> None:
@@ -32,7 +33,8 @@ def above_zero(config: Any, *keys: str) -> None:
     """
     for key in keys:
         if not 0 < (value := attrgetter(key)(config)) < math.inf:
-            raise UserError(f"{key} is {value}: give more than 0.")
+            finite = " and finite" if value == math.inf else ""
+            raise UserError(f"{key} is {value}: give more than 0{finite}.")
 
 
 def below_one(config: Any, *keys: str) -> None:
@@ -75,7 +77,7 @@ def folder(name: str, value: str) -> None:
     """
     if "://" in value:
         raise UserError(
-            f"{name} is {value}: give a folder that all hosts see, a mounted bucket for example."
+            f"{name} is {value}: give a folder that all hosts see, of a shared file system."
         )
 
 

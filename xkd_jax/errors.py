@@ -11,20 +11,24 @@ FAILURE_STATUS = 1
 BAD_INPUT_STATUS = 2
 GO_ON_STATUS = 75
 
-# What a file system says that is out of reach or overloaded, not that a file is at fault.
+# What a file system says that is out of reach, not that a file is at fault; not every system has
+# each of them.
 _PASSING = frozenset(
-    (
-        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET,
-        errno.ECONNABORTED, errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH,
-        errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO, errno.EAGAIN, errno.EMFILE,
-        errno.ENFILE,
+    getattr(errno, name)
+    for name in (
+        "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED",
+        "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EREMOTEIO", "EAGAIN",
     )
+    if hasattr(errno, name)
 )  # fmt: skip
+# Too many files are open, where one is read; writing, gcsfuse means by it what it never does.
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE))
 
 
-def may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException, *, writing: bool = False) -> bool:
     """Whether the same access to a file may succeed another time."""
-    return isinstance(error, OSError) and error.errno in _PASSING
+    number = error.errno if isinstance(error, OSError) else None
+    return number in _PASSING or (number in _EXHAUSTED and not writing)
 
 
 class UserError(Exception):
@@ -41,6 +45,11 @@ class UnreachableError(UserError):
     """A store, or the other processes of the run, don't answer: another try may reach them."""
 
     status = FAILURE_STATUS
+
+
+def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserError:
+    """What to raise where a file can't be used: `UnreachableError` where that may pass."""
+    return (UnreachableError if may_pass(error, writing=writing) else UserError)(sentence)
 
 
 class StoppedError(Exception):

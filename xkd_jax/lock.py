@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, file_error
 
 
 @contextlib.contextmanager
@@ -20,6 +20,7 @@ def held(path: str | os.PathLike[str], busy: str | Callable[[], None]) -> Iterat
 
     Raises:
       UserError: another holds it and isn't waited for, or the file can't be written or locked.
+      UnreachableError: it can't for a reason that may pass.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -32,8 +33,8 @@ def held(path: str | os.PathLike[str], busy: str | Callable[[], None]) -> Iterat
                 busy()
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            raise UserError(
-                f"{path} can't be locked ({error.strerror}): give a folder that can be written to,"
-                " on a disk that has locks."
-            ) from None
+            raise file_error(
+                error, f"{path} can't be locked ({error.strerror}): give a folder that can be"
+                " written to, on a disk that has locks.", writing=True,
+            ) from None  # fmt: skip
         yield

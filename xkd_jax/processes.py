@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from xkd_jax.errors import LostProcessError, UnreachableError, UserError
+from xkd_jax.errors import LostProcessError, UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
 # What collectives say when the process at the other end of a connection is gone.
@@ -79,6 +79,7 @@ def write_once(path: Path, content: Any) -> None:
 
     Raises:
       UserError: it can't be written; the old file is as it was.
+      UnreachableError: so, for a reason that may pass.
     """
     if not is_main_process():
         return
@@ -88,10 +89,10 @@ def write_once(path: Path, content: Any) -> None:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(unfinished, path)
     except OSError as error:
-        raise UserError(
-            f"{path} can't be written ({error.strerror or error}): make room for it, or give"
-            " another --workdir."
-        ) from error
+        raise file_error(
+            error, f"{path} can't be written ({error.strerror or error}): make room for it, or give"
+            " another --workdir.", writing=True,
+        ) from error  # fmt: skip
     finally:
         with contextlib.suppress(OSError):  # it is gone, unless something went wrong
             unfinished.unlink()

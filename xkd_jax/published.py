@@ -223,6 +223,6 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
 
 def _idle(protocol: str) -> tuple[str, ...]:
     """Keys that play no part in a protocol."""
-    sections = {"svm": ("svm.", "data.held_out"), "knn": ("neighbours.",)}
+    sections = {"svm": ("svm", "data.held_out"), "knn": ("neighbours",)}
     idle = [key for other, keys in sections.items() if other != protocol for key in keys]
-    return tuple(idle) if protocol in TRAINED else ("batch_size", "fit.", *idle)
+    return tuple(idle) if protocol in TRAINED else ("batch_size", "fit", *idle)

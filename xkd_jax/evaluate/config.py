@@ -8,6 +8,7 @@ not part of it: they come from the config that the checkpoint was written with.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import ml_collections
@@ -209,6 +210,7 @@ def _check(config: EvalConfig) -> None:
     config_checks.folder("checkpoint", config.checkpoint)
     config_checks.folder("features", config.features)
     config_checks.at_least(0, config, "step", "clips.size")
+    config_checks.at_least(0, config, "save.every_steps", "save.keep_last", "save.keep_every")
     config_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
     config_checks.above_zero(config, "svm.tolerance", "neighbours.temperature")
     config_checks.video_augment(config, "clips.video")
@@ -218,7 +220,7 @@ def _check(config: EvalConfig) -> None:
         raise UserError(f"share is {config.share}: give more than 0 and at most 1.")
     if not 0 < config.data.held_out < 1:
         raise UserError(f"data.held_out is {config.data.held_out}: give more than 0, less than 1.")
-    if not config.svm.costs or not all(cost > 0 for cost in config.svm.costs):
+    if not config.svm.costs or not all(0 < cost < math.inf for cost in config.svm.costs):
         raise UserError(f"svm.costs is {config.svm.costs}: give one or more values above 0.")
     if len(set(config.data.folds)) < len(config.data.folds):
         raise UserError(f"data.folds is {config.data.folds}: give each fold once.")

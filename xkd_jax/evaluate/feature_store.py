@@ -24,7 +24,7 @@ from numpy.lib.format import open_memmap
 from data_pipelines import storage
 from xkd_jax import lock
 from xkd_jax.config import MODALITIES
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, file_error
 from xkd_jax.evaluate.clips import TARGETS
 from xkd_jax.processes import is_main_process, on_main
 
@@ -195,7 +195,9 @@ class FeatureStore:
             arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in told.items()}
         except (FileNotFoundError, NotADirectoryError):
             return 0, {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except OSError as error:
+            raise self._unreadable(error) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(f"its manifest.json: {error!r}") from None
         told_right = made_from == self._made_from and rows == self.rows
         if not (told_right and type(done) is int and 0 < done <= rows and _whole(arrays)):
@@ -206,8 +208,10 @@ class FeatureStore:
         path = self._path(name)
         try:
             array = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (FileNotFoundError, ValueError, EOFError) as error:
             raise self._damaged(f"{path.name}: {error}") from None
+        except OSError as error:
+            raise self._unreadable(error) from None
         leading = [*self._leading] if name in MODALITIES else [self._leading[0]]
         found = [*array.shape]
         if found != shape or array.dtype.str != dtype or found[: len(leading)] != leading:
@@ -216,6 +220,12 @@ class FeatureStore:
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.npy"
+
+    def _unreadable(self, error: OSError) -> UserError:
+        return file_error(
+            error, f"The features in {self.directory} can't be read ({error}): mend that and give"
+            " the same command again."
+        )  # fmt: skip
 
     def _damaged(self, fault: str) -> UserError:
         return UserError(

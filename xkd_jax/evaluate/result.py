@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import xkd_jax
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, file_error
 from xkd_jax.evaluate.config import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.processes import announce, on_main, write_once
@@ -52,7 +52,11 @@ def _refuse_other(path: Path, now: dict[str, Any]) -> None:
         content = json.loads(path.read_bytes())
         content["config"], content["checkpoint"]
         was = {part: {key: content.get(part, {}).get(key) for key in now[part]} for part in now}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise file_error(
+            error, f"{path} can't be read ({error.strerror}): mend that, or give another --workdir."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is no result of an evaluation: move it away, or give another --workdir."
         ) from None

@@ -141,7 +141,7 @@ def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
     try:
         return open_dataset(views, directory, split)
     except UserError as error:
-        raise UserError(f"--config.data.{key}={split}: {error}") from None
+        raise type(error)(f"--config.data.{key}={split}: {error}") from None
 
 
 def _check_classes(dataset: Dataset, directory: str) -> None:
