@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import av
+import threadpoolctl
 
 from benchmarks import kinetics_like
 from data_pipelines.catalogs import CATALOGS
@@ -31,8 +32,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--source", default="", help="folder of videos with sound")
     args = parser.parse_args()
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
@@ -44,8 +43,9 @@ def main() -> None:
 
 def _measure(source: str) -> dict:
     options = IngestOptions()
-    (items,) = CATALOGS["folder"](Source(source)).splits.values()
-    items = [i for i in items if _ingest(i, source, options)]
+    splits = CATALOGS["folder"](Source(source)).splits.values()
+    items = [i for items in splits for i in items if _ingest(i, source, options)]
+    threadpoolctl.threadpool_limits(1)  # of the libraries that are loaded, as all are by now
     runs: dict[str, Callable[[Item], object]] = {
         "builder": lambda item: _ingest(item, source, options),
         "bare_decode_and_scale": lambda item: _bare(os.path.join(source, item.path), options, True),

@@ -128,6 +128,7 @@ class Table:
             self._shares.put(cores[job::jobs] or cores)
         self._jobs = jobs
         self._done: dict[tuple[str, int], Found] = {}
+        self._told: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
         self._lock = threading.Lock()
         self._stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -255,7 +256,8 @@ class Table:
                 "both": both["value"],
                 "retrieval": statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
             }
-        found["teacher"] |= at_the_end(told_apart(workdir))
+        told = self._told[row, seed] = told_apart(workdir)
+        found["teacher"] |= at_the_end(told)
         return found
 
     def _text(self) -> str:
@@ -284,8 +286,8 @@ class Table:
         eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
         lines = [f"| told apart, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
         for row in self._rows:
-            made = [self._output / f"{r}-{seed}" for r, seed in self._done if r == row]
-            told = [by_step for cell in made if (by_step := told_apart(cell)["audio"])]
+            told = [self._told[cell]["audio"] for cell in self._done if cell[0] == row]
+            told = list(filter(None, told))
             if told:
                 means = zip(*map(over_the_run, told), strict=True)
                 cells = [_spread([m for m in seeds if m is not None], 2) for seeds in means]
@@ -366,25 +368,44 @@ def check_same(output: Path, asked: dict[str, Any]) -> None:
     file.write_text(json.dumps(asked))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command."""
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the command's arguments, once they are found to be sound."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.claim", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--table", choices=TABLES, default="claim")
     parser.add_argument("--output", type=Path, help="runs/claim or runs/study unless given")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=_seeds, default="0,1,2")
     parser.add_argument("--rows", help="all unless given")
     parser.add_argument("--steps", type=int, help="2,400 and 1,200 unless given")
     parser.add_argument("--jobs", type=int, default=2, help="cells made side by side")
     parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
     arguments = parser.parse_args(argv)
     known = TABLES[arguments.table]
-    rows = arguments.rows.split(",") if arguments.rows else list(known)
-    if unknown := [row for row in rows if row not in known]:
+    arguments.rows = arguments.rows.split(",") if arguments.rows else list(known)
+    if unknown := [row for row in arguments.rows if row not in known]:
         parser.error(f"no row {unknown[0]!r}: give some of {', '.join(known)}.")
-    cells = [(row, seed) for seed in map(int, arguments.seeds.split(",")) for row in rows]
+    if len(set(arguments.rows)) < len(arguments.rows):
+        parser.error("--rows names one twice: give each once.")
+    for flag in ("steps", "jobs"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 1:
+            parser.error(f"--{flag}={value}: give 1 or more.")
+    return arguments
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(seed) for seed in text.split(",") if seed.isdecimal()]
+    if len(set(seeds)) < len(text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, each once, as in 0,1,2.")
+    return seeds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    arguments = _parse(argv)
+    cells = [(row, seed) for seed in arguments.seeds for row in arguments.rows]
     output = arguments.output or Path("runs") / arguments.table
     steps = arguments.steps or STEPS[arguments.table]
     speech_dir = arguments.speech_dir
@@ -392,9 +413,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config.data.speech_dir = speech_dir
     try:
         check_same(output, {"table": arguments.table, "steps": steps, "speech_dir": speech_dir})
+        spoken_digits.build(config_lib.resolve(config), str(output / "data"))
     except UserError as error:
         raise SystemExit(str(error)) from None
-    spoken_digits.build(config_lib.resolve(config), str(output / "data"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Table(arguments.table, output, steps, speech_dir, arguments.jobs).make(cells)

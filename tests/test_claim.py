@@ -13,6 +13,7 @@ import pytest
 import tensorboardX
 
 from benchmarks import claim
+from benchmarks.event_files import scalars
 from configs import demo
 from xkd_jax import config as xkd_config
 from xkd_jax.config import MODALITIES
@@ -54,6 +55,28 @@ def test_cells_of_other_settings_are_not_taken(tmp_path):
         claim.check_same(tmp_path, {"steps": 1200})
 
 
+@pytest.mark.parametrize(
+    "option, said",
+    [
+        ("--jobs=0", "--jobs=0: give 1 or more"),
+        ("--steps=0", "--steps=0: give 1 or more"),
+        ("--seeds=x", "'x': give whole numbers"),
+        ("--seeds=0,0", "'0,0': give whole numbers, each once"),
+        ("--rows=xkd,xkd", "--rows names one twice"),
+    ],
+)
+def test_bad_options_are_one_sentence(tmp_path, capsys, option, said):
+    with pytest.raises(SystemExit):
+        claim.main([f"--output={tmp_path / 'out'}", option])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_that_can_t_be_made_is_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="speech_dir"):
+        claim.main([f"--output={tmp_path / 'out'}", f"--speech_dir={tmp_path / 'absent'}"])
+
+
 def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monkeypatch):
     def write(path, found):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +98,15 @@ def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monk
             write(cell / "retrieval" / network / claim.RESULT, {"per_fold": [recall]})
     table = claim.Table("claim", tmp_path, steps=1, speech_dir="", jobs=1)
     monkeypatch.setattr("subprocess.Popen", pytest.fail)
+    read: list[str] = []
+    monkeypatch.setattr(claim, "scalars", lambda cell: read.append(cell.name) or scalars(cell))
     table.make([("distillation", 0)])  # the other one is in the folder too, and so in the table
     row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
     rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
     rows.append(f"| distillation | 0.50 ± 0.00 |{'  |' * 7}")  # one step, of one eighth
     for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
         assert all(row in text for row in rows)
+    assert read == ["distillation-0", "distillation-1"]  # and no more for the second table
 
 
 def test_a_table_that_is_stopped_stops_its_runs_and_starts_no_other(tmp_path, monkeypatch):
