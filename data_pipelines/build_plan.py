@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -43,7 +44,7 @@ class BuildPlan:
     options: IngestOptions
     shards: tuple[ShardPlan, ...]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Says whether two plans build the same."""
         plain = json.dumps(dataclasses.asdict(self), sort_keys=True)

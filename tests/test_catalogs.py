@@ -7,6 +7,7 @@ import math
 import pytest
 
 from configs import audioset as audioset_config
+from data_pipelines import storage
 from data_pipelines.catalogs import CATALOGS, audioset
 from data_pipelines.catalogs.catalog import Source
 from data_pipelines.catalogs.source_tree import SourceTree
@@ -419,6 +420,19 @@ def test_spoken_recordings(tmp_path):
     _files(tmp_path, ["copy/0_zoe_12.wav"])
     with pytest.raises(UserError, match=r"two files for 0_zoe_12\.wav, copy/"):
         _list("spoken_recordings", tmp_path)
+
+
+def test_a_source_that_has_its_lists_is_walked_once(tmp_path, monkeypatch):
+    walked: list[str] = []
+    walk = storage.walk
+
+    def count(folder):
+        walked.append(folder)
+        return walk(folder)
+
+    monkeypatch.setattr(storage, "walk", count)
+    _list("fsd50k", _fsd50k(tmp_path))
+    assert walked == [str(tmp_path)]
 
 
 def test_shards_that_are_built_among_the_files_are_none_of_them(tmp_path):

@@ -65,7 +65,8 @@ def test_cells_of_other_settings_are_not_taken(tmp_path):
         ("--rows=xkd,xkd", "--rows names one twice"),
     ],
 )
-def test_bad_options_are_one_sentence(tmp_path, capsys, option, said):
+def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, said):
+    monkeypatch.setattr(claim.spoken_digits, "build", pytest.fail)
     with pytest.raises(SystemExit):
         claim.main([f"--output={tmp_path / 'out'}", option])
     assert said in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_table
+from data_pipelines.catalogs.source_tree import read_table
 from xkd_jax.errors import UserError
 
 _LISTS = {
@@ -28,12 +28,12 @@ def list_items(source: Source) -> Catalog:
       UserError: a list is missing or malformed, or names a class that class_labels_indices.csv
         lacks.
     """
-    lists = SourceTree(source.lists or source.directory)
+    lists = source.list_tree
     listed = read_table(lists.find("class_labels_indices.csv"), ("index", "mid", "display_name"))
     table = sorted(listed, key=lambda row: row.whole("index"))
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
-    files = SourceTree(source.directory).by_stem()
+    files = source.tree.by_stem()
     splits = {
         split: _read_segments(path, source, files, numbers, names)
         for split, path in lists.lists(_LISTS.get).items()

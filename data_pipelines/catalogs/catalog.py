@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
+from data_pipelines.catalogs.source_tree import SourceTree
 from xkd_jax.config import MODALITIES, Modality
 
 
@@ -73,3 +75,13 @@ class Source:
     lists: str = ""
     untrimmed: bool = False
     classes: int = 32
+
+    @functools.cached_property
+    def tree(self) -> SourceTree:
+        """What lies below `directory`, listed once; raises as `SourceTree`."""
+        return SourceTree(self.directory)
+
+    @functools.cached_property
+    def list_tree(self) -> SourceTree:
+        """What lies below `lists`, or the same as `tree`."""
+        return SourceTree(self.lists) if self.lists else self.tree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_table
+from data_pipelines.catalogs.source_tree import read_table
 
 _FOLDS = (1, 2, 3, 4, 5)
 
@@ -16,7 +16,7 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: the list is missing or malformed, or lists a file twice.
     """
-    lists = SourceTree(source.lists or source.directory)
+    lists = source.list_tree
     columns = ("filename", "fold", "target", "category")
     rows = list(read_table(lists.find("esc50.csv"), columns, unique="filename"))
     classes: dict[int, str] = {}
@@ -27,7 +27,7 @@ def list_items(source: Source) -> Catalog:
             raise row.fault(f"fold is {row['fold']}, which is none of {_FOLDS}")
     names = tuple(classes[target].replace("_", " ") for target in sorted(classes))
     numbers = {target: i for i, target in enumerate(sorted(classes))}
-    files = SourceTree(source.directory).by_stem()
+    files = source.tree.by_stem()
     items = []
     for row in rows:
         fold, label = row.whole("fold"), numbers[row.whole("target")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, is_media
+from data_pipelines.catalogs.source_tree import is_media
 from xkd_jax.errors import UserError
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -21,7 +21,7 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: several splits have other folders beside them.
     """
-    tree = SourceTree(source.directory)
+    tree = source.tree
     parts = [path.split("/") for path in tree.files]
     media = [p for path, p in zip(tree.files, parts, strict=True) if is_media(path)]
     tops = {p[0] for p in media if len(p) > 1}

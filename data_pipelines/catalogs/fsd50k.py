@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import Row, SourceTree, read_table
+from data_pipelines.catalogs.source_tree import Row, read_table
 
 
 def list_items(source: Source) -> Catalog:
@@ -15,12 +15,12 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: a list is missing or malformed, or names a class that vocabulary.csv lacks.
     """
-    lists = SourceTree(source.lists or source.directory)
+    lists = source.list_tree
     columns = ("index", "label", "mid")
     listed = read_table(lists.find("vocabulary.csv"), columns, header=False)
     vocabulary = sorted(listed, key=lambda row: row.whole("index"))
     names = tuple(row["label"] for row in vocabulary)
-    files = SourceTree(source.directory).by_stem()
+    files = source.tree.by_stem()
     splits: dict[str, list[Item]] = {"train": [], "validation": [], "eval": []}
     for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split"), unique="fname"):
         split = {"train": "train", "val": "validation"}.get(row["split"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_lines
+from data_pipelines.catalogs.source_tree import read_lines
 from xkd_jax.errors import UserError
 
 _LIST = re.compile(r"(?P<name>.+)_test_split(?P<fold>[123])\.txt")
@@ -20,7 +20,7 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: there are no lists, a class lacks a fold's, or a line has another form.
     """
-    lists = SourceTree(source.lists or source.directory)
+    lists = source.list_tree
     found = lists.lists(_class_and_fold)
     names = tuple(sorted({name for name, _ in found}))
     if not names:
@@ -28,7 +28,7 @@ def list_items(source: Source) -> Catalog:
             f"{lists.directory} has no <class>_test_split1.txt: point --lists at the folder of the"
             " official lists."
         )
-    files = SourceTree(source.directory).by_tail()
+    files = source.tree.by_tail()
     items = []
     for label, name in enumerate(names):
         uses = {fold: _read_uses(found, name, fold) for fold in (1, 2, 3)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import Row, SourceTree, read_table
+from data_pipelines.catalogs.source_tree import Row, read_table
 from xkd_jax.errors import UserError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -79,7 +79,7 @@ def list_kinetics_sound(source: Source) -> Catalog:
 
 
 def _read_rows(source: Source) -> list[Row]:
-    tree = SourceTree(source.lists or source.directory)
+    tree = source.list_tree
     lists = tree.lists(_LISTS.get)
     if not lists:
         raise UserError(
@@ -94,7 +94,7 @@ def _read_rows(source: Source) -> list[Row]:
 
 
 def _catalog(source: Source, rows: list[Row], names: tuple[str, ...]) -> Catalog:
-    files = SourceTree(source.directory).by_stem()
+    files = source.tree.by_stem()
     numbers = {name: i for i, name in enumerate(names)}
     splits: dict[str, list[Item]] = {}
     for row in rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree
 from xkd_jax.errors import UserError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -20,7 +19,7 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: there are fewer than two speakers, or a recording lies there twice.
     """
-    paths = SourceTree(source.directory).by_key(_recording)
+    paths = source.tree.by_key(_recording)
     found = [(path, match) for name, path in paths.items() if (match := FILE.fullmatch(name))]
     speakers = sorted({match["speaker"] for _, match in found})
     if len(speakers) < 2:

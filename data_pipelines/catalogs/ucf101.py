@@ -18,7 +18,7 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: a list is missing or malformed, or names a class that classInd.txt lacks.
     """
-    lists = SourceTree(source.lists or source.directory)
+    lists = source.list_tree
     names = _classes(lists.find("classInd.txt"))
     train: dict[str, list[int]] = {}
     test: dict[str, list[int]] = {}
@@ -27,7 +27,7 @@ def list_items(source: Source) -> Catalog:
             train.setdefault(path, []).append(fold)
         for path in _paths(lists, f"testlist{fold:02d}.txt"):
             test.setdefault(path, []).append(fold)
-    files = SourceTree(source.directory).by_tail()
+    files = source.tree.by_tail()
     items = []
     for path in sorted(train.keys() | test.keys()):
         name = path.split("/")[0]
