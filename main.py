@@ -70,6 +70,7 @@ def start(config: Config | EvalConfig) -> None:
     """Joins the other processes of a run; of one alone, makes devices of the CPU's cores."""
     import jax
 
+    from data_pipelines.worker_processes import usable_cores
     from xkd_jax import processes, sharding
 
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -77,8 +78,7 @@ def start(config: Config | EvalConfig) -> None:
     if not several and "xla_force_host_platform_device_count" not in os.environ.get(
         "XLA_FLAGS", ""
     ):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        devices = sharding.cpu_devices(config.mesh, config.batch_size, cores or 1)
+        devices = sharding.cpu_devices(config.mesh, config.batch_size, usable_cores())
         jax.config.update("jax_num_cpu_devices", devices)
 
 

@@ -161,8 +161,8 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
         for item, result in zip(shard.items, results, strict=False):
             if result.reason == UNREACHABLE:
                 raise UnreachableError(
-                    f"{item.path} is out of reach ({result.detail}): check its storage; the same"
-                    " command goes on."
+                    f"{item.path} is out of reach ({result.detail}): check its storage, and where"
+                    " it stays so put an empty file in its place; the same command goes on."
                 )
             if result.reason:
                 left_out.append(LeftOut(shard.split, item.path, result.reason, result.detail))
