@@ -17,10 +17,11 @@ import tiny_state
 from test_objective import change
 
 from xkd_jax import checkpoint, sharding
-from xkd_jax.checkpoint import Checkpoints
+from xkd_jax.checkpoint import Checkpoints, ItemCheckpoints
 from xkd_jax.config import CheckpointConfig, MeshConfig
 from xkd_jax.errors import UnreachableError, UserError
 from xkd_jax.optimizer import optimizer
+from xkd_jax.run_record import RunRecord
 from xkd_jax.schedules import Length, schedules
 
 RECORDS = 24
@@ -124,6 +125,18 @@ def test_what_may_change_under_a_resume_is_named(config, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "changed   log_every (50, now 7)" in printed
     assert f"resume    from step 1, {tmp_path}" in printed
+
+
+def test_no_program_is_compiled_to_save_small_arrays(config, tmp_path, caplog):
+    """Eight devices hold each; were each of them to save a slice, that would be eight programs."""
+    whole = jax.NamedSharding(sharding.make_mesh(MeshConfig()), jax.P())
+    item = {"w": jax.device_put(np.zeros((24, 40), np.float32), whole)}
+    now = RunRecord.of({}, 1)
+    with ItemCheckpoints(tmp_path, config.checkpoint, now) as checkpoints, jax.log_compiles():
+        checkpoints.save_items(1, {"item": item})
+    texts = [record.getMessage() for record in caplog.records]
+    compiled = [text.split()[1] for text in texts if text.startswith("Compiling")]
+    assert set(compiled) <= {"jit(_sum)"}  # of the digest
 
 
 def damages(folder):

@@ -171,14 +171,10 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
     assert min(found) == 1
     assert_near(found, losses)
     assert not any("step 1/" in output for output in four.output[1:])
-    for process in range(4):
-        written = (tmp_path / "four" / f"{process}.written").read_text().split()
-        own = [path for path in written if path.endswith(f"array_metadatas/process_{process}")]
-        if process:  # what it says of the arrays that it holds, and nothing else
-            assert own == written
-        else:
-            assert any("config.json" in path for path in written)
-            assert any("tensorboard" in path for path in written)
+    (notes,) = (tmp_path / "four").glob("*.written")  # arrays are not written by Python
+    assert notes.name == "0.written"
+    assert "config.json" in notes.read_text()
+    assert "tensorboard" in notes.read_text()
 
     blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # as two hosts of 2 x 2 chips lie in a torus of 2 x 4
     with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3", **blocks) as two:

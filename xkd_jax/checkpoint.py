@@ -67,6 +67,7 @@ class ItemCheckpoints:
                     keep_period=config.keep_every or None,
                     enable_async_checkpointing=True,
                 ),
+                handler_registry=_handlers(),
             )
 
     def __enter__(self) -> Self:
@@ -132,7 +133,7 @@ class ItemCheckpoints:
                 step,
                 args=ocp.args.Composite(
                     run=ocp.args.JsonSave(record.to_json()),
-                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                    **{name: ocp.args.PyTreeSave(item) for name, item in items.items()},
                 ),
             )
 
@@ -235,6 +236,7 @@ _DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
 # TensorStore raises a ValueError that tells the system's number, and a file where it knows one.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
+_LEAST_SLICE = 2**16  # bytes
 _LISTED_SECONDS = 90  # for which a listing may be old; NFS keeps one for 60
 
 
@@ -265,6 +267,22 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
         if record.digests[name].get(path) != value:
             raise DamagedError(f"the values of {name}{path} are not those of its saving")
     return item
+
+
+def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+    """How Orbax saves trees of arrays and JSON.
+
+    Where several devices hold the same part of an array, each of them saves a slice of it. Cutting
+    that off is a program of its own for each slice, which only pays for large ones.
+    """
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
+    trees = ocp.PyTreeCheckpointHandler(
+        type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    )
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    registry.add(None, ocp.args.PyTreeSave, trees)
+    registry.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    return registry
 
 
 def read_item(folder: Path, like: Tree) -> Tree:
