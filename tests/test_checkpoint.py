@@ -276,15 +276,20 @@ def test_what_cannot_be_read_is_not_for_that_damaged(
 
 
 @pytest.mark.parametrize(
-    "number,kind", [(errno.ESTALE, UnreachableError), (errno.EMFILE, UserError)]
+    "error,kind",
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), UnreachableError),
+        (OSError(errno.EMFILE, "Too many open files"), UserError),
+        (TimeoutError("ChainedFuture timed out after 1769.38 seconds."), UnreachableError),
+    ],
 )
 def test_what_cannot_be_written_ends_the_run_where_it_will_not_pass(
-    config, tmp_path, monkeypatch, number, kind
+    config, tmp_path, monkeypatch, error, kind
 ):
     """gcsfuse says EMFILE where it can't rename a folder, as Orbax does with a whole checkpoint."""
 
     def refuse(*_, **__):
-        raise OSError(number, os.strerror(number))
+        raise error
 
     monkeypatch.setattr(os, "rmdir", refuse)
     with pytest.raises(UserError, match="A checkpoint can't be written") as got:

@@ -27,6 +27,8 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE))
 
 def may_pass(error: BaseException, *, writing: bool = False) -> bool:
     """Whether the same access to a file may succeed another time."""
+    if isinstance(error, TimeoutError):  # Orbax's, of a machine that slept, has no number
+        return True
     number = error.errno if isinstance(error, OSError) else None
     return number in _PASSING or (number in _EXHAUSTED and not writing)
 
