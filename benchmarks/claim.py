@@ -276,7 +276,9 @@ class Table:
         for row, network, seeds in groups:
             scores = [seed[network] for seed in seeds]
             cells = [_spread([found[column] for found in scores], 1) for column in COLUMNS]
-            nats = [_spread([s[_told(m)] for s in scores if _told(m) in s], 2) for m in MODALITIES]
+            nats = [
+                _spread([s[_column(m)] for s in scores if _column(m) in s], 2) for m in MODALITIES
+            ]
             cells.append(", ".join(filter(None, nats)))
             lines.append(f"| {row} | {network} | {len(seeds)} | {' | '.join(cells)} |")
         return "\n".join(lines)
@@ -313,7 +315,7 @@ def _networks(row: str) -> tuple[str, ...]:
     return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
 
 
-def _told(modality: str) -> str:
+def _column(modality: str) -> str:
     return f"told apart, {modality}"
 
 
@@ -334,7 +336,7 @@ def told_apart(workdir: Path) -> dict[str, dict[int, float]]:
 def at_the_end(told: dict[str, dict[int, float]]) -> dict[str, float]:
     """Returns {column: nats}, the mean over the last steps."""
     return {
-        _told(m): statistics.mean(n for step, n in by_step.items() if step > max(by_step) - _LAST)
+        _column(m): statistics.mean(n for step, n in by_step.items() if step > max(by_step) - _LAST)
         for m, by_step in told.items()
         if by_step
     }

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
 from xkd_jax import lock
-from xkd_jax.errors import UnreachableError, UserError, may_pass
+from xkd_jax.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
@@ -132,9 +132,8 @@ def _refuse(error: OSError) -> None:
 
 
 def _cannot_list(directory: str, error: OSError) -> UserError:
-    kind = UnreachableError if may_pass(error) else UserError
-    return kind(
-        f"{directory} can't be listed ({error.strerror}): make it readable, or move it away."
+    return file_error(
+        error, f"{directory} can't be listed ({error.strerror}): make it readable, or move it away."
     )
 
 

@@ -83,14 +83,20 @@ def scan(path: str, size: int) -> np.ndarray:
       UserError: a header's checksum fails, or the last record is cut off.
       UnreachableError: a store doesn't answer.
     """
-
-    def lengths(opened: Callable[..., BinaryIO], *mode: Any) -> np.ndarray:
-        with opened(path, *mode) as file:
-            return np.fromiter(_header_lengths(file, path, size), np.int64)
-
     if storage.is_remote(path):
-        return storage.persistently(path, lengths, storage.filesystem(path).open, "rb")
-    return lengths(open, "rb", 0)
+        return storage.persistently(path, _scan, path, size)
+    return _scan(path, size)
+
+
+def _scan(path: str, size: int) -> np.ndarray:
+    with _open(path) as file:
+        return np.fromiter(_header_lengths(file, path, size), np.int64)
+
+
+def _open(path: str) -> BinaryIO:
+    if storage.is_remote(path):
+        return storage.filesystem(path).open(path, "rb")
+    return open(path, "rb", buffering=0)
 
 
 def _header_lengths(file: BinaryIO, path: str, size: int) -> Iterator[int]:

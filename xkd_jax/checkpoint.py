@@ -249,6 +249,7 @@ def read_record(folder: Path) -> RunRecord:
 
     Raises:
       DamagedError: it is not what was saved.
+      UserError: a process can't read it; `UnreachableError` where that may pass.
     """
     with _same_for_all(folder):
         return RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
@@ -259,6 +260,7 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
 
     Raises:
       DamagedError: it is not what was saved.
+      UserError: a process can't read it; `UnreachableError` where that may pass.
     """
     with _same_for_all(folder):
         _read_index(folder / name)
@@ -329,8 +331,12 @@ def _same_for_all(folder: Path) -> Iterator[None]:
     except Exception as error:  # whatever Orbax makes of damaged files
         cause = _cause(error)
         fault = _first_line(cause)
-        refused = _REFUSED if isinstance(cause, PermissionError) else _DAMAGED
-        kind = _OUT_OF_REACH if may_pass(cause) else refused
+        if may_pass(cause):
+            kind = _OUT_OF_REACH
+        elif isinstance(cause, PermissionError):
+            kind = _REFUSED
+        else:
+            kind = _DAMAGED
     worst = most(kind)
     fault = fault or "another process can't read its part"
     if worst == _DAMAGED:

@@ -21,8 +21,7 @@ def at_least(least: float, config: Any, *keys: str) -> None:
     """
     for key in keys:
         if not least <= (value := attrgetter(key)(config)) < math.inf:
-            finite = " and finite" if value == math.inf else ""
-            raise UserError(f"{key} is {value}: give at least {least:g}{finite}.")
+            raise _out_of_range(key, value, f"at least {least:g}")
 
 
 def above_zero(config: Any, *keys: str) -> None:
@@ -33,8 +32,12 @@ def above_zero(config: Any, *keys: str) -> None:
     """
     for key in keys:
         if not 0 < (value := attrgetter(key)(config)) < math.inf:
-            finite = " and finite" if value == math.inf else ""
-            raise UserError(f"{key} is {value}: give more than 0{finite}.")
+            raise _out_of_range(key, value, "more than 0")
+
+
+def _out_of_range(key: str, value: float, bound: str) -> UserError:
+    finite = " and finite" if value == math.inf else ""
+    return UserError(f"{key} is {value}: give {bound}{finite}.")
 
 
 def below_one(config: Any, *keys: str) -> None:
