@@ -420,75 +420,86 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
 
 
 def _check(config: Config) -> None:
-    def require(condition: bool, sentence: str) -> None:
-        if not condition:
-            raise UserError(sentence)
-
-    for stack in (config.model.encoder, config.model.decoder):
-        require(
-            min(dataclasses.astuple(stack)) > 0 and stack.width % stack.heads == 0,
-            f"model.size is {config.model.size!r}: every width must be a positive multiple of its"
-            " number of heads.",
-        )
-    config_checks.seed(config.seed)
+    _check_size(config.model)
     for name in MODALITIES:
-        view = config.modality(name)
-        require(min(view.patch) > 0, f"{name}.patch is {view.patch}: give sides above 0.")
-        config_checks.below_one(config, f"{name}.mask_ratio")
-        for kind, shape in (("global", view.global_shape), ("local", view.local_shape)):
-            if kind == "local" and not view.local_views:
-                continue
-            require(
-                all(n > 0 and n % p == 0 for n, p in zip(shape, view.patch, strict=True)),
-                f"The {kind} {name} view {shape} is not a whole number of patches {view.patch}:"
-                f" change {name}.patch or the view's size.",
-            )
-        require(
-            0 < round(view.tokens * (1 - view.mask_ratio)) < view.tokens,
-            f"{name}.mask_ratio is {view.mask_ratio}: it must leave at least one of"
-            f" {view.tokens} tokens and remove at least one.",
-        )
-        require(
-            not view.local_views
-            or all(a <= b for a, b in zip(view.local_shape, view.global_shape, strict=True)),
-            f"The local {name} view {view.local_shape} is larger than the global one"
-            f" {view.global_shape}: make it no larger along any axis.",
-        )
-        require(
-            config.loss.teacher_view == "global" or view.local_views > 0,
-            f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one.",
-        )
-    weights = dataclasses.asdict(config.loss.weights)
-    require(
-        all(0 <= w < math.inf for w in weights.values()) and any(weights.values()),
-        f"loss.weights are {weights}: none may be negative and at least one must be above 0.",
-    )
-    require(
-        config.epochs > 0 or config.max_steps > 0, "epochs is 0: give epochs or max_steps above 0."
-    )
-    temperatures = [f"loss.{m}_teacher_temperature" for m in MODALITIES]
+        _check_views(config, name)
+    _check_loss(config)
+    if config.epochs <= 0 and config.max_steps <= 0:
+        raise UserError("epochs is 0: give epochs or max_steps above 0.")
+    config_checks.seed(config.seed)
+    config_checks.mesh(config.mesh)
     config_checks.above_zero(
-        config, "data.worker_timeout", "video.frame_rate", "audio.std", "loss.student_temperature",
-        *(f"{t}.{when}" for t in temperatures for when in ("start", "end")), "optimizer.eps",
-    )  # fmt: skip
+        config, "data.worker_timeout", "video.frame_rate", "audio.std", "optimizer.eps"
+    )
     config_checks.at_least(
         1, config, "batch_size", "log_every", "audio.sample_rate", "audio.fft", "audio.hop",
         "model.head.layers", "model.head.hidden", "model.head.bottleneck", "model.head.outputs",
         "probe.train_records", "probe.neighbours",
     )  # fmt: skip
-    config_checks.mesh(config.mesh)
     config_checks.at_least(
         0, config, "epochs", "max_steps", "data.threads", "data.workers", "data.prefetch",
         "optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.warmup_epochs",
-        "optimizer.weight_decay", "optimizer.clip", *(f"{t}.warmup_epochs" for t in temperatures),
-        "checkpoint.every_steps", "checkpoint.keep_last", "checkpoint.keep_every",
-        "nonfinite.limit", "probe.neighbours_every", "data.shuffle_window",
-        *(f"{m}.local_views" for m in MODALITIES),
+        "optimizer.weight_decay", "optimizer.clip", "checkpoint.every_steps",
+        "checkpoint.keep_last", "checkpoint.keep_every", "nonfinite.limit",
+        "probe.neighbours_every", "data.shuffle_window",
     )  # fmt: skip
     config_checks.below_one(config, "optimizer.b1", "optimizer.b2")
-    config_checks.up_to(
-        1, config, "optimizer.ema_start", "optimizer.ema_end", "loss.centre_momentum"
-    )
+    config_checks.up_to(1, config, "optimizer.ema_start", "optimizer.ema_end")
     for kind in ("global_augment", "local_augment"):
         config_checks.video_augment(config, f"video.{kind}")
         config_checks.audio_augment(config, f"audio.{kind}")
+
+
+def _check_size(model: ModelConfig) -> None:
+    for stack in (model.encoder, model.decoder):
+        if min(dataclasses.astuple(stack)) <= 0 or stack.width % stack.heads:
+            raise UserError(
+                f"model.size is {model.size!r}: every width must be a positive multiple of its"
+                " number of heads."
+            )
+
+
+def _check_views(config: Config, name: Modality) -> None:
+    view = config.modality(name)
+    config_checks.below_one(config, f"{name}.mask_ratio")
+    config_checks.at_least(0, config, f"{name}.local_views")
+    if min(view.patch) <= 0:
+        raise UserError(f"{name}.patch is {view.patch}: give sides above 0.")
+    shapes = {"global": view.global_shape} | (
+        {"local": view.local_shape} if view.local_views else {}
+    )
+    for kind, shape in shapes.items():
+        if any(n <= 0 or n % p for n, p in zip(shape, view.patch, strict=True)):
+            raise UserError(
+                f"The {kind} {name} view {shape} is not a whole number of patches {view.patch}:"
+                f" change {name}.patch or the view's size."
+            )
+    if not 0 < round(view.tokens * (1 - view.mask_ratio)) < view.tokens:
+        raise UserError(
+            f"{name}.mask_ratio is {view.mask_ratio}: it must leave at least one of"
+            f" {view.tokens} tokens and remove at least one."
+        )
+    larger = (a > b for a, b in zip(view.local_shape, view.global_shape, strict=True))
+    if view.local_views and any(larger):
+        raise UserError(
+            f"The local {name} view {view.local_shape} is larger than the global one"
+            f" {view.global_shape}: make it no larger along any axis."
+        )
+    if config.loss.teacher_view == "local" and not view.local_views:
+        raise UserError(
+            f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one."
+        )
+
+
+def _check_loss(config: Config) -> None:
+    weights = dataclasses.asdict(config.loss.weights)
+    if not all(0 <= w < math.inf for w in weights.values()) or not any(weights.values()):
+        raise UserError(
+            f"loss.weights are {weights}: none may be negative and at least one must be above 0."
+        )
+    config_checks.above_zero(config, "loss.student_temperature")
+    config_checks.up_to(1, config, "loss.centre_momentum")
+    for name in MODALITIES:
+        temperature = f"loss.{name}_teacher_temperature"
+        config_checks.above_zero(config, f"{temperature}.start", f"{temperature}.end")
+        config_checks.at_least(0, config, f"{temperature}.warmup_epochs")

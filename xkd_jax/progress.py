@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tensorboardX import SummaryWriter
 
-TELL_SECONDS = 20.0  # between two lines of a pass
+TELL_SECONDS = 20.0  # between two lines of a pass, unless it asks for others
 
 
 class Progress:
@@ -53,7 +53,9 @@ class Progress:
 class Passage:
     """How far one pass over many things is, for a line on the terminal now and then."""
 
-    def __init__(self, what: str, total: int, unit: str, start: int = 0):
+    def __init__(
+        self, what: str, total: int, unit: str, start: int = 0, every: float | None = None
+    ):
         """Starts the clock.
 
         Args:
@@ -61,14 +63,16 @@ class Passage:
           total: how many things there are.
           unit: what they are, in the plural.
           start: how many were done before.
+          every: seconds between two lines (None: `TELL_SECONDS`).
         """
         self._what, self._total, self._unit, self._start = what, total, unit, start
+        self._every = TELL_SECONDS if every is None else every
         self._since = self._told = time.perf_counter()
 
     def is_due(self) -> bool:
-        """Whether it is time for a line; after that, only `TELL_SECONDS` later again."""
+        """Whether it is time for a line; after that, only `every` seconds later again."""
         now = time.perf_counter()
-        if now - self._told < TELL_SECONDS:
+        if now - self._told < self._every:
             return False
         self._told = now
         return True
