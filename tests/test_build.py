@@ -62,7 +62,7 @@ def test_folder_of_videos(videos, tmp_path, capsys):
     assert "5 records (train 5)" in told.out
     assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in told.out
     assert "dog/1.mp4: no audio" in told.out
-    assert "7 of 7 files" in told.err
+    assert "built     7/7 " in told.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/1.mp4": "no audio",
