@@ -22,7 +22,6 @@ deviation over the seeds that are done, the core hours so far and the time left,
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import os
 import queue
@@ -37,11 +36,10 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from benchmarks.event_files import scalars
+from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks, told_apart
 from configs import demo
 from data_pipelines import spoken_digits
 from xkd_jax import config as config_lib
-from xkd_jax.config import MODALITIES
 from xkd_jax.errors import UserError
 from xkd_jax.progress import duration
 
@@ -98,16 +96,10 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     },
 }
 STEPS = {"claim": 2400, "study": 1200}
-UNTRAINED = "untrained"
-NETWORKS = ("student", "teacher")
-COLUMNS = ("video", "audio", "both", "retrieval")
-Found = dict[str, dict[str, float]]  # {network: {column: its value}}
 PRETRAINED, RESULT = "results.json", "result.json"  # of a pretraining run, of an evaluation
 # {config of an evaluation: its folder in the run's}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _BATCH = demo.get_config().batch_size
-_LAST = 100  # steps; what the teachers tell apart is averaged over those of them that were logged
-_STRETCHES = 8  # of a run, over each of which it is averaged to follow it
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
 
 
@@ -127,8 +119,7 @@ class Table:
         for job in range(jobs):
             self._shares.put(cores[job::jobs] or cores)
         self._jobs = jobs
-        self._done: dict[tuple[str, int], Found] = {}
-        self._told: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+        self._done: dict[tuple[str, int], Cell] = {}
         self._lock = threading.Lock()
         self._stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -141,7 +132,7 @@ class Table:
           KeyboardInterrupt: as asked; the runs have saved what they had, and ended.
         """
         new = [cell for cell in cells if not self._is_made(*cell)]
-        self._done = {cell: self._scores(*cell, cores=[]) for cell in self._made()}
+        self._done = {cell: self._read(*cell, cores=[]) for cell in self._made()}
         self._tell(f"{len(cells) - len(new)} of {len(cells)} cells are there.")
         since = time.monotonic()
         with futures.ThreadPoolExecutor(self._jobs) as pool:
@@ -166,10 +157,10 @@ class Table:
         found = [(row, int(seed)) for row, seed in names if row in self._rows and seed.isdecimal()]
         return [cell for cell in found if self._is_made(*cell)]
 
-    def _make(self, row: str, seed: int) -> Found:
+    def _make(self, row: str, seed: int) -> Cell:
         share = self._shares.get()
         try:
-            return self._scores(row, seed, share)
+            return self._read(row, seed, share)
         finally:
             self._shares.put(share)
 
@@ -210,27 +201,19 @@ class Table:
                 process.terminate()
 
     def _tell(self, progress: str) -> None:
-        parts = [
-            self._text(),
-            self._course(),
-            self._gain(),
-            f"{self._core_hours():.1f} core hours.",
-        ]
-        text = "\n\n".join(filter(None, parts)) + "\n"
+        text = f"{describe(self._rows, self._done)}\n\n{self._core_hours():.1f} core hours.\n"
         (self._output / "table.md").write_text(text)
         print(f"{text}\n{progress}", flush=True)
 
     def _is_made(self, row: str, seed: int) -> bool:
         workdir = self._output / f"{row}-{seed}"
         files = [
-            f"{folder}/{network}/{RESULT}"
-            for _, folder in EVALUATIONS
-            for network in _networks(row)
+            f"{folder}/{network}/{RESULT}" for _, folder in EVALUATIONS for network in networks(row)
         ]
         return all((workdir / file).exists() for file in (PRETRAINED, *files))
 
-    def _scores(self, row: str, seed: int, cores: list[int]) -> Found:
-        """Returns the scores of the row's networks, and of the whole method's before training."""
+    def _read(self, row: str, seed: int, cores: list[int]) -> Cell:
+        """Returns what a cell found, after whatever lacks was run on these cores."""
         variant, settings = self._rows[row]
         workdir = self._output / f"{row}-{seed}"
         steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # as many clips in all
@@ -238,8 +221,8 @@ class Table:
         flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
         pretrained = self._run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
         probes = pretrained["linear_probe_top1"]
-        found: Found = {}
-        for network in _networks(row):
+        scores: dict[str, Scores] = {}
+        for network in networks(row):
             when, name = ("before", "student") if network == UNTRAINED else ("after", network)
             flags = [*self._data[:1], f"--config.checkpoint={workdir}"]
             flags.append(f"--config.network={network}")
@@ -250,111 +233,17 @@ class Table:
                 for config, folder in EVALUATIONS
             ]
             both, retrieved = (result["per_fold"][0] for result in results)
-            found[network] = {
-                "video": probes[when][f"{name} video"],
-                "audio": probes[when][f"{name} audio"],
-                "both": both["value"],
-                "retrieval": statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
-            }
-        told = self._told[row, seed] = told_apart(workdir)
-        found["teacher"] |= at_the_end(told)
-        return found
-
-    def _text(self) -> str:
-        """Returns the table in Markdown: mean and standard deviation over the seeds of each row."""
-        lines = [
-            f"| pretrained with | network | seeds | {' | '.join(COLUMNS)} | told apart |",
-            f"|---|---|---|{'---|' * len(COLUMNS)}---|",
-        ]
-        by_row: dict[str, list[Found]] = collections.defaultdict(list)
-        for (row, _), found in self._done.items():
-            by_row[row].append(found)
-        groups = [(UNTRAINED, UNTRAINED, by_row["xkd"])] if "xkd" in by_row else []
-        groups += [
-            (r, network, by_row[r]) for r in self._rows if r in by_row for network in NETWORKS
-        ]
-        for row, network, seeds in groups:
-            scores = [seed[network] for seed in seeds]
-            cells = [_spread([found[column] for found in scores], 1) for column in COLUMNS]
-            nats = [
-                _spread([s[_column(m)] for s in scores if _column(m) in s], 2) for m in MODALITIES
-            ]
-            cells.append(", ".join(filter(None, nats)))
-            lines.append(f"| {row} | {network} | {len(seeds)} | {' | '.join(cells)} |")
-        return "\n".join(lines)
-
-    def _course(self) -> str:
-        """Returns a table of what the audio teachers tell apart over the run, mean over seeds."""
-        eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
-        lines = [f"| told apart, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
-        for row in self._rows:
-            told = [self._told[cell]["audio"] for cell in self._done if cell[0] == row]
-            told = list(filter(None, told))
-            if told:
-                means = zip(*map(over_the_run, told), strict=True)
-                cells = [_spread([m for m in seeds if m is not None], 2) for seeds in means]
-                lines.append(f"| {row} | {' | '.join(cells)} |")
-        return "\n".join(lines) if len(lines) > 2 else ""
-
-    def _gain(self) -> str:
-        """Returns what all losses add to reconstruction in each seed that has both."""
-        gains = [
-            f"{self._done['xkd', seed]['student']['video'] - base['student']['video']:.1f}"
-            for (row, seed), base in sorted(self._done.items())
-            if row == "reconstruction" and ("xkd", seed) in self._done
-        ]
-        told = f"All losses over reconstruction, video, by seed: {', '.join(gains)}."
-        return told if gains else ""
+            scores[network] = Scores(
+                video=probes[when][f"{name} video"],
+                audio=probes[when][f"{name} audio"],
+                both=both["value"],
+                retrieval=statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
+            )
+        return Cell(scores, told_apart(workdir))
 
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
         return sum(sum(map(float, file.read_text().split())) for file in files) / 3600
-
-
-def _networks(row: str) -> tuple[str, ...]:
-    return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
-
-
-def _column(modality: str) -> str:
-    return f"told apart, {modality}"
-
-
-def told_apart(workdir: Path) -> dict[str, dict[int, float]]:
-    """Returns {modality: {step: nats}} that a clip decides of the teacher's output, as logged."""
-    logged = scalars(workdir)
-    return {
-        m: {
-            step: found[f"collapse/{m}_teacher_mean_entropy"]
-            - found[f"collapse/{m}_teacher_entropy"]
-            for step, found in logged.items()
-            if f"collapse/{m}_teacher_entropy" in found
-        }
-        for m in MODALITIES
-    }
-
-
-def at_the_end(told: dict[str, dict[int, float]]) -> dict[str, float]:
-    """Returns {column: nats}, the mean over the last steps."""
-    return {
-        _column(m): statistics.mean(n for step, n in by_step.items() if step > max(by_step) - _LAST)
-        for m, by_step in told.items()
-        if by_step
-    }
-
-
-def over_the_run(by_step: dict[int, float]) -> list[float | None]:
-    """Returns the mean over each stretch of a run, None where nothing was logged."""
-    stretches: list[list[float]] = [[] for _ in range(_STRETCHES)]
-    for step, nats in by_step.items():
-        stretches[(step - 1) * _STRETCHES // max(by_step)].append(nats)
-    return [statistics.mean(nats) if nats else None for nats in stretches]
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def check_same(output: Path, asked: dict[str, Any]) -> None:

@@ -1,0 +1,138 @@
+"""What the cells of `benchmarks.claim` found, as its tables in Markdown."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.event_files import scalars
+from xkd_jax.config import MODALITIES, Modality
+
+UNTRAINED = "untrained"
+NETWORKS = ("student", "teacher")
+_LAST = 100  # steps; what the teachers tell apart is averaged over those of them that were logged
+_STRETCHES = 8  # of a run, over each of which it is averaged to follow it
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """A network's scores in %: top-1 of the probes and of the SVM, and recall at 1 of the word."""
+
+    video: float
+    audio: float
+    both: float
+    retrieval: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a row of the table found with one seed.
+
+    Attributes:
+      scores: of each of its networks.
+      told: {modality: {step: nats}} that a clip decided of the teacher's output, as logged.
+    """
+
+    scores: Mapping[str, Scores]
+    told: Mapping[Modality, Mapping[int, float]]
+
+
+Cells = Mapping[tuple[str, int], Cell]  # by row and seed
+
+
+def networks(row: str) -> tuple[str, ...]:
+    """Those that are scored in a row; before training, where all have the same, in one of them."""
+    return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
+
+
+def describe(rows: Iterable[str], cells: Cells) -> str:
+    """Returns the scores, what teachers tell apart over the run, and what all losses add."""
+    by_row: dict[str, list[Cell]] = collections.defaultdict(list)
+    for (row, _), cell in cells.items():
+        by_row[row].append(cell)
+    by_row = {row: by_row[row] for row in rows if row in by_row}
+    return "\n\n".join(filter(None, [_scores(by_row), _course(by_row), _gain(cells)]))
+
+
+def told_apart(workdir: Path) -> dict[Modality, dict[int, float]]:
+    """Returns what a run logged of its teachers, as in `Cell`."""
+    logged = scalars(workdir)
+    return {
+        m: {
+            step: found[f"collapse/{m}_teacher_mean_entropy"]
+            - found[f"collapse/{m}_teacher_entropy"]
+            for step, found in logged.items()
+            if f"collapse/{m}_teacher_entropy" in found
+        }
+        for m in MODALITIES
+    }
+
+
+def at_the_end(by_step: Mapping[int, float]) -> float:
+    """Returns the mean over the last steps."""
+    return statistics.mean(n for step, n in by_step.items() if step > max(by_step) - _LAST)
+
+
+def over_the_run(by_step: Mapping[int, float]) -> list[float | None]:
+    """Returns the mean over each stretch of a run, None where nothing was logged."""
+    stretches: list[list[float]] = [[] for _ in range(_STRETCHES)]
+    for step, nats in by_step.items():
+        stretches[(step - 1) * _STRETCHES // max(by_step)].append(nats)
+    return [statistics.mean(nats) if nats else None for nats in stretches]
+
+
+def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
+    """Returns the table of mean and standard deviation over the seeds of each row."""
+    columns = [field.name for field in dataclasses.fields(Scores)]
+    lines = [
+        f"| pretrained with | network | seeds | {' | '.join(columns)} | told apart |",
+        f"|---|---|---|{'---|' * len(columns)}---|",
+    ]
+    groups = [("xkd", UNTRAINED)] if "xkd" in by_row else []
+    groups += [(row, network) for row in by_row for network in NETWORKS]
+    for row, network in groups:
+        scores = [dataclasses.astuple(cell.scores[network]) for cell in by_row[row]]
+        cells = [_spread(values, 1) for values in zip(*scores, strict=True)]
+        cells.append(", ".join(_nats(by_row[row])) if network == "teacher" else "")
+        name = UNTRAINED if network == UNTRAINED else row
+        lines.append(f"| {name} | {network} | {len(scores)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _nats(cells: Sequence[Cell]) -> list[str]:
+    told = ([cell.told[m] for cell in cells if cell.told[m]] for m in MODALITIES)
+    return [_spread([at_the_end(by_step) for by_step in seeds], 2) for seeds in told if seeds]
+
+
+def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
+    """Returns the table of what the audio teachers tell apart over the run, mean over seeds."""
+    eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
+    lines = [f"| told apart, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
+    for row, cells in by_row.items():
+        courses = [over_the_run(cell.told["audio"]) for cell in cells if cell.told["audio"]]
+        if courses:
+            stretches = zip(*courses, strict=True)
+            means = [_spread([n for n in seeds if n is not None], 2) for seeds in stretches]
+            lines.append(f"| {row} | {' | '.join(means)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _gain(cells: Cells) -> str:
+    """Returns what all losses add to reconstruction in each seed that has both."""
+    gains = [
+        f"{cells['xkd', seed].scores['student'].video - base.scores['student'].video:.1f}"
+        for (row, seed), base in sorted(cells.items(), key=lambda item: item[0])
+        if row == "reconstruction" and ("xkd", seed) in cells
+    ]
+    told = f"All losses over reconstruction, video, by seed: {', '.join(gains)}."
+    return told if gains else ""
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
