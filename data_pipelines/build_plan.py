@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+from data_pipelines import shards as shard_lib
 from data_pipelines import tfrecord
 from data_pipelines.catalogs.catalog import Catalog, Item
 from data_pipelines.ingest import IngestOptions
@@ -67,8 +68,9 @@ def make_plan(
       shards: of each split; 0: one for every 256 files, 1024 at most.
 
     Raises:
-      UserError: the catalog has no files.
+      UserError: the catalog has no files, or a name is unfit for those of the shards.
     """
+    shard_lib.check_names(name, *catalog.splits)
     if not any(catalog.splits.values()):
         raise UserError(f"The lists of {source} name no file: fetch them again.")
     video, audio = ("video" in catalog.modalities, "audio" in catalog.modalities)

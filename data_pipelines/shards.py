@@ -103,14 +103,23 @@ def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) ->
     Raises:
       UserError: it holds a complete data set already, or a name is unfit for a file.
     """
-    for word in (metadata.name, *splits):
-        if not _WORD.fullmatch(word):
-            raise UserError(
-                f"{word!r} can't name a data set or split: use lower-case letters, digits and _."
-            )
+    check_names(metadata.name, *splits)
     storage.make_folder(output_dir)
     if storage.exists(storage.join(output_dir, DATASET_INFO)):
         raise UserError(f"{output_dir} holds a data set already: give another folder.")
+
+
+def check_names(*names: str) -> None:
+    """Checks the names of a data set and its splits, which name its files.
+
+    Raises:
+      UserError: one is unfit for that.
+    """
+    for name in names:
+        if not _WORD.fullmatch(name):
+            raise UserError(
+                f"{name!r} can't name a data set or split: use lower-case letters, digits and _."
+            )
 
 
 def finish_dataset(

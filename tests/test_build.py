@@ -213,6 +213,7 @@ def test_bad_options_are_one_sentence(videos, tmp_path, capsys, options, words):
     told = capsys.readouterr().err.strip()
     assert words in told
     assert told.count("\n") == 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_folders(tmp_path, capsys):
