@@ -141,8 +141,37 @@ class AudioAugment:
     time_scale: tuple[float, float] = (0.6, 1.5)
 
 
+class _Views:
+    """What follows from the shapes of a modality's views and of the patches they are cut into."""
+
+    patch: tuple[int, ...]
+
+    @property
+    def global_shape(self) -> tuple[int, ...]:
+        """Without the colour channel, which comes last."""
+        raise NotImplementedError
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tokens of the global view along each axis of its shape."""
+        return tuple(n // p for n, p in zip(self.global_shape, self.patch, strict=True))
+
+    @property
+    def local_grid(self) -> tuple[int, ...]:
+        return tuple(n // p for n, p in zip(self.local_shape, self.patch, strict=True))
+
+    @property
+    def tokens(self) -> int:
+        """Of the global view."""
+        return math.prod(self.grid)
+
+
 @dataclasses.dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(_Views):
     """Video views: frames at `frame_rate` per second, square, in pixels, cut into cuboids."""
 
     frame_rate: float = 8.0
@@ -159,26 +188,13 @@ class VideoConfig:
     local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), greyscale=0.2, blur=0.5)
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        """Tokens of the global view along (time, height, width)."""
-        return tuple(n // p for n, p in zip(self.global_shape, self.patch, strict=True))
-
-    @property
-    def local_grid(self) -> tuple[int, ...]:
-        return tuple(n // p for n, p in zip(self.local_shape, self.patch, strict=True))
-
-    @property
     def global_shape(self) -> tuple[int, ...]:
-        """(frames, height, width); the colour channel comes last and is left out."""
+        """(frames, height, width)."""
         return (self.frames, self.size, self.size)
 
     @property
     def local_shape(self) -> tuple[int, ...]:
         return (self.local_frames, self.local_size, self.local_size)
-
-    @property
-    def tokens(self) -> int:
-        return math.prod(self.grid)
 
     @property
     def patch_values(self) -> int:
@@ -187,7 +203,7 @@ class VideoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AudioConfig:
+class AudioConfig(_Views):
     """Audio views: log-mel spectrograms of `mels` bands, `columns` hops of `hop` samples.
 
     `mean` and `std` normalise log(mel power + 2^-23) (spec section 1).
@@ -208,15 +224,6 @@ class AudioConfig:
     local_augment: AudioAugment = AudioAugment(volume=0.2, crop=True)
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        """Tokens of the global view along (mel, time)."""
-        return tuple(n // p for n, p in zip(self.global_shape, self.patch, strict=True))
-
-    @property
-    def local_grid(self) -> tuple[int, ...]:
-        return tuple(n // p for n, p in zip(self.local_shape, self.patch, strict=True))
-
-    @property
     def global_shape(self) -> tuple[int, ...]:
         """(mel, time)."""
         return (self.mels, self.columns)
@@ -224,10 +231,6 @@ class AudioConfig:
     @property
     def local_shape(self) -> tuple[int, ...]:
         return (self.mels, self.local_columns)
-
-    @property
-    def tokens(self) -> int:
-        return math.prod(self.grid)
 
     @property
     def patch_values(self) -> int:
