@@ -36,6 +36,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks, told_apart
 from configs import demo
 from data_pipelines import spoken_digits
@@ -267,7 +268,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--table", choices=TABLES, default="claim")
     parser.add_argument("--output", type=Path, help="runs/claim or runs/study unless given")
-    parser.add_argument("--seeds", type=_seeds, default="0,1,2")
+    parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")
     parser.add_argument("--rows", help="all unless given")
     parser.add_argument("--steps", type=int, help="2,400 and 1,200 unless given")
     parser.add_argument("--jobs", type=int, default=2, help="cells made side by side")
@@ -284,13 +285,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{flag}={value}: give 1 or more.")
     return arguments
-
-
-def _seeds(text: str) -> list[int]:
-    seeds = [int(seed) for seed in text.split(",") if seed.isdecimal()]
-    if len(set(seeds)) < len(text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, each once, as in 0,1,2.")
-    return seeds
 
 
 def main(argv: Sequence[str] | None = None) -> None:

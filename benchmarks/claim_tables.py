@@ -95,7 +95,7 @@ def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
     groups += [(row, network) for row in by_row for network in NETWORKS]
     for row, network in groups:
         scores = [dataclasses.astuple(cell.scores[network]) for cell in by_row[row]]
-        cells = [_spread(values, 1) for values in zip(*scores, strict=True)]
+        cells = [spread(values, 1) for values in zip(*scores, strict=True)]
         cells.append(", ".join(_nats(by_row[row])) if network == "teacher" else "")
         name = UNTRAINED if network == UNTRAINED else row
         lines.append(f"| {name} | {network} | {len(scores)} | {' | '.join(cells)} |")
@@ -104,7 +104,7 @@ def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
 
 def _nats(cells: Sequence[Cell]) -> list[str]:
     told = ([cell.told[m] for cell in cells if cell.told[m]] for m in MODALITIES)
-    return [_spread([at_the_end(by_step) for by_step in seeds], 2) for seeds in told if seeds]
+    return [spread([at_the_end(by_step) for by_step in seeds], 2) for seeds in told if seeds]
 
 
 def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
@@ -115,7 +115,7 @@ def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
         courses = [over_the_run(cell.told["audio"]) for cell in cells if cell.told["audio"]]
         if courses:
             stretches = zip(*courses, strict=True)
-            means = [_spread([n for n in seeds if n is not None], 2) for seeds in stretches]
+            means = [spread([n for n in seeds if n is not None], 2) for seeds in stretches]
             lines.append(f"| {row} | {' | '.join(means)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
@@ -131,7 +131,8 @@ def _gain(cells: Cells) -> str:
     return told if gains else ""
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
+    """Returns mean and standard deviation; of one value it alone, of none nothing."""
     if not values:
         return ""
     mean = f"{statistics.mean(values):.{digits}f}"

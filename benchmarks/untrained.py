@@ -1,0 +1,135 @@
+"""What untrained audio teachers say of spoken digits, by the patches that they see.
+
+    python -m benchmarks.untrained [--output=runs/untrained] [--patches=8x16,20x4,40x8,40x4,40x2]
+        [--seeds=0,1,2] [--speech_dir=DIR]
+
+Nothing that a teacher says in the first steps was learnt: it is what a random network makes of its
+input. The table has the share of the variance of its head's output that lies between the ten words
+(eta squared: 1 where it says the word and nothing else), mean and standard deviation over the
+seeds, for the networks of `configs/demo.py` with patches of so many mel bands x columns of 15.6 ms.
+The clips are the first 2,000 of the training split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.arguments import whole_numbers
+from benchmarks.claim_tables import spread
+from configs import demo
+from data_pipelines import pipeline, spoken_digits
+from data_pipelines.dataset import open_dataset
+from xkd_jax import config as config_lib
+from xkd_jax.augment import augment
+from xkd_jax.config import Config
+from xkd_jax.errors import UserError
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.state import builder, construct, parameters
+from xkd_jax.step import Stream, stream_key
+from xkd_jax.tree import Tree
+
+_CLIPS = 2000
+
+
+def share_between_classes(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Returns eta squared: the variance of the class means over all variance.
+
+    Args:
+      outputs: float [samples, width].
+      labels: int [samples].
+    """
+    centred = outputs.astype(np.float64) - outputs.mean(0, dtype=np.float64)
+    groups = [centred[labels == label] for label in np.unique(labels)]
+    between = sum(len(group) * np.square(group.mean(0)).sum() for group in groups)
+    return float(between / np.square(centred).sum())
+
+
+def share_of_the_word(config: Config, clips: Any, labels: np.ndarray) -> float:
+    """Returns that share of what the audio teacher of a run says before its first step.
+
+    Args:
+      config: the run's.
+      clips: evaluation views of sound.
+      labels: int64 [clips].
+    """
+
+    @jax.jit
+    def start() -> Tree:
+        key = stream_key(config.seed, Stream.INITIALISE)
+        return teacher_counterpart(parameters(construct(Student, config, key)), config)
+
+    @jax.jit
+    def say(tree: Tree, views: Any) -> jax.Array:
+        teacher = builder(Teacher, config)(tree)
+        view = augment(config, {"audio": views})["audio"]["global"]
+        return teacher.heads["audio"](pool(teacher.encoders("audio", view)))
+
+    tree = start()
+    return share_between_classes(np.concatenate([say(tree, views) for views in clips]), labels)
+
+
+def read_clips(config: Config, directory: str) -> tuple[list[Any], np.ndarray]:
+    """Returns batches of evaluation views of the first clips' sound, and their labels."""
+    dataset = open_dataset(config, directory, "train")
+    batches = pipeline.eval_batches(
+        config, dataset, modalities=("audio",), records=np.arange(_CLIPS)
+    )
+    clips, labels = [], []
+    for batch in batches:
+        valid = batch["valid"]
+        clips.append(jax.tree.map(lambda rows, valid=valid: rows[valid], batch["audio"]))
+        labels.append(batch["label"][valid])
+    return clips, np.concatenate(labels)
+
+
+def _configured(patch: tuple[int, int], seed: int, speech_dir: str) -> Config:
+    raw = demo.get_config()
+    raw.audio.patch, raw.seed, raw.data.speech_dir = patch, seed, speech_dir
+    return config_lib.resolve(raw)
+
+
+def _patches(text: str) -> list[tuple[int, int]]:
+    matches = [re.fullmatch(r"(\d+)x(\d+)", patch) for patch in text.split(",")]
+    found = [(int(match[1]), int(match[2])) for match in matches if match]
+    if len(found) < len(matches):
+        raise argparse.ArgumentTypeError(f"{text!r}: give bands x columns, as in 40x4,40x8.")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.untrained", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, default=Path("runs/untrained"))
+    parser.add_argument("--patches", type=_patches, default="8x16,20x4,40x8,40x4,40x2")
+    parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")
+    parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
+    args = parser.parse_args(argv)
+    try:
+        configs = {
+            patch: [_configured(patch, seed, args.speech_dir) for seed in args.seeds]
+            for patch in args.patches
+        }
+        (first, *_), *_ = configs.values()
+        spoken_digits.build(first, str(args.output))
+        clips, labels = read_clips(first, str(args.output))
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    print("| audio patch | share |\n|---|---|")
+    for (bands, columns), of_seeds in configs.items():
+        shares = [share_of_the_word(config, clips, labels) for config in of_seeds]
+        print(f"| {bands} x {columns} | {spread(shares, 2)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

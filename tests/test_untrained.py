@@ -1,0 +1,33 @@
+"""What untrained teachers say: the share of the word, and options that can't be."""
+
+import numpy as np
+import pytest
+
+from benchmarks import untrained
+
+
+def test_share_of_outputs_that_are_the_class_and_of_those_that_are_not():
+    labels = np.repeat(np.arange(4), 6)
+    word = np.eye(4, dtype=np.float32)[labels]
+    speaker = np.eye(6, dtype=np.float32)[np.tile(np.arange(6), 4)]
+    assert untrained.share_between_classes(word, labels) == pytest.approx(1)
+    assert untrained.share_between_classes(speaker, labels) == pytest.approx(0)
+    both = np.concatenate([word, 2 * speaker], axis=1) + 5
+    word_variance, speaker_variance = 1 - 1 / 4, 4 * (1 - 1 / 6)
+    share = word_variance / (word_variance + speaker_variance)
+    assert untrained.share_between_classes(both, labels) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "option, said",
+    [
+        ("--patches=40", "'40': give bands x columns"),
+        ("--patches=7x4", "change audio.patch"),
+        ("--seeds=x", "'x': give whole numbers"),
+        ("--speech_dir=absent", "speech_dir"),
+    ],
+)
+def test_bad_options_are_one_sentence(tmp_path, capsys, option, said):
+    with pytest.raises(SystemExit) as stopped:
+        untrained.main([f"--output={tmp_path / 'out'}", option])
+    assert said in f"{capsys.readouterr().err} {stopped.value}"
