@@ -7,9 +7,9 @@ Pretrains each row with each seed as `configs/demo.py` says, for twice the demo'
 set, and scores it on held-out writers and voices: linear probes of video and of audio, a linear SVM
 on both, and how often the nearest across modalities is of the same word; student and teacher. The
 last column, of teachers, is what the video's and the audio's output tells of a clip at the end: the
-entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0. A
-second table follows the audio's over the run, and a line says what all losses add to
-reconstruction in each seed.
+entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0. Further
+tables have each seed's students and follow the audio's teachers over the run, and a line says what
+all losses add to reconstruction in each seed.
 `--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps, and
 asks with smaller audio patches again what alignment is for.
 Several cells of the table are made side by side, each with its share of the cores: small networks

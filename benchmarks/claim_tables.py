@@ -40,6 +40,7 @@ class Cell:
     told: Mapping[Modality, Mapping[int, float]]
 
 
+_COLUMNS = [field.name for field in dataclasses.fields(Scores)]
 Cells = Mapping[tuple[str, int], Cell]  # by row and seed
 
 
@@ -49,12 +50,14 @@ def networks(row: str) -> tuple[str, ...]:
 
 
 def describe(rows: Iterable[str], cells: Cells) -> str:
-    """Returns the scores, what teachers tell apart over the run, and what all losses add."""
-    by_row: dict[str, list[Cell]] = collections.defaultdict(list)
-    for (row, _), cell in cells.items():
-        by_row[row].append(cell)
-    by_row = {row: by_row[row] for row in rows if row in by_row}
-    return "\n\n".join(filter(None, [_scores(by_row), _course(by_row), _gain(cells)]))
+    """Returns the scores, each seed's, what teachers tell over the run, what all losses add."""
+    found: dict[str, dict[int, Cell]] = collections.defaultdict(dict)
+    for (row, seed), cell in sorted(cells.items(), key=lambda item: item[0]):
+        found[row][seed] = cell
+    of_rows = {row: found[row] for row in rows if row in found}
+    by_row = {row: list(seeds.values()) for row, seeds in of_rows.items()}
+    parts = [_scores(by_row), _by_seed(of_rows), _course(by_row), _gain(cells)]
+    return "\n\n".join(filter(None, parts))
 
 
 def told_apart(workdir: Path) -> dict[Modality, dict[int, float]]:
@@ -86,10 +89,9 @@ def over_the_run(by_step: Mapping[int, float]) -> list[float | None]:
 
 def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
     """Returns the table of mean and standard deviation over the seeds of each row."""
-    columns = [field.name for field in dataclasses.fields(Scores)]
     lines = [
-        f"| pretrained with | network | seeds | {' | '.join(columns)} | told apart |",
-        f"|---|---|---|{'---|' * len(columns)}---|",
+        f"| pretrained with | network | seeds | {' | '.join(_COLUMNS)} | told apart |",
+        f"|---|---|---|{'---|' * len(_COLUMNS)}---|",
     ]
     groups = [("xkd", UNTRAINED)] if "xkd" in by_row else []
     groups += [(row, network) for row in by_row for network in NETWORKS]
@@ -100,6 +102,20 @@ def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
         name = UNTRAINED if network == UNTRAINED else row
         lines.append(f"| {name} | {network} | {len(scores)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _by_seed(of_rows: Mapping[str, Mapping[int, Cell]]) -> str:
+    """Returns the table of each seed's students, for rows that have several."""
+    lines = [
+        f"| student, by seed | seeds | {' | '.join(_COLUMNS)} |",
+        f"|---|---|{'---|' * len(_COLUMNS)}",
+    ]
+    for row, cells in of_rows.items():
+        scores = [dataclasses.astuple(cell.scores["student"]) for cell in cells.values()]
+        columns = [", ".join(f"{n:.1f}" for n in seeds) for seeds in zip(*scores, strict=True)]
+        if len(scores) > 1:
+            lines.append(f"| {row} | {', '.join(map(str, cells))} | {' | '.join(columns)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _nats(cells: Sequence[Cell]) -> list[str]:

@@ -105,6 +105,7 @@ def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monk
     table.make([("distillation", 0)])  # the other one is in the folder too, and so in the table
     row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
     rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
+    rows.append("| distillation | 0, 1 | 60.0, 62.0 | 60.0, 62.0 | 70.0, 70.0 | 20.0, 20.0 |")
     rows.append(f"| distillation | 0.50 ± 0.00 |{'  |' * 7}")  # one step, of one eighth
     for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
         assert all(row in text for row in rows)
