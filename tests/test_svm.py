@@ -4,7 +4,9 @@ from sklearn.svm import LinearSVC
 
 from xkd_jax.config import MeshConfig
 from xkd_jax.evaluate import svm
-from xkd_jax.evaluate.config import SvmConfig
+from xkd_jax.evaluate.config import EvalConfig, SvmConfig
+from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.frozen import SvmProtocol
 from xkd_jax.sharding import make_mesh
 
 COSTS = (1e-3, 1e-1, 1.0)
@@ -57,6 +59,27 @@ def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[0] for line in lines] == ["svm"] * 3
     assert ["costs 1/3" in lines[0], "costs 3/3" in lines[2]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "costs, said",
+    [
+        ((1e-3, 1e-2), "cost 0.01 is best, the largest of svm.costs"),
+        ((10.0, 100.0), "cost 10 is best, the smallest of svm.costs"),
+        ((1e-1, 1.0, 10.0), ""),
+        ((1e-6, 1e-5), ""),  # both always say the commonest class
+        ((1e-3,), ""),
+    ],
+)
+def test_a_best_cost_at_an_end_of_the_grid_is_told(data, capsys, costs, said):
+    x, labels = data
+    records = np.arange(len(x))
+    found = FeatureSet({"video": x[:, None, None]}, labels, records)
+    protocol = SvmProtocol(EvalConfig(svm=SvmConfig(costs)), 5, make_mesh(MeshConfig()))
+    protocol(found, found, records[:400], records[400:])
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("svm.costs" in printed) == bool(said)
 
 
 def test_few_samples_of_many_axes():

@@ -17,6 +17,7 @@ from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.metrics import ranks, top_k
 from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.evaluate.splits import some_of_each_class
+from xkd_jax.processes import announce
 
 _RECALLS = (1, 5, 10)
 _QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
@@ -66,6 +67,7 @@ class SvmProtocol:
         scores = {cost: _mean_scores(weights, test_features) for cost, weights in fitted.items()}
         top1 = {cost: top_k(scores[cost], test_labels, 1) for cost in scores}
         cost = max(top1, key=lambda c: top1[c])
+        _tell_if_at_the_end(top1, cost)
         result = {
             "value": top1[cost],
             "top5": top_k(scores[cost], test_labels, 5),
@@ -96,6 +98,14 @@ class SvmProtocol:
         return svm.fit_path(
             samples, np.repeat(labels, per_record), self._classes, self._config.svm, self._mesh
         )
+
+
+def _tell_if_at_the_end(top1: dict[float, float], best: float) -> None:
+    """Says when a cost outside the grid may well be better than all in it."""
+    others = [value for cost, value in top1.items() if cost != best]
+    if others and best in (min(top1), max(top1)) and max(others) < top1[best]:
+        end = "largest" if best == max(top1) else "smallest"
+        announce(f"svm       cost {best:g} is best, the {end} of svm.costs: try one beyond")
 
 
 def nearest_neighbours(
