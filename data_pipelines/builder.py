@@ -13,8 +13,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -30,7 +28,6 @@ REPORT = "report.json"
 _STATE = ".build"
 _PLAN = "plan.json"
 _LOCK = ".lock"
-_TEMPORARY = re.compile(r"\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?\.\d+\.tmp")
 
 
 def _no_progress(files: int) -> Callable[[FileResult], None]:
@@ -103,7 +100,6 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
         state = storage.join(output, _STATE)
         storage.make_folder(state)
         _check_plan(plan, storage.join(state, _PLAN), output)
-        _remove_leftovers(output)
         yield
 
 
@@ -129,14 +125,6 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value) if isinstance(value, dict) else {key: value}
     return flat
-
-
-def _remove_leftovers(output: str) -> None:
-    """Removes what a build that was killed had begun to write."""
-    if not storage.is_remote(output):
-        for name in storage.sizes(output):
-            if _TEMPORARY.fullmatch(name):
-                os.remove(os.path.join(output, name))
 
 
 def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:

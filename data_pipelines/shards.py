@@ -25,6 +25,8 @@ from xkd_jax.errors import UserError
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
+# What `storage.writer` writes before a shard, an index or a description has its name.
+_LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?|\w+\.json)\.\d+\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ def write_dataset(
 
 
 def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) -> None:
-    """Makes the folder of a data set and checks that it can take one.
+    """Makes the folder of a data set, or takes one that a killed process had begun to fill.
 
     Raises:
       UserError: it holds a complete data set already, or a name is unfit for a file.
@@ -107,6 +109,15 @@ def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) ->
     storage.make_folder(output_dir)
     if storage.exists(storage.join(output_dir, DATASET_INFO)):
         raise UserError(f"{output_dir} holds a data set already: give another folder.")
+    _remove_leftovers(output_dir)
+
+
+def _remove_leftovers(output_dir: str) -> None:
+    """Removes what a process that was killed had begun to write."""
+    if not storage.is_remote(output_dir):
+        for name in storage.sizes(output_dir):
+            if _LEFTOVER.fullmatch(name):
+                os.remove(os.path.join(output_dir, name))
 
 
 def check_names(*names: str) -> None:

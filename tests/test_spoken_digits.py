@@ -269,6 +269,8 @@ def test_a_half_made_data_set_is_made_again(built, config, spoken, monkeypatch, 
     for file in built.iterdir():
         if file.name not in ("dataset_info.json", "features.json"):
             (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
+    for killed in ("spoken_digits-test.tfrecord-00003-of-00008", "metadata.json"):
+        (tmp_path / f"{killed}.2055.tmp").write_bytes(b"begun")
     monkeypatch.setattr(clips, "load_words", lambda config, split: spoken)
     monkeypatch.setattr(worker_processes, "usable_cores", lambda: 1)
     lines: list[str] = []
