@@ -17,6 +17,7 @@ from configs.eval import (
 from xkd_jax import config, published, report
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import config as eval_config
+from xkd_jax.evaluate import result
 
 
 def _content(raw=None, keys=(), **changes):
@@ -163,6 +164,22 @@ def test_rows_say_what_sets_them_apart(tmp_path):
     assert "[1] Not as in the file in configs/eval: neighbours.count is 5." in found
 
 
+def test_other_scores_stand_in_brackets_behind_the_known_one(tmp_path):
+    top5 = _content(per_fold=[{"value": 70, "top5": 90.0}, {"value": 70.08, "top5": 91.0}])
+    recalls = {
+        **{f"video_to_audio_recall_{k}": 10.0 * k for k in (1, 5, 10)},
+        **{f"audio_to_video_same_class_recall_{k}": 10.0 * k for k in (1, 5)},
+    }
+    both = _content(retrieval.get_config(), metric="recall at 1", per_fold=[{"value": 1} | recalls])
+    found = _tables(tmp_path, top5, both)
+    assert "| 70.0 top-1 (top-5 90.5) | 70.0, 70.1 |" in found
+    expected = "video to audio 10.0, 50.0, 100.0 at 1, 5, 10; audio to video same class 10.0, 50.0"
+    assert f"| 70.0 recall at 1 ({expected} at 1, 5) |" in found
+    assert result.line(top5) == (
+        "ucf101, svm, video, student: top-1 70.04 % (folds 70.00, 70.08); top-5 90.50"
+    )
+
+
 def test_a_data_set_that_lacks_files_is_marked(tmp_path):
     data = {"name": "ucf101", "left_out": {"missing": 2, "unreadable": 1}}
     found = _tables(tmp_path, _content(data=data), _content(data=data))
@@ -179,6 +196,7 @@ def test_a_data_set_that_lacks_files_is_marked(tmp_path):
         ({"per_fold": None}, "NoneType"),
         ({"per_fold": [{"fold": 1}]}, "it lacks 'value'"),
         ({"per_fold": [{"value": "70"}]}, "folds is '70'"),
+        ({"per_fold": [{"value": 70, "top5": "x"}]}, "must be real number"),
         ({"value": "70"}, "value is '70'"),
         ({"value": float("nan")}, "its value is nan"),
         ({"benchmark": None}, "benchmark is None"),

@@ -24,7 +24,7 @@ from xkd_jax.config import LossConfig
 from xkd_jax.config_schema import build
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import Network, Protocol
-from xkd_jax.evaluate.result import FILE
+from xkd_jax.evaluate.result import FILE, also
 
 # What the paper calls linear is an SVM or a linear layer, depending on the benchmark.
 _TABLES = {
@@ -54,6 +54,7 @@ class Result:
       folds: the value of each fold.
       held_out: of each fold with the cost that was chosen without the test records; empty where
         there was no such choice.
+      also: other scores, in words.
       loss: of the pretraining.
       config: the evaluation's.
     """
@@ -73,6 +74,7 @@ class Result:
     step: int
     folds: tuple[float, ...]
     held_out: tuple[float, ...]
+    also: tuple[str, ...]
     loss: LossConfig
     config: dict
 
@@ -135,6 +137,7 @@ def _result(content: dict[str, Any]) -> Result:
         "step": content["checkpoint"]["step"],
         "folds": [fold["value"] for fold in folds],
         "held_out": () if None in held_out else held_out,
+        "also": also(folds, digits=1) if folds else (),
         "loss": content["pretraining"]["loss"],
     }
     result = build(Result, values)
@@ -205,11 +208,11 @@ def _described(result: Result) -> tuple[str, ...]:
 
 
 def _measured(result: Result) -> str:
-    text = f"{result.value:.1f} {result.metric}"
+    more = list(result.also)
     if result.held_out:
         mean = sum(result.held_out) / len(result.held_out)
-        text += f" ({mean:.1f} with the held-out cost)"
-    return text
+        more.insert(0, f"{mean:.1f} with the held-out cost")
+    return f"{result.value:.1f} {result.metric}" + (f" ({'; '.join(more)})" if more else "")
 
 
 def _lacking(result: Result) -> str:

@@ -6,10 +6,10 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import xkd_jax
 from xkd_jax.errors import UserError, file_error
@@ -98,7 +98,7 @@ def finish(
         "size": pretrained.config.model.size,
         "share": config.share,
         "metric": metric,
-        "value": float(np.mean(values)),
+        "value": statistics.fmean(values),
         "per_fold": per_fold,
         "data": data,
         "checkpoint": {
@@ -125,7 +125,31 @@ def line(content: dict[str, Any]) -> str:
     folds = [fold["value"] for fold in content["per_fold"]]
     spread = f" (folds {', '.join(f'{v:.2f}' for v in folds)})" if len(folds) > 1 else ""
     share = f", {100 * content['share']:g} % of the labels" if content["share"] < 1 else ""
+    more = "".join(f"; {text}" for text in also(content["per_fold"], digits=2))
+    names = ("benchmark", "protocol", "modality", "network")
     return (
-        f"{content['benchmark']}, {content['protocol']}, {content['modality']},"
-        f" {content['network']}{share}: {content['metric']} {content['value']:.2f} %{spread}"
+        f"{', '.join(dict.fromkeys(content[name] for name in names))}{share}:"
+        f" {content['metric']} {content['value']:.2f} %{spread}{more}"
     )
+
+
+def also(per_fold: Sequence[Mapping[str, Any]], digits: int) -> list[str]:
+    """What folds hold beside their `value`: top-5 and recalls, means over the folds, in words.
+
+    Args:
+      per_fold: each fold's scores.
+      digits: behind the point.
+    """
+
+    def mean(name: str) -> str:
+        return f"{statistics.fmean(fold[name] for fold in per_fold):.{digits}f}"
+
+    texts = [f"top-5 {mean('top5')}"] if "top5" in per_fold[0] else []
+    recalls: dict[str, dict[str, str]] = {}  # by what is asked for, and by k
+    for name in per_fold[0]:
+        asked, recall, k = name.partition("_recall_")
+        if recall:
+            recalls.setdefault(asked.replace("_", " "), {})[k] = mean(name)
+    for asked, by_k in recalls.items():
+        texts.append(f"{asked} {', '.join(by_k.values())} at {', '.join(by_k)}")
+    return texts

@@ -103,8 +103,9 @@ def _on_features(
 
 def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
     tests = ", ".join(str(len(split.test)) for split in benchmark.splits)
+    folds = f"{len(benchmark.splits)} folds, " if len(benchmark.splits) > 1 else ""
     return (
         f"network   {config.network} of {source.directory}, step {source.step}\n"
         f"data      {benchmark.train.metadata.name}, {benchmark.classes} classes,"
-        f" {len(benchmark.splits)} evaluations on {tests} records"
+        f" {folds}tested on {tests} records"
     )
