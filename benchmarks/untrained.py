@@ -1,7 +1,7 @@
 """What untrained audio teachers say of spoken digits, by the patches that they see.
 
-    python -m benchmarks.untrained [--output=runs/untrained] [--patches=8x16,20x4,40x8,40x4,40x2]
-        [--seeds=0,1,2] [--speech_dir=DIR]
+    python -m benchmarks.untrained [--output=runs/untrained] [--seeds=0,1,2] [--speech_dir=DIR]
+        [--patches=8x16,20x4,40x16,40x8,40x4,40x2]
 
 Nothing that a teacher says in the first steps was learnt: it is what a random network makes of its
 input. The table has the share of the variance of its head's output that lies between the ten words
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/untrained"))
-    parser.add_argument("--patches", type=_patches, default="8x16,20x4,40x8,40x4,40x2")
+    parser.add_argument("--patches", type=_patches, default="8x16,20x4,40x16,40x8,40x4,40x2")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")
     parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
     args = parser.parse_args(argv)
