@@ -100,6 +100,7 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
         state = storage.join(output, _STATE)
         storage.make_folder(state)
         _check_plan(plan, storage.join(state, _PLAN), output)
+        shards.remove_leftovers(output)
         yield
 
 

@@ -100,7 +100,7 @@ def write_dataset(
 
 
 def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) -> None:
-    """Makes the folder of a data set, or takes one that a killed process had begun to fill.
+    """Makes the folder of a data set and checks that it can take one.
 
     Raises:
       UserError: it holds a complete data set already, or a name is unfit for a file.
@@ -109,11 +109,13 @@ def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) ->
     storage.make_folder(output_dir)
     if storage.exists(storage.join(output_dir, DATASET_INFO)):
         raise UserError(f"{output_dir} holds a data set already: give another folder.")
-    _remove_leftovers(output_dir)
 
 
-def _remove_leftovers(output_dir: str) -> None:
-    """Removes what a process that was killed had begun to write."""
+def remove_leftovers(output_dir: str) -> None:
+    """Removes what a process that was killed had begun to write; for who holds the folder's lock.
+
+    Without the lock it would take the files of a process that is still writing them.
+    """
     if not storage.is_remote(output_dir):
         for name in storage.sizes(output_dir):
             if _LEFTOVER.fullmatch(name):

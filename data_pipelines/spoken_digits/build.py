@@ -74,6 +74,7 @@ def _make(config: Config, output_dir: str, progress: Callable[[str], None]) -> N
     with storage.writer(storage.join(output_dir, _MADE_FROM)) as file:
         file.write(json.dumps(_made_from(config), indent=2).encode())
     shards.start_dataset(output_dir, _metadata(config), SPLITS)
+    shards.remove_leftovers(output_dir)
     finished = _make_shards(config, words, output_dir)
     shards.finish_dataset(output_dir, _metadata(config), finished)
     progress(f"made      them in {time.perf_counter() - start:.0f} s")
