@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import math
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,10 +209,9 @@ def _described(result: Result) -> tuple[str, ...]:
 
 
 def _measured(result: Result) -> str:
-    more = list(result.also)
+    more = result.also
     if result.held_out:
-        mean = sum(result.held_out) / len(result.held_out)
-        more.insert(0, f"{mean:.1f} with the held-out cost")
+        more = (f"{statistics.fmean(result.held_out):.1f} with the held-out cost", *more)
     return f"{result.value:.1f} {result.metric}" + (f" ({'; '.join(more)})" if more else "")
 
 
