@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
 
+from data_pipelines.cpu_quota import cpu_quotas
 
-def usable_cores() -> int:
-    """Returns the number of cores that this process may use."""
+
+def usable_cores(root: str = "/") -> int:
+    """Returns the number of cores that this process may use, at least 1.
+
+    The least of the machine's, of its affinity's and of the CPU quotas of its container, where a
+    part of a core counts as a whole one.
+
+    Args:
+      root: below which `proc` and `sys` lie.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min([cores, *(math.ceil(quota) for quota in cpu_quotas(root))])
 
 
 def end_with_parent() -> None:

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from xkd_jax import config as xkd_config
-from xkd_jax import config_schema
+from xkd_jax import config_schema, flag_errors
 from xkd_jax.config import Config
 from xkd_jax.errors import (
     FAILURE_STATUS,
@@ -33,6 +33,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 # What Python says where a config file takes no variant and is given one.
 _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
+# What the parsers of values raise; the last three for a literal that is no such or too deep.
+_VALUE_ERRORS = (TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
 # Seconds that a process which failed waits for the others of its run to end as well.
 PATIENCE = 10
@@ -116,12 +118,13 @@ def _be_gone_soon(status: int) -> None:
 
 
 def config_path(argv: list[str]) -> str:
-    """The value of --config as it was given, or an empty string."""
+    """The value of --config, the last where it is given twice, or an empty string."""
+    path = ""
     for flag, value in zip(argv, [*argv[1:], ""], strict=True):
         name, _, given = flag.partition("=")
         if name in ("--config", "-config"):
-            return given or value
-    return ""
+            path = given or value
+    return path
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -139,13 +142,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:
         raise UserError(_explain_key(argv, error)) from None
-    except (flags.Error, TypeError, ValueError) as error:
+    except (flags.Error, *_VALUE_ERRORS) as error:
         if _TAKES_NO_VARIANT in str(error):
             variant = config_path(argv).partition(":")[2]
             raise UserError(
                 f"{path} has no variants, and so no {variant!r}: give --config={path}."
             ) from None
-        raise UserError(f"{error}".rstrip(".") + f": see python {argv[0]} --help.") from None
+        raise UserError(flag_errors.explain(argv, error, _schema_given(argv))) from None
 
 
 def _schema(content: Any) -> type:
@@ -153,11 +156,19 @@ def _schema(content: Any) -> type:
     return EvalConfig if "protocol" in content else Config
 
 
+def _schema_given(argv: list[str]) -> type | None:
+    """The class of the config that the command line names; None where it can't be read."""
+    try:
+        return _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
+    except (OSError, *_VALUE_ERRORS):
+        return None
+
+
 def _explain_key(argv: list[str], error: Exception) -> str:
     schema = _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
     known = set(config_schema.keys(schema))
     for argument in argv[1:]:
-        key = argument.lstrip("-").partition("=")[0]
+        key = argument.lstrip("-").partition("=")[0].removeprefix("no")
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
             return config_schema.no_such_key(key, schema)
     return str(error)

@@ -12,6 +12,12 @@ from xkd_jax.errors import UserError
 
 Schema = TypeVar("Schema")
 
+# How a value of some types is written.
+_FORMS = {bool: " (true or false)", int: " (a whole number)", float: " (a number)"}
+# Whole numbers beyond fit into no array, and lengths and sizes beyond exist nowhere.
+_INT_BITS = 63
+_MOST_SHOWN = 100
+
 
 def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
     """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
@@ -40,6 +46,41 @@ def lacking(schema: type, values: dict[str, Any]) -> list[str]:
         return True
 
     return [key for key in keys(schema) if not given(key)]
+
+
+def kind_of(schema: type, key: str) -> Any:
+    """The type of a dotted key, a dataclass where it is a section; None: there is no such key."""
+    kind: Any = schema
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        kind = typing.get_type_hints(kind).get(name)
+    return kind
+
+
+def allowed(kind: Any) -> str:
+    """What a value of some type (no section) may be, in words that follow "give"."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin is tuple:
+        count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
+        return f"{count}values of type {_name(inner[0])}, with commas between them"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(allowed(part) for part in inner)
+    if kind is types.NoneType:
+        return "None"
+    return f"a value of type {_name(kind)}" + _FORMS.get(kind, "")
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut off where it would fill the terminal."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
 
 
 def nearest_key(key: str, schema: type) -> str | None:
@@ -86,23 +127,32 @@ def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
 
 def _coerce(value: Any, kind: Any, path: str) -> Any:
     origin = typing.get_origin(kind)
+    refusal = UserError(f"{path} is {shown(value)}: give {allowed(kind)}.")
     if origin is Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(repr(c) for c in typing.get_args(kind))
-            raise UserError(f"{path} is {value!r}: give one of {choices}.")
+        # 1 equals True, and is no choice among bools.
+        if not any(value == c and type(value) is type(c) for c in typing.get_args(kind)):
+            raise refusal
         return value
     if origin is tuple:
         kinds = typing.get_args(kind)
         if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
             kinds = kinds[:1] * len(value)
         if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
-            raise UserError(f"{path} is {value!r}: give {len(kinds)} values.")
+            raise refusal
         return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, refusal)
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
-        raise UserError(f"{path} is {value!r}: give a value of type {name}.")
+        raise refusal
+    if isinstance(value, int) and value.bit_length() > _INT_BITS:
+        raise UserError(f"{path} is a number of {value.bit_length()} bits: give a smaller one.")
     return value
+
+
+def _as_float(value: int, refusal: UserError) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise refusal from None

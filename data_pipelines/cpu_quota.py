@@ -1,0 +1,94 @@
+"""CPU quotas of containers: of this process's control group (Linux) and of those around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+# How mountinfo writes a space, a tab, a line break or a backslash.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def cpu_quotas(root: str = "/") -> Iterator[float]:
+    """Yields every quota that holds for this process, in cores.
+
+    They are `cpu.max` of version 2 and `cpu.cfs_quota_us` over `cpu.cfs_period_us` of version 1
+    (Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
+
+    Args:
+      root: below which `proc` and `sys` lie.
+    """
+    top = Path(root)
+    mounts = _mounts(top)
+    for line in _text(top / "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        kind = "cgroup2" if number == "0" and not controllers else "cpu"
+        if kind == "cpu" and "cpu" not in controllers.split(","):
+            continue
+        for mount, at_top in mounts.get(kind, []):
+            for folder in _around(top / mount.lstrip("/"), at_top, group):
+                quota = _quota_2(folder) if kind == "cgroup2" else _quota_1(folder)
+                if quota is not None:
+                    yield quota
+
+
+def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:
+    """Returns where groups are mounted and which of them is at the top there, by their kind.
+
+    A line of mountinfo: ID PARENT DEVICE ROOT MOUNT OPTIONS ... - TYPE SOURCE SUPER_OPTIONS.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        place, _, kind = (part.split() for part in line.partition(" - "))
+        if len(place) < 5 or len(kind) < 3:
+            continue
+        mounted = (_unescaped(place[4]), _unescaped(place[3]))
+        if kind[0] == "cgroup2":
+            found.setdefault("cgroup2", []).append(mounted)
+        elif kind[0] == "cgroup" and "cpu" in kind[2].split(","):
+            found.setdefault("cpu", []).append(mounted)
+    return found
+
+
+def _unescaped(path: str) -> str:
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), path)
+
+
+def _around(mount: Path, top: str, group: str) -> Iterator[Path]:
+    """Yields the folder of a group and those of the groups around it, as far as they are visible.
+
+    In a container the group may be named as the host sees it, beyond what is mounted.
+    """
+    inner = PurePosixPath(group)
+    if inner.is_relative_to(top):
+        inner = inner.relative_to(top)
+    parts = [part for part in inner.parts if part not in ("/", "..")]
+    for count in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:count])
+
+
+def _quota_2(folder: Path) -> float | None:
+    """Returns a quota of version 2: microseconds, or "max", in a period of so many."""
+    return _ratio(*_text(folder / "cpu.max").split()[:2])
+
+
+def _quota_1(folder: Path) -> float | None:
+    """Returns a quota of version 1; -1: there is none."""
+    return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str = "", period: str = "") -> float | None:
+    try:
+        numbers = int(quota), int(period)
+    except ValueError:  # "max", or not there
+        return None
+    return numbers[0] / numbers[1] if min(numbers) > 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # not Linux, or not to be seen
+        return ""
