@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def digest(self) -> str:
+        """Of the content of its records in order; see `TFRecordSource.digest`."""
+        return self.source.digest
 
     def __getitem__(self, record: int) -> Record:
         """Returns a record.
@@ -95,8 +99,7 @@ class RecordIndex:
       label: int64 [records], -1 where there is none or the data set is multi-label.
       train_folds: bool [records, folds], whether an official fold trains on a record.
       test_folds: bool [records, folds], whether it tests on it.
-      digest: of the length and checksum of each record in order, 32 hexadecimal digits: the same
-        wherever the shards lie, and another one after any record was changed.
+      digest: the data set's (`Dataset.digest`).
     """
 
     name: str
@@ -132,22 +135,20 @@ def index_rows(
       progress: called now and then, in this thread, with the number of records read so far.
 
     Returns:
-      uint32 [records, 3 + 2 * folds]: length, checksum, label, and whether each official fold
-      trains and tests on it.
+      uint32 [records, 1 + 2 * folds]: label modulo 2^32, and whether each official fold trains and
+      tests on it.
 
     Raises:
       UserError: a record is damaged or of another layout.
     """
     folds = np.arange(1, dataset.metadata.folds + 1)
-    rows = np.zeros((len(records), 3 + 2 * len(folds)), np.uint32)
+    rows = np.zeros((len(records), 1 + 2 * len(folds)), np.uint32)
 
     def look(numbers: range) -> int:
         for number in numbers:
-            data = dataset.source[records[number]]
-            record = dataset.parse(data, dataset.source.name(records[number]))
+            record = dataset[records[number]]
             uses = [np.isin(folds, found) for found in (record.train_folds, record.test_folds)]
-            label = record.label % 2**32
-            rows[number] = [len(data), tfrecord.masked_crc(data), label, *np.concatenate(uses)]
+            rows[number] = [record.label % 2**32, *np.concatenate(uses)]
         return numbers.stop
 
     count = len(records)
@@ -164,10 +165,9 @@ def index_rows(
 
 def index_of(dataset: Dataset, rows: np.ndarray) -> RecordIndex:
     """Returns what `index_rows` gave of all records, in their order."""
-    label = rows[:, 2].astype(np.int32).astype(np.int64)
-    train, test = np.split(rows[:, 3:].astype(bool), 2, axis=1)
-    digest = hashlib.blake2b(rows[:, :2].astype("<u4").tobytes(), digest_size=16).hexdigest()
-    return RecordIndex(dataset.metadata.name, label, train, test, digest)
+    label = rows[:, 0].astype(np.int32).astype(np.int64)
+    train, test = np.split(rows[:, 1:].astype(bool), 2, axis=1)
+    return RecordIndex(dataset.metadata.name, label, train, test, dataset.digest)
 
 
 def _find_described_shards(directory: str, split: str) -> dict[str, int]:

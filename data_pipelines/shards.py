@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -44,18 +45,27 @@ def write_shard(path: str, records: Iterable[bytes]) -> Shard:
       path: of the shard; see `tfrecord.shard_name`.
       records: serialized records, taken one at a time.
     """
-    lengths = []
+    entries = []
     with storage.writer(path) as file:
         for data in records:
-            file.writelines(tfrecord.frame(data))
-            lengths.append(len(data))
-    return _write_index(path, lengths)
+            entries.append(_write_record(file, data))
+    return _write_index(path, entries)
 
 
-def _write_index(path: str, lengths: Sequence[int]) -> Shard:
+def _write_record(file: BinaryIO, data: bytes) -> tuple[int, bytes]:
+    """Writes a record; returns its length and the footer, which is its checksum."""
+    framed = tfrecord.frame(data)
+    file.writelines(framed)
+    return len(data), framed[-1]
+
+
+def _write_index(path: str, written: Sequence[tuple[int, bytes]]) -> Shard:
+    entries = np.zeros(len(written), tfrecord.INDEX_ENTRY)
+    entries["length"] = [length for length, _ in written]
+    entries["crc"] = np.frombuffer(b"".join(footer for _, footer in written), "<u4")
     with storage.writer(path + tfrecord.INDEX_SUFFIX) as file:
-        file.write(tfrecord.pack_index(np.array(lengths, np.int64)))
-    return Shard(len(lengths), sum(lengths) + tfrecord.FRAMING * len(lengths))
+        file.write(tfrecord.pack_index(entries))
+    return Shard(len(entries), int(entries["length"].sum()) + tfrecord.FRAMING * len(entries))
 
 
 def write_dataset(
@@ -84,18 +94,17 @@ def write_dataset(
     finished: dict[str, list[Shard]] = {}
     for split, records in splits.items():
         names = [tfrecord.shard_name(metadata.name, split, i, shards) for i in range(shards)]
-        lengths: list[list[int]] = [[] for _ in names]
+        records_of: list[list[tuple[int, bytes]]] = [[] for _ in names]
         paths = [storage.join(output_dir, name) for name in names]
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(storage.writer(path)) for path in paths]
             for i, record in enumerate(records):
                 data = schema.serialize(record)
-                files[i % shards].writelines(tfrecord.frame(data))
-                lengths[i % shards].append(len(data))
+                records_of[i % shards].append(_write_record(files[i % shards], data))
                 written += 1
                 if progress:
                     progress(written)
-        finished[split] = [_write_index(p, n) for p, n in zip(paths, lengths, strict=True)]
+        finished[split] = [_write_index(p, n) for p, n in zip(paths, records_of, strict=True)]
     finish_dataset(output_dir, metadata, finished)
 
 

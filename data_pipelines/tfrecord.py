@@ -4,16 +4,19 @@ A TFRecord file is a sequence of records, each framed as
     uint64 length | uint32 masked CRC-32C of the length | data | uint32 masked CRC-32C of the data
 with little-endian numbers (TensorFlow, `core/lib/io/record_writer.h`). Records lie without gaps,
 so the lengths alone locate each of them. Beside `SHARD` lies `SHARD.index`:
-    8 bytes "XKDINDX1" | uint64 size of the shard | uint64 records | uint64 length of each record |
+    8 bytes "XKDINDX2" | uint64 size of the shard | uint64 records |
+    uint64 length and uint32 masked CRC-32C of the data of each record |
     uint32 masked CRC-32C of everything before
 which a reader believes only if its checksum holds and it accounts for every byte of the shard;
-otherwise the shard's record headers are read instead.
+otherwise lengths and checksums are read from the shard itself. An index of layout 1 ("XKDINDX1"),
+which had no checksums of the data, is not believed.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
+import hashlib
 import os
 import re
 import struct
@@ -31,7 +34,10 @@ HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 FRAMING = HEADER.size + FOOTER.size
 INDEX_SUFFIX = ".index"
-_INDEX_MAGIC = b"XKDINDX1"
+# What an index holds of each record: length in bytes, and masked CRC-32C of the data.
+INDEX_ENTRY = np.dtype([("length", "<u8"), ("crc", "<u4")])
+_INDEX_MAGIC = b"XKDINDX2"
+_INDEX_HEADER = struct.Struct("<8sQQ")
 # Descriptors kept open in one process; the shards beyond are opened for each read.
 _OPEN_FILES = 256
 _SHARD_NAME = re.compile(
@@ -57,27 +63,32 @@ def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 
-def pack_index(lengths: np.ndarray) -> bytes:
-    """Returns the content of the index of a shard with records of these lengths in bytes."""
-    lengths = lengths.astype("<u8")
-    size = int(lengths.sum()) + FRAMING * len(lengths)
-    body = _INDEX_MAGIC + struct.pack("<QQ", size, len(lengths)) + lengths.tobytes()
+def pack_index(entries: np.ndarray) -> bytes:
+    """Returns the content of the index of a shard with records of these `INDEX_ENTRY`s."""
+    size = int(entries["length"].sum()) + FRAMING * len(entries)
+    body = _INDEX_HEADER.pack(_INDEX_MAGIC, size, len(entries)) + entries.tobytes()
     return body + FOOTER.pack(masked_crc(body))
 
 
 def unpack_index(content: bytes, shard_size: int) -> np.ndarray | None:
-    """Returns the record lengths [records] int64, or None if damaged or of another shard."""
+    """Returns the entries [records] of `INDEX_ENTRY`, or None if damaged or of another shard."""
     body, end = content[: -FOOTER.size], content[-FOOTER.size :]
-    if len(body) < 24 or body[:8] != _INDEX_MAGIC or end != FOOTER.pack(masked_crc(body)):
+    if len(body) < _INDEX_HEADER.size or end != FOOTER.pack(masked_crc(body)):
         return None
-    size, count = struct.unpack_from("<QQ", body, 8)
-    if size != shard_size or len(body) != 24 + 8 * count:
+    magic, size, count = _INDEX_HEADER.unpack_from(body)
+    if (magic, size) != (_INDEX_MAGIC, shard_size):
         return None
-    return np.frombuffer(body, "<u8", offset=24).astype(np.int64)
+    if len(body) != _INDEX_HEADER.size + INDEX_ENTRY.itemsize * count:
+        return None
+    entries = np.frombuffer(body, INDEX_ENTRY, offset=_INDEX_HEADER.size)
+    # Compared one by one first, as a sum of large numbers is taken modulo 2^64.
+    if (entries["length"] > size).any():
+        return None
+    return entries if entries["length"].sum() + FRAMING * count == size else None
 
 
 def scan(path: str, size: int) -> np.ndarray:
-    """Returns the record lengths [records] int64 of a shard, read from its record headers.
+    """Returns the entries [records] of `INDEX_ENTRY` of a shard, read from its records' framing.
 
     Raises:
       UserError: a header's checksum fails, or the last record is cut off.
@@ -90,7 +101,7 @@ def scan(path: str, size: int) -> np.ndarray:
 
 def _scan(path: str, size: int) -> np.ndarray:
     with _open(path) as file:
-        return np.fromiter(_header_lengths(file, path, size), np.int64)
+        return np.fromiter(_framings(file, path, size), INDEX_ENTRY)
 
 
 def _open(path: str) -> BinaryIO:
@@ -99,16 +110,21 @@ def _open(path: str) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
-def _header_lengths(file: BinaryIO, path: str, size: int) -> Iterator[int]:
-    offset, record = 0, 0
+def _framings(file: BinaryIO, path: str, size: int) -> Iterator[tuple[int, int]]:
+    """Yields length and checksum of each record; a footer is read with the header that follows."""
+    record, offset = 0, 0
+    header = file.read(HEADER.size)
     while offset < size:
-        file.seek(offset)
-        header = file.read(HEADER.size)
         length = _checked_length(header, path, record)
         offset += length + FRAMING
         if offset > size:
             raise _cut_off(path, record)
-        yield length
+        file.seek(offset - FOOTER.size)
+        both = file.read(FRAMING)
+        if len(both) < FOOTER.size:
+            raise _cut_off(path, record)
+        yield length, FOOTER.unpack_from(both)[0]
+        header = both[FOOTER.size :]
         record += 1
 
 
@@ -182,10 +198,12 @@ class TFRecordSource:
         self._sizes = list(shards.values())
         self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
-        lengths = [load_lengths(path, size) for path, size in shards.items()]
-        self._first = np.cumsum([0] + [len(n) for n in lengths]).tolist()
-        self._lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
-        offsets = [np.cumsum(n + FRAMING) - (n + FRAMING) for n in lengths]
+        entries = [load_entries(path, size) for path, size in shards.items()]
+        self._first = np.cumsum([0] + [len(n) for n in entries]).tolist()
+        joined = np.concatenate([np.zeros(0, INDEX_ENTRY), *entries])
+        self._lengths, self._crcs = joined["length"].astype(np.int64), joined["crc"].copy()
+        framed = [n["length"].astype(np.int64) + FRAMING for n in entries]
+        offsets = [np.cumsum(n) - n for n in framed]
         self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
         self._reset()
 
@@ -206,6 +224,16 @@ class TFRecordSource:
         """Number of records in each shard."""
         return np.diff(self._first).tolist()
 
+    @property
+    def digest(self) -> str:
+        """Of the length and stored checksum of each record in order, 32 hexadecimal digits.
+
+        It is the same wherever the shards lie, with indexes or without, and another one after any
+        record was changed, added, removed or moved.
+        """
+        rows = np.stack([self._lengths, self._crcs], axis=1).astype("<u4")
+        return hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
+
     def shards_of(self, records: np.ndarray) -> np.ndarray:
         """Returns the number of the shard of each record, int64 [n]."""
         return np.searchsorted(self._first, records, side="right") - 1
@@ -222,7 +250,7 @@ class TFRecordSource:
         path = self._paths[shard]
         header, data, footer = self._read(shard, offset, length)
         try:
-            self._check(path, number, length, (header, data, footer))
+            self._check(path, number, record, (header, data, footer))
         except UserError:
             if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
                 raise _replaced(path) from None
@@ -230,22 +258,21 @@ class TFRecordSource:
         return data
 
     def _check(
-        self, path: str, number: int, length: int, framed: tuple[bytes, bytes, bytes]
+        self, path: str, number: int, record: int, framed: tuple[bytes, bytes, bytes]
     ) -> None:
-        """Compares a record as it was read with what it should be."""
+        """Compares a record as it was read, `number` of its shard, with what it should be."""
         header, data, footer = framed
         if len(footer) < FOOTER.size:
             raise _cut_off(path, number)
-        if _checked_length(header, path, number) != length:
-            raise UserError(
-                f"{path}{INDEX_SUFFIX} does not belong to its shard (record {number} has another"
-                " length): delete the index."
-            )
+        if _checked_length(header, path, number) != self._lengths[record]:
+            raise _of_another_shard(path, number, "length")
         if self._verify and footer != FOOTER.pack(masked_crc(data)):
             raise UserError(
                 f"{path} is damaged in record {number} (its checksum fails): copy or build the"
                 " shard again."
             )
+        if self._verify and footer != FOOTER.pack(self._crcs[record]):
+            raise _of_another_shard(path, number, "checksum")
 
     def name(self, record: int) -> str:
         """Returns the shard of a record and its number there, for an error message."""
@@ -326,6 +353,13 @@ def _replaced(path: str) -> UserError:
     )
 
 
+def _of_another_shard(path: str, number: int, what: str) -> UserError:
+    return UserError(
+        f"{path} does not match its index {path}{INDEX_SUFFIX} (record {number} has another"
+        f" {what}), as one of them was replaced: delete the index and start again."
+    )
+
+
 def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:
     """Returns header, data and footer; three reads cost less than copying the data out of one."""
     middle = offset + HEADER.size
@@ -336,14 +370,14 @@ def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, byte
     )
 
 
-def load_lengths(path: str, size: int) -> np.ndarray:
-    """Returns the record lengths [records] int64 of a shard, by its index where that is fit.
+def load_entries(path: str, size: int) -> np.ndarray:
+    """Returns the entries [records] of `INDEX_ENTRY` of a shard, by its index where that is fit.
 
     Raises:
       UserError: the shard has to be scanned and is damaged or no TFRecord file.
     """
     try:
-        lengths = unpack_index(storage.read(path + INDEX_SUFFIX), size)
+        entries = unpack_index(storage.read(path + INDEX_SUFFIX), size)
     except FileNotFoundError:
-        lengths = None
-    return scan(path, size) if lengths is None else lengths
+        entries = None
+    return scan(path, size) if entries is None else entries

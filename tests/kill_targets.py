@@ -18,6 +18,7 @@ def save_at_every_step(directory: str, config: Config, started) -> None:
         dataset = open_dataset(config, config.data.dir, "train")
         run = tiny_state.run(config, config.max_steps)
         started.set()
-        with Checkpoints(Path(directory) / "checkpoints", config, len(dataset)) as checkpoints:
+        folder = Path(directory) / "checkpoints"
+        with Checkpoints(folder, config, len(dataset), dataset.digest) as checkpoints:
             state = training.first_state(run, checkpoints)
             training.loop(run, state, dataset, checkpoints, Path(directory), None)

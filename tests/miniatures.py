@@ -26,7 +26,7 @@ def checkpoint(folder, config):
         centres={},
         optimizer={"count": jnp.zeros(())},
     )
-    with Checkpoints(folder / "checkpoints", config, records=8) as checkpoints:
+    with Checkpoints(folder / "checkpoints", config, records=8, data_digest="") as checkpoints:
         checkpoints.save(7, state)
         checkpoints.wait()
     return folder

@@ -9,9 +9,9 @@ from data_pipelines.metadata import Metadata
 CLASSES = ("dark", "light")
 
 
-def write(directory: str, train: int = 24, test: int = 16) -> str:
+def write(directory: str, train: int = 24, test: int = 16, seed: int = 0) -> str:
     """Writes the splits for `small_run`'s config; returns the directory."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def record(i: int) -> schema.Record:
         label = i % 2

@@ -16,7 +16,7 @@ import pytest
 import tiny_state
 from test_objective import change
 
-from xkd_jax import checkpoint, sharding
+from xkd_jax import checkpoint, run_record, sharding, versions
 from xkd_jax.checkpoint import Checkpoints, ItemCheckpoints
 from xkd_jax.config import CheckpointConfig, MeshConfig
 from xkd_jax.errors import UnreachableError, UserError
@@ -24,7 +24,7 @@ from xkd_jax.optimizer import optimizer
 from xkd_jax.run_record import RunRecord
 from xkd_jax.schedules import Length, schedules
 
-RECORDS = 24
+RECORDS, DATA = 24, "0123456789abcdef0123456789abcdef"
 NOBODY = 65534
 ROOT = Path(__file__).parents[1]
 
@@ -55,14 +55,14 @@ def fill(like, seed):
 
 def saved(config, directory, *steps):
     """Saves states filled from their steps."""
-    with Checkpoints(directory, config, RECORDS) as checkpoints:
+    with Checkpoints(directory, config, RECORDS, DATA) as checkpoints:
         for step in steps:
             checkpoints.save(step, tiny_state.fill(step))
     return directory
 
 
-def restored(config, directory, records=RECORDS):
-    with Checkpoints(directory, config, records) as checkpoints:
+def restored(config, directory, records=RECORDS, data=DATA):
+    with Checkpoints(directory, config, records, data) as checkpoints:
         return checkpoints.restore(tiny_state.like(tiny_state.fill(0)))
 
 
@@ -83,11 +83,11 @@ def truncate(path):
 
 def test_comes_back_bit_for_bit_onto_any_mesh(config, tmp_path):
     state = fill(describe(config, (2, 2, 2)), 0)
-    with Checkpoints(tmp_path, config, RECORDS) as checkpoints:
+    with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
         checkpoints.save(3, state)
     for axes in ((2, 2, 2), (8, 1, 1)):
         like = describe(config, axes)
-        with Checkpoints(tmp_path, config, RECORDS) as checkpoints:
+        with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
             assert checkpoints.latest() == 3
             found = checkpoints.restore(like)
         jax.tree.map(np.testing.assert_array_equal, found, state)
@@ -116,6 +116,8 @@ def test_a_run_of_other_data_or_size_is_refused(config, tmp_path):
         assert f"holds a run with another {named}" in str(error.value)
     with pytest.raises(UserError, match=r"another records \(24, now 25\)"):
         restored(config, tmp_path, records=25)
+    with pytest.raises(UserError, match=rf"a run on other data.*\(digest {DATA}, now fedc\)"):
+        restored(config, tmp_path, data="fedc")
     assert restored(config, tmp_path) is not None
 
 
@@ -127,11 +129,38 @@ def test_what_may_change_under_a_resume_is_named(config, tmp_path, capsys):
     assert f"resume    from step 1, {tmp_path}" in printed
 
 
+def test_another_version_of_a_library_is_announced(config, tmp_path, monkeypatch, capsys):
+    saved(config, tmp_path, 1)
+    assert restored(config, tmp_path) is not None
+    assert "versions" not in capsys.readouterr().out
+    now = versions.versions()
+    others = {"jax": "9.9", "xkd_jax": "3.1", "code": "0", "python": "2.7", "numpy": None}
+    monkeypatch.setattr(run_record, "versions", lambda: now | others)
+    assert restored(config, tmp_path) is not None
+    printed = capsys.readouterr().out
+    for name, other in others.items():
+        assert f"changed   versions.{name} ({now[name]!r}, now {other!r})" in printed
+
+
+@pytest.mark.parametrize("layout", [None, 1, 3, "2"])
+def test_a_record_of_another_layout_is_refused_and_no_damage(config, tmp_path, layout):
+    saved(config, tmp_path, 1, 2)
+    path = tmp_path / "2" / "run" / "metadata"
+    content = RunRecord.verified(json.loads(path.read_text()))
+    content.pop("layout")
+    content |= {} if layout is None else {"layout": layout}
+    path.write_text(json.dumps(content | {"crc32": run_record._checksum(content)}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"/2 was saved by another version of this program"):
+        restored(config, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_no_program_is_compiled_to_save_small_arrays(config, tmp_path, caplog):
     """Eight devices hold each; were each of them to save a slice, that would be eight programs."""
     whole = jax.NamedSharding(sharding.make_mesh(MeshConfig()), jax.P())
     item = {"w": jax.device_put(np.zeros((24, 40), np.float32), whole)}
-    now = RunRecord.of({}, 1)
+    now = RunRecord.of({}, 1, DATA)
     with ItemCheckpoints(tmp_path, config.checkpoint, now) as checkpoints, jax.log_compiles():
         checkpoints.save_items(1, {"item": item})
     texts = [record.getMessage() for record in caplog.records]
@@ -208,7 +237,7 @@ many = {f"a{i}": jax.device_put(rng.random((99, 99))) for i in range(64)}
 described = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), many
 )
-folder, now = Path(sys.argv[1]), RunRecord.of({}, 1)
+folder, now = Path(sys.argv[1]), RunRecord.of({}, 1, "")
 try:
     with ItemCheckpoints(folder, config.CheckpointConfig(), now) as checkpoints:
         checkpoints.save_items(1, {"many": many})
@@ -375,7 +404,7 @@ def test_a_read_only_directory_is_one_sentence(config):
 
 def test_a_directory_that_vanishes_is_one_sentence(config, tmp_path):
     state = tiny_state.fill(1)
-    with Checkpoints(tmp_path / "there", config, RECORDS) as checkpoints:
+    with Checkpoints(tmp_path / "there", config, RECORDS, DATA) as checkpoints:
         shutil.rmtree(tmp_path / "there")
         with pytest.raises(UserError, match="has vanished"):
             checkpoints.save(1, state)
@@ -384,7 +413,7 @@ def test_a_directory_that_vanishes_is_one_sentence(config, tmp_path):
 def test_a_directory_that_cannot_be_made_is_one_sentence(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be used"):
-        Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS)
+        Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS, DATA)
 
 
 def test_a_record_of_the_run_that_was_changed_is_not_believed(config, tmp_path):

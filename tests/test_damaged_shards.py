@@ -76,7 +76,8 @@ def _read_all(path: str) -> list[bytes]:
 
 
 SHARD = b"".join(part for record in RECORDS for part in tfrecord.frame(record))
-INDEX = tfrecord.pack_index(np.array([len(record) for record in RECORDS]))
+ENTRIES = [(len(record), tfrecord.masked_crc(record)) for record in RECORDS]
+INDEX = tfrecord.pack_index(np.array(ENTRIES, tfrecord.INDEX_ENTRY))
 
 
 @pytest.fixture(scope="module")

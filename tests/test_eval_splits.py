@@ -111,14 +111,14 @@ def test_processes_share_the_reading(tmp_path, monkeypatch):
     alone = splits._index(dataset, "train", 2)
     assert sorted(alone.label.tolist())[:2] == [-1, 0]
     assert alone.train_folds.sum(0).tolist() == [4, 3]
-    padded = np.zeros((3, 3, 7), np.uint32)
+    padded = np.zeros((3, 3, 5), np.uint32)
     for process in range(3):
         rows = index_rows(dataset, range(process, 7, 3))
         padded[process, : len(rows)] = rows
     monkeypatch.setattr(splits.jax, "process_count", lambda: 3)
     monkeypatch.setattr(splits, "together", lambda action: action())
     monkeypatch.setattr(
-        splits.multihost_utils, "process_allgather", lambda rows, tiled: padded.reshape(9, 7)
+        splits.multihost_utils, "process_allgather", lambda rows, tiled: padded.reshape(9, 5)
     )
     shared = splits._index(dataset, "train", 2)
     for field in dataclasses.fields(alone):

@@ -37,7 +37,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
 
     def go(workdir):
         run = tiny_state.run(config, 7)
-        with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints:
+        with Checkpoints(
+            workdir / "checkpoints", config, len(dataset), dataset.digest
+        ) as checkpoints:
             state = training.first_state(run, checkpoints)
             return training.loop(run, state, dataset, checkpoints, workdir, None)
 
@@ -67,7 +69,7 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
 
     monkeypatch.setattr(Checkpoints, "save", save_and_be_told)
     to_come = pytest.raises(StoppedError, match="after step 2, as asked")
-    with Checkpoints(tmp_path / "checkpoints", config, len(dataset)) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", config, len(dataset), dataset.digest) as checkpoints:
         state = training.first_state(run, checkpoints)
         with to_come if probes else contextlib.nullcontext():
             training.loop(run, state, dataset, checkpoints, tmp_path, None)
@@ -97,7 +99,7 @@ from xkd_jax.run_record import RunRecord
 with Preemption() as preemption:
     assert not any(preemption.reached() for _ in range(20))
 if sys.argv[2]:  # Orbax has questions of its own about notices
-    record = RunRecord.of({}, 1)
+    record = RunRecord.of({}, 1, "")
     with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
         checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
 os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold

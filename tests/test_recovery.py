@@ -43,7 +43,7 @@ def train(config, tmp_path, monkeypatch):
         run = tiny_state.run(changed, steps)
         with (
             monkeypatch.context() as patch,
-            Checkpoints(tmp_path / "checkpoints", changed, RECORDS) as checkpoints,
+            Checkpoints(tmp_path / "checkpoints", changed, RECORDS, "") as checkpoints,
         ):
             patch.setattr(training.sharding, "put_batch", put_poisoned)
             state = training.first_state(run, checkpoints)

@@ -75,7 +75,7 @@ def single_device(small, make_views, tmp_path_factory):
     alone = OnMesh(config, MeshConfig(1, 1, 1), inputs)
     before, state = alone.losses(alone.first, HALF)
     directory = tmp_path_factory.mktemp("checkpoints")
-    with checkpoint.Checkpoints(directory, config, 1) as checkpoints:
+    with checkpoint.Checkpoints(directory, config, 1, "") as checkpoints:
         checkpoints.save(HALF, state)
     after, _ = alone.losses(state, HALF)
     return config, inputs, before + after, directory
@@ -95,7 +95,7 @@ def test_losses_are_the_same_on_every_mesh(single_device, axes):
     assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
         state.student["heads"]["audio"]["directions"].sharding
     )
-    with checkpoint.Checkpoints(directory, config, 1) as checkpoints:
+    with checkpoint.Checkpoints(directory, config, 1, "") as checkpoints:
         resumed, _ = mesh.losses(checkpoints.restore(mesh.like), HALF)
     np.testing.assert_allclose(resumed, expected[HALF:], rtol=1e-4)
 

@@ -1,6 +1,7 @@
 import gzip
 import os
 import pickle
+import re
 import struct
 import time
 from concurrent import futures
@@ -15,7 +16,14 @@ from xkd_jax.errors import UserError
 RECORDS = [bytes([i]) * n for i, n in enumerate([5, 0, 1000, 17, 3])]
 
 
+def _entries(records) -> np.ndarray:
+    """What an index of these records holds."""
+    values = [(len(record), tfrecord.masked_crc(record)) for record in records]
+    return np.array(values, tfrecord.INDEX_ENTRY)
+
+
 def _write(folder, records=RECORDS, count=2) -> dict[str, int]:
+    storage.make_folder(str(folder))
     for i in range(count):
         name = tfrecord.shard_name("toy", "train", i, count)
         shards.write_shard(storage.join(str(folder), name), records[i::count])
@@ -58,7 +66,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("damage", ["missing", "flipped", "cut", "stale", "empty"])
+@pytest.mark.parametrize("damage", ["missing", "flipped", "cut", "stale", "empty", "layout 1"])
 def test_an_unfit_index_is_not_believed(tmp_path, damage):
     found = _write(tmp_path)
     index = tmp_path / (os.path.basename(next(iter(found))) + ".index")
@@ -71,21 +79,63 @@ def test_an_unfit_index_is_not_believed(tmp_path, damage):
     elif damage == "cut":
         index.write_bytes(content[:-9])
     elif damage == "stale":
-        index.write_bytes(tfrecord.pack_index(np.array([1, 2, 3])))
+        index.write_bytes(tfrecord.pack_index(_entries([b"a", b"bb", b"ccc"])))
+    elif damage == "layout 1":
+        lengths = [len(record) for record in RECORDS[0::2]]
+        size = sum(lengths) + tfrecord.FRAMING * len(lengths)
+        body = b"XKDINDX1" + struct.pack("<5Q", size, 3, *lengths)
+        index.write_bytes(body + struct.pack("<I", tfrecord.masked_crc(body)))
     else:
         index.write_bytes(b"")
+    whole = tfrecord.TFRecordSource(_write(tmp_path / "whole"))
     source = tfrecord.TFRecordSource(found)
+    assert source.digest == whole.digest
     assert [source[i] for i in range(5)] == RECORDS[0::2] + RECORDS[1::2]
 
 
-def test_an_index_of_another_shard_of_the_same_size_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "others,what",
+    [
+        (RECORDS[::-1], "length"),
+        ([bytes(len(record)) for record in RECORDS], "checksum"),
+    ],
+)
+def test_an_index_of_another_shard_of_the_same_size_is_refused(tmp_path, others, what):
     found = _write(tmp_path, count=1)
     index = tmp_path / (os.path.basename(next(iter(found))) + ".index")
-    lengths = [len(r) for r in RECORDS]
-    index.write_bytes(tfrecord.pack_index(np.array(lengths[::-1])))
+    index.write_bytes(tfrecord.pack_index(_entries(others)))
     source = tfrecord.TFRecordSource(found)
-    with pytest.raises(UserError, match=r"index"):
-        source[0]
+    with pytest.raises(UserError, match=rf"another {what}\).*: delete the index"):
+        [source[i] for i in range(5)]
+
+
+def test_the_digest_is_of_the_records_and_their_order(tmp_path):
+    """Not of where the shards lie, of their indexes or of how many records a shard holds."""
+    plain = tfrecord.TFRecordSource(_write(tmp_path / "a")).digest
+    assert re.fullmatch("[0-9a-f]{32}", plain)
+    assert tfrecord.TFRecordSource(_write(tmp_path / "b" / "c")).digest == plain
+    assert tfrecord.TFRecordSource(_write("memory://digest")).digest == plain
+    scanned = _write(tmp_path / "d")
+    for path in scanned:
+        os.remove(path + ".index")
+    assert tfrecord.TFRecordSource(scanned).digest == plain
+    assert tfrecord.TFRecordSource(scanned, verify=False).digest == plain
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [b"\1" * 5, *RECORDS[1:]],  # the same length
+        [*RECORDS[:4], b"\4\4\5"],  # the last byte of the last record
+        [RECORDS[2], RECORDS[1], RECORDS[0], *RECORDS[3:]],
+        RECORDS[:4],
+        [*RECORDS, b""],
+        [RECORDS[0] + RECORDS[2], b"", *RECORDS[3:], RECORDS[1]],
+    ],
+)
+def test_other_records_have_another_digest(tmp_path, records):
+    plain = tfrecord.TFRecordSource(_write(tmp_path / "a")).digest
+    assert tfrecord.TFRecordSource(_write(tmp_path / "b", records)).digest != plain
 
 
 def test_pickles_without_descriptors(tmp_path):

@@ -1,12 +1,15 @@
 import dataclasses
 import json
+import shutil
 
 import jax
 import noise_shards
 import numpy as np
 import pytest
+import tiny_state
 from test_objective import change
 
+from data_pipelines.dataset import open_dataset
 from xkd_jax import train as training
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.errors import TrainingDivergedError, UserError
@@ -33,7 +36,8 @@ def final_state(config, workdir):
     like = training.Run.prepare(
         config, training.Length(5, 3), training.sharding.make_mesh(config.mesh)
     ).like
-    with Checkpoints(workdir / "checkpoints", config, 24) as checkpoints:
+    digest = open_dataset(config, config.data.dir, "train").digest
+    with Checkpoints(workdir / "checkpoints", config, 24, digest) as checkpoints:
         assert checkpoints.latest() == 5
         return checkpoints.restore(like)
 
@@ -64,6 +68,30 @@ def test_a_killed_run_ends_as_one_that_was_not(config, tmp_path, monkeypatch, ca
     assert "resume    from step 2" in capsys.readouterr().out
     whole, killed = (final_state(config, tmp_path / name) for name in ("whole", "killed"))
     jax.tree.map(np.testing.assert_array_equal, whole, killed)
+
+
+def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, capsys):
+    """The other data set has the same name, rates, number of records and of shards."""
+    monkeypatch.setattr(
+        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+    )
+
+    def resume(folder, steps):
+        moved = change(config, data={"dir": str(folder)})
+        training.train(dataclasses.replace(moved, max_steps=steps), tmp_path / "run")
+
+    resume(config.data.dir, 2)
+    shutil.copytree(config.data.dir, tmp_path / "moved")
+    for index in (tmp_path / "moved").glob("*.index"):
+        index.unlink()
+    resume(tmp_path / "moved", 3)
+    assert "resume    from step 2" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "moved")
+    noise_shards.write(str(tmp_path / "moved"), seed=1)
+    with pytest.raises(UserError, match="holds a run on other data: the records were replaced"):
+        resume(tmp_path / "moved", 4)
+    resume(config.data.dir, 4)
+    assert "resume    from step 3" in capsys.readouterr().out
 
 
 def test_a_run_says_what_it_does_and_probes(config, tmp_path, capsys):

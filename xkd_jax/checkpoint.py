@@ -208,15 +208,16 @@ class ItemCheckpoints:
 class Checkpoints(ItemCheckpoints):
     """The checkpoints of a pretraining run; errors are those of `ItemCheckpoints`."""
 
-    def __init__(self, directory: Path, config: Config, records: int):
+    def __init__(self, directory: Path, config: Config, records: int, data_digest: str):
         """Opens the directory, or makes it.
 
         Args:
           directory: for these checkpoints alone.
           config: of the run.
           records: in the run's data set.
+          data_digest: of its content (`Dataset.digest`).
         """
-        now = RunRecord.of(dataclasses.asdict(config), records)
+        now = RunRecord.of(dataclasses.asdict(config), records, data_digest)
         super().__init__(directory, config.checkpoint, now)
 
     def save(self, step: int, state: TrainState) -> None:
@@ -249,10 +250,12 @@ def read_record(folder: Path) -> RunRecord:
 
     Raises:
       DamagedError: it is not what was saved.
-      UserError: a process can't read it; `UnreachableError` where that may pass.
+      UserError: a process can't read it (`UnreachableError` where that may pass), or another
+        version of this program wrote it.
     """
     with _same_for_all(folder):
-        return RunRecord.from_json(json.loads((folder / "run" / "metadata").read_text()))
+        content = RunRecord.verified(json.loads((folder / "run" / "metadata").read_text()))
+    return RunRecord.from_json(content, folder)
 
 
 def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree:

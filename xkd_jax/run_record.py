@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from xkd_jax.errors import UserError
+from xkd_jax.versions import versions
+
+RECORD_LAYOUT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,34 +21,40 @@ class RunRecord:
     step: the number of updates made.
     config: the run's, as nested dictionaries of what JSON knows.
     records: number of records in the data set.
+    data_digest: of the content of the data set; see `Dataset.digest`.
+    versions: {name: version} of what computes; see `versions.versions`.
     digests: {item: {path of an array: its digest}}; see `digest.digests`.
+    layout: of this record.
     """
 
     step: int
     config: dict[str, Any]
     records: int
+    data_digest: str
+    versions: dict[str, str]
     digests: dict[str, dict[str, int]]
+    layout: int = RECORD_LAYOUT
 
     # What a resumed run can't change: it decides the shapes of the state or which data belong to
-    # which step.
+    # which step. So does the content of the data.
     FIXED: ClassVar[tuple[str, ...]] = (
         "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
         "config.data.split", "config.data.shuffle_window", "records",
     )  # fmt: skip
 
     @classmethod
-    def of(cls, config: dict[str, Any], records: int) -> Self:
+    def of(cls, config: dict[str, Any], records: int, data_digest: str) -> Self:
         """The record of a run with this config, before its first step."""
-        return cls(0, json.loads(json.dumps(config)), records, {})
+        return cls(0, json.loads(json.dumps(config)), records, data_digest, versions(), {})
 
     def to_json(self) -> dict[str, Any]:
         """The record with a checksum of itself."""
         content = dataclasses.asdict(self)
         return {**content, "crc32": _checksum(content)}
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> RunRecord:
-        """The record that `to_json` made.
+    @staticmethod
+    def verified(content: Any) -> dict[str, Any]:
+        """Returns what `to_json` made, without its checksum.
 
         Raises:
           ValueError: it is not what was written.
@@ -53,13 +62,33 @@ class RunRecord:
         content = dict(content)
         if content.pop("crc32", None) != _checksum(content):
             raise ValueError("its record of the run is not what was written")
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], where: Any) -> RunRecord:
+        """The record that `to_json` made.
+
+        Args:
+          content: `verified`.
+          where: the checkpoint, for an error message.
+
+        Raises:
+          UserError: another version of this program wrote it, in another layout.
+        """
+        layout = content.get("layout", 1)
+        if layout != RECORD_LAYOUT:
+            raise UserError(
+                f"{where} was saved by another version of this program (its record of the run has"
+                f" layout {layout}, and this version reads layout {RECORD_LAYOUT}): use that"
+                " version, or another folder."
+            )
         return cls(**content)
 
     def changes(self, now: RunRecord) -> tuple[list[str], list[str]]:
         """What is another value now: what may be, and what must not if the run is to go on."""
         found = [
             (key, f"{key.removeprefix('config.')} ({before!r}, now {after!r})")
-            for part in ("config", "records")
+            for part in ("config", "records", "versions")
             for key, before, after in differences(part, getattr(self, part), getattr(now, part))
         ]
         forbidden = [text for key, text in found if key.startswith(now.FIXED)]
@@ -73,6 +102,12 @@ class RunRecord:
             raise UserError(
                 f"{directory} holds a run with another {forbidden[0]}: give that value, or another"
                 " --workdir for a new run."
+            )
+        if self.data_digest != now.data_digest:
+            raise UserError(
+                f"{directory} holds a run on other data: the records were replaced or changed since"
+                f" (digest {self.data_digest}, now {now.data_digest}), so put the old ones back, or"
+                " give another --workdir for a new run."
             )
 
 

@@ -54,7 +54,10 @@ def train(config: Config, workdir: Path) -> None:
     if config.probe.enabled or config.probe.neighbours_every:
         test = open_dataset(config, directory, config.probe.split)
         probes = probes_of(run, dataset, test)
-    with Checkpoints(workdir / "checkpoints", config, len(dataset)) as checkpoints, company():
+    with (
+        Checkpoints(workdir / "checkpoints", config, len(dataset), dataset.digest) as checkpoints,
+        company(),
+    ):
         state = first_state(run, checkpoints)
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)

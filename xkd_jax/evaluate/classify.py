@@ -79,7 +79,11 @@ class Classification:
     def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
         folder = self.workdir / f"fold{fold}"
         with FitCheckpoints(
-            folder / "checkpoints", self.config.save, self._made_from(fold), len(records)
+            folder / "checkpoints",
+            self.config.save,
+            self._made_from(fold),
+            len(records),
+            self.benchmark.train_index.digest,
         ) as checkpoints:
             state = checkpoints.restore(fit.like)
             state = fit.initialise() if state is None else state
@@ -90,8 +94,8 @@ class Classification:
         checkpoint = {"step": self.pretrained.step, "crc32": self.pretrained.crc32}
         used = {key: config[key] for key in _FIXED}
         used["clips"] = {key: config["clips"][key] for key in _FIXED_OF_CLIPS}
-        data = {"split": self.benchmark.train_name, "content": self.benchmark.train_index.digest}
-        return used | {"data": data, "fold": fold, "checkpoint": checkpoint}
+        used["data"] = {"split": self.benchmark.train_name}
+        return used | {"fold": fold, "checkpoint": checkpoint}
 
     def _loop(
         self,

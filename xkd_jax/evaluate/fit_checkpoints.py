@@ -23,7 +23,12 @@ class FitCheckpoints(ItemCheckpoints):
     """The checkpoints of one training; errors are those of `ItemCheckpoints`."""
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, made_from: dict[str, Any], records: int
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        made_from: dict[str, Any],
+        records: int,
+        data_digest: str,
     ):
         """Opens the directory, or makes it.
 
@@ -32,8 +37,9 @@ class FitCheckpoints(ItemCheckpoints):
           config: how many are kept.
           made_from: what a training must share to go on from another's.
           records: that it trains on.
+          data_digest: of the content of their data set (`Dataset.digest`).
         """
-        super().__init__(directory, config, _FitRecord.of(made_from, records))
+        super().__init__(directory, config, _FitRecord.of(made_from, records, data_digest))
 
     def save(self, step: int, state: FitState) -> None:
         """Starts saving and returns; the state may be donated afterwards."""

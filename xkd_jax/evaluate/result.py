@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import xkd_jax
 from xkd_jax.errors import UserError, file_error
 from xkd_jax.evaluate.config import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.processes import announce, on_main, write_once
 from xkd_jax.run_record import differences
+from xkd_jax.versions import versions
 
 FILE = "result.json"
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def refuse_other(
@@ -108,11 +105,7 @@ def finish(
         },
         "config": dataclasses.asdict(config),
         "pretraining": dataclasses.asdict(pretrained.config),
-        "versions": {
-            "xkd_jax": xkd_jax.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
     }
     announce(f"result    {line(content)}")  # first, as the disk may be full
     write_once(workdir / FILE, content)
