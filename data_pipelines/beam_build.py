@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from data_pipelines import builder
+from data_pipelines import builder, common_cause
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport
 from data_pipelines.file_workers import FileWorkers
@@ -30,6 +30,7 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
 
     Raises:
       UserError: Beam is not installed, or as `builder.run`.
+      UnreachableError: as `builder.run`.
     """
     try:
         import apache_beam as beam
@@ -54,4 +55,4 @@ def _build_shard(
 ) -> None:
     work = functools.partial(ingest, directory=source, options=options)
     with FileWorkers(work, builder.lost, 1, timeout, builder.size_of) as worker:
-        builder.write_shard(shard, worker.map(shard.items), output)
+        builder.write_shard(shard, common_cause.checked(worker.map(shard.items)), output)

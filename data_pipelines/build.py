@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep_damaged", action="store_true", help="keep a damaged file up to the damage")
     add("--shards", type=int, default=0, help="of each split (default: one for 256 files)")
     add("--workers", type=int, default=worker_processes.usable_cores(), help="processes")
-    add("--timeout", type=float, default=300.0, help="seconds that one file may take")
+    add("--timeout", type=float, default=300.0, help="seconds of work on a file without a record")
     add(
         "--runner", default="", help="of Apache Beam, in place of --workers; its options may follow"
     )

@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from data_pipelines import build_plan, shards, storage
+from data_pipelines import build_plan, common_cause, shards, storage
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
@@ -52,7 +52,9 @@ def run(
         each.
 
     Raises:
-      UserError: the folder holds another data set or build, or no file gave a record.
+      UserError: the folder holds another data set or build, or no file gave a record, or many
+        failed for one reason that is not theirs.
+      UnreachableError: files timed out, or the storage of one doesn't answer.
     """
     if done := read_finished(plan, output):
         return done
@@ -80,7 +82,7 @@ def lost(item: Item, reason: str, detail: str) -> FileResult:
 def _watched(
     results: Iterable[FileResult], progress: Callable[[FileResult], None]
 ) -> Iterator[FileResult]:
-    for result in results:
+    for result in common_cause.checked(results):
         progress(result)
         yield result
 
@@ -129,13 +131,22 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:
-    """Returns the shards that are still to be written."""
+    """Returns the shards that are still to be written, or lack files for no fault of theirs."""
     found = storage.sizes(output)
     return [
         shard
         for shard in plan.shards
-        if (report := _read_report(output, shard)) is None or found.get(shard.name) != report.size
+        if (report := _read_report(output, shard)) is None
+        or found.get(shard.name) != report.size
+        or _is_in_doubt(report, len(shard.items))
     ]
+
+
+def _is_in_doubt(report: ShardReport, files: int) -> bool:
+    """Whether a file timed out, or all failed in the program, which another time they may not."""
+    reasons = [entry.reason for entry in report.left_out]
+    failed = sum(reason in common_cause.OF_PROGRAM for reason in reasons)
+    return common_cause.TIMED_OUT in reasons or 0 < failed == files
 
 
 def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) -> ShardReport:
@@ -168,6 +179,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
 
     Raises:
       UserError: no file gave a record, or another build has ended in the same folder of a store.
+      UnreachableError: files timed out, and are to be tried again.
     """
     finished: dict[str, list[ShardReport]] = {}
     for shard in plan.shards:
@@ -187,6 +199,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
         [entry for reports in finished.values() for r in reports for entry in r.left_out],
     )
     _write_json(storage.join(output, REPORT), dataclasses.asdict(whole))
+    _check_time_outs(whole, output)
     if not any(whole.records.values()):
         storage.remove_folder(storage.join(output, _STATE))
         raise UserError(
@@ -201,6 +214,22 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     shards.finish_dataset(output, metadata, written)
     storage.remove_folder(storage.join(output, _STATE))
     return whole
+
+
+def _check_time_outs(whole: BuildReport, output: str) -> None:
+    """Keeps a build unfinished that lacks files which timed out.
+
+    Raises:
+      UnreachableError: it does.
+    """
+    late = [entry for entry in whole.left_out if entry.reason == common_cause.TIMED_OUT]
+    if late:
+        raise UnreachableError(
+            f"{len(late)} of {whole.files} files timed out (first: {late[0].path}:"
+            f" {late[0].detail}), so the data set is not finished: see {output}/{REPORT}, and give"
+            " the same command again to try them again, with a larger --timeout if they are long,"
+            " or put an empty file in the place of each to leave it out."
+        )
 
 
 def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:

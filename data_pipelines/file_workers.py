@@ -6,10 +6,11 @@ import collections
 import contextlib
 import dataclasses
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from typing import Any
+
+from data_pipelines.work_clock import TICK, WorkClock
 
 # Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
 # are held in memory.
@@ -18,6 +19,8 @@ _MOST_BYTES = 1 << 30
 _ALIVE = "alive"
 # Seconds that a new process may take before its first sign of life.
 _START_UP = 120.0
+# Seconds for a process to end that was killed; one that its storage blocks may take forever.
+_END = 10.0
 
 # Given an item and a function to call when it gets on, returns a result.
 Work = Callable[[Any, Callable[[], None]], Any]
@@ -29,9 +32,11 @@ OnLoss = Callable[[Any, str, str], Any]
 class _Worker:
     process: Any
     pipe: connection.Connection
+    clock: WorkClock
     number: int = -1
     item: Any = None
-    deadline: float = 0.0
+    patience: float = 0.0
+    alone: bool = False
 
     @property
     def idle(self) -> bool:
@@ -41,8 +46,10 @@ class _Worker:
 class FileWorkers:
     """Maps items to results in other processes, each with a time-out, in the order of the items.
 
-    A worker that crashes, or shows no sign of life for the time-out, is replaced and its item's
-    result is what `on_loss` says; the other items don't notice. Use as a context manager.
+    A worker that crashes, or works for the time-out without a sign of life (`WorkClock`), is
+    replaced. Overload, lack of memory or slow storage can cause both, so the item is tried once
+    more when nothing else runs; if that fails too, its result is that of `on_loss`. The other items
+    are not affected. Use as a context manager.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class FileWorkers:
           work: runs in a worker; it and the items and results are pickled.
           on_loss: runs here; its reason is `timed out` or `crashed`.
           workers: number of processes.
-          timeout: seconds without a sign of life.
+          timeout: seconds of work without a sign of life.
           weigh: bytes of a result.
         """
         self._work = work
@@ -68,6 +75,7 @@ class FileWorkers:
         self._timeout = timeout
         self._weigh = weigh
         self._workers: list[_Worker] = []
+        self._again: collections.deque[tuple[int, Any]] = collections.deque()
 
     def __enter__(self) -> FileWorkers:
         return self
@@ -96,51 +104,66 @@ class FileWorkers:
         return 1 if heavy else _AHEAD * self._count
 
     def _hand_out(self, waiting: collections.deque, limit: int) -> None:
-        """Gives items before the limit to idle workers."""
-        while waiting and waiting[0][0] < limit:
-            worker = next((w for w in self._workers if w.idle), None)
-            patience = self._timeout
-            if worker is None and len(self._workers) < self._count:
-                worker = _start(self._work)
-                self._workers.append(worker)
-                patience += _START_UP
-            if worker is None:
-                return
-            worker.number, worker.item = waiting.popleft()
-            worker.deadline = time.monotonic() + patience
-            with contextlib.suppress(ConnectionError):  # it crashed: `_collect` finds out
-                worker.pipe.send(worker.item)
+        """Gives items before the limit to idle workers, or one item alone to be tried again."""
+        busy = sum(not worker.idle for worker in self._workers)
+        if any(worker.alone for worker in self._workers):
+            return
+        if self._again:
+            if not busy:
+                self._give(*self._again.popleft(), alone=True)
+            return
+        while waiting and waiting[0][0] < limit and busy < self._count:
+            self._give(*waiting.popleft(), alone=False)
+            busy += 1
+
+    def _give(self, number: int, item: Any, *, alone: bool) -> None:
+        """Gives an item to an idle worker, or to a new one."""
+        worker = next((w for w in self._workers if w.idle), None)
+        patience = self._timeout
+        if worker is None:
+            worker = _start(self._work)
+            self._workers.append(worker)
+            patience += _START_UP
+        worker.number, worker.item, worker.alone, worker.patience = number, item, alone, patience
+        worker.clock.restart()
+        with contextlib.suppress(ConnectionError):  # it crashed: `_collect` finds out
+            worker.pipe.send(item)
 
     def _collect(self) -> Iterator[tuple[int, Any]]:
-        """Waits for a busy worker to finish, crash or run out of time."""
+        """Waits for a busy worker to finish, crash or run out of time, for `TICK` at most."""
         busy = {w.pipe: w for w in self._workers if not w.idle}
-        patience = min(w.deadline for w in busy.values()) - time.monotonic()
-        for pipe in connection.wait(list(busy), max(patience, 0.0)):
+        for pipe in connection.wait(list(busy), TICK):
             worker = busy[pipe]  # type: ignore[index]
             try:
                 message = worker.pipe.recv()
             except (EOFError, OSError):  # OSError: in the middle of its result
-                yield self._lose(worker, "crashed")
+                yield from self._lose(worker, "crashed")
                 continue
             if message == _ALIVE:
-                worker.deadline = time.monotonic() + self._timeout
+                worker.clock.restart()
+                worker.patience = self._timeout
                 continue
             yield worker.number, message
-            worker.number, worker.item = -1, None
+            worker.number, worker.item, worker.alone = -1, None, False
         for worker in busy.values():
-            if not worker.idle and worker in self._workers and time.monotonic() > worker.deadline:
-                yield self._lose(worker, "timed out")
+            lost = worker not in self._workers
+            if not (worker.idle or lost) and worker.clock.look() > worker.patience:
+                yield from self._lose(worker, "timed out")
 
-    def _lose(self, worker: _Worker, reason: str) -> tuple[int, Any]:
+    def _lose(self, worker: _Worker, reason: str) -> Iterator[tuple[int, Any]]:
+        """Ends a worker; yields the result of its item if that was tried alone."""
         self._workers.remove(worker)
         _end(worker)
+        if not worker.alone:
+            self._again.append((worker.number, worker.item))
+            return
         code = worker.process.exitcode
         detail = (
-            f"nothing came of it for {self._timeout:g} s"
+            f"nothing came of it for {self._timeout:g} s, twice, the second time alone"
             if reason == "timed out"
-            else f"it ended the decoder's process (exit code {code})"
+            else f"it ended the decoder's process twice (exit code {code})"
         )
-        return worker.number, self._on_loss(worker.item, reason, detail)
+        yield worker.number, self._on_loss(worker.item, reason, detail)
 
 
 def _start(work: Work) -> _Worker:
@@ -150,7 +173,7 @@ def _start(work: Work) -> _Worker:
     process = context.Process(target=_serve, args=(theirs, work), daemon=True)
     process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return _Worker(process, ours, WorkClock(process.pid))
 
 
 def _serve(pipe: connection.Connection, work: Work) -> None:
@@ -164,5 +187,5 @@ def _serve(pipe: connection.Connection, work: Work) -> None:
 
 def _end(worker: _Worker) -> None:
     worker.process.kill()
-    worker.process.join()
+    worker.process.join(_END)
     worker.pipe.close()

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import signal
@@ -14,6 +15,7 @@ from data_pipelines.catalogs import CATALOGS
 from data_pipelines.catalogs.catalog import Source
 from data_pipelines.ingest import IngestOptions, ingest
 from data_pipelines.media import MediaOptions
+from xkd_jax.errors import UnreachableError
 
 
 def _build(source, output, *options) -> int:
@@ -70,9 +72,11 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, m
     output = str(tmp_path / "out")
     with builder.start(plan, output):
         beam_build._build_shard(plan.shards[0], plan.source, options, output, 4.0)
-        report = builder.finish(plan, output)
-    assert report.records == {"train": 3}
-    assert sorted((entry.path, entry.reason) for entry in report.left_out) == [
+        with pytest.raises(UnreachableError, match="1 of 6 files timed out"):
+            builder.finish(plan, output)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["records"] == {"train": 3}
+    assert sorted((entry["path"], entry["reason"]) for entry in report["left_out"]) == [
         ("class0/2.mp4", "crashed"),
         ("class0/text.mp4", "unreadable"),
         ("class1/1.mp4", "timed out"),

@@ -1,4 +1,5 @@
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -15,7 +16,7 @@ import pytest
 
 from data_pipelines import build, builder, metadata, schema, storage, tfrecord
 from data_pipelines.dataset import open_dataset
-from data_pipelines.ingest import UNREACHABLE, FileResult
+from data_pipelines.ingest import UNREACHABLE, FileResult, ingest
 from xkd_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -122,6 +123,68 @@ def test_storage_that_does_not_answer_ends_a_build_that_goes_on(
     assert "is out of reach (Stale file handle)" in capsys.readouterr().err
     assert _build(videos, broken, "--shards=2") == 0
     assert _digests(broken) == _digests(whole)
+
+
+def _ingest_where(item, alive, *, fault: str, path: str, **options):
+    """Ingests; the file of this path meets a fault while the flag is there."""
+    if item.path == path and pathlib.Path(fault).exists():
+        if fault.endswith("stopped once"):
+            os.remove(fault)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if fault.endswith("full"):
+            return FileResult(reason="failed", detail="RuntimeError: no locator available")
+        time.sleep(600)
+    return ingest(item, alive, **options)
+
+
+def _with_fault(monkeypatch, flag: pathlib.Path, path: str) -> None:
+    flag.touch()
+    work = functools.partial(_ingest_where, fault=str(flag), path=path)
+    monkeypatch.setattr(builder, "ingest", work)
+
+
+def test_a_worker_that_is_stopped_costs_no_file(videos, tmp_path, monkeypatch):
+    assert _build(videos, tmp_path / "whole") == 0
+    _with_fault(monkeypatch, tmp_path / "stopped once", "dog/0.mp4")
+    assert _build(videos, tmp_path / "out", "--timeout=1", "--workers=2") == 0
+    assert not (tmp_path / "stopped once").exists()
+    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
+
+
+def test_files_that_time_out_are_tried_by_the_same_command(videos, tmp_path, monkeypatch, capsys):
+    out, flag = tmp_path / "out", tmp_path / "hangs"
+    _with_fault(monkeypatch, flag, "dog/0.mp4")
+    assert _build(videos, out, "--shards=3", "--timeout=1") == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 7 files timed out (first: dog/0.mp4: nothing came of it for 1 s, twice" in told
+    report = json.loads((out / "report.json").read_text())
+    assert {e["path"]: e["reason"] for e in report["left_out"]} == {
+        "dog/0.mp4": "timed out", "cat/text.mp4": "unreadable",
+    }  # fmt: skip
+    assert "dataset_info.json" not in _digests(out)
+    times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.tfrecord-?????-of-?????")}
+    flag.unlink()
+    assert _build(videos, out, "--shards=3") == 0
+    changed = [p for p, time in times.items() if (out / p).stat().st_mtime_ns != time]
+    assert len(changed) == 1  # only the shard of the file is made again
+    assert _build(videos, tmp_path / "whole", "--shards=3") == 0
+    assert _digests(out) == _digests(tmp_path / "whole")
+
+
+def test_shards_of_failures_alone_are_made_again(videos, tmp_path, monkeypatch):
+    """What failed for want of room, say, may work the next time."""
+    _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "finish", _interrupt)
+        assert _build(videos, tmp_path / "out", "--shards=7") == 130
+    (tmp_path / "full").unlink()
+    assert _build(videos, tmp_path / "out", "--shards=7") == 0
+    assert _build(videos, tmp_path / "whole", "--shards=7") == 0
+    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_an_output_among_its_source_is_refused(videos, capsys):

@@ -1,0 +1,68 @@
+"""A clock for the time that another process has had for its work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+# Seconds between two looks at a process. Much more than that from one look to the next means that
+# this process was stopped, or was itself waiting for a processor.
+TICK = 0.5
+_RUNNABLE = "R"
+
+
+class Usage(NamedTuple):
+    """State of a process (a letter, as in `ps`) and the processor time it has used, in seconds."""
+
+    state: str
+    seconds: float
+
+
+def usage(pid: int) -> Usage | None:
+    """Returns the usage of a process, None where the system doesn't tell (no /proc)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the name, which may itself have blanks and brackets: proc(5), fields 3, 14, 15.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return Usage(fields[0].decode(), ticks / os.sysconf("SC_CLK_TCK"))
+
+
+class WorkClock:
+    """Counts the seconds that a process spent on its work, computing or waiting for a file.
+
+    Time in which the process waits for a processor (an overloaded machine), in which this process
+    doesn't look (it was stopped with its whole group), or in which the machine is suspended, is not
+    counted. Without /proc waiting for a processor is counted.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        now: Callable[[], float] = time.monotonic,
+        usage_of: Callable[[int], Usage | None] = usage,
+    ):
+        self._pid, self._now, self._usage_of = pid, now, usage_of
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts again from 0."""
+        self.seconds = 0.0
+        self._looked, self._used = self._now(), self._usage_of(self._pid)
+
+    def look(self) -> float:
+        """Adds the time since the last look, and returns the seconds so far; call every `TICK`."""
+        now = self._now()
+        if now - self._looked < TICK / 2:
+            return self.seconds
+        passed = min(now - self._looked, 2 * TICK)
+        used, before = self._usage_of(self._pid), self._used
+        if used is not None and before is not None and used.state == _RUNNABLE:
+            passed = min(passed, used.seconds - before.seconds)
+        self.seconds += passed
+        self._looked, self._used = now, used
+        return self.seconds
