@@ -173,6 +173,7 @@ def _start(work: Work) -> _Worker:
     process = context.Process(target=_serve, args=(theirs, work), daemon=True)
     process.start()
     theirs.close()
+    assert process.pid is not None
     return _Worker(process, ours, WorkClock(process.pid))
 
 
