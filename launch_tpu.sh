@@ -66,18 +66,28 @@ parse() {
       --retries=*) retries=${1#*=} ;;
       --dry-run) dry=yes ;;
       --) shift; arguments=("$@"); break ;;
-      *) fail "$1 is no option: see launch_tpu.sh --help." ;;
+      *) fail "$(printable "$1") is no option: see launch_tpu.sh --help." ;;
     esac
     shift
   done
 }
 
 check() {
+  local LC_ALL=C option item # in other locales a-z may have more letters
   [[ -n $name ]] || fail "there is no --name: give the run's slices one."
   [[ -n $zone ]] || fail "there is no --zone: give the slices' zone, for example us-west4-a."
-  local option
+  fits name '[a-z]([-a-z0-9]{0,54}[a-z0-9])?' "at most 56 of a-z, 0-9 and -, a letter first"
+  fits zone '[a-z]+(-[a-z0-9]+)+' "one such as us-west4-a"
+  fits project '([a-z0-9.-]+:)?[a-z][-a-z0-9]{0,62}' "a project's ID, of a-z, 0-9 and -"
+  fits type '[a-z][a-z0-9]*-[0-9]+' "one such as v5litepod-256"
+  fits version '[A-Za-z0-9][A-Za-z0-9._-]*' "one such as v2-alpha-tpuv5-lite"
   for option in slices lines poll retries; do
-    [[ ${!option} =~ ^[0-9]+$ ]] || fail "--$option=${!option} is no number."
+    [[ ${!option} =~ ^(0|[1-9][0-9]{0,5})$ ]] ||
+      fail "--$option=$(printable "${!option}") is no number: give one of 0 to 999999."
+  done
+  for item in ${environment[@]+"${environment[@]}"}; do
+    [[ ${item%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] ||
+      fail "--env=$(printable "${item%%=*}") names no variable: give letters, digits and _ before the =."
   done
   [[ $slices -gt 0 ]] || fail "--slices=0: give at least 1."
   if [[ $command == create || $command == run ]]; then
@@ -89,6 +99,19 @@ check() {
   fi
   where=(--zone="$zone" --quiet)
   [[ -z $project ]] || where+=(--project="$project")
+}
+
+# Refuses an option's value that a pattern does not match from end to end.
+fits() {
+  local option=$1 pattern=$2 allowed=$3
+  [[ -z ${!option} || ${!option} =~ ^($pattern)$ ]] ||
+    fail "--$option=$(printable "${!option}") is no $option: give $allowed."
+}
+
+# A text for a message: with anything but printable ASCII, as a shell would write it.
+printable() {
+  local LC_ALL=C
+  if [[ $1 =~ ^[[:print:]]*$ ]]; then echo "$1"; else printf '%q\n' "$1"; fi
 }
 
 runtime_version() {
@@ -187,14 +210,18 @@ delete() {
 }
 
 setup() {
-  local archive node
-  archive=$(mktemp --suffix=.tar.gz -u)
+  local node
+  scratch=/tmp/xkd_jax # of a dry run
+  [[ -n $dry ]] || scratch=$(mktemp -d)
+  trap 'do_ rm -rf "$scratch"' EXIT
+  local archive=$scratch/$folder.tar.gz
   do_ tar --exclude=./.git --exclude=./.venv --exclude=./runs --exclude=__pycache__ \
-    -czf "$archive" -C "$(dirname "$0")" .
+    -czf "$archive" -C "$(dirname -- "$0")" .
   for node in $(nodes); do
     do_ gcloud compute tpus tpu-vm scp "$archive" "$node:$folder.tar.gz" "${where[@]}" --worker=all
   done
-  do_ rm -f "$archive"
+  do_ rm -rf "$scratch"
+  trap - EXIT
   # The images bring a Python older than 3.11; uv brings its own.
   everywhere "set -e; mkdir -p $folder; tar -xzf $folder.tar.gz -C $folder; cd $folder;\
  python3 -m pip install -q --user uv; python3 -m uv venv -q --allow-existing --python 3.12 .venv;\
@@ -221,7 +248,7 @@ answers() {
 
 # Waits for the run. Status 0: it has ended; 75: it or its slices were preempted; else main.py's.
 watch() {
-  local now said word failure
+  local now said word words failure
   while true; do
     [[ -n $dry ]] || sleep "$poll"
     now=$(state)
@@ -235,7 +262,9 @@ watch() {
     fi
     said=$(answers 2> /dev/null) || continue # no connection: the state tells what it means
     failure=0
-    for word in $said; do
+    read -r -d '' -a words <<< "$said" || true
+    for word in "${words[@]}"; do
+      [[ $word == running || $word =~ ^[0-9]{1,3}$ ]] || word=$lost # no answer of ours
       case $word in
         running) continue 2 ;;
         0) ;;
@@ -322,7 +351,7 @@ main() {
       check
       "$command"
       ;;
-    *) fail "$command is no command: give create, setup, run, status, logs or stop." ;;
+    *) fail "$(printable "$command") is no command: give create, setup, run, status, logs or stop." ;;
   esac
 }
 

@@ -132,6 +132,92 @@ def test_bad_command_lines_end_in_one_sentence(arguments, sentence):
     assert sentence in found.stderr
 
 
+HOSTILE = ("a;touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a b", "*", "--help", "-x", "a\nb",
+           "\x1b[31m", "é", "a/../b", "'")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("option", ["name", "zone", "project", "type", "version", "slices", "poll"])
+def test_names_that_could_be_anything_else_are_refused(cloud, option, value):
+    values = {"name": "xkd", "zone": "us-west4-a", "type": "v5litepod-16", option: value}
+    found = cloud("run", *(f"--{key}={given}" for key, given in values.items()), *MAIN)
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"error: --{option}=")
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.rstrip("\n").isprintable()
+    assert not (cloud.path / "calls").exists()
+    assert not list(cloud.path.rglob("PWNED"))
+
+
+@pytest.mark.parametrize(
+    "slices", ["08", "-1", "1e3", "0x10", "9" * 30, "1+1", "a[$(touch PWNED)]"]
+)
+def test_numbers_that_the_shell_would_compute_are_refused(slices):
+    found = subprocess.run([SCRIPT, "stop", *WHERE, f"--slices={slices}"], capture_output=True)
+    assert found.returncode == 2
+    assert b"is no number: give one of 0 to 999999" in found.stderr
+
+
+@pytest.mark.parametrize("variable", ["-i=x", "A B=x", "=x", "a;b=x", "$(id)=x"])
+def test_variables_that_are_none_are_refused(variable):
+    found = subprocess.run(
+        [SCRIPT, "stop", *WHERE, f"--env={variable}"], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+
+
+def test_real_names_are_accepted():
+    names = ["xkd", "x", "xkd-base-2", "a" * 56]
+    zones = ["us-west4-a", "northamerica-northeast1-b", "us-central1-ai1a"]
+    for name, zone in zip(names, [*zones, zones[0]], strict=True):
+        where = (f"--name={name}", f"--zone={zone}")
+        assert dry("stop", *where, "--project=example.com:my-project-1", "--dry-run")
+    for type_ in ("v2-8", "v5litepod-256", "v6e-8", "tpu7x-16"):
+        assert dry("create", *WHERE, f"--type={type_}", "--version=tpu-vm-tf-2.16.1", "--dry-run")
+
+
+def test_flags_and_variables_reach_main_as_they_were_given(cloud):
+    flags = [f"--workdir={value}" for value in HOSTILE]
+    variables = [f"--env=V{i}={value}" for i, value in enumerate(HOSTILE)]
+    dump = "env -0 > ../vars"
+    found = cloud("run", *WHERE, TYPE, *variables, "--poll=0", "--", *flags, main=dump)
+    assert found.returncode == 0, found.stderr
+    log = (cloud.path / "xkd/0/xkd_jax/run.log").read_text()
+    assert f"run main.py {' '.join(flags)}" in log
+    for line in (variable.removeprefix("--env=") for variable in variables):
+        assert line in (cloud.path / "xkd/0/vars").read_text()
+    assert not list(cloud.path.rglob("PWNED"))
+
+
+def test_the_archive_lies_in_a_folder_that_goes(cloud, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    (cloud.path / "state").write_text("ACTIVE")
+    assert cloud("setup", *WHERE).returncode == 0
+    (archive,) = (line.split()[4] for line in calls(cloud, "tpu-vm scp"))
+    assert archive.startswith(f"{scratch}/")
+    assert not list(scratch.iterdir())
+    (cloud.path / "state").unlink()
+    assert cloud("setup", *WHERE).returncode != 0  # no slice answers
+    assert not list(scratch.iterdir())
+    dry("setup", *WHERE, "--dry-run")
+    assert not list(scratch.iterdir())
+
+
+def test_an_answer_that_is_none_counts_as_a_lost_worker(cloud):
+    """Not as the name of a file, an expression, or the end of the run."""
+    junk = 'echo "* a[\\$(touch PWNED)] 99999" > .status; sleep 1; '
+    found = cloud(
+        "run", *WHERE, TYPE, "--poll=2", "--retries=0", *MAIN,
+        main=f"(sleep 0.3; {junk}) > /dev/null 2>&1 & exit 0",
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert "failed 1 times in a row, last with status 1" in found.stderr
+    assert not list(cloud.path.rglob("PWNED"))
+
+
 def test_a_dry_run_prints_every_command_and_runs_none():
     lines = dry("run", *WHERE, TYPE, "--spot", "--slices=2", "--project=p", "--dry-run", *MAIN)
     create, pack, *rest = lines
