@@ -21,6 +21,7 @@ from data_pipelines import (
     build_report,
     builder,
     storage,
+    terminal,
     worker_processes,
 )
 from data_pipelines.build_plan import BuildPlan
@@ -142,20 +143,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:
-        print(error, file=sys.stderr)
+        terminal.complain(str(error))
         return error.status
     except OSError as error:
-        print(
+        terminal.complain(
             f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
             " make room there (for a URL, in TMPDIR too) or mend its permissions; the same command"
-            " goes on.",
-            file=sys.stderr,
+            " goes on."
         )
         return FAILURE_STATUS
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
+        terminal.complain("Stopped; the same command goes on.")
         return 130
-    print(build_report.summary(report, args.output))
+    terminal.say(build_report.summary(report, args.output))
     return 0
 
 

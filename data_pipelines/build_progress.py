@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from data_pipelines import terminal
 from data_pipelines.ingest import FileResult
 from xkd_jax.progress import Passage
 
@@ -33,4 +34,4 @@ class BuildProgress:
         if self._passage.is_due() or self._done == self._files:
             line = f"{self._passage.line(self._done)}  left out {self._left_out}"
             end = "\r" if self._out.isatty() and self._done < self._files else "\n"
-            print(line, end=end, file=self._out, flush=True)
+            terminal.say(line, self._out, end)

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from data_pipelines.terminal import escaped
+
 # Files named one by one at the end of a build; report.json has them all.
 _NAMED = 20
 
@@ -65,11 +67,12 @@ class BuildReport:
 def summary(report: BuildReport, directory: str) -> str:
     """Returns the lines that end a build."""
     splits = ", ".join(f"{split} {count:,}" for split, count in report.records.items())
-    lines = [f"{directory}: {report.name} has {sum(report.records.values()):,} records ({splits})"]
+    total = sum(report.records.values())
+    lines = [f"{escaped(directory)}: {report.name} has {total:,} records ({splits})"]
     if report.left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
         lines.append(f"left out {len(report.left_out):,} of {report.files:,} files: {reasons}")
-        lines += [f"  {e.path}: {e.reason} ({e.detail})" for e in report.left_out[:_NAMED]]
+        lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
         if len(report.left_out) > _NAMED:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
     else:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_pipelines import pipeline, spoken_digits
+from data_pipelines import pipeline, spoken_digits, terminal
 from data_pipelines.dataset import Dataset, open_dataset
 from xkd_jax import command_line
 from xkd_jax.config import MODALITIES, AudioConfig, Config, VideoConfig
@@ -113,7 +113,7 @@ def main(config: Config) -> None:
     config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
     sheet = preview(config, _open(config), values.records, values.step)
     _write(sheet, values.output)
-    print(f"{values.records} records: {values.output}")
+    terminal.say(terminal.escaped(f"{values.records} records: {values.output}"))
 
 
 def _write(sheet: np.ndarray, output: str) -> None:

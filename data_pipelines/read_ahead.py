@@ -18,7 +18,7 @@ from typing import Any
 import grain
 from absl import flags
 
-from data_pipelines import worker_processes
+from data_pipelines import terminal, worker_processes
 from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.shared_buffers import SharedBlocks, SharedBufferPool
 from xkd_jax.config import DataConfig
@@ -67,7 +67,7 @@ def read_ahead(
                     " data.workers=0 to see the fault."
                 ) from None
             starts += 1
-            print(f"A loader's worker process {loss}; starting again at batch {due}.", flush=True)
+            terminal.say(f"A loader's worker process {loss}; starting again at batch {due}.")
         finally:
             batches.close()
 
@@ -149,10 +149,9 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
 
     def say() -> None:
         """A thread can't be ended, so a read that hangs may only be told of."""
-        print(
+        terminal.say(
             f"The loader has given nothing for {data.worker_timeout:g} s: is its storage there?"
-            " With data.workers above 0 it would start again by itself.",
-            flush=True,
+            " With data.workers above 0 it would start again by itself."
         )
 
     while True:

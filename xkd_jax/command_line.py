@@ -15,6 +15,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from data_pipelines import terminal
 from xkd_jax import config as xkd_config
 from xkd_jax import config_schema, flag_errors
 from xkd_jax.config import Config
@@ -67,13 +68,13 @@ def run(
     try:
         app.run(with_config, flags_parser=parse_flags)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.complain(f"error: {error}")
         _leave(error.status)
     except StoppedError as stopped:
-        print(f"stopped   {stopped}", file=sys.stderr)
+        terminal.complain(f"stopped   {stopped}")
         _leave(GO_ON_STATUS)
     except LostProcessError as loss:
-        print(f"error: {loss}", file=sys.stderr)
+        terminal.complain(f"error: {loss}")
         _leave(FAILURE_STATUS)
     except Exception:
         _be_gone_soon(FAILURE_STATUS)

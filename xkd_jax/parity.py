@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines import terminal
 from xkd_jax import reference
 from xkd_jax.config import (
     MODALITIES,
@@ -365,18 +366,20 @@ def main(arguments: list[str] | None = None) -> int:
         for path in parser.parse_args(arguments).files:
             case = Case.read(path)
             meta = case.meta
-            print(
+            case_is = (
                 f"{path}: {meta['variant']}, teacher view {meta['teacher_view']},"
                 f" refinement {meta['cross_modal_attention']}, {len(case.arrays['losses'])} steps"
             )
+            terminal.say(terminal.escaped(case_is))
             for row in compare(case):
                 passed &= row.passed
-                print(
+                compared = (
                     f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.1e}"
                     f" (allowed {TOLERANCES[row.group]:.0e}, {row.count} compared) at {row.place}"
                 )
+                terminal.say(terminal.escaped(compared))
     except UserError as error:
-        print(error, file=sys.stderr)
+        terminal.complain(str(error))
         return 2
     return 0 if passed else 1
 

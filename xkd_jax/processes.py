@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from data_pipelines import terminal
 from xkd_jax.errors import LostProcessError, UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
@@ -71,7 +72,7 @@ def is_main_process() -> bool:
 def announce(text: str) -> None:
     """Prints on the main process."""
     if is_main_process():
-        print(text, flush=True)
+        terminal.say(text)
 
 
 def write_once(path: Path, content: Any) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines import terminal
 from xkd_jax import published
 from xkd_jax.config import LossConfig
 from xkd_jax.config_schema import build
@@ -186,12 +187,14 @@ def _table(title: str, results: Sequence[Result]) -> str:
                 )
             )
         )
-    below = "\n".join(f"[{number}] {note}\\" for note, number in notes.items()).rstrip("\\")
+    below = "\n".join(
+        f"[{number}] {terminal.escaped(note)}\\" for note, number in notes.items()
+    ).rstrip("\\")
     return "\n".join([f"## {title}", "", *lines, *(["", below] if below else [])])
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(terminal.escaped, cells))} |"
 
 
 def _described(result: Result) -> tuple[str, ...]:
@@ -245,9 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = load(parser.parse_args(argv).results)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.complain(f"error: {error}")
         return 2
-    print(f"{tables(results)}\n\nResults read: {len(results)}.")
+    terminal.say(f"{tables(results)}\n\nResults read: {len(results)}.")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from data_pipelines import terminal
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 from xkd_jax.planning import report
@@ -24,7 +25,7 @@ def plan(config: Config, request: str) -> None:
     """
     where = Slice.parse(request.removeprefix(_SEARCH))
     for line in _search(config, where) if request.startswith(_SEARCH) else _plan(config, where):
-        print(line, flush=True)
+        terminal.say(line)
 
 
 def _plan(config: Config, where: Slice) -> Iterator[str]:

@@ -1,0 +1,93 @@
+"""What commands print: any name, on any terminal."""
+
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from data_pipelines import terminal
+from data_pipelines.build_report import BuildReport, LeftOut, summary
+from xkd_jax import report
+
+ROOT = pathlib.Path(__file__).parents[1]
+# A name and how it is printed.
+NAMES = [
+    ("plain.mp4", "plain.mp4"),
+    ("été 東京 🎥.mp4", "été 東京 🎥.mp4"),
+    ("a\x1b[2J\x1b]0;title\x07.mp4", r"a\x1b[2J\x1b]0;title\x07.mp4"),  # clears the screen
+    ("a\rb\nc\td.mp4", r"a\rb\nc\td.mp4"),
+    ("a\x9b31m\x85.mp4", r"a\x9b31m\x85.mp4"),  # control characters above 127
+    ("gpj\u202e4pm", r"gpj\u202e4pm"),  # reads from right to left
+    ("a\u2066\u200f\u200b\ufeff", r"a\u2066\u200f\u200b\ufeff"),
+    ("a\u2028b\u2029", r"a\u2028b\u2029"),  # ends a line in some terminals
+    ("caf\udce9.mp4", r"caf\udce9.mp4"),  # a name that is not UTF-8
+    ("a\u00a0b\u3000c", "a\u00a0b\u3000c"),
+]
+
+
+@pytest.mark.parametrize("name, printed", NAMES)
+def test_a_name_takes_one_line_and_steers_nothing(name, printed):
+    assert terminal.escaped(name) == printed
+
+
+@pytest.mark.parametrize("name", [name for name, _ in NAMES])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "shift_jis"])
+def test_every_encoding_takes_every_name(name, encoding):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", newline="\n")
+    terminal.say(f"first\n{name}", out)
+    told = out.buffer.getvalue().decode(encoding)
+    assert told.startswith("first\n")
+    assert told.isascii() or encoding != "ascii"
+    assert not set(told) & set("\x1b\x07\r\t\x9b\x85\u202e\u2066\u2028")
+
+
+def test_lines_stay_lines():
+    out = io.StringIO()
+    terminal.say("one\ntwo", out, end="\r")
+    assert out.getvalue() == "one\ntwo\r"
+
+
+def test_a_complaint_is_one_line(capsys):
+    terminal.complain("a\nb \x1b[31mis not a folder")
+    assert capsys.readouterr().err == r"a\nb \x1b[31mis not a folder" + "\n"
+
+
+def test_the_lines_that_end_a_build_are_its_own():
+    name = "x.mp4\n\x1b[1Anone of 2 files is left out"
+    entries = [LeftOut("train", name, "failed", "bad\x1b[0m")]
+    text = summary(BuildReport("toy", "", {}, {"train": 1}, 2, entries), "out\x1b[2J")
+    assert len(text.splitlines()) == 3
+    assert "\x1b" not in text
+
+
+# The commands, each with a name that holds an accent and an escape code.
+COMMANDS = [
+    (["-m", "data_pipelines.build", "--dataset=folder", "--source={}", "--output=o"], "stderr"),
+    (["-m", "xkd_jax.report", "{}"], "stderr"),
+    (["-m", "xkd_jax.parity", "{}"], "stderr"),
+    (["main.py", "--config={}"], "stderr"),
+    (["-m", "data_pipelines.preview", "--config={}"], "stderr"),
+]
+
+
+@pytest.mark.parametrize("command, stream", COMMANDS, ids=lambda value: value[1])
+def test_every_command_prints_names_so(tmp_path, command, stream):
+    name = f"{tmp_path}/é\x1b[31m\u202e"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *(part.format(name) for part in command)],
+        env=environment, cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    told = getattr(done, stream).decode("ascii")
+    assert done.returncode == 2
+    assert r"\xe9\x1b[31m\u202e" in told
+    assert "\x1b" not in told
+    assert "Traceback" not in told
+    assert told.count("\n") == 1
+
+
+def test_a_report_s_tables_escape_what_results_say():
+    assert report._line(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
