@@ -38,6 +38,7 @@ from typing import Any
 
 from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks, told_apart
+from benchmarks.output_folder import check_same
 from configs import demo
 from data_pipelines import spoken_digits
 from xkd_jax import config as config_lib
@@ -245,19 +246,6 @@ class Table:
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
         return sum(sum(map(float, file.read_text().split())) for file in files) / 3600
-
-
-def check_same(output: Path, asked: dict[str, Any]) -> None:
-    """Refuses a folder whose cells were made with other settings.
-
-    Raises:
-      UserError: the settings differ.
-    """
-    file = output / "settings.json"
-    if file.exists() and (made := json.loads(file.read_text())) != asked:
-        raise UserError(f"{output} holds cells made with {made}: give another --output.")
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asked))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorboardX
 
-from benchmarks import claim, claim_tables
+from benchmarks import claim, claim_tables, output_folder
 from benchmarks.event_files import scalars
 from configs import demo
 from xkd_jax import config as xkd_config
@@ -48,10 +48,10 @@ def test_told_apart_at_the_end_and_over_the_run(tmp_path):
 
 
 def test_cells_of_other_settings_are_not_taken(tmp_path):
-    claim.check_same(tmp_path, {"steps": 2400})
-    claim.check_same(tmp_path, {"steps": 2400})
+    output_folder.check_same(tmp_path, {"steps": 2400})
+    output_folder.check_same(tmp_path, {"steps": 2400})
     with pytest.raises(UserError, match="another --output"):
-        claim.check_same(tmp_path, {"steps": 1200})
+        output_folder.check_same(tmp_path, {"steps": 1200})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small_run
 
-from benchmarks.soak import values
+from benchmarks.soak import saved
 from xkd_jax import config as xkd_config
 
 KILLS, STEPS = 20, 8
@@ -62,7 +62,7 @@ def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[s
 
 
 def assert_all_end_alike(folder: Path, names: list[str], step: int):
-    whole, *others = (values(folder / name, step) for name in names)
+    whole, *others = (saved.arrays(folder / name, step) for name in names)
     assert others
     for other in others:
         assert other.keys() == whole.keys()

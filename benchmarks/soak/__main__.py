@@ -1,0 +1,126 @@
+"""A long run with faults every few seconds, beside the same run left alone.
+
+    python -m benchmarks.soak [--steps=2000] [--seed=0] [--output=FOLDER]
+
+A small network learns spoken digits with two loader workers and a checkpoint every 20 steps. The
+first run is left alone. The second is preempted, killed, its workers are killed and stopped, its
+checkpoints damaged, again and again, and the same command is started again whenever it has ended.
+Prints each start and fault, a line of progress every 20 seconds, and at the end the report: the
+faults by kind, whether both runs ended in the same bits with the same losses on record, and the
+memory in each quarter of the steps. The exit status is 1 where the runs differ or one ended for
+another reason than a fault. With the same folder the command goes on where it was stopped. Linux
+only, since it looks for processes in /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from benchmarks.output_folder import check_same
+from benchmarks.soak.faults import disturb
+from benchmarks.soak.program import Program
+from benchmarks.soak.record import Record
+from benchmarks.soak.report import report
+from xkd_jax.errors import UserError
+from xkd_jax.progress import Passage
+
+FLAGS = (
+    "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
+    "--config.model.head.hidden=32", "--config.model.head.bottleneck=16",
+    "--config.model.head.outputs=64", "--config.data.train_clips=400",
+    "--config.data.records=400", "--config.data.test_clips=20", "--config.data.workers=2",
+    "--config.data.worker_timeout=30", "--config.probe.enabled=False", "--config.log_every=1",
+    "--config.checkpoint.every_steps=20", "--config.checkpoint.keep_last=3",
+)  # fmt: skip
+
+
+def starter(folder: Path, steps: int, record: Record) -> Callable[[], Program]:
+    """Returns what starts main.py on one of the two runs."""
+    command = [
+        sys.executable, "-u", "main.py", *FLAGS, f"--config.max_steps={steps}",
+        f"--config.data.dir={folder / 'data'}", f"--workdir={folder / record.name}",
+    ]  # fmt: skip
+    env = {
+        "JAX_PLATFORMS": "cpu",
+        # Every start but the first finds its programs compiled.
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return lambda: Program(command, steps, record, env)
+
+
+def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> None:
+    """Runs to the end without a fault.
+
+    Raises:
+      UserError: it failed.
+    """
+    progress = Passage(record.name, steps, "steps", start=record.reached())
+    with start() as program:
+        while not program.ended(1):
+            if progress.is_due():
+                print(progress.line(record.reached()), flush=True)
+    if program.process.returncode:
+        raise UserError(f"The run without faults failed: see the end of {record.log}.")
+
+
+@contextlib.contextmanager
+def timed(record: Record) -> Iterator[None]:
+    """Notes the time of the block, however it ends."""
+    since = time.monotonic()
+    try:
+        yield
+    finally:
+        record.note_seconds(time.monotonic() - since)
+
+
+def soak(folder: Path, steps: int, seed: int) -> bool:
+    """Does what is left of both runs and prints the report; returns whether all was well."""
+    alone, disturbed = Record(folder, "alone"), Record(folder, "disturbed")
+    with timed(alone):
+        leave_alone(starter(folder, steps, alone), steps, alone)
+    # Another sequence of faults where the command goes on.
+    draw = random.Random(f"{seed} {sum(disturbed.events().values())}")
+    with timed(disturbed):
+        disturb(starter(folder, steps, disturbed), folder / disturbed.name, steps, disturbed, draw)
+    text, passed = report(folder, steps, alone, disturbed)
+    print(text, flush=True)
+    return passed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--output", type=Path, default=Path("runs/soak"))
+    arguments = parser.parse_args(argv)
+    folder = arguments.output.absolute()
+    jax.config.update("jax_platforms", "cpu")  # all that is done here is to read checkpoints
+    # A batch job's end, too, ends the run that is being watched.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_same(folder, {"steps": arguments.steps, "seed": arguments.seed})
+        passed = soak(folder, arguments.steps, arguments.seed)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("Stopped; the same command resumes.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The training program in a process of its own, watched by its progress lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.soak.record import Record
+from xkd_jax.errors import FAILURE_STATUS, GO_ON_STATUS
+
+_STEP = re.compile(r"^step +(\d+)/")
+
+
+class Program:
+    """A start of the program; leaving the `with` block ends it."""
+
+    def __init__(self, command: Sequence[str], steps: int, record: Record, env: Mapping[str, str]):
+        """Starts it.
+
+        Args:
+          command: what to run; it prints `step N/STEPS` lines.
+          steps: how many steps the whole run has.
+          record: where its output and memory are noted.
+          env: variables beside those of this process.
+        """
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env={**os.environ, **env}, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        self.step, self.last_line = -1, ""
+        self._steps, self._record = steps, record
+        self._signals: set[int] = set()  # sent to the main process
+        self._disturbed_workers: list[int] = []
+        self._advanced = time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.ended(60)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self._record.log.open("a") as log:
+            for line in self.process.stdout:
+                log.write(line)
+                log.flush()
+                self.last_line = line
+                if found := _STEP.match(line):
+                    self.step, self._advanced = int(found[1]), time.monotonic()
+                    largest = max(map(_megabytes, self.workers()), default=0)
+                    self._record.note_memory(self.step, _megabytes(self.process.pid), largest)
+
+    def workers(self) -> list[int]:
+        """Returns the process numbers of the loader's workers."""
+        return [
+            child
+            for child in _children(self.process.pid)
+            if b"spawn_main" in _proc(child, "cmdline")
+        ]
+
+    def seconds_without_step(self) -> float:
+        """Returns the time since the last step, or since the start."""
+        return time.monotonic() - self._advanced
+
+    def send(self, number: int) -> bool:
+        """Sends a signal to the main process; returns False where it has ended."""
+        if self.process.poll() is not None:
+            return False
+        self._signals.add(number)
+        self.process.send_signal(number)
+        return True
+
+    def is_signaled(self) -> bool:
+        """Whether a signal was sent to the main process, which has to end now."""
+        return bool(self._signals)
+
+    def send_to_worker(self, worker: int, number: int) -> bool:
+        """Sends a signal to one of the loader's workers; returns False where it has ended."""
+        try:
+            os.kill(worker, number)
+        except ProcessLookupError:
+            return False
+        self._disturbed_workers.append(worker)
+        return True
+
+    def ended(self, within: float) -> bool:
+        """Waits for the end, so many seconds at most."""
+        try:
+            self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            return False
+        for worker in self._disturbed_workers:  # one that is stopped can't end by itself
+            if b"spawn_main" in _proc(worker, "cmdline"):
+                os.kill(worker, signal.SIGKILL)
+        self._reader.join(60)
+        return True
+
+    def is_expected_end(self) -> bool:
+        """Whether the exit status is one that the signals sent so far lead to."""
+        status = self.process.returncode
+        if status == 0:
+            return True
+        if status == FAILURE_STATUS:
+            return bool(self._disturbed_workers) and "worker processes were lost" in self.last_line
+        if signal.SIGTERM in self._signals and status == GO_ON_STATUS:
+            return True
+        if signal.SIGTERM in self._signals and status == -signal.SIGTERM:
+            return self.step == self._steps  # past its last step, nothing is left to save
+        return signal.SIGKILL in self._signals and status == -signal.SIGKILL
+
+
+def _proc(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        status = _proc(int(entry), "stat") if entry.isdigit() else b""
+        if status and int(status.rpartition(b")")[2].split()[1]) == pid:
+            found.append(int(entry))
+    return found
+
+
+def _megabytes(pid: int) -> int:
+    pages = _proc(pid, "statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20 if pages else 0

@@ -1,0 +1,64 @@
+"""What is noted of one of the two runs, in files that outlast the command."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+
+class Record:
+    """The notes of a run: its output, starts and faults, memory and time."""
+
+    def __init__(self, folder: Path, name: str):
+        self.name, self.log = name, folder / f"{name}.log"
+        self._memory, self._events = folder / f"{name}.memory", folder / f"{name}.events"
+        self._seconds = folder / f"{name}.seconds"
+
+    def note_memory(self, step: int, main: int, worker: int) -> None:
+        """Notes the resident megabytes of the main process and of its largest worker."""
+        _append(self._memory, f"{step} {main} {worker}")
+
+    def note_event(self, step: int, event: str) -> None:
+        """Notes a start or a fault, and prints it."""
+        _append(self._events, event)
+        print(f"{self.name}: step {step}  {event}", flush=True)
+
+    def note_seconds(self, seconds: float) -> None:
+        """Notes the time that this command spent on the run."""
+        _append(self._seconds, f"{seconds:.1f}")
+
+    def events(self) -> dict[str, int]:
+        """Returns how often each event happened."""
+        return dict(collections.Counter(_lines(self._events)))
+
+    def minutes(self) -> float:
+        """Returns the time spent on the run by all commands together."""
+        return sum(map(float, _lines(self._seconds))) / 60
+
+    def reached(self) -> int:
+        """Returns the last step that any start of the run has done (0: none)."""
+        return max((step for step, _, _ in self._rows()), default=0)
+
+    def memory(self, steps: int) -> dict[str, list[int]]:
+        """Returns the largest megabytes in each quarter of the steps."""
+        quarters = [
+            [row for row in self._rows() if q * steps < 4 * row[0] <= (q + 1) * steps]
+            for q in range(4)
+        ]
+        return {
+            name: [max((row[column] for row in quarter), default=0) for quarter in quarters]
+            for column, name in ((1, "main process"), (2, "largest worker"))
+        }
+
+    def _rows(self) -> list[tuple[int, int, int]]:
+        rows = (line.split() for line in _lines(self._memory))
+        return [(int(step), int(main), int(worker)) for step, main, worker in rows]
+
+
+def _append(file: Path, line: str) -> None:
+    with file.open("a") as opened:
+        opened.write(line + "\n")
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
