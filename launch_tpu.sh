@@ -225,7 +225,8 @@ setup() {
   # The images bring a Python older than 3.11; uv brings its own.
   everywhere "set -e; mkdir -p $folder; tar -xzf $folder.tar.gz -C $folder; cd $folder;\
  python3 -m pip install -q --user uv; python3 -m uv venv -q --allow-existing --python 3.12 .venv;\
- python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]' gcsfs;\
+ python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]' gcsfs\
+ -c locks/3.12.txt;\
  touch .installed"
 }
 

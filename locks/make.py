@@ -5,9 +5,9 @@
 
 `locks/3.12.txt` has one line for each package that requirements.txt or an extra of pyproject.toml
 needs on Python 3.12, directly or not, on any system; it is a constraints file for pip. None of
-these Pythons has to be installed. Without arguments all files are made. The Pythons are those of the
-classifiers in pyproject.toml; the packages come from the index that uv is set up for, which is not
-written down.
+these Pythons has to be installed. Without arguments all files are made. The Pythons are those of
+the classifiers in pyproject.toml; the packages come from the index that uv is set up for, which
+is not written down.
 """
 
 from __future__ import annotations

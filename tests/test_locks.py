@@ -95,6 +95,13 @@ def test_the_readme_and_ci_install_with_the_lock_of_the_python_that_runs(tmp_pat
         assert printed.stdout.strip() == expected
 
 
+def test_a_tpu_vm_installs_with_the_lock_of_its_python():
+    text = (ROOT / "launch_tpu.sh").read_text()
+    python = re.search(r"uv venv .*--python (\S+)", text)[1]
+    assert f"-c locks/{python}.txt" in text
+    assert python in PYTHONS
+
+
 UV = """
 import pathlib, sys
 project = pathlib.Path("pyproject.toml").read_text()
