@@ -12,7 +12,7 @@ from benchmarks.soak.record import Record
 from xkd_jax.errors import BAD_INPUT_STATUS
 from xkd_jax.progress import Passage
 
-PAUSE = (2.0, 10.0)  # seconds between a step and the next fault, at random
+PAUSE = (0.5, 5.0)  # seconds between a step and the next fault, at random
 STUCK = 900.0  # seconds without a step, after which a start is ended
 MOST_VAIN_STARTS = 5
 UNEXPECTED = "unexpected: "  # begins the events that no fault leads to

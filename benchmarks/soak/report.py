@@ -72,7 +72,7 @@ def report(folder: Path, steps: int, alone: Record, disturbed: Record) -> tuple[
         ("preemptions", str(events.get("preempted", 0))),
         ("workers", f"{killed} killed, {hung} hung"),
         ("checkpoints", f"{bits} with a bit flipped, {cuts} with a file cut off; "
-                        f"{set_aside} of them found damaged and set aside"),
+                        f"{set_aside} found damaged and set aside"),
         ("unexpected", ", ".join(f"{n} {what}" for what, n in unexpected.items()) or "nothing"),
         ("arrays", str(arrays)),
         ("losses", str(losses)),
