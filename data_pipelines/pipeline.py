@@ -28,7 +28,7 @@ from data_pipelines.batches import BatchLoader, Fill, Row
 from data_pipelines.dataset import Dataset
 from data_pipelines.read_ahead import Batch, read_ahead
 from data_pipelines.schema import Record
-from data_pipelines.shuffle import Shuffle
+from data_pipelines.shuffle import Shuffle, epoch_records
 from xkd_jax.config import MODALITIES, Config, Modality
 
 
@@ -44,7 +44,8 @@ def train_batches(
 ) -> Generator[Batch]:
     """Yields this host's rows of each global batch, from a step on and without end.
 
-    An epoch takes each record once, in an order of its own; a batch may reach into the next.
+    An epoch takes each record once, in an order of its own; a batch may reach into the next. With
+    `data.drop_last`, the records that don't fill an epoch's last batch are left out of that epoch.
 
     Args:
       config: the run's.
@@ -61,11 +62,15 @@ def train_batches(
       uint8 [rows, classes]. Closing the iterator stops its threads and processes.
 
     Raises:
-      UserError: a record is damaged or lacks a modality.
+      UserError: a record is damaged or lacks a modality, or the records don't fill a batch.
     """
     indices = _indices(dataset, records)
     order = Shuffle(
-        indices, dataset.source.shards_of(indices), config.seed, config.data.shuffle_window
+        indices,
+        dataset.source.shards_of(indices),
+        config.seed,
+        config.data.shuffle_window,
+        epoch_records(len(indices), config.batch_size, config.data.drop_last),
     )
     clips = _Clips(config, dataset, tuple(modalities), make_views)
     load = BatchLoader(

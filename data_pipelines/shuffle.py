@@ -11,29 +11,50 @@ import functools
 
 import numpy as np
 
+from xkd_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shuffle:
     """Maps a position in the endless sequence of epochs to a record.
 
     Attributes:
-      records: those of an epoch, int64 [n]; each has one position in every epoch.
+      records: those of an epoch, int64 [n]; each has at most one position in an epoch.
       shards: the shard of each, int64 [n].
       seed: of the orders.
       window: 0: an epoch is any permutation. Above: the shards come one after the other, in an
         order of their own in each epoch, and within stretches of so many positions the records
         are permuted, so that reads stay near each other for a while.
+      count: positions of an epoch; the records that its order has after them are left out of it.
+        0: all.
     """
 
     records: np.ndarray
     shards: np.ndarray
     seed: int
     window: int = 0
+    count: int = 0
 
     def __call__(self, position: int) -> tuple[int, int]:
         """Returns the epoch of a position and the record there."""
-        epoch, place = divmod(position, len(self.records))
+        epoch, place = divmod(position, self.count or len(self.records))
         return epoch, int(self.records[_order(self, epoch)[place]])
+
+
+def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
+    """How many of `records` an epoch takes: with `drop_last`, as many as fill whole batches.
+
+    Raises:
+      UserError: they don't fill one.
+    """
+    if not drop_last:
+        return records
+    if records < batch_size:
+        raise UserError(
+            f"data.drop_last is true, and {records} records don't fill a batch of {batch_size}:"
+            " give a smaller batch_size, or --config.data.drop_last=false."
+        )
+    return records - records % batch_size
 
 
 @functools.lru_cache(maxsize=4)

@@ -20,7 +20,8 @@ A view of video holds:
 | `hue`         | float32             | turns of the colour circle                                 |
 | `order`       | int32 [4]           | the order of brightness 0, contrast 1, saturation 2, hue 3 |
 | `greyscale`   | bool                |                                                            |
-| `blur_sigma`  | float32             | pixels of the view; 0: none                                |
+| `blur_sigma`  | float32 [2]         | along the row, down the column, in pixels of the view;     |
+|               |                     | 0: none                                                    |
 
 and a view of audio:
 
@@ -190,16 +191,21 @@ def draw_train_views(
 
 
 def draw_eval_views(
-    config: Config, size: tuple[int, int] | None, log_mel: np.ndarray | None
+    config: Config,
+    size: tuple[int, int] | None,
+    log_mel: np.ndarray | None,
+    *,
+    side_share: float = 1.0,
 ) -> Views:
     """Returns the plain global views of a clip: the central square of the frames, all sound.
 
-    Arguments, result and errors are those of `draw_train_views`.
+    The square's side is `side_share` of the frames' short side, in whole pixels. Other arguments,
+    result and errors are those of `draw_train_views`.
     """
     views: Views = {}
     if size is not None:
         height, width = size
-        side = min(size)
+        side = max(1, round(side_share * min(size)))
         box = ((height - side) // 2, (width - side) // 2, side, side)
         canvas = (config.data.short_side, config.data.short_side)
         cut = _cut(size, (0, config.video.frames), box, canvas)
@@ -314,9 +320,15 @@ def _video_view(
     if augment.greyscale:
         view["greyscale"] = np.bool_(rng.random() < augment.greyscale)
     if augment.blur:
-        sigma = rng.uniform(*augment.blur_sigma) * (rng.random() < augment.blur)
-        view["blur_sigma"] = np.float32(sigma)
+        view["blur_sigma"] = _blur_sigma(augment, rng)
     return view
+
+
+def _blur_sigma(augment: VideoAugment, rng: random.Random) -> np.ndarray:
+    along, down = augment.blur_sigma
+    if augment.blur_sigma_is == "range":
+        along = down = rng.uniform(along, down)
+    return np.array((along, down), np.float32) * (rng.random() < augment.blur)
 
 
 def _jitter(augment: VideoAugment, rng: random.Random) -> View:

@@ -117,6 +117,9 @@ def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
         ("video", "flip", 1.5, "give 0 to 1"),
         ("video", "hue", 0.6, "give 0 to 0.5"),
         ("video", "contrast", float("nan"), "give at least 0"),
+        ("video", "blur_sigma", (2.0, 0.1), "the smaller one first"),
+        ("video", "blur_sigma", (0.1, math.inf), "give two values above 0"),
+        ("video", "blur_sigma_is", "vertical", "give one of 'range', 'pair'"),
         ("audio", "volume", -0.1, "give 0 to 1"),
         ("audio", "canvas", (0.5, 2.0), "give two values of at least 1"),
         ("audio", "time_scale", (2.0, 1.0), "the smaller one first"),
@@ -126,6 +129,17 @@ def test_augmentations_that_cannot_be_drawn_are_refused(view, key, value, senten
     raw = default()
     raw[view].local_augment[key] = value
     with pytest.raises(UserError, match=rf"^{view}\.local_augment\.{key} is .*{sentence}"):
+        resolve(raw)
+
+
+def test_a_pair_of_sigmas_is_in_no_order_and_above_0():
+    raw = default()
+    raw.video.local_augment.update(blur_sigma=(2.0, 0.1), blur_sigma_is="pair")
+    assert resolve(raw).video.local_augment.blur_sigma == (2.0, 0.1)
+    raw.video.local_augment.blur_sigma = (2.0, 0.0)
+    with pytest.raises(
+        UserError, match=r"blur_sigma is \(2\.0, 0\.0\): give two values above 0\.$"
+    ):
         resolve(raw)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 
 import pytest
 
@@ -14,6 +15,7 @@ UNUSABLE = {
     "seed": -1,
     "step": -1,
     "clips.size": -8,
+    "clips.view": "centre",
     "clips.video.area": (5.0, 9.0),
     "clips.audio.volume": -0.1,
     "data.prefetch": -1,
@@ -32,6 +34,9 @@ UNUSABLE = {
     "fit.b2": 1.0,
     "fit.layer_decay": 1.5,
     "fit.dropout": 1.0,
+    "fit.parts": 7,
+    "fit.augment.cutmix_axes": "width_time",
+    "fit.augment.mix_group": 5,
     "fit.augment.erase": 1.5,
     "fit.augment.magnitude": 11.0,
     "fit.augment.mixup": -1.0,
@@ -45,6 +50,30 @@ def test_values_that_nothing_can_be_done_with_are_refused(key):
     named = key if not key.startswith("mesh") else "mesh"
     with pytest.raises(UserError, match=rf"^{named} is .*: give [^\n]+\.$"):
         eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize("parts,group", [(1, 8), (4, 16), (8, 8)])
+def test_a_batch_is_divided_into_parts_and_these_into_groups(parts, group):
+    raw = eval_config.default()
+    raw.update_from_flattened_dict(
+        {"protocol": "finetune", "fit.parts": parts, "fit.augment.mix_group": group}
+    )
+    assert eval_config.resolve(raw).fit.parts == parts
+    raw.fit.augment.mix_group = 2 * raw.batch_size // parts
+    with pytest.raises(UserError, match=r"^fit\.augment\.mix_group is .*: give a divisor of the"):
+        eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize(
+    "name,batch,parts",
+    [("k400_linear:linear", 1024, 4), ("finetune:k400", 96, 1), ("finetune:ucf101", 96, 1),
+     ("finetune:hmdb51", 96, 1), ("finetune:esc50", 64, 1), ("finetune:fsd50k", 128, 1)],
+)  # fmt: skip
+def test_batches_are_those_of_all_the_authors_nodes(name, batch, parts):
+    module, variant = name.split(":")
+    raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
+    config = eval_config.resolve(raw)
+    assert (config.batch_size, config.fit.parts) == (batch, parts)
 
 
 def test_what_retrieval_has_no_use_for_is_refused():

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -230,6 +231,24 @@ def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
     shards.write_shard(path, map(schema.serialize, others))
     assert os.path.getsize(path) == size
     assert run.evaluate(config, tmp_path / "after")["value"] < 100
+
+
+def test_the_center_view_is_one_square_whatever_the_number_of_crops(small, checkpoint, esc50):
+    for crops in (1, 3):
+        shown = clips.PlainViews("center", crops)(small, (64, 90), None)["video"]["global"]
+        assert shown["frames"].box == (4, 17, 56, 56)
+    assert (
+        clips.PlainViews("spread", 3)(small, (64, 90), None)["video"]["global"]["frames"].shape[0]
+        == 3
+    )
+    found = []
+    for shown in (ClipsConfig(crops=3), ClipsConfig(crops=1), ClipsConfig(view="center")):
+        config = miniatures.evaluation(checkpoint, esc50, clips=shown)
+        source = types.SimpleNamespace(step=1, crc32=2, config=small)
+        extraction = features.Extraction(config, source, small, None, None, None)
+        found.append(extraction._made_from("content", "all", np.arange(3), "test"))
+    assert found[0] != found[1]
+    assert found[2] not in found[:2]  # kept apart from the features of other views
 
 
 def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, monkeypatch):

@@ -121,6 +121,22 @@ def test_each_epoch_has_every_record_once_in_an_order_of_its_own(dataset, window
     assert len({tuple(e) for e in epochs}) == 4
 
 
+@pytest.mark.parametrize("window", [0, 4])
+def test_with_drop_last_each_epoch_is_whole_batches(dataset, window):
+    kept = _records(_train(dataset, RECORDS, shuffle_window=window))
+    seen = _records(_train(dataset, 8, shuffle_window=window, drop_last=True))
+    for epoch in range(4):  # of two batches of four
+        held = seen[8 * epoch : 8 * epoch + 8]
+        assert held == kept[RECORDS * epoch : RECORDS * epoch + 8]
+    resumed = _train(dataset, 3, start_step=5, shuffle_window=window, drop_last=True)
+    assert _records(resumed) == seen[20:]
+
+
+def test_records_that_fill_no_batch_are_refused_with_drop_last(dataset):
+    with pytest.raises(UserError, match=r"^data\.drop_last is true, and 3 records"):
+        pipeline.train_batches(toy_shards.config(drop_last=True), dataset, records=np.arange(3))
+
+
 def test_random_choices_depend_on_seed_epoch_record_and_stream_alone(dataset):
     choices: dict[tuple[int, int], list[tuple]] = {}
     for seed in (7, 8):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from xkd_jax.config import Config, TemperatureConfig
+from xkd_jax.errors import UserError
 from xkd_jax.schedules import Length, cosine, epoch_warmup, schedules
 
 
@@ -47,3 +48,18 @@ def test_paper_settings_on_kinetics():
 def test_max_steps_is_the_length_of_the_run():
     config = dataclasses.replace(Config(), max_steps=5)
     assert Length.of(config, records=3) == Length(steps=5, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("records,batch,epochs,steps", [(240_000, 256, 800, 749_600), (7, 2, 3, 9)])
+def test_a_dropped_last_batch_makes_epochs_of_whole_batches(records, batch, epochs, steps):
+    config = dataclasses.replace(Config(), batch_size=batch, epochs=float(epochs))
+    kept = Length.of(config, records)
+    dropped = dataclasses.replace(config, data=dataclasses.replace(config.data, drop_last=True))
+    assert Length.of(dropped, records) == Length(steps, records // batch)
+    assert kept == Length(round(epochs * records / batch), records // batch)
+
+
+def test_records_that_fill_no_batch_are_refused_where_it_would_be_dropped():
+    config = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, drop_last=True))
+    with pytest.raises(UserError, match=r"^data\.drop_last is true, and 255 records"):
+        Length.of(config, 255)

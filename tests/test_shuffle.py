@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,7 +11,7 @@ COUNT = len(SHARDS)
 
 
 def epoch_of(shuffle: Shuffle, epoch: int) -> list[int]:
-    count = len(shuffle.records)
+    count = shuffle.count or len(shuffle.records)
     found = [shuffle(position) for position in range(epoch * count, (epoch + 1) * count)]
     assert {e for e, _ in found} == {epoch}
     return [record for _, record in found]
@@ -83,3 +84,12 @@ def test_a_window_mixes_what_lies_together():
 def test_all_records_are_mixed_without_a_window():
     order = np.array(epoch_of(Shuffle(np.arange(1000), np.zeros(1000, int), 0), 0))
     assert np.abs(order - np.arange(1000)).mean() > 250
+
+
+@WINDOWS
+def test_a_shorter_epoch_leaves_out_the_end_of_its_order(window):
+    whole, shorter = make(window), dataclasses.replace(make(window), count=96)
+    for epoch in range(4):
+        assert epoch_of(shorter, epoch) == epoch_of(whole, epoch)[:96]
+    left_out = [set(range(COUNT)) - set(epoch_of(shorter, epoch)) for epoch in range(8)]
+    assert len(set(map(tuple, left_out))) > 1  # others in each epoch

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from xkd_jax.augment import rand_augment as rand
+from xkd_jax.augment import spec_augment
 from xkd_jax.augment.erasing import erase
-from xkd_jax.augment.mixing import mix
-from xkd_jax.augment.spec_augment import mask_axis, warp_time
+from xkd_jax.augment.mixing import class_targets, cut_box, mix
+from xkd_jax.augment.spec_augment import mask, mask_axis, warp
 from xkd_jax.config import AudioConfig, MeshConfig, VideoConfig
 from xkd_jax.evaluate.config import FitAugmentConfig
 from xkd_jax.evaluate.training_clips import augment_for_fit
@@ -53,41 +54,29 @@ def test_tones_are_pils(image, apply, name):
     np.testing.assert_allclose(found, expected, atol=2.5)
 
 
-@pytest.mark.parametrize(
-    "name,matrix",
-    [
-        ("translate_x", (1, 0, 0.225, 0, 1, 0)),
-        ("translate_y", (1, 0, 0, 0, 1, 0.225)),
-        ("shear_x", (1, 0.15, 0, 0, 1, 0)),
-        ("shear_y", (1, 0, 0, 0.15, 1, 0)),
-    ],
-)
-def test_translations_and_shears_are_pils(image, apply, name, matrix):
-    clip = jnp.asarray(image[None], jnp.float32)
-    found = apply(clip, rand.OPERATIONS.index(name), 0.5, 1.0)[0]
-    matrix = [SIZE * m if i in (2, 5) else m for i, m in enumerate(matrix)]
-    reference = Image.fromarray(image).transform(
-        (SIZE, SIZE),
-        Image.Transform.AFFINE,
-        matrix,
-        Image.Resampling.BILINEAR,
-        fillcolor=(128,) * 3,
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("shape", [(24, 24), (20, 31)])
+@pytest.mark.parametrize("name", ["rotate", "translate_x", "translate_y", "shear_x", "shear_y"])
+def test_geometry_is_pils(apply, name, shape, sign):
+    height, width = shape
+    small = np.random.default_rng(7).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    kwargs = {"resample": Image.Resampling.BILINEAR, "fillcolor": (128,) * 3}
+    matrices = {
+        "translate_x": (1, 0, sign * 0.225 * width, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, sign * 0.225 * height),
+        "shear_x": (1, sign * 0.15, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, sign * 0.15, 1, 0),
+    }
+    expected = (
+        image.rotate(15 * sign, **kwargs)
+        if name == "rotate"
+        else image.transform(image.size, Image.Transform.AFFINE, matrices[name], **kwargs)
     )
-    inner = slice(0, SIZE - 7)
-    np.testing.assert_allclose(
-        found[inner, inner], np.asarray(reference, np.float32)[inner, inner], atol=1.5
-    )
-
-
-def test_a_rotation_turns_every_frame_about_its_centre(apply):
-    clip = np.zeros((2, 25, 25, 3), np.float32)
-    clip[:, 12, 12], clip[1, 12, 20] = 255, 255
-    found = np.asarray(apply(clip, rand.OPERATIONS.index("rotate"), 1.0, 1.0))
-    assert found[0, 12, 12, 0] == pytest.approx(255)
-    assert found[0, 12, 12, 0] == found[1, 12, 12, 0]
-    far = np.argwhere(found[1, ..., 0] == found[1, :, 15:, 0].max())[0]
-    angle = np.degrees(np.arctan2(far[0] - 12, far[1] - 12))
-    assert abs(abs(angle) - 30) < 5
+    clip = jnp.asarray(np.asarray(image)[None], jnp.float32)
+    found = apply(clip, rand.OPERATIONS.index(name), 0.5, sign)[0]
+    # PIL cuts fractions off; which pixels are outside is the same
+    np.testing.assert_allclose(found, np.asarray(expected, np.float32), atol=1.01)
 
 
 def test_no_magnitude_changes_nothing_that_has_one(image, apply):
@@ -158,6 +147,65 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
         np.testing.assert_array_equal(mixed[:, 0], mixed[:, 2])
 
 
+def timm_box(share: float, row: int, column: int, height: int, width: int) -> tuple[float, ...]:
+    """timm's rand_bbox: rows, columns, and the share that is left after the box is cut off."""
+    high, wide = (int(side * np.sqrt(1 - share)) for side in (height, width))
+    rows = np.clip([row - high // 2, row + high // 2], 0, height)
+    columns = np.clip([column - wide // 2, column + wide // 2], 0, width)
+    left = 1 - (rows[1] - rows[0]) * (columns[1] - columns[0]) / (height * width)
+    return *rows, *columns, left
+
+
+@pytest.mark.parametrize("size", [(224, 224), (24, 24), (20, 30)])
+def test_boxes_are_those_of_timm(size):
+    rng = np.random.default_rng(8)
+    for _ in range(40):
+        share, row, column = rng.beta(0.5, 0.5), rng.integers(size[0]), rng.integers(size[1])
+        start, stop, left = cut_box(jnp.float32(share), jnp.array([row, column]), size)
+        found = (start[0], stop[0], start[1], stop[1], left)
+        np.testing.assert_allclose(found, timm_box(share, row, column, *size), atol=1e-6)
+
+
+def test_cutmix_in_time_and_height_cuts_frames_and_rows_but_counts_a_frame():
+    clips = jnp.arange(2.0)[:, None, None, None, None] * jnp.ones((1, 4, 16, 16, 3))
+    unseen = 0
+    for seed in range(24):
+        key = jax.random.key(seed)
+        mixed, found = mix(clips, jnp.eye(2), key, 0.0, 0.5, axes="time_height")
+        usual, expected = mix(clips, jnp.eye(2), key, 0.0, 0.5)
+        np.testing.assert_array_equal(found, expected)  # the same draws
+        box = np.asarray(usual)[0, 0, :, :, 0]  # rows are frames, columns are rows
+        pasted = np.asarray(mixed)[0]
+        np.testing.assert_array_equal(pasted, np.broadcast_to(box[:4, :, None, None], pasted.shape))
+        unseen += bool(found[0, 1] > 0 and not pasted.any())
+    assert unseen > 4  # the box begins after the last frame: targets alone are mixed
+
+
+@pytest.mark.parametrize("mixup,cutmix", [(0.6, 0.0), (0.0, 0.5), (0.6, 0.5)])
+def test_groups_are_mixed_within_by_draws_of_their_own(mixup, cutmix):
+    clips = jnp.arange(12.0)[:, None, None, None, None] * jnp.ones((1, 2, 8, 8, 3))
+    mixed, found = mix(clips, jnp.eye(12), jax.random.key(2), mixup, cutmix, group=3)
+    found = np.asarray(found)
+    np.testing.assert_allclose(
+        np.asarray(mixed).mean((1, 2, 3, 4)), found @ np.arange(12.0), atol=1e-5
+    )
+    for first in range(0, 12, 3):
+        block = found[first : first + 3, first : first + 3]
+        np.testing.assert_allclose(block.sum(1), 1, rtol=1e-5)
+        assert block[1, 1] == pytest.approx(1)
+        assert block[0, 0] == pytest.approx(block[2, 2])
+    assert len({float(found[first, first]) for first in range(0, 12, 3)}) > 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_targets_are_smoothed_over_all_classes(smoothing):
+    found = np.asarray(class_targets(jnp.array([2, 0]), 5, smoothing))
+    expected = np.full((2, 5), smoothing / 5)
+    expected[0, 2] += 1 - smoothing
+    expected[1, 0] += 1 - smoothing
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
 def test_masks_are_stretches_of_one_axis():
     spectrograms = np.random.default_rng(4).normal(-1.2, 1, (200, 30, 50)).astype(np.float32)
     found = np.asarray(mask_axis(spectrograms, jax.random.key(0), 1, 2, 10))
@@ -174,16 +222,62 @@ def test_masks_are_stretches_of_one_axis():
     assert columns.sum(1).max() <= 40
 
 
-def test_warped_time_moves_one_column_and_keeps_the_ends():
-    ramp = jnp.tile(jnp.arange(100.0), (32, 3, 1))
-    found = np.asarray(warp_time(ramp, jax.random.key(1), 20))
-    np.testing.assert_allclose(found[:, :, 0], 0, atol=1e-4)
-    np.testing.assert_allclose(found[:, :, -1], 99, atol=1e-4)
-    assert (np.diff(found, axis=2) > 0).all()  # in order
-    shift = np.abs(found - np.arange(100)).max((1, 2))
-    assert shift.max() < 20.5
-    assert len(np.unique(shift.round(2))) > 10
-    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+def resized(line: np.ndarray, size: int) -> np.ndarray:
+    """torch's bicubic interpolation without aligned corners, from its definition, in float64."""
+
+    def kernel(x: float) -> float:
+        x, a = abs(x), -0.75
+        if x <= 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+    result = np.zeros((*line.shape[:-1], size))
+    for i in range(size):
+        at = (i + 0.5) * line.shape[-1] / size - 0.5
+        for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+            source = min(max(tap, 0), line.shape[-1] - 1)
+            result[..., i] += kernel(at - tap) * line[..., source]
+    return result
+
+
+@pytest.mark.parametrize("column,moved", [(20, 29), (20, 11), (1, 39), (39, 1), (17, 17)])
+def test_either_side_of_the_warp_is_resized_by_itself(column, moved):
+    spectrogram = np.random.default_rng(5).normal(size=(3, 40))
+    sides = resized(spectrogram[:, :column], moved), resized(spectrogram[:, column:], 40 - moved)
+    found = warp(
+        jnp.asarray(spectrogram[None], jnp.float32), jnp.array([column]), jnp.array([moved])
+    )
+    np.testing.assert_allclose(found[0], np.concatenate(sides, 1), atol=1e-5)
+
+
+def test_time_is_warped_by_up_to_the_reach_in_either_direction(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        spec_augment, "warp", lambda _, column, moved: drawn.update(column=column, moved=moved)
+    )
+    spec_augment.warp_time(jnp.zeros((4000, 1, 100)), jax.random.key(1), 20)
+    column, shift = np.asarray(drawn["column"]), np.asarray(drawn["moved"] - drawn["column"])
+    assert (column.min(), column.max()) == (20, 79)
+    assert (shift.min(), shift.max()) == (-19, 20)  # as the authors draw it
+
+
+def test_given_masks_take_the_mean_of_what_they_are_given():
+    spectrograms = np.random.default_rng(6).normal(-1.2, 1, (2, 10, 12)).astype(np.float32)
+    width, start = jnp.array([[2, 0], [1, 3]]), jnp.array([[7, 3], [0, 5]])
+    expected = spectrograms.copy()
+    expected[0, 7:9] = spectrograms[0].mean()
+    expected[1, 0], expected[1, 5:8] = spectrograms[1].mean(), spectrograms[1].mean()
+    np.testing.assert_allclose(mask(spectrograms, 1, width, start), expected, rtol=1e-5)
+    turned = mask(spectrograms.swapaxes(1, 2), 2, width, start).swapaxes(1, 2)
+    np.testing.assert_allclose(turned, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("widest", [9, 10])
+def test_the_widest_mask_is_included(widest):
+    ramp = jnp.tile(jnp.arange(30.0)[:, None] + 100, (1000, 1, 4))
+    found = np.asarray(mask_axis(ramp, jax.random.key(0), 1, 1, widest))
+    widths = (found != np.asarray(ramp)).all(2).sum(1)
+    assert np.unique(widths).tolist() == list(range(widest + 1))
 
 
 def test_nothing_is_on_unless_asked_for():

@@ -171,11 +171,27 @@ def test_draws_keep_to_their_ranges_and_fill_them(config):
     assert abs(values("video/global/flip").mean() - 0.5) < 0.1
     assert abs(values("video/local/greyscale").mean() - 0.2) < 0.06
     sigma = values("video/local/blur_sigma")
+    assert sigma.shape == (400, 2, 2)  # local views, directions
     assert abs((sigma > 0).mean() - 0.5) < 0.08
-    assert sigma[sigma > 0].min() >= 0.1
-    assert sigma.max() <= 2
+    np.testing.assert_array_equal(sigma[..., 0], sigma[..., 1])  # isotropic
+    assert 0.1 <= sigma[sigma > 0].min() < 0.2
+    assert 1.9 < sigma.max() <= 2
     orders = {tuple(order) for order in values("video/global/order").astype(int)}
     assert len(orders) == 24
+
+
+def test_a_pair_of_sigmas_is_that_of_the_two_directions(config):
+    local = dataclasses.replace(
+        config.video.local_augment, blur=0.5, blur_sigma=(0.1, 2.0), blur_sigma_is="pair"
+    )
+    config = dataclasses.replace(
+        config, video=dataclasses.replace(config.video, local_augment=local)
+    )
+    drawn = [flatten(draw(config, seed))["video/local/blur_sigma"] for seed in range(40)]
+    found = np.concatenate(drawn)
+    assert found.dtype == np.float32
+    rows = {tuple(row) for row in found.round(6).tolist()}
+    assert rows == {(0.0, 0.0), tuple(np.float32((0.1, 2)).round(6).tolist())}
 
 
 def test_boxes_have_uniform_area_and_log_uniform_aspect():
@@ -275,3 +291,18 @@ def test_one_crop_is_the_central_one(config):
     assert (
         one["frames"] == views.draw_eval_views(config, (20, 33), None)["video"]["global"]["frames"]
     )
+
+
+@pytest.mark.parametrize(
+    "size,short_side,box",
+    [((128, 170), 128, (8, 29, 112, 112)), ((256, 256), 256, (16, 16, 224, 224)),
+     ((33, 20), 20, (7, 1, 18, 18)), ((1, 5), 20, (0, 2, 1, 1))],
+)  # fmt: skip
+def test_a_central_square_of_a_share_of_the_short_side(config, size, short_side, box):
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, short_side=short_side)
+    )
+    made = views.draw_eval_views(config, size, None, side_share=0.875)["video"]["global"]
+    assert made["frames"].box == box
+    assert made["frames"].canvas == (short_side, short_side)
+    assert tuple(made["box"]) == box[2:]

@@ -109,8 +109,9 @@ class VideoAugment:
     """Random changes to one kind of video view, constant over its frames.
 
     `area` is the crop's share of the frame; `brightness`, `contrast` and `saturation` are the
-    half-ranges of factors around 1, `hue` of a turn of the colour circle around 0; `blur_sigma`
-    is in pixels of the view.
+    half-ranges of factors around 1, `hue` of a turn of the colour circle around 0. `blur_sigma`, in
+    pixels of the view, is the `range` that one sigma for both directions is drawn from (paper) or a
+    `pair`: always the first along the row and the second down the column (released code).
     """
 
     area: tuple[float, float] = (0.2, 1.0)
@@ -123,6 +124,7 @@ class VideoAugment:
     greyscale: float = 0.0
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma_is: Literal["range", "pair"] = "range"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +308,9 @@ class DataConfig:
     in pixels of the frames that the shards store. `records` is how many clips the data set has, for
     plans made without it; a run counts them. `shuffle_window` 0 shuffles all records of an epoch;
     above, it takes shard after shard and shuffles within stretches of so many records, some
-    batches' worth, for stores where reads far apart are slow. `dataset` `spoken_digits` makes its
+    batches' worth, for stores where reads far apart are slow. With `drop_last` an epoch ends with
+    its last whole batch, as in the released code, and else the next epoch fills up its last batch.
+    `dataset` `spoken_digits` makes its
     shards on first use (in `dir`, or in the run's folder), with recordings from `speech_dir` where
     that is given.
     """
@@ -325,6 +329,7 @@ class DataConfig:
     prefetch: int = 2
     verify_checksums: bool = True
     shuffle_window: int = 0
+    drop_last: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,9 +90,10 @@ def video_augment(config: Any, key: str) -> None:
     Raises:
       UserError: nothing can be drawn from a range, or a probability is none.
     """
+    augment = attrgetter(key)(config)
     _range(config, f"{key}.area", most=1.0)
     _range(config, f"{key}.aspect")
-    _range(config, f"{key}.blur_sigma")
+    _range(config, f"{key}.blur_sigma", ordered=augment.blur_sigma_is == "range")
     at_least(0, config, f"{key}.brightness", f"{key}.contrast", f"{key}.saturation")
     up_to(0.5, config, f"{key}.hue")
     up_to(1, config, f"{key}.flip", f"{key}.greyscale", f"{key}.blur")
@@ -125,10 +126,11 @@ def mesh(config: MeshConfig) -> None:
         )
 
 
-def _range(config: Any, key: str, most: float = math.inf) -> None:
-    low, high = attrgetter(key)(config)
-    if not 0 < low <= high <= most:
+def _range(config: Any, key: str, most: float = math.inf, *, ordered: bool = True) -> None:
+    low, high = values = attrgetter(key)(config)
+    if not all(0 < value <= most and value < math.inf for value in values) or (
+        ordered and low > high
+    ):
         bound = f" of up to {most:g}" if most < math.inf else ""
-        raise UserError(
-            f"{key} is {(low, high)}: give two values above 0{bound}, the smaller one first."
-        )
+        order = ", the smaller one first" if ordered else ""
+        raise UserError(f"{key} is {values}: give two values above 0{bound}{order}.")

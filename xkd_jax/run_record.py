@@ -39,7 +39,7 @@ class RunRecord:
     # which step. So does the content of the data.
     FIXED: ClassVar[tuple[str, ...]] = (
         "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
-        "config.data.split", "config.data.shuffle_window", "records",
+        "config.data.split", "config.data.shuffle_window", "config.data.drop_last", "records",
     )  # fmt: skip
 
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.shuffle import epoch_records
 from xkd_jax.config import MODALITIES, Config, Modality, TemperatureConfig
 
 Schedule = Callable[[jax.Array | int], jax.Array]
@@ -68,10 +69,17 @@ class Length:
 
     @classmethod
     def of(cls, config: Config, records: int) -> Length:
-        """Steps of a run over a data set of `records`; the last partial batch is not lost, as
-        epochs follow each other without a seam."""
+        """Steps of a run over a data set of `records`.
+
+        The last partial batch of an epoch is completed from the next epoch, or dropped with
+        `data.drop_last`.
+
+        Raises:
+          UserError: it would be dropped, and the records don't fill a batch.
+        """
+        used = epoch_records(records, config.batch_size, config.data.drop_last)
         per_epoch = max(records // config.batch_size, 1)
-        steps = config.max_steps or round(config.epochs * records / config.batch_size)
+        steps = config.max_steps or round(config.epochs * used / config.batch_size)
         return cls(steps=max(steps, 1), steps_per_epoch=per_epoch)
 
 

@@ -6,7 +6,8 @@
 `:ucf101`, `:hmdb51` (three folds) and `:k400` are on video, `:esc50` (five folds) and `:fsd50k` on
 audio; SHARDS are made as for the linear evaluations, those of Kinetics-400 with --modalities=video,
 those of all video best with --short_side=256. The run goes on after an interruption. Where the
-paper is silent the settings are those of the authors' configs; the batch on video is ours.
+paper is silent the settings are those of the authors' configs; what their code does otherwise, and
+the switches for it, are in docs/evaluation.md.
 
 Expected top-1 % (FSD50K: mAP) of xkd, mas, mats pretrained on Kinetics-400 | xkd on AudioSet:
   UCF101 94.1, 93.4, 93.1 | 95.8    HMDB51 69.0, 65.9, 65.7 | 75.7    K400 77.6, 75.9, 75.7 | 80.1
@@ -29,8 +30,9 @@ def get_config(benchmark: str = "ucf101") -> ml_collections.ConfigDict:
         raise UserError(f"The config has no variant {benchmark!r}: give {', '.join(known)}.")
     config = known[benchmark].get_config()
     config.protocol = "finetune"
-    config.batch_size = 64
+    config.batch_size, config.fit.parts = 64, 1
     if benchmark in _VIDEO:
+        config.batch_size = 96  # 4 nodes of 4 GPUs of 6 clips
         _video(config)
     else:
         _audio(config)

@@ -1,10 +1,13 @@
 """UCF101, linear SVM on video, three folds.
 
-    python -m data_pipelines.build --dataset=ucf101 --source=UCF101 --output=SHARDS
+    python -m data_pipelines.build --dataset=ucf101 --source=UCF101 --output=SHARDS \
+        --short_side=256
     python main.py --config=configs/eval/ucf101.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/ucf101
 
 25 augmented training clips a video; 3 test clips of 3 crops, decision values averaged.
+Training crops go down to 8 % of the area: of shards with a short side of 128 they lose 9 % of their
+gradient (a source of 144 pixels) to 36 % (256) against the authors', which are cut from the frame.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 83.8, 81.7, 80.1 % top-1; xkd pretrained on
 AudioSet: 88.4.
 """

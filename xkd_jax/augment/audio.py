@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from xkd_jax.augment.cubic import cubic_weights
 from xkd_jax.config import AudioAugment, AudioConfig
 
 # log_mel = code / 2048 - 16 with a floor of 2^-23 under the power (`data_pipelines.schema`).
 _STEP, _OFFSET = 2.0**-11, 16.0
 _FLOOR = 2.0**-23
-_CUBIC = -0.75  # torch's and OpenCV's coefficient of the bicubic kernel
 
 
 def augment_audio(
@@ -29,7 +28,7 @@ def augment_audio(
         log_mel = _amplify(log_mel, view["gain"])
     log_mel = (log_mel - audio.mean) / audio.std
     if "box" in view:
-        log_mel = _crop(log_mel, view["box"], augment.canvas)
+        log_mel = crop(log_mel, view["box"], augment.canvas)
     return log_mel
 
 
@@ -39,10 +38,15 @@ def _amplify(log_mel: jax.Array, gain: jax.Array) -> jax.Array:
     return jnp.log(jnp.square(gain)[:, None, None] * power + _FLOOR)
 
 
-def _crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax.Array:
-    """Cuts `box` [B, 4] out of a zero canvas around [B, mels, columns] and resizes it back.
+def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax.Array:
+    """Cuts a box out of a zero canvas around a spectrogram and resizes it to the same shape.
 
     As torch's bicubic interpolation with aligned corners and without antialiasing.
+
+    Args:
+      log_mel: normalised, float32 [B, mels, columns].
+      box: int32 [B, 4]: top, left, height, width on the canvas.
+      canvas: its height and width, in those of the spectrogram, which lies in its centre.
     """
     top, left, height, width = jnp.moveaxis(box, -1, 0)
     rows = _crop_weights(top, height, log_mel.shape[1], canvas[0])
@@ -56,20 +60,5 @@ def _crop_weights(start: jax.Array, extent: jax.Array, size: int, canvas: float)
     """Weights [B, size, size] that read a spectrogram's axis through a box on the canvas."""
     margin = (int(size * canvas) - size) // 2
     last = extent[:, None] - 1
-    position = np.arange(size, dtype=np.float32) * last / max(size - 1, 1)
-    whole = jnp.floor(position)
-    weights = jnp.zeros((len(start), size, size), jnp.float32)
-    for tap in (-1, 0, 1, 2):
-        weight = _cubic(jnp.abs(position - whole - tap))
-        source = start[:, None] - margin + jnp.clip(whole.astype(jnp.int32) + tap, 0, last)
-        # Nothing is read where the canvas is zero: no column of the spectrogram matches.
-        weights += jnp.where(source[..., None] == np.arange(size), weight[..., None], 0)
-    return weights
-
-
-def _cubic(distance: jax.Array) -> jax.Array:
-    """Keys' kernel with a = -0.75 at distances in 0..2."""
-    a, d = _CUBIC, distance
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return jnp.where(d <= 1, near, far)
+    position = jnp.arange(size, dtype=jnp.float32) * (last.astype(jnp.float32) / max(size - 1, 1))
+    return cubic_weights(position, start[:, None] - margin, last, size)

@@ -2,46 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import optax
+
+from xkd_jax.evaluate.config import CutmixAxes
 
 
 def mix(
-    clips: jax.Array, targets: jax.Array, key: jax.Array, mixup: float, cutmix: float
+    clips: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    mixup: float,
+    cutmix: float,
+    *,
+    axes: CutmixAxes = "height_width",
+    group: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each clip with its counterpart from the other end of the batch.
+    """Mixes each clip with its counterpart from the other end of the batch, or of its group.
 
-    With both, a batch gets one of them, each with probability 1/2. Mixup blends by a share from
-    Beta(mixup, mixup); CutMix pastes a box, the same in every frame, whose area is 1 minus a share
-    from Beta(cutmix, cutmix) before it is cut off at the frame's edges. Targets are mixed by the
-    share of each clip that is left.
+    With both, a group gets one of them, each with probability 1/2. Mixup blends by a share from
+    Beta(mixup, mixup); CutMix pastes a box whose area is 1 minus a share from Beta(cutmix, cutmix)
+    before it is cut off at the frame's edges. Targets are mixed by the share that is left.
 
     Args:
-      clips: float32 [batch, frames, size, size, 3].
+      clips: float32 [batch, frames, height, width, 3].
       targets: float32 [batch, classes].
       key: decides all.
       mixup: parameter of the distribution; 0: off.
       cutmix: the same.
+      axes: what a box is cut out of. `height_width`: the same pixels of every frame.
+        `time_height`, as timm's Mixup does to clips with time in the place of height: rows of the
+        box are frames, its columns rows of pixels. The box and its share are still those of a frame
+        of height x width, so that a box beyond the last frame changes targets alone.
+      group: how many neighbours in the batch are mixed by the same draws, a divisor of the batch;
+        0: all.
     """
+
+    def together(
+        clips: jax.Array, targets: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return _mix_together(clips, targets, key, mixup, cutmix, axes)
+
+    if not group:
+        return together(clips, targets, key)
+    groups = len(clips) // group
+    mixed, found = jax.vmap(together)(
+        clips.reshape(groups, group, *clips.shape[1:]),
+        targets.reshape(groups, group, -1),
+        jax.random.split(key, groups),
+    )
+    return mixed.reshape(clips.shape), found.reshape(targets.shape)
+
+
+def _mix_together(
+    clips: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    mixup: float,
+    cutmix: float,
+    axes: CutmixAxes,
+) -> tuple[jax.Array, jax.Array]:
     choice, blend_key, box_key = jax.random.split(key, 3)
-    other_clips, other_targets = clips[::-1], targets[::-1]
+    other = clips[::-1]
     share = jax.random.beta(blend_key, mixup, mixup) if mixup else jnp.ones(())
-    mixed = share * clips + (1 - share) * other_clips
+    mixed = share * clips + (1 - share) * other
     if cutmix:
-        box = _box(box_key, clips.shape[2], cutmix)
-        pasted = jnp.where(box[:, :, None], other_clips, clips)
+        start, stop, left = _random_box(box_key, clips.shape[2:4], cutmix)
+        pasted = jnp.where(_inside(start, stop, clips.shape[1:4], axes), other, clips)
         cut = jax.random.bernoulli(choice) if mixup else jnp.array(True)
         mixed = jnp.where(cut, pasted, mixed)
-        share = jnp.where(cut, 1 - box.mean(), share)
-    return mixed, share * targets + (1 - share) * other_targets
+        share = jnp.where(cut, left, share)
+    return mixed, mix_targets(targets, share)
 
 
-def _box(key: jax.Array, size: int, cutmix: float) -> jax.Array:
-    """A random square box, cut off at the edges: bool [size, size]."""
+def class_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
+    """One-hot targets, float32 [batch, classes], with `smoothing` spread over all classes.
+
+    Args:
+      labels: int [batch].
+      classes: number of them.
+      smoothing: what is taken from the label's class.
+    """
+    return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
+
+
+def mix_targets(targets: jax.Array, share: jax.Array) -> jax.Array:
+    """Blends targets [batch, classes], by `share`, with those from the other end of the batch."""
+    return share * targets + (1 - share) * targets[::-1]
+
+
+def cut_box(
+    share: jax.Array, centre: jax.Array, size: Sequence[int]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A box whose area is 1 - `share` of the frame, with the frame's aspect, cut off at its edges.
+
+    Args:
+      share: of the frame that is left, float32 scalar.
+      centre: row and column, [2].
+      size: height and width of the frame.
+
+    Returns:
+      First row and column [2], last row and column plus one [2], and the share that is left when
+      the box is cut off.
+    """
+    whole = jnp.asarray(size, jnp.float32)
+    half = jnp.floor(whole * jnp.sqrt(1 - share)) // 2
+    start, stop = jnp.clip(centre - half, 0, whole), jnp.clip(centre + half, 0, whole)
+    return start, stop, 1 - (stop - start).prod() / whole.prod()
+
+
+def _random_box(
+    key: jax.Array, size: Sequence[int], cutmix: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     area, place = jax.random.split(key)
-    side = jnp.floor(size * jnp.sqrt(1 - jax.random.beta(area, cutmix, cutmix)))
-    centre = jnp.floor(jax.random.uniform(place, (2, 1)) * size)
-    start, stop = centre - side // 2, centre + side // 2
-    pixel = jnp.arange(size)
-    inside = (pixel >= start) & (pixel < stop)
-    return inside[0][:, None] & inside[1][None, :]
+    share = jax.random.beta(area, cutmix, cutmix)
+    whole = jnp.asarray(size, jnp.float32)
+    return cut_box(share, jnp.floor(jax.random.uniform(place, (2,)) * whole), size)
+
+
+def _inside(start: jax.Array, stop: jax.Array, shape: Sequence[int], axes: CutmixAxes) -> jax.Array:
+    """Where a clip [frames, height, width, 3] is in the box: bool, with axes of 1 for all."""
+    first = 0 if axes == "time_height" else 1
+    rows, columns = (
+        (jnp.arange(shape[axis]) >= start[i]) & (jnp.arange(shape[axis]) < stop[i])
+        for i, axis in enumerate((first, first + 1))
+    )
+    box = rows[:, None] & columns[None, :]
+    return box[:, :, None, None] if axes == "time_height" else box[:, :, None]

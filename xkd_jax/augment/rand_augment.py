@@ -60,7 +60,7 @@ def rand_augment(pixels: jax.Array, key: jax.Array, operations: int, magnitude: 
 
 
 def apply(pixels: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.Array) -> jax.Array:
-    """Applies one operation to a clip [frames, size, size, 3].
+    """Applies one operation to a clip [frames, height, width, 3].
 
     Args:
       pixels: float32 in 0..255.
@@ -73,29 +73,32 @@ def apply(pixels: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.A
 
 
 def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
-    """Reads every frame at the mapped positions, linearly; `_FILL` outside.
+    """Reads every frame at the mapped positions, linearly; `_FILL` outside, as PIL.
+
+    A position outside of the frame is filled; inside, the pixels at the border are repeated.
 
     Args:
-      pixels: float32 [frames, size, size, 3].
+      pixels: float32 [frames, height, width, 3].
       rows: of the matrix [2, 3] from output to input (y, x), about the centre.
     """
-    frames, size = pixels.shape[:2]
+    frames, height, width = pixels.shape[:3]
     matrix = jnp.stack([jnp.stack([jnp.float32(value) for value in row]) for row in rows])
+    size = np.array([[height], [width]], np.float32)
     centre = (size - 1) / 2
-    grid = jnp.indices((size, size), jnp.float32).reshape(2, -1) - centre
-    position = matrix[:, :2] @ grid + matrix[:, 2:] + centre
+    grid = jnp.indices((height, width), jnp.float32).reshape(2, -1) - centre
+    turned = jnp.matmul(matrix[:, :2], grid, precision=jax.lax.Precision.HIGHEST)
+    position = turned + matrix[:, 2:] + centre
+    inside = ((position >= -0.5) & (position < size - 0.5)).all(0)
     first = jnp.floor(position)
     weight = position - first
-    flat = pixels.reshape(frames, size * size, 3)
+    flat = pixels.reshape(frames, height * width, 3)
     warped = jnp.zeros_like(flat)
     for down in (0, 1):
         for right in (0, 1):
-            y, x = (first + jnp.array([[down], [right]])).astype(jnp.int32)
-            inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
-            at = jnp.clip(y, 0, size - 1) * size + jnp.clip(x, 0, size - 1)
+            y, x = jnp.clip(first + np.array([[down], [right]]), 0, size - 1).astype(jnp.int32)
             share = jnp.abs(1 - down - weight[0]) * jnp.abs(1 - right - weight[1])
-            warped += share[:, None] * jnp.where(inside[:, None], flat[:, at], _FILL)
-    return warped.reshape(pixels.shape)
+            warped += share[:, None] * flat[:, y * width + x]
+    return jnp.where(inside[:, None], warped, _FILL).reshape(pixels.shape)
 
 
 def _stretch(pixels: jax.Array) -> jax.Array:
@@ -127,11 +130,11 @@ def _posterize(pixels: jax.Array, level: jax.Array) -> jax.Array:
 def _smooth(pixels: jax.Array) -> jax.Array:
     """PIL's SMOOTH: 3 x 3 with 5 in the middle; the border stays."""
     inner = pixels[:, 1:-1, 1:-1]
-    size = pixels.shape[1]
+    height, width = pixels.shape[1:3]
     total = 4 * inner
     for y in range(3):
         for x in range(3):
-            total = total + pixels[:, y : size - 2 + y, x : size - 2 + x]
+            total = total + pixels[:, y : height - 2 + y, x : width - 2 + x]
     return pixels.at[:, 1:-1, 1:-1].set(total / 13)
 
 
@@ -153,19 +156,22 @@ def _enhance(pixels: jax.Array, dull: jax.Array | float, amount: jax.Array) -> j
 
 
 def _rotate(pixels: jax.Array, amount: jax.Array) -> jax.Array:
+    """Turns frames counterclockwise by up to 30 degrees."""
     angle = jnp.deg2rad(30.0) * amount
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    return _warp(pixels, [[cosine, -sine, 0], [sine, cosine, 0]])
+    return _warp(pixels, [[cosine, sine, 0], [-sine, cosine, 0]])
 
 
 def _shear(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
-    x, y, half = 0.3 * x, 0.3 * y, pixels.shape[1] / 2
-    return _warp(pixels, [[1, y, half * y], [x, 1, half * x]])  # about the upper left corner
+    height, width = pixels.shape[1:3]
+    x, y = 0.3 * x, 0.3 * y
+    rows = [[1, y, width / 2 * y], [x, 1, height / 2 * x]]  # about the upper left corner
+    return _warp(pixels, rows)
 
 
 def _translate(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
-    reach = 0.45 * pixels.shape[1]
-    return _warp(pixels, [[1, 0, reach * y], [0, 1, reach * x]])
+    height, width = pixels.shape[1:3]
+    return _warp(pixels, [[1, 0, 0.45 * height * y], [0, 1, 0.45 * width * x]])
 
 
 # {name: (pixels, level, sign) -> pixels, not yet clipped}

@@ -79,23 +79,25 @@ def _reverse(weights: jax.Array, chosen: jax.Array) -> jax.Array:
 
 
 def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Gaussian blur of [3, B, T, S, S] by `sigma` pixels, float32 [B]; 0 leaves a sample as it is.
+    """Gaussian blur of [3, B, T, S, S] by pixels along the row and down the column, float32 [B, 2].
 
-    As torchvision's: 2 * (S // 20) + 1 taps in each direction, reflected at the edges.
+    As torchvision's: 2 * (S // 20) + 1 taps in each direction, reflected at the edges. A sigma of 0
+    leaves a direction unchanged.
     """
-    matrix = _blur_matrix(sigma, pixels.shape[-1])
-    rows = jnp.einsum("bsy,cbtyx->cbtsx", matrix, pixels, precision=_HIGHEST)
-    return jnp.einsum("cbtyx,bsx->cbtys", rows, matrix, precision=_HIGHEST)
+    along, down = _blur_matrices(sigma.T, pixels.shape[-1])
+    rows = jnp.einsum("bsy,cbtyx->cbtsx", down, pixels, precision=_HIGHEST)
+    return jnp.einsum("cbtyx,bsx->cbtys", rows, along, precision=_HIGHEST)
 
 
-def _blur_matrix(sigma: jax.Array, size: int) -> jax.Array:
+def _blur_matrices(sigma: jax.Array, size: int) -> jax.Array:
+    """The blur of an axis as a matrix [..., size, size], for sigmas [...]."""
     radius = size // 20
     taps = np.arange(-radius, radius + 1)
-    density = jnp.exp(-0.5 * jnp.square(taps / jnp.maximum(sigma, 1e-3)[:, None]))
+    density = jnp.exp(-0.5 * jnp.square(taps / jnp.maximum(sigma, 1e-3)[..., None]))
     kernel = density / density.sum(axis=-1, keepdims=True)
-    kernel = jnp.where(sigma[:, None] > 0, kernel, (taps == 0).astype(np.float32))
+    kernel = jnp.where(sigma[..., None] > 0, kernel, (taps == 0).astype(np.float32))
     source = np.pad(np.arange(size), radius, mode="reflect")
     reads = np.zeros((len(taps), size, size), np.float32)  # tap, to, from
     for tap in range(len(taps)):
         reads[tap, np.arange(size), source[tap : tap + size]] = 1
-    return jnp.einsum("bk,kij->bij", kernel, reads, precision=_HIGHEST)
+    return jnp.einsum("...k,kij->...ij", kernel, reads, precision=_HIGHEST)

@@ -13,12 +13,14 @@ from data_pipelines import pipeline, views
 from data_pipelines.dataset import Dataset
 from xkd_jax import sharding
 from xkd_jax.config import Config
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.config import EvalConfig, TestView
 
 # Clips that train are random and augmented; clips that test are spread evenly and plain.
 Use = Literal["train", "test"]
 # What names a batch's labels: one of them, see `data_pipelines.pipeline.eval_batches`.
 TARGETS = ("label", "labels")
+# Of the frame's short side: the authors' test view of 112 pixels of a frame scaled to 128.
+CENTER_SIDE = 0.875
 
 
 def clip_batches(
@@ -33,7 +35,7 @@ def clip_batches(
     """Yields batches of `config.batch_size` clips, those of a record one after the other.
 
     Args:
-      config: of the evaluation: number of clips and crops.
+      config: of the evaluation: its clips.
       viewing: of the views (`pretrained.viewing`).
       mesh: that the batches are spread over.
       dataset: the split.
@@ -52,9 +54,9 @@ def clip_batches(
             viewing, dataset, rows, start, clips=config.clips.train, **common
         )
     else:
-        crops = CropViews(config.clips.crops)
+        make_views = PlainViews(config.clips.view, config.clips.crops)
         host = pipeline.eval_batches(
-            viewing, dataset, rows, start, clips=config.clips.test, make_views=crops, **common
+            viewing, dataset, rows, start, clips=config.clips.test, make_views=make_views, **common
         )
     for batch in host:
         yield on_devices(batch, config, batch_sharding)
@@ -68,10 +70,13 @@ def on_devices(batch: Any, config: EvalConfig, batch_sharding: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class CropViews:
-    """`views.draw_crop_views` with a number of crops; can be pickled."""
+class PlainViews:
+    """The plain views of a test clip, as `ClipsConfig.view` says; can be pickled."""
 
+    view: TestView
     crops: int
 
     def __call__(self, *args: Any) -> views.Views:
+        if self.view == "center":
+            return views.draw_eval_views(*args, side_share=CENTER_SIDE)
         return views.draw_crop_views(*args, crops=self.crops)

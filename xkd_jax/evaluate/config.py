@@ -25,6 +25,8 @@ from xkd_jax.config import (
 from xkd_jax.errors import UserError
 
 Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
+TestView = Literal["spread", "center"]
+CutmixAxes = Literal["height_width", "time_height"]
 Network = Literal["student", "teacher", "untrained", "log_mel"]
 # Protocols that train a classifier step by step; the others work on features that are kept.
 TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
@@ -32,7 +34,7 @@ TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
 # computed. Checkpoints and data are told apart by their checksums.
 CIRCUMSTANCES = (
     "checkpoint", "step", "features", "log_every", "mesh.", "save.", "data.dir", "data.threads",
-    "data.workers", "data.prefetch", "data.verify_checksums",
+    "data.workers", "data.prefetch", "data.verify_checksums", "fit.parts",
 )  # fmt: skip
 
 
@@ -61,13 +63,17 @@ class ClipsConfig:
     """The clips of a record.
 
     `train` clips start at random and are augmented as `video` and `audio` say; `test` clips are
-    spread evenly and shown in `crops` squares along the frame's longer side. `size` is that of the
-    squares in pixels; 0: the size that the network was pretrained with.
+    spread evenly and shown as `view` says: `spread`, in `crops` squares along the frame's longer
+    side, each as high as its short side; `center`, in one square in the middle, of 87.5 % of the
+    short side. (The authors' three crops for SVMs and linear layers are all that one, so that it is
+    computed once, whatever `crops` is.) `size` is that of the squares in pixels; 0: the size that
+    the network was pretrained with.
     """
 
     train: int = 25
     test: int = 3
     crops: int = 3
+    view: TestView = "spread"
     size: int = 0
     video: VideoAugment = dataclasses.field(default_factory=VideoAugment)
     audio: AudioAugment = dataclasses.field(default_factory=AudioAugment)
@@ -100,8 +106,10 @@ class FitAugmentConfig:
 
     Video, the same in every frame: `operations` of RandAugment of strength `magnitude` (of 10),
     `erase` the probability of an erased box, and `mixup` and `cutmix` the parameters of their Beta
-    distributions. Audio: `mel_masks` bands of up to `mel_mask` bands and `time_masks` stretches of
-    up to `time_mask` columns masked, and the time warped by up to `time_warp` columns.
+    distributions. `cutmix_axes` are those that CutMix cuts, and `mix_group` neighbours in a batch
+    share their draws of mixup and CutMix (0: all); see `xkd_jax.augment.mixing`. Audio: `mel_masks`
+    stretches of 0 to `mel_mask` bands and `time_masks` of 0 to `time_mask` columns masked, and the
+    time warped by up to `time_warp` columns.
     """
 
     operations: int = 0
@@ -109,6 +117,8 @@ class FitAugmentConfig:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    cutmix_axes: CutmixAxes = "height_width"
+    mix_group: int = 0
     mel_masks: int = 0
     mel_mask: int = 10
     time_masks: int = 0
@@ -121,12 +131,13 @@ class FitConfig:
     """A classifier trained step by step on one random clip a record and epoch, by AdamW.
 
     The learning rate rises linearly over `warmup_epochs` and falls to `final_learning_rate` along a
-    cosine, or stays what it is. The pooled features are scaled to length 1 with `normalise`, then
-    `dropout` acts on them. With finetuning each layer of the encoder learns `layer_decay` times as
-    fast as the next, and up to `drop_path` of the samples skip a branch of a block. `augment` is
-    what the training clips go through on top of `clips`. `average` is taken over a record's test
-    clips and crops: of the probabilities of its classes, or of their logarithms before they are
-    normalised, the scores.
+    cosine, or stays what it is. A batch is differentiated in `parts` of equal size, one after the
+    other, of which one at a time needs memory; mixup and CutMix stay within a part. The pooled
+    features are scaled to length 1 with `normalise`, then `dropout` acts on them. With finetuning
+    each layer of the encoder learns `layer_decay` times as fast as the next, and up to `drop_path`
+    of the samples skip a branch of a block. `augment` is what the training clips go through on top
+    of `clips`. `average` is taken over a record's test clips and crops: of the probabilities of its
+    classes, or of their logarithms before they are normalised, the scores.
     """
 
     learning_rate: float = 0.01
@@ -138,6 +149,7 @@ class FitConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    parts: int = 1
     label_smoothing: float = 0.0
     normalise: bool = False
     dropout: float = 0.0
@@ -256,13 +268,30 @@ def _check_fit(config: EvalConfig) -> None:
     config_checks.at_least(
         0, config, "fit.final_learning_rate", "fit.warmup_epochs", "fit.weight_decay"
     )
+    config_checks.at_least(1, config, "fit.parts")
     config_checks.below_one(config, "fit.b1", "fit.b2")
     config_checks.below_one(config, "fit.label_smoothing", "fit.dropout", "fit.drop_path")
     if not 0 < config.fit.layer_decay <= 1:
         raise UserError(
             f"fit.layer_decay is {config.fit.layer_decay}: give more than 0 and at most 1."
         )
-    names = (field.name for field in dataclasses.fields(config.fit.augment))
-    config_checks.at_least(0, config, *(f"fit.augment.{name}" for name in names))
+    augment = dataclasses.asdict(config.fit.augment)
+    numbers = (name for name, value in augment.items() if not isinstance(value, str))
+    config_checks.at_least(0, config, *(f"fit.augment.{name}" for name in numbers))
     config_checks.up_to(1, config, "fit.augment.erase")
     config_checks.up_to(10, config, "fit.augment.magnitude")
+    _check_division(config)
+
+
+def _check_division(config: EvalConfig) -> None:
+    """A batch consists of equal parts, and each of them of equal groups."""
+    parts, group = config.fit.parts, config.fit.augment.mix_group
+    if config.batch_size % parts:
+        raise UserError(
+            f"fit.parts is {parts}: give a divisor of the batch_size, {config.batch_size}."
+        )
+    if group and config.batch_size // parts % group:
+        raise UserError(
+            f"fit.augment.mix_group is {group}: give a divisor of the {config.batch_size // parts}"
+            " clips that are differentiated at once, or 0."
+        )

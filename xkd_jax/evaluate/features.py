@@ -98,7 +98,9 @@ class Extraction:
         if use == "train":
             augment = [dataclasses.asdict(a) for a in (config.clips.video, config.clips.audio)]
             return made_from | {"seed": config.seed, "augment": augment}
-        return made_from | {"crops": config.clips.crops}
+        if config.clips.view == "spread":
+            return made_from | {"crops": config.clips.crops}
+        return made_from | {"view": config.clips.view}
 
     def _run(self, store: FeatureStore, dataset: Dataset, records: np.ndarray, use: Use) -> None:
         """Encodes batch after batch; one is on the devices while the one before is written."""

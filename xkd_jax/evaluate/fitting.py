@@ -18,7 +18,9 @@ from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.augment import augment
+from xkd_jax.augment.mixing import class_targets
 from xkd_jax.config import Config, Modality
+from xkd_jax.evaluate.accumulation import accumulated
 from xkd_jax.evaluate.config import EvalConfig, FitConfig
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.readout import Readout
@@ -88,6 +90,7 @@ def prepare(
     warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
     transformation = _optimizer(config, _learning_rate(config.fit, steps, warmup), pretraining)
     classifier = _Classifier(config, pretraining, viewing, classes)
+    differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.parts)
 
     def initialise(network: Tree) -> FitState:
         trained = classifier.initial(network)
@@ -95,7 +98,7 @@ def prepare(
 
     def step(state: FitState, network: Tree, batch: Any) -> tuple[FitState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, gradients = jax.value_and_grad(classifier.loss)(state.trained, network, batch, key)
+        loss, gradients = differentiate(state.trained, network, batch, key)
         updates, optimizer = transformation.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         return FitState(state.step + 1, trained, optimizer), loss
@@ -150,9 +153,7 @@ class _Classifier:
         targets = (
             batch["labels"].astype(jnp.float32)
             if several
-            else optax.smooth_labels(
-                jax.nn.one_hot(batch["label"], self._classes), self._config.fit.label_smoothing
-            )
+            else class_targets(batch["label"], self._classes, self._config.fit.label_smoothing)
         )
         views = augment(self._viewing, {self._modality: batch[self._modality]})
         view, targets = augment_for_fit(

@@ -50,7 +50,15 @@ def _augment_video(
     if settings.erase:
         view = erase(view, erase_key, settings.erase)
     if settings.mixup or settings.cutmix:
-        view, targets = mix(view, targets, mix_key, settings.mixup, settings.cutmix)
+        view, targets = mix(
+            view,
+            targets,
+            mix_key,
+            settings.mixup,
+            settings.cutmix,
+            axes=settings.cutmix_axes,
+            group=settings.mix_group,
+        )
     return view, targets
 
 
