@@ -12,6 +12,7 @@ from typing import Any
 from data_pipelines import shards as shard_lib
 from data_pipelines import tfrecord
 from data_pipelines.catalogs.catalog import Catalog, Item
+from data_pipelines.catalogs.source_tree import Ignored
 from data_pipelines.ingest import IngestOptions
 from data_pipelines.metadata import Metadata
 from xkd_jax.errors import UserError
@@ -38,17 +39,21 @@ class BuildPlan:
       metadata: of the data set; nothing is left out yet.
       options: how files become records.
       shards: all of them, split by split.
+      ignored: what of the source is not used; other such files make no other plan.
     """
 
     source: str
     metadata: Metadata
     options: IngestOptions
     shards: tuple[ShardPlan, ...]
+    ignored: tuple[Ignored, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
         """Says whether two plans build the same."""
-        plain = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        built = dataclasses.asdict(self)
+        del built["ignored"]
+        plain = json.dumps(built, sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()
 
 
@@ -94,7 +99,7 @@ def make_plan(
         for i in range(count):
             file = tfrecord.shard_name(name, split, i, count)
             plans.append(ShardPlan(split, file, tuple(mixed[bounds[i] : bounds[i + 1]])))
-    return BuildPlan(source, metadata, options, tuple(plans))
+    return BuildPlan(source, metadata, options, tuple(plans), catalog.ignored)
 
 
 def describe(plan: BuildPlan) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from data_pipelines.catalogs.source_tree import Ignored
 from data_pipelines.terminal import escaped
 
 # Files named one by one at the end of a build; report.json has them all.
@@ -49,6 +50,7 @@ class BuildReport:
       records: number of records of each split.
       files: number of files that were listed.
       left_out: those that gave no record.
+      ignored: files of the source and rows of its lists that are not used.
     """
 
     name: str
@@ -57,6 +59,14 @@ class BuildReport:
     records: dict[str, int]
     files: int
     left_out: Sequence[LeftOut]
+    ignored: Sequence[Ignored] = ()
+
+    @staticmethod
+    def from_values(values: dict[str, Any]) -> BuildReport:
+        """Returns the report whose `dataclasses.asdict` the values are."""
+        left_out = [LeftOut(**entry) for entry in values["left_out"]]
+        ignored = [Ignored(**entry) for entry in values.get("ignored", ())]
+        return BuildReport(**{**values, "left_out": left_out, "ignored": ignored})
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -77,4 +87,7 @@ def summary(report: BuildReport, directory: str) -> str:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
     else:
         lines.append(f"none of {report.files:,} files is left out")
+    lines += [
+        escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
+    ]
     return "\n".join(lines)

@@ -197,6 +197,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
         {split: sum(r.records for r in reports) for split, reports in finished.items()},
         sum(len(shard.items) for shard in plan.shards),
         [entry for reports in finished.values() for r in reports for entry in r.left_out],
+        plan.ignored,
     )
     _write_json(storage.join(output, REPORT), dataclasses.asdict(whole))
     _check_time_outs(whole, output)
@@ -239,8 +240,7 @@ def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
         values = json.loads(storage.read(storage.join(output, REPORT)))
     except FileNotFoundError:
         return None
-    left_out = [LeftOut(**entry) for entry in values["left_out"]]
-    report = BuildReport(**{**values, "left_out": left_out})
+    report = BuildReport.from_values(values)
     return report if report.plan == plan.digest else None
 
 

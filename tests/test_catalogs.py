@@ -46,8 +46,8 @@ def test_shards_that_are_built_among_the_files_are_none_of_them(tmp_path):
         tmp_path, ["a.tfrecord-x/1.wav", *shards, f"{shards[0]}.index", f"{shards[1]}.7.tmp"]
     )
     tree = SourceTree(str(tmp_path))
-    assert tree.by_stem() == {"1": "a.tfrecord-x/1.wav"}
-    assert tree.by_tail() == {"a.tfrecord-x/1.wav": "a.tfrecord-x/1.wav"}
+    assert tree.by_stem().paths() == {"1": "a.tfrecord-x/1.wav"}
+    assert [(one.what, one.count) for one in tree.other_files()] == [("shard files", 4)]
 
 
 def test_every_item_has_an_id_of_its_own(tmp_path):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 
-from data_pipelines.catalogs.source_tree import SourceTree
+from data_pipelines.catalogs.source_tree import Ignored, SourceTree
 from xkd_jax.config import MODALITIES, Modality
 
 
@@ -49,6 +49,7 @@ class Catalog:
       modalities: those that a file must have.
       min_seconds: files shorter than this are left out.
       max_seconds: longer files are cut into records of this length; 0: never.
+      ignored: what of the source and its lists is not used.
     """
 
     splits: dict[str, list[Item]]
@@ -58,6 +59,7 @@ class Catalog:
     modalities: tuple[Modality, ...] = MODALITIES
     min_seconds: float = 0.5
     max_seconds: float = 0.0
+    ignored: tuple[Ignored, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from data_pipelines.catalogs import suffixes
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.listing import Listing
 from data_pipelines.catalogs.source_tree import read_table
 
 _FOLDS = (1, 2, 3, 4, 5)
@@ -14,11 +16,11 @@ def list_items(source: Source) -> Catalog:
     Classes are in the order of `target`.
 
     Raises:
-      UserError: the list is missing or malformed, or lists a file twice.
+      UserError: the list is missing or malformed, or contradicts itself.
     """
     lists = source.list_tree
     columns = ("filename", "fold", "target", "category")
-    rows = list(read_table(lists.find("esc50.csv"), columns, unique="filename"))
+    rows = list(read_table(lists.find("esc50.csv"), columns))
     classes: dict[int, str] = {}
     for row in rows:
         if row["category"] != classes.setdefault(row.whole("target"), row["category"]):
@@ -28,18 +30,23 @@ def list_items(source: Source) -> Catalog:
     names = tuple(classes[target].replace("_", " ") for target in sorted(classes))
     numbers = {target: i for i, target in enumerate(sorted(classes))}
     files = source.tree.by_stem()
-    items = []
+    listing = Listing(["all"])
     for row in rows:
         fold, label = row.whole("fold"), numbers[row.whole("target")]
-        stem = row["filename"].rsplit(".", 1)[0]
-        items.append(
-            Item(
-                row["filename"],
-                files.get(stem, f"audio/{row['filename']}"),
-                label=label,
-                label_text=names[label],
-                train_folds=tuple(k for k in _FOLDS if k != fold),
-                test_folds=(fold,),
-            )
+        item = Item(
+            row["filename"],
+            f"audio/{row['filename']}",
+            label=label,
+            label_text=names[label],
+            train_folds=tuple(k for k in _FOLDS if k != fold),
+            test_folds=(fold,),
         )
-    return Catalog({"all": items}, names, folds=5, modalities=("audio",), min_seconds=0.0)
+        listing.add("all", item, files.get(suffixes.stem(row["filename"])), row)
+    return Catalog(
+        listing.splits(),
+        names,
+        folds=5,
+        modalities=("audio",),
+        min_seconds=0.0,
+        ignored=listing.ignored(source.tree),
+    )

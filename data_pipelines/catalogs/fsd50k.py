@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.listing import Listing
 from data_pipelines.catalogs.source_tree import Row, read_table
 
 
@@ -13,7 +14,8 @@ def list_items(source: Source) -> Catalog:
     vocabulary.csv.
 
     Raises:
-      UserError: a list is missing or malformed, or names a class that vocabulary.csv lacks.
+      UserError: a list is missing or malformed, names a class that vocabulary.csv lacks, or
+        contradicts itself or the other.
     """
     lists = source.list_tree
     columns = ("index", "label", "mid")
@@ -21,22 +23,29 @@ def list_items(source: Source) -> Catalog:
     vocabulary = sorted(listed, key=lambda row: row.whole("index"))
     names = tuple(row["label"] for row in vocabulary)
     files = source.tree.by_stem()
-    splits: dict[str, list[Item]] = {"train": [], "validation": [], "eval": []}
-    for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split"), unique="fname"):
+    listing = Listing(["train", "validation", "eval"])
+    for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split")):
         split = {"train": "train", "val": "validation"}.get(row["split"])
         if split is None:
             raise row.fault(f"split is {row['split']!r}, not train or val")
-        splits[split].append(_item(row, "dev", files, names))
-    for row in read_table(lists.find("eval.csv"), ("fname", "labels"), unique="fname"):
-        splits["eval"].append(_item(row, "eval", files, names))
-    return Catalog(splits, names, multi_label=True, modalities=("audio",), min_seconds=0.0)
+        listing.add(split, _item(row, "dev", names), files.get(row["fname"]), row)
+    for row in read_table(lists.find("eval.csv"), ("fname", "labels")):
+        listing.add("eval", _item(row, "eval", names), files.get(row["fname"]), row)
+    return Catalog(
+        listing.splits(),
+        names,
+        multi_label=True,
+        modalities=("audio",),
+        min_seconds=0.0,
+        ignored=listing.ignored(source.tree),
+    )
 
 
-def _item(row: Row, part: str, files: dict[str, str], names: tuple[str, ...]) -> Item:
+def _item(row: Row, part: str, names: tuple[str, ...]) -> Item:
     found = row["labels"].split(",")
     unknown = [name for name in found if name not in names]
     if unknown:
         raise row.fault(f"vocabulary.csv lacks {unknown[0]!r}, a label of {row['fname']}")
     labels = tuple(sorted(names.index(name) for name in found))
-    path = files.get(row["fname"], f"FSD50K.{part}_audio/{row['fname']}.wav")
+    path = f"FSD50K.{part}_audio/{row['fname']}.wav"
     return Item(row["fname"], path, labels=labels, label_text="; ".join(names[i] for i in labels))

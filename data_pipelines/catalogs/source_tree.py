@@ -5,14 +5,31 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TypeVar
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 from data_pipelines import storage
+from data_pipelines.catalogs import suffixes
+from data_pipelines.catalogs.file_index import ClassIndex, FileIndex
+from data_pipelines.catalogs.suffixes import Kind
 from xkd_jax.errors import UserError
 
 _Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ignored:
+    """Files of the source or rows of its lists that are not used: what, how many, and the first."""
+
+    what: str
+    count: int
+    example: str
+
+
+def counted(what: str, examples: list[str]) -> list[Ignored]:
+    """Returns how many there are and the first, or nothing where there are none."""
+    return [Ignored(what, len(examples), examples[0])] if examples else []
 
 
 class SourceTree:
@@ -28,36 +45,27 @@ class SourceTree:
         self.files = sorted(storage.walk(directory))
         if not self.files:
             raise UserError(f"{directory} has no files: give the folder of the data set.")
+        self._lists: set[str] = set()
 
-    def by_stem(self) -> dict[str, str]:
-        """Returns the path of each file by its name without suffix.
+    def by_stem(self) -> FileIndex:
+        """Returns the files of sound and video by their names without suffix."""
+        return FileIndex(self.directory, self.files)
 
-        Raises:
-          UserError: two files of sound or video have the same name.
-        """
-        return self.by_key(lambda path: os.path.splitext(path.rsplit("/", 1)[-1])[0])
+    def by_class(self, classes: Iterable[str]) -> ClassIndex:
+        """Returns the files of sound and video by class and name."""
+        return ClassIndex(self.directory, self.files, classes)
 
-    def by_tail(self) -> dict[str, str]:
-        """Returns the path of each file by the last two parts of its path; raises as `by_stem`."""
-        return self.by_key(lambda path: "/".join(path.split("/")[-2:]))
+    def media(self) -> list[str]:
+        """Returns the files that may hold sound or video."""
+        return [path for path in self.files if suffixes.kind(path) is not Kind.OTHER]
 
-    def by_key(self, key_of: Callable[[str], str | None]) -> dict[str, str]:
-        """Returns the path of each file by the key that its path gives (None: isn't wanted).
-
-        Raises:
-          UserError: two files of sound or video have the same key.
-        """
-        found: dict[str, str] = {}
+    def other_files(self) -> tuple[Ignored, ...]:
+        """Returns how many files are neither lists that were asked for nor may be media."""
+        found: dict[str, list[str]] = {}
         for path in self.files:
-            key = key_of(path)
-            if key is None or not is_media(path):
-                continue
-            if key in found:
-                raise UserError(
-                    f"{self.directory} has two files for {key}, {found[key]} and {path}: keep one."
-                )
-            found[key] = path
-        return found
+            if suffixes.kind(path) is Kind.OTHER and path not in self._lists:
+                found.setdefault(suffixes.group(path), []).append(path)
+        return tuple(one for what in sorted(found) for one in counted(what, found[what]))
 
     def lists(self, key_of: Callable[[str], _Key | None]) -> dict[_Key, str]:
         """Returns {key: full path} of the lists, given the key of a file's name (None: is none).
@@ -73,6 +81,7 @@ class SourceTree:
             if key in found:
                 raise UserError(f"{found[key]} and {full} are lists of the same: keep one.")
             found[key] = full
+            self._lists.add(path)
         return found
 
     def find(self, name: str) -> str:
@@ -85,16 +94,21 @@ class SourceTree:
         if len(matches) != 1:
             count = "no" if not matches else "more than one"
             raise UserError(f"{self.directory} has {count} {name}: point --lists at its folder.")
+        self._lists.add(matches[0])
         return storage.join(self.directory, matches[0])
 
 
-def is_media(path: str) -> bool:
-    """Whether a file may hold sound or video, by its name; shards built beside them don't."""
-    name = path.rsplit("/", 1)[-1].lower()
-    return not name.endswith(_NOT_MEDIA) and ".tfrecord-" not in name
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 
-_NOT_MEDIA = (".csv", ".txt", ".json", ".md", ".zip", ".tar", ".gz", ".rar", ".part")
+class Place(NamedTuple):
+    """Where something is listed: the path of a list and the number of the line, from 1."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +127,11 @@ class Row:
 
     def __getitem__(self, column: str) -> str:
         return self.fields[column]
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return Place(self.path, self.line)
 
     def number(self, column: str) -> float:
         """A field as a number.
@@ -139,9 +158,25 @@ class Row:
             raise self.fault(f"{column} is {self[column]!r}, which is no whole number")
         return int(value)
 
+    def check_path(self, text: str) -> None:
+        """Checks that what the row lists is a path below the source.
+
+        Links in the source may lead anywhere, as data sets are often made of links: those are the
+        owner's word, and a list is not.
+
+        Raises:
+          UserError: it leads out of the source, or is no path of this system.
+        """
+        if any(ord(character) < 32 for character in text):
+            raise self.fault(f"{text!r} has a control character")
+        if "\\" in text or _DRIVE.match(text):
+            raise self.fault(f"{text!r} is a path of Windows: write it below the source, with /")
+        if text.startswith("/") or ".." in text.split("/"):
+            raise self.fault(f"{text!r} leads out of the source, and nothing outside is read")
+
     def fault(self, text: str) -> UserError:
         """What to raise where the row is not as it should be."""
-        return UserError(f"{self.path}, line {self.line}: {text}; fetch the list again.")
+        return UserError(f"{self.place}: {text}; correct the list or fetch it again.")
 
 
 def read_lines(path: str) -> list[Row]:
@@ -154,22 +189,18 @@ def read_lines(path: str) -> list[Row]:
     return [Row(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
 
 
-def read_table(
-    path: str, columns: Sequence[str], *, header: bool = True, unique: str = ""
-) -> Iterator[Row]:
+def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
     """Yields the rows of a comma-separated list; lines that begin with # are comments.
 
     Args:
       path: of the list.
       columns: that it must have; without a header, all that are read, in order.
       header: whether its first row names the columns.
-      unique: a column in which no two rows may be the same.
 
     Raises:
-      UserError: a row lacks a column, repeats what should be unique, or the list is empty or not
-        a list.
+      UserError: a row lacks a column, or the list is empty or not a list.
     """
-    names, seen, any_row = None if header else columns, set(), False
+    names, any_row = None if header else columns, False
     for line, fields in _parsed(path):
         if names is None:
             names = fields
@@ -177,10 +208,6 @@ def read_table(
         row = Row(path, line, dict(zip(names, fields, strict=False)))
         if lacking := [c for c in columns if c not in row.fields]:
             raise row.fault(f"it lacks {', '.join(lacking)}")
-        if unique:
-            if row[unique] in seen:
-                raise row.fault(f"{row[unique]} is listed before")
-            seen.add(row[unique])
         any_row = True
         yield row
     if not any_row:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.catalogs.file_index import FileIndex
+from data_pipelines.catalogs.source_tree import counted
 from xkd_jax.errors import UserError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -19,7 +21,8 @@ def list_items(source: Source) -> Catalog:
     Raises:
       UserError: there are fewer than two speakers, or a recording lies there twice.
     """
-    paths = source.tree.by_key(_recording)
+    tree = source.tree
+    paths = FileIndex(tree.directory, tree.files, _recording).paths()
     found = [(path, match) for name, path in paths.items() if (match := FILE.fullmatch(name))]
     speakers = sorted({match["speaker"] for _, match in found})
     if len(speakers) < 2:
@@ -39,8 +42,14 @@ def list_items(source: Source) -> Catalog:
         )
         for path, match in found
     ]
+    others = [path for path in tree.media() if _recording(path) is None]
     return Catalog(
-        {"all": items}, NAMES, folds=len(speakers), modalities=("audio",), min_seconds=0.0
+        {"all": items},
+        NAMES,
+        folds=len(speakers),
+        modalities=("audio",),
+        min_seconds=0.0,
+        ignored=(*counted("media files of another name", others), *tree.other_files()),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.source_tree import SourceTree, read_lines
-from xkd_jax.errors import UserError
+from data_pipelines.catalogs.listing import FoldUses, Listing
+from data_pipelines.catalogs.source_tree import read_lines
 
 FOLDS = (1, 2, 3)
 
@@ -12,38 +12,52 @@ FOLDS = (1, 2, 3)
 def list_items(source: Source) -> Catalog:
     """Lists every video of trainlist0k.txt and testlist0k.txt, in one split `all`.
 
-    Classes are in the order of classInd.txt. Only video is asked for: half of the files have no
-    sound.
+    Classes are in the order of classInd.txt, in its spelling (HandstandPushups, which is
+    HandStandPushups elsewhere). Videos may have any suffix and lie in any folder but another
+    class'. Only video is asked for: half of the files have no sound.
 
     Raises:
-      UserError: a list is missing or malformed, or names a class that classInd.txt lacks.
+      UserError: a list is missing or malformed, names a class that classInd.txt lacks, or
+        contradicts itself or another.
     """
     lists = source.list_tree
     names = _classes(lists.find("classInd.txt"))
-    train: dict[str, list[int]] = {}
-    test: dict[str, list[int]] = {}
-    for fold in FOLDS:
-        for path in _paths(lists, f"trainlist{fold:02d}.txt"):
-            train.setdefault(path, []).append(fold)
-        for path in _paths(lists, f"testlist{fold:02d}.txt"):
-            test.setdefault(path, []).append(fold)
-    files = source.tree.by_tail()
-    items = []
-    for path in sorted(train.keys() | test.keys()):
-        name = path.split("/")[0]
-        if name not in names:
-            raise UserError(f"classInd.txt lacks the class of {path}: fetch the lists again.")
-        items.append(
-            Item(
-                path,
-                files.get(path, path),
-                label=names.index(name),
-                label_text=name,
-                train_folds=tuple(train.get(path, ())),
-                test_folds=tuple(test.get(path, ())),
-            )
+    spelling = {name.casefold(): name for name in names}
+    listing = Listing(["all"])
+    uses = FoldUses(listing)
+    paths = {
+        (fold, use): lists.find(f"{use}list{fold:02d}.txt")
+        for fold in FOLDS
+        for use in ("train", "test")
+    }
+    for (fold, use), path in paths.items():
+        for row in read_lines(path):
+            listed = row["line"].split()[0]
+            row.check_path(listed)
+            name, _, file = listed.partition("/")
+            if name.casefold() not in spelling:
+                raise row.fault(f"classInd.txt lacks the class of {listed}")
+            uses.add(f"{spelling[name.casefold()]}/{file}", fold, use, row)
+    files = source.tree.by_class(names)
+    for path, row in uses.files():
+        name, _, file = path.partition("/")
+        item = Item(
+            path,
+            path,
+            label=names.index(name),
+            label_text=name,
+            train_folds=uses.folds(path, "train"),
+            test_folds=uses.folds(path, "test"),
         )
-    return Catalog({"all": items}, names, folds=3, modalities=("video",), min_seconds=0.0)
+        listing.add("all", item, files.get(name, file), row)
+    return Catalog(
+        listing.splits(),
+        names,
+        folds=3,
+        modalities=("video",),
+        min_seconds=0.0,
+        ignored=listing.ignored(source.tree),
+    )
 
 
 def _classes(path: str) -> tuple[str, ...]:
@@ -55,7 +69,3 @@ def _classes(path: str) -> tuple[str, ...]:
             raise row.fault(f"{row['line']!r} is not 'number name' with a number of its own")
         names[int(number)] = rest[0]
     return tuple(names[number] for number in sorted(names))
-
-
-def _paths(lists: SourceTree, name: str) -> list[str]:
-    return [row["line"].split()[0] for row in read_lines(lists.find(name))]
