@@ -42,8 +42,16 @@ class ClipFrames:
     short record's are repeated in a cycle.
     """
 
-    def __init__(self, record: Record, start: int, count: int, short_side: int, where: str):
-        """Reads the first frame's size.
+    def __init__(
+        self,
+        record: Record,
+        start: int,
+        count: int,
+        short_side: int,
+        where: str,
+        stored_short_side: int = 0,
+    ):
+        """Reads the first frame's size; nothing is decoded.
 
         Args:
           record: the record.
@@ -51,9 +59,10 @@ class ClipFrames:
           count: frames in the clip.
           short_side: of the frames, in pixels.
           where: names the record in an error.
+          stored_short_side: that the data set states of its frames; 0: it states none.
 
         Raises:
-          UserError: the record has no frames, or the first is no JPEG image.
+          UserError: the record has no frames, or the first is no JPEG image or of an absurd size.
         """
         self._where = where
         self._count = count
@@ -64,6 +73,8 @@ class ClipFrames:
             self._stored = simplejpeg.decode_jpeg_header(self._jpegs[0])[:2]
         except ValueError as error:
             raise self._damaged(error) from None
+        if fault := schema.frame_fault(self._stored[0], self._stored[1], stored_short_side):
+            raise self._damaged(fault)
         # One frame's memory serves all of them, and stays in the processor's cache.
         self._frame = np.empty((*self._stored, 3), np.uint8)
         scale = short_side / min(self._stored)
@@ -79,7 +90,9 @@ class ClipFrames:
         views.cut_frames(frames, len(self._jpegs), self._count, pending)
 
     def _decode(self, jpeg: bytes | memoryview) -> np.ndarray:
-        try:
+        if fault := schema.scans_fault(jpeg):
+            raise self._damaged(fault)
+        try:  # an image of more pixels than the buffer has is refused before it is decoded
             frame = simplejpeg.decode_jpeg(jpeg, buffer=self._frame)
         except ValueError as error:
             raise self._damaged(error) from None

@@ -55,9 +55,10 @@ class Dataset:
 @dataclasses.dataclass(frozen=True)
 class _Parser:
     mels: int
+    classes: int | None
 
     def __call__(self, data: bytes, where: str) -> Record:
-        return schema.parse(data, self.mels, where)
+        return schema.parse(data, self.mels, where, self.classes)
 
 
 def open_dataset(config: Config, directory: str, split: str) -> Dataset:
@@ -75,7 +76,7 @@ def open_dataset(config: Config, directory: str, split: str) -> Dataset:
     else:
         metadata = metadata_lib.read(directory)
         metadata_lib.check_config(metadata, config)
-        parse, find = _Parser(metadata.mels), _find_described_shards
+        parse, find = _Parser(metadata.mels, metadata.classes), _find_described_shards
     parts = split.split("+")
     if len(set(parts)) < len(parts):
         raise UserError(f"The split {split!r} names one twice: give each once.")
@@ -87,7 +88,33 @@ def open_dataset(config: Config, directory: str, split: str) -> Dataset:
         _check_lengths(directory, split, source)
     if not len(source):
         raise UserError(f"The split {split!r} of {directory} has no records: see its report.json.")
-    return Dataset(metadata, source, parse)
+    dataset = Dataset(metadata, source, parse)
+    _check_labels(dataset, directory)
+    return dataset
+
+
+def _check_labels(dataset: Dataset, directory: str) -> None:
+    """Holds labels against the classes by the shards' indexes, without reading a record.
+
+    Of shards whose index doesn't say, each record is checked when it is read.
+    """
+    source, classes = dataset.source, dataset.metadata.classes
+    suspects = [n for n, needed in enumerate(source.classes) if (needed or 0) > classes]
+    bad = []
+    for record in (record for shard in suspects for record in source.records_of(shard)):
+        found = schema.parse(source[record], dataset.metadata.mels, source.name(record), None)
+        if fault := schema.label_fault(found.label, found.labels, classes):
+            bad.append(f"{found.id}, {source.name(record)} with {fault}")
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(source)} records of {directory} have labels that name no class"
+            f" (first: {bad[0]}): build the data set again from the right lists."
+        )
+    if suspects:
+        path = source.paths[suspects[0]]
+        raise UserError(
+            f"{path}{tfrecord.INDEX_SUFFIX} states other labels than its shard has: delete it."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

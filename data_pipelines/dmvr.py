@@ -10,7 +10,9 @@ taken where there is no waveform and it has the config's bands and columns a sec
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import soxr
@@ -19,7 +21,7 @@ from data_pipelines import log_mel as log_mel_lib
 from data_pipelines import schema, storage, tf_example
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
-from data_pipelines.tf_example import Feature
+from data_pipelines.tf_example import Feature, FeatureList
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -73,7 +75,7 @@ def metadata_for(config: Config) -> Metadata:
     """Returns the metadata of such shards: the config's rates, to which records are brought."""
     audio = config.audio
     return Metadata(
-        name="dmvr", frame_rate=config.video.frame_rate, short_side=config.data.short_side,
+        name="dmvr", frame_rate=config.video.frame_rate, short_side=0,
         sample_rate=audio.sample_rate, fft=audio.fft, hop=audio.hop, mels=audio.mels,
     )  # fmt: skip
 
@@ -97,7 +99,12 @@ class DmvrParser:
         """
         try:
             example = _Example(*tf_example.parse_sequence_example(data))
-            return _record(example, self.config, where)
+            record = _record(example, self.config, where)
+            if fault := schema.label_fault(record.label, record.labels, schema.MAX_CLASSES):
+                raise _LackingError(f"has {fault}: mend clip/label/index")
+            if fault := schema.size_fault(record):
+                raise _LackingError(f"is beyond what a record may hold ({fault}): cut it")
+            return record
         except ValueError as error:  # a WireError, or of a text that is not UTF-8
             raise UserError(f"{where} is no SequenceExample ({error}): check the files.") from None
         except _LackingError as error:
@@ -111,7 +118,7 @@ class _LackingError(Exception):
 class _Example:
     """Typed access to a sequence example; what isn't there is empty."""
 
-    def __init__(self, context: dict[str, Feature], lists: dict[str, list[Feature]]):
+    def __init__(self, context: dict[str, Feature], lists: dict[str, FeatureList]):
         self._context = context
         self._lists = lists
 
@@ -120,13 +127,15 @@ class _Example:
         return [value for step in self._steps("image/encoded") for value in step.bytes_list()]
 
     def frame_micros(self) -> np.ndarray:
-        """Returns the time stamp of each frame, int64 [frames]."""
+        """Returns the time stamp of each frame, float64 [frames]: no difference overflows."""
         steps = [step.ints() for step in self._steps("image/timestamp")]
-        return np.concatenate([np.zeros(0, np.int64), *steps])
+        return np.concatenate([np.zeros(0), *steps])
 
     def floats(self, name: str) -> np.ndarray:
         """Returns the float lists of a feature, put end to end, float32."""
         steps = [step.floats() for step in self._steps(name)]
+        if (count := sum(len(step) for step in steps)) > schema.MAX_SAMPLES:
+            raise _LackingError(f"has {count:,} numbers in {name}: cut it into shorter records")
         return np.concatenate([np.zeros(0, np.float32), *steps])
 
     def ints(self, name: str) -> list[int]:
@@ -138,15 +147,17 @@ class _Example:
         if name not in self._context:
             return 0.0
         feature = self._context[name]
-        return float(next(iter([*feature.floats(), *feature.ints()]), 0.0))
+        return float(
+            next((value[0] for value in (feature.floats(), feature.ints()) if value.size), 0)
+        )
 
     def texts(self, name: str) -> list[str]:
         """Returns a list of texts of the context."""
         values = self._context[name].bytes_list() if name in self._context else []
-        return [str(value, "utf-8", "replace") for value in values]
+        return [schema.text(value, "replace") for value in values]
 
-    def _steps(self, name: str) -> list[Feature]:
-        return self._lists.get(name, [])
+    def _steps(self, name: str) -> Iterable[Feature]:
+        return self._lists.get(name, ())
 
 
 def _record(example: _Example, config: Config, where: str) -> Record:
@@ -233,7 +244,10 @@ def _pick(
     if not frames:
         return ()
     rate = config.video.frame_rate
-    shown = np.arange(np.ceil((seconds - _EARLY) * rate)) / rate
+    count = math.ceil((seconds - _EARLY) * rate)
+    if max(count, len(frames)) > schema.MAX_FRAMES:
+        raise _LackingError(f"lasts {seconds:g} s by its own account: cut it into shorter records")
+    shown = np.arange(count) / rate
     places = np.searchsorted(times, shown + _EARLY, side="right") - 1
     return tuple(frames[max(place, 0)] for place in places)
 

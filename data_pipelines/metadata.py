@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from data_pipelines import storage
+from data_pipelines.schema import MAX_CLASSES
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -21,7 +22,7 @@ class Metadata:
     Attributes:
       name: of the data set, letters, digits and underscores.
       frame_rate: frames a second; 0 where the data set has no video.
-      short_side: of the stored frames, in pixels; 0 where it has no video.
+      short_side: of the stored frames, in pixels; 0 where it has no video, or frames of any size.
       sample_rate: of the audio, in Hz; 0 where the data set has no audio.
       fft: samples in a window of the spectrogram.
       hop: samples from column to column.
@@ -45,6 +46,12 @@ class Metadata:
     folds: int = 0
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     version: int = FORMAT_VERSION
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that labels may name; the most there can be where none are named."""
+        named = len(self.class_names)
+        return named if named or self.multi_label else MAX_CLASSES
 
 
 def to_json(metadata: Metadata) -> str:

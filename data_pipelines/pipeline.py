@@ -167,8 +167,9 @@ class _Clips:
         fill: Fill = _nothing_pending
         if "video" in self.modalities:
             frames = clips_lib.ClipFrames(
-                record, start, config.video.frames, config.data.short_side, where
-            )
+                record, start, config.video.frames, config.data.short_side, where,
+                self.dataset.metadata.short_side,
+            )  # fmt: skip
             size, fill = frames.size, frames.write
         if "audio" in self.modalities:
             log_mel = clips_lib.cut_log_mel(record, start, config, where)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from data_pipelines import metadata as metadata_lib
-from data_pipelines import schema, storage, tfrecord
+from data_pipelines import open_files, schema, storage, tfrecord
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
 from xkd_jax.errors import UserError
@@ -38,6 +38,33 @@ class Shard:
     size: int
 
 
+class _ShardWriter:
+    """Writes the records of one shard to its file, and then its index."""
+
+    def __init__(self, path: str, file: BinaryIO):
+        self._path, self._file = path, file
+        self._entries: list[tuple[int, bytes]] = []
+        self._classes: int | None = 0
+
+    def add(self, data: bytes) -> None:
+        """Writes a serialized record."""
+        framed = tfrecord.frame(data)
+        self._file.writelines(framed)
+        self._entries.append((len(data), framed[-1]))
+        needed = schema.classes_needed(data)
+        known = self._classes is not None and needed is not None
+        self._classes = max(self._classes or 0, needed or 0) if known else None
+
+    def write_index(self) -> Shard:
+        """Writes the index; to be called when the shard has its name."""
+        entries = np.zeros(len(self._entries), tfrecord.INDEX_ENTRY)
+        entries["length"] = [length for length, _ in self._entries]
+        entries["crc"] = np.frombuffer(b"".join(footer for _, footer in self._entries), "<u4")
+        with storage.writer(self._path + tfrecord.INDEX_SUFFIX) as file:
+            file.write(tfrecord.pack_index(entries, self._classes))
+        return Shard(len(entries), int(entries["length"].sum()) + tfrecord.FRAMING * len(entries))
+
+
 def write_shard(path: str, records: Iterable[bytes]) -> Shard:
     """Writes one shard and its index; neither has its name before it is complete and synced.
 
@@ -45,27 +72,11 @@ def write_shard(path: str, records: Iterable[bytes]) -> Shard:
       path: of the shard; see `tfrecord.shard_name`.
       records: serialized records, taken one at a time.
     """
-    entries = []
     with storage.writer(path) as file:
+        shard = _ShardWriter(path, file)
         for data in records:
-            entries.append(_write_record(file, data))
-    return _write_index(path, entries)
-
-
-def _write_record(file: BinaryIO, data: bytes) -> tuple[int, bytes]:
-    """Writes a record; returns its length and the footer, which is its checksum."""
-    framed = tfrecord.frame(data)
-    file.writelines(framed)
-    return len(data), framed[-1]
-
-
-def _write_index(path: str, written: Sequence[tuple[int, bytes]]) -> Shard:
-    entries = np.zeros(len(written), tfrecord.INDEX_ENTRY)
-    entries["length"] = [length for length, _ in written]
-    entries["crc"] = np.frombuffer(b"".join(footer for _, footer in written), "<u4")
-    with storage.writer(path + tfrecord.INDEX_SUFFIX) as file:
-        file.write(tfrecord.pack_index(entries))
-    return Shard(len(entries), int(entries["length"].sum()) + tfrecord.FRAMING * len(entries))
+            shard.add(data)
+    return shard.write_index()
 
 
 def write_dataset(
@@ -87,24 +98,28 @@ def write_dataset(
       progress: called with the number of records written so far, after each.
 
     Raises:
-      UserError: the folder holds a complete data set already, or a name is unfit for a file.
+      UserError: the folder holds a complete data set already, a name is unfit for a file, or this
+        process may not have as many files open.
     """
     start_dataset(output_dir, metadata, splits)
+    if not open_files.allow(shards):
+        raise UserError(
+            f"{shards} shards are written at once, and this process may not have so many files"
+            " open: raise the limit (ulimit -n), or ask for fewer shards."
+        )
     written = 0
     finished: dict[str, list[Shard]] = {}
     for split, records in splits.items():
         names = [tfrecord.shard_name(metadata.name, split, i, shards) for i in range(shards)]
-        records_of: list[list[tuple[int, bytes]]] = [[] for _ in names]
         paths = [storage.join(output_dir, name) for name in names]
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(storage.writer(path)) for path in paths]
+            writers = [_ShardWriter(p, stack.enter_context(storage.writer(p))) for p in paths]
             for i, record in enumerate(records):
-                data = schema.serialize(record)
-                records_of[i % shards].append(_write_record(files[i % shards], data))
+                writers[i % shards].add(schema.serialize(record))
                 written += 1
                 if progress:
                     progress(written)
-        finished[split] = [_write_index(p, n) for p, n in zip(paths, records_of, strict=True)]
+        finished[split] = [writer.write_index() for writer in writers]
     finish_dataset(output_dir, metadata, finished)
 
 

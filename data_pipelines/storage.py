@@ -144,17 +144,18 @@ def exists(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def read(path: str) -> bytes:
-    """Returns the content of a file.
+def read(path: str, most: int | None = None) -> bytes:
+    """Returns the content of a file, or so many of its first bytes at most.
 
     Raises:
       FileNotFoundError: there is no such file.
       UnreachableError: a store doesn't answer.
     """
     if is_remote(path):
-        return cast(bytes, persistently(path, filesystem(path).cat_file, path))
+        part = {} if most is None else {"start": 0, "end": most}
+        return cast(bytes, persistently(path, filesystem(path).cat_file, path, **part))
     with open(path, "rb") as file:
-        return file.read()
+        return file.read(-1 if most is None else most)
 
 
 def fetch(url: str, file: BinaryIO) -> None:

@@ -23,20 +23,47 @@ _VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 
 
+# Fields that are read of one message, those of its fields included. A field of two bytes takes some
+# 200 as an object and a microsecond; a record of this project has 12 features and one a frame.
+_MOST_FIELDS = 2**21
+_LONGEST_KEY = 1000
+
+
 class WireError(ValueError):
     """The bytes are no such message."""
 
 
-class Feature:
-    """One feature: a list of byte strings, of floats or of integers; of what it isn't, empty."""
+class _Budget:
+    """Counts down the fields that may still be read of a message."""
 
-    def __init__(self, message: memoryview):
-        self._lists = [(n, v) for n, v in _fields(message) if isinstance(v, memoryview)]
+    def __init__(self) -> None:
+        self.left = _MOST_FIELDS
+
+    def spend(self, count: int) -> None:
+        """Takes so many off.
+
+        Raises:
+          WireError: there are not so many.
+        """
+        self.left -= count
+        if self.left < 0:
+            raise WireError(f"more than {_MOST_FIELDS:,} fields")
+
+
+class Feature:
+    """One feature: a list of byte strings, of floats or of integers; of what it isn't, empty.
+
+    Nothing is read before it is asked for; each method may raise `WireError`.
+    """
+
+    def __init__(self, message: memoryview, budget: _Budget | None = None):
+        self._message = message
+        self._budget = budget or _Budget()
 
     def bytes_list(self) -> list[memoryview]:
         """Returns the byte strings, as views."""
-        lists = (message for number, message in self._lists if number == _BYTES)
-        return [value for message in lists for value in _messages(message, 1)]
+        lists = self._lists(_BYTES)
+        return [value for message in lists for value in _messages(message, 1, self._budget)]
 
     def floats(self) -> np.ndarray:
         """Returns the floats, float32 [n]."""
@@ -47,14 +74,29 @@ class Feature:
         """Returns the integers, int64 [n]."""
         parts: list[int] = []
         for value in self._values(_INTS):
-            parts.extend([value] if isinstance(value, int) else _varints(value))
+            parts.extend([value] if isinstance(value, int) else _varints(value, self._budget))
         return np.array([part % 2**64 for part in parts], np.uint64).astype(np.int64)
 
     def _values(self, kind: int) -> Iterator[memoryview | int]:
         """Yields the values of a list, or several of them packed into one view."""
-        for number, message in self._lists:
-            if number == kind:
-                yield from (value for inner, value in _fields(message) if inner == 1)
+        for message in self._lists(kind):
+            yield from (value for inner, value in _fields(message, self._budget) if inner == 1)
+
+    def _lists(self, kind: int) -> Iterator[memoryview]:
+        fields = _fields(self._message, self._budget)
+        return (v for number, v in fields if number == kind and isinstance(v, memoryview))
+
+
+class FeatureList:
+    """The features of a list, in order; nothing is read before it is iterated over."""
+
+    def __init__(self, message: memoryview, budget: _Budget):
+        self._message = message
+        self._budget = budget
+
+    def __iter__(self) -> Iterator[Feature]:
+        for step in _messages(self._message, 1, self._budget):
+            yield Feature(step, self._budget)
 
 
 def parse_example(data: bytes) -> dict[str, Feature]:
@@ -63,24 +105,24 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     Raises:
       WireError: the data is no such message; a feature's own may raise it when it is read.
     """
-    return {key: Feature(value) for key, value in _map(_messages(memoryview(data), 1))}
+    budget = _Budget()
+    entries = _map(_messages(memoryview(data), 1, budget), budget)
+    return {key: Feature(value, budget) for key, value in entries}
 
 
-def parse_sequence_example(
-    data: bytes,
-) -> tuple[dict[str, Feature], dict[str, list[Feature]]]:
+def parse_sequence_example(data: bytes) -> tuple[dict[str, Feature], dict[str, FeatureList]]:
     """Returns the context and the feature lists of a serialized SequenceExample.
 
     Raises:
       WireError: as `parse_example`.
     """
-    view = memoryview(data)
-    context = {key: Feature(value) for key, value in _map(_messages(view, 1))}
-    lists = {
-        key: [Feature(step) for step in _messages(value, 1)]
-        for key, value in _map(_messages(view, 2))
-    }
-    return context, lists
+    view, budget = memoryview(data), _Budget()
+    context = _map(_messages(view, 1, budget), budget)
+    lists = _map(_messages(view, 2, budget), budget)
+    return (
+        {key: Feature(value, budget) for key, value in context},
+        {key: FeatureList(value, budget) for key, value in lists},
+    )
 
 
 def serialize_example(
@@ -122,24 +164,26 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _map(messages: Iterable[memoryview]) -> Iterator[tuple[str, memoryview]]:
+def _map(messages: Iterable[memoryview], budget: _Budget) -> Iterator[tuple[str, memoryview]]:
     """Yields key and value of each entry of the maps in field 1 of some messages."""
     for message in messages:
-        for entry in _messages(message, 1):
+        for entry in _messages(message, 1, budget):
             key, value = memoryview(b""), memoryview(b"")
-            for number, field in _fields(entry):
+            for number, field in _fields(entry, budget):
                 if number == 1 and isinstance(field, memoryview):
                     key = field
                 elif number == 2 and isinstance(field, memoryview):
                     value = field
+            if len(key) > _LONGEST_KEY:
+                raise WireError(f"a name of {len(key):,} bytes")
             yield str(key, "utf-8"), value
 
 
-def _messages(message: memoryview, wanted: int) -> list[memoryview]:
+def _messages(message: memoryview, wanted: int, budget: _Budget) -> list[memoryview]:
     """Returns the sized fields of a number; quickly while there are no others."""
     tag, start, end = wanted << 3 | _SIZED, 0, len(message)
     found: list[memoryview] = []
-    while start + 2 < end and message[start] == tag:
+    while start + 2 < end and message[start] == tag and len(found) <= budget.left:
         low, high = message[start + 1], message[start + 2]
         if low > 0x7F > high:  # two bytes, as of most images; a call would cost more than the rest
             start += 3
@@ -151,18 +195,20 @@ def _messages(message: memoryview, wanted: int) -> list[memoryview]:
             raise WireError("a field that is cut off")
         found.append(message[start:stop])
         start = stop
+    budget.spend(len(found))
     found += [
         value
-        for number, value in _fields(message[start:])
+        for number, value in _fields(message[start:], budget)
         if number == wanted and isinstance(value, memoryview)
     ]
     return found
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+def _fields(message: memoryview, budget: _Budget) -> Iterator[tuple[int, memoryview | int]]:
     """Yields number and value of each field, unsigned integers as such and others as views."""
     position, end = 0, len(message)
     while position < end:
+        budget.spend(1)
         key, position = _read_varint(message, position)
         kind = key & 7
         if kind == _VARINT:
@@ -199,9 +245,10 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
         raise WireError("a number that is cut off") from None
 
 
-def _varints(packed: memoryview) -> Iterator[int]:
+def _varints(packed: memoryview, budget: _Budget) -> Iterator[int]:
     position = 0
     while position < len(packed):
+        budget.spend(1)
         value, position = _read_varint(packed, position)
         yield value
 

@@ -4,30 +4,33 @@ A TFRecord file is a sequence of records, each framed as
     uint64 length | uint32 masked CRC-32C of the length | data | uint32 masked CRC-32C of the data
 with little-endian numbers (TensorFlow, `core/lib/io/record_writer.h`). Records lie without gaps,
 so the lengths alone locate each of them. Beside `SHARD` lies `SHARD.index`:
-    8 bytes "XKDINDX2" | uint64 size of the shard | uint64 records |
+    8 bytes "XKDINDX2" | uint64 size of the shard | uint64 records | uint64 classes |
     uint64 length and uint32 masked CRC-32C of the data of each record |
     uint32 masked CRC-32C of everything before
-which a reader believes only if its checksum holds and it accounts for every byte of the shard;
-otherwise lengths and checksums are read from the shard itself. An index of layout 1 ("XKDINDX1"),
-which had no checksums of the data, is not believed.
+where `classes` is how many a data set must have for the labels of the records, or 2^64 - 1 where
+that is not known. A reader believes it only if its checksum holds and it accounts for every byte of
+the shard; otherwise lengths and checksums are read from the shard itself. An index of layout 1
+("XKDINDX1"), which had no checksums of the data, is not believed.
 """
 
 from __future__ import annotations
 
 import bisect
-import contextlib
+import dataclasses
 import hashlib
 import os
 import re
 import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 
 from data_pipelines import storage
+from data_pipelines.open_files import OPEN_FILES
+from data_pipelines.schema import MAX_RECORD_BYTES
 from xkd_jax.errors import UserError, file_error
 
 HEADER = struct.Struct("<QI")
@@ -37,9 +40,8 @@ INDEX_SUFFIX = ".index"
 # What an index holds of each record: length in bytes, and masked CRC-32C of the data.
 INDEX_ENTRY = np.dtype([("length", "<u8"), ("crc", "<u4")])
 _INDEX_MAGIC = b"XKDINDX2"
-_INDEX_HEADER = struct.Struct("<8sQQ")
-# Descriptors kept open in one process; the shards beyond are opened for each read.
-_OPEN_FILES = 256
+_INDEX_HEADER = struct.Struct("<8sQQQ")
+_UNKNOWN = 2**64 - 1
 _SHARD_NAME = re.compile(
     r"(?P<name>\w+)-(?P<split>\w+)\.tfrecord-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
 )
@@ -63,28 +65,49 @@ def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 
-def pack_index(entries: np.ndarray) -> bytes:
-    """Returns the content of the index of a shard with records of these `INDEX_ENTRY`s."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of a shard before its records are read.
+
+    Attributes:
+      entries: [records] of `INDEX_ENTRY`.
+      classes: how many a data set must have for the labels of the records; None: not known.
+    """
+
+    entries: np.ndarray
+    classes: int | None = None
+
+
+def pack_index(entries: np.ndarray, classes: int | None = None) -> bytes:
+    """Returns the content of the index of a shard.
+
+    Args:
+      entries: of its records, `INDEX_ENTRY`s.
+      classes: that their labels ask for; None: not known.
+    """
     size = int(entries["length"].sum()) + FRAMING * len(entries)
-    body = _INDEX_HEADER.pack(_INDEX_MAGIC, size, len(entries)) + entries.tobytes()
+    told = _UNKNOWN if classes is None else classes
+    body = _INDEX_HEADER.pack(_INDEX_MAGIC, size, len(entries), told) + entries.tobytes()
     return body + FOOTER.pack(masked_crc(body))
 
 
-def unpack_index(content: bytes, shard_size: int) -> np.ndarray | None:
-    """Returns the entries [records] of `INDEX_ENTRY`, or None if damaged or of another shard."""
+def unpack_index(content: bytes, shard_size: int) -> Index | None:
+    """Returns the index of a shard, or None if the content is damaged or of another shard."""
     body, end = content[: -FOOTER.size], content[-FOOTER.size :]
     if len(body) < _INDEX_HEADER.size or end != FOOTER.pack(masked_crc(body)):
         return None
-    magic, size, count = _INDEX_HEADER.unpack_from(body)
+    magic, size, count, classes = _INDEX_HEADER.unpack_from(body)
     if (magic, size) != (_INDEX_MAGIC, shard_size):
         return None
     if len(body) != _INDEX_HEADER.size + INDEX_ENTRY.itemsize * count:
         return None
     entries = np.frombuffer(body, INDEX_ENTRY, offset=_INDEX_HEADER.size)
     # Compared one by one first, as a sum of large numbers is taken modulo 2^64.
-    if (entries["length"] > size).any():
+    if (entries["length"] > min(size, MAX_RECORD_BYTES)).any():
         return None
-    return entries if entries["length"].sum() + FRAMING * count == size else None
+    if entries["length"].sum() + FRAMING * count != size:
+        return None
+    return Index(entries, None if classes == _UNKNOWN else classes)
 
 
 def scan(path: str, size: int) -> np.ndarray:
@@ -139,6 +162,11 @@ def _checked_length(header: bytes, path: str, record: int) -> int:
             f"{path} is damaged at record {record} (the checksum of its length fails), or is no"
             " TFRecord file: copy or build the shard again."
         )
+    if length > MAX_RECORD_BYTES:
+        raise UserError(
+            f"{path} states {length:,} bytes for record {record}, more than the"
+            f" {MAX_RECORD_BYTES:,} that one may have: build the shard again."
+        )
     return length
 
 
@@ -177,10 +205,10 @@ def find_shards(directory: str, split: str) -> dict[str, int]:
 class TFRecordSource:
     """The records of some shards, read at random: a source for `grain.MapDataset`.
 
-    Opens files on first use and in each process for itself, so that it can be pickled; reads from
-    several threads at once are safe. A local shard that is not the file it was when the source was
-    made, by its size and time of change, or was removed, is refused. Behind a URL each read asks
-    for one range, and a shard of other content shows by its checksums.
+    Opens files when they are read and in each process for itself (`open_files`), so that it can be
+    pickled; reads from several threads at once are safe. A local shard that is not the file it was
+    when the source was made, by its size and time of change, or was removed, is refused. Behind a
+    URL each read asks for one range, and a shard of other content shows by its checksums.
     """
 
     def __init__(self, shards: Mapping[str, int], verify: bool = True):
@@ -198,18 +226,20 @@ class TFRecordSource:
         self._sizes = list(shards.values())
         self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
-        entries = [load_entries(path, size) for path, size in shards.items()]
+        indexes = [load_index(path, size) for path, size in shards.items()]
+        self._classes = [index.classes for index in indexes]
+        entries = [index.entries for index in indexes]
         self._first = np.cumsum([0] + [len(n) for n in entries]).tolist()
         joined = np.concatenate([np.zeros(0, INDEX_ENTRY), *entries])
         self._lengths, self._crcs = joined["length"].astype(np.int64), joined["crc"].copy()
         framed = [n["length"].astype(np.int64) + FRAMING for n in entries]
         offsets = [np.cumsum(n) - n for n in framed]
         self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
-        self._reset()
+        self._own_files()
 
-    def _reset(self) -> None:
-        self._files: dict[int, int] = {}
-        self._lock = threading.Lock()
+    def _own_files(self) -> None:
+        self._owner = object()
+        weakref.finalize(self, OPEN_FILES.close, self._owner).atexit = False
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -223,6 +253,15 @@ class TFRecordSource:
     def shard_lengths(self) -> list[int]:
         """Number of records in each shard."""
         return np.diff(self._first).tolist()
+
+    @property
+    def classes(self) -> list[int | None]:
+        """How many classes the labels of each shard ask for, by its index; None: not known."""
+        return self._classes
+
+    def records_of(self, shard: int) -> range:
+        """Returns the indices of the records of a shard."""
+        return range(self._first[shard], self._first[shard + 1])
 
     @property
     def digest(self) -> str:
@@ -293,47 +332,26 @@ class TFRecordSource:
             block = storage.read_range(path, offset, end)
             split = HEADER.size + length
             return block[: HEADER.size], block[HEADER.size : split], block[split:]
-        with self._opened(shard) as descriptor:
-            framed = _read_framed(descriptor, offset, length)
-            now = os.fstat(descriptor)  # after the read: what was read is of the file as it was
+        try:
+            with OPEN_FILES.opened(self._owner, shard, path) as descriptor:
+                framed = _read_framed(descriptor, offset, length)
+                now = os.fstat(descriptor)  # after the read: of the file that was read, as it was
+        except OSError as error:
+            raise _cannot_read(path, error) from None
         told = (self._sizes[shard], self._times[shard])
         if (now.st_size, now.st_mtime_ns) != told or not now.st_nlink:
             raise _replaced(path)
         return framed
 
-    @contextlib.contextmanager
-    def _opened(self, shard: int) -> Iterator[int]:
-        """Yields a descriptor of a local shard, and keeps it for later if there is room."""
-        descriptor = self._files.get(shard)
-        if descriptor is not None:
-            yield descriptor
-            return
-        try:
-            descriptor = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _cannot_open(self._paths[shard], error) from None
-        try:
-            yield descriptor
-        finally:
-            with self._lock:
-                if shard in self._files or len(self._files) >= _OPEN_FILES:
-                    os.close(descriptor)
-                else:
-                    self._files[shard] = descriptor
-
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_files", "_lock")}
+        return {k: v for k, v in self.__dict__.items() if k != "_owner"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._reset()
+        self._own_files()
 
     def __repr__(self) -> str:
         return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        for descriptor in self.__dict__.get("_files", {}).values():
-            close(descriptor)
 
 
 def _time_of_change(path: str) -> int:
@@ -345,6 +363,12 @@ def _time_of_change(path: str) -> int:
 
 def _cannot_open(path: str, error: OSError) -> UserError:
     return file_error(error, f"{path} can't be opened: {error.strerror}.")
+
+
+def _cannot_read(path: str, error: OSError) -> UserError:
+    if error.filename is not None:  # as `os.open` has it, and reads of what is open have not
+        return _cannot_open(path, error)
+    return file_error(error, f"{path} can't be read: {error.strerror}.")
 
 
 def _replaced(path: str) -> UserError:
@@ -370,14 +394,15 @@ def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, byte
     )
 
 
-def load_entries(path: str, size: int) -> np.ndarray:
-    """Returns the entries [records] of `INDEX_ENTRY` of a shard, by its index where that is fit.
+def load_index(path: str, size: int) -> Index:
+    """Returns the index of a shard, made from its records' framing where it has none that is fit.
 
     Raises:
       UserError: the shard has to be scanned and is damaged or no TFRecord file.
     """
+    longest = _INDEX_HEADER.size + INDEX_ENTRY.itemsize * (size // FRAMING) + FOOTER.size
     try:
-        entries = unpack_index(storage.read(path + INDEX_SUFFIX), size)
+        index = unpack_index(storage.read(path + INDEX_SUFFIX, longest + 1), size)
     except FileNotFoundError:
-        entries = None
-    return scan(path, size) if entries is None else entries
+        index = None
+    return index or Index(scan(path, size))

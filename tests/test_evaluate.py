@@ -99,6 +99,11 @@ def test_esc50_by_fold_without_a_network(checkpoint, esc50, tmp_path, capsys):
         expected = ((first - audio.mean) / audio.std).mean(1)
         np.testing.assert_allclose(found[number, 0, 0], expected, atol=1e-4)
 
+    np.save(folder / "label.npy", np.where(labels == 1, 2, labels))  # there are 0 and 1
+    again = dataclasses.replace(config, features=str(tmp_path / "features"))
+    with pytest.raises(UserError, match=r"all-test-\w+ name classes that .*: delete that folder"):
+        run.evaluate(again, tmp_path / "again")
+
 
 def _mesh():
     return run.sharding.make_mesh(MeshConfig())

@@ -151,13 +151,6 @@ def test_threads_read_the_same(tmp_path):
     assert read == [source[i % 5] for i in range(2000)]
 
 
-def test_more_shards_than_open_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_OPEN_FILES", 2)
-    source = tfrecord.TFRecordSource(_write(tmp_path, count=5))
-    assert [source[i] for i in (4, 3, 2, 1, 0, 4)] == [RECORDS[i] for i in (4, 3, 2, 1, 0, 4)]
-    assert len(source._files) == 2
-
-
 def test_reads_through_a_url():
     folder = "memory://toy"
     source = tfrecord.TFRecordSource(_write(folder))

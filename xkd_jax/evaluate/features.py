@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.dataset import Dataset
 from xkd_jax.config import MODALITIES, Config
+from xkd_jax.errors import UserError
 from xkd_jax.evaluate.clips import Use, clip_batches
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.encoding import encoder
@@ -78,7 +79,9 @@ class Extraction:
             if store.done < store.rows:
                 self._run(store, dataset, records, use)
             multihost_utils.sync_global_devices("features")
-        return store.read(records)
+        found = store.read(records)
+        _check_targets(found, dataset, store.directory)
+        return found
 
     def _made_from(self, content: str, split: str, records: np.ndarray, use: Use) -> dict[str, Any]:
         config, pretrained = self.config, self.pretrained
@@ -147,3 +150,17 @@ class Extraction:
                     lambda row: dataset[int(records[(first + row) // clips])].id,
                     "give another checkpoint by --config.checkpoint or --config.step",
                 )
+
+
+def _check_targets(found: FeatureSet, dataset: Dataset, directory: Path) -> None:
+    """Refuses kept labels that name no class, as those of records would be."""
+    classes, target = dataset.metadata.classes, found.target
+    if target.ndim == 1:
+        right = bool(((target >= -1) & (target < classes)).all())
+    else:
+        right = target.shape[1] == classes and bool((target <= 1).all())
+    if not right:
+        raise UserError(
+            f"The labels in {directory} name classes that the data set {dataset.metadata.name} has"
+            " not: delete that folder, and the features are extracted again."
+        )
