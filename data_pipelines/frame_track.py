@@ -9,22 +9,34 @@ import numpy as np
 import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from data_pipelines.damage import LONGEST_STEP_BACK, DamageError
+from data_pipelines import orientation
+from data_pipelines.damage import LONGEST_STEP_BACK, DamageError, UnfitError
 
 # Time stamps are rounded (to 1 ms in Matroska): a frame this late still counts as on time.
 _EARLY = 0.001
 _LONGEST_FRAME = 600.0
 _LONGEST_SIDE = 16
+# A decoder holds a dozen frames: of 8192 x 8192 pixels they are 1.2 GB.
+MOST_PIXELS = 1 << 26
+# Bytes of the frames of one record, which is read in one piece.
+_MOST_BYTES = 1 << 29
+# Matrices of ITU-T H.273 that libswscale refuses.
+_MATRICES = {
+    8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE ST 2085", 12: "chroma-derived",
+    13: "chroma-derived with constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}  # fmt: skip
+_RESERVED_MATRIX, _UNSPECIFIED_MATRIX = 3, 2
 
 
 class FrameTrack:
     """JPEG frames at `rate` a second between two times: what a screen would show then.
 
     A frame is scaled to the short side by libswscale's bilinear filter, which widens when it
-    shrinks and so does not alias, then turned as its rotation says. It stays in the video's own
-    terms, brightness and colour at half the resolution, which are JPEG's too: by way of RGB it
-    would take twice the time and lose a little. All frames take the size of the first. Times are
-    in seconds.
+    shrinks and so does not alias, then turned and mirrored as its display matrix says. It stays in
+    the video's own terms, brightness and colour at half the resolution, which are JPEG's too: by
+    way of RGB it would take twice the time and lose a little. All frames take the size at which
+    the first is shown. Times are in seconds.
 
     Attributes:
       frames: those so far.
@@ -40,7 +52,8 @@ class FrameTrack:
         self._reformatter = VideoReformatter()
         self._held: av.VideoFrame | None = None
         self._jpeg = b""
-        self._time = self._held_until = -math.inf
+        self._bytes = 0
+        self._time = self._held_until = self._repeated_until = -math.inf
         self.began = math.inf
 
     @property
@@ -62,8 +75,10 @@ class FrameTrack:
         """Takes the next frame: when it appears (None: when the last ends) and for how long.
 
         Raises:
-          DamageError: its time or size is absurd.
+          DamageError: its time or shape is absurd.
+          UnfitError: it is too large, or of colours that can't be converted.
         """
+        check_size(frame.width, frame.height)
         time = max(self._held_until, 0.0) if time is None else time
         if self._held is not None:
             if time < self._time - LONGEST_STEP_BACK:
@@ -74,14 +89,23 @@ class FrameTrack:
                 raise DamageError(f"its time stamps jump from {self._time:.1f} to {time:.1f} s")
             self._fill(time)
         if self.empty:
-            self._size = _small_size(frame, self._short_side)
+            self._size = _shown_size(frame, self._short_side)
             self.began = time
         self._held, self._jpeg = frame, b""
         self._time, self._held_until = time, time + seconds
 
+    def repeat(self, time: float, seconds: float) -> None:
+        """Takes an empty packet, which repeats the frame before it."""
+        self._repeated_until = max(self._repeated_until, time + seconds)
+
     def finish(self) -> None:
-        """Shows the last frame as long as it lasts."""
+        """Shows the last frame as long as it lasts.
+
+        Raises:
+          UnfitError: as `add`.
+        """
         if self._held is not None:
+            self._held_until = max(self._held_until, self._repeated_until)
             self._fill(self._held_until)
         self._held = None
 
@@ -91,24 +115,56 @@ class FrameTrack:
             if not self._jpeg and self._held is not None:
                 self._jpeg = self._compress(self._held)
             self.frames.append(self._jpeg)
+            self._bytes += len(self._jpeg)
+            if self._bytes > _MOST_BYTES:
+                raise UnfitError(
+                    "too large",
+                    f"its frames up to {time:.0f} s take more than {_MOST_BYTES >> 20} MiB, the"
+                    " most for one record (--max_seconds cuts it into several)",
+                )
 
     def _compress(self, frame: av.VideoFrame) -> bytes:
-        width, height = self._size
-        small = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="yuvj420p",
-            interpolation="BILINEAR",
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-        )
-        planes = [_plane(plane) for plane in small.planes]
-        if frame.rotation:
-            planes = [np.rot90(plane, round(frame.rotation / 90)) for plane in planes]
+        shown = orientation.of_frame(frame)
+        width, height = self._size[::-1] if shown.transposed else self._size
+        if frame.colorspace == _RESERVED_MATRIX:
+            frame.colorspace = _UNSPECIFIED_MATRIX
+        try:
+            small = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="yuvj420p",
+                interpolation="BILINEAR",
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.JPEG,
+            )
+        except av.error.FFmpegError as error:
+            raise _inconvertible(frame, error) from None
+        planes = [shown.apply(_plane(plane)) for plane in small.planes]
         return simplejpeg.encode_jpeg_yuv_planes(
             *map(np.ascontiguousarray, planes), quality=self._quality
         )
+
+
+def check_size(width: int, height: int) -> None:
+    """Checks that frames are small enough to decode.
+
+    Raises:
+      UnfitError: they are too large.
+    """
+    if width * height > MOST_PIXELS:
+        raise UnfitError(
+            "too large", f"its frames have {width} x {height} pixels; the most are {MOST_PIXELS:,}"
+        )
+
+
+def _inconvertible(frame: av.VideoFrame, error: av.error.FFmpegError) -> UnfitError:
+    matrix = _MATRICES.get(frame.colorspace)
+    if matrix:
+        return UnfitError("unsupported", f"its colour matrix, {matrix}, can't be converted")
+    return UnfitError(
+        "unsupported", f"its pixels ({frame.format.name}) can't be converted ({error.strerror})"
+    )
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
@@ -117,15 +173,16 @@ def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
     return lines[: plane.height, : plane.width]
 
 
-def _small_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
-    """Returns the width and height of a frame, before rotation, as it is stored: even numbers.
+def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
+    """Returns the width and height at which a frame is shown: even numbers.
 
     With odd ones libjpeg reads past the end of a colour plane.
     """
-    short, long = sorted((frame.width, frame.height))
+    sides = (frame.width, frame.height)
+    short, long = sorted(sides)
     if long > _LONGEST_SIDE * short:
         raise DamageError(f"frames of {frame.width} x {frame.height} are too elongated")
-    width, height = (
-        2 * round(side * short_side / short / 2) for side in (frame.width, frame.height)
-    )
+    width, height = (2 * round(side * short_side / short / 2) for side in sides)
+    if orientation.of_frame(frame).transposed:
+        return height, width
     return width, height

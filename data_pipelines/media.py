@@ -13,24 +13,22 @@ frames. Rotation that the file asks for is applied; non-square pixels are taken 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import os
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 
-from data_pipelines.damage import DamageError
+from data_pipelines import matroska, media_file
+from data_pipelines.damage import DamageError, MediaError, Reason, UnfitError
 from data_pipelines.frame_track import FrameTrack
+from data_pipelines.media_file import SourceFile
+from data_pipelines.packets import decode_packets
 from data_pipelines.sound_track import SoundTrack
-from xkd_jax.errors import UserError, may_pass
+from xkd_jax.errors import UserError
 
-Reason = Literal["missing", "unreadable", "no video", "no audio", "too short", "damaged"]
-# Streams of these formats that are pictures on a sleeve, not video.
-_PICTURE = av.stream.Disposition.attached_pic
-_QUIET = -8  # AV_LOG_QUIET
 # A seek aims this many seconds early, for streams that are interleaved coarsely.
 _PREROLL = 0.5
 # Frames a second of a file that doesn't say.
@@ -38,16 +36,6 @@ _UNKNOWN_RATE = 25
 # A file may end this much before the length that it states, the larger of the two.
 _ENDS_EARLY_SECONDS = 1.0
 _ENDS_EARLY_SHARE = 0.1
-_BLOCK = 1 << 20  # bytes of a plain read
-
-
-class MediaError(UserError):
-    """A file that gives no record, and why."""
-
-    def __init__(self, path: str, reason: str, detail: str):
-        super().__init__(f"{path} is left out: {detail}.")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,21 +90,18 @@ def decode(path: str, options: MediaOptions, start: float = 0.0, end: float = ma
     """Decodes the stretch of a file from `start` to `end` seconds.
 
     Raises:
-      MediaError: the file can't be read, lacks a stream that is asked for, is damaged or too short.
+      MediaError: the file can't be read, lacks a stream that is asked for, is damaged, too short or
+        too large, or of a kind that can't be decoded or converted.
       OSError: its file system doesn't answer.
     """
     try:
-        if os.path.getsize(path) == 0:
-            raise MediaError(path, "unreadable", "it is empty")
-    except OSError as error:
-        if may_pass(error):
-            raise
-        raise MediaError(path, "missing", f"it can't be opened ({error.strerror})") from None
-    tracks = _decode(path, options, start, end, seek=start > 0)
-    if start > 0 and options.video and tracks.frames.began > start:
-        # Without an index a seek is a guess, and this one went too far.
-        tracks = _decode(path, options, start, end, seek=False)
-    return _finish(path, options, start, tracks)
+        tracks = _decode(path, options, start, end, seek=start > 0)
+        if start > 0 and options.video and tracks.frames.began > start:
+            # Without an index a seek is a guess, and this one went too far.
+            tracks = _decode(path, options, start, end, seek=False)
+        return _finish(path, options, start, tracks)
+    except UnfitError as error:
+        raise MediaError(path, error.reason, str(error)) from None
 
 
 @dataclasses.dataclass
@@ -140,55 +125,50 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
         FrameTrack(options.frame_rate, options.short_side, options.jpeg_quality, start, end),
         SoundTrack(options.sample_rate, start, end),
     )
-    with _open(path) as container:
-        streams = _choose_streams(container, path, options)
+    with media_file.opened(path) as (source, container):
+        streams = media_file.choose_streams(container, path, options.video, options.audio)
         tracks.tick = float(streams[0].time_base)
         zero = (streams[0].start_time or 0) * tracks.tick
         if options.video:
             tracks.frame_seconds = 1 / float(streams[0].average_rate or _UNKNOWN_RATE)
         if seek:
-            container.seek(int(max(start + zero - _PREROLL, 0) * av.time_base))
+            with contextlib.suppress(av.error.FFmpegError):  # then it begins at the beginning
+                container.seek(int(max(start + zero - _PREROLL, 0) * av.time_base))
         try:
-            for frame in _decoded_frames(container, streams, tracks):
-                _add(tracks, frame, zero)
+            for item in decode_packets(container, streams, tracks.skipped):
+                _add(tracks, item, zero)
                 if tracks.full(options):
                     break
         except av.error.FFmpegError as error:
-            tracks.damage = str(error.strerror)
+            tracks.damage = media_file.words(error)
         except DamageError as error:
             tracks.damage = str(error)
+        _finish_tracks(tracks)
         if not tracks.damage and not tracks.full(options):
-            tracks.damage = _cut_off(container, len(streams), tracks, zero, end)
+            tracks.damage = _cut_off(source, container, len(streams), tracks, zero, end)
+        media_file.raise_unreachable(source)
+        if source.error:
+            tracks.damage = f"it can't be read to its end ({source.error.strerror})"
+    tracks.sound.check_clock()
+    return tracks
+
+
+def _finish_tracks(tracks: _Tracks) -> None:
     tracks.frames.finish()
     try:
         tracks.sound.flush()
     except DamageError as error:
         tracks.damage = tracks.damage or str(error)
-    if tracks.damage:
-        _check_storage(path)
-    return tracks
 
 
-def _check_storage(path: str) -> None:
-    """Reads a file that ffmpeg finds at fault, which is how it tells of what it can't read too.
-
-    Raises:
-      OSError: its file system doesn't answer.
-    """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while file.read(_BLOCK):
-                pass
-    except OSError as error:
-        if may_pass(error):
-            raise
-
-
-def _cut_off(container: Any, streams: int, tracks: _Tracks, zero: float, end: float) -> str:
+def _cut_off(
+    source: SourceFile, container: Any, streams: int, tracks: _Tracks, zero: float, end: float
+) -> str:
     """Says where a file ends before the length that it states, an interrupted download mostly.
 
     That is Matroska's and WebM's: others are of no use when they are cut off, or state no length
-    of their own. Asked of files all of whose streams were decoded, as one may be shorter. The
+    of their own. Asked of files all of whose streams were decoded, as one may be shorter. A file
+    with all of its bytes states the length of its subtitles, or of a picture that stands still. The
     length counts from the container's own zero, and the tracks from `zero` on its clock.
     """
     all_streams = len(container.streams.video) + len(container.streams.audio)
@@ -197,75 +177,25 @@ def _cut_off(container: Any, streams: int, tracks: _Tracks, zero: float, end: fl
     stated = min(container.duration / av.time_base - zero, end)
     reached = max(tracks.frames.until, tracks.sound.until)
     lacking = stated - reached
-    if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_SHARE * stated):
+    if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_SHARE * stated) or matroska.is_whole(source):
         return ""
     return f"it ends at {reached:.1f} s of {stated:.1f}"
 
 
-def _open(path: str) -> Any:
-    av.logging.set_libav_level(_QUIET)
-    fault = "it is a text"
-    try:
-        container = _open_any(path)
-        if container.format.name != "tty":  # which draws any text as video
-            return container
-        container.close()
-    except av.error.FFmpegError as error:
-        _check_storage(path)
-        fault = f"it is no video or sound that ffmpeg reads ({error.strerror})"
-    raise MediaError(path, "unreadable", fault)
-
-
-def _open_any(path: str) -> Any:
-    try:
-        return av.open(path)
-    except UnicodeDecodeError:  # a title that is not UTF-8, before PyAV 19
-        ignoring: dict[str, Any] = {"metadata_errors": "replace"}
-        return av.open(path, **ignoring)
-
-
-def _choose_streams(container: Any, path: str, options: MediaOptions) -> list[Any]:
-    """Returns ffmpeg's choice of a video and an audio stream, as far as they are asked for."""
-    streams = []
-    for kind, wanted in (("video", options.video), ("audio", options.audio)):
-        if not wanted:
-            continue
-        stream = container.streams.best(kind)
-        if stream is None or stream.disposition & _PICTURE:
-            reason: Reason = "no video" if kind == "video" else "no audio"
-            raise MediaError(path, reason, f"it has no {kind} stream")
-        stream.codec_context.thread_count = 1
-        streams.append(stream)
-    return streams
-
-
-def _decoded_frames(container: Any, streams: list[Any], tracks: _Tracks) -> Iterator[Any]:
-    """Yields the frames of the streams as they come.
-
-    What can't be decoded before a stream's first frame is passed over, as players do: streams that
-    were cut out of longer ones often begin so.
-    """
-    for packet in container.demux(streams):
-        kind = packet.stream.type
-        track = tracks.frames if kind == "video" else tracks.sound
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError as error:
-            if not track.empty:
-                raise
-            tracks.skipped[kind] = str(error.strerror)
-            continue
-        yield from frames
-
-
-def _add(tracks: _Tracks, frame: Any, zero: float) -> None:
-    time = None if frame.time is None else frame.time - zero
-    if isinstance(frame, av.AudioFrame):
-        tracks.sound.add(frame, time)
+def _add(tracks: _Tracks, item: av.VideoFrame | av.AudioFrame | av.Packet, zero: float) -> None:
+    """Takes a frame, or an empty packet."""
+    if isinstance(item, av.Packet):
+        if item.stream.type == "video" and item.pts is not None:
+            seconds = (item.duration or 0) * tracks.tick or tracks.frame_seconds
+            tracks.frames.repeat(item.pts * tracks.tick - zero, seconds)
         return
-    if frame.is_corrupt:
+    time = None if item.time is None else item.time - zero
+    if isinstance(item, av.AudioFrame):
+        tracks.sound.add(item, time)
+        return
+    if item.is_corrupt:
         raise DamageError(f"a frame at {time or 0:.1f} s is damaged")
-    tracks.frames.add(frame, time, frame.duration * tracks.tick or tracks.frame_seconds)
+    tracks.frames.add(item, time, item.duration * tracks.tick or tracks.frame_seconds)
 
 
 def _finish(path: str, options: MediaOptions, start: float, tracks: _Tracks) -> Media:

@@ -7,20 +7,25 @@ import math
 import av
 import numpy as np
 import soxr
+from av.audio.plane import AudioPlane
 
-from data_pipelines.damage import LONGEST_STEP_BACK, DamageError
+from data_pipelines.damage import LONGEST_STEP_BACK, DamageError, UnfitError
+from data_pipelines.sound_clock import SoundClock
 
 # Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
 _TOLERANCE = 0.04
 _LONGEST_GAP = 600.0
+# Bytes of the samples of one record.
+_MOST_BYTES = 1 << 29
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
 class SoundTrack:
     """Mono float32 samples between two times, placed by their time stamps.
 
-    Mono is the mean of the channels. (libswresample's own mix of two float channels is sqrt(2)
-    louder.) Frames, of some 20 ms each, are put together to about a second before anything is
-    done to them. Times are in seconds.
+    Mono is the mean of the channels, however many. (libswresample's own mix of two float channels
+    is sqrt(2) louder.) Frames, of some 20 ms each, are put together to about a second before
+    anything is done to them. Times are in seconds.
     """
 
     def __init__(self, sample_rate: int, start: float, end: float):
@@ -28,9 +33,12 @@ class SoundTrack:
         self._start, self._end = start, end
         self._source_rate = 0
         self._placed = 0
-        self._fifo = av.AudioFifo()
+        self._gathered: list[np.ndarray] = []
+        self._waiting = 0
         self._pieces: list[np.ndarray] = []
+        self._made = 0
         self._resampler: soxr.ResampleStream | None = None
+        self._clock = SoundClock()
 
     @property
     def empty(self) -> bool:
@@ -47,13 +55,14 @@ class SoundTrack:
         """When the samples so far end."""
         if self.empty:
             return self._start
-        return self._start + (self._placed + self._fifo.samples) / self._source_rate
+        return self._start + (self._placed + self._waiting) / self._source_rate
 
     def add(self, frame: av.AudioFrame, time: float | None) -> None:
         """Takes the next samples and the time of the first (None: where the last ended).
 
         Raises:
           DamageError: the time is absurd, the rate changes or the samples are no numbers.
+          UnfitError: there are too many.
         """
         if self.empty:
             self._source_rate = frame.sample_rate
@@ -63,23 +72,21 @@ class SoundTrack:
             raise DamageError(
                 f"its sample rate changes from {self._source_rate} to {frame.sample_rate}"
             )
+        samples = _samples(frame)
+        self._clock.add(samples.shape[1] / self._source_rate, time)
         late = self._late(time)
         if late:
             self.flush()
             self._append(np.zeros(max(late, 0), np.float32))
-        if late < 0:
-            self._append(_mono(frame)[-late:])
-        else:
-            self._gather(frame)
+        self._gather(samples[:, max(-late, 0) :])
 
-    def _gather(self, frame: av.AudioFrame) -> None:
-        frame.pts = None  # which the queue would check, more strictly than the format does
-        try:
-            self._fifo.write(frame)
-        except ValueError:  # the format or the number of channels changes
-            self.flush()
-            self._fifo.write(frame)
-        if self._fifo.samples >= self._source_rate:
+    def _gather(self, samples: np.ndarray) -> None:
+        before = self._gathered[-1] if self._gathered else samples
+        if len(before) != len(samples) or before.dtype != samples.dtype:
+            self.flush()  # another number of channels, or format
+        self._gathered.append(samples)
+        self._waiting += samples.shape[1]
+        if self._waiting >= self._source_rate:
             self.flush()
 
     def _late(self, time: float | None) -> int:
@@ -90,7 +97,7 @@ class SoundTrack:
         gap = 0.0 if time is None else time - self.until
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
-        begun = self._placed + self._fifo.samples > 0
+        begun = self._placed + self._waiting > 0
         if begun and gap < -LONGEST_STEP_BACK:
             raise DamageError(f"its audio time stamps go back by {-gap:.1f} s")
         return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
@@ -100,16 +107,38 @@ class SoundTrack:
 
         Raises:
           DamageError: some of the samples are no numbers.
+          UnfitError: there are too many.
         """
-        frame, self._fifo = self._fifo.read(), av.AudioFifo()
-        if frame is not None:
-            self._append(_mono(frame))
+        gathered, self._gathered, self._waiting = self._gathered, [], 0
+        if gathered:
+            self._append(_mono(np.concatenate(gathered, axis=1)))
 
     def _append(self, samples: np.ndarray, last: bool = False) -> None:
         self._placed += len(samples)
         if self._resampler:
             samples = self._resampler.resample_chunk(samples, last=last)
         self._pieces.append(samples)
+        self._made += samples.nbytes
+        if self._made > _MOST_BYTES:
+            raise UnfitError(
+                "too large",
+                f"its samples take more than {_MOST_BYTES >> 20} MiB, the most for one record"
+                " (--max_seconds cuts it into several)",
+            )
+
+    def check_clock(self) -> None:
+        """Checks that time stamps and number of samples agree, once all samples have come.
+
+        Raises:
+          UnfitError: they don't.
+        """
+        speed = self._clock.speed()
+        if speed != 1:
+            raise UnfitError(
+                "damaged",
+                f"its audio's time stamps run {speed:.3g} times as fast as its samples at"
+                f" {self._source_rate} Hz",
+            )
 
     def finish(self, seconds: float) -> np.ndarray:
         """Returns float32 [samples] of `seconds`, once flushed.
@@ -126,10 +155,20 @@ class SoundTrack:
         return np.pad(sound[:length], (0, max(0, length - len(sound))))
 
 
-def _mono(frame: av.AudioFrame) -> np.ndarray:
-    samples: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """Returns the samples [channels, samples] of a frame, as they are stored.
+
+    Plane by plane, as `frame.planes`, and so `to_ndarray`, fail at more than seven.
+    """
+    channels, dtype = frame.layout.nb_channels, _DTYPES[frame.format.packed.name]
+    if frame.format.is_planar:
+        planes = [AudioPlane(frame, i) for i in range(channels)]
+        return np.stack([np.frombuffer(memoryview(p), dtype, frame.samples) for p in planes])
+    samples = np.frombuffer(memoryview(AudioPlane(frame, 0)), dtype, frame.samples * channels)
+    return samples.reshape(-1, channels).T
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
     mono = samples.mean(axis=0, dtype=np.float64)
     if samples.dtype == np.uint8:
         mono = (mono - 128) / 128
