@@ -8,7 +8,7 @@ threads.
 
 Time zero is where the file's video begins (its audio, where the video isn't asked for). Audio is
 placed by its time stamps on the same clock, with silence where it has none, and is as long as the
-frames. Rotation that the file asks for is applied; non-square pixels are taken as square.
+frames. The display matrix is applied; non-square pixels are taken as square.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data_pipelines import matroska, media_file
 from data_pipelines.damage import DamageError, MediaError, Reason, UnfitError
 from data_pipelines.frame_track import FrameTrack
 from data_pipelines.media_file import SourceFile
-from data_pipelines.packets import decode_packets
+from data_pipelines.packets import BYTE_STREAMS, decode_packets
 from data_pipelines.sound_track import SoundTrack
 from xkd_jax.errors import UserError
 
@@ -113,6 +113,9 @@ class _Tracks:
     tick: float = 0.0
     frame_seconds: float = 0.0
     damage: str = ""
+    # Whether samples follow one another, whatever their time stamps say, and from the beginning on.
+    byte_stream: bool = False
+    sought: bool = False
     # {video or audio: why packets before its first frame were passed over}
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -127,11 +130,13 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
     )
     with media_file.opened(path) as (source, container):
         streams = media_file.choose_streams(container, path, options.video, options.audio)
+        tracks.byte_stream = container.format.name in BYTE_STREAMS
         tracks.tick = float(streams[0].time_base)
         zero = (streams[0].start_time or 0) * tracks.tick
         if options.video:
             tracks.frame_seconds = 1 / float(streams[0].average_rate or _UNKNOWN_RATE)
         if seek:
+            tracks.sought = True
             with contextlib.suppress(av.error.FFmpegError):  # then it begins at the beginning
                 container.seek(int(max(start + zero - _PREROLL, 0) * av.time_base))
         try:
@@ -191,7 +196,8 @@ def _add(tracks: _Tracks, item: av.VideoFrame | av.AudioFrame | av.Packet, zero:
         return
     time = None if item.time is None else item.time - zero
     if isinstance(item, av.AudioFrame):
-        tracks.sound.add(item, time)
+        follows = tracks.byte_stream and not (tracks.sought and tracks.sound.empty)
+        tracks.sound.add(item, None if follows else time)
         return
     if item.is_corrupt:
         raise DamageError(f"a frame at {time or 0:.1f} s is damaged")

@@ -11,15 +11,15 @@ from data_pipelines.damage import DamageError
 from data_pipelines.media_file import words
 
 # Formats of sound without a container, whose packets are found by their first bytes: tags and
-# rubbish in between become packets too.
-_BYTE_STREAMS = frozenset(
+# rubbish in between become packets too. Their time stamps are ffmpeg's guesses.
+BYTE_STREAMS = frozenset(
     ("mp3", "aac", "loas", "ac3", "eac3", "dts", "dtshd", "mlp", "truehd", "flac", "tta", "wv")
 )
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
-# Packets between others that can't be decoded mean damage beyond this share of those so far, the
-# first hundred taken together.
+# Bytes between frames that can't be decoded mean damage beyond this share of those so far, the
+# first ones taken together.
 _MOST_UNDECODABLE = 0.05
-_FIRST_PACKETS = 100
+_FIRST_BYTES = 1 << 15
 
 
 def decode_packets(
@@ -42,7 +42,7 @@ def decode_packets(
     """
     begun: set[str] = set()
     ends: dict[str, av.Packet] = {}
-    byte_stream = _ByteStream() if container.format.name in _BYTE_STREAMS else None
+    byte_stream = _ByteStream() if container.format.name in BYTE_STREAMS else None
     for packet in container.demux(streams):
         kind = packet.stream.type
         if not packet.size:  # a decoder would take it for the end
@@ -64,35 +64,37 @@ def decode_packets(
         if frames:
             begun.add(kind)
             if byte_stream:
-                byte_stream.check()
+                byte_stream.check(packet)
         yield from frames
     for packet in ends.values():
         yield from packet.decode()
 
 
 class _ByteStream:
-    """Counts the packets of a byte stream that can't be decoded."""
+    """Counts the bytes of a byte stream that can't be decoded."""
 
     def __init__(self) -> None:
-        self._packets = self._undecodable = 0
+        self._bytes = self._undecodable = 0
         self._latest = 0  # of the undecodable ones, those after the last frame
         self._error = ""
 
     def pass_over(self, packet: av.Packet, error: av.error.FFmpegError) -> None:
         """Takes a packet that can't be decoded."""
-        self._packets += 1
-        if not bytes(packet).lstrip(b"\0").startswith(_TAGS):
-            self._latest += 1
+        content = bytes(packet).lstrip(b"\0")
+        if content and not content.startswith(_TAGS):
+            self._latest += packet.size
             self._error = words(error)
 
-    def check(self) -> None:
+    def check(self, packet: av.Packet) -> None:
         """Takes one that was decoded.
 
         Raises:
-          DamageError: too many before it were not.
+          DamageError: too much before it was not.
         """
-        self._packets += 1
         self._undecodable += self._latest
+        self._bytes += self._latest + packet.size
         self._latest = 0
-        if self._undecodable > _MOST_UNDECODABLE * max(self._packets, _FIRST_PACKETS):
-            raise DamageError(f"{self._undecodable} pieces of its sound: {self._error}")
+        if self._undecodable > _MOST_UNDECODABLE * max(self._bytes, _FIRST_BYTES):
+            raise DamageError(
+                f"{self._undecodable} bytes of its sound can't be decoded: {self._error}"
+            )

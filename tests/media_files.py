@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+import simplejpeg
 
 
 def grey_frames(levels: Iterable[int], width: int = 64, height: int = 48) -> list[np.ndarray]:
@@ -31,6 +33,7 @@ def write(
     sound_start: float = 0.0,
     codec: str = "mpeg4",
     sound_codec: str = "pcm_s16le",
+    options: dict[str, str] | None = None,
 ) -> str:
     """Writes a file and returns its path.
 
@@ -44,18 +47,19 @@ def write(
       sound_start: time of its first sample.
       codec: of the video.
       sound_codec: of the sound.
+      options: of the video's encoder.
     """
     with av.open(str(path), "w") as container:
         video: Any = None
         audio: Any = None
         if frames is not None:
-            video = container.add_stream(codec, rate=frame_rate)
+            video = container.add_stream(codec, rate=frame_rate, options=options or {})
             video.height, video.width = frames[0].shape[:2]
             video.pix_fmt = {"ffv1": "bgr0", "mjpeg": "yuvj444p"}.get(codec, "yuv420p")
             video.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, frame_rate)
             video.bit_rate = 4_000_000
         if sound is not None:
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[len(sound)]
             audio = container.add_stream(sound_codec, rate=sample_rate, layout=layout)
         for i, pixels in enumerate(frames or ()):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -69,13 +73,56 @@ def write(
     return str(path)
 
 
+def add_tracks(container, pictures, frame_rate: int, sounds, sample_rate: int) -> None:
+    """Writes several tracks of each kind (MPEG-4 and AAC), all of them default.
+
+    Args:
+      container: PyAV's, for writing.
+      pictures: the frames of each video track.
+      frame_rate: frames a second.
+      sounds: float32 [channels, samples] of each sound track.
+      sample_rate: in Hz.
+    """
+    videos = [container.add_stream("mpeg4", rate=frame_rate) for _ in pictures]
+    audios = [container.add_stream("aac", rate=sample_rate, layout="mono") for _ in sounds]
+    for stream, frames in zip(videos, pictures, strict=True):
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+    for stream in (*videos, *audios):
+        stream.disposition = av.stream.Disposition.default
+    for stream, frames in zip(videos, pictures, strict=True):
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for stream, sound in zip(audios, sounds, strict=True):
+        _write_sound(container, stream, sound, sample_rate, 0.0)
+
+
+def levels(jpegs: Iterable[bytes]) -> list[float]:
+    """Returns the mean of each image."""
+    return [float(simplejpeg.decode_jpeg(jpeg).mean()) for jpeg in jpegs]
+
+
+def set_display_matrix(path, matrix: Iterable[float]) -> None:
+    """Replaces (a, b, c, d) of the upright display matrix of an MP4 file's first track."""
+    content = pathlib.Path(path).read_bytes()
+    upright, wanted = (
+        b"".join(round(n * 65536).to_bytes(4, "big", signed=True) for n in (a, b, 0, c, d))
+        for a, b, c, d in ((1, 0, 0, 1), matrix)
+    )
+    where = content.index(upright, content.index(b"tkhd"))
+    pathlib.Path(path).write_bytes(content[:where] + wanted + content[where + len(wanted) :])
+
+
 def _write_sound(container, stream, sound, sample_rate: int, start: float) -> None:
     resampler = av.AudioResampler(
         format=stream.codec_context.format, layout=stream.layout, rate=sample_rate,
         frame_size=stream.codec_context.frame_size or 1024,
     )  # fmt: skip
     frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(sound), format="fltp", layout=stream.layout.name
+        np.ascontiguousarray(sound.T).reshape(1, -1), format="flt", layout=stream.layout.name
     )
     frame.sample_rate = sample_rate
     frame.time_base = Fraction(1, sample_rate)

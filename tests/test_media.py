@@ -96,24 +96,6 @@ def test_shrinking_does_not_alias(tmp_path):
     assert image[:, 2:-2].std() < 4  # libswscale mixes a little less at the border
 
 
-def test_rotation_is_applied(tmp_path):
-    frame = np.zeros((48, 64, 3), np.uint8)
-    frame[:24] = 255  # white above black
-    path = media_files.write(tmp_path / "a.mp4", [frame] * 8, 8)
-    content = pathlib.Path(path).read_bytes()
-    upright = b"".join(n.to_bytes(4, "big") for n in (1 << 16, 0, 0, 0, 1 << 16))
-    clockwise = b"".join((n % 2**32).to_bytes(4, "big") for n in (0, 1 << 16, 0, -(1 << 16), 0))
-    header = content.index(b"tkhd")
-    where = content.index(upright, header)
-    pathlib.Path(path).write_bytes(content[:where] + clockwise + content[where + len(upright) :])
-    found = media.decode(path, VIDEO_ONLY)
-    image = simplejpeg.decode_jpeg(found.frames[0]).astype(int)
-    assert image.shape[0] > image.shape[1]
-    # Turned a quarter clockwise, what was above is on the right.
-    assert image[:, -10:].mean() > 240
-    assert image[:, :10].mean() < 15
-
-
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_sound_is_the_mean_of_the_channels(tmp_path, rate, channels):
