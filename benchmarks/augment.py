@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipelines import views
+from data_pipelines import terminal, views
 from xkd_jax import command_line, sharding
 from xkd_jax.augment import augment
 from xkd_jax.config import Config
@@ -91,7 +91,7 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Measures and prints."""
-    print(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
+    terminal.say(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
 
 
 def run() -> None:

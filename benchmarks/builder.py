@@ -20,6 +20,7 @@ import av
 import threadpoolctl
 
 from benchmarks import kinetics_like
+from data_pipelines import terminal
 from data_pipelines.catalogs import CATALOGS
 from data_pipelines.catalogs.catalog import Item, Source
 from data_pipelines.ingest import IngestOptions, ingest
@@ -38,7 +39,7 @@ def main() -> None:
         source = args.source or folder
         if not args.source:
             kinetics_like.make(source, 4)
-        print(json.dumps(_measure(source), indent=2))
+        terminal.say(json.dumps(_measure(source), indent=2))
 
 
 def _measure(source: str) -> dict:

@@ -40,7 +40,7 @@ from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks, told_apart
 from benchmarks.output_folder import check_same
 from configs import demo
-from data_pipelines import spoken_digits
+from data_pipelines import spoken_digits, terminal
 from xkd_jax import config as config_lib
 from xkd_jax.errors import UserError
 from xkd_jax.progress import duration
@@ -183,7 +183,7 @@ class Table:
             with (workdir / "log").open("a") as log, self._lock:
                 if self._stopped:
                     raise UserError("The table was stopped.")
-                print("$", " ".join(command), flush=True)
+                terminal.say(terminal.escaped(f"$ {' '.join(command)}"))
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
                 self._running.add(process)
             os.sched_setaffinity(process.pid, cores)  # long before it counts its cores
@@ -194,7 +194,7 @@ class Table:
                 file.write(f"{(time.monotonic() - since) * len(cores):.0f}\n")
             if status:
                 raise UserError(f"main.py ended with {status}: see {workdir / 'log'}.")
-        return json.loads((workdir / result).read_text())
+        return json.loads((workdir / result).read_text(encoding="utf-8"))
 
     def _stop(self) -> None:
         with self._lock:
@@ -204,8 +204,8 @@ class Table:
 
     def _tell(self, progress: str) -> None:
         text = f"{describe(self._rows, self._done)}\n\n{self._core_hours():.1f} core hours.\n"
-        (self._output / "table.md").write_text(text)
-        print(f"{text}\n{progress}", flush=True)
+        (self._output / "table.md").write_text(text, encoding="utf-8")
+        terminal.say(f"{text}\n{progress}")
 
     def _is_made(self, row: str, seed: int) -> bool:
         workdir = self._output / f"{row}-{seed}"
@@ -245,7 +245,9 @@ class Table:
 
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
-        return sum(sum(map(float, file.read_text().split())) for file in files) / 3600
+        return (
+            sum(sum(map(float, file.read_text(encoding="utf-8").split())) for file in files) / 3600
+        )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -295,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
+        terminal.complain("Stopped; the same command resumes.")
         sys.exit(130)
 
 

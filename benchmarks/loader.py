@@ -22,7 +22,7 @@ import numpy as np
 import simplejpeg
 
 from benchmarks import kinetics_like, on_the_fly
-from data_pipelines import build, pipeline
+from data_pipelines import build, pipeline, terminal
 from data_pipelines.dataset import Dataset, open_dataset
 from data_pipelines.schema import Record
 from xkd_jax.config import Config, DataConfig
@@ -47,7 +47,7 @@ def main() -> None:
             build.main([*command, "--workers=1"])
         config = Config(batch_size=BATCH, data=DataConfig(threads=1, prefetch=1))
         dataset = open_dataset(config, f"{folder}/shards", "train")
-        print(json.dumps(_measure(config, dataset, source), indent=2))
+        terminal.say(json.dumps(_measure(config, dataset, source), indent=2))
 
 
 def _measure(config: Config, dataset: Dataset, source: str) -> dict:

@@ -16,7 +16,7 @@ def check_same(output: Path, asked: dict[str, Any]) -> None:
       UserError: the settings differ.
     """
     file = output / "settings.json"
-    if file.exists() and (made := json.loads(file.read_text())) != asked:
+    if file.exists() and (made := json.loads(file.read_text(encoding="utf-8"))) != asked:
         raise UserError(f"{output} was made with {made}: give another --output.")
     output.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asked))
+    file.write_text(json.dumps(asked), encoding="utf-8")

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from benchmarks import kinetics_like
-from data_pipelines import build, pipeline, shards, tfrecord
+from data_pipelines import build, pipeline, shards, terminal, tfrecord
 from data_pipelines.dataset import Dataset, open_dataset
 from xkd_jax.config import Config, DataConfig
 
@@ -47,7 +47,7 @@ def main() -> None:
             **_memory(config, dataset, args.records),
             **_start_up(folder),
         }
-    print(json.dumps(report, indent=2))
+    terminal.say(json.dumps(report, indent=2))
 
 
 def _scaling(config: Config, dataset: Dataset) -> dict:
@@ -93,7 +93,7 @@ def _memory(config: Config, dataset: Dataset, records: int) -> dict:
 
 
 def _resident_megabytes(process: int | None) -> int:
-    pages = int(pathlib.Path(f"/proc/{process}/statm").read_text().split()[1])
+    pages = int(pathlib.Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from sklearn.svm import LinearSVC
 
+from data_pipelines import terminal
 from xkd_jax import sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.evaluate import svm
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "loss_difference": float(((found - expected) / expected).max()),
         "same_decision": float(same.mean()),
     }
-    print(json.dumps(result))
+    terminal.say(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import spread
 from configs import demo
-from data_pipelines import pipeline, spoken_digits
+from data_pipelines import pipeline, spoken_digits, terminal
 from data_pipelines.dataset import open_dataset
 from xkd_jax import config as config_lib
 from xkd_jax.augment import augment
@@ -125,10 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         clips, labels = read_clips(first, str(args.output))
     except UserError as error:
         raise SystemExit(str(error)) from None
-    print("| audio patch | share |\n|---|---|")
+    terminal.say("| audio patch | share |\n|---|---|")
     for (bands, columns), of_seeds in configs.items():
         shares = [share_of_the_word(config, clips, labels) for config in of_seeds]
-        print(f"| {bands} x {columns} | {spread(shares, 2)} |", flush=True)
+        terminal.say(f"| {bands} x {columns} | {spread(shares, 2)} |")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from data_pipelines import shards as shard_lib
-from data_pipelines import tfrecord
+from data_pipelines import storage, tfrecord
 from data_pipelines.catalogs.catalog import Catalog, Item
 from data_pipelines.catalogs.source_tree import Ignored
 from data_pipelines.ingest import IngestOptions
@@ -53,6 +53,7 @@ class BuildPlan:
         """Says whether two plans build the same."""
         built = dataclasses.asdict(self)
         del built["ignored"]
+        built["source"] = storage.as_text(self.source)
         plain = json.dumps(built, sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()
 
@@ -104,4 +105,4 @@ def make_plan(
 
 def describe(plan: BuildPlan) -> dict[str, Any]:
     """Returns what a person wants to know of a plan's options, for its report."""
-    return {"source": plan.source, **dataclasses.asdict(plan.options)}
+    return {"source": storage.as_text(plan.source), **dataclasses.asdict(plan.options)}

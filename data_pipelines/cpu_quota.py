@@ -89,6 +89,6 @@ def _ratio(quota: str = "", period: str = "") -> float | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux, or not to be seen
         return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,6 +21,8 @@ from xkd_jax.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
+# A letter alone is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one
 # before: a minute in all.
 _TRIES = 8
@@ -31,8 +34,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is a URL and not a path of this machine."""
-    return "://" in path
+    """Whether `path` is a URL, SCHEME://..., and not a path of this machine (with a colon, say)."""
+    return _URL.match(path) is not None
 
 
 def filesystem(path: str) -> Any:
@@ -57,8 +60,18 @@ def filesystem(path: str) -> Any:
 
 
 def join(directory: str, name: str) -> str:
-    """Returns the path of `name` in `directory`."""
-    return f"{directory.rstrip('/')}/{name}" if is_remote(directory) else f"{directory}/{name}"
+    """Returns the path of `name` (which is text, see `walk`) in `directory`."""
+    if is_remote(directory):
+        return f"{directory.rstrip('/')}/{name}"
+    return f"{directory}/{os.fsdecode(name.encode('utf-8', 'surrogateescape'))}"
+
+
+def as_text(path: str) -> str:
+    """Returns a path of this machine as it is in UTF-8, whatever the locale it was given in.
+
+    Python decodes names by the locale; in one that is not UTF-8, text would depend on that.
+    """
+    return path if is_remote(path) else os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def sizes(directory: str) -> dict[str, int]:
@@ -88,6 +101,8 @@ def sizes(directory: str) -> dict[str, int]:
 def walk(directory: str) -> Iterator[str]:
     """Yields the path below `directory`, with forward slashes, of every file that isn't hidden.
 
+    Paths are text: the same in every locale (`as_text`). `join` makes names of this system of them.
+
     Raises:
       UserError: there is no such folder, it or one below can't be listed, or a name is not UTF-8.
       UnreachableError: the store or file system doesn't answer.
@@ -108,11 +123,12 @@ def walk(directory: str) -> Iterator[str]:
             continue
         seen.add(real)
         # Sorted, so that of a folder and a link to it the same one is kept on every file system.
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        shown = (name for name in folders if not _is_hidden(name))
+        folders[:] = sorted(shown, key=os.fsencode)
         for name in names:
             if not _is_hidden(name):
                 path = os.path.relpath(os.path.join(folder, name), directory)
-                yield _in_utf_8(path.replace(os.sep, "/"), directory)
+                yield _in_utf_8(as_text(path.replace(os.sep, "/")), directory)
 
 
 def _is_hidden(name: str) -> bool:

@@ -64,7 +64,8 @@ def lock(python: str) -> str:
         Path(folder, "pyproject.toml").write_text(
             f'[project]\nname = "lock"\nversion = "0"\nrequires-python = "=={python}.*"\n'
             f"dependencies = {json.dumps(requirements())}\n"
-            f"[tool.uv]\nenvironments = [\"python_version == '{python}'\"]\n"
+            f"[tool.uv]\nenvironments = [\"python_version == '{python}'\"]\n",
+            encoding="utf-8",
         )
         command = [
             sys.executable, "-m", "uv", "pip", "compile", "-q", "--universal",

@@ -287,6 +287,33 @@ def test_a_record_is_one_range(flaky):
     assert flaky.ranges == [(19, 19 + 16 + 5)]
 
 
+@pytest.mark.parametrize("url", ["gs://b/a", "s3://b", "memory://a:b", "https://h:80/x", "a+b://c"])
+def test_urls_are_remote(url):
+    assert storage.is_remote(url)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "2024-01-01T12:00", "2024-01-01T12:00/x", "a:b", "C:\\videos", "C:/videos", "c://videos",
+        "http:/x", "file:x", "./gs://b", "/a/b://c", "a/memory://b", "://x", "-x", "1a://b", ":", "",
+        "concat:a|b", "\u00e9://b",
+    ],
+)  # fmt: skip
+def test_paths_with_colons_are_of_this_machine(path):
+    assert not storage.is_remote(path)
+
+
+def test_a_file_url_is_a_store(tmp_path):
+    url = f"file://{tmp_path}/made"
+    storage.make_folder(url)
+    with storage.writer(f"{url}/a:b.mp4") as file:
+        file.write(b"x")
+    assert list(storage.walk(url)) == ["a:b.mp4"]
+    assert storage.read(storage.join(url, "a:b.mp4")) == b"x"
+    assert (tmp_path / "made" / "a:b.mp4").read_bytes() == b"x"
+
+
 def test_paths():
     assert storage.is_remote("gs://bucket/a")
     assert not storage.is_remote("/a/b:c")

@@ -254,7 +254,9 @@ def read_record(folder: Path) -> RunRecord:
         version of this program wrote it.
     """
     with _same_for_all(folder):
-        content = RunRecord.verified(json.loads((folder / "run" / "metadata").read_text()))
+        content = RunRecord.verified(
+            json.loads((folder / "run" / "metadata").read_text(encoding="utf-8"))
+        )
     return RunRecord.from_json(content, folder)
 
 

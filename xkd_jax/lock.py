@@ -24,7 +24,7 @@ def held(path: str | os.PathLike[str], busy: str | Callable[[], None]) -> Iterat
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "a"))
+            file = stack.enter_context(open(path, "a", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

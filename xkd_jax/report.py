@@ -115,7 +115,7 @@ def load(paths: Sequence[str]) -> list[Result]:
 
 def _read(file: Path) -> Result:
     try:
-        result = _result(json.loads(file.read_text()))
+        result = _result(json.loads(file.read_text(encoding="utf-8")))
         published.differences(result.config, result.table)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""

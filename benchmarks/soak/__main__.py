@@ -30,6 +30,7 @@ from benchmarks.soak.faults import disturb
 from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
 from benchmarks.soak.report import report
+from data_pipelines import terminal
 from xkd_jax.errors import UserError
 from xkd_jax.progress import Passage
 
@@ -68,7 +69,7 @@ def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> Non
     with start() as program:
         while not program.ended(1):
             if progress.is_due():
-                print(progress.line(record.reached()), flush=True)
+                terminal.say(progress.line(record.reached()))
     if program.process.returncode:
         raise UserError(f"The run without faults failed: see the end of {record.log}.")
 
@@ -93,7 +94,7 @@ def soak(folder: Path, steps: int, seed: int) -> bool:
     with timed(disturbed):
         disturb(starter(folder, steps, disturbed), folder / disturbed.name, steps, disturbed, draw)
     text, passed = report(folder, steps, alone, disturbed)
-    print(text, flush=True)
+    terminal.say(text)
     return passed
 
 
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        print("Stopped; the same command resumes.", file=sys.stderr)
+        terminal.complain("Stopped; the same command resumes.")
         sys.exit(130)
     sys.exit(0 if passed else 1)
 

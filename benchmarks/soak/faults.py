@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
+from data_pipelines import terminal
 from xkd_jax.errors import BAD_INPUT_STATUS
 from xkd_jax.progress import Passage
 
@@ -117,7 +118,7 @@ def _follow(
     seen = program.step
     while not program.ended(0.2):
         if progress.is_due():
-            print(progress.line(record.reached()), flush=True)
+            terminal.say(progress.line(record.reached()))
         if program.seconds_without_step() > STUCK:
             record.note_event(program.step, f"{UNEXPECTED}no step in {STUCK:.0f} s")
             return

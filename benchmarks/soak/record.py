@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 from pathlib import Path
 
+from data_pipelines import terminal
+
 
 class Record:
     """The notes of a run: its output, starts and faults, memory and time."""
@@ -21,7 +23,7 @@ class Record:
     def note_event(self, step: int, event: str) -> None:
         """Notes a start or a fault, and prints it."""
         _append(self._events, event)
-        print(f"{self.name}: step {step}  {event}", flush=True)
+        terminal.say(terminal.escaped(f"{self.name}: step {step}  {event}"))
 
     def note_seconds(self, seconds: float) -> None:
         """Notes the time that this command spent on the run."""
@@ -56,9 +58,9 @@ class Record:
 
 
 def _append(file: Path, line: str) -> None:
-    with file.open("a") as opened:
+    with file.open("a", encoding="utf-8") as opened:
         opened.write(line + "\n")
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
