@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from data_pipelines import numba_cache
 from data_pipelines.schema import LOG_MEL_FLOOR
 
 # Columns computed at a time, which bounds the memory that a long file takes.
@@ -42,8 +43,7 @@ def log_mel(
 def _log_mel_of_padded(
     padded: np.ndarray, sample_rate: int, fft: int, hop: int, mels: int
 ) -> np.ndarray:
-    import librosa  # takes a second, and readers of shards don't need it
-
+    librosa = numba_cache.import_librosa()
     spectrum = librosa.stft(padded, n_fft=fft, hop_length=hop, window="hann", center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     return np.log(_filters(sample_rate, fft, mels) @ power + np.float32(np.exp(LOG_MEL_FLOOR)))
@@ -51,6 +51,6 @@ def _log_mel_of_padded(
 
 @functools.cache
 def _filters(sample_rate: int, fft: int, mels: int) -> np.ndarray:
-    import librosa
-
-    return librosa.filters.mel(sr=sample_rate, n_fft=fft, n_mels=mels, fmin=0, fmax=sample_rate / 2)
+    return numba_cache.import_librosa().filters.mel(
+        sr=sample_rate, n_fft=fft, n_mels=mels, fmin=0, fmax=sample_rate / 2
+    )

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-import librosa
 import numpy as np
 import soundfile
 
+from data_pipelines import numba_cache
 from data_pipelines.catalogs.spoken_recordings import FILE, NAMES
 from data_pipelines.spoken_digits import espeak
 from data_pipelines.spoken_digits.handwriting import Split
@@ -116,7 +116,9 @@ def _read_one(path: pathlib.Path, sample_rate: int) -> np.ndarray:
 def _clean(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resamples, cuts silence off both ends, and scales the peak to 1."""
     if rate != sample_rate:
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=sample_rate)
+        samples = numba_cache.import_librosa().resample(
+            samples, orig_sr=rate, target_sr=sample_rate
+        )
     peak = np.abs(samples).max(initial=0)
     loud = np.flatnonzero(np.abs(samples) > _SILENCE * peak)
     return samples[loud[0] : loud[-1] + 1] / peak if len(loud) else samples[:0]
