@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from xkd_jax.errors import UserError
 
@@ -42,7 +43,8 @@ def _ensure_folder() -> None:
     import numba
     from numba.misc.appdirs import AppDirs
 
-    chosen = numba.config.CACHE_DIR
+    config: Any = numba.config
+    chosen = config.CACHE_DIR
     if chosen and _writable(chosen):
         return
     if all(map(_writable, _folders_beside("librosa"))):
@@ -51,7 +53,7 @@ def _ensure_folder() -> None:
         return
     # Processes that are started from here find it, whichever comes first.
     try:
-        numba.config.CACHE_DIR = os.environ[_VARIABLE] = _private_folder()
+        config.CACHE_DIR = os.environ[_VARIABLE] = _private_folder()
     except OSError as error:
         raise UserError(
             f"There is no folder for numba's cache ({error.strerror or error}): set {_VARIABLE} to"
