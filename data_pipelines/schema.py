@@ -179,7 +179,7 @@ def serialize(record: Record) -> bytes:
       ValueError: the record is beyond the bounds above, which `parse` would refuse.
     """
     if fault := size_fault(record):
-        raise ValueError(f"{fault}: cut it into shorter records")
+        raise ValueError(f"{fault}: cut it into shorter records (--max_seconds)")
     log_mel = np.ascontiguousarray(record.log_mel.T, dtype="<u2")
     features: dict[str, Sequence[bytes | memoryview] | np.ndarray] = {
         "frames": record.frames,
@@ -192,7 +192,7 @@ def serialize(record: Record) -> bytes:
     features |= {name: np.array([getattr(record, name)], np.float32) for name in _TIMES}
     data = tf_example.serialize_example(features)
     if len(data) > MAX_RECORD_BYTES:
-        raise ValueError(f"it has {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}: shorten it")
+        raise ValueError(f"it has {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}: cut it (--max_seconds)")
     return data
 
 

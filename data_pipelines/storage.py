@@ -171,7 +171,9 @@ def read(path: str, most: int | None = None) -> bytes:
         part = {} if most is None else {"start": 0, "end": most}
         return cast(bytes, persistently(path, filesystem(path).cat_file, path, **part))
     with open(path, "rb") as file:
-        return file.read(-1 if most is None else most)
+        if most is None:
+            return file.read()
+        return file.read(min(most, os.fstat(file.fileno()).st_size))  # `read` takes that memory
 
 
 def fetch(url: str, file: BinaryIO) -> None:

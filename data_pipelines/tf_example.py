@@ -25,7 +25,7 @@ _BYTES, _FLOATS, _INTS = 1, 2, 3
 
 # Fields that are read of one message, those of its fields included. A field of two bytes takes some
 # 200 as an object and a microsecond; a record of this project has 12 features and one a frame.
-_MOST_FIELDS = 2**21
+_MOST_FIELDS = 2**20
 _LONGEST_KEY = 1000
 
 

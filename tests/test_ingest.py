@@ -140,3 +140,12 @@ def test_files_behind_a_url(tmp_path):
     assert _ingest(url).records == _ingest(tmp_path).records
     absent = dataclasses.replace(ITEM, path="a/absent.mkv")
     assert _ingest(url, absent).reason == "missing"
+
+
+def test_a_record_that_no_reader_would_take_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "MAX_FRAMES", 15)
+    _write(tmp_path)
+    result = _ingest(tmp_path)
+    assert not result.records
+    assert "it has 16 frames, more than 15: cut it into shorter records" in result.detail
+    assert len(_ingest(tmp_path, max_seconds=1.0).records) == 2
