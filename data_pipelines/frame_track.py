@@ -9,13 +9,12 @@ import numpy as np
 import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from data_pipelines import orientation
+from data_pipelines import orientation, schema
 from data_pipelines.damage import LONGEST_STEP_BACK, DamageError, UnfitError
 
 # Time stamps are rounded (to 1 ms in Matroska): a frame this late still counts as on time.
 _EARLY = 0.001
 _LONGEST_FRAME = 600.0
-_LONGEST_SIDE = 16
 # A decoder holds a dozen frames: of 8192 x 8192 pixels they are 1.2 GB.
 MOST_PIXELS = 1 << 26
 # Bytes of the frames of one record, which is read in one piece.
@@ -180,7 +179,7 @@ def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
     """
     sides = (frame.width, frame.height)
     short, long = sorted(sides)
-    if long > _LONGEST_SIDE * short:
+    if long > schema.MAX_ASPECT * short:
         raise DamageError(f"frames of {frame.width} x {frame.height} are too elongated")
     width, height = (2 * round(side * short_side / short / 2) for side in sides)
     if orientation.of_frame(frame).transposed:

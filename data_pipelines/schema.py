@@ -192,7 +192,9 @@ def serialize(record: Record) -> bytes:
     features |= {name: np.array([getattr(record, name)], np.float32) for name in _TIMES}
     data = tf_example.serialize_example(features)
     if len(data) > MAX_RECORD_BYTES:
-        raise ValueError(f"it has {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}: cut it (--max_seconds)")
+        raise ValueError(
+            f"it has {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}: cut it (--max_seconds)"
+        )
     return data
 
 
