@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, others = parser.parse_known_args(argv)
     if others and not args.runner:
-        parser.error(f"unknown: {' '.join(others)}")
+        parser.error(terminal.escaped(f"unknown: {' '.join(others)}"))
     # Every core has a process, so libraries in it that start threads would only get in the way.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")

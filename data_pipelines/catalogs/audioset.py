@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.listing import Listing
+from data_pipelines.catalogs.listing import Listing, classes
 from data_pipelines.catalogs.source_tree import Row, read_table
 from xkd_jax.errors import UserError
 
@@ -32,7 +32,7 @@ def list_items(source: Source) -> Catalog:
     """
     lists = source.list_tree
     listed = read_table(lists.find("class_labels_indices.csv"), ("index", "mid", "display_name"))
-    table = sorted(listed, key=lambda row: row.whole("index"))
+    table = classes(listed, "index", "mid")
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
     listed_splits = lists.lists(_LISTS.get)

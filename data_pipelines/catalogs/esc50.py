@@ -22,9 +22,12 @@ def list_items(source: Source) -> Catalog:
     columns = ("filename", "fold", "target", "category")
     rows = list(read_table(lists.find("esc50.csv"), columns))
     classes: dict[int, str] = {}
+    targets: dict[str, int] = {}
     for row in rows:
         if row["category"] != classes.setdefault(row.whole("target"), row["category"]):
             raise row.fault(f"target {row['target']} has two categories")
+        if row.whole("target") != targets.setdefault(row["category"], row.whole("target")):
+            raise row.fault(f"category {row['category']} has two targets")
         if row.whole("fold") not in _FOLDS:
             raise row.fault(f"fold is {row['fold']}, which is none of {_FOLDS}")
     names = tuple(classes[target].replace("_", " ") for target in sorted(classes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.listing import Listing
+from data_pipelines.catalogs.listing import Listing, classes
 from data_pipelines.catalogs.source_tree import Row, read_table
 
 
@@ -20,8 +20,7 @@ def list_items(source: Source) -> Catalog:
     lists = source.list_tree
     columns = ("index", "label", "mid")
     listed = read_table(lists.find("vocabulary.csv"), columns, header=False)
-    vocabulary = sorted(listed, key=lambda row: row.whole("index"))
-    names = tuple(row["label"] for row in vocabulary)
+    names = tuple(row["label"] for row in classes(listed, "index", "label"))
     files = source.tree.by_stem()
     listing = Listing(["train", "validation", "eval"])
     for row in read_table(lists.find("dev.csv"), ("fname", "labels", "split")):

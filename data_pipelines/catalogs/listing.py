@@ -105,6 +105,30 @@ def _difference(before: _Entry, split: str, item: Item) -> str:
     return "" if old == item else f"path ({old.path})"
 
 
+def classes(rows: Iterable[Row], number: str, name: str) -> list[Row]:
+    """Returns the rows of a list of classes in the order of their numbers, each class once.
+
+    Args:
+      rows: of the list.
+      number: the column with a class' number.
+      name: the column with its name, or what other lists call it.
+
+    Raises:
+      UserError: a number is none, or two classes have the same number or name.
+    """
+    by_number: dict[int, Row] = {}
+    by_name: dict[str, Row] = {}
+    for row in rows:
+        at = row.whole(number)
+        for before in (by_number.setdefault(at, row), by_name.setdefault(row[name], row)):
+            if (before.whole(number), before[name]) != (at, row[name]):
+                raise row.fault(
+                    f"'{at} {row[name]}' is listed before as"
+                    f" '{before.whole(number)} {before[name]}', in {before.place}"
+                )
+    return [by_number[at] for at in sorted(by_number)]
+
+
 class FoldUses:
     """What each fold of a data set uses each file for, gathered row by row."""
 

@@ -99,6 +99,8 @@ class SourceTree:
 
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Place(NamedTuple):
@@ -167,7 +169,7 @@ class Row:
         Raises:
           UserError: it leads out of the source, or is no path of this system.
         """
-        if any(ord(character) < 32 for character in text):
+        if _CONTROL.search(text):
             raise self.fault(f"{text!r} has a control character")
         if "\\" in text or _DRIVE.match(text):
             raise self.fault(f"{text!r} is a path of Windows: write it below the source, with /")
@@ -185,7 +187,7 @@ def read_lines(path: str) -> list[Row]:
     Raises:
       UserError: it is not UTF-8.
     """
-    lines = enumerate(_text(path).splitlines(), 1)
+    lines = enumerate(_lines(path), 1)
     return [Row(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
 
 
@@ -216,7 +218,7 @@ def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Ite
 
 def _parsed(path: str) -> Iterator[tuple[int, list[str]]]:
     """Yields line number and fields of each row."""
-    lines = ["" if line.startswith("#") else line for line in _text(path).splitlines()]
+    lines = ["" if line.startswith("#") else line for line in _lines(path)]
     reader = csv.reader(lines, skipinitialspace=True)
     try:
         for fields in reader:
@@ -226,9 +228,10 @@ def _parsed(path: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}, line {reader.line_num}: {error}; fetch the list again.") from None
 
 
-def _text(path: str) -> str:
+def _lines(path: str) -> list[str]:
+    """The lines of a list, of any system; characters that end lines elsewhere are names' own."""
     try:
-        return storage.read(path).decode("utf-8-sig")
+        return _LINE_END.split(storage.read(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 from its byte {error.start} on: fetch it again, or save it as"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from data_pipelines.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.catalogs.listing import FoldUses, Listing
-from data_pipelines.catalogs.source_tree import read_lines
+from data_pipelines.catalogs.listing import FoldUses, Listing, classes
+from data_pipelines.catalogs.source_tree import Row, read_lines
 
 FOLDS = (1, 2, 3)
 
@@ -62,10 +62,10 @@ def list_items(source: Source) -> Catalog:
 
 def _classes(path: str) -> tuple[str, ...]:
     """The names in lines `number name`, in the order of their numbers."""
-    names: dict[int, str] = {}
+    rows = []
     for row in read_lines(path):
         number, *rest = row["line"].split()
-        if not number.isdecimal() or len(rest) != 1 or int(number) in names:
-            raise row.fault(f"{row['line']!r} is not 'number name' with a number of its own")
-        names[int(number)] = rest[0]
-    return tuple(names[number] for number in sorted(names))
+        if not number.isdecimal() or len(rest) != 1:
+            raise row.fault(f"{row['line']!r} is not 'number name'")
+        rows.append(Row(row.path, row.line, {"number": number, "name": rest[0]}))
+    return tuple(row["name"] for row in classes(rows, "number", "name"))
