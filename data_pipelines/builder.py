@@ -3,7 +3,7 @@
 While a data set is being built its folder has a sub-folder `.build` with the plan's digest and a
 report of each finished shard, written after the shard itself. When every shard is finished the
 reports become `report.json`, the folder gets the files that describe it, and `.build` goes. The
-lock that keeps other builds out lies beside `.build`, as it is held until all that is done.
+lease that keeps other builds out lies beside `.build`, as it is held until all that is done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from xkd_jax.errors import UnreachableError, UserError
 REPORT = "report.json"
 _STATE = ".build"
 _PLAN = "plan.json"
-_LOCK = ".lock"
 
 
 def _no_progress(files: int) -> Callable[[FileResult], None]:
@@ -96,8 +95,8 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
     """
     splits = dict.fromkeys(shard.split for shard in plan.shards)
     storage.make_folder(output)
-    busy = f"{output} is being built by another process: wait until it has ended."
-    with storage.locked(storage.join(output, _LOCK), busy):
+    busy = f"{output} is being built by another process"
+    with storage.locked(output, busy, "wait until it has ended, or give another folder."):
         shards.start_dataset(output, plan.metadata, splits)
         state = storage.join(output, _STATE)
         storage.make_folder(state)

@@ -136,9 +136,9 @@ def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) ->
 
 
 def remove_leftovers(output_dir: str) -> None:
-    """Removes what a process that was killed had begun to write; for who holds the folder's lock.
+    """Removes what a process that was killed had begun to write; for who holds the folder's lease.
 
-    Without the lock it would take the files of a process that is still writing them.
+    Without the lease it would take the files of a process that is still writing them.
     """
     if not storage.is_remote(output_dir):
         for name in storage.sizes(output_dir):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
-from xkd_jax import lock
+from data_pipelines import lease
 from xkd_jax.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
@@ -252,9 +252,20 @@ def persistently(path: str, action: Callable[..., _T], *args: Any, **options: An
     )
 
 
-def locked(path: str, busy: str | Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """`lock.held` for a file of this machine; stores have no locks: two builders write the same."""
-    return contextlib.nullcontext() if is_remote(path) else lock.held(path, busy)
+@contextlib.contextmanager
+def locked(
+    folder: str,
+    busy: str,
+    remedy: str,
+    patience: float | None = None,
+    waiting: Callable[[str], object] = lambda line: None,
+) -> Iterator[None]:
+    """`lease.held` for a folder; a store's needs none, as two builders write the same there."""
+    if is_remote(folder):
+        yield
+        return
+    with lease.held(folder, busy, remedy, patience, waiting):
+        yield
 
 
 @contextlib.contextmanager

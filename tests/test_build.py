@@ -14,7 +14,7 @@ import time
 import media_files
 import pytest
 
-from data_pipelines import build, builder, metadata, schema, storage, tfrecord
+from data_pipelines import build, builder, lease, metadata, schema, storage, tfrecord
 from data_pipelines.dataset import open_dataset
 from data_pipelines.ingest import UNREACHABLE, FileResult, ingest
 from xkd_jax.config import Config
@@ -292,23 +292,25 @@ def test_bad_folders(tmp_path, capsys):
     assert "dataset_info.json" not in _digests(tmp_path / "out")
 
 
-def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, capsys):
+def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "PATIENCE", 0.1)
     args = build._parser().parse_args(
         ["--dataset=folder", f"--source={videos}", f"--output={tmp_path / 'out'}"]
     )
     with builder.start(build._plan(args), str(tmp_path / "out")):
         shutil.rmtree(tmp_path / "out" / ".build")  # as the first does in the end
-        assert _build(videos, tmp_path / "out") == 2
-    assert "another process" in capsys.readouterr().err
+        assert _build(videos, tmp_path / "out") == 1
+    assert "is being built by another process" in capsys.readouterr().err
 
 
 def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkeypatch, capsys):
     locked = storage.locked
 
-    def late(path, busy):
+    def late(folder, *sentences):
         monkeypatch.setattr(storage, "locked", locked)
         assert _build(videos, tmp_path / "out") == 0
-        return locked(path, busy)
+        return locked(folder, *sentences)
 
     monkeypatch.setattr(storage, "locked", late)
     assert _build(videos, tmp_path / "out") == 2

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from data_pipelines import lease
 from xkd_jax import processes
 from xkd_jax.errors import UnreachableError, UserError
 from xkd_jax.evaluate.feature_store import FeatureStore
@@ -54,7 +55,9 @@ def test_what_was_written_is_read(tmp_path):
     assert found.target.tolist() == [0, 1, 2]
 
 
-def test_one_evaluation_at_a_time_writes(tmp_path):
+def test_one_evaluation_at_a_time_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "PATIENCE", 0.1)
     first, second = _store(tmp_path), _store(tmp_path)
     with first.opened():
         first.prepare(_batch(0))

@@ -12,12 +12,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines import lease, schema, worker_processes
 from data_pipelines import log_mel as log_mel_lib
-from data_pipelines import schema, worker_processes
 from data_pipelines.catalogs.spoken_recordings import NAMES
 from data_pipelines.dataset import open_dataset
 from data_pipelines.spoken_digits import clips, handwriting, scene, sound, words
-from xkd_jax import lock
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -285,11 +284,11 @@ def test_a_run_waits_for_another_that_makes_the_same(built, config, monkeypatch,
     monkeypatch.setattr(build_lib, "_make", lambda *args: pytest.fail("made again"))
     lines: list[str] = []
     with futures.ThreadPoolExecutor() as pool:
-        with lock.held(tmp_path / ".lock", "busy"):
+        with lease.held(tmp_path, "busy", "wait"):
             second = pool.submit(build_lib.build, config, str(tmp_path), lines.append)
             while not lines:
                 time.sleep(0.01)
-            for file in built.iterdir():
+            for file in built.glob("*.*"):
                 (tmp_path / file.name).write_bytes(file.read_bytes())
         second.result()
     (line,) = lines

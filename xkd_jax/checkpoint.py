@@ -15,7 +15,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -46,19 +46,26 @@ class _Manager(ocp.CheckpointManager):
 class ItemCheckpoints:
     """The checkpoints of one run, in `directory`: named trees of arrays, and what they are of."""
 
-    def __init__(self, directory: Path, config: CheckpointConfig, now: RunRecord):
+    def __init__(
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        now: RunRecord,
+        check_lease: Callable[[], None] = lambda: None,
+    ):
         """Opens the directory, or makes it.
 
         Args:
           directory: for these checkpoints alone.
           config: how many are kept.
           now: the run as it is this time.
+          check_lease: raises on every process if another run has taken over; called before writing.
 
         Raises:
           UserError: the directory can't be made or read.
         """
         self.directory = directory.absolute()
-        self._now = now
+        self._now, self._check_lease = now, check_lease
         with _explained(f"The checkpoints' directory {directory} can't be used"):
             self._manager = _Manager(
                 self.directory,
@@ -111,11 +118,14 @@ class ItemCheckpoints:
         )
 
     def check(self) -> None:
-        """Looks whether a save has failed meanwhile.
+        """Looks whether a save has failed meanwhile, or another run has taken the folder over.
+
+        Every process must call it.
 
         Raises:
-          UserError: one could not be written.
+          UserError: a save could not be written, or the run must not write any more.
         """
+        self._check_lease()
         with self._writing():
             self._manager.check_for_errors()
 
@@ -125,6 +135,7 @@ class ItemCheckpoints:
         Raises:
           UserError: this checkpoint, or the one before, can't be written.
         """
+        self._check_lease()
         found = {name: digests(item) for name, item in items.items()}
         record = dataclasses.replace(self._now, step=step, digests=found)
         with self._writing():
@@ -208,7 +219,14 @@ class ItemCheckpoints:
 class Checkpoints(ItemCheckpoints):
     """The checkpoints of a pretraining run; errors are those of `ItemCheckpoints`."""
 
-    def __init__(self, directory: Path, config: Config, records: int, data_digest: str):
+    def __init__(
+        self,
+        directory: Path,
+        config: Config,
+        records: int,
+        data_digest: str,
+        check_lease: Callable[[], None] = lambda: None,
+    ):
         """Opens the directory, or makes it.
 
         Args:
@@ -216,9 +234,10 @@ class Checkpoints(ItemCheckpoints):
           config: of the run.
           records: in the run's data set.
           data_digest: of its content (`Dataset.digest`).
+          check_lease: as in `ItemCheckpoints`.
         """
         now = RunRecord.of(dataclasses.asdict(config), records, data_digest)
-        super().__init__(directory, config.checkpoint, now)
+        super().__init__(directory, config.checkpoint, now, check_lease)
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving and returns; the state may be donated afterwards."""

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines import pipeline, spoken_digits
 from data_pipelines.dataset import Dataset, open_dataset
-from xkd_jax import sharding
+from xkd_jax import run_lease, sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import UserError
@@ -39,10 +39,20 @@ def train(config: Config, workdir: Path) -> None:
     """Runs `config` in `workdir`, or goes on with the run that is there.
 
     Raises:
-      UserError: data, mesh or checkpoints don't fit the config.
+      UserError: data, mesh or checkpoints don't fit the config, or another run is using the folder.
       TrainingDivergedError: a loss was not finite.
       StoppedError: there was notice of a preemption; the state is saved.
     """
+    if config.data.dataset != "spoken_digits" and not config.data.dir:
+        raise UserError(
+            "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
+            " python -m data_pipelines.build."
+        )
+    with run_lease.held(workdir) as check_lease:
+        _train(config, workdir, check_lease)
+
+
+def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> None:
     directory = data_directory(config, workdir)
     dataset = open_dataset(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
@@ -54,15 +64,18 @@ def train(config: Config, workdir: Path) -> None:
     if config.probe.enabled or config.probe.neighbours_every:
         test = open_dataset(config, directory, config.probe.split)
         probes = probes_of(run, dataset, test)
+    folder, digest = workdir / "checkpoints", dataset.digest
     with (
-        Checkpoints(workdir / "checkpoints", config, len(dataset), dataset.digest) as checkpoints,
+        Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints,
         company(),
     ):
         state = first_state(run, checkpoints)
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)
     if config.probe.enabled and probes is not None:
-        report(probe(run, state, probes), workdir)
+        results = probe(run, state, probes)
+        check_lease()
+        report(results, workdir)
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
@@ -171,11 +184,6 @@ def data_directory(config: Config, workdir: Path) -> str:
         directory = config.data.dir or str(workdir / "data")
         main_first(lambda: spoken_digits.build(config, directory, announce))
         return directory
-    if not config.data.dir:
-        raise UserError(
-            "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
-            " python -m data_pipelines.build."
-        )
     return config.data.dir
 
 

@@ -52,8 +52,8 @@ def build(config: Config, output_dir: str, progress: Callable[[str], None] = pri
     if _is_made(config, output_dir):
         return
     storage.make_folder(output_dir)
-    waits = f"waiting   for another process that works on the spoken digits in {output_dir}"
-    with storage.locked(storage.join(output_dir, ".lock"), lambda: progress(waits)):
+    busy = f"{output_dir} is being built by another process"
+    with storage.locked(output_dir, busy, "wait for it.", float("inf"), progress):
         if not _is_made(config, output_dir):  # by whoever was there before
             _make(config, output_dir, progress)
 

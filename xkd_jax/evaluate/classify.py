@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Trains and tests a classifier on each split of a benchmark."""
+    """Trains and tests a classifier on each split of a benchmark.
+
+    check_lease: called on every process before something is saved in `workdir`.
+    """
 
     config: EvalConfig
     pretrained: Pretrained
@@ -44,6 +48,7 @@ class Classification:
     mesh: jax.sharding.Mesh
     benchmark: Benchmark
     workdir: Path
+    check_lease: Callable[[], None] = lambda: None
 
     def __call__(self, split: Split) -> dict[str, Any]:
         """Returns a split's scores, in percent: `value` is top-1, or mAP with several labels.
@@ -84,6 +89,7 @@ class Classification:
             self._made_from(fold),
             len(records),
             self.benchmark.train_index.digest,
+            self.check_lease,
         ) as checkpoints:
             state = checkpoints.restore(fit.like)
             state = fit.initialise() if state is None else state

@@ -1,9 +1,9 @@
-"""The folder of one set of features: memory-mapped arrays, a manifest, and a lock.
+"""The folder of one set of features: memory-mapped arrays, a manifest, and a lease.
 
 It holds `video.npy` and `audio.npy`, float32 [records, clips, crops, width]; `label.npy` int64
 [records] or `labels.npy` uint8 [records, classes]; and `manifest.json`, which says what the
 features were made from, how many clips are done and the arrays' shapes. Only the main process
-writes, and of several evaluations that share the folder only the one that holds its lock.
+writes, and of several evaluations that share the folder only the one that holds its lease.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from data_pipelines import storage
-from xkd_jax import lock
+from data_pipelines import lease, storage
 from xkd_jax.config import MODALITIES
 from xkd_jax.errors import UserError, file_error
 from xkd_jax.evaluate.clips import TARGETS
@@ -73,6 +72,7 @@ class FeatureStore:
         self._made_from = json.loads(json.dumps(made_from))
         self._arrays: dict[str, np.memmap] = {}
         self._manifest = directory / "manifest.json"
+        self._lease: lease.Lease | None = None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -98,12 +98,10 @@ class FeatureStore:
                 f"{self.directory} can't be written to ({error.strerror}): give another folder by"
                 " --config.features."
             ) from None
-        busy = (
-            f"Another evaluation is extracting the features in {self.directory}: wait until it"
-            " has ended, or give another folder by --config.features."
-        )
-        stack.enter_context(lock.held(self.directory / "lock", busy))
-        self.done, _ = self._look()  # what was done by whoever had the lock before
+        busy = f"Another evaluation is extracting the features in {self.directory}"
+        remedy = "wait until it has ended, or give another folder by --config.features."
+        self._lease = stack.enter_context(lease.held(self.directory, busy, remedy))
+        self.done, _ = self._look()  # what was done by whoever held the lease before
 
     def prepare(self, found: Mapping[str, np.ndarray]) -> None:
         """Makes the files for what a batch gives, or opens those that have a part already.
@@ -158,9 +156,12 @@ class FeatureStore:
 
         Raises:
           UserError: there is no space.
+          LeaseLostError: another evaluation has taken the folder over.
         """
         if not is_main_process():
             return
+        if self._lease is not None:
+            self._lease.check()
         for array in self._arrays.values():
             array.flush()
         shapes = {n: {"shape": a.shape, "dtype": a.dtype.str} for n, a in self._arrays.items()}

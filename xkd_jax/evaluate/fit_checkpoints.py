@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ class FitCheckpoints(ItemCheckpoints):
         made_from: dict[str, Any],
         records: int,
         data_digest: str,
+        check_lease: Callable[[], None] = lambda: None,
     ):
         """Opens the directory, or makes it.
 
@@ -38,8 +40,10 @@ class FitCheckpoints(ItemCheckpoints):
           made_from: what a training must share to go on from another's.
           records: that it trains on.
           data_digest: of the content of their data set (`Dataset.digest`).
+          check_lease: as in `ItemCheckpoints`.
         """
-        super().__init__(directory, config, _FitRecord.of(made_from, records, data_digest))
+        now = _FitRecord.of(made_from, records, data_digest)
+        super().__init__(directory, config, now, check_lease)
 
     def save(self, step: int, state: FitState) -> None:
         """Starts saving and returns; the state may be donated afterwards."""

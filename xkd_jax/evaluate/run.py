@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xkd_jax import sharding
+from xkd_jax import run_lease, sharding
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
 from xkd_jax.evaluate import workdir as folders
@@ -28,10 +28,16 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     computed again; fits of SVMs, votes and scores are.
 
     Raises:
-      UserError: checkpoint, data, mesh or folders don't fit the config.
+      UserError: checkpoint, data, mesh or folders don't fit the config, or another run is using the
+        workdir.
       StoppedError: there was notice of a preemption; what was trained is saved.
     """
     folders.check(workdir, config.features)
+    with run_lease.held(workdir) as check_lease:
+        return _evaluate(config, workdir, check_lease)
+
+
+def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]) -> dict[str, Any]:
     data_set.check(config)
     mesh = sharding.make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
@@ -45,12 +51,13 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
         write_once(workdir / "config.json", dataclasses.asdict(config))
     with company():
         if config.protocol in TRAINED:
-            protocol = Classification(config, source, views, mesh, benchmark, workdir)
+            protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
             per_fold = _by_split(benchmark, protocol)
         else:
             folder = Path(config.features) if config.features else workdir / "features"
             extraction = Extraction.prepare(config, source, views, mesh, folder)
             per_fold = _on_features(config, benchmark, extraction)
+        check_lease()
     return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
 
 

@@ -1,0 +1,32 @@
+"""A process that holds a lease, for `test_lease`: FOLDER EXPIRY [HOST].
+
+Prints `held`, then obeys each line of its standard input: `check`, and `end`, which releases it.
+A refusal is printed, with exit status 1. With HOST it is as if on another machine.
+"""
+
+import sys
+
+from data_pipelines import lease
+from xkd_jax.errors import UserError
+
+folder, expiry, *host = sys.argv[1:]
+lease.EXPIRY, lease.HEARTBEAT, lease.PATIENCE, lease._POLL = float(expiry), 0.05, 0.3, 0.02
+if host:
+    lease._place = lambda: host[0]
+
+
+def say(text: object) -> None:
+    print(text, flush=True)
+
+
+try:
+    with lease.held(folder, "It is in use", "wait.", waiting=say) as held:
+        say("held")
+        for line in sys.stdin:
+            if line.strip() == "end":
+                break
+            held.check()
+            say("still held")
+except UserError as error:
+    say(error)
+    sys.exit(error.status)

@@ -1,0 +1,282 @@
+"""Leases between real processes: which of them may write to a folder, and for how long."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_pipelines import lease
+from data_pipelines.lease import Holder, Lease, LeaseHeldError, LeaseLostError
+from xkd_jax.errors import FAILURE_STATUS, LostProcessError, UserError
+
+HERE = Path(__file__).parent
+LONG = "60"  # seconds, which no test waits for
+
+
+class Process:
+    """A `lease_holder`; leaving the context kills it."""
+
+    def __init__(self, folder, *arguments):
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "lease_holder.py"), str(folder), *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+        )  # fmt: skip
+        self.pid = self._process.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._process.kill()
+        self._process.communicate()
+
+    def line(self):
+        return self._process.stdout.readline().strip()
+
+    def tell(self, command):
+        self._process.stdin.write(command + "\n")
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def status(self):
+        return self._process.wait(30)
+
+    def rest(self):
+        return self._process.communicate(timeout=30)[0].strip()
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """The times of this process."""
+    monkeypatch.setattr(lease, "EXPIRY", 1.0)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(lease, "PATIENCE", 0.3)
+    monkeypatch.setattr(lease, "_POLL", 0.02)
+
+
+def _held(folder):
+    """Whether this process gets the lease without waiting for it to expire."""
+    start = time.monotonic()
+    with lease.held(folder, "In use", "wait."):
+        return time.monotonic() - start < lease.EXPIRY / 2
+
+
+def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path):
+    with Process(tmp_path, LONG) as first:
+        assert first.line() == "held"
+        with Process(tmp_path, "1", "elsewhere") as second:
+            refused = second.rest().splitlines()
+            assert second.status() == FAILURE_STATUS
+    told = rf"\({first.pid} on \S+, since 20\d\d-.* UTC: .*lease_holder.py .*\)"
+    assert len(refused) == 2
+    assert re.fullmatch(rf"waiting   for another process {told} in {tmp_path}", refused[0])
+    assert re.fullmatch(rf"It is in use {told}: wait\.", refused[1])
+
+
+def test_a_process_that_just_ends_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "PATIENCE", 30.0)
+    with Process(tmp_path, LONG) as first:
+        assert first.line() == "held"
+        found = []
+        held = Lease(tmp_path)
+        held.acquire(
+            "In use", "wait.", waiting=lambda line: (found.append(line), first.tell("end"))
+        )
+        assert found
+        assert first.status() == 0
+        held.release()
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path, reaped):
+    with Process(tmp_path, LONG) as first:
+        assert first.line() == "held"
+        first.send(signal.SIGKILL)
+        if reaped:
+            first.status()
+        assert _held(tmp_path)
+
+
+def test_a_number_that_another_process_has_now_is_no_holder(tmp_path):
+    """After a restart of the machine, or of a container, the same numbers come again."""
+    with Process(tmp_path, LONG) as first:
+        assert first.line() == "held"
+        first.send(signal.SIGKILL)
+        first.status()
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_bytes())
+    file.write_text(json.dumps(content | {"pid": os.getpid()}))
+    assert _held(tmp_path)
+
+
+def test_a_killed_holder_of_another_machine_expires(tmp_path):
+    with Process(tmp_path, LONG, "elsewhere") as first:
+        assert first.line() == "held"
+        first.send(signal.SIGKILL)
+        first.status()
+    start = time.monotonic()
+    with lease.held(tmp_path, "In use", "wait."):
+        assert lease.EXPIRY <= time.monotonic() - start < 10
+
+
+def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path):
+    with Process(tmp_path, "0.6") as first:
+        assert first.line() == "held"
+        first.tell("check")
+        assert first.line() == "still held"
+        first.send(signal.SIGSTOP)
+        with lease.held(tmp_path, "In use", "wait.") as held:
+            first.send(signal.SIGCONT)
+            first.tell("check")
+            assert f"was taken over by another process ({os.getpid()} on " in first.rest()
+            assert first.status() == FAILURE_STATUS
+            held.check()  # what the first one wrote in the end changed nothing
+
+
+def test_a_holder_that_was_stopped_and_is_alone_goes_on(tmp_path):
+    with Process(tmp_path, "0.3") as first:
+        assert first.line() == "held"
+        first.send(signal.SIGSTOP)
+        time.sleep(0.5)
+        first.send(signal.SIGCONT)
+        first.tell("check")
+        assert first.line() == "still held"
+        first.tell("end")
+        assert first.status() == 0
+
+
+@pytest.mark.parametrize("before", ["nothing", "released", "killed", "expired"])
+def test_of_processes_that_start_together_one_holds(tmp_path, before):
+    if before != "nothing":
+        with Process(tmp_path, LONG, "elsewhere" if before == "expired" else "") as first:
+            assert first.line() == "held"
+            if before == "released":
+                first.tell("end")
+            else:
+                first.send(signal.SIGKILL)
+            first.status()
+    with contextlib.ExitStack() as stack:
+        several = [stack.enter_context(Process(tmp_path, "1")) for _ in range(4)]
+        last = []
+        for process in several:
+            line = process.line()
+            last.append(process.line() if line.startswith("waiting") else line)
+        assert last.count("held") == 1
+        assert sum(line.startswith("It is in use (") for line in last) == 3
+        holder = several[last.index("held")]
+        holder.tell("check")
+        assert holder.line() == "still held"
+    assert len(os.listdir(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
+    """Neither the time of day nor that of the file decides."""
+    now = time.time() + jump
+    with Process(tmp_path, LONG, "elsewhere") as first:
+        assert first.line() == "held"
+        monkeypatch.setattr(time, "time", lambda: now)
+        with pytest.raises(LeaseHeldError):
+            _held(tmp_path)
+    (file,) = tmp_path.iterdir()
+    os.utime(file, (now, now))
+    assert not _held(tmp_path)  # but after the expiry
+
+
+def test_a_pause_of_the_watching_process_is_no_silence_of_the_holder(tmp_path, monkeypatch):
+    """Its machine was suspended, or the storage did not answer either of them."""
+    clock = iter(1e3 * n for n in range(10**6))
+    with Process(tmp_path, "0.6", "elsewhere") as first:
+        assert first.line() == "held"
+        with monkeypatch.context() as patch:
+            patch.setattr(lease.time, "monotonic", lambda: next(clock))
+            with pytest.raises(LeaseHeldError):
+                Lease(tmp_path).acquire("In use", "wait.")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
+)
+def test_a_file_that_is_not_whole_expires(tmp_path, content):
+    """Its process was killed while it began, or the disk lost it."""
+    (tmp_path / ".lease").write_bytes(content)
+    found = []
+    with lease.held(tmp_path, "In use", "wait.", waiting=found.append) as held:
+        held.check()
+        assert os.listdir(tmp_path) == [".lease"]
+    assert found == [f"waiting   for another process in {tmp_path}"]
+    assert not os.listdir(tmp_path)
+
+
+def test_a_process_that_was_killed_while_it_followed_another_is_followed(tmp_path, monkeypatch):
+    renamed = os.rename
+    for name in ("dead", "dead too"):
+        other = Lease(tmp_path)
+        other._mine = dataclasses.replace(other._mine, started=1, command=name)
+        monkeypatch.setattr(os, "rename", lambda *paths: None)
+        assert other._try(lease._Watch()) == (name == "dead")
+    assert len(os.listdir(tmp_path)) == 2
+    monkeypatch.setattr(os, "rename", renamed)
+    assert _held(tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+def test_one_that_is_late_does_not_take_a_new_lease_for_the_old_one(tmp_path, monkeypatch):
+    other = Lease(tmp_path)
+    other._mine = dataclasses.replace(other._mine, started=1)
+    assert other._try(lease._Watch())
+    with contextlib.ExitStack() as stack:
+        late, is_over = Lease(tmp_path), lease._Watch.is_over
+
+        def pause(watch, content):
+            over = is_over(watch, content)
+            monkeypatch.setattr(lease._Watch, "is_over", is_over)
+            followed.append(stack.enter_context(lease.held(tmp_path, "In use", "wait.")))
+            return over
+
+        followed: list[Lease] = []
+        monkeypatch.setattr(lease._Watch, "is_over", pause)
+        assert not late._try(lease._Watch())
+        followed[0].check()
+
+
+def test_a_folder_that_is_removed_is_noticed(tmp_path):
+    def write():
+        with lease.held(tmp_path, "In use", "wait."):
+            (tmp_path / ".lease").unlink()
+            raise FileNotFoundError("checkpoints/12")
+
+    with pytest.raises(LeaseLostError, match=r"\.lease was removed while in use"):
+        write()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can't be written to \(.*\): make room, or give"):
+        Lease(tmp_path / name).acquire("In use", "wait.")
+
+
+def test_a_failure_frees_the_folder_but_for_what_may_still_be_written(tmp_path):
+    with pytest.raises(ValueError), lease.held(tmp_path, "In use", "wait."):
+        raise ValueError
+    with pytest.raises(LostProcessError), lease.held(tmp_path, "In use", "wait."):
+        raise LostProcessError
+    with pytest.raises(LeaseHeldError):
+        _held(tmp_path)
+
+
+def test_what_a_holder_says_of_itself_is_shown_without_control_characters(tmp_path):
+    holder = Holder("h\x1b[2J", 7, "", 0, "now", "python\nrm", "t")
+    assert str(holder) == "7 on h?[2J, since now: python?rm"
