@@ -32,6 +32,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from io import FileIO
 
+from data_pipelines.terminal import escaped
 from xkd_jax.errors import FAILURE_STATUS, LostProcessError, UserError, file_error
 
 FILE = ".lease"
@@ -108,8 +109,7 @@ class Holder:
         return json.dumps(dataclasses.asdict(self)).encode()
 
     def __str__(self) -> str:
-        text = f"{self.pid} on {self.host}, since {self.since}: {self.command}"
-        return "".join(c if c.isprintable() else "?" for c in text)
+        return escaped(f"{self.pid} on {self.host}, since {self.since}: {self.command}")
 
     def has_ended(self) -> bool:
         """Whether it is known to be a process of this machine that has ended."""

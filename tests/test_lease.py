@@ -277,6 +277,6 @@ def test_a_failure_frees_the_folder_but_for_what_may_still_be_written(tmp_path):
         _held(tmp_path)
 
 
-def test_what_a_holder_says_of_itself_is_shown_without_control_characters(tmp_path):
+def test_what_a_holder_says_of_itself_is_one_line():
     holder = Holder("h\x1b[2J", 7, "", 0, "now", "python\nrm", "t")
-    assert str(holder) == "7 on h?[2J, since now: python?rm"
+    assert str(holder) == r"7 on h\x1b[2J, since now: python\nrm"
