@@ -381,7 +381,7 @@ def _named(holder: Holder | None) -> str:
 def _place() -> str:
     """The same for processes that see each other, on a machine that wasn't started again since."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not on Linux
         return f"{uuid.getnode():x}"
