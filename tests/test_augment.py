@@ -10,6 +10,7 @@ import pathlib
 import random
 import re
 
+import bicubic
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,26 +227,6 @@ def test_volume_is_that_of_the_waveform(gain):
     np.testing.assert_allclose(found, loud, atol=6e-4)  # the fixed point's 2.5e-4, twice
 
 
-def bicubic(image: np.ndarray, out: tuple[int, int]) -> np.ndarray:
-    """Bicubic interpolation with aligned corners, a = -0.75: one sum for every output pixel."""
-
-    def kernel(x: float) -> float:
-        x, a = abs(x), -0.75
-        if x <= 1:
-            return (a + 2) * x**3 - (a + 3) * x**2 + 1
-        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-    def along(line: np.ndarray, size: int) -> np.ndarray:
-        result = np.zeros((size, *line.shape[1:]))
-        for i in range(size):
-            at = i * (len(line) - 1) / (size - 1)
-            for tap in range(int(at) - 1, int(at) + 3):
-                result[i] += kernel(at - tap) * line[min(max(tap, 0), len(line) - 1)]
-        return result
-
-    return along(along(image, out[0]).T, out[1]).T
-
-
 @pytest.mark.parametrize(
     "box",
     [(0, 0, 16, 36), (2, 3, 11, 20), (5, 20, 9, 16), (0, 6, 16, 24), (3, 0, 1, 1), (0, 35, 16, 1)],
@@ -257,7 +238,7 @@ def test_crop_is_a_bicubic_resize_of_a_box_of_the_canvas(box):
     canvas = np.zeros(views.canvas_of_log_mel(16, 24, augment_config))
     canvas[:, 6:30] = log_mel
     top, left, height, width = box
-    expected = bicubic(canvas[top : top + height, left : left + width], (16, 24))
+    expected = bicubic.resize_image(canvas[top : top + height, left : left + width], (16, 24))
     found = change_sound(log_mel, augment_config, box=np.array(box, np.int32))
     np.testing.assert_allclose(found, expected, atol=2e-4)
 

@@ -1,5 +1,7 @@
 """What clips go through before a classifier is trained on them."""
 
+import bicubic
+import golden_miniatures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,15 +149,6 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
         np.testing.assert_array_equal(mixed[:, 0], mixed[:, 2])
 
 
-def timm_box(share: float, row: int, column: int, height: int, width: int) -> tuple[float, ...]:
-    """timm's rand_bbox: rows, columns, and the share that is left after the box is cut off."""
-    high, wide = (int(side * np.sqrt(1 - share)) for side in (height, width))
-    rows = np.clip([row - high // 2, row + high // 2], 0, height)
-    columns = np.clip([column - wide // 2, column + wide // 2], 0, width)
-    left = 1 - (rows[1] - rows[0]) * (columns[1] - columns[0]) / (height * width)
-    return *rows, *columns, left
-
-
 @pytest.mark.parametrize("size", [(224, 224), (24, 24), (20, 30)])
 def test_boxes_are_those_of_timm(size):
     rng = np.random.default_rng(8)
@@ -163,7 +156,9 @@ def test_boxes_are_those_of_timm(size):
         share, row, column = rng.beta(0.5, 0.5), rng.integers(size[0]), rng.integers(size[1])
         start, stop, left = cut_box(jnp.float32(share), jnp.array([row, column]), size)
         found = (start[0], stop[0], start[1], stop[1], left)
-        np.testing.assert_allclose(found, timm_box(share, row, column, *size), atol=1e-6)
+        np.testing.assert_allclose(
+            found, golden_miniatures.timm_box(share, row, column, *size), atol=1e-6
+        )
 
 
 def test_cutmix_in_time_and_height_cuts_frames_and_rows_but_counts_a_frame():
@@ -222,32 +217,13 @@ def test_masks_are_stretches_of_one_axis():
     assert columns.sum(1).max() <= 40
 
 
-def resized(line: np.ndarray, size: int) -> np.ndarray:
-    """torch's bicubic interpolation without aligned corners, from its definition, in float64."""
-
-    def kernel(x: float) -> float:
-        x, a = abs(x), -0.75
-        if x <= 1:
-            return (a + 2) * x**3 - (a + 3) * x**2 + 1
-        return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-    result = np.zeros((*line.shape[:-1], size))
-    for i in range(size):
-        at = (i + 0.5) * line.shape[-1] / size - 0.5
-        for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
-            source = min(max(tap, 0), line.shape[-1] - 1)
-            result[..., i] += kernel(at - tap) * line[..., source]
-    return result
-
-
 @pytest.mark.parametrize("column,moved", [(20, 29), (20, 11), (1, 39), (39, 1), (17, 17)])
 def test_either_side_of_the_warp_is_resized_by_itself(column, moved):
     spectrogram = np.random.default_rng(5).normal(size=(3, 40))
-    sides = resized(spectrogram[:, :column], moved), resized(spectrogram[:, column:], 40 - moved)
     found = warp(
         jnp.asarray(spectrogram[None], jnp.float32), jnp.array([column]), jnp.array([moved])
     )
-    np.testing.assert_allclose(found[0], np.concatenate(sides, 1), atol=1e-5)
+    np.testing.assert_allclose(found[0], bicubic.warp(spectrogram, column, moved), atol=1e-5)
 
 
 def test_time_is_warped_by_up_to_the_reach_in_either_direction(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xkd_jax.augment.cubic import cubic_weights
 from xkd_jax.config import AudioAugment, AudioConfig
@@ -58,7 +59,10 @@ def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax
 
 def _crop_weights(start: jax.Array, extent: jax.Array, size: int, canvas: float) -> jax.Array:
     """Weights [B, size, size] that read a spectrogram's axis through a box on the canvas."""
-    margin = (int(size * canvas) - size) // 2
-    last = extent[:, None] - 1
-    position = jnp.arange(size, dtype=jnp.float32) * (last.astype(jnp.float32) / max(size - 1, 1))
+    whole = int(size * canvas)
+    margin, last = (whole - size) // 2, extent[:, None] - 1
+    # Quotients from a table, as compiled code would multiply by the divisor's rounded inverse,
+    # which moves positions by more than torch's own rounding.
+    step = np.arange(whole, dtype=np.float32) / np.float32(max(size - 1, 1))
+    position = jnp.arange(size, dtype=jnp.float32) * jnp.asarray(step)[last]
     return cubic_weights(position, start[:, None] - margin, last, size)

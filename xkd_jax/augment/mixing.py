@@ -100,7 +100,7 @@ def cut_box(
     """A box whose area is 1 - `share` of the frame, with the frame's aspect, cut off at its edges.
 
     Args:
-      share: of the frame that is left, float32 scalar.
+      share: of the frame that is left, a scalar.
       centre: row and column, [2].
       size: height and width of the frame.
 
@@ -108,7 +108,7 @@ def cut_box(
       First row and column [2], last row and column plus one [2], and the share that is left when
       the box is cut off.
     """
-    whole = jnp.asarray(size, jnp.float32)
+    whole = jnp.asarray(size, share.dtype)
     half = jnp.floor(whole * jnp.sqrt(1 - share)) // 2
     start, stop = jnp.clip(centre - half, 0, whole), jnp.clip(centre + half, 0, whole)
     return start, stop, 1 - (stop - start).prod() / whole.prod()

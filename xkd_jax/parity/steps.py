@@ -1,19 +1,9 @@
-"""Compares the networks, the losses and the step with numbers of the authors' code.
-
-    python -m xkd_jax.parity FILE.npz [FILE.npz ...]
-
-Each file holds one case: a description of a small network, its initial parameters under the
-authors' names, inputs, and what the authors' code made of them. The case is run with the code that
-trains, and for each group of numbers the largest error and its place are printed. The exit status
-is 0 only if all groups of all files are inside `TOLERANCES`.
-"""
+"""Comparison of the networks, the losses and the step, on a small network with given parameters."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import terminal
-from xkd_jax import reference
 from xkd_jax.config import (
     MODALITIES,
     AudioConfig,
@@ -37,6 +25,9 @@ from xkd_jax.config import (
 from xkd_jax.errors import UserError
 from xkd_jax.objective import Inputs
 from xkd_jax.optimizer import optimizer
+from xkd_jax.parity import author_weights
+from xkd_jax.parity.comparison import Comparison, Report, worst
+from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.schedules import Schedules, constant
 from xkd_jax.state import TrainState
 from xkd_jax.step import Evaluation, application, differentiation
@@ -83,47 +74,28 @@ _MEANS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The largest error of one group, and where it is."""
-
-    group: str
-    error: float
-    place: str
-    count: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is a number inside the group's tolerance."""
-        return self.error <= TOLERANCES[self.group]
-
-
-@dataclasses.dataclass(frozen=True)
 class Case:
-    """One file in memory."""
+    """One file: what it describes in `meta`, and its other arrays."""
 
     path: str
     meta: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, path: str) -> Case:
-        """Reads a file.
+    def of(cls, file: GoldenFile) -> Case:
+        """Takes the description apart from the arrays.
 
         Raises:
-          UserError: the file can't be read or is no case.
+          UserError: it is no JSON object.
         """
+        arrays = dict(file.content)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
             meta = json.loads(arrays.pop("meta").tobytes())
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist: name a golden case (.npz).") from None
-        except Exception as error:
-            raise UserError(
-                f"{path} is no golden case ({type(error).__name__}: {error}): give an .npz with a"
-                " JSON `meta` and the reference's arrays."
-            ) from None
-        return cls(path, meta, arrays)
+        except ValueError as error:
+            raise file.damaged(f"its 'meta' is no JSON ({error})") from None
+        if not isinstance(meta, dict):
+            raise file.damaged("its 'meta' is no JSON object")
+        return cls(file.path, meta, arrays)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
         """The arrays under `name/`, without it."""
@@ -133,6 +105,26 @@ class Case:
     def local_views(self, m: Modality) -> int:
         """Number of local views that the file has inputs for."""
         return sum(name.startswith(f"{m}_local_") for name in self.group("in"))
+
+
+def training_steps(file: GoldenFile) -> Report:
+    """Runs the file's steps and compares every group.
+
+    Raises:
+      UserError: the file is damaged, or not supported.
+    """
+    case = Case.of(file)
+    try:
+        meta = case.meta
+        title = (
+            f"{meta['variant']}, teacher view {meta['teacher_view']}, refinement"
+            f" {meta['cross_modal_attention']}, {len(case.arrays['losses'])} steps"
+        )
+        return Report(title, compare(case))
+    # what the description lacks or has wrong shows wherever it is used first
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise file.damaged(f"{type(error).__name__}: {first_line}") from error
 
 
 def case_config(case: Case) -> Config:
@@ -229,9 +221,9 @@ def case_inputs(case: Case, config: Config, step: int) -> Inputs:
 def case_state(case: Case, config: Config, schedules: Schedules) -> TrainState:
     """The training state with the file's parameters."""
     tensors = dict(case.group("params"))
-    for name in reference.CENTRES:
+    for name in author_weights.CENTRES:
         tensors.setdefault(name, np.zeros((1, config.model.head.outputs), np.float32))
-    tree = jax.tree.map(jnp.asarray, reference.load(tensors, case.meta["aliases"], config))
+    tree = jax.tree.map(jnp.asarray, author_weights.load(tensors, case.meta["aliases"], config))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         optimizer=optimizer(config, schedules).init(tree["student"]),
@@ -246,19 +238,27 @@ def compare(case: Case) -> list[Comparison]:
     before = _exported(state, config)
     losses, state, first = run(case, config, schedules, state)
     after = _exported(state, config)
-    gradients = reference.export({"student": first.gradients}, config)
+    gradients = author_weights.export({"student": first.gradients}, config)
 
     expected = [
         dict(zip(case.meta["loss_names"], row, strict=True)) for row in case.arrays["losses"]
     ]
     final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
     return [
-        _worst("outputs", _largest(case.group("out"), named_outputs(first))),
-        _worst("losses at step 0", _largest(expected[0], losses[0])),
-        _worst("gradients", _largest(case.group("grads"), gradients)),
-        _worst("losses of later steps", _largest(_by_step(expected), _by_step(losses))),
-        _worst("final parameters", _largest(final, after)),
-        _worst("change of parameters", _changes(case, final, before, after)),
+        worst("outputs", TOLERANCES["outputs"], _largest(case.group("out"), named_outputs(first))),
+        worst("losses at step 0", TOLERANCES["losses at step 0"], _largest(expected[0], losses[0])),
+        worst("gradients", TOLERANCES["gradients"], _largest(case.group("grads"), gradients)),
+        worst(
+            "losses of later steps",
+            TOLERANCES["losses of later steps"],
+            _largest(_by_step(expected), _by_step(losses)),
+        ),
+        worst("final parameters", TOLERANCES["final parameters"], _largest(final, after)),
+        worst(
+            "change of parameters",
+            TOLERANCES["change of parameters"],
+            _changes(case, final, before, after),
+        ),
     ]
 
 
@@ -305,7 +305,7 @@ def named_outputs(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 def _exported(state: TrainState, config: Config) -> dict[str, np.ndarray]:
     roots = {"student": state.student, "teacher": state.teacher, "centres": state.centres}
-    return reference.export(roots, config)
+    return author_weights.export(roots, config)
 
 
 def _by_step(losses: list[dict[str, float]]) -> dict[str, float]:
@@ -345,44 +345,3 @@ def _changes(
         norm = np.linalg.norm(change)
         errors[name] = float(np.linalg.norm(ours - change) / max(norm, np.finfo(np.float64).tiny))
     return errors
-
-
-def _worst(group: str, errors: dict[str, float]) -> Comparison:
-    if not errors:
-        raise UserError(f"The case has nothing to compare in its group {group!r}.")
-    # a comparison that is not a number is the worst there can be
-    place = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
-    return Comparison(group, errors[place], place, len(errors))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.parity", description="Compare with numbers of the authors' code."
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE.npz")
-    passed = True
-    try:
-        for path in parser.parse_args(arguments).files:
-            case = Case.read(path)
-            meta = case.meta
-            case_is = (
-                f"{path}: {meta['variant']}, teacher view {meta['teacher_view']},"
-                f" refinement {meta['cross_modal_attention']}, {len(case.arrays['losses'])} steps"
-            )
-            terminal.say(terminal.escaped(case_is))
-            for row in compare(case):
-                passed &= row.passed
-                compared = (
-                    f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.1e}"
-                    f" (allowed {TOLERANCES[row.group]:.0e}, {row.count} compared) at {row.place}"
-                )
-                terminal.say(terminal.escaped(compared))
-    except UserError as error:
-        terminal.complain(str(error))
-        return 2
-    return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The command `python -m xkd_jax.parity`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_pipelines import terminal
+from xkd_jax.errors import UserError
+from xkd_jax.parity.golden_file import GoldenFile
+from xkd_jax.parity.kinds import kind_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m xkd_jax.parity", description="Compare with numbers of the authors' code."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="golden case, .npz or .json")
+    passed = True
+    try:
+        for path in parser.parse_args(arguments).files:
+            passed &= _compare(path)
+    except UserError as error:
+        terminal.complain(str(error))
+        return 2
+    return 0 if passed else 1
+
+
+def _compare(path: str) -> bool:
+    """Prints the comparisons of one file; returns whether all are inside their tolerances."""
+    file = GoldenFile.read(path)
+    report = kind_of(file).compare(file)
+    terminal.say(terminal.escaped(f"{path}: {report.title}"))
+    for row in report.comparisons:
+        compared = (
+            f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.2g}"
+            f" (allowed {row.allowed:g}, {row.count} compared) at {row.place}"
+        )
+        terminal.say(terminal.escaped(compared))
+    return all(row.passed for row in report.comparisons)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

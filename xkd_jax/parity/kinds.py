@@ -1,0 +1,59 @@
+"""The kinds of golden files, each known by a key that only it has."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable
+
+from xkd_jax.errors import UserError
+from xkd_jax.parity import optimization, steps, training_clips, views
+from xkd_jax.parity.comparison import Report
+from xkd_jax.parity.golden_file import GoldenFile
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a file can hold.
+
+    Attributes:
+      name: of the kind.
+      keys: patterns; a key of the file that is like one of them decides.
+      compare: runs our code on a file of the kind.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    compare: Callable[[GoldenFile], Report]
+
+
+KINDS = (
+    Kind("training steps", ("meta",), steps.training_steps),
+    Kind("log-mel spectrograms", ("*/waveform", "*/log_mel"), views.log_mels),
+    Kind("video views", ("*/frames", "*/box", "*/resized"), views.video_augment),
+    Kind("spectrogram crops", ("boxes", "crops"), views.spectrogram_crop),
+    Kind("SpecAugment", ("warp_column_moved", "warped", "masked"), training_clips.spec_augments),
+    Kind("RandAugment", ("*/plus", "*/minus"), training_clips.rand_augments),
+    Kind("mixed targets", ("share", "targets"), training_clips.mixup_targets),
+    Kind("CutMix boxes", ("rows",), training_clips.cutmix_boxes),
+    Kind("schedules", ("steps_per_epoch", "learning_rate"), optimization.schedule_values),
+)
+LAYERS = Kind("layer decay", ("head.classifier.weight", "blocks.0.*"), optimization.layer_decay)
+
+
+def kind_of(file: GoldenFile) -> Kind:
+    """Returns what a file holds.
+
+    Raises:
+      UserError: none of its keys is of a known kind.
+    """
+    kinds = (LAYERS,) if file.is_json else KINDS
+    for kind in kinds:
+        if any(fnmatch.filter(file.content, pattern) for pattern in kind.keys):
+            return kind
+    found = ", ".join(map(repr, sorted(file.content)[:5])) or "none"
+    known = ", ".join(kind.name for kind in (*KINDS, LAYERS))
+    raise UserError(
+        f"{file.path} is no golden case (its first keys: {found}): give a file of one of the kinds"
+        f" {known}."
+    )
