@@ -11,6 +11,7 @@ import pytest
 from data_pipelines import terminal
 from data_pipelines.build_report import BuildReport, LeftOut, summary
 from xkd_jax import report
+from xkd_jax.evaluate import data_set
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A name and how it is printed.
@@ -91,3 +92,9 @@ def test_every_command_prints_names_so(tmp_path, command, stream):
 
 def test_a_report_s_tables_escape_what_results_say():
     assert report._line(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
+
+
+def test_what_a_data_set_left_out_takes_one_line():
+    told = data_set.describe({"folds_left_out": [], "left_out": {"bad\nresult 100 %\x1b[1A": 3}})
+    assert told.count("\n") == 1
+    assert r"3 bad\nresult 100 %\x1b[1A" in told

@@ -7,6 +7,7 @@ from typing import Any
 from data_pipelines import metadata as metadata_lib
 from data_pipelines import storage
 from data_pipelines.metadata import Metadata
+from data_pipelines.terminal import escaped
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.splits import Benchmark
@@ -98,4 +99,4 @@ def describe(data: dict[str, Any]) -> str:
     if data["left_out"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in data["left_out"].items())
         lines.append(f"left out  files when the data set was built: {reasons}")
-    return "".join(f"\n{line}" for line in lines)
+    return "".join(f"\n{escaped(line)}" for line in lines)

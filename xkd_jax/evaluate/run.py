@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.terminal import escaped
 from xkd_jax import run_lease, sharding
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
@@ -112,7 +113,7 @@ def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benc
     tests = ", ".join(str(len(split.test)) for split in benchmark.splits)
     folds = f"{len(benchmark.splits)} folds, " if len(benchmark.splits) > 1 else ""
     return (
-        f"network   {config.network} of {source.directory}, step {source.step}\n"
-        f"data      {benchmark.train.metadata.name}, {benchmark.classes} classes,"
+        f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}\n"
+        f"data      {escaped(benchmark.train.metadata.name)}, {benchmark.classes} classes,"
         f" {folds}tested on {tests} records"
     )
