@@ -32,12 +32,6 @@ class ShardReport:
     size: int
     left_out: tuple[LeftOut, ...]
 
-    @staticmethod
-    def from_values(values: dict[str, Any]) -> ShardReport:
-        """Returns the report whose `dataclasses.asdict` the values are."""
-        left_out = tuple(LeftOut(**entry) for entry in values["left_out"])
-        return ShardReport(values["records"], values["size"], left_out)
-
 
 @dataclasses.dataclass(frozen=True)
 class BuildReport:
@@ -60,13 +54,6 @@ class BuildReport:
     files: int
     left_out: Sequence[LeftOut]
     ignored: Sequence[Ignored] = ()
-
-    @staticmethod
-    def from_values(values: dict[str, Any]) -> BuildReport:
-        """Returns the report whose `dataclasses.asdict` the values are."""
-        left_out = [LeftOut(**entry) for entry in values["left_out"]]
-        ignored = [Ignored(**entry) for entry in values.get("ignored", ())]
-        return BuildReport(**{**values, "left_out": left_out, "ignored": ignored})
 
     @property
     def reasons(self) -> dict[str, int]:

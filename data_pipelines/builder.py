@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from data_pipelines import build_plan, common_cause, shards, storage
+from data_pipelines import build_plan, common_cause, json_file, shards, storage
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
@@ -27,6 +27,8 @@ from xkd_jax.errors import UnreachableError, UserError
 REPORT = "report.json"
 _STATE = ".build"
 _PLAN = "plan.json"
+# Bytes of a report, which names each file that is left out.
+_MOST_REPORT = 2**30
 
 
 def _no_progress(files: int) -> Callable[[FileResult], None]:
@@ -105,16 +107,29 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
         yield
 
 
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """What is kept of the plan of a build that is not finished."""
+
+    digest: str
+    options: dict[str, Any]
+
+
 def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
     options = build_plan.describe(plan)
     try:
-        begun = json.loads(storage.read(path))
+        begun = json_file.build(_Begun, json_file.read(path))
     except FileNotFoundError:
         _write_json(path, {"digest": plan.digest, "options": options})
         return
-    if begun["digest"] == plan.digest:
+    except json_file.ContentError as error:
+        raise UserError(
+            f"{output} holds an unfinished build whose plan is damaged ({path}: {error}): give"
+            " another folder, or remove it."
+        ) from None
+    if begun.digest == plan.digest:
         return
-    was, now = (_flat(json.loads(json.dumps(o))) for o in (begun["options"], options))
+    was, now = (_flat(json.loads(json.dumps(o))) for o in (begun.options, options))
     changes = [f"{key} {was.get(key)}, now {now[key]}" for key in now if was.get(key) != now[key]]
     other = "; ".join(changes) or "files, labels, --name or --shards"
     raise UserError(
@@ -233,20 +248,31 @@ def _check_time_outs(whole: BuildReport, output: str) -> None:
 
 
 def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
-    """Returns the report of the same plan's finished build in a folder, if there is one."""
+    """Returns the report of the same plan's finished build in a folder, if there is one.
+
+    Raises:
+      UserError: its report is damaged.
+    """
+    path = storage.join(output, REPORT)
+    if not storage.exists(storage.join(output, shards.DATASET_INFO)):
+        return None
     try:
-        storage.read(storage.join(output, shards.DATASET_INFO))
-        values = json.loads(storage.read(storage.join(output, REPORT)))
+        report = json_file.build(BuildReport, json_file.read(path, _MOST_REPORT))
     except FileNotFoundError:
         return None
-    report = BuildReport.from_values(values)
+    except json_file.ContentError as error:
+        raise UserError(
+            f"{path} is damaged ({error}), so it can't be said what {output} was built from: give"
+            " another folder, or use the data set as it is."
+        ) from None
     return report if report.plan == plan.digest else None
 
 
 def _read_report(output: str, shard: ShardPlan) -> ShardReport | None:
+    path = _report_path(output, shard)
     try:
-        return ShardReport.from_values(json.loads(storage.read(_report_path(output, shard))))
-    except FileNotFoundError:
+        return json_file.build(ShardReport, json_file.read(path, _MOST_REPORT))
+    except (FileNotFoundError, json_file.ContentError):  # the shard is written again
         return None
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 
-from data_pipelines import dmvr, schema, shards, storage, tfrecord
+from data_pipelines import dmvr, json_file, schema, shards, storage, tfrecord
 from data_pipelines import metadata as metadata_lib
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
@@ -212,13 +212,23 @@ def _told_lengths(directory: str, split: str) -> list[int]:
     """Returns the number of records in each shard of a split that dataset_info.json tells."""
     path = storage.join(directory, shards.DATASET_INFO)
     try:
-        splits = json.loads(storage.read(path))["splits"]
-        (told,) = ([int(n) for n in s["shardLengths"]] for s in splits if s["name"] == split)
+        splits = json_file.read(path)["splits"]
+        (told,) = (_numbers(s["shardLengths"]) for s in splits if s["name"] == split)
     except FileNotFoundError:
         raise UserError(f"{directory} is incomplete: run data_pipelines.build again.") from None
+    except json_file.ContentError as error:
+        raise UserError(f"{path} is damaged ({error}): build the data set again.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: build the data set again.") from None
     return told
+
+
+def _numbers(texts: list[str]) -> list[int]:
+    """Returns the whole numbers of a list; protobuf writes those of 64 bits as texts."""
+    wrong = [text for text in texts if not re.fullmatch("[0-9]{1,18}", str(text))]
+    if wrong:
+        raise json_file.ContentError(f"{json_file.shown(wrong[0])} is no number of records")
+    return [int(text) for text in texts]
 
 
 def _check_lengths(directory: str, split: str, source: tfrecord.TFRecordSource) -> None:

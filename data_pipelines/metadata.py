@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
 from typing import Any
 
-from data_pipelines import storage
-from data_pipelines.schema import MAX_CLASSES
+from data_pipelines import json_file, storage
+from data_pipelines.schema import MAX_CLASSES, MAX_INTS
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
 FILE = "metadata.json"
 FORMAT_VERSION = 1
+_CHECKSUM = "checksum"
+# What a data set or a split may be called: it names files.
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Metadata:
       folds: number of official folds.
       left_out: number of source files left out for each reason.
       version: of this layout.
+
+    The file also has a checksum of all this.
     """
 
     name: str
@@ -56,37 +63,75 @@ class Metadata:
 
 def to_json(metadata: Metadata) -> str:
     """Returns the content of `metadata.json`."""
-    return json.dumps(dataclasses.asdict(metadata), indent=2, sort_keys=True) + "\n"
+    values = dataclasses.asdict(metadata)
+    return json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=2, sort_keys=True) + "\n"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    plain = json.dumps(values, sort_keys=True).encode()
+    return hashlib.blake2b(plain, digest_size=8).hexdigest()
 
 
 def read(directory: str) -> Metadata:
     """Returns the metadata of the data set in a folder.
 
+    Files of data sets that were built before they had a checksum are read too.
+
     Raises:
-      UserError: the folder holds no complete data set, or one of another layout.
+      UserError: the folder holds no complete data set, or one of another layout, or the file is
+        damaged.
     """
     path = storage.join(directory, FILE)
     try:
-        values = json.loads(storage.read(path))
+        return _from_values(json_file.read(path), path)
     except FileNotFoundError:
         raise UserError(
             f"{directory or 'data.dir'} holds no complete data set (no {FILE}): make one with"
             " data_pipelines.build."
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): build the data set again.") from None
-    return _from_values(values, path)
-
-
-def _from_values(values: dict[str, Any], path: str) -> Metadata:
-    names = {field.name for field in dataclasses.fields(Metadata)}
-    version = values.get("version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION or set(values) != names:
+    except json_file.ContentError as error:
         raise UserError(
-            f"{path} describes layout {version}, and this program reads layout {FORMAT_VERSION}:"
-            " build the data set again."
+            f"{path} is damaged ({error}): copy it again, or build the data set again."
+        ) from None
+
+
+def _from_values(values: Any, path: str) -> Metadata:
+    version = values.get("version") if isinstance(values, dict) else FORMAT_VERSION
+    if type(version) is int and version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} describes layout {json_file.shown(version)}, and this program reads layout"
+            f" {FORMAT_VERSION}: build the data set again."
         )
-    return Metadata(**{**values, "class_names": tuple(values["class_names"])})
+    if isinstance(values, dict) and _CHECKSUM in values:
+        told = values.pop(_CHECKSUM)
+        if told != _checksum(values):
+            raise json_file.ContentError("its checksum fails")
+    metadata = json_file.build(Metadata, values)
+    for field in dataclasses.fields(Metadata):  # also those that have defaults
+        if field.name not in values:
+            raise json_file.ContentError(f"it lacks {field.name}")
+    if fault := _fault(metadata):
+        raise json_file.ContentError(fault)
+    return metadata
+
+
+def _fault(metadata: Metadata) -> str:
+    """Returns which value no data set can have, in words, or ""."""
+    video, audio = metadata.frame_rate > 0, metadata.sample_rate > 0
+    ranges = {
+        "frame_rate": (0, 1e6),
+        "short_side": (1 if video else 0, 65500),
+        "sample_rate": (0, 1e7),
+        **dict.fromkeys(("fft", "hop", "mels"), (1 if audio else 0, 2**20)),
+        "folds": (0, MAX_INTS),
+    }
+    for name, (low, high) in ranges.items():
+        if not low <= (value := getattr(metadata, name)) <= high:
+            return f"{name} is {json_file.shown(value)}, not {low:g} to {high:g}"
+    if not NAME.fullmatch(metadata.name):
+        return f"name is {json_file.shown(metadata.name)}, not lower-case letters, digits and _"
+    counts = metadata.left_out.values()
+    return "left_out counts below 0" if any(count < 0 for count in counts) else ""
 
 
 def check_config(metadata: Metadata, config: Config) -> None:

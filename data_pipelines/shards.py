@@ -25,7 +25,6 @@ from xkd_jax.errors import UserError
 
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
-_WORD = re.compile(r"[a-z][a-z0-9_]*")
 # What `storage.writer` writes before a shard, an index or a description has its name.
 _LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?|\w+\.json)\.\d+\.tmp")
 
@@ -153,7 +152,7 @@ def check_names(*names: str) -> None:
       UserError: one is unfit for that.
     """
     for name in names:
-        if not _WORD.fullmatch(name):
+        if not metadata_lib.NAME.fullmatch(name):
             raise UserError(
                 f"{name!r} can't name a data set or split: use lower-case letters, digits and _."
             )

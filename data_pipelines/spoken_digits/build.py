@@ -14,7 +14,7 @@ import cv2
 import simplejpeg
 import threadpoolctl
 
-from data_pipelines import log_mel, schema, shards, storage, tfrecord, worker_processes
+from data_pipelines import json_file, log_mel, schema, shards, storage, tfrecord, worker_processes
 from data_pipelines.catalogs.spoken_recordings import NAMES
 from data_pipelines.metadata import Metadata
 from data_pipelines.schema import Record
@@ -102,9 +102,12 @@ def _made_from(config: Config) -> dict[str, Any]:
 
 
 def _check_same(held: bytes, wanted: dict[str, Any], output_dir: str) -> None:
-    made_from = json.loads(held)
+    try:
+        made_from = json_file.parse(held)
+    except json_file.ContentError:
+        made_from = {}
     for key, value in wanted.items():
-        if key not in made_from:
+        if not isinstance(made_from, dict) or key not in made_from:
             raise UserError(f"{output_dir} holds other data than spoken digits: change data.dir.")
         if made_from[key] != value:
             raise UserError(
