@@ -217,10 +217,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     _check_time_outs(whole, output)
     if not any(whole.records.values()):
         storage.remove_folder(storage.join(output, _STATE))
-        raise UserError(
-            f"None of {whole.files} files of {plan.source} gave a record (first: "
-            f"{whole.left_out[0].path}: {whole.left_out[0].detail}): see {output}/{REPORT}."
-        )
+        raise UserError(_nothing(whole, plan.source, output))
     written = {
         split: [shards.Shard(r.records, r.size) for r in reports]
         for split, reports in finished.items()
@@ -229,6 +226,17 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     shards.finish_dataset(output, metadata, written)
     storage.remove_folder(storage.join(output, _STATE))
     return whole
+
+
+def _nothing(whole: BuildReport, source: str, output: str) -> str:
+    """Returns the sentence on a build without a record: what was expected and what was found."""
+    of_program = [e for e in whole.left_out if e.reason in common_cause.OF_PROGRAM]
+    first = (of_program or whole.left_out)[0]
+    found = "".join(f", beside {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
+    return (
+        f"None of {whole.files} files of {source} gave a record (first: {first.path}:"
+        f" {first.detail}){found}: see {output}/{REPORT}."
+    )
 
 
 def _check_time_outs(whole: BuildReport, output: str) -> None:

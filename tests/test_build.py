@@ -292,6 +292,27 @@ def test_bad_folders(tmp_path, capsys):
     assert "dataset_info.json" not in _digests(tmp_path / "out")
 
 
+def test_without_a_record_what_was_expected_and_found_is_named(videos, tmp_path, capsys):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for k in (1, 2, 3):
+        (lists / f"wave_test_split{k}.txt").write_text("b.avi 1\n")
+    options = ["--dataset=hmdb51", f"--lists={lists}"]
+    assert _build(videos, tmp_path / "out", *options) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "(first: wave/b.avi: it can't be opened" in told
+    assert "beside 7 media files that no list names (first: cat/0.mp4)" in told
+
+
+def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / "in" / name).touch()
+    _with_fault(monkeypatch, tmp_path / "full", "c.mp4")
+    assert _build(tmp_path / "in", tmp_path / "out") == 2
+    assert "(first: c.mp4: RuntimeError: no locator available)" in capsys.readouterr().err
+
+
 def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     monkeypatch.setattr(lease, "PATIENCE", 0.1)
