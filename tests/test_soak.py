@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorboardX
 
+from benchmarks.soak import __main__ as command
 from benchmarks.soak import faults, saved
 from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
@@ -244,3 +245,36 @@ def test_a_report_of_runs_that_differ_fails(both, fault):
     text, passed = both(**fault)
     assert not passed
     assert "result       FAILED" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "argument,said",
+    [
+        ("--steps=0", "--steps=0: give 1 or more"),
+        ("--step=9", "unrecognized arguments"),
+        ("--seed=1", "give another --output"),  # the folder is of a soak with another seed
+        ("--steps=9", "give another --output"),
+    ],
+)
+def test_what_it_cannot_do_is_said_at_once(tmp_path, capsys, monkeypatch, argument, said):
+    monkeypatch.setattr(command, "soak", lambda *_: pytest.fail("it has started"))
+    (tmp_path / "settings.json").write_text('{"steps": 2000, "seed": 0}')
+    with pytest.raises(SystemExit) as ended:
+        command.main([f"--output={tmp_path}", argument])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("passed,status", [(True, 0), (False, 1)])
+def test_the_exit_status_is_the_result(tmp_path, monkeypatch, passed, status):
+    monkeypatch.setattr(command, "soak", lambda *_: passed)
+    for _ in range(2):  # once more in the same folder
+        with pytest.raises(SystemExit) as ended:
+            command.main([f"--output={tmp_path}"])
+        assert ended.value.code == status
+
+
+def test_a_run_without_faults_that_fails_ends_the_soak(tmp_path):
+    record = Record(tmp_path, "alone")
+    with pytest.raises(SystemExit, match=r"failed: see the end of .*alone\.log"):
+        command.leave_alone(lambda: Program(["false"], 5, record, {}), 5, record)

@@ -8,8 +8,8 @@ checkpoints damaged, again and again, and the same command is started again when
 Prints each start and fault, a line of progress every 20 seconds, and at the end the report: the
 faults by kind, whether both runs ended in the same bits with the same losses on record, and the
 memory in each quarter of the steps. The exit status is 1 where the runs differ or one ended for
-another reason than a fault. With the same folder the command goes on where it was stopped. Linux
-only, since it looks for processes in /proc.
+another reason than a fault. A command that was stopped resumes in the same folder. Linux only,
+since it looks for processes in /proc.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> Non
     """Runs to the end without a fault.
 
     Raises:
-      UserError: it failed.
+      SystemExit: it failed, so there is nothing to compare with.
     """
     progress = Passage(record.name, steps, "steps", start=record.reached())
     with start() as program:
@@ -71,7 +71,7 @@ def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> Non
             if progress.is_due():
                 terminal.say(progress.line(record.reached()))
     if program.process.returncode:
-        raise UserError(f"The run without faults failed: see the end of {record.log}.")
+        raise SystemExit(f"The run without faults failed: see the end of {record.log}.")
 
 
 @contextlib.contextmanager
@@ -108,15 +108,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--output", type=Path, default=Path("runs/soak"))
     arguments = parser.parse_args(argv)
+    if arguments.steps < 1:
+        parser.error(f"--steps={arguments.steps}: give 1 or more.")
     folder = arguments.output.absolute()
     jax.config.update("jax_platforms", "cpu")  # all that is done here is to read checkpoints
     # A batch job's end, too, ends the run that is being watched.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_same(folder, {"steps": arguments.steps, "seed": arguments.seed})
-        passed = soak(folder, arguments.steps, arguments.seed)
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        parser.error(str(error))
+    try:
+        passed = soak(folder, arguments.steps, arguments.seed)
     except KeyboardInterrupt:
         terminal.complain("Stopped; the same command resumes.")
         sys.exit(130)
