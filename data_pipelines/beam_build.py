@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from data_pipelines import builder, common_cause
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport
-from data_pipelines.file_workers import FileWorkers
 from data_pipelines.ingest import IngestOptions, ingest
 from xkd_jax.errors import UserError
 
@@ -54,5 +53,5 @@ def _build_shard(
     shard: ShardPlan, source: str, options: IngestOptions, output: str, timeout: float
 ) -> None:
     work = functools.partial(ingest, directory=source, options=options)
-    with FileWorkers(work, builder.lost, 1, timeout, builder.size_of) as worker:
+    with builder.file_workers(work, output, 1, timeout) as worker:
         builder.write_shard(shard, common_cause.checked(worker.map(shard.items)), output)

@@ -1,9 +1,10 @@
 """Carrying out a build plan, shard by shard, so that it can go on after a kill.
 
 While a data set is being built its folder has a sub-folder `.build` with the plan's digest and a
-report of each finished shard, written after the shard itself. When every shard is finished the
-reports become `report.json`, the folder gets the files that describe it, and `.build` goes. The
-lease that keeps other builds out lies beside `.build`, as it is held until all that is done.
+report of each finished shard, written after the shard itself, and with records that wait for
+those of an earlier file. When every shard is finished the reports become `report.json`, the folder
+gets the files that describe it, and `.build` goes. The lease that keeps other builds out lies
+beside `.build`, as it is held until all that is done.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import dataclasses
 import functools
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from data_pipelines import build_plan, common_cause, json_file, shards, storage
+from data_pipelines import build_plan, common_cause, file_records, json_file, shards, storage
 from data_pipelines.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.catalogs.catalog import Item
@@ -29,6 +31,7 @@ _STATE = ".build"
 _PLAN = "plan.json"
 # Bytes of a report, which names each file that is left out.
 _MOST_REPORT = 2**30
+_WAITING = "waiting"
 
 
 def _no_progress(files: int) -> Callable[[FileResult], None]:
@@ -61,18 +64,40 @@ def run(
         return done
     with start(plan, output):
         todo = unfinished(plan, output)
-        work = functools.partial(ingest, directory=plan.source, options=plan.options)
         progress = make_progress(sum(len(shard.items) for shard in todo))
-        with FileWorkers(work, lost, workers, timeout, size_of) as pool:
+        work = functools.partial(ingest, directory=plan.source, options=plan.options)
+        with file_workers(work, output, workers, timeout) as pool:
             results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
             for shard in todo:
                 write_shard(shard, _watched(results, progress), output)
         return finish(plan, output)
 
 
-def size_of(result: FileResult) -> int:
-    """Bytes of a file's records."""
-    return sum(map(len, result.records))
+@contextlib.contextmanager
+def file_workers(
+    work: Callable[..., FileResult], output: str, workers: int, timeout: float
+) -> Iterator[FileWorkers]:
+    """Yields the processes that turn files into records.
+
+    Args:
+      work: `ingest`, but for the folder in which many records of a file wait.
+      output: the folder (or URL) of a build that was started. They wait in it, or, of a URL, in a
+        temporary folder of this machine.
+      workers: number of processes.
+      timeout: seconds that a file may go without giving a record.
+    """
+    with contextlib.ExitStack() as stack:
+        waiting = (
+            stack.enter_context(tempfile.TemporaryDirectory())
+            if storage.is_remote(output)
+            else storage.join(storage.join(output, _STATE), _WAITING)
+        )
+        work = functools.partial(work, waiting=waiting)
+        yield stack.enter_context(FileWorkers(work, lost, workers, timeout, _bytes_in_memory))
+
+
+def _bytes_in_memory(result: FileResult) -> int:
+    return file_records.bytes_in_memory(result.records)
 
 
 def lost(item: Item, reason: str, detail: str) -> FileResult:
@@ -104,6 +129,10 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
         storage.make_folder(state)
         _check_plan(plan, storage.join(state, _PLAN), output)
         shards.remove_leftovers(output)
+        if not storage.is_remote(output):
+            waiting = storage.join(state, _WAITING)
+            storage.remove_folder(waiting)
+            storage.make_folder(waiting)
         yield
 
 
@@ -181,6 +210,7 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
             if result.reason:
                 left_out.append(LeftOut(shard.split, item.path, result.reason, result.detail))
             yield from result.records
+            file_records.discard(result.records)
 
     written = shards.write_shard(storage.join(output, shard.name), records())
     report = ShardReport(written.records, written.size, tuple(left_out))

@@ -15,7 +15,7 @@ from data_pipelines.work_clock import TICK, WorkClock
 # Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
 # are held in memory.
 _AHEAD = 8
-_MOST_BYTES = 1 << 30
+_MOST_BYTES = 1 << 28
 _ALIVE = "alive"
 # Seconds that a new process may take before its first sign of life.
 _START_UP = 120.0

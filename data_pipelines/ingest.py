@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 import av
@@ -19,6 +19,7 @@ import numpy as np
 from data_pipelines import log_mel as log_mel_lib
 from data_pipelines import media, schema, storage
 from data_pipelines.catalogs.catalog import Item
+from data_pipelines.file_records import RecordCollector
 from data_pipelines.media import Media, MediaError, MediaOptions
 from data_pipelines.schema import Record
 from xkd_jax.errors import UnreachableError, may_pass
@@ -56,18 +57,23 @@ class FileResult:
     """What became of a file: records, or why there are none.
 
     Attributes:
-      records: serialized, in order of time.
+      records: serialized, in order of time; in a temporary file where they are many.
       reason: why the file is left out, in a word or two; empty if it is not.
       detail: the same in more words.
     """
 
-    records: tuple[bytes, ...] = ()
+    records: Sequence[bytes] = ()
     reason: str = ""
     detail: str = ""
 
 
 def ingest(
-    item: Item, alive: Callable[[], None], *, directory: str, options: IngestOptions
+    item: Item,
+    alive: Callable[[], None],
+    *,
+    directory: str,
+    options: IngestOptions,
+    waiting: str | None = None,
 ) -> FileResult:
     """Returns the records of a file, or why it is left out; raises nothing for a bad file.
 
@@ -76,18 +82,22 @@ def ingest(
       alive: called between the records of a long file.
       directory: the folder (or URL) that its path is below.
       options: how it becomes records.
+      waiting: a local folder where many records are held until they are written; None: in memory.
     """
     try:
-        with _local(storage.join(directory, item.path)) as path:
-            records: list[bytes] = []
+        with (
+            _local(storage.join(directory, item.path)) as path,
+            RecordCollector(waiting) as collector,
+        ):
             for media_of_record in _stretches(path, item, options):
-                number = len(records)
-                records.append(schema.serialize(_record(item, number, media_of_record, options)))
+                number = len(collector)
+                collector.add(_serialize(_record(item, number, media_of_record, options)))
                 alive()
+            records = collector.finish()
         if not records:
             stretch = f"from {item.start:g} to {item.end:g} s"
             return FileResult(reason="too short", detail=f"nothing lies {stretch}")
-        return FileResult(tuple(records))
+        return FileResult(records)
     except MediaError as error:
         if error.reason == "missing" and _is_gone(directory):
             return FileResult(reason=UNREACHABLE, detail=f"{directory} is no longer there")
@@ -138,6 +148,18 @@ def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]
         if piece.end < end - _ROUNDING:
             return
         start = end
+
+
+def _serialize(record: Record) -> bytes:
+    """Returns a record's bytes.
+
+    Raises:
+      MediaError: it is too large for one record.
+    """
+    if fault := schema.size_fault(record):
+        detail = f"{fault}, the most for one record (--max_seconds cuts it into several)"
+        raise MediaError(record.path, "too large", detail)
+    return schema.serialize(record)
 
 
 def _record(item: Item, number: int, piece: Media, options: IngestOptions) -> Record:
