@@ -157,7 +157,7 @@ def _serialize(record: Record) -> bytes:
       MediaError: it is too large for one record.
     """
     if fault := schema.size_fault(record):
-        detail = f"{fault}, the most for one record (--max_seconds cuts it into several)"
+        detail = f"{fault}: cut it into shorter records (--max_seconds)"
         raise MediaError(record.path, "too large", detail)
     return schema.serialize(record)
 
