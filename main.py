@@ -84,8 +84,9 @@ def start(config: Config | EvalConfig) -> None:
 
 def workdir() -> Path:
     """The run's folder."""
-    config_checks.folder("--workdir", _WORKDIR.value)
-    return Path(_WORKDIR.value or default_workdir(command_line.config_path(sys.argv)))
+    folder = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))
+    config_checks.checkpoints_folder("--workdir", folder)
+    return Path(folder)
 
 
 def default_workdir(config_path: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -322,6 +323,7 @@ def remove_folder(path: str) -> None:
     """Removes a folder, if it is there, and what is in it."""
     with contextlib.suppress(FileNotFoundError):
         if is_remote(path):
-            persistently(path, filesystem(path).rm, path, recursive=True)
+            # fsspec takes the path for a glob
+            persistently(path, filesystem(path).rm, glob.escape(path), recursive=True)
         else:
             shutil.rmtree(path)

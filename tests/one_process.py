@@ -4,14 +4,17 @@ In the folder NOTES, `PROCESS.jsonl` gets a line for each batch (its records) an
 step (its loss), and `PROCESS.written` one for each file of the run that Python opened for writing.
 With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
 makes of the test split, PACE is the least time in seconds between two steps, and a process is given
-up after ten seconds without a sign of life, where runs wait for JAX's hundred. Without TINY nothing
-is saved. ORDER is that of the devices in the mesh, as a torus may have it.
+up after HEARTBEAT seconds without a sign of life, ten unless given, where runs wait for JAX's
+hundred. Without TINY nothing
+is saved. A process whose number is DIE_SAVING kills itself in its first save, when the others wait
+for it there. ORDER is that of the devices in the mesh, as a torus may have it.
 """
 
 import functools
 import json
 import os
 import runpy
+import signal
 import sys
 import time
 from pathlib import Path
@@ -57,6 +60,12 @@ def watched_write(self, step, scalars):
     write(self, step, scalars)
 
 
+def die_or_try(self):
+    if os.environ.get("DIE_SAVING") == str(jax.process_index()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    try_to_write(self)
+
+
 def evaluate_and_loop(run, state, *args):
     test = open_dataset(run.config, run.config.data.dir, "test")
     features = extract_features(
@@ -75,12 +84,13 @@ sys.addaudithook(watch_files)
 train_batches, pipeline.train_batches = pipeline.train_batches, watched_batches
 write, progress.Scalars.write = progress.Scalars.write, watched_write
 jax.distributed.initialize = functools.partial(
-    jax.distributed.initialize, heartbeat_timeout_seconds=10
+    jax.distributed.initialize, heartbeat_timeout_seconds=int(os.environ.get("HEARTBEAT", "10"))
 )
 if order := os.environ.get("ORDER"):
     sharding.mesh_utils.create_device_mesh = lambda sizes, devices, **_: np.array(
         [devices[int(number)] for number in order.split(",")]
     ).reshape(sizes)
+try_to_write, train.Checkpoints._try_to_write = train.Checkpoints._try_to_write, die_or_try
 loop = train.loop
 if os.environ.get("TINY"):
     train.loop = evaluate_and_loop

@@ -208,6 +208,17 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
     assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
 
 
+def test_a_process_that_is_killed_in_a_save_is_lost(config, tmp_path):
+    """The others try again: its end is not taken for a fault of the disk."""
+    flags = ("--config.max_steps=1",)
+    kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
+    with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **kill) as two:
+        assert two.statuses() == [FAILURE_STATUS, -signal.SIGKILL], two.output
+    assert "error: This process lost another process of the run (" in two.output[0]
+    assert "make room" not in two.output[0]
+    assert "Traceback" not in two.output[0]
+
+
 def test_the_network_has_the_same_losses_on_two_processes(config, tmp_path, monkeypatch):
     """Nothing is saved here, which would take as long as all the rest."""
     config = dataclasses.replace(config, max_steps=3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -26,11 +27,14 @@ import tensorstore
 
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
-from xkd_jax.errors import LostProcessError, StoppedError, UnreachableError, UserError, may_pass
-from xkd_jax.processes import announce, most, on_main
+from xkd_jax.errors import StoppedError, UnreachableError, UserError, may_pass
+from xkd_jax.literal_paths import take_folders_literally
+from xkd_jax.processes import announce, lost_process, most, on_main
 from xkd_jax.run_record import RunRecord
 from xkd_jax.state import TrainState
 from xkd_jax.tree import Tree
+
+take_folders_literally()
 
 
 class _Manager(ocp.CheckpointManager):
@@ -64,8 +68,10 @@ class ItemCheckpoints:
         Raises:
           UserError: the directory can't be made or read.
         """
-        self.directory = directory.absolute()
+        # TensorStore takes no `..`, and what a link leads to must not change during a run.
+        self.directory = Path(os.path.realpath(directory))
         self._now, self._check_lease = now, check_lease
+        self._unconfirmed: RunRecord | None = None
         with _explained(f"The checkpoints' directory {directory} can't be used"):
             self._manager = _Manager(
                 self.directory,
@@ -86,8 +92,10 @@ class ItemCheckpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, LostProcessError):
+        if lost_process(error):
             return  # a save that needs the lost one would be waited for
+        if error is None:
+            self.wait()
         with self._writing():
             self._manager.close()
 
@@ -96,13 +104,18 @@ class ItemCheckpoints:
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Returns when every save that was started is on disk.
+        """Returns when every save that was started is on disk and was read back.
 
         Raises:
           UserError: one could not be written.
+          UnreachableError: so, for a reason that may pass, or it can't be read back.
+          LostProcessError: a process is gone that was to write a part.
         """
         with self._writing():
             self._manager.wait_until_finished()
+        if (record := self._unconfirmed) is not None:
+            self._unconfirmed = None
+            on_main(lambda: _confirm(self.directory / str(record.step), record))
 
     def stop(self, step: int) -> NoReturn:
         """Ends a run that was asked to stop and has started to save this step.
@@ -133,25 +146,33 @@ class ItemCheckpoints:
         """Starts saving and returns; the arrays may be donated afterwards.
 
         Raises:
-          UserError: this checkpoint, or the one before, can't be written.
+          UserError: this checkpoint, or the one before, can't be written, or the directory holds a
+            newer one; otherwise as `wait`.
         """
         self._check_lease()
+        self.wait()
         found = {name: digests(item) for name, item in items.items()}
         record = dataclasses.replace(self._now, step=step, digests=found)
         with self._writing():
             self._try_to_write()
-            self._manager.save(
+            started = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     run=ocp.args.JsonSave(record.to_json()),
                     **{name: ocp.args.PyTreeSave(item) for name, item in items.items()},
                 ),
             )
+        if not started:  # Orbax skips a step that isn't beyond its newest
+            raise UserError(
+                f"The checkpoint of step {step} was not saved, as {self.directory} holds one of"
+                f" step {self.latest()}: let no other run write there, or give another --workdir."
+            )
+        self._unconfirmed = record
 
     def _try_to_write(self) -> None:
         """Raises now what Orbax would tell of only when threads have waited for minutes."""
         if not self.directory.is_dir():
-            raise FileNotFoundError("it has vanished")
+            raise FileNotFoundError(errno.ENOENT, "it has vanished")
         os.rmdir(tempfile.mkdtemp(prefix="try-", dir=self.directory))
 
     def restore_items(self, like: dict[str, Tree]) -> dict[str, Tree] | None:
@@ -166,16 +187,16 @@ class ItemCheckpoints:
           UserError: the checkpoint is of something else than the run as it is now, or none is
             intact.
         """
-        damaged: list[int] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        damaged: list[Path] = []
+        for folder in step_folders(self.directory):
             try:
-                items = self._read(step, like)
+                items = self._read(folder, like)
             except DamagedError as damage:
-                announce(f"damaged   the checkpoint of step {step}: {damage}")
-                damaged.append(step)
+                announce(f"damaged   the checkpoint of step {folder.name}: {damage}")
+                damaged.append(folder)
                 continue
             self._set_aside(damaged)
-            announce(f"resume    from step {step}, {self.directory}")
+            announce(f"resume    from step {folder.name}, {self.directory}")
             return items
         if damaged:
             raise UserError(
@@ -184,8 +205,7 @@ class ItemCheckpoints:
             )
         return None
 
-    def _read(self, step: int, like: dict[str, Tree]) -> dict[str, Tree]:
-        folder = self.directory / str(step)
+    def _read(self, folder: Path, like: dict[str, Tree]) -> dict[str, Tree]:
         saved = read_record(folder)
         saved.refuse_other(self._now, self.directory)
         items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
@@ -193,18 +213,19 @@ class ItemCheckpoints:
             announce(f"changed   {change}")
         return items
 
-    def _set_aside(self, steps: list[int]) -> None:
+    def _set_aside(self, folders: list[Path]) -> None:
         def rename() -> None:
             with _explained(f"A damaged checkpoint in {self.directory} can't be renamed"):
-                for step in steps:
-                    folder = self.directory / str(step)
+                for folder in folders:
                     folder.rename(_unused_name(folder))
 
         on_main(rename)
         # A network's file system may list the folders by their old names for a while elsewhere.
+        names = {folder.name for folder in folders}
         for _ in range(_LISTED_SECONDS):
             self._manager.reload()
-            if not set(steps) & set(self._manager.all_steps()):
+            listed = {folder.name for folder in step_folders(self.directory)}
+            if not names & (listed | set(map(str, self._manager.all_steps()))):
                 return
             time.sleep(1)
         raise UnreachableError(
@@ -256,6 +277,7 @@ _DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
 # TensorStore raises a ValueError that tells the system's number, and a file where it knows one.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
+_STEP_NAME = re.compile("[0-9]+")
 _LEAST_SLICE = 2**16  # bytes
 _LISTED_SECONDS = 90  # for which a listing may be old; NFS keeps one for 60
 
@@ -264,19 +286,56 @@ class DamagedError(Exception):
     """A checkpoint is not what was saved."""
 
 
+def step_folders(directory: Path) -> list[Path]:
+    """Returns what has a step's number for its name among a run's checkpoints, the newest first.
+
+    Unfinished checkpoints, and those that were set aside, have other names. Whether one is intact,
+    and is of the step whose name it has, shows when its record is read.
+    """
+    with _explained(f"The checkpoints' directory {directory} can't be listed"):
+        named = [path for path in directory.iterdir() if _STEP_NAME.fullmatch(path.name)]
+    return sorted(named, key=lambda path: (int(path.name), path.name), reverse=True)
+
+
 def read_record(folder: Path) -> RunRecord:
     """Reads what a checkpoint, `checkpoints/STEP`, says of its run.
 
     Raises:
-      DamagedError: it is not what was saved.
+      DamagedError: it is not what was saved, or was saved as another step.
       UserError: a process can't read it (`UnreachableError` where that may pass), or another
         version of this program wrote it.
     """
     with _same_for_all(folder):
-        content = RunRecord.verified(
-            json.loads((folder / "run" / "metadata").read_text(encoding="utf-8"))
-        )
+        content = _record_of(folder)
+        if folder.name != str(content["step"]):
+            raise DamagedError(
+                f"it was saved as step {content['step']}, so the folder was renamed or copied"
+            )
     return RunRecord.from_json(content, folder)
+
+
+def _record_of(folder: Path) -> dict[str, Any]:
+    return RunRecord.verified(json.loads((folder / "run" / "metadata").read_text(encoding="utf-8")))
+
+
+def _confirm(folder: Path, record: RunRecord) -> None:
+    """Reads back what tells whether a checkpoint that was just saved can be restored.
+
+    Raises:
+      UnreachableError: its record or the index of an item is not there or not what was saved.
+    """
+    try:
+        found = _record_of(folder)
+        if found != dataclasses.asdict(record):
+            raise ValueError("its record is another one")
+        for name in record.digests:
+            _read_index(folder / name)
+    except (OSError, ValueError) as error:
+        raise UnreachableError(
+            f"The checkpoint {folder} was saved and can't be read back"
+            f" ({_first_line(_cause(error))}): let nothing else write to that folder, and give the"
+            " same command again."
+        ) from error
 
 
 def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree:
@@ -350,9 +409,11 @@ def _same_for_all(folder: Path) -> Iterator[None]:
     fault, kind = "", 0
     try:
         yield
-    except (MemoryError, jax.errors.JaxRuntimeError):
-        raise  # not the files' fault
     except Exception as error:  # whatever Orbax makes of damaged files
+        if loss := lost_process(error):
+            raise loss from error
+        if isinstance(error, (MemoryError, jax.errors.JaxRuntimeError)):
+            raise  # not the files' fault
         cause = _cause(error)
         fault = _first_line(cause)
         if may_pass(cause):
@@ -376,17 +437,21 @@ def _same_for_all(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(sentence: str) -> Iterator[None]:
-    """Makes one sentence of what the file system refuses."""
+    """Makes one sentence of what the file system refuses, or of a process that is gone."""
     try:
         yield
-    except jax.errors.JaxRuntimeError:
-        raise  # not the file system's fault
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        if loss := lost_process(error):
+            raise loss from error
+        of_files = isinstance(error, (OSError, ValueError, RuntimeError))
+        if not of_files or isinstance(error, jax.errors.JaxRuntimeError):
+            raise
         cause = _cause(error)
-        kind = UnreachableError if may_pass(cause, writing=True) else UserError
-        raise kind(
-            f"{sentence} ({_first_line(cause)}): make room or mend it and give the same command;"
-            " the checkpoints that were complete are still there."
+        lasting = not may_pass(cause, writing=True)
+        remedy = f"{'make room or mend it and ' if lasting else ''}give the same command again"
+        raise (UserError if lasting else UnreachableError)(
+            f"{sentence} ({_first_line(cause)}): {remedy}; the checkpoints that were complete are"
+            " still there."
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,31 @@ def folder(name: str, value: str) -> None:
         raise UserError(
             f"{name} is {value}: give a folder that all hosts see, of a shared file system."
         )
+
+
+# First folders of absolute paths that etils, which Orbax uses, takes for the URLs of stores.
+_TAKEN_FOR_URLS = ("gs", "s3", "az", "hf")
+
+
+def checkpoints_folder(name: str, value: str) -> None:
+    """Refuses a URL, and a folder in which Orbax or TensorStore would read another path.
+
+    Raises:
+      UserError: it is one.
+    """
+    folder(name, value)
+    if not value:
+        return
+    path = os.path.realpath(value)
+    faults = {
+        "has a backslash, which TensorStore takes for /": "\\" in path,
+        "is not UTF-8": path != path.encode(errors="replace").decode(),
+        "has a part that ends in gs:, which Orbax takes for a URL's": "gs:/" in f"{path}/",
+        "lies in a folder that Orbax takes for a URL": path.split("/")[1] in _TAKEN_FOR_URLS,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise UserError(f"{name} is {value!r}, and {path!r} {fault}: give another folder.")
 
 
 def video_augment(config: Any, key: str) -> None:

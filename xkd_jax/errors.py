@@ -23,14 +23,25 @@ _PASSING = frozenset(
 )  # fmt: skip
 # Too many files are open, where one is read; writing, gcsfuse means by it what it never does.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE))
+# What a file system says of a write that will fail again until a person does something.
+_LASTING_WRITES = _EXHAUSTED | {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ELOOP, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK,
+}  # fmt: skip
 
 
 def may_pass(error: BaseException, *, writing: bool = False) -> bool:
-    """Whether the same access to a file may succeed another time."""
-    if isinstance(error, TimeoutError):  # Orbax's, of a machine that slept, has no number
-        return True
+    """Whether the same access to a file may succeed another time.
+
+    Args:
+      error: what it raised.
+      writing: whether a file was written; then every cause that isn't known to last may pass.
+    """
     number = error.errno if isinstance(error, OSError) else None
-    return number in _PASSING or (number in _EXHAUSTED and not writing)
+    if writing:
+        return number not in _LASTING_WRITES
+    return isinstance(error, TimeoutError) or number in _PASSING or number in _EXHAUSTED
 
 
 class UserError(Exception):

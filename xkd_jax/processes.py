@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +16,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines import terminal
-from xkd_jax.errors import LostProcessError, UnreachableError, UserError, file_error
+from xkd_jax.errors import (
+    LostProcessError,
+    StoppedError,
+    UnreachableError,
+    UserError,
+    file_error,
+)
 
 _T = TypeVar("_T")
 # What collectives say when the process at the other end of a connection is gone.
-BROKEN_CONNECTION = re.compile(r"gloo|connection|unavailable|nccl", re.IGNORECASE)
+BROKEN_CONNECTION = re.compile(
+    r"gloo|connection|unavailable|nccl|barrier|heartbeat|coordination", re.IGNORECASE
+)
+# Modules whose functions wait for the other processes of a run.
+_COLLECTIVES = re.compile(r"jax\.experimental\.multihost_utils|orbax\.checkpoint\..*multihost.*")
 
 
 def start(coordinator: str, count: int, index: int) -> None:
@@ -139,23 +150,52 @@ def on_main(action: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def company() -> Iterator[None]:
-    """Says in one sentence that another process of the run is gone, where its network says so.
+    """Converts the error of a collective, whatever its type, to `LostProcessError`.
 
-    (Where nothing says so, JAX ends this process after a while without a sign of life.)
+    (Where no collective fails, JAX ends this process after a while without a sign of life.)
 
     Raises:
-      LostProcessError: what a collective raises when a connection breaks.
+      LostProcessError: see above.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or not BROKEN_CONNECTION.search(str(error)):
+    except Exception as error:
+        if (loss := lost_process(error)) is None or loss is error:
             raise
-        raise LostProcessError(
-            f"This process lost another process of the run ({_first_line(error)}): see what that"
-            " one says and start all of them again; they go on from the newest checkpoint."
-        ) from error
+        raise loss from error
 
 
-def _first_line(error: Exception) -> str:
+def lost_process(error: BaseException | None) -> LostProcessError | None:
+    """Returns what to raise for the error of a collective; None: it is another error.
+
+    JAX and Orbax raise `ValueError`, `JaxRuntimeError` or `TimeoutError` where a process is gone.
+    An error is a collective's if it, or one that it comes from, was raised in a function that
+    waits for other processes, or says that a connection to one broke.
+    """
+    if isinstance(error, LostProcessError):
+        return error
+    if jax.process_count() == 1 or isinstance(error, (UserError, StoppedError)):
+        return None
+    cause = error
+    while cause is not None:
+        if _is_of_collective(cause):
+            return LostProcessError(
+                f"This process lost another process of the run ({_first_line(cause)}): see what"
+                " that one says and start all of them again; they go on from the newest"
+                " checkpoint."
+            )
+        hidden = cause.__suppress_context__
+        cause = cause.__cause__ or (None if hidden else cause.__context__)
+    return None
+
+
+def _is_of_collective(error: BaseException) -> bool:
+    """Whether an error is a collective's, by what it says or by where it was raised."""
+    if isinstance(error, (ValueError, RuntimeError)) and BROKEN_CONNECTION.search(str(error)):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(_COLLECTIVES.fullmatch(frame.f_globals.get("__name__", "")) for frame, _ in frames)
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]

@@ -35,11 +35,13 @@ from xkd_jax.tree import Tree
 IN_FLIGHT = 2
 
 
+@company()
 def train(config: Config, workdir: Path) -> None:
     """Runs `config` in `workdir`, or goes on with the run that is there.
 
     Raises:
       UserError: data, mesh or checkpoints don't fit the config, or another run is using the folder.
+      LostProcessError: another process of the run is gone.
       TrainingDivergedError: a loss was not finite.
       StoppedError: there was notice of a preemption; the state is saved.
     """
@@ -65,10 +67,7 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
         test = open_dataset(config, directory, config.probe.split)
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
-    with (
-        Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints,
-        company(),
-    ):
+    with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
         state = first_state(run, checkpoints)
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)
@@ -79,9 +78,21 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The state of the newest checkpoint that is intact, or a fresh one."""
+    """The state of the newest checkpoint that is intact, or a fresh one.
+
+    Raises:
+      UserError: it is of a step beyond the run's end; otherwise as `Checkpoints.restore`.
+    """
     state = checkpoints.restore(run.like)
-    return run.initialise() if state is None else state
+    if state is None:
+        return run.initialise()
+    if int(state.step) > run.length.steps:
+        raise UserError(
+            f"{checkpoints.directory} holds a run at step {int(state.step)}, and this one ends at"
+            f" step {run.length.steps}: give a max_steps or epochs that reaches it, or another"
+            " --workdir."
+        )
+    return state
 
 
 def loop(

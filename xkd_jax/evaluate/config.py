@@ -219,7 +219,7 @@ def _check(config: EvalConfig) -> None:
     config_checks.at_least(1, config, "batch_size", "clips.train", "clips.test", "clips.crops")
     config_checks.at_least(1, config, "svm.max_iterations", "neighbours.count", "log_every")
     config_checks.seed(config.seed)
-    config_checks.folder("checkpoint", config.checkpoint)
+    config_checks.checkpoints_folder("checkpoint", config.checkpoint)
     config_checks.folder("features", config.features)
     config_checks.at_least(0, config, "step", "clips.size")
     config_checks.at_least(0, config, "save.every_steps", "save.keep_last", "save.keep_every")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from data_pipelines import metadata, storage
 from xkd_jax import config_schema
-from xkd_jax.checkpoint import DamagedError, read_checked, read_record
+from xkd_jax.checkpoint import DamagedError, read_checked, read_record, step_folders
 from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
@@ -50,8 +51,7 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
       UserError: there is no such checkpoint, it is damaged, or its config is not of this version.
     """
     directory = _checkpoints(config)
-    step = _step(directory, config.step)
-    folder = directory.absolute() / str(step)
+    folder = _chosen(directory, config.step)
     try:
         record = read_record(folder)
         pretraining = _saved_config(record, directory)
@@ -61,7 +61,7 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
             f"The checkpoint {folder} is damaged ({damage}): put back a copy of it, or give"
             " another one by --config.step."
         ) from damage
-    return Pretrained(directory, step, record.to_json()["crc32"], pretraining, tree)
+    return Pretrained(directory, record.step, record.to_json()["crc32"], pretraining, tree)
 
 
 def _checkpoints(config: EvalConfig) -> Path:
@@ -77,22 +77,22 @@ def _checkpoints(config: EvalConfig) -> Path:
     return directory
 
 
-def _step(directory: Path, asked: int) -> int:
-    """The checkpoint's step: the one that is asked for, or of 0 the newest."""
-    # An unfinished or damaged checkpoint's folder has another name than a number.
-    steps = sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
-    if not steps:
+def _chosen(directory: Path, asked: int) -> Path:
+    """The checkpoint's folder: of the step that is asked for, or of 0 the newest."""
+    folders = step_folders(Path(os.path.realpath(directory)))
+    if not folders:
         raise UserError(
             f"{directory} holds no checkpoint of a pretraining run: give --config.checkpoint=RUN,"
             " the run's own folder, and --config.step=N for one that is not its newest."
         )
-    if asked and asked not in steps:
-        known = ", ".join(map(str, steps))
+    chosen = [folder for folder in folders if not asked or int(folder.name) == asked]
+    if not chosen:
+        known = ", ".join(folder.name for folder in reversed(folders))
         raise UserError(
             f"{directory} has no checkpoint of step {asked}: it has {known}, so give one of them by"
             " --config.step."
         )
-    return asked or steps[-1]
+    return chosen[0]
 
 
 def _saved_config(record: RunRecord, directory: Path) -> Config:

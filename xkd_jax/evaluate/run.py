@@ -22,6 +22,7 @@ from xkd_jax.evaluate.splits import Benchmark, Split
 from xkd_jax.processes import announce, company, write_once
 
 
+@company()
 def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
@@ -32,6 +33,7 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
       UserError: checkpoint, data, mesh or folders don't fit the config, or another run is using the
         workdir.
       StoppedError: there was notice of a preemption; what was trained is saved.
+      LostProcessError: another process of the evaluation is gone.
     """
     folders.check(workdir, config.features)
     with run_lease.held(workdir) as check_lease:
@@ -50,15 +52,14 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     announce(_describe(config, source, benchmark) + data_set.describe(data))
     if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
-    with company():
-        if config.protocol in TRAINED:
-            protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
-            per_fold = _by_split(benchmark, protocol)
-        else:
-            folder = Path(config.features) if config.features else workdir / "features"
-            extraction = Extraction.prepare(config, source, views, mesh, folder)
-            per_fold = _on_features(config, benchmark, extraction)
-        check_lease()
+    if config.protocol in TRAINED:
+        protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
+        per_fold = _by_split(benchmark, protocol)
+    else:
+        folder = Path(config.features) if config.features else workdir / "features"
+        extraction = Extraction.prepare(config, source, views, mesh, folder)
+        per_fold = _on_features(config, benchmark, extraction)
+    check_lease()
     return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
 
 
