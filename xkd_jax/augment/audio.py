@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.augment.cubic import cubic_weights
+from xkd_jax.augment.cubic import cubic_taps
 from xkd_jax.config import AudioAugment, AudioConfig
 
 # log_mel = code / 2048 - 16 with a floor of 2^-23 under the power (`data_pipelines.schema`).
@@ -65,4 +65,8 @@ def _crop_weights(start: jax.Array, extent: jax.Array, size: int, canvas: float)
     # which moves positions by more than torch's own rounding.
     step = np.arange(whole, dtype=np.float32) / np.float32(max(size - 1, 1))
     position = jnp.arange(size, dtype=jnp.float32) * jnp.asarray(step)[last]
-    return cubic_weights(position, start[:, None] - margin, last, size)
+    weights = jnp.zeros((len(start), size, size), jnp.float32)
+    for place, weight in cubic_taps(position, start[:, None] - margin, last):
+        # Nothing is read where the canvas is zero: no column of the spectrogram matches.
+        weights += jnp.where(place[..., None] == np.arange(size), weight[..., None], 0)
+    return weights

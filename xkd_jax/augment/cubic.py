@@ -1,33 +1,34 @@
-"""Bicubic interpolation along one axis as a matrix, in the manner of torch and OpenCV."""
+"""Bicubic interpolation along one axis, in the manner of torch and OpenCV."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _A = -0.75  # torch's and OpenCV's coefficient of the kernel
 
 
-def cubic_weights(position: jax.Array, first: jax.Array, last: jax.Array, size: int) -> jax.Array:
-    """Weights [batch, out, size] that read an axis of `size` values at positions of a stretch.
+def cubic_taps(
+    position: jax.Array, first: jax.Array, last: jax.Array
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields the four places that each position of a stretch is read from, and their weights.
 
-    The stretch's end values are repeated outside of it. Where it reaches beyond the axis, nothing
-    is read: zeros.
+    The stretch's end values are repeated outside of it.
 
     Args:
       position: float32 [batch, out], from the stretch's first value on; not necessarily inside.
       first: int32 [batch, out] or [batch, 1], where the stretch begins on the axis.
       last: int32 [batch, out] or [batch, 1], the stretch's length less one.
-      size: of the axis.
+
+    Yields:
+      Places on the axis, int32 [batch, out], and weights, float32 [batch, out].
     """
     whole = jnp.floor(position)
-    weights = jnp.zeros((*position.shape, size), jnp.float32)
     for tap in (-1, 0, 1, 2):
-        weight = _kernel(jnp.abs(position - whole - tap))
-        source = first + jnp.clip(whole.astype(jnp.int32) + tap, 0, last)
-        weights += jnp.where(source[..., None] == np.arange(size), weight[..., None], 0)
-    return weights
+        place = first + jnp.clip(whole.astype(jnp.int32) + tap, 0, last)
+        yield place, _kernel(jnp.abs(position - whole - tap))
 
 
 def _kernel(distance: jax.Array) -> jax.Array:

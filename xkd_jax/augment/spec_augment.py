@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from xkd_jax.augment.cubic import cubic_weights
+from xkd_jax.augment.cubic import cubic_taps
 
 
 def mask_axis(
@@ -76,5 +76,8 @@ def warp(spectrograms: jax.Array, column: jax.Array, moved: jax.Array) -> jax.Ar
     held = jnp.where(is_before, column, columns - column)
     wanted = jnp.where(is_before, moved, columns - moved)
     position = (place - start + 0.5) * (held / wanted) - 0.5
-    weights = cubic_weights(position, first, held - 1, columns)
-    return jnp.einsum("bmn,bjn->bmj", spectrograms, weights, precision=jax.lax.Precision.HIGHEST)
+    lines = spectrograms.swapaxes(1, 2)  # a column is then read in one piece
+    warped = jnp.zeros_like(lines)
+    for source, weight in cubic_taps(position, first, held - 1):
+        warped += weight[..., None] * jax.vmap(lambda line, at: line[at])(lines, source)
+    return warped.swapaxes(1, 2)
