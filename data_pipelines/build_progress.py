@@ -23,7 +23,8 @@ class BuildProgress:
         """
         self._files = files
         self._out = out or sys.stderr
-        every = every / 10 if self._out.isatty() else every
+        self._overwrites = self._out is not None and self._out.isatty()  # None: it was closed
+        every = every / 10 if self._overwrites else every
         self._passage = Passage("built    ", files, "files", every=every)
         self._done = self._left_out = 0
 
@@ -33,5 +34,5 @@ class BuildProgress:
         self._left_out += bool(result.reason)
         if self._passage.is_due() or self._done == self._files:
             line = f"{self._passage.line(self._done)}  left out {self._left_out}"
-            end = "\r" if self._out.isatty() and self._done < self._files else "\n"
+            end = "\r" if self._overwrites and self._done < self._files else "\n"
             terminal.say(line, self._out, end)

@@ -1,7 +1,11 @@
+import errno
+import os
 import time
+import types
 
 import pytest
 
+from benchmarks import event_files
 from xkd_jax.progress import Passage, Progress, Scalars, duration
 
 
@@ -62,3 +66,49 @@ def test_only_the_writing_process_leaves_events(tmp_path):
         scalars.close()
     assert not (tmp_path / "False").exists()
     assert list((tmp_path / "True").glob("events*"))
+
+
+def _make(obstacle, directory, monkeypatch):
+    if obstacle == "a file":
+        directory.write_text("", encoding="utf-8")
+    elif obstacle == "below a file":
+        directory.parent.rmdir()
+        directory.parent.write_text("", encoding="utf-8")
+    else:
+        call, number = {"full": ("fsync", errno.ENOSPC), "quota": ("fsync", errno.EDQUOT),
+                        "stale": ("fsync", errno.ESTALE)}[obstacle]  # fmt: skip
+
+        def refuse(*args):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, call, refuse)
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "below a file", "full", "quota", "stale"])
+def test_scalars_that_cannot_be_written_are_warned_of_once(tmp_path, monkeypatch, capsys, obstacle):
+    directory = tmp_path / "run" / "tensorboard"
+    directory.parent.mkdir()
+    _make(obstacle, directory, monkeypatch)
+    scalars = Scalars(directory, enabled=True, start=0)
+    for step in (1, 2, 3):
+        scalars.write(step, {"loss": 1.0})
+    scalars.close()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{directory} can't be written to (" in told
+
+
+def test_a_part_of_an_event_does_not_hide_those_after_it(tmp_path, monkeypatch):
+    """A disk that is full takes the beginning of a write; then there is room again."""
+    scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=0)
+    scalars.write(1, {"loss": 1.0})
+    file = scalars._file
+    scalars._file = types.SimpleNamespace(
+        write=lambda data: file.write(data[:9]), tell=file.tell, seek=file.seek,
+        truncate=file.truncate, fileno=file.fileno,
+    )  # fmt: skip
+    scalars.write(2, {"loss": 2.0})
+    scalars._file = file
+    scalars.write(3, {"loss": 3.0})
+    scalars.close()
+    assert event_files.scalars(tmp_path) == {1: {"loss": 1.0}, 3: {"loss": 3.0}}

@@ -98,3 +98,97 @@ def test_what_a_data_set_left_out_takes_one_line():
     told = data_set.describe({"folds_left_out": [], "left_out": {"bad\nresult 100 %\x1b[1A": 3}})
     assert told.count("\n") == 1
     assert r"3 bad\nresult 100 %\x1b[1A" in told
+
+
+# Streams that can't be written to: what a shell would call `>/dev/full`, `| true` and `>&-`.
+STREAMS = ["full", "closed pipe", "closed"]
+RUN = """
+import sys
+from data_pipelines import terminal
+with terminal.command():
+    for step in range(3000):  # more than buffers hold
+        terminal.say(f"step {step}")
+    terminal.complain("a warning")
+    END
+"""
+PRODUCT = """
+from data_pipelines import terminal
+with terminal.command():
+    {text}
+"""
+
+
+def _start(arguments, stdout, stderr=None, buffered=True):
+    """The exit status, and what was written to standard error (empty where it is broken)."""
+    broken = {1: stdout} | ({2: stderr} if stderr else {})
+    streams = {1: subprocess.DEVNULL, 2: subprocess.PIPE}
+    opened, closed = [], []
+    for number, how in broken.items():
+        if how == "full":
+            streams[number] = os.open("/dev/full", os.O_WRONLY)
+            opened.append(streams[number])
+        elif how == "closed pipe":
+            end, streams[number] = os.pipe()
+            os.close(end)
+            opened.append(streams[number])
+        elif how == "closed":
+            closed.append(number)
+    run = [sys.executable, *arguments]
+    if closed:  # which a shell can do
+        run = ["sh", "-c", '"$@" ' + " ".join(f"{n}>&-" for n in closed), "sh", *run]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "" if buffered else "1",
+    }
+    found = subprocess.run(
+        run, cwd=ROOT, env=environment, stdout=streams[1],
+        stderr=streams[2], check=False, timeout=60,
+    )  # fmt: skip
+    for descriptor in opened:
+        os.close(descriptor)
+    return found.returncode, (found.stderr or b"").decode()
+
+
+@pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
+@pytest.mark.parametrize("stdout", STREAMS)
+def test_a_run_goes_on_without_its_output(stdout, end, status):
+    found, told = _start(["-c", RUN.replace("END", end)], stdout)
+    assert found == status
+    warnings = [line for line in told.splitlines() if "can't be written to" in line]
+    assert len(warnings) == (stdout != "closed")
+    assert "a warning" in told
+    assert told.count("Traceback") == (status == 1)
+    assert "Exception ignored" not in told
+
+
+@pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
+@pytest.mark.parametrize("stderr", STREAMS)
+@pytest.mark.parametrize("stdout", ["full", "closed pipe"])
+def test_a_run_that_can_say_nothing_at_all_ends_as_it_should(stdout, stderr, end, status):
+    assert _start(["-c", RUN.replace("END", end)], stdout, stderr)[0] == status
+
+
+@pytest.mark.parametrize("text", ['terminal.output("it")', 'terminal.output("it" * 10**5)',
+                                  'print("it")', 'print("it" * 10**5)'])  # fmt: skip
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("stdout,status", [("full", 2), ("closed pipe", 141), ("closed", 0)])
+def test_a_command_whose_output_nobody_gets_ends_so(text, stdout, status, buffered):
+    found, told = _start(["-c", PRODUCT.format(text=text)], stdout, buffered=buffered)
+    assert found == status
+    if stdout == "full":
+        assert told.startswith("error: Standard output can't be written to (No space left on dev")
+        assert told.count("\n") == 1
+    else:
+        assert told == ""
+
+
+@pytest.mark.parametrize("command", [
+    ["-m", "data_pipelines.build", "--help"],
+    ["-m", "xkd_jax.report", "--help"],
+    ["-m", "xkd_jax.parity", "--help"],
+    ["main.py", "--help"],
+])  # fmt: skip
+def test_help_that_nobody_reads_is_quiet(command):
+    found, told = _start(command, "closed pipe")
+    assert found in (1, 141)
+    assert told == ""

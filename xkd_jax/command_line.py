@@ -37,8 +37,10 @@ _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
 # What the parsers of values raise; the last three for a literal that is no such or too deep.
 _VALUE_ERRORS = (TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
-# Seconds that a process which failed waits for the others of its run to end as well.
+# Seconds that a process has to end once its work has, and that JAX gives the processes of a run to
+# end together.
 PATIENCE = 10
+_JAX_PATIENCE = 300
 
 
 def run(
@@ -65,20 +67,24 @@ def run(
         else:
             raise UserError(f"{config_path(sys.argv)} is an evaluation: give a pretraining config.")
 
-    try:
-        app.run(with_config, flags_parser=parse_flags)
-    except UserError as error:
-        terminal.complain(f"error: {error}")
-        _leave(error.status)
-    except StoppedError as stopped:
-        terminal.complain(f"stopped   {stopped}")
-        _leave(GO_ON_STATUS)
-    except LostProcessError as loss:
-        terminal.complain(f"error: {loss}")
-        _leave(FAILURE_STATUS)
-    except Exception:
-        _be_gone_soon(FAILURE_STATUS)
-        raise
+    with terminal.command():
+        try:
+            app.run(with_config, flags_parser=parse_flags)
+        except UserError as error:
+            terminal.complain(f"error: {error}")
+            _leave(error.status)
+        except StoppedError as stopped:
+            terminal.complain(f"stopped   {stopped}")
+            _leave(GO_ON_STATUS)
+        except LostProcessError as loss:
+            terminal.complain(f"error: {loss}")
+            _leave(FAILURE_STATUS)
+        except SystemExit as end:  # how a command ends that has done its work, too
+            _be_gone_soon(end.code if isinstance(end.code, int) else bool(end.code))
+            raise
+        except BaseException:
+            _be_gone_soon(FAILURE_STATUS)
+            raise
 
 
 def hush_checkpoints() -> None:
@@ -107,15 +113,17 @@ def _leave(status: int) -> None:
 
 
 def _be_gone_soon(status: int) -> None:
-    """Lets a process of several end with this status within `PATIENCE` seconds.
+    """Makes the process end with this status within `PATIENCE` seconds.
 
-    At the end JAX waits for the other processes of a run, which may be waiting for this one.
+    At the end Python waits for threads and worker processes, which may hang, and JAX for the other
+    processes of a run, which may be waiting for this one. After a success those have JAX's time.
     """
     jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        deadline = threading.Timer(PATIENCE, os._exit, (status,))
-        deadline.daemon = True
-        deadline.start()
+    several = jax is not None and jax.distributed.is_initialized()
+    patience = PATIENCE + (_JAX_PATIENCE if several and status == 0 else 0)
+    deadline = threading.Timer(patience, os._exit, (status,))
+    deadline.daemon = True
+    deadline.start()
 
 
 def config_path(argv: list[str]) -> str:

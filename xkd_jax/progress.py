@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import socket
 import time
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+
+from data_pipelines import terminal
+from data_pipelines.tfrecord import frame
 
 TELL_SECONDS = 20.0  # between two lines of a pass, unless it asks for others
 
@@ -101,19 +109,73 @@ def duration(seconds: float) -> str:
 
 
 class Scalars:
-    """TensorBoard scalars; on every process but the first nothing is written."""
+    """TensorBoard scalars; on every process but the first nothing is written.
+
+    What can't be written is warned of once and left out, which ends no run. Events are written here
+    and not in a thread of tensorboardX, whose faults nobody could catch.
+    """
 
     def __init__(self, directory: Path, *, enabled: bool, start: int):
-        self._writer = SummaryWriter(str(directory), purge_step=start + 1) if enabled else None
+        """Names the folder; TensorBoard drops what it has there of steps after `start`."""
+        self._directory, self._enabled, self._start = directory, enabled, start
+        self._file: FileIO | None = None
+        self._warned = False
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of one step."""
-        if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+        if not self._enabled:
+            return
+        from tensorboardX import summary  # imported where it is needed, as it takes a while
+
+        values = [v for name, value in scalars.items() for v in summary.scalar(name, value).value]
+        try:
+            if self._file is None:
+                self._file = self._begin()
+            _append(self._file, step=step, summary={"value": values})
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                terminal.complain(
+                    f"{self._directory} can't be written to ({error.strerror or error}): continuing"
+                    " without TensorBoard's scalars until it can."
+                )
+
+    def _begin(self) -> FileIO:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{time.time_ns()}"
+        path = self._directory / name
+        file = open(path, "xb", buffering=0)  # noqa: SIM115, as it stays open
+        try:
+            _append(file, file_version="brain.Event:2")
+            _append(file, step=self._start + 1, session_log={"status": "START"})
+        except OSError:
+            file.close()
+            path.unlink()
+            raise
+        return file
 
     def close(self) -> None:
-        """Writes what is left."""
-        if self._writer is not None:
-            self._writer.close()
+        """Ends the file."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # `write` has made sure of what is in it
+                self._file.close()
+
+
+def _append(file: FileIO, **content: Any) -> None:
+    """Writes an event with this content, whole or not at all.
+
+    Raises:
+      OSError: it can't be written.
+    """
+    from tensorboardX.proto import event_pb2
+
+    event = event_pb2.Event(wall_time=time.time(), **content)
+    data, place = b"".join(frame(event.SerializeToString())), file.tell()
+    try:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(file.seek(place))  # a part of an event would hide those after it
+        raise

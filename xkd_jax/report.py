@@ -250,9 +250,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         terminal.complain(f"error: {error}")
         return 2
-    terminal.say(f"{tables(results)}\n\nResults read: {len(results)}.")
+    terminal.output(f"{tables(results)}\n\nResults read: {len(results)}.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with terminal.command():
+        sys.exit(main())

@@ -31,15 +31,16 @@ def _compare(path: str) -> bool:
     """Prints the comparisons of one file; returns whether all are inside their tolerances."""
     file = GoldenFile.read(path)
     report = kind_of(file).compare(file)
-    terminal.say(terminal.escaped(f"{path}: {report.title}"))
+    terminal.output(terminal.escaped(f"{path}: {report.title}"))
     for row in report.comparisons:
         compared = (
             f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.2g}"
             f" (allowed {row.allowed:g}, {row.count} compared) at {row.place}"
         )
-        terminal.say(terminal.escaped(compared))
+        terminal.output(terminal.escaped(compared))
     return all(row.passed for row in report.comparisons)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with terminal.command():
+        sys.exit(main())
