@@ -290,12 +290,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_same(output, {"table": arguments.table, "steps": steps, "speech_dir": speech_dir})
         spoken_digits.build(config_lib.resolve(config), str(output / "data"))
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(terminal.escaped(str(error))) from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Table(arguments.table, output, steps, speech_dir, arguments.jobs).make(cells)
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(terminal.escaped(str(error))) from None
     except KeyboardInterrupt:
         terminal.complain("Stopped; the same command resumes.")
         sys.exit(130)

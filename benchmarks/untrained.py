@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         spoken_digits.build(first, str(args.output))
         clips, labels = read_clips(first, str(args.output))
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(terminal.escaped(str(error))) from None
     terminal.say("| audio patch | share |\n|---|---|")
     for (bands, columns), of_seeds in configs.items():
         shares = [share_of_the_word(config, clips, labels) for config in of_seeds]
