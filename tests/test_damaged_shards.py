@@ -1,5 +1,6 @@
 """Damage of any kind: a record is read as it was written, or its shard is named as damaged."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipelines import dmvr, schema, tfrecord
+from data_pipelines import dmvr, pipeline, schema, shards, tfrecord
 from data_pipelines.clips import ClipFrames
+from data_pipelines.dataset import open_dataset
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 
@@ -103,6 +105,17 @@ def test_a_damaged_index(shard, seed):
         assert _read_all(str(shard)) == RECORDS
 
 
+@settings(THOUSANDS, max_examples=50)
+@given(seed=seeds)
+def test_an_index_whose_writer_was_wrong(shard, seed):
+    """Its checksum is right: it is not believed, or a record is named, or it says the same."""
+    shard.write_bytes(SHARD)
+    for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
+        crc = tfrecord.FOOTER.pack(tfrecord.masked_crc(content))
+        pathlib.Path(f"{shard}.index").write_bytes(content + crc)
+        assert set(_read_all(str(shard))) <= set(RECORDS)
+
+
 @THOUSANDS
 @given(content=st.binary(max_size=200))
 def test_any_bytes(shard, content):
@@ -123,6 +136,26 @@ def test_records_whose_writer_was_wrong(seed):
         record = _refusal(where, schema.parse, content, 8, where)
         if record:
             _refusal(where, lambda record: ClipFrames(record, 0, 4, 16, where).write([]), record)
+
+
+@settings(THOUSANDS, max_examples=10)
+@given(seed=seeds)
+def test_a_data_set_whose_writer_was_wrong(tmp_path_factory, seed):
+    """Every checksum is right, and index and description are of the damaged record."""
+    folder = str(tmp_path_factory.getbasetemp() / "wrong_writer")
+    if not os.path.isdir(folder):
+        metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
+        toy_shards.write(folder, [toy_shards.record(i) for i in range(2)], metadata)
+    for content in _variants(schema.serialize(toy_shards.record(1, frames=3)), seed):
+        name = tfrecord.shard_name("toy", "train", 1, 2)
+        shards.write_shard(f"{folder}/{name}", [content])
+        _refusal(folder, _use, folder)
+
+
+def _use(folder: str) -> None:
+    dataset = open_dataset(toy_shards.CONFIG, folder, "train")
+    toy_shards.index(dataset)
+    next(pipeline.eval_batches(toy_shards.CONFIG, dataset))
 
 
 def _sequence_example() -> bytes:
