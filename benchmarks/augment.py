@@ -24,8 +24,8 @@ from data_pipelines import terminal, views
 from xkd_jax import command_line, sharding
 from xkd_jax.augment import augment
 from xkd_jax.config import Config
+from xkd_jax.method.schedules import Length
 from xkd_jax.run import Run
-from xkd_jax.schedules import Length
 
 _RECORDS = 10_000  # of the imagined data set, which sets the schedules' lengths only
 

@@ -30,10 +30,10 @@ from xkd_jax import config as config_lib
 from xkd_jax.augment import augment
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.train_state import construct, module_of, parameters
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.state import builder, construct, parameters
-from xkd_jax.step import Stream, stream_key
 from xkd_jax.tree import Tree
 
 _CLIPS = 2000
@@ -63,12 +63,12 @@ def share_of_the_word(config: Config, clips: Any, labels: np.ndarray) -> float:
 
     @jax.jit
     def start() -> Tree:
-        key = stream_key(config.seed, Stream.INITIALISE)
-        return teacher_counterpart(parameters(construct(Student, config, key)), config)
+        key = stream_key(config.seed, Stream.INITIALIZE)
+        return teacher_counterpart(parameters(construct(Student, config, key)), config.model)
 
     @jax.jit
     def say(tree: Tree, views: Any) -> jax.Array:
-        teacher = builder(Teacher, config)(tree)
+        teacher = module_of(Teacher, tree, config)
         view = augment(config, {"audio": views})["audio"]["global"]
         return teacher.heads["audio"](pool(teacher.encoders("audio", view)))
 

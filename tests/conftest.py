@@ -15,10 +15,9 @@ import pytest
 from small_run import SMALL
 
 from xkd_jax.config import Config, MeshConfig
+from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student
-from xkd_jax.state import abstract, parameters
 from xkd_jax.tree import path_names
-
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):

@@ -13,8 +13,8 @@ from data_pipelines import build
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MeshConfig
 from xkd_jax.evaluate.config import ClipsConfig, EvalConfig, EvalDataConfig, SvmConfig
+from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.state import TrainState
 
 
 def checkpoint(folder, config):
@@ -22,8 +22,10 @@ def checkpoint(folder, config):
     state = TrainState(
         step=jnp.int32(7),
         student=jax.tree.map(jnp.asarray, random_student(config, 0)),
-        teacher=jax.tree.map(jnp.asarray, teacher_counterpart(random_student(config, 1), config)),
-        centres={},
+        teacher=jax.tree.map(
+            jnp.asarray, teacher_counterpart(random_student(config, 1), config.model)
+        ),
+        centers={},
         optimizer={"count": jnp.zeros(())},
     )
     with Checkpoints(folder / "checkpoints", config, records=8, data_digest="") as checkpoints:

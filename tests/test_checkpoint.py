@@ -14,15 +14,14 @@ import jax
 import numpy as np
 import pytest
 import tiny_state
-from test_objective import change
+from method_inputs import change, optimizer_of
 
 from xkd_jax import checkpoint, run_record, sharding, versions
 from xkd_jax.checkpoint import Checkpoints, ItemCheckpoints
 from xkd_jax.config import CheckpointConfig, MeshConfig
 from xkd_jax.errors import UnreachableError, UserError
-from xkd_jax.optimizer import optimizer
+from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.run_record import RunRecord
-from xkd_jax.schedules import Length, schedules
 
 RECORDS, DATA = 24, "0123456789abcdef0123456789abcdef"
 NOBODY = 65534
@@ -35,7 +34,7 @@ def config(small):
 
 
 def describe(config, axes=(8, 1, 1)):
-    transformation = optimizer(config, schedules(config, Length(10, 5)))
+    transformation = optimizer_of(config, schedules(config, Length(10, 5)))
     mesh = sharding.make_mesh(MeshConfig(*axes))
     return checkpoint.like(
         sharding.abstract_state(config, transformation),

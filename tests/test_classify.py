@@ -23,10 +23,10 @@ from xkd_jax.evaluate import config as eval_config
 from xkd_jax.evaluate.config import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.readout import Readout
+from xkd_jax.method.train_state import abstract
 from xkd_jax.networks.student import Teacher, teacher_counterpart
 from xkd_jax.planning.plan import abstract_batch
 from xkd_jax.sharding import batch_sharding, make_mesh
-from xkd_jax.state import abstract
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +290,7 @@ def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tm
 
 
 def test_weights_decay_and_nothing_else(small):
-    network = teacher_counterpart(random_student(small, 0), small)
+    network = teacher_counterpart(random_student(small, 0), small.model)
     found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
     assert found["embeddings"]["audio"]["projection"]["kernel"]
     assert found["blocks"]["audio"]["layers"]["fc1"]["kernel"]
@@ -307,7 +307,9 @@ def test_layers_learn_ever_faster():
 
 
 def test_an_encoders_part_is_laid_over_the_rest(small):
-    network, other = (teacher_counterpart(random_student(small, seed), small) for seed in (0, 1))
+    network, other = (
+        teacher_counterpart(random_student(small, seed), small.model) for seed in (0, 1)
+    )
     merged = fitting.overlay(network, fitting.encoder_part(other, "audio"))
     for modality, expected in (("audio", other), ("video", network)):
         np.testing.assert_array_equal(

@@ -8,8 +8,8 @@ from xkd_jax.config import Config, ModelConfig, Transformer, default, resolve
 from xkd_jax.config_schema import build, keys, lacking, nearest_key
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student, Teacher
-from xkd_jax.state import abstract, parameters
 
 VARIANTS = ["xkd", "mas", "mats"]
 ABLATIONS = [
@@ -79,7 +79,7 @@ def test_sizes(size, encoder):
         ("audio", "std", 0.0, "audio.std is 0.0"),
         ("audio", "hop", 0, "audio.hop is 0: give at least 1"),
         ("loss", "student_temperature", -0.1, "loss.student_temperature is -0.1"),
-        ("loss", "centre_momentum", 2.0, "loss.centre_momentum is 2.0: give 0 to 1"),
+        ("loss", "center_momentum", 2.0, "loss.center_momentum is 2.0: give 0 to 1"),
         ("optimizer", "clip", -1.0, "optimizer.clip is -1.0"),
         ("optimizer", "learning_rate", math.nan, "optimizer.learning_rate is nan"),
         ("optimizer", "ema_start", 1.5, "optimizer.ema_start is 1.5"),

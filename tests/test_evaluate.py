@@ -28,9 +28,9 @@ from xkd_jax.evaluate.config import (
     FitAugmentConfig,
     FitConfig,
 )
+from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Teacher, teacher_counterpart
-from xkd_jax.state import builder
 from xkd_jax.train import pipeline
 
 FILES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs" / "eval").glob("[a-z]*.py"))
@@ -121,13 +121,12 @@ def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path
     views = pretrained.viewing(config, source.config)
     dataset = open_dataset(views, ucf101, "all")
     (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
-    student = teacher_counterpart(random_student(small, 0), small)
-    as_teacher = builder(Teacher, source.config)
+    student = teacher_counterpart(random_student(small, 0), small.model)
 
     @jax.jit
     def encode(student, video):
         view = augment(views, {"video": video})["video"]["global"]
-        return pool(as_teacher(student).encoders("video", view))
+        return pool(module_of(Teacher, student, source.config).encoders("video", view))
 
     seen = encode(student, batch["video"])
     np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
@@ -281,7 +280,7 @@ def test_networks_that_share_their_blocks(small, tmp_path):
     for number, network in enumerate(("student", "teacher")):
         evaluation = miniatures.evaluation(folder, "", network=network)
         tree = pretrained.load(evaluation, _mesh()).parameters
-        expected = teacher_counterpart(random_student(config, number), config)
+        expected = teacher_counterpart(random_student(config, number), config.model)
         assert jax.tree.structure(tree) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
         part = fitting.encoder_part(tree, "audio")["encoders"]

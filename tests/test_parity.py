@@ -20,8 +20,8 @@ def roots(config: Config):
     student = random_student(config)
     return {
         "student": student,
-        "teacher": teacher_counterpart(student, config),
-        "centres": {d: np.zeros(48, np.float32) for d in author_weights.CENTRES.values()},
+        "teacher": teacher_counterpart(student, config.model),
+        "centers": {d: np.zeros(48, np.float32) for d in author_weights.CENTERS.values()},
     }
 
 

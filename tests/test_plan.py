@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 from conftest import with_weights
-from test_objective import change
+from method_inputs import change
 
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError

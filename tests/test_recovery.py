@@ -13,7 +13,7 @@ from xkd_jax import train as training
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import NonfiniteConfig
 from xkd_jax.errors import TrainingDivergedError
-from xkd_jax.state import is_count
+from xkd_jax.method.train_state import is_count
 
 RECORDS = 24
 

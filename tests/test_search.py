@@ -2,18 +2,18 @@ import dataclasses
 
 import jax
 import pytest
-from test_objective import change
+from method_inputs import change
 
 from xkd_jax import sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
+from xkd_jax.method.schedules import Length
 from xkd_jax.planning import command
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.plan import Memory, Plan
 from xkd_jax.planning.roofline import Step
 from xkd_jax.planning.search import flags, ranked, search, what_would_fit
 from xkd_jax.planning.slices import GIB, Slice
-from xkd_jax.schedules import Length
 
 WHERE = Slice.parse("v5e:2x4")
 

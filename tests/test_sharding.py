@@ -5,17 +5,14 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from test_objective import make_inputs
-from test_step import LENGTH, learning
+from method_inputs import LENGTH, learning, make_inputs, optimizer_of, step_of_inputs
 
 from xkd_jax import checkpoint, losses, rules, sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
-from xkd_jax.optimizer import optimizer
+from xkd_jax.method.schedules import schedules
+from xkd_jax.method.train_state import initial_state
 from xkd_jax.planning.costs import Costs
-from xkd_jax.schedules import schedules
-from xkd_jax.state import initial_state
-from xkd_jax.step import update_step
 
 HALF = 5
 
@@ -44,7 +41,7 @@ class OnMesh:
         devices = math.prod(dataclasses.astuple(mesh_config))
         mesh = sharding.make_mesh(mesh_config, jax.devices()[:devices])
         plan = schedules(config, LENGTH)
-        transformation = optimizer(config, plan)
+        transformation = optimizer_of(config, plan)
         shardings = sharding.state_shardings(config, mesh, transformation)
         self.inputs = inputs
         self.first = jax.device_put(
@@ -52,7 +49,7 @@ class OnMesh:
         )
         self.like = checkpoint.like(sharding.abstract_state(config, transformation), shardings)
         self.step = jax.jit(
-            sharding.on_mesh(update_step(config, plan), mesh),
+            sharding.on_mesh(step_of_inputs(config, plan), mesh),
             in_shardings=(shardings, input_shardings(inputs, mesh)),
             out_shardings=(shardings, None),
             donate_argnums=0,

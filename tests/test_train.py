@@ -7,7 +7,7 @@ import noise_shards
 import numpy as np
 import pytest
 import tiny_state
-from test_objective import change
+from method_inputs import change
 
 from data_pipelines.dataset import open_dataset
 from xkd_jax import train as training

@@ -7,10 +7,10 @@ import optax
 
 from xkd_jax import sharding
 from xkd_jax.config import MODALITIES, Config, MeshConfig
+from xkd_jax.method.schedules import Length
+from xkd_jax.method.train_state import TrainState, is_count
+from xkd_jax.method.train_step import Metrics, keep_finite
 from xkd_jax.run import Run
-from xkd_jax.schedules import Length
-from xkd_jax.state import TrainState, is_count
-from xkd_jax.step import Metrics, keep_finite
 
 WIDTH = 64
 
@@ -24,7 +24,7 @@ def fill(seed: int) -> TrainState:
     def draw() -> dict[str, jax.Array]:
         return {"w": jax.device_put(rng.random((WIDTH, WIDTH), np.float32), split)}
 
-    centres = jax.device_put(rng.random(8, np.float32), whole)
+    centers = jax.device_put(rng.random(8, np.float32), whole)
 
     def count() -> jax.Array:
         return jax.device_put(np.int32(seed), whole)
@@ -33,7 +33,7 @@ def fill(seed: int) -> TrainState:
         step=count(),
         student=draw(),
         teacher=draw(),
-        centres={"c": centres},
+        centers={"c": centers},
         optimizer=optax.ScaleByAdamState(count=count(), mu=draw(), nu=draw()),
     )
 

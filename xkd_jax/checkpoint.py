@@ -29,9 +29,9 @@ from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
 from xkd_jax.errors import StoppedError, UnreachableError, UserError, may_pass
 from xkd_jax.literal_paths import take_folders_literally
+from xkd_jax.method.train_state import TrainState
 from xkd_jax.processes import announce, lost_process, most, on_main
 from xkd_jax.run_record import RunRecord
-from xkd_jax.state import TrainState
 from xkd_jax.tree import Tree
 
 take_folders_literally()
@@ -393,7 +393,7 @@ def _read_index(folder: Path) -> None:
 
 
 def _items(state: TrainState) -> dict[str, Tree]:
-    rest = {"step": state.step, "centres": state.centres, "optimizer": state.optimizer}
+    rest = {"step": state.step, "centers": state.centers, "optimizer": state.optimizer}
     return {"student": state.student, "teacher": state.teacher, "rest": rest}
 
 

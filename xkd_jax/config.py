@@ -22,6 +22,7 @@ from xkd_jax.errors import UserError
 Modality = Literal["video", "audio"]
 Attention = Literal["xla", "cudnn"]
 Remat = Literal["none", "products", "all"]
+Interpolation = Literal["linear", "cubic"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 
 
@@ -132,7 +133,7 @@ class AudioAugment:
     """Random changes to one kind of audio view.
 
     `volume` is the half-range of the waveform's gain around 1. With `crop`, the spectrogram is
-    centred on a zero canvas `canvas` times its size (mel, time), a box of `mel_scale` times its
+    centerd on a zero canvas `canvas` times its size (mel, time), a box of `mel_scale` times its
     height and `time_scale` times its width is cut out, clipped to the canvas, and resized back.
     """
 
@@ -155,6 +156,11 @@ class _Views:
 
     @property
     def local_shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def interpolation(self) -> tuple[Interpolation | None, ...]:
+        """How positions are resized along each axis of the token grid; None: never."""
         raise NotImplementedError
 
     @property
@@ -195,6 +201,10 @@ class VideoConfig(_Views):
         return (self.frames, self.size, self.size)
 
     @property
+    def interpolation(self) -> tuple[Interpolation | None, ...]:
+        return ("linear", "linear", "linear")
+
+    @property
     def local_shape(self) -> tuple[int, ...]:
         return (self.local_frames, self.local_size, self.local_size)
 
@@ -229,6 +239,10 @@ class AudioConfig(_Views):
     def global_shape(self) -> tuple[int, ...]:
         """(mel, time)."""
         return (self.mels, self.columns)
+
+    @property
+    def interpolation(self) -> tuple[Interpolation | None, ...]:
+        return (None, "cubic")
 
     @property
     def local_shape(self) -> tuple[int, ...]:
@@ -272,10 +286,11 @@ class LossConfig:
     weights: LossWeights = LossWeights()
     refinement: Literal["mean", "softmax", "none"] = "mean"
     teacher_view: Literal["global", "local"] = "global"
+    alignment: str = "mmd"
     student_temperature: float = 0.1
     video_teacher_temperature: TemperatureConfig = TemperatureConfig(0.1, 0.1)
     audio_teacher_temperature: TemperatureConfig = TemperatureConfig(0.07, 0.07)
-    centre_momentum: float = 0.9
+    center_momentum: float = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -506,7 +521,7 @@ def _check_loss(config: Config) -> None:
             f"loss.weights are {weights}: none may be negative and at least one must be above 0."
         )
     config_checks.above_zero(config, "loss.student_temperature")
-    config_checks.up_to(1, config, "loss.centre_momentum")
+    config_checks.up_to(1, config, "loss.center_momentum")
     for name in MODALITIES:
         temperature = f"loss.{name}_teacher_temperature"
         config_checks.above_zero(config, f"{temperature}.start", f"{temperature}.end")

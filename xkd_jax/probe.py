@@ -16,12 +16,12 @@ from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.metrics import top_k
 from xkd_jax.evaluate.neighbours import unit, vote
+from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
 from xkd_jax.processes import announce
 from xkd_jax.sharding import put_batch
-from xkd_jax.state import builder
-from xkd_jax.step import matmul_precision
 from xkd_jax.tree import Tree
 
 Features = dict[str, np.ndarray]
@@ -132,11 +132,10 @@ def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
 
     The features are those of the global views.
     """
-    as_teacher = builder(Teacher, config)
 
     def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
-        network, views = as_teacher(params), augment(config, batch)
-        with matmul_precision(config):
+        network, views = module_of(Teacher, params, config), augment(config, batch)
+        with matmul_precision(config.model):
             return {m: pool(network.encoders(m, views[m]["global"])) for m in MODALITIES}
 
     return jax.jit(encode)

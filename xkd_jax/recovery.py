@@ -9,8 +9,8 @@ import jax
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import NonfiniteConfig
 from xkd_jax.errors import TrainingDivergedError
+from xkd_jax.method.train_state import TrainState, advance
 from xkd_jax.processes import announce
-from xkd_jax.state import TrainState, advance
 
 
 class Recovery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,10 +11,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax import checkpoint, sharding
 from xkd_jax.config import Config
-from xkd_jax.optimizer import optimizer
-from xkd_jax.schedules import Length, schedules
-from xkd_jax.state import TrainState, initial_state
-from xkd_jax.step import Stream, stream_key, train_step
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.optimizer import optimizer
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.train_state import TrainState, initial_state
+from xkd_jax.method.train_step import train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Run:
           UserError: the batch can't be split over the mesh.
         """
         plan = schedules(config, length)
-        transformation = optimizer(config, plan)
+        active = ActiveLosses.of(config.loss.weights)
+        transformation = optimizer(config.optimizer, plan, active)
         state_sharding = sharding.state_shardings(config, mesh, transformation)
         batch_sharding = sharding.batch_sharding(mesh, config.batch_size)
         whole = NamedSharding(mesh, PartitionSpec())
@@ -49,14 +53,16 @@ class Run:
             config=config,
             length=length,
             step=jax.jit(
-                sharding.on_mesh(train_step(config, plan), mesh),
+                sharding.on_mesh(
+                    functools.partial(train_step, config=config, schedules=plan), mesh
+                ),
                 in_shardings=(state_sharding, batch_sharding),
                 out_shardings=(state_sharding, whole),
                 donate_argnums=0,
             ),
             initialise=jax.jit(
                 lambda: initial_state(
-                    stream_key(config.seed, Stream.INITIALISE), config, transformation
+                    stream_key(config.seed, Stream.INITIALIZE), config, transformation
                 ),
                 out_shardings=state_sharding,
             ),

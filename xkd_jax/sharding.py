@@ -17,9 +17,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.config import Config, MeshConfig
 from xkd_jax.errors import UserError
+from xkd_jax.method.train_state import TrainState, abstract, initial_state
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.rules import MESH_AXES, RULES, partition
-from xkd_jax.state import TrainState, abstract, initial_state
 from xkd_jax.tree import Tree
 
 
@@ -110,7 +110,7 @@ def state_shardings(
         "step": whole,
         "student": student,
         "teacher": parameter_shardings(Teacher, config, mesh),
-        "centres": jax.tree.map(lambda _: whole, shapes.centres),
+        "centers": jax.tree.map(lambda _: whole, shapes.centers),
         "optimizer": optax.tree_map_params(
             transformation,
             lambda _, sharding: sharding,

@@ -19,6 +19,9 @@ from xkd_jax import run_lease, sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import UserError
+from xkd_jax.method.schedules import Length
+from xkd_jax.method.train_state import TrainState
+from xkd_jax.method.train_step import Metrics
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.preemption import Preemption
 from xkd_jax.probe import Probes, encoder
@@ -26,9 +29,6 @@ from xkd_jax.processes import announce, company, is_main_process, main_first, wr
 from xkd_jax.progress import Progress, Scalars
 from xkd_jax.recovery import Recovery
 from xkd_jax.run import Run
-from xkd_jax.schedules import Length
-from xkd_jax.state import TrainState
-from xkd_jax.step import Metrics
 from xkd_jax.tree import Tree
 
 # Steps that may be on their way to the device at once: one runs while the next is handed over.
@@ -233,7 +233,7 @@ def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, fl
 
 def both_networks(state: TrainState, config: Config) -> dict[str, Tree]:
     """Encoders and heads of student and teacher, in the shape of `Teacher`."""
-    return {"student": teacher_counterpart(state.student, config), "teacher": state.teacher}
+    return {"student": teacher_counterpart(state.student, config.model), "teacher": state.teacher}
 
 
 def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import jax
 from jax.tree_util import DictKey, SequenceKey
 
 from xkd_jax.networks.blocks import STACKED
 
 Tree = Any
+
+# A field of a structure of arrays; JAX also builds such structures of shapes and of shardings.
+if TYPE_CHECKING:
+    Leaf = jax.Array
+else:
+    Leaf = Any
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:

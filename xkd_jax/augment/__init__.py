@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
-from xkd_jax.config import Config
+from xkd_jax.config import Config, Modality
 
-Views = dict[str, dict[str, jax.Array]]
+Views = dict[Modality, dict[str, jax.Array]]
 
 
 def augment(config: Config, batch: dict[str, dict[str, Any]]) -> Views:

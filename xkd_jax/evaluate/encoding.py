@@ -14,11 +14,11 @@ from xkd_jax.augment import augment
 from xkd_jax.config import Config, Modality
 from xkd_jax.evaluate.clips import TARGETS
 from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
 from xkd_jax.sharding import on_mesh
-from xkd_jax.state import builder
-from xkd_jax.step import matmul_precision
 from xkd_jax.tree import Tree
 
 
@@ -36,7 +36,6 @@ def encoder(
     Returns:
       A function to {modality: float32 [batch, crops, width]} with the batch's `label` or `labels`.
     """
-    as_teacher = builder(Teacher, pretraining)
 
     def features_of(network: Teacher | None, modality: Modality, view: jax.Array) -> jax.Array:
         if network is None:
@@ -46,11 +45,13 @@ def encoder(
 
     def encode_crop(network: Teacher | None, modality: Modality, crop: Any) -> jax.Array:
         view = augment(views, {modality: crop})[modality]["global"]
-        with matmul_precision(pretraining):
+        with matmul_precision(pretraining.model):
             return features_of(network, modality, view)
 
     def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
-        network = None if config.network == "log_mel" else as_teacher(params)
+        network = None
+        if config.network != "log_mel":
+            network = module_of(Teacher, params, pretraining)
         found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
         for modality in config.modalities:
             of_crop = functools.partial(encode_crop, network, modality)

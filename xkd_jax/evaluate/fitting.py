@@ -25,13 +25,13 @@ from xkd_jax.evaluate.config import EvalConfig, FitConfig
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.evaluate.training_clips import augment_for_fit
+from xkd_jax.method.schedules import Schedule, constant, cosine
+from xkd_jax.method.train_state import module_of, parameters
 from xkd_jax.networks.blocks import DropPath
 from xkd_jax.networks.encoder import SHARED
+from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
-from xkd_jax.schedules import Schedule, constant, cosine
 from xkd_jax.sharding import on_mesh, parameter_shardings
-from xkd_jax.state import builder, parameters
-from xkd_jax.step import matmul_precision
 from xkd_jax.tree import Tree, is_stacked, path_names
 
 _NEVER_DECAY = ("bias", "positions", "cls")
@@ -127,7 +127,6 @@ class _Classifier:
         self._config, self._pretraining, self._viewing = config, pretraining, viewing
         self._modality: Modality = config.modalities[0]
         self._classes = classes
-        self._as_teacher = builder(Teacher, pretraining)
         self._graph, _ = nnx.split(nnx.eval_shape(self._fresh_readout))
 
     def _fresh_readout(self) -> Readout:
@@ -188,13 +187,14 @@ class _Classifier:
         self, trained: Tree, network: Tree, view: jax.Array, key: jax.Array | None
     ) -> jax.Array:
         fit = self._config.fit
-        encoders = self._as_teacher(overlay(network, trained.get("network", {}))).encoders
+        params = overlay(network, trained.get("network", {}))
+        encoders = module_of(Teacher, params, self._pretraining).encoders
         readout = nnx.merge(self._graph, trained["readout"])
         drop_path = None
         if key is not None:
             path_key, key = jax.random.split(key)
             drop_path = DropPath(fit.drop_path, path_key) if fit.drop_path else None
-        with matmul_precision(self._pretraining):
+        with matmul_precision(self._pretraining.model):
             tokens = encoders(self._modality, view, drop_path=drop_path)
             return readout(tokens, normalise=fit.normalise, dropout=fit.dropout, key=key)
 

@@ -16,12 +16,12 @@ from xkd_jax.checkpoint import DamagedError, read_checked, read_record, step_fol
 from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.train_state import abstract, construct, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.processes import announce
 from xkd_jax.run_record import RunRecord
 from xkd_jax.sharding import parameter_shardings
-from xkd_jax.state import abstract, construct, parameters
-from xkd_jax.step import Stream, stream_key
 from xkd_jax.tree import Tree
 
 
@@ -121,15 +121,15 @@ def _network(
     if config.network == "log_mel":
         return {}
     if config.network == "untrained":
-        key = stream_key(pretraining.seed, Stream.INITIALISE)
+        key = stream_key(pretraining.seed, Stream.INITIALIZE)
         fresh = jax.jit(
             lambda: parameters(construct(Student, pretraining, key)),
             out_shardings=parameter_shardings(Student, pretraining, mesh),
         )
-        return teacher_counterpart(fresh(), pretraining)
+        return teacher_counterpart(fresh(), pretraining.model)
     cls = Student if config.network == "student" else Teacher
     tree = read_checked(folder, record, config.network, _like(cls, pretraining, mesh))
-    return teacher_counterpart(tree, pretraining) if cls is Student else tree
+    return teacher_counterpart(tree, pretraining.model) if cls is Student else tree
 
 
 def _like(cls: type[Teacher], pretraining: Config, mesh: Mesh) -> Tree:

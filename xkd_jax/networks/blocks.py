@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from xkd_jax.config import Attention, Remat, Transformer
 from xkd_jax.networks.gelu import gelu
@@ -76,8 +78,8 @@ class DropPath(NamedTuple):
     rate: float
     key: jax.Array
 
-    def scales(self, depth: int, samples: int) -> jax.Array:
-        """What both branches of each block are multiplied by, float32 [depth, 2, samples]."""
+    def scales(self, depth: int, samples: int) -> Float[Array, "depth 2 samples"]:
+        """Factors of both branches of each block."""
         kept = 1 - jnp.linspace(0, self.rate, depth)[:, None, None]
         return jax.random.bernoulli(self.key, kept, (depth, 2, samples)) / kept
 
@@ -108,20 +110,22 @@ class Block(nnx.Module):
         self.fc1 = linear(width, hidden, ("embed", "mlp"), dtype, rngs)
         self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
 
-    def __call__(self, x: jax.Array, scales: jax.Array | None = None) -> jax.Array:
-        """Runs the block; `scales` [2, batch] multiply what its branches add (`DropPath`)."""
+    def __call__(
+        self, x: Float[Array, "batch n width"], scales: Float[Array, "2 batch"] | None = None
+    ) -> Float[Array, "batch n width"]:
+        """Runs the block; `scales` multiply what its branches add (`DropPath`)."""
         x = constrain(x, "batch", None, None)
         qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
-        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
         attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
         x = constrain(x + _scaled(self.proj(attended), scales, 0), "batch", None, None)
         hidden = gelu(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"))
         return constrain(x + _scaled(self.fc2(hidden), scales, 1), "batch", None, None)
 
-    def cls_attention(self, x: jax.Array) -> jax.Array:
-        """Returns the CLS query's attention over the patch tokens, float32 [batch, heads, n - 1].
+    def cls_attention(self, x: Float[Array, "batch n width"]) -> Float[Array, "batch heads m"]:
+        """The attention of the CLS query over the m = n - 1 patch tokens, in float32.
 
-        `x` [batch, n, width] is the block's input, CLS first. The softmax is over all n tokens.
+        `x` is the input of the block, CLS first. The softmax is over all n tokens.
         """
         normed = self.norm1(x)
         kernel = jnp.asarray(self.qkv.kernel[...], normed.dtype)
@@ -156,12 +160,16 @@ class Blocks(nnx.Module):
         self.remat = remat
         self.layers = create(rngs)
 
-    def __call__(self, x: jax.Array, drop_path: DropPath | None = None) -> jax.Array:
-        """Runs every block on `x` [batch, tokens, width]."""
+    def __call__(
+        self, x: Float[Array, "batch n width"], drop_path: DropPath | None = None
+    ) -> Float[Array, "batch n width"]:
+        """Runs every block."""
         return self._scan(x, drop_path)[0]
 
-    def with_cls_attention(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Runs every block and returns the last one's CLS attention too (`Block.cls_attention`).
+    def with_cls_attention(
+        self, x: Float[Array, "batch n width"]
+    ) -> tuple[Float[Array, "batch n width"], Float[Array, "batch heads m"]]:
+        """Runs every block, and also returns the last one's CLS attention.
 
         The scan keeps the last block's input beside its output, so that only one row of one
         layer's attention is ever computed apart from the blocks themselves.

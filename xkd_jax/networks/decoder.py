@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Integer
 
 from xkd_jax.config import AudioConfig, ModelConfig, VideoConfig
 from xkd_jax.networks.blocks import Blocks, linear
@@ -16,7 +16,7 @@ class Decoder(nnx.Module):
     """Fills mask tokens in for what the encoder did not see and predicts every patch.
 
     There is no LayerNorm between the blocks and the output projection, and a projection between
-    equal sizes is left out, both as in the released code (spec section 2).
+    equal sizes is left out, both like the released code.
     """
 
     def __init__(self, model: ModelConfig, view: VideoConfig | AudioConfig, *, rngs: nnx.Rngs):
@@ -42,18 +42,20 @@ class Decoder(nnx.Module):
             else None
         )
 
-    def __call__(self, latent: jax.Array, restore: jax.Array) -> jax.Array:
-        """Predicts patches [batch, tokens, values] from the encoder's tokens.
+    def __call__(
+        self, latent: Float[Array, "batch kept width"], restore: Integer[Array, "batch tokens"]
+    ) -> Float[Array, "batch tokens values"]:
+        """Predicts every patch from the tokens of the encoder.
 
         Args:
-          latent: [batch, 1 + kept, encoder width], CLS first.
-          restore: int32 [batch, tokens] (`patches.Masking`).
+          latent: CLS and the kept tokens.
+          restore: of `patches.Masking`.
         """
         x = latent if self.embed is None else self.embed(latent)
         batch, tokens = restore.shape
         removed = (batch, 1 + tokens - x.shape[1], x.shape[2])
-        masks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype), removed)
+        masks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype)[None], removed)
         unshuffled = gather_tokens(jnp.concatenate([x[:, 1:], masks], axis=1), restore)
         x = jnp.concatenate([x[:, :1], unshuffled], axis=1)
-        x = self.blocks(x + self.positions[...].astype(x.dtype))[:, 1:]
+        x = self.blocks(x + self.positions[...].astype(x.dtype)[None])[:, 1:]
         return x if self.output is None else self.output(x)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
 
 from xkd_jax.config import MODALITIES, AudioConfig, Modality, ModelConfig, VideoConfig
 from xkd_jax.networks.blocks import Blocks, DropPath, layer_norm, linear
-from xkd_jax.networks.patches import gather_tokens, patchify_audio, patchify_video
-from xkd_jax.networks.positions import Interpolation, resize_positions
+from xkd_jax.networks.patches import gather_tokens, patchify
+from xkd_jax.networks.positions import resize_positions
 
 SHARED = "shared"
-
-# How each axis of the token grid is interpolated; mel bands never change in number.
-_INTERPOLATION: dict[Modality, tuple[Interpolation | None, ...]] = {
-    "video": ("linear", "linear", "linear"),
-    "audio": (None, "cubic"),
-}
 
 
 def embedding_init() -> nnx.Initializer:
@@ -34,16 +28,15 @@ class Embedding(nnx.Module):
 
     def __init__(
         self,
-        modality: Modality,
         view: VideoConfig | AudioConfig,
         width: int,
         *,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        self.modality = modality
         self.patch = view.patch
         self.grid = view.grid
+        self.interpolation = view.interpolation
         self.dtype = dtype
         self.projection = linear(view.patch_values, width, ("patch", "embed"), dtype, rngs)
         init = embedding_init()
@@ -52,31 +45,26 @@ class Embedding(nnx.Module):
             init(rngs.params(), (1 + view.tokens, width)), out_sharding=(None, "embed")
         )
 
-    def patches(self, view: jax.Array) -> jax.Array:
-        """Flattens a batch of views into float32 patches [batch, tokens, values]."""
-        patchify = patchify_video if self.modality == "video" else patchify_audio
+    def patches(self, view: Float[Array, "batch ..."]) -> Float[Array, "batch tokens values"]:
+        """Cuts views into flattened patches."""
         return patchify(view, self.patch)
 
-    def __call__(self, view: jax.Array, keep: jax.Array | None = None) -> jax.Array:
-        """Embeds views as tokens [batch, 1 + tokens, width], CLS first.
+    def __call__(
+        self, view: Float[Array, "batch ..."], keep: Integer[Array, "batch kept"] | None = None
+    ) -> Float[Array, "batch embedded width"]:
+        """Embeds views as tokens, CLS first; with `keep`, only those tokens follow.
 
-        With `keep`, int32 [batch, kept], only those tokens follow CLS. A view of another size than
-        the global one gets interpolated positions.
+        A view of another size than the global one gets interpolated positions.
         """
-        grid = _grid(view.shape[1:], self.patch)
-        positions = resize_positions(
-            self.positions[...], self.grid, grid, _INTERPOLATION[self.modality]
-        ).astype(self.dtype)
-        tokens = self.projection(self.patches(view)) + positions[1:]
+        grid = tuple(n // p for n, p in zip(view.shape[1:], self.patch, strict=False))
+        positions = resize_positions(self.positions[...], self.grid, grid, self.interpolation)
+        positions = positions.astype(self.dtype)[None]
+        tokens = self.projection(self.patches(view)) + positions[:, 1:]
         if keep is not None:
             tokens = gather_tokens(tokens, keep)
-        cls = self.cls[...].astype(self.dtype) + positions[:1]
-        cls = jnp.broadcast_to(cls, (tokens.shape[0], *cls.shape))
+        cls = self.cls[...].astype(self.dtype)[None] + positions[:, :1]
+        cls = jnp.broadcast_to(cls, (len(tokens), *cls.shape[1:]))
         return jnp.concatenate([cls, tokens], axis=1)
-
-
-def _grid(shape: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n // p for n, p in zip(shape, patch, strict=False))
 
 
 class Encoders(nnx.Module):
@@ -96,7 +84,7 @@ class Encoders(nnx.Module):
         width, dtype = model.encoder.width, jnp.dtype(model.compute_dtype)
         self.shared = shared
         self.embeddings = nnx.Dict(
-            {m: Embedding(m, views[m], width, dtype=dtype, rngs=rngs) for m in MODALITIES}
+            {m: Embedding(views[m], width, dtype=dtype, rngs=rngs) for m in MODALITIES}
         )
         self.blocks = nnx.Dict(
             {
@@ -115,22 +103,22 @@ class Encoders(nnx.Module):
     def __call__(
         self,
         modality: Modality,
-        view: jax.Array,
-        keep: jax.Array | None = None,
+        view: Float[Array, "batch ..."],
+        keep: Integer[Array, "batch kept"] | None = None,
         drop_path: DropPath | None = None,
-    ) -> jax.Array:
-        """Encodes views into tokens [batch, 1 + tokens, width], CLS first (see `Embedding`).
+    ) -> Float[Array, "batch embedded width"]:
+        """Encodes views into tokens, CLS first; with `keep`, only of those tokens.
 
-        Video views are float32 [batch, frames, height, width, colour], audio views [batch, mel,
-        time], both normalised.
+        Video views are float32 [batch, frames, height, width, color], audio views [batch, mel,
+        time], both normalized.
         """
         tokens = self._blocks(modality)(self.embeddings[modality](view, keep), drop_path)
         return self.norms[modality](tokens)
 
     def with_cls_attention(
-        self, modality: Modality, view: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Encodes views, and returns the last block's CLS attention [batch, heads, tokens] too."""
+        self, modality: Modality, view: Float[Array, "batch ..."]
+    ) -> tuple[Float[Array, "batch embedded width"], Float[Array, "batch heads tokens"]]:
+        """Encodes views, and also returns the last block's CLS attention over the patch tokens."""
         tokens, attention = self._blocks(modality).with_cls_attention(
             self.embeddings[modality](view)
         )
@@ -140,6 +128,6 @@ class Encoders(nnx.Module):
         return self.blocks[SHARED if self.shared else modality]
 
 
-def pool(tokens: jax.Array) -> jax.Array:
-    """Mean over the patch tokens, CLS left out: [batch, 1 + tokens, width] to [batch, width]."""
+def pool(tokens: Float[Array, "batch embedded width"]) -> Float[Array, "batch width"]:
+    """The mean of the patch tokens in float32, without CLS."""
     return tokens[:, 1:].mean(1, dtype=jnp.float32)

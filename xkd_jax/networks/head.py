@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from xkd_jax.config import HeadConfig
 from xkd_jax.networks.blocks import LAYER_NORM_EPS, layer_norm, linear
@@ -18,7 +19,7 @@ class Head(nnx.Module):
     """MLP, bottleneck of unit length, weight-normalised output layer, LayerNorm without affine.
 
     One LayerNorm module serves every hidden layer and the output layer's gain is fixed at 1, as
-    in the released code (spec section 2).
+    in the released code.
     """
 
     def __init__(self, width: int, config: HeadConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -46,8 +47,8 @@ class Head(nnx.Module):
         )
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps pooled features [..., width] to float32 [..., outputs] of mean 0 and variance 1."""
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows outputs"]:
+        """Maps pooled features to float32 outputs of mean 0 and variance 1."""
         *hidden, last = self.linears
         for layer in hidden:
             x = gelu(self.norm(layer(x)))
@@ -58,6 +59,6 @@ class Head(nnx.Module):
         logits = jnp.matmul(
             x.astype(self.dtype), weight.astype(self.dtype), preferred_element_type=jnp.float32
         )
-        centred = logits - logits.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)
+        centered = logits - logits.mean(-1, keepdims=True)
+        variance = jnp.square(centered).mean(-1, keepdims=True)
+        return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPS)

@@ -7,26 +7,33 @@ from typing import NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
 
 
-def patchify_video(video: jax.Array, patch: tuple[int, ...]) -> jax.Array:
-    """Cuts [batch, frames, height, width, colour] into cuboids [batch, (t h w), (pt ph pw c)]."""
-    pt, ph, pw = patch
-    return einops.rearrange(
-        video, "b (t pt) (h ph) (w pw) c -> b (t h w) (pt ph pw c)", pt=pt, ph=ph, pw=pw
-    )
+def patchify(
+    view: Float[Array, "batch ..."], patch: tuple[int, ...]
+) -> Float[Array, "batch tokens values"]:
+    """Cuts views into flattened patches, both in the order of the view's axes.
 
+    Video [batch, frames, height, width, color] becomes [batch, (t h w), (pt ph pw c)], and audio
+    [batch, mel, time] becomes [batch, (mel time), (ph pw)].
 
-def patchify_audio(audio: jax.Array, patch: tuple[int, ...]) -> jax.Array:
-    """Cuts [batch, mel, time] into patches [batch, (mel time), (ph pw)]."""
-    ph, pw = patch
-    return einops.rearrange(audio, "b (h ph) (w pw) -> b (h w) (ph pw)", ph=ph, pw=pw)
+    Args:
+      view: one axis for each of the patch's, and a last one of colors where there are some.
+      patch: sides of a patch, which divide the view's.
+    """
+    color = " c" if view.ndim == len(patch) + 2 else ""
+    axes = range(len(patch))
+    cut = " ".join(f"(n{i} p{i})" for i in axes)
+    tokens, values = (" ".join(f"{name}{i}" for i in axes) for name in "np")
+    sides = {f"p{i}": side for i, side in enumerate(patch)}
+    return einops.rearrange(view, f"b {cut}{color} -> b ({tokens}) ({values}{color})", **sides)
 
 
 class Masking(NamedTuple):
     """Which tokens of each sample the encoder sees.
 
-    keep: int32 [batch, kept], indices of the kept tokens, in the order the encoder sees them.
+    keep: int32 [batch, kept], indices of the kept tokens, in the order in which they are encoded.
     restore: int32 [batch, tokens], position of each token in (kept tokens, then removed ones).
     """
 
@@ -34,21 +41,23 @@ class Masking(NamedTuple):
     restore: jax.Array
 
     @property
-    def removed(self) -> jax.Array:
-        """float32 [batch, tokens]: 1 where the token was removed, 0 where it was kept."""
+    def removed(self) -> Float[Array, "batch tokens"]:
+        """1 where the token was removed, 0 where it was kept."""
         return (self.restore >= self.keep.shape[1]).astype(jnp.float32)
 
 
-def random_masking(noise: jax.Array, ratio: float) -> Masking:
-    """Keeps the round(tokens * (1 - ratio)) tokens of smallest `noise` [batch, tokens].
+def random_masking(noise: Float[Array, "batch tokens"], ratio: float) -> Masking:
+    """Keeps the round(tokens * (1 - ratio)) tokens of smallest noise, for each sample by itself.
 
-    Source: spec section 2, after MAE's per-sample shuffling.
+    Source: MAE (He et al., CVPR 2022), section 3.
     """
     kept = round(noise.shape[1] * (1 - ratio))
     shuffle = jnp.argsort(noise, axis=1)
     return Masking(keep=shuffle[:, :kept], restore=jnp.argsort(shuffle, axis=1))
 
 
-def gather_tokens(tokens: jax.Array, index: jax.Array) -> jax.Array:
-    """Picks tokens [batch, n, width] by `index` [batch, m] of each sample: [batch, m, width]."""
+def gather_tokens(
+    tokens: Float[Array, "batch n width"], index: Integer[Array, "batch m"]
+) -> Float[Array, "batch m width"]:
+    """Picks the tokens of each sample by its indices."""
     return jnp.take_along_axis(tokens, index[:, :, None], axis=1)

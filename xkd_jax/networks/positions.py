@@ -2,28 +2,29 @@
 
 Resizing is linear along each axis, so it is a matrix an axis, computed with numpy while tracing.
 Coordinates follow PyTorch's `interpolate` with an explicit scale factor, align_corners=False and
-no antialiasing, because the released weights were trained under them (spec section 2).
+no antialiasing, because the released weights were trained with them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-Interpolation = Literal["linear", "cubic"]
+from xkd_jax.config import Interpolation
+
 CUBIC_A = -0.75
 
 
 def resize_positions(
-    positions: jax.Array,
+    positions: Float[Array, "old width"],
     grid: tuple[int, ...],
     new_grid: tuple[int, ...],
     methods: tuple[Interpolation | None, ...],
-) -> jax.Array:
+) -> Float[Array, "new width"]:
     """Resizes positions [1 + prod(grid), width] to [1 + prod(new_grid), width]; CLS comes first.
 
     `methods` says how each axis is interpolated; an axis with None keeps its size. Equal grids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from xkd_jax.config import MODALITIES, Config
+from xkd_jax.config import MODALITIES, Config, ModelConfig
 from xkd_jax.networks.decoder import Decoder
 from xkd_jax.networks.encoder import SHARED, Encoders
 from xkd_jax.networks.head import Head
@@ -42,12 +42,12 @@ class Student(Teacher):
         )
 
 
-def teacher_counterpart(student: Tree, config: Config) -> Tree:
+def teacher_counterpart(student: Tree, model: ModelConfig) -> Tree:
     """The student's parameters in the shape of the teacher's tree, for the moving average.
 
     Where only the student shares its blocks (`mas`), each modality's teacher follows them.
     """
     encoders = dict(student["encoders"])
-    if config.model.shares_student_blocks and not config.model.shares_teacher_blocks:
+    if model.shares_student_blocks and not model.shares_teacher_blocks:
         encoders["blocks"] = dict.fromkeys(MODALITIES, encoders["blocks"][SHARED])
     return {"encoders": encoders, "heads": student["heads"]}

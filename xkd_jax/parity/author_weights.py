@@ -15,7 +15,7 @@ from xkd_jax.tree import Tree
 
 Array = np.ndarray
 PREFIX: dict[Modality, str] = {"video": "vid", "audio": "aud"}
-CENTRES = {"vt2as_ce_loss.center": "video_to_audio", "at2vs_ce_loss.center": "audio_to_video"}
+CENTERS = {"vt2as_ce_loss.center": "video_to_audio", "at2vs_ce_loss.center": "audio_to_video"}
 _PATCH_EMBEDDING: dict[Modality, str] = {"video": "cuboid_embed", "audio": "patch_embed"}
 
 
@@ -25,7 +25,7 @@ class Entry:
 
     Attributes:
       name: in the authors' state dict.
-      path: keys of ours, from the roots "student", "teacher" and "centres".
+      path: keys of ours, from the roots "student", "teacher" and "centers".
       layer: index into a stack of blocks, or None.
       ours: converts their layout to ours.
       theirs: converts ours back.
@@ -39,7 +39,7 @@ class Entry:
 
 
 def entries(config: Config) -> list[Entry]:
-    """Every trained tensor, every teacher's and the centres, under the authors' names.
+    """Every trained tensor, every teacher's and the centers, under the authors' names.
 
     Where blocks are shared, each modality's names are listed and lead to the same place.
     """
@@ -49,13 +49,13 @@ def entries(config: Config) -> list[Entry]:
             found += _backbone(config, m, role)
             found += _head(config, m, role)
         found += _decoder(config, m)
-    for name, direction in CENTRES.items():
-        found.append(_entry(name, ("centres", direction), lambda a: a[0], lambda a: a[None]))
+    for name, direction in CENTERS.items():
+        found.append(_entry(name, ("centers", direction), lambda a: a[0], lambda a: a[None]))
     return found
 
 
 def load(tensors: Mapping[str, Array], aliases: Mapping[str, str], config: Config) -> Tree:
-    """Builds {"student", "teacher", "centres"} from tensors under the authors' names.
+    """Builds {"student", "teacher", "centers"} from tensors under the authors' names.
 
     Args:
       tensors: by name; of tensors known by several names, one is enough.
@@ -192,8 +192,8 @@ def _find(name: str, tensors: Mapping[str, Array], aliases: Mapping[str, str]) -
         return tensors[name]
     if aliases.get(name) in tensors:
         return tensors[aliases[name]]
-    if name in CENTRES:  # absent before the first step, when a centre is zero
-        raise UserError(f"The reference has no tensor {name}: it must come with its centres.")
+    if name in CENTERS:  # absent before the first step, when a center is zero
+        raise UserError(f"The reference has no tensor {name}: it must come with its centers.")
     raise UserError(
         f"The reference has no tensor {name}: check that the model's variant and depths are those"
         " of the file."

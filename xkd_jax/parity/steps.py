@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +25,16 @@ from xkd_jax.config import (
     VideoConfig,
 )
 from xkd_jax.errors import UserError
-from xkd_jax.objective import Inputs
-from xkd_jax.optimizer import optimizer
 from xkd_jax.parity import author_weights
 from xkd_jax.parity.comparison import Comparison, Report, worst
 from xkd_jax.parity.golden_file import GoldenFile
-from xkd_jax.schedules import Schedules, constant
-from xkd_jax.state import TrainState
-from xkd_jax.step import Evaluation, application, differentiation
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.objective import Inputs, ObjectiveOutputs
+from xkd_jax.method.optimizer import optimizer
+from xkd_jax.method.schedules import Schedules, constant
+from xkd_jax.method.train_state import TrainState
+from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
+from xkd_jax.networks.patches import Masking, random_masking
 
 # Largest difference over the tensor's largest entry; "change" is the L2 norm of the difference
 # over the L2 norm of each tensor's change from first to last.
@@ -43,21 +47,7 @@ TOLERANCES = {
     "change of parameters": 2e-3,
 }
 
-# The authors' name of each result, after the modality, and ours.
-_OUTPUTS = {
-    "student_latent": "latent",
-    "mask": "removed",
-    "target_patches": "patches",
-    "prediction": "prediction",
-    "teacher_tokens": "teacher_tokens",
-    "teacher_cls_attention": "cls_attention",
-    "cross_attention": "cross_attention",
-    "teacher_refined": "refined",
-    "teacher_output": "teacher_output",
-    "student_tokens_local": "local_tokens",
-    "student_output_local": "student_output",
-}
-
+# The authors' name of each loss, and ours.
 _LOSSES = {
     "vid_recon_loss": "reconstruct_video",
     "aud_recon_loss": "reconstruct_audio",
@@ -175,7 +165,7 @@ def case_config(case: Case) -> Config:
             refinement=meta["cross_modal_attention"],
             teacher_view=meta["teacher_view"],
             student_temperature=meta["student_temp"],
-            centre_momentum=meta["center_momentum"],
+            center_momentum=meta["center_momentum"],
         ),
         optimizer=dataclasses.replace(base.optimizer, **meta["adamw"], clip=meta["clip_per_param"]),
         batch_size=meta["batch"],
@@ -206,27 +196,31 @@ def case_inputs(case: Case, config: Config, step: int) -> Inputs:
         value = arrays[f"{m}_{name}"]
         return np.moveaxis(value, 1, -1) if m == "video" else value[:, 0]
 
-    views: dict[Modality, dict[str, np.ndarray]] = {}
+    views: dict[Modality, dict[str, Any]] = {}
     for m in MODALITIES:
         views[m] = {"global": view(m, "global")}
         if count := config.modality(m).local_views:
             views[m]["local"] = np.stack([view(m, f"local_{i}") for i in range(count)])
     return Inputs(
         views=views,
-        mask_noise={m: arrays[f"{m}_mask_noise"] for m in MODALITIES},
-        teacher_temperature={m: np.float32(case.meta["teacher_temp"][m]) for m in MODALITIES},
+        masks={
+            m: random_masking(arrays[f"{m}_mask_noise"], config.modality(m).mask_ratio)
+            for m in MODALITIES
+        },
     )
 
 
 def case_state(case: Case, config: Config, schedules: Schedules) -> TrainState:
     """The training state with the file's parameters."""
     tensors = dict(case.group("params"))
-    for name in author_weights.CENTRES:
+    for name in author_weights.CENTERS:
         tensors.setdefault(name, np.zeros((1, config.model.head.outputs), np.float32))
     tree = jax.tree.map(jnp.asarray, author_weights.load(tensors, case.meta["aliases"], config))
+    active = ActiveLosses.of(config.loss.weights)
+    transformation = optimizer(config.optimizer, schedules, active)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        optimizer=optimizer(config, schedules).init(tree["student"]),
+        optimizer=transformation.init(tree["student"]),
         **tree,
     )
 
@@ -236,16 +230,19 @@ def compare(case: Case) -> list[Comparison]:
     config, schedules = case_config(case), case_schedules(case)
     state = case_state(case, config, schedules)
     before = _exported(state, config)
-    losses, state, first = run(case, config, schedules, state)
+    inputs = case_inputs(case, config, 0)
+    of = functools.partial(loss_and_gradients, config=config, schedules=schedules)
+    outputs, gradients = jax.jit(of)(state, inputs)
+    losses, state = run(case, config, schedules, state)
     after = _exported(state, config)
-    gradients = author_weights.export({"student": first.gradients}, config)
+    gradients = author_weights.export({"student": gradients}, config)
 
     expected = [
         dict(zip(case.meta["loss_names"], row, strict=True)) for row in case.arrays["losses"]
     ]
     final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
     return [
-        worst("outputs", TOLERANCES["outputs"], _largest(case.group("out"), named_outputs(first))),
+        worst("outputs", TOLERANCES["outputs"], _largest(case.group("out"), named_outputs(outputs, inputs.masks))),
         worst("losses at step 0", TOLERANCES["losses at step 0"], _largest(expected[0], losses[0])),
         worst("gradients", TOLERANCES["gradients"], _largest(case.group("grads"), gradients)),
         worst(
@@ -264,47 +261,59 @@ def compare(case: Case) -> list[Comparison]:
 
 def run(
     case: Case, config: Config, schedules: Schedules, state: TrainState
-) -> tuple[list[dict[str, float]], TrainState, Evaluation]:
-    """Runs the file's steps.
+) -> tuple[list[dict[str, float]], TrainState]:
+    """Runs the steps of the file.
 
     Returns:
-      Each step's losses under the authors' names, the last state, and the first evaluation.
+      The losses of each step under the authors' names, and the last state.
     """
-    differentiate = jax.jit(differentiation(config))
-    apply = jax.jit(application(config, schedules))
-    losses, first = [], None
+    step = jax.jit(
+        functools.partial(
+            train_step, config=config, schedules=schedules, prepare=lambda inputs, *_: inputs
+        )
+    )
+    losses = []
     for i in range(len(case.arrays["losses"])):
-        evaluation = differentiate(state, case_inputs(case, config, i))
-        state = apply(state, evaluation)
-        losses.append(named_losses(evaluation))
-        first = first or evaluation
-    assert first is not None
-    return losses, state, first
+        state, metrics = step(state, case_inputs(case, config, i))
+        losses.append(named_losses(metrics))
+    return losses, state
 
 
-def named_losses(evaluation: Evaluation) -> dict[str, float]:
-    """The losses under the authors' names, their means included."""
-    named = {theirs: float(evaluation.terms[ours]) for theirs, ours in _LOSSES.items()}
+def named_losses(metrics: Metrics) -> dict[str, float]:
+    """The losses of a step under the authors' names, their means included."""
+    named = {theirs: float(metrics[f"loss/{ours}"]) for theirs, ours in _LOSSES.items()}
     named |= {mean: (named[a] + named[b]) / 2 for mean, (a, b) in _MEANS.items()}
-    return named | {"loss": float(evaluation.loss)}
+    return named | {"loss": float(metrics["loss"])}
 
 
-def named_outputs(evaluation: Evaluation) -> dict[str, np.ndarray]:
+def named_outputs(
+    outputs: ObjectiveOutputs, masks: Mapping[Modality, Masking]
+) -> dict[str, np.ndarray]:
     """The intermediate results under the authors' names."""
-    outputs = {
-        f"{m}_{theirs}": np.asarray(evaluation.out[f"{m}_{ours}"])
-        for m in MODALITIES
-        for theirs, ours in _OUTPUTS.items()
-        if f"{m}_{ours}" in evaluation.out
-    }
+    named: dict[str, np.ndarray] = {}
     for m in MODALITIES:
-        local = outputs[f"{m}_student_output_local"][1:]  # the global view comes first
-        outputs[f"{m}_student_output_local"] = local.reshape(-1, local.shape[-1])
-    return outputs
+        reconstruction, teacher = outputs.reconstructions[m], outputs.teachers[m]
+        projection = outputs.projections[m]
+        local = projection.outputs[1:]  # the global view comes first
+        found = {
+            "student_latent": outputs.latents[m],
+            "mask": masks[m].removed,
+            "target_patches": reconstruction.patches,
+            "prediction": reconstruction.prediction,
+            "student_tokens_local": projection.local_tokens,
+            "student_output_local": einops.rearrange(local, "v b k -> (v b) k"),
+            "teacher_tokens": teacher.tokens,
+            "teacher_cls_attention": teacher.cls_attention,
+            "cross_attention": teacher.cross_attention,
+            "teacher_refined": teacher.refined,
+            "teacher_output": teacher.output,
+        }
+        named |= {f"{m}_{name}": np.asarray(a) for name, a in found.items() if a is not None}
+    return named
 
 
 def _exported(state: TrainState, config: Config) -> dict[str, np.ndarray]:
-    roots = {"student": state.student, "teacher": state.teacher, "centres": state.centres}
+    roots = {"student": state.student, "teacher": state.teacher, "centers": state.centers}
     return author_weights.export(roots, config)
 
 

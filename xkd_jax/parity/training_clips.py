@@ -152,7 +152,7 @@ def mixup_targets(file: GoldenFile) -> Report:
 def cutmix_boxes(file: GoldenFile) -> Report:
     """Compares boxes of CutMix and the shares that they leave.
 
-    The file gives neither the frame's size nor the boxes' centres; both follow from its rows.
+    The file gives neither the frame's size nor the boxes' centers; both follow from its rows.
 
     Raises:
       UserError: the file is damaged.
@@ -206,13 +206,13 @@ def _possible_sizes(ends: np.ndarray, left: np.ndarray) -> list[tuple[int, int]]
 
 
 def _boxes(share: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> _Boxes:
-    """Our boxes about the centres that the rows have in a frame of that size."""
+    """Our boxes about the centers that the rows have in a frame of that size."""
     whole = np.array(size)
     half = np.floor(whole * np.sqrt(1 - share)[:, None]) // 2
     start, stop = ends[..., 0], ends[..., 1]
-    # An end inside the frame has the centre at half the box from it; with neither, any will do.
-    centre = np.where(start > 0, start + half, np.where(stop < whole, stop - half, whole // 2))
-    cut = jax.vmap(lambda share, centre: mixing.cut_box(share, centre, size))
+    # An end inside the frame has the center at half the box from it; with neither, any will do.
+    center = np.where(start > 0, start + half, np.where(stop < whole, stop - half, whole // 2))
+    cut = jax.vmap(lambda share, center: mixing.cut_box(share, center, size))
     with jax.enable_x64(True):  # as the file's shares are, or one in some thousand rounds otherwise
-        start, stop, left = map(np.asarray, cut(jnp.asarray(share), jnp.asarray(centre)))
+        start, stop, left = map(np.asarray, cut(jnp.asarray(share), jnp.asarray(center)))
     return start, stop, left, size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import re
 from typing import Any
@@ -15,14 +16,14 @@ from data_pipelines import views
 from xkd_jax import sharding
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
+from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.train_state import TrainState
+from xkd_jax.method.train_step import train_step
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.flops import count_flops
 from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.slices import GIB, Slice
 from xkd_jax.run import Run
-from xkd_jax.schedules import Length, schedules
-from xkd_jax.state import TrainState
-from xkd_jax.step import train_step
 
 # Clips a second that one core loads and decodes: 149 and 177 in two runs of benchmarks.loader on
 # one thread of a virtual x86-64 machine; the lower one. To be measured anew on the hosts meant.
@@ -33,7 +34,7 @@ LOADER_RATE = 149.0
 class Memory:
     """Bytes on each device.
 
-    Students, teachers (with the centres), the optimiser's moments and the batch are arguments of
+    Students, teachers (with the centers), the optimiser's moments and the batch are arguments of
     the step; `activations` is all that it makes on the way, `program` its own code.
     """
 
@@ -142,7 +143,8 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
 def model_flops(config: Config, state: TrainState, batch: Any) -> float:
     """Operations of one step's matrix products over all devices, without rematerialisation."""
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
-    step = train_step(plain, schedules(plain, Length(2, 1)))
+    plan = schedules(plain, Length(2, 1))
+    step = functools.partial(train_step, config=plain, schedules=plan)
     return count_flops(step, state, batch)
 
 
@@ -157,7 +159,7 @@ def device_bytes(tree: Any) -> float:
 def _memory(state: TrainState, batch: Any, activations: float, program: float = 0.0) -> Memory:
     return Memory(
         students=device_bytes(state.student),
-        teachers=device_bytes((state.teacher, state.centres)),
+        teachers=device_bytes((state.teacher, state.centers)),
         optimizer=device_bytes((state.optimizer, state.step)),
         batch=device_bytes(batch),
         activations=activations,

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.health import entropy, mean_cosine, spread
+from xkd_jax.method.collapse_metrics import entropy, mean_cosine, spread
 
 
 def test_collapsed_features_have_cosine_one_and_no_spread():

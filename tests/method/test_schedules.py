@@ -5,7 +5,7 @@ import pytest
 
 from xkd_jax.config import Config, TemperatureConfig
 from xkd_jax.errors import UserError
-from xkd_jax.schedules import Length, cosine, epoch_warmup, schedules
+from xkd_jax.method.schedules import Length, cosine, epoch_warmup, schedules
 
 
 def reference_cosine(start, end, steps, warmup):

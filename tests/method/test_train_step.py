@@ -1,36 +1,30 @@
 import dataclasses
+import functools
 import importlib
 import random
 
 import jax
 import numpy as np
 import pytest
-from test_objective import change, make_inputs
+from method_inputs import LENGTH, change, learning, make_inputs, optimizer_of, step_of_inputs
 
 from data_pipelines import views
 from xkd_jax.config import resolve
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.train_state import initial_state, is_count
+from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.optimizer import optimizer
-from xkd_jax.schedules import Length, schedules
 from xkd_jax.sharding import abstract_state
-from xkd_jax.state import initial_state, is_count
-from xkd_jax.step import Stream, stream_key, train_step, update_step
-
-LENGTH = Length(steps=10, steps_per_epoch=5)
 
 
 def start(config):
     plan = schedules(config, LENGTH)
     state = jax.jit(
-        lambda: initial_state(stream_key(0, Stream.INITIALISE), config, optimizer(config, plan))
+        lambda: initial_state(stream_key(0, Stream.INITIALIZE), config, optimizer_of(config, plan))
     )()
-    return state, jax.jit(update_step(config, plan)), plan
-
-
-def learning(config):
-    """Without warm-up, so that the first step moves something."""
-    return change(config, optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3})
+    return state, jax.jit(step_of_inputs(config, plan)), plan
 
 
 def learns_and_teachers_follow(small, make_views, variant) -> list[float]:
@@ -48,7 +42,7 @@ def learns_and_teachers_follow(small, make_views, variant) -> list[float]:
     expected = jax.tree.map(
         lambda t, s: momentum * t + (1 - momentum) * s,
         previous.teacher,
-        teacher_counterpart(state.student, config),
+        teacher_counterpart(state.student, config.model),
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
@@ -110,7 +104,7 @@ def test_bfloat16_stays_near_float32(small, make_views):
     assert np.isfinite(losses[1]["loss"])
 
 
-def test_metrics_name_every_loss_the_schedules_norms_and_signs_of_collapse(small, make_views):
+def test_metrics_hold_every_loss_schedules_norms_and_collapse(small, make_views):
     state, step, _ = start(small)
     _, metrics = step(state, make_inputs(small, make_views(small)))
     for weight in dataclasses.asdict(small.loss.weights):
@@ -158,8 +152,10 @@ def test_every_experiment_traces_a_step_at_its_true_size(name):
     raw = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
     config = resolve(raw)
     plan = schedules(config, Length(100, 10))
-    state = abstract_state(config, optimizer(config, plan))
-    after, metrics = jax.eval_shape(train_step(config, plan), state, batch_shapes(config))
+    state = abstract_state(config, optimizer_of(config, plan))
+    after, metrics = jax.eval_shape(
+        functools.partial(train_step, config=config, schedules=plan), state, batch_shapes(config)
+    )
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )

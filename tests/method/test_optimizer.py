@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import random_student, with_weights
+from method_inputs import optimizer_of
 
-from xkd_jax.optimizer import clip_each_tensor, decay_mask, optimizer
-from xkd_jax.schedules import Schedules, constant
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.optimizer import clip_each_tensor, decay_mask
+from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.tree import path_names
 
 CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
@@ -34,7 +36,7 @@ def test_each_layer_is_clipped_by_itself_and_decoders_are_not():
 
 def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
     student = random_student(small)
-    decays = named(decay_mask(student, small))
+    decays = named(decay_mask(student, ActiveLosses.of(small.loss.weights)))
     assert decays["encoders/embeddings/video/positions"]
     assert decays["encoders/embeddings/audio/cls"]
     assert decays["encoders/blocks/video/layers/qkv/kernel"]
@@ -48,14 +50,14 @@ def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
 def test_what_no_loss_reaches_does_not_change(small):
     config = with_weights(small, reconstruct_video=1.0)
     student = random_student(config)
-    decays = named(decay_mask(student, config))
+    decays = named(decay_mask(student, ActiveLosses.of(config.loss.weights)))
     assert decays["encoders/blocks/video/layers/qkv/kernel"]
     assert not any(on for name, on in decays.items() if "audio" in name or "heads" in name)
 
 
 def test_a_student_that_nobody_teaches_does_not_decay(small):
     config = with_weights(small, distill_video_to_audio=1.0, reconstruct_video=1.0)
-    decays = named(decay_mask(random_student(config), config))
+    decays = named(decay_mask(random_student(config), ActiveLosses.of(config.loss.weights)))
     assert decays["encoders/blocks/video/layers/qkv/kernel"]
     assert decays["heads/audio/directions"]
     assert not any(on for name, on in decays.items() if "heads/video" in name)
@@ -66,7 +68,7 @@ def test_adamw_equals_its_definition_over_steps(small):
     config = dataclasses.replace(
         small, optimizer=dataclasses.replace(small.optimizer, clip=0.0, eps=1e-3)
     )
-    transformation = optimizer(config, CONSTANT)
+    transformation = optimizer_of(config, CONSTANT)
     rng = np.random.default_rng(0)
     params = {"heads": {"audio": {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)}}}
     state = transformation.init(params)

@@ -1,14 +1,15 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xkd_jax.refinement import cross_modal_attention, refine_tokens
+from xkd_jax.method.refinement import cross_modal_attention, refine_tokens
 
 
 def attentions(seed=0, batch=2, heads=3, video=10, audio=6):
     rng = np.random.default_rng(seed)
     return tuple(
-        rng.dirichlet(np.ones(n), size=(batch, heads)).astype(np.float32) * 0.9
+        jnp.asarray(0.9 * rng.dirichlet(np.ones(n), size=(batch, heads)), jnp.float32)
         for n in (video, audio)
     )
 
@@ -35,7 +36,7 @@ def test_never_forms_the_outer_product(mode):
 
 def test_keeps_the_energy_of_the_pooled_feature():
     rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(2, 10, 8)).astype(np.float32)
+    tokens = jnp.asarray(rng.normal(size=(2, 10, 8)), jnp.float32)
     cross = cross_modal_attention(*attentions(), "mean")
     refined = refine_tokens(tokens, cross)
     np.testing.assert_allclose(
@@ -45,6 +46,6 @@ def test_keeps_the_energy_of_the_pooled_feature():
 
 def test_even_attention_changes_nothing():
     rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(2, 10, 8)).astype(np.float32)
-    even = np.full((2, 3, 10), 0.05, np.float32)
+    tokens = jnp.asarray(rng.normal(size=(2, 10, 8)), jnp.float32)
+    even = jnp.full((2, 3, 10), 0.05)
     np.testing.assert_allclose(refine_tokens(tokens, even), tokens, rtol=1e-4, atol=1e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -12,9 +11,9 @@ import optax
 from flax import nnx, struct
 
 from xkd_jax.config import Config
+from xkd_jax.method.active_losses import DIRECTIONS
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.objective import DIRECTIONS
-from xkd_jax.tree import Tree
+from xkd_jax.tree import Leaf, Tree
 
 Network = TypeVar("Network", bound=Teacher)
 
@@ -25,14 +24,14 @@ class TrainState(struct.PyTreeNode):
     step: int32 scalar, the number of updates made.
     student: parameters of `Student`, float32.
     teacher: parameters of `Teacher`, float32.
-    centres: {direction: float32 [outputs]}.
-    optimizer: optax's state.
+    centers: of the teachers' outputs, {direction: float32 [outputs]}.
+    optimizer: the state of optax.
     """
 
-    step: jax.Array
+    step: Leaf
     student: Tree
     teacher: Tree
-    centres: dict[str, jax.Array]
+    centers: dict[str, Leaf]
     optimizer: optax.OptState
 
 
@@ -41,12 +40,12 @@ def initial_state(
 ) -> TrainState:
     """The state before the first step; the teachers are copies of the students."""
     student = parameters(construct(Student, config, key))
-    teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config))
+    teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config.model))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         student=student,
         teacher=teacher,
-        centres={d: jnp.zeros(config.model.head.outputs) for d in DIRECTIONS},
+        centers={d.name: jnp.zeros(config.model.head.outputs) for d in DIRECTIONS},
         optimizer=transformation.init(student),
     )
 
@@ -71,10 +70,10 @@ def parameters(module: nnx.Module) -> Tree:
     return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
-def builder(cls: type[Network], config: Config) -> Callable[[Tree], Network]:
-    """Returns a function that makes the module of a parameter tree."""
+def module_of(cls: type[Network], params: Tree, config: Config) -> Network:
+    """The module with these parameters, as nested dictionaries of arrays."""
     graph, _ = nnx.split(abstract(cls, config))
-    return lambda params: nnx.merge(graph, params)
+    return nnx.merge(graph, params)
 
 
 def advance(state: TrainState, step: int) -> TrainState:

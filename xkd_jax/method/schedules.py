@@ -84,7 +84,7 @@ class Length:
 
 
 def schedules(config: Config, length: Length) -> Schedules:
-    """The run's schedules (spec sections 3.6, 3.8 and 3.9)."""
+    """The schedules of a run (docs/method.md)."""
     optimizer = config.optimizer
     warmup = min(round(optimizer.warmup_epochs * length.steps_per_epoch), length.steps)
     return Schedules(

@@ -1,4 +1,4 @@
-"""The optimiser of the students: per-tensor clipping, then AdamW (spec section 3.8)."""
+"""The optimizer of the students: per-tensor clipping, then AdamW (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xkd_jax.config import Config
-from xkd_jax.objective import Needs
-from xkd_jax.schedules import Schedules
-from xkd_jax.tree import Tree, is_stacked, path_names
+from xkd_jax.config import MODALITIES, OptimizerConfig
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.schedules import Schedules
+from xkd_jax.tree import Leaf, Tree, is_stacked, path_names
 
 # PyTorch's clip_grad_norm_ divides by the norm plus this.
 CLIP_EPS = 1e-6
 
 
-def optimizer(config: Config, schedules: Schedules) -> optax.GradientTransformation:
+def optimizer(
+    settings: OptimizerConfig, schedules: Schedules, active: ActiveLosses
+) -> optax.GradientTransformation:
     """Clipping of each encoder and head tensor by itself, AdamW, and the scheduled step size."""
-    settings = config.optimizer
     clip = clip_each_tensor(settings.clip) if settings.clip else optax.identity()
     return optax.chain(
         clip,
         optax.scale_by_adam(settings.b1, settings.b2, settings.eps),
-        decay_weights(config, schedules),
+        decay_weights(schedules, active),
         optax.scale_by_learning_rate(schedules.learning_rate),
     )
 
@@ -51,7 +52,7 @@ class DecayState(NamedTuple):
     step: jax.Array
 
 
-def decay_weights(config: Config, schedules: Schedules) -> optax.GradientTransformation:
+def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientTransformation:
     """Adds the scheduled weight decay to every trained tensor that is neither a bias nor 1-D."""
 
     def init(params: Tree) -> DecayState:
@@ -62,7 +63,7 @@ def decay_weights(config: Config, schedules: Schedules) -> optax.GradientTransfo
         decay = schedules.weight_decay(state.step)
         updates = jax.tree.map(
             lambda decays, u, p: u + decay * p if decays else u,
-            decay_mask(params, config),
+            decay_mask(params, active),
             updates,
             params,
         )
@@ -71,15 +72,15 @@ def decay_weights(config: Config, schedules: Schedules) -> optax.GradientTransfo
     return optax.GradientTransformation(init, update)
 
 
-def decay_mask(params: Tree, config: Config) -> Tree:
+def decay_mask(params: Tree, active: ActiveLosses) -> Tree:
     """True for each tensor that decays: 2-D or more by itself, no bias, and reached by a loss."""
-    needs = Needs.of(config)
-
     trained = {
-        "encoders": needs.latents, "decoders": needs.reconstructed, "heads": needs.projected,
-    }  # fmt: skip
+        "encoders": active.encoded,
+        "decoders": active.reconstructed,
+        "heads": active.projected,
+    }
 
-    def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+    def decays(path: tuple[Any, ...], leaf: Leaf) -> bool:
         names = path_names(path)
         reached = not _owned_by_other(names, trained[names[0]])
         return reached and names[-1] != "bias" and leaf.ndim - is_stacked(path) > 1
@@ -88,4 +89,4 @@ def decay_mask(params: Tree, config: Config) -> Tree:
 
 
 def _owned_by_other(names: tuple[str, ...], trained: tuple[str, ...]) -> bool:
-    return any(m in names and m not in trained for m in ("video", "audio"))
+    return any(m in names and m not in trained for m in MODALITIES)

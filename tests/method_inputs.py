@@ -1,0 +1,62 @@
+"""Inputs of the objective and of the step, for tests of the method."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import optax
+
+from xkd_jax.config import MODALITIES, Config
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.objective import Inputs
+from xkd_jax.method.optimizer import optimizer
+from xkd_jax.method.schedules import Length, Schedules
+from xkd_jax.method.train_step import train_step
+from xkd_jax.networks.patches import random_masking
+
+LENGTH = Length(steps=10, steps_per_epoch=5)
+
+
+def change(config: Config, **sections) -> Config:
+    """The configuration with other values in some of its sections."""
+    return dataclasses.replace(
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **values)
+            for name, values in sections.items()
+        },
+    )
+
+
+def learning(config: Config) -> Config:
+    """Without warm-up, so that the first step moves something."""
+    return change(config, optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3})
+
+
+def mask_noise(config: Config, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Noise [batch, tokens] of each modality."""
+    rng = np.random.default_rng(seed)
+    return {m: rng.random((batch, config.modality(m).tokens), np.float32) for m in MODALITIES}
+
+
+def make_inputs(config: Config, views, seed: int = 0) -> Inputs:
+    """The views with random masks."""
+    noise = mask_noise(config, len(views["video"]["global"]), seed)
+    masks = {
+        m: random_masking(jax.numpy.asarray(n), config.modality(m).mask_ratio)
+        for m, n in noise.items()
+    }
+    return Inputs(views=jax.tree.map(jax.numpy.asarray, views), masks=masks)
+
+
+def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformation:
+    """The optimizer of a run."""
+    return optimizer(config.optimizer, plan, ActiveLosses.of(config.loss.weights))
+
+
+def step_of_inputs(config: Config, plan: Schedules):
+    """The training step, to be called with `Inputs` in place of a batch."""
+    return functools.partial(
+        train_step, config=config, schedules=plan, prepare=lambda inputs, *_: inputs
+    )

@@ -1,0 +1,77 @@
+"""Which losses have a weight, and so which parts of the computation a step needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from xkd_jax.config import MODALITIES, LossWeights, Modality
+
+
+class Direction(NamedTuple):
+    """A direction of distillation.
+
+    teacher: the modality whose teacher gives the targets.
+    student: the modality whose student learns them.
+    """
+
+    teacher: Modality
+    student: Modality
+
+    @property
+    def name(self) -> str:
+        """As in the names of losses and centers: `video_to_audio`."""
+        return f"{self.teacher}_to_{self.student}"
+
+
+DIRECTIONS: tuple[Direction, ...] = tuple(
+    Direction(teacher, student)
+    for teacher in MODALITIES
+    for student in MODALITIES
+    if teacher != student
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveLosses:
+    """The losses whose weight is not 0, and what they need; nothing else is computed.
+
+    weights: {name of the loss: weight}, as in `LossWeights`.
+    """
+
+    weights: dict[str, float]
+
+    @classmethod
+    def of(cls, weights: LossWeights) -> ActiveLosses:
+        """Leaves out the losses of weight 0."""
+        return cls({name: w for name, w in dataclasses.asdict(weights).items() if w})
+
+    @property
+    def reconstructed(self) -> tuple[Modality, ...]:
+        """Modalities whose patches are predicted."""
+        return tuple(m for m in MODALITIES if f"reconstruct_{m}" in self.weights)
+
+    @property
+    def distilled(self) -> tuple[Direction, ...]:
+        """Directions of distillation."""
+        return tuple(d for d in DIRECTIONS if f"distill_{d.name}" in self.weights)
+
+    @property
+    def projected(self) -> tuple[Modality, ...]:
+        """Modalities whose student's head is used."""
+        taught = {d.student for d in self.distilled}
+        return tuple(m for m in MODALITIES if m in taught or self.aligns("students"))
+
+    @property
+    def encoded(self) -> tuple[Modality, ...]:
+        """Modalities whose masked global view the student encodes."""
+        return tuple(m for m in MODALITIES if m in (*self.reconstructed, *self.projected))
+
+    @property
+    def uses_teachers(self) -> bool:
+        """Whether the teachers run."""
+        return bool(self.distilled) or self.aligns("teachers")
+
+    def aligns(self, networks: str) -> bool:
+        """Whether the `students` or the `teachers` of the modalities are aligned."""
+        return f"align_{networks}" in self.weights

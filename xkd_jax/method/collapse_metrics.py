@@ -1,0 +1,55 @@
+"""Metrics that show a collapse of the representations during training."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from xkd_jax.method.objective import ObjectiveOutputs
+from xkd_jax.networks.encoder import pool
+
+
+def collapse_metrics(outputs: ObjectiveOutputs) -> dict[str, Float[Array, ""]]:
+    """Scalars of the distributions of the teachers and of the features of the student.
+
+    `teacher_entropy` is the mean entropy in nats of a sample's target, `teacher_mean_entropy` that
+    of the mean target. Equal values mean the same target for every sample; both near log(outputs)
+    mean uniform targets. Equal features of all samples have a `feature_spread` near 0 and a
+    `feature_cosine` near 1.
+    """
+    metrics: dict[str, jax.Array] = {}
+    for m, targets in outputs.targets.items():
+        metrics[f"collapse/{m}_teacher_entropy"] = entropy(targets).mean()
+        metrics[f"collapse/{m}_teacher_mean_entropy"] = entropy(targets.mean(0))
+    for m, latent in outputs.latents.items():
+        features = jax.lax.stop_gradient(pool(latent))
+        metrics[f"collapse/{m}_feature_spread"] = spread(features)
+        metrics[f"collapse/{m}_feature_cosine"] = mean_cosine(features)
+    return metrics
+
+
+def entropy(probabilities: Float[Array, "*rows outputs"]) -> Float[Array, "*rows"]:
+    """Entropy in nats along the last axis."""
+    return -jax.scipy.special.xlogy(probabilities, probabilities).sum(-1)
+
+
+def spread(features: Float[Array, "samples width"]) -> Float[Array, ""]:
+    """Mean over dimensions of the standard deviation over samples, times sqrt(width).
+
+    Features are scaled to unit length first: 1 if they spread evenly over the sphere, 0 if all are
+    equal.
+    """
+    return _unit(features).std(0).mean() * features.shape[1] ** 0.5
+
+
+def mean_cosine(features: Float[Array, "samples width"]) -> Float[Array, ""]:
+    """Mean cosine between different samples; 0 for a single one."""
+    n = features.shape[0]
+    total = jnp.square(_unit(features).sum(0)).sum()
+    return (total - n) / max(n * (n - 1), 1)
+
+
+def _unit(features: Float[Array, "samples width"]) -> Float[Array, "samples width"]:
+    norm = jnp.linalg.norm(features, axis=-1, keepdims=True)
+    return features / jnp.maximum(norm, 1e-12)

@@ -1,0 +1,132 @@
+"""The losses, as pure float32 functions (docs/method.md has their equations)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from xkd_jax.errors import UserError
+from xkd_jax.rules import constrain
+
+# The loss of two samples [n, outputs] and [m, outputs] that pulls their distributions together.
+Alignment = Callable[[jax.Array, jax.Array], jax.Array]
+
+# Bandwidths of the kernel of the alignment loss.
+MMD_GAMMAS = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
+MMD_MIN_SQUARED_DISTANCE = 1e-30
+
+
+def normalize_patches(
+    patches: Float[Array, "*rows values"],
+) -> Float[Array, "*rows values"]:
+    """Normalizes each patch by its own mean and unbiased variance."""
+    patches = patches.astype(jnp.float32)
+    mean = patches.mean(-1, keepdims=True)
+    variance = patches.var(-1, keepdims=True, ddof=1)
+    return (patches - mean) / jnp.sqrt(variance + 1e-6)
+
+
+def reconstruction(
+    patches: Float[Array, "batch tokens values"],
+    prediction: Float[Array, "batch tokens values"],
+    removed: Float[Array, "batch tokens"],
+) -> Float[Array, ""]:
+    """Mean squared error against normalized patches, averaged over the removed tokens.
+
+    Args:
+      patches: of the global view.
+      prediction: of the decoder.
+      removed: 1 where the encoder did not see the token, 0 elsewhere.
+    """
+    error = jnp.square(prediction.astype(jnp.float32) - normalize_patches(patches)).mean(-1)
+    return (error * removed).sum() / removed.sum()
+
+
+def teacher_softmax(
+    teacher: Float[Array, "batch outputs"],
+    center: Float[Array, " outputs"],
+    temperature: float | Float[Array, ""],
+) -> Float[Array, "batch outputs"]:
+    """The teacher's distribution: centered, sharpened, without gradient."""
+    logits = (teacher.astype(jnp.float32) - center[None]) / temperature
+    return jax.lax.stop_gradient(jax.nn.softmax(logits, axis=-1))
+
+
+def distillation(
+    student: Float[Array, "views batch outputs"],
+    targets: Float[Array, "batch outputs"],
+    temperature: float | Float[Array, ""],
+) -> Float[Array, ""]:
+    """Cross entropy of the student's views under the teacher, averaged over views and batch.
+
+    Args:
+      student: outputs of the head.
+      targets: the teacher's distribution (`teacher_softmax`).
+      temperature: of the student's softmax.
+    """
+    log_p = jax.nn.log_softmax(student.astype(jnp.float32) / temperature, axis=-1)
+    return -(targets[None] * log_p).sum(-1).mean()
+
+
+def next_center(
+    center: Float[Array, " outputs"], teacher: Float[Array, "batch outputs"], momentum: float
+) -> Float[Array, " outputs"]:
+    """Moves the center towards the mean of `teacher` over the global batch."""
+    return momentum * center + (1 - momentum) * teacher.astype(jnp.float32).mean(0)
+
+
+def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
+    """Squared maximum mean discrepancy of two samples under a sum of Gaussian kernels.
+
+    Distances here are differences of squared norms near the number of outputs. So the common
+    mean is subtracted first, products are in full float32, and the distance of a sample to itself
+    is exactly 0 (the narrowest kernel is sensitive to its rounding error).
+    """
+    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    mean = jax.lax.stop_gradient((x.mean(0, keepdims=True) + y.mean(0, keepdims=True)) / 2)
+    x, y = x - mean, y - mean
+    return _mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)
+
+
+# Choices of `loss.alignment`.
+ALIGNMENTS: dict[str, Alignment] = {"mmd": squared_mmd}
+
+
+def alignment(name: str) -> Alignment:
+    """The alignment loss of this name.
+
+    Raises:
+      UserError: `ALIGNMENTS` has no such loss.
+    """
+    if name not in ALIGNMENTS:
+        raise UserError(f"loss.alignment is {name!r}: give one of {', '.join(ALIGNMENTS)}.")
+    return ALIGNMENTS[name]
+
+
+def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
+    """Mean of the kernel over all pairs of a row of `x` and a row of `y`.
+
+    The gradient of each side is taken with the other side held fixed. On a mesh a device then needs
+    its own rows against all rows, and never sends the gradient of rows that are not its own.
+    """
+    value = _mean_kernel_of_rows(x, y)
+    mirrored = value if x is y else _mean_kernel_of_rows(y, x)
+    return value + (mirrored - jax.lax.stop_gradient(mirrored))
+
+
+def _mean_kernel_of_rows(
+    x: Float[Array, "n outputs"], others: Float[Array, "m outputs"]
+) -> Float[Array, ""]:
+    """Like `_mean_kernel`, with a gradient in `x` alone."""
+    same = others is x
+    x = constrain(x, "batch", "outputs")
+    others = constrain(jax.lax.stop_gradient(others), None, "outputs")
+    products = jnp.matmul(x, others.T, precision=jax.lax.Precision.HIGHEST)
+    distances = jnp.square(x).sum(-1)[:, None] + jnp.square(others).sum(-1)[None] - 2 * products
+    if same:
+        distances = jnp.where(jnp.eye(len(x), dtype=bool), 0.0, distances)
+    distances = jnp.maximum(distances, MMD_MIN_SQUARED_DISTANCE)
+    return jnp.stack([jnp.exp(-gamma * distances).mean() for gamma in MMD_GAMMAS]).sum()

@@ -1,0 +1,230 @@
+"""The training objective, in the order of the paper (docs/method.md has its equations)."""
+
+from __future__ import annotations
+
+import einops
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float
+
+from xkd_jax.config import MODALITIES, LossConfig, Modality
+from xkd_jax.method import losses
+from xkd_jax.method.active_losses import ActiveLosses, Direction
+from xkd_jax.method.refinement import cross_modal_attention, refine_tokens
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.patches import Masking
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.tree import Leaf
+
+# {"global": [batch, ...], "local": [views, batch, ...]}: float32, normalized; video [..., frames,
+# height, width, color], audio [..., mel, time]. "local" is absent without local views.
+ModalityViews = dict[str, Leaf]
+
+
+class Inputs(struct.PyTreeNode):
+    """What the objective needs of one batch: the views of each modality, and what is masked."""
+
+    views: dict[Modality, ModalityViews]
+    masks: dict[Modality, Masking]
+
+
+class Reconstruction(struct.PyTreeNode):
+    """Patches of a global view, and the decoder's prediction of them [batch, tokens, values]."""
+
+    patches: Leaf
+    prediction: Leaf
+
+
+class Projection(struct.PyTreeNode):
+    """The student's outputs for all views of a modality.
+
+    outputs: of the head, float32 [1 + views, batch, outputs], the masked global view first.
+    local_tokens: of the local views [views * batch, 1 + local tokens, width], view by view; None
+      without local views.
+    """
+
+    outputs: Leaf
+    local_tokens: Leaf | None
+
+
+class TeacherOutputs(struct.PyTreeNode):
+    """What the teacher computes of one modality; without refinement there is no attention.
+
+    tokens: of the teacher's view [batch, 1 + tokens, width], CLS first.
+    cls_attention: of the last block's CLS query over the patch tokens [batch, heads, tokens].
+    cross_attention: the same, weighted by the other modality's [batch, heads, tokens].
+    refined: the refined patch tokens [batch, tokens, width].
+    output: of the head, float32 [batch, outputs].
+    """
+
+    tokens: Leaf
+    refined: Leaf
+    output: Leaf
+    cls_attention: Leaf | None = None
+    cross_attention: Leaf | None = None
+
+
+class ObjectiveOutputs(struct.PyTreeNode):
+    """The objective and its intermediate results, each by modality where a loss needs it.
+
+    loss: float32 scalar, the weighted mean of the terms.
+    terms: {name of `LossWeights`: float32 scalar}, of every loss that has a weight.
+    latents: the student's tokens of the masked global view [batch, 1 + kept, width], CLS first.
+    reconstructions, projections: of the student.
+    teachers: outputs of the teachers.
+    targets: the teachers' distributions [batch, outputs].
+    """
+
+    loss: Leaf
+    terms: dict[str, Leaf]
+    latents: dict[Modality, Leaf]
+    reconstructions: dict[Modality, Reconstruction]
+    projections: dict[Modality, Projection]
+    teachers: dict[Modality, TeacherOutputs]
+    targets: dict[Modality, Leaf]
+
+
+def objective(
+    student: Student,
+    teacher: Teacher,
+    centers: dict[str, Float[Array, " outputs"]],
+    temperatures: dict[Modality, Float[Array, ""]],
+    inputs: Inputs,
+    config: LossConfig,
+) -> ObjectiveOutputs:
+    """Computes every loss that has a weight, and their weighted mean.
+
+    Args:
+      student: encoders, heads and decoders; the loss has a gradient in their parameters alone.
+      teacher: encoders and heads.
+      centers: of the teachers' outputs, by the name of the direction.
+      temperatures: of the teachers' softmax, by modality.
+      inputs: views and masks.
+      config: weights and settings of the losses.
+    """
+    active = ActiveLosses.of(config.weights)
+    align = losses.alignment(config.alignment)
+    views, masks = inputs.views, inputs.masks
+    terms: dict[str, jax.Array] = {}
+
+    # Masked data modelling
+    latents = {m: student.encoders(m, views[m]["global"], masks[m].keep) for m in active.encoded}
+    reconstructions = {
+        m: reconstruct(student, m, views[m]["global"], latents[m], masks[m])
+        for m in active.reconstructed
+    }
+    for m, found in reconstructions.items():
+        terms[f"reconstruct_{m}"] = losses.reconstruction(
+            found.patches, found.prediction, masks[m].removed
+        )
+
+    # Outputs of the teachers, refined across modalities, and of the students
+    teachers = teach(teacher, views, config) if active.uses_teachers else {}
+    projections = {
+        m: project(student, m, latents[m], views[m].get("local")) for m in active.projected
+    }
+
+    # Cross-modal distillation
+    targets = {
+        d.teacher: losses.teacher_softmax(
+            teachers[d.teacher].output, centers[d.name], temperatures[d.teacher]
+        )
+        for d in active.distilled
+    }
+    for d in active.distilled:
+        terms[f"distill_{d.name}"] = losses.distillation(
+            projections[d.student].outputs, targets[d.teacher], config.student_temperature
+        )
+
+    # Domain alignment
+    if active.aligns("students"):
+        rows = (einops.rearrange(projections[m].outputs, "v b k -> (b v) k") for m in MODALITIES)
+        terms["align_students"] = align(*rows)
+    if active.aligns("teachers"):
+        terms["align_teachers"] = align(*(teachers[m].output for m in MODALITIES))
+
+    loss = weighted_mean(terms, active.weights)
+    return ObjectiveOutputs(loss, terms, latents, reconstructions, projections, teachers, targets)
+
+
+def reconstruct(
+    student: Student,
+    m: Modality,
+    view: Float[Array, "batch ..."],
+    latent: Float[Array, "batch kept width"],
+    masking: Masking,
+) -> Reconstruction:
+    """Predicts every patch of a global view from the tokens that the encoder saw."""
+    patches = student.encoders.embeddings[m].patches(view)
+    return Reconstruction(patches, student.decoders[m](latent, masking.restore))
+
+
+def teach(
+    teacher: Teacher, views: dict[Modality, ModalityViews], config: LossConfig
+) -> dict[Modality, TeacherOutputs]:
+    """Encodes the teachers' views, refines their tokens across modalities, and projects them."""
+    whole = config.teacher_view == "global"
+    seen = {m: of["global"] if whole else of["local"][0] for m, of in views.items()}
+    if config.refinement == "none":
+        encoded = {m: teacher.encoders(m, view) for m, view in seen.items()}
+        return {
+            m: TeacherOutputs(tokens, tokens[:, 1:], head_of_mean(teacher, m, tokens[:, 1:]))
+            for m, tokens in encoded.items()
+        }
+    attended = {m: teacher.encoders.with_cls_attention(m, view) for m, view in seen.items()}
+    outputs = {}
+    for m, (tokens, attention) in attended.items():
+        (other,) = (a for n, (_, a) in attended.items() if n != m)
+        cross = cross_modal_attention(attention, other, config.refinement)
+        refined = refine_tokens(tokens[:, 1:], cross)
+        output = head_of_mean(teacher, m, refined)
+        outputs[m] = TeacherOutputs(tokens, refined, output, attention, cross)
+    return outputs
+
+
+def head_of_mean(
+    teacher: Teacher, m: Modality, tokens: Float[Array, "batch tokens width"]
+) -> Float[Array, "batch outputs"]:
+    """The head's output for the mean of the patch tokens."""
+    return teacher.heads[m](tokens.mean(1, dtype=jnp.float32))
+
+
+def project(
+    student: Student,
+    m: Modality,
+    latent: Float[Array, "batch kept width"],
+    local: Float[Array, "views batch ..."] | None,
+) -> Projection:
+    """Projects the masked global view, then each whole local view."""
+    features, local_tokens = [pool(latent)[None]], None
+    if local is not None:
+        # Samples come before views here, as their axis is the one that a mesh splits.
+        tokens = student.encoders(m, einops.rearrange(local, "v b ... -> (b v) ..."))
+        local_tokens = einops.rearrange(tokens, "(b v) n d -> (v b) n d", v=len(local))
+        features.append(einops.rearrange(pool(tokens), "(b v) d -> v b d", v=len(local)))
+    return Projection(student.heads[m](jnp.concatenate(features)), local_tokens)
+
+
+def weighted_mean(
+    terms: dict[str, Float[Array, ""]], weights: dict[str, float]
+) -> Float[Array, ""]:
+    """The sum of the terms by their weights, over the sum of the weights."""
+    if set(weights) != set(terms):
+        raise AssertionError(f"losses {sorted(terms)} are not the weighted {sorted(weights)}")
+    total = sum((weights[name] * term for name, term in terms.items()), jnp.float32(0))
+    return total / sum(weights.values())
+
+
+def next_centers(
+    centers: dict[str, Float[Array, " outputs"]],
+    outputs: ObjectiveOutputs,
+    distilled: tuple[Direction, ...],
+    momentum: float,
+) -> dict[str, Float[Array, " outputs"]]:
+    """Moves the center of each distilled direction, after its use in this step."""
+    moved = {
+        d.name: losses.next_center(centers[d.name], outputs.teachers[d.teacher].output, momentum)
+        for d in distilled
+    }
+    return {**centers, **moved}

@@ -1,0 +1,126 @@
+"""The training step: one pure function from state and batch to the next state and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from xkd_jax.augment import augment
+from xkd_jax.config import Config
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.collapse_metrics import collapse_metrics
+from xkd_jax.method.objective import Inputs, ObjectiveOutputs, next_centers, objective
+from xkd_jax.method.optimizer import optimizer
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.schedules import Schedules
+from xkd_jax.method.train_state import TrainState, is_count, module_of
+from xkd_jax.networks.patches import random_masking
+from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.tree import Tree
+
+Metrics = dict[str, jax.Array]
+
+
+def inputs_of(batch: Any, step: jax.Array, config: Config) -> Inputs:
+    """Augments the views of a batch of the data pipeline, and draws what is masked of them."""
+    views = augment(config, batch)
+    masks = {}
+    for m in views:
+        shape = (len(views[m]["global"]), config.modality(m).tokens)
+        noise = jax.random.uniform(stream_key(config.seed, Stream.mask(m), step), shape)
+        masks[m] = random_masking(noise, config.modality(m).mask_ratio)
+    return Inputs(views, masks)
+
+
+def train_step(
+    state: TrainState,
+    batch: Any,
+    *,
+    config: Config,
+    schedules: Schedules,
+    prepare: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
+) -> tuple[TrainState, Metrics]:
+    """One step of the method, to be jitted with its keyword arguments bound.
+
+    Args:
+      state: before the step.
+      batch: of the data pipeline, or what else `prepare` takes.
+      config: of the run.
+      schedules: of the run.
+      prepare: makes views and masks of the batch.
+
+    Returns:
+      The next state, and float32 scalars by name.
+    """
+    step, active = state.step, ActiveLosses.of(config.loss.weights)
+
+    # 1. Views and masks
+    inputs = prepare(batch, step, config)
+
+    # 2. The objective and its gradient in the students
+    outputs, gradients = loss_and_gradients(state, inputs, config, schedules)
+
+    # 3. Students by AdamW
+    transformation = optimizer(config.optimizer, schedules, active)
+    updates, optimizer_state = transformation.update(gradients, state.optimizer, state.student)
+    student = optax.apply_updates(state.student, updates)
+
+    # 4. Teachers by the moving average of the students, and centers by that of the teachers
+    counterpart = teacher_counterpart(student, config.model)
+    teacher = moving_average(state.teacher, counterpart, schedules.ema(step))
+    centers = next_centers(state.centers, outputs, active.distilled, config.loss.center_momentum)
+
+    metrics = {
+        "loss": outputs.loss,
+        **{f"loss/{name}": term for name, term in outputs.terms.items()},
+        **gradient_norms(gradients),
+        **collapse_metrics(outputs),
+        "schedule/learning_rate": schedules.learning_rate(step),
+        "schedule/ema": schedules.ema(step),
+    }
+    following = TrainState(step + 1, student, teacher, centers, optimizer_state)
+    if config.nonfinite.action == "skip":
+        following = keep_finite(state, following, metrics)
+    return following, metrics
+
+
+def loss_and_gradients(
+    state: TrainState, inputs: Inputs, config: Config, schedules: Schedules
+) -> tuple[ObjectiveOutputs, Tree]:
+    """The objective at a state, and its gradient in the shape of the student's parameters."""
+    temperatures = {m: of(state.step) for m, of in schedules.teacher_temperature.items()}
+
+    def loss_of(params: Tree) -> tuple[jax.Array, ObjectiveOutputs]:
+        student = module_of(Student, params, config)
+        teacher = module_of(Teacher, state.teacher, config)
+        with matmul_precision(config.model):
+            outputs = objective(student, teacher, state.centers, temperatures, inputs, config.loss)
+        return outputs.loss, outputs
+
+    gradients, outputs = jax.grad(loss_of, has_aux=True)(state.student)
+    return outputs, gradients
+
+
+def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
+    """momentum * teacher + (1 - momentum) * student, leaf by leaf."""
+    return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
+
+
+def keep_finite(old: TrainState, new: TrainState, metrics: Metrics) -> TrainState:
+    """The new state; if a metric is not finite, the old one with its counts advanced."""
+    finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
+    return jax.tree.map(lambda a, b: b if is_count(b) else jnp.where(finite, b, a), old, new)
+
+
+def gradient_norms(gradients: Tree) -> Metrics:
+    """Norms before clipping: of all gradients, and of encoders, heads and decoders."""
+    groups = {name: optax.tree.norm(group) for name, group in gradients.items()}
+    return {
+        "gradient_norm": jnp.sqrt(sum(jnp.square(norm) for norm in groups.values())),
+        **{f"gradient_norm/{name}": norm for name, norm in groups.items()},
+    }
