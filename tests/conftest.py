@@ -19,6 +19,7 @@ from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student
 from xkd_jax.tree import path_names
 
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
     """Tests that run the same program again find it compiled."""
