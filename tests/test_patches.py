@@ -1,25 +1,21 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.networks.patches import (
-    gather_tokens,
-    patchify_audio,
-    patchify_video,
-    random_masking,
-)
+from xkd_jax.networks.patches import gather_tokens, patchify, random_masking
 
 
 def test_video_cuboids_are_ordered_time_height_width_and_flattened_with_colour_last():
-    video = np.arange(2 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
-    cuboids = patchify_video(video, (2, 2, 3))
+    video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
+    cuboids = patchify(video, (2, 2, 3))
     assert cuboids.shape == (2, 2 * 2 * 2, 2 * 2 * 3 * 3)
     index = (1 * 2 + 0) * 2 + 1  # second in time, first row, second column
     np.testing.assert_array_equal(cuboids[1, index], video[1, 2:4, 0:2, 3:6].ravel())
 
 
 def test_audio_patches_are_ordered_mel_then_time():
-    audio = np.arange(2 * 4 * 6).reshape(2, 4, 6)
-    patches = patchify_audio(audio, (2, 3))
+    audio = jnp.arange(2.0 * 4 * 6).reshape(2, 4, 6)
+    patches = patchify(audio, (2, 3))
     np.testing.assert_array_equal(patches[1, 1 * 2 + 0], audio[1, 2:4, 0:3].ravel())
 
 
@@ -34,13 +30,13 @@ def test_masking_keeps_the_smallest_noise_and_restores_the_order():
     np.testing.assert_array_equal(masking.removed.sum(1), 17)
     assert not np.take_along_axis(np.asarray(masking.removed), np.asarray(masking.keep), 1).any()
     tokens = jax.random.normal(jax.random.key(1), (3, 20, 4))
-    order = np.argsort(noise, axis=1)
+    order = jnp.argsort(noise, axis=1)
     np.testing.assert_array_equal(
         gather_tokens(gather_tokens(tokens, order), masking.restore), tokens
     )
 
 
 def test_the_number_kept_rounds_half_to_even_as_python_does():
-    assert random_masking(jax.numpy.zeros((1, 18)), 0.75).keep.shape[1] == 4
-    assert random_masking(jax.numpy.zeros((1, 392)), 0.85).keep.shape[1] == 59
-    assert random_masking(jax.numpy.zeros((1, 560)), 0.80).keep.shape[1] == 112
+    assert random_masking(jnp.zeros((1, 18)), 0.75).keep.shape[1] == 4
+    assert random_masking(jnp.zeros((1, 392)), 0.85).keep.shape[1] == 59
+    assert random_masking(jnp.zeros((1, 560)), 0.80).keep.shape[1] == 112

@@ -204,7 +204,7 @@ def case_inputs(case: Case, config: Config, step: int) -> Inputs:
     return Inputs(
         views=views,
         masks={
-            m: random_masking(arrays[f"{m}_mask_noise"], config.modality(m).mask_ratio)
+            m: random_masking(jnp.asarray(arrays[f"{m}_mask_noise"]), config.modality(m).mask_ratio)
             for m in MODALITIES
         },
     )
