@@ -25,9 +25,6 @@ from xkd_jax.config import (
     VideoConfig,
 )
 from xkd_jax.errors import UserError
-from xkd_jax.parity import author_weights
-from xkd_jax.parity.comparison import Comparison, Report, worst
-from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs
 from xkd_jax.method.optimizer import optimizer
@@ -35,6 +32,9 @@ from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
 from xkd_jax.networks.patches import Masking, random_masking
+from xkd_jax.parity import author_weights
+from xkd_jax.parity.comparison import Comparison, Report, worst
+from xkd_jax.parity.golden_file import GoldenFile
 
 # Largest difference over the tensor's largest entry; "change" is the L2 norm of the difference
 # over the L2 norm of each tensor's change from first to last.
@@ -242,7 +242,11 @@ def compare(case: Case) -> list[Comparison]:
     ]
     final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
     return [
-        worst("outputs", TOLERANCES["outputs"], _largest(case.group("out"), named_outputs(outputs, inputs.masks))),
+        worst(
+            "outputs",
+            TOLERANCES["outputs"],
+            _largest(case.group("out"), named_outputs(outputs, inputs.masks)),
+        ),
         worst("losses at step 0", TOLERANCES["losses at step 0"], _largest(expected[0], losses[0])),
         worst("gradients", TOLERANCES["gradients"], _largest(case.group("grads"), gradients)),
         worst(
