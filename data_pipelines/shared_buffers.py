@@ -117,17 +117,16 @@ class SharedBufferPool:
                     shared = shared_memory.SharedMemory(name, create=True, size=_HEADER + size)
             except FileExistsError:  # another worker's
                 continue
+            except OSError as error:
+                raise _no_memory(size, error) from None
             try:
                 _reserve(name, size)
             except OSError as error:
-                with _no_garbage_collection():
-                    shared.close()
-                    shared.unlink()
-                raise UserError(
-                    f"There is no shared memory for a batch of {size / 2**20:.0f} MB"
-                    f" ({error.strerror}): give the container more (docker run --shm-size=16g), or"
-                    " set data.workers=0."
-                ) from None
+                # The block holds no pages, and the main process removes it with the others. If it
+                # went now, another worker could take its name, which the resource tracker would
+                # miss later, and the names would have a gap.
+                shared.close()
+                raise _no_memory(size, error) from None
             return _Block(shared, size)
         raise AssertionError("names don't end")
 
@@ -192,6 +191,13 @@ class SharedBlocks:
                     block.unlink()
             except FileNotFoundError:
                 return
+
+
+def _no_memory(size: int, error: OSError) -> UserError:
+    return UserError(
+        f"There is no shared memory for a batch of {size / 2**20:.0f} MB ({error.strerror}): give"
+        " the container more (docker run --shm-size=16g), or set data.workers=0."
+    )
 
 
 def _reserve(name: str, size: int) -> None:

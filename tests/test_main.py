@@ -60,3 +60,34 @@ def test_a_url_is_no_workdir():
 )
 def test_a_run_has_a_folder_of_its_own(config, workdir):
     assert main.default_workdir(config) == workdir
+
+
+# A run that has ended its work, in a process where something hangs: a thread of a library, or what
+# is registered for the end.
+HANGS = """
+import atexit, threading
+from xkd_jax import command_line, errors
+command_line.PATIENCE = 0.3
+def main(config):
+    threading.Thread(target=threading.Event().wait).start()
+    atexit.register(threading.Event().wait)
+    END
+command_line.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "end,status",
+    [
+        ("pass", 0),
+        ("raise errors.UserError('a reason')", 2),
+        ("raise errors.StoppedError('as asked')", 75),
+        ("1 / 0", 1),
+    ],
+)
+def test_a_run_ends_soon_whatever_hangs_at_the_end(end, status):
+    found = subprocess.run(
+        [sys.executable, "-c", HANGS.replace("END", end), "--config=configs/demo.py"],
+        cwd=ROOT, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert found.returncode == status

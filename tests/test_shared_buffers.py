@@ -3,6 +3,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 from multiprocessing import shared_memory
 
@@ -111,7 +112,78 @@ def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(UserError, match=r"no shared memory for a batch of 3 MB .*--shm-size"):
         SharedBufferPool(blocks.name).empty(3 << 20)
+    blocks.close()
     assert not _there(f"{blocks.name}_0")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
+def test_a_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
+    def refuse(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(shared_memory, "SharedMemory", refuse)
+    sentence = rf"no shared memory for a batch of 3 MB \({os.strerror(code)}\).*--shm-size"
+    with pytest.raises(UserError, match=sentence):
+        SharedBufferPool(blocks.name).empty(3 << 20)
+    monkeypatch.undo()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
+def test_a_worker_without_memory_leaves_none_of_anothers(blocks, monkeypatch):
+    """The other one makes a block while the first is refused its own."""
+    reserve = os.posix_fallocate
+
+    def refuse(*block):
+        monkeypatch.setattr(os, "posix_fallocate", reserve)
+        SharedBufferPool(blocks.name).empty(4096)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(UserError, match="no shared memory"):
+        SharedBufferPool(blocks.name).empty(4096)
+    blocks.close()
+    assert not any(_there(f"{blocks.name}_{i}") for i in range(3))
+
+
+WITHOUT_MEMORY = """
+import errno, multiprocessing, os, time
+from multiprocessing import resource_tracker, shared_memory
+from data_pipelines.shared_buffers import SharedBlocks, SharedBufferPool
+from xkd_jax.errors import UserError
+
+def refuse(*block):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def unlink_slowly(name, unlink=shared_memory._posixshmem.shm_unlink):
+    unlink(name)
+    time.sleep(0.01)  # in which another worker may take the name
+
+def work(name):
+    os.posix_fallocate = refuse
+    shared_memory._posixshmem.shm_unlink = unlink_slowly
+    for _ in range(10):
+        try:
+            SharedBufferPool(name).empty(4096)
+        except UserError:
+            pass
+
+resource_tracker.ensure_running()
+blocks, context = SharedBlocks(), multiprocessing.get_context("fork")
+workers = [context.Process(target=work, args=(blocks.name,)) for _ in range(4)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+blocks.close()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
+def test_workers_without_memory_leave_the_resource_tracker_quiet():
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, check=True
+    )
+    assert found.stderr == ""
 
 
 def _make_and_hang(pool: SharedBufferPool, queue) -> None:
