@@ -63,6 +63,7 @@ def parse(monkeypatch):
         ("--config.video=3", "video is a section: give --config.video.KEY=VALUE"),
         ("--config.video={'frames': 'x'}", f"video.frames is 'x': {INT}"),
         ("--noconfig.prob.enabled", r"no key prob.enabled\. Did you mean probe.enabled\?"),
+        ("--verbosity=loud", f"--verbosity is 'loud': {INT}"),
         ("--alsologtostderr=yes", f"--alsologtostderr is 'yes': {BOOL}"),
     ],
 )  # fmt: skip

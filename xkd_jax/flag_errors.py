@@ -15,6 +15,8 @@ from xkd_jax import config_schema
 # "Unknown command line flag 'NAME'", "Trying to specify the value ... flag --NAME".
 _NAMED = re.compile(r"flag (?:--?|')([\w.]+)")
 _PREFIX = "config."
+# By what absl calls them.
+_TYPES = {"bool": bool, "int": int, "float": float}
 
 
 def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
@@ -31,9 +33,11 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
     kind = None if schema is None else config_schema.kind_of(schema, key)
     if kind is not None and name != key:
         return _wrong_value(argv, name, key, kind)
-    if name in flags.FLAGS and flags.FLAGS[name].boolean:
-        value = config_schema.shown(_given(argv, name))
-        return f"--{name} is {value}: give {config_schema.allowed(bool)}."
+    if name in flags.FLAGS:
+        kind = _TYPES.get(flags.FLAGS[name].flag_type())
+        value = _given(argv, name)
+        if kind is not None and value is not None and not _is_written(value, kind):
+            return f"--{name} is {config_schema.shown(value)}: give {config_schema.allowed(kind)}."
     reason = " ".join(str(error).split()).rstrip(".")
     return f"{reason}: see python {argv[0]} --help."
 
@@ -48,6 +52,15 @@ def _wrong_value(argv: Sequence[str], name: str, key: str, kind: Any) -> str:
     if value is None:
         return f"{key} has no value: give --config.{key}=VALUE, {allowed}."
     return f"{key} is {config_schema.shown(value)}: give {allowed}."
+
+
+def _is_written(text: str, kind: type) -> bool:
+    """Whether a text is a number of the kind; those of absl have other bounds, which it names."""
+    try:
+        int(text, 0) if kind is int else float(text)
+    except ValueError:
+        return False
+    return kind is not bool
 
 
 def _given(argv: Sequence[str], name: str) -> str | None:
