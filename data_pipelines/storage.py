@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
-from data_pipelines import lease
+from data_pipelines import durable, lease
 from xkd_jax.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
@@ -285,38 +285,23 @@ def writer(path: str) -> Iterator[BinaryIO]:
             file.flush()
             persistently(path, filesystem(path).put_file, file.name, path)
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
-    _sync_folder(os.path.dirname(path) or ".")
-
-
-def _sync_folder(path: str) -> None:
-    """Makes a rename in the folder survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with durable.replacing(path, f"{path}.{os.getpid()}.tmp") as local:
+        yield local
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and its parents where the store has folders."""
+    """Makes a folder and its parents where the store has folders.
+
+    Raises:
+      UserError: it can't be made; `UnreachableError` where that may pass.
+    """
     if is_remote(path):
         persistently(path, filesystem(path).makedirs, path, exist_ok=True)
         return
     try:
-        os.makedirs(path, exist_ok=True)
+        durable.make_folders(path)
     except OSError as error:
-        raise UserError(f"{path} can't be made: {error.strerror}.") from None
+        raise file_error(error, f"{path} can't be made: {error.strerror}.", writing=True) from None
 
 
 def remove_folder(path: str) -> None:

@@ -25,6 +25,7 @@ import jax
 import orbax.checkpoint as ocp
 import tensorstore
 
+from data_pipelines import durable
 from xkd_jax.config import CheckpointConfig, Config
 from xkd_jax.digest import digests
 from xkd_jax.errors import StoppedError, UnreachableError, UserError, may_pass
@@ -79,6 +80,7 @@ class ItemCheckpoints:
                     max_to_keep=config.keep_last or None,
                     keep_period=config.keep_every or None,
                     enable_async_checkpointing=True,
+                    async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
                 ),
                 handler_registry=_handlers(),
             )
@@ -168,6 +170,16 @@ class ItemCheckpoints:
                 f" step {self.latest()}: let no other run write there, or give another --workdir."
             )
         self._unconfirmed = record
+
+    def _sync(self) -> None:
+        """Makes a checkpoint survive a power failure.
+
+        Orbax calls this on the main process, when all of it is written; then it gives the folder
+        the step's name, and removes older ones.
+        """
+        for path in self.directory.iterdir():
+            if path.name.endswith(_UNFINISHED):
+                durable.sync_tree(str(path))
 
     def _try_to_write(self) -> None:
         """Raises now what Orbax would tell of only when threads have waited for minutes."""
@@ -277,6 +289,7 @@ _DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
 # TensorStore raises a ValueError that tells the system's number, and a file where it knows one.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
+_UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a checkpoint's folder until it is whole
 _STEP_NAME = re.compile("[0-9]+")
 _LEAST_SLICE = 2**16  # bytes
 _LISTED_SECONDS = 90  # for which a listing may be old; NFS keeps one for 60

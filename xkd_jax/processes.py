@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from data_pipelines import terminal
+from data_pipelines import durable, terminal
 from xkd_jax.errors import (
     LostProcessError,
     StoppedError,
@@ -89,25 +88,23 @@ def announce(text: str) -> None:
 def write_once(path: Path, content: Any) -> None:
     """Writes JSON from the main process; at every moment there is the old file or the new one.
 
+    That holds after a power failure too.
+
     Raises:
       UserError: it can't be written; the old file is as it was.
       UnreachableError: so, for a reason that may pass.
     """
     if not is_main_process():
         return
-    unfinished = path.with_name(path.name + ".unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        durable.make_folders(str(path.parent))
+        with durable.replacing(str(path), f"{path}.unfinished") as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise file_error(
             error, f"{path} can't be written ({error.strerror or error}): make room for it, or give"
             " another --workdir.", writing=True,
         ) from error  # fmt: skip
-    finally:
-        with contextlib.suppress(OSError):  # it is gone, unless something went wrong
-            unfinished.unlink()
 
 
 def most(here: int) -> int:

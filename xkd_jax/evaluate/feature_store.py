@@ -94,10 +94,10 @@ class FeatureStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.directory} can't be written to ({error.strerror}): give another folder by"
-                " --config.features."
-            ) from None
+            raise file_error(
+                error, f"{self.directory} can't be written to ({error.strerror}): give another"
+                " folder by --config.features.", writing=True,
+            ) from None  # fmt: skip
         busy = f"Another evaluation is extracting the features in {self.directory}"
         remedy = "wait until it has ended, or give another folder by --config.features."
         self._lease = stack.enter_context(lease.held(self.directory, busy, remedy))
@@ -170,10 +170,10 @@ class FeatureStore:
             with storage.writer(str(self._manifest)) as file:
                 file.write((json.dumps(content | {"arrays": shapes}, indent=2) + "\n").encode())
         except OSError as error:
-            raise UserError(
-                f"{self._manifest} can't be written ({error.strerror}): make room, and the same"
-                " command goes on."
-            ) from None
+            raise file_error(
+                error, f"{self._manifest} can't be written ({error.strerror}): make room, and give"
+                " the same command again.", writing=True,
+            ) from None  # fmt: skip
 
     def read(self, records: np.ndarray) -> FeatureSet:
         """The complete set, memory-mapped.

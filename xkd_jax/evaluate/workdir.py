@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from xkd_jax.errors import UserError
+from xkd_jax.errors import UserError, file_error
 from xkd_jax.processes import on_main
 
 
@@ -51,6 +51,5 @@ def _make(folder: Path, flag: str, mode: int) -> None:
         if not os.access(folder, mode | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise UserError(
-            f"{folder} can't be used as a folder ({error.strerror}): give another one by {flag}."
-        ) from None
+        sentence = f"{folder} can't be used as a folder ({error.strerror}): give another by {flag}."
+        raise file_error(error, sentence, writing=True) from None
