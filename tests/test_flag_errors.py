@@ -89,6 +89,16 @@ def test_what_a_value_may_be(parse, argument, key, value):
     assert getattr(parse(argument).probe, key) is value
 
 
+@pytest.mark.parametrize("fault", ["int('many')", "None + 1"])
+def test_a_config_file_that_fails_is_named_with_the_line(tmp_path, monkeypatch, fault):
+    file = tmp_path / "own.py"
+    file.write_text(f"def get_config():\n    return {fault}\n")
+    argv = ["main.py", f"--config={file}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(UserError, match=r"The config file fails at .*:\d+ \(.*Error: .*\): mend"):
+        command_line.parse_flags(argv)
+
+
 def test_of_two_configs_the_last_counts(parse):
     assert command_line.config_path(["main.py", "--config=a.py", "--config", "b.py"]) == "b.py"
 

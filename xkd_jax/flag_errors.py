@@ -15,6 +15,9 @@ from xkd_jax import config_schema
 # "Unknown command line flag 'NAME'", "Trying to specify the value ... flag --NAME".
 _NAMED = re.compile(r"flag (?:--?|')([\w.]+)")
 _PREFIX = "config."
+# How ml_collections begins where a config file raises; a traceback follows.
+_OF_FILE = "Error whilst parsing config file"
+_LINE = re.compile(r'File "(.+)", line ([0-9]+)')
 # By what absl calls them.
 _TYPES = {"bool": bool, "int": int, "float": float}
 
@@ -27,6 +30,8 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
       error: what was raised.
       schema: of the config (a dataclass); None where the config itself could not be read.
     """
+    if _OF_FILE in str(error):
+        return _broken_file(str(error))
     named = _NAMED.search(str(error))
     name = named[1] if named else ""
     key = name.removeprefix("no").removeprefix(_PREFIX)
@@ -40,6 +45,12 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
             return f"--{name} is {config_schema.shown(value)}: give {config_schema.allowed(kind)}."
     reason = " ".join(str(error).split()).rstrip(".")
     return f"{reason}: see python {argv[0]} --help."
+
+
+def _broken_file(traceback: str) -> str:
+    file, line = _LINE.findall(traceback)[-1]
+    fault = traceback.strip().splitlines()[-1].rstrip(".")
+    return f"The config file fails at {file}:{line} ({fault}): mend it."
 
 
 def _wrong_value(argv: Sequence[str], name: str, key: str, kind: Any) -> str:
