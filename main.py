@@ -5,6 +5,7 @@ python main.py --config=configs/eval/NAME.py[:VARIANT] --config.checkpoint=RUN .
 python main.py --config=... --plan=v5e:16x16      # what the run would need on that TPU slice
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -67,17 +68,26 @@ def evaluate(config: EvalConfig) -> None:
 
 
 def start(config: Config | EvalConfig) -> None:
-    """Joins the other processes of a run; of one alone, makes devices of the CPU's cores."""
+    """Joins the other processes of a run; of one alone, makes devices of the CPU's cores.
+
+    Raises:
+      UserError: the processes have not the same config, program or libraries.
+      UnreachableError: the others can't be reached.
+    """
     import jax
 
     from data_pipelines.worker_processes import usable_cores
-    from xkd_jax import processes, sharding
+    from xkd_jax import agreement, processes, sharding
+    from xkd_jax.versions import versions
 
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    several = jax.distributed.is_initialized()
-    if not several and "xla_force_host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
+    if jax.distributed.is_initialized():
+        kind = getattr(config, "protocol", "pretraining")
+        with processes.company():
+            agreement.require(
+                {"protocol": kind, "config": dataclasses.asdict(config), "version": versions()}
+            )
+    elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         devices = sharding.cpu_devices(config.mesh, config.batch_size, usable_cores())
         jax.config.update("jax_num_cpu_devices", devices)
 

@@ -44,7 +44,8 @@ def held(workdir: Path) -> Iterator[Callable[[], None]]:
                 )
             )
             _check_shared(workdir, leases[0].token if leases else "")
-        yield lambda: on_main(lambda: leases[0].check())
+        with company():  # so that the lease is kept where a save may be under way
+            yield lambda: on_main(lambda: leases[0].check())
 
 
 def _check_shared(workdir: Path, token: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines import pipeline, spoken_digits
 from data_pipelines.dataset import Dataset, open_dataset
-from xkd_jax import run_lease, sharding
+from xkd_jax import agreement, run_lease, sharding
 from xkd_jax.checkpoint import Checkpoints
 from xkd_jax.config import MODALITIES, Config
 from xkd_jax.errors import UserError
@@ -25,7 +25,14 @@ from xkd_jax.method.train_step import Metrics
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.preemption import Preemption
 from xkd_jax.probe import Probes, encoder
-from xkd_jax.processes import announce, company, is_main_process, main_first, write_once
+from xkd_jax.processes import (
+    announce,
+    company,
+    is_main_process,
+    main_first,
+    together,
+    write_once,
+)
 from xkd_jax.progress import Progress, Scalars
 from xkd_jax.recovery import Recovery
 from xkd_jax.run import Run
@@ -56,7 +63,7 @@ def train(config: Config, workdir: Path) -> None:
 
 def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> None:
     directory = data_directory(config, workdir)
-    dataset = open_dataset(config, directory, config.data.split)
+    dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
     mesh = sharding.make_mesh(config.mesh)
     run = Run.prepare(config, length, mesh)
@@ -64,7 +71,7 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
 
     probes = None
     if config.probe.enabled or config.probe.neighbours_every:
-        test = open_dataset(config, directory, config.probe.split)
+        test = _open(config, directory, config.probe.split)
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
     with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
@@ -75,6 +82,13 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
         results = probe(run, state, probes)
         check_lease()
         report(results, workdir)
+
+
+def _open(config: Config, directory: str, split: str) -> Dataset:
+    """Opens a split, which must be the same for every process."""
+    dataset = together(lambda: open_dataset(config, directory, split))
+    agreement.require({f"data in {directory}": {split: dataset.digest}})
+    return dataset
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:

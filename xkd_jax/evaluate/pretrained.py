@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines import metadata, storage
-from xkd_jax import config_schema
+from xkd_jax import agreement, config_schema
 from xkd_jax.checkpoint import DamagedError, read_checked, read_record, step_folders
 from xkd_jax.config import Config, DataConfig
 from xkd_jax.errors import UserError
@@ -54,6 +54,8 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
     folder = _chosen(directory, config.step)
     try:
         record = read_record(folder)
+        made = {"step": record.step, "crc32": record.to_json()["crc32"]}
+        agreement.require({f"checkpoint {folder}": made})
         pretraining = _saved_config(record, directory)
         tree = _network(folder, record, config, pretraining, mesh)
     except DamagedError as damage:

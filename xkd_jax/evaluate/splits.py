@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
+from xkd_jax import agreement
 from xkd_jax.config import Config
 from xkd_jax.errors import UserError
 from xkd_jax.evaluate.config import EvalDataConfig
@@ -138,10 +139,15 @@ def _by_fold(views: Config, config: EvalDataConfig, labelled: bool) -> Benchmark
 
 
 def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
-    try:
-        return open_dataset(views, directory, split)
-    except UserError as error:
-        raise type(error)(f"--config.data.{key}={split}: {error}") from None
+    def opened() -> Dataset:
+        try:
+            return open_dataset(views, directory, split)
+        except UserError as error:
+            raise type(error)(f"--config.data.{key}={split}: {error}") from None
+
+    dataset = together(opened)
+    agreement.require({f"data in {directory}": {split: dataset.digest}})
+    return dataset
 
 
 def _check_classes(dataset: Dataset, directory: str) -> None:
