@@ -102,6 +102,9 @@ def decode(path: str, options: MediaOptions, start: float = 0.0, end: float = ma
         return _finish(path, options, start, tracks)
     except UnfitError as error:
         raise MediaError(path, error.reason, str(error)) from None
+    except av.error.FFmpegError as error:
+        detail = f"it can't be decoded ({media_file.words(error)})"
+        raise MediaError(path, "damaged", detail) from None
 
 
 @dataclasses.dataclass

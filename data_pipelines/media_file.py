@@ -171,46 +171,45 @@ def words(error: Exception) -> str:
 def choose_streams(container: Any, path: str, video: bool, audio: bool) -> list[Any]:
     """Returns ffmpeg's choice of a video and an audio stream, as far as they are asked for.
 
-    Where that stream has no decoder, another one that has is taken.
+    Where that stream can't be decoded, another one that can be is taken. The decoders are open.
 
     Raises:
       MediaError: there is none.
       UnfitError: frames are too large.
     """
-    streams = []
-    for kind, wanted in (("video", video), ("audio", audio)):
-        if not wanted:
-            continue
-        stream = _best(container, kind)
-        if stream is None:
-            reason: Reason = "no video" if kind == "video" else "no audio"
-            raise MediaError(path, reason, f"it has no {kind} stream")
+    wanted = (("video", video), ("audio", audio))
+    return [_choose_stream(container, path, kind) for kind, is_wanted in wanted if is_wanted]
+
+
+def _choose_stream(container: Any, path: str, kind: str) -> Any:
+    fault: MediaError | None = None
+    for stream in _candidates(container, kind):
         if stream.codec_context is None:
             codec = _codec_name(container, stream.index)
-            raise MediaError(
-                path, "unsupported", f"there is no decoder for its {kind} codec{codec}"
-            )
+            detail = f"there is no decoder for its {kind} codec{codec}"
+            fault = fault or MediaError(path, "unsupported", detail)
+            continue
         if kind == "video":
             check_size(stream.codec_context.width, stream.codec_context.height)
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         stream.codec_context.thread_count = 1
-        streams.append(stream)
-    return streams
+        try:
+            stream.codec_context.open(strict=False)
+        except av.error.FFmpegError as error:
+            detail = f"its {kind} can't be decoded ({words(error)})"
+            fault = fault or MediaError(path, "damaged", detail)
+            continue
+        return stream
+    reason: Reason = "no video" if kind == "video" else "no audio"
+    raise fault or MediaError(path, reason, f"it has no {kind} stream")
 
 
-def _best(container: Any, kind: str) -> Any:
-    best = container.streams.best(kind)
-    if best is None or best.disposition & _PICTURE:
-        return None
-    if best.codec_context is not None:
-        return best
-    others = [s for s in getattr(container.streams, kind) if not s.disposition & _PICTURE]
-    decodable = [s for s in others if s.codec_context is not None]
-    return max(
-        decodable,
-        key=lambda stream: bool(stream.disposition & av.stream.Disposition.default),
-        default=best,
-    )
+def _candidates(container: Any, kind: str) -> list[Any]:
+    """Returns the streams of a kind, ffmpeg's choice first, then the default ones."""
+    best = container.streams.best(kind)  # None where no parameters are known
+    default = av.stream.Disposition.default
+    streams = [s for s in getattr(container.streams, kind) if not s.disposition & _PICTURE]
+    return sorted(streams, key=lambda s: (s is not best, not s.disposition & default))
 
 
 def _codec_name(container: Any, index: int) -> str:

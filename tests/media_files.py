@@ -73,8 +73,10 @@ def write(
     return str(path)
 
 
-def add_tracks(container, pictures, frame_rate: int, sounds, sample_rate: int) -> None:
-    """Writes several tracks of each kind (MPEG-4 and AAC), all of them default.
+def add_tracks(
+    container, pictures, frame_rate: int, sounds, sample_rate: int, sound_codec: str = "aac"
+) -> None:
+    """Writes several tracks of each kind, all of them default; video is MPEG-4.
 
     Args:
       container: PyAV's, for writing.
@@ -82,9 +84,10 @@ def add_tracks(container, pictures, frame_rate: int, sounds, sample_rate: int) -
       frame_rate: frames a second.
       sounds: float32 [channels, samples] of each sound track.
       sample_rate: in Hz.
+      sound_codec: of the sound.
     """
     videos = [container.add_stream("mpeg4", rate=frame_rate) for _ in pictures]
-    audios = [container.add_stream("aac", rate=sample_rate, layout="mono") for _ in sounds]
+    audios = [container.add_stream(sound_codec, rate=sample_rate, layout="mono") for _ in sounds]
     for stream, frames in zip(videos, pictures, strict=True):
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"

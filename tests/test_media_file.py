@@ -150,6 +150,28 @@ def test_a_track_that_has_a_decoder_is_used(tmp_path, undecodable):
     np.testing.assert_allclose(levels, seen, atol=3)
 
 
+@pytest.mark.parametrize("broken", [(0,), (0, 1)])
+def test_a_track_whose_decoder_does_not_open(tmp_path, broken):
+    """Opus of a later version, which the decoder refuses at once."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        tones = [media_files.tone(2.0, 48000, hertz) for hertz in (440, 880)]
+        media_files.add_tracks(container, [], 8, tones, 48000, sound_codec="libopus")
+    content = path.read_bytes()
+    parts = content.split(b"OpusHead\1")
+    assert len(parts) == 3
+    heads = [b"OpusHead\xff" if track in broken else b"OpusHead\1" for track in (0, 1)]
+    path.write_bytes(parts[0] + heads[0] + parts[1] + heads[1] + parts[2])
+    options = MediaOptions(video=False)
+    if broken == (0,):
+        waveform = media.decode(str(path), options).waveform
+        assert int(np.abs(np.fft.rfft(waveform[8000:24000])).argmax()) == 880
+    else:
+        with pytest.raises(MediaError, match="its audio can't be decoded") as error:
+            media.decode(str(path), options)
+        assert error.value.reason == "damaged"
+
+
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_tracks_without_a_decoder_are_named(tmp_path, kind):
     path = _two_tracks(tmp_path / "a.mp4", kind, (0, 1))
