@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,15 +42,11 @@ def decode_packets(
       av.error.FFmpegError: a packet can't be decoded, or no more can be read.
     """
     begun: set[str] = set()
-    ends: dict[str, av.Packet] = {}
     byte_stream = _ByteStream() if container.format.name in BYTE_STREAMS else None
-    for packet in container.demux(streams):
+    for packet in _demux(container, streams):
         kind = packet.stream.type
         if not packet.size:  # a decoder would take it for the end
-            if packet.pts is None and packet.dts is None:
-                ends[kind] = packet  # PyAV's own, after the last
-            else:
-                yield packet
+            yield packet
             continue
         try:
             frames = packet.decode()
@@ -66,8 +63,16 @@ def decode_packets(
             if byte_stream:
                 byte_stream.check(packet)
         yield from frames
-    for packet in ends.values():
-        yield from packet.decode()
+    for stream in streams:
+        end = av.Packet()
+        end.stream, end.time_base = stream, stream.time_base
+        yield from end.decode()
+
+
+def _demux(container: Any, streams: list[Any]) -> Iterator[av.Packet]:
+    """Yields the packets of the streams, and at the end empty ones without a time."""
+    with contextlib.suppress(IndexError):  # PyAV 18, at the end, where other streams appeared late
+        yield from container.demux(streams)
 
 
 class _ByteStream:
