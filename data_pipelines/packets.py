@@ -64,7 +64,7 @@ def decode_packets(
                 byte_stream.check(packet)
         yield from frames
     for stream in streams:
-        end = av.Packet()
+        end: Any = av.Packet()
         end.stream, end.time_base = stream, stream.time_base
         yield from end.decode()
 

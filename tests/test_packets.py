@@ -147,17 +147,17 @@ def test_a_stretch_within_repeated_frames(tmp_path, window):
     np.testing.assert_allclose(media_files.levels(found.frames), expected, atol=3)
 
 
-@pytest.mark.parametrize("late", [1.0, 2.5])
+@pytest.mark.parametrize("late", [1.0, 98.0])
 def test_a_stream_that_appears_late_is_no_fault(tmp_path, late):
-    """A Flash video that is said to have no sound, and has some later on."""
+    """A Flash video that is said to have no sound, and has some after ffmpeg has looked for it."""
     path = tmp_path / "a.flv"
-    frames = media_files.grey_frames(range(0, 240, 8))
-    sound = media_files.tone(3.0 - late, 44100)
+    frames = media_files.grey_frames([2 * i for i in range(100)])
+    sound = media_files.tone(1.0, 44100)
     media_files.write(
-        path, frames, 10, sound=sound, sound_start=late, codec="flv1", sound_codec="libmp3lame"
+        path, frames, 1, sound=sound, sound_start=late, codec="flv1", sound_codec="libmp3lame"
     )
     content = bytearray(path.read_bytes())
     content[4] = 1  # video alone
     path.write_bytes(bytes(content))
-    found = media.decode(str(path), MediaOptions(audio=False, frame_rate=10))
-    np.testing.assert_allclose(media_files.levels(found.frames), range(0, 240, 8), atol=4)
+    found = media.decode(str(path), MediaOptions(audio=False, frame_rate=1))
+    np.testing.assert_allclose(media_files.levels(found.frames), range(0, 200, 2), atol=4)
