@@ -6,13 +6,13 @@ A refusal is printed, with exit status 1. With HOST it is as if on another machi
 
 import sys
 
-from data_pipelines import lease
+from data_pipelines import holder, lease
 from xkd_jax.errors import UserError
 
 folder, expiry, *host = sys.argv[1:]
 lease.EXPIRY, lease.HEARTBEAT, lease.PATIENCE, lease._POLL = float(expiry), 0.05, 0.3, 0.02
 if host:
-    lease._place = lambda: host[0]
+    holder._place = lambda: host[0]
 
 
 def say(text: object) -> None:

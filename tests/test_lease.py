@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from data_pipelines import lease
-from data_pipelines.lease import Holder, Lease, LeaseHeldError, LeaseLostError
+from data_pipelines.holder import Holder
+from data_pipelines.lease import Lease, LeaseHeldError, LeaseLostError
 from xkd_jax.errors import FAILURE_STATUS, LostProcessError, UserError
 
 HERE = Path(__file__).parent

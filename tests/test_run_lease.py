@@ -10,6 +10,7 @@ import tiny_state
 from test_lease import LONG, Process
 
 from data_pipelines import lease
+from data_pipelines.holder import TOKEN_LENGTH
 from xkd_jax import config as xkd_config
 from xkd_jax import run_lease
 from xkd_jax import train as training
@@ -89,6 +90,6 @@ def test_a_folder_that_another_process_does_not_see_is_one_sentence(tmp_path, mo
     with lease.held(tmp_path, "In use", "wait.") as held:
         run_lease._check_shared(tmp_path, held.token)
         with pytest.raises(UserError, match=sentence):
-            run_lease._check_shared(tmp_path, "0" * lease.TOKEN_LENGTH)
+            run_lease._check_shared(tmp_path, "0" * TOKEN_LENGTH)
         with pytest.raises(UserError, match=sentence):
             run_lease._check_shared(tmp_path / "elsewhere", held.token)

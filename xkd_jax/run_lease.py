@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines import lease
+from data_pipelines.holder import TOKEN_LENGTH
 from data_pipelines.lease import Lease
 from xkd_jax.errors import UserError
 from xkd_jax.processes import announce, company, is_main_process, on_main, together
@@ -54,7 +55,7 @@ def _check_shared(workdir: Path, token: str) -> None:
     Raises:
       UserError: one doesn't.
     """
-    mine = np.frombuffer(token.encode().ljust(lease.TOKEN_LENGTH), np.uint8)
+    mine = np.frombuffer(token.encode().ljust(TOKEN_LENGTH), np.uint8)
     theirs = np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes().decode()
 
     def see() -> None:
