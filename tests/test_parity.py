@@ -108,6 +108,15 @@ def test_errors_are_relative_to_the_largest_entry_and_nothing_is_skipped():
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
+def test_a_variant_that_there_is_not_is_refused(tmp_path, capsys):
+    case = steps.Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
+    meta = np.frombuffer(json.dumps(case.meta | {"variant": "x"}).encode(), np.uint8)
+    np.savez(tmp_path / "case.npz", **case.arrays | {"meta": meta})
+    assert main([str(tmp_path / "case.npz")]) == 2
+    assert "model.variant is 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
 def test_golden_case_passes_and_a_changed_one_fails(tmp_path, capsys):
     path = GOLDEN / "xkd_paper.npz"
     assert main([str(path)]) == 0

@@ -24,6 +24,7 @@ from xkd_jax.config import (
     ModelConfig,
     VideoConfig,
 )
+from xkd_jax.config_schema import build
 from xkd_jax.errors import UserError
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs
@@ -118,14 +119,18 @@ def training_steps(file: GoldenFile) -> Report:
 
 
 def case_config(case: Case) -> Config:
-    """The configuration that `meta` describes, in float32."""
+    """The configuration that `meta` describes, in float32.
+
+    Raises:
+      UserError: a value is of the wrong type, or none of the choices.
+    """
     meta = case.meta
     video, audio, weights = meta["video"], meta["audio"], meta["weights"]
     stacks = [meta["encoder"], meta["decoder"]]
     if any(stack["mlp_ratio"] != 4 for stack in stacks) or meta["layer_norm_eps"] != 1e-5:
         raise UserError(f"{case.path}: only mlp_ratio 4 and layer_norm_eps 1e-5 are supported.")
     base = Config()
-    return Config(
+    config = Config(
         model=ModelConfig(
             variant=meta["variant"],
             size=":".join(f"{s['dim']}/{s['depth']}/{s['heads']}" for s in stacks),
@@ -170,6 +175,7 @@ def case_config(case: Case) -> Config:
         optimizer=dataclasses.replace(base.optimizer, **meta["adamw"], clip=meta["clip_per_param"]),
         batch_size=meta["batch"],
     )
+    return build(Config, dataclasses.asdict(config))
 
 
 def case_schedules(case: Case) -> Schedules:
