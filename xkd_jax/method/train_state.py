@@ -62,7 +62,9 @@ def construct(cls: type[Network], config: Config, key: jax.Array) -> Network:
 
 def abstract(cls: type[Network], config: Config) -> Network:
     """The module with shapes in place of parameters; nothing is computed."""
-    return nnx.eval_shape(lambda: construct(cls, config, jax.random.key(0)))
+    # In a mesh, as while a step is traced, NNX would take the logical axes for the mesh's own.
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        return nnx.eval_shape(lambda: construct(cls, config, jax.random.key(0)))
 
 
 def parameters(module: nnx.Module) -> Tree:
