@@ -19,13 +19,14 @@ _LONGEST_FRAME = 600.0
 MOST_PIXELS = 1 << 26
 # Bytes of the frames of one record, which is read in one piece.
 _MOST_BYTES = 1 << 29
-# Matrices of ITU-T H.273 that libswscale refuses.
+# Matrices of ITU-T H.273 that libswscale refuses; the first is linear and converted here.
+_YCGCO = 8
 _MATRICES = {
-    8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE ST 2085", 12: "chroma-derived",
+    10: "BT.2020 with constant luminance", 11: "SMPTE ST 2085", 12: "chroma-derived",
     13: "chroma-derived with constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re",
     17: "YCgCo-Ro",
 }  # fmt: skip
-_RESERVED_MATRIX, _UNSPECIFIED_MATRIX = 3, 2
+_RESERVED, _UNSPECIFIED, _ITU601 = 3, 2, 6
 
 
 class FrameTrack:
@@ -125,8 +126,11 @@ class FrameTrack:
     def _compress(self, frame: av.VideoFrame) -> bytes:
         shown = orientation.of_frame(frame)
         width, height = self._size[::-1] if shown.transposed else self._size
-        if frame.colorspace == _RESERVED_MATRIX:
-            frame.colorspace = _UNSPECIFIED_MATRIX
+        ycgco = frame.colorspace == _YCGCO
+        if ycgco:
+            frame.colorspace = _ITU601  # as the result: libswscale scales and changes nothing
+        elif frame.colorspace == _RESERVED:
+            frame.colorspace = _UNSPECIFIED
         try:
             small = self._reformatter.reformat(
                 frame,
@@ -139,7 +143,11 @@ class FrameTrack:
             )
         except av.error.FFmpegError as error:
             raise _inconvertible(frame, error) from None
-        planes = [shown.apply(_plane(plane)) for plane in small.planes]
+        stored = [_plane(plane) for plane in small.planes]
+        if ycgco:
+            frame.colorspace = _YCGCO
+            stored = _from_ycgco(*stored)
+        planes = [shown.apply(plane) for plane in stored]
         return simplejpeg.encode_jpeg_yuv_planes(
             *map(np.ascontiguousarray, planes), quality=self._quality
         )
@@ -164,6 +172,21 @@ def _inconvertible(frame: av.VideoFrame, error: av.error.FFmpegError) -> UnfitEr
     return UnfitError(
         "unsupported", f"its pixels ({frame.format.name}) can't be converted ({error.strerror})"
     )
+
+
+def _from_ycgco(y: np.ndarray, cg: np.ndarray, co: np.ndarray) -> list[np.ndarray]:
+    """Returns uint8 Y, Cb and Cr (JPEG's) of Y, Cg and Co, in full range and half the resolution.
+
+    R, G, B = Y - Cg + Co, Y + Cg, Y - Cg - Co (H.273, equations 50 to 53).
+    """
+    cg, co = cg.astype(np.float32) - 128, co.astype(np.float32) - 128
+    more = np.repeat(np.repeat(0.174 * cg + 0.185 * co, 2, axis=0), 2, axis=1)
+    planes = (
+        y + more[: y.shape[0], : y.shape[1]],
+        128 - (1.174 * cg + 1.185 * co) / 1.772,
+        128 - (1.174 * cg - 0.815 * co) / 1.402,
+    )
+    return [np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in planes]
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:

@@ -16,7 +16,7 @@ from data_pipelines.frame_track import FrameTrack
 from data_pipelines.media import MediaError, MediaOptions
 
 VIDEO_ONLY = MediaOptions(audio=False)
-REFUSED = {8: "YCgCo", 10: "BT.2020", 11: "2085", 12: "chroma", 14: "ICtCp", 16: "YCgCo-Re"}
+REFUSED = {10: "BT.2020", 11: "2085", 12: "chroma", 14: "ICtCp", 16: "YCgCo-Re"}
 
 
 def _track(frame: av.VideoFrame, count: int = 8) -> FrameTrack:
@@ -35,7 +35,7 @@ def _of_matrix(matrix: int, pixels: str) -> av.VideoFrame:
     return frame
 
 
-@pytest.mark.parametrize("matrix", [0, 1, 2, 3, 4, 5, 6, 7, 9])
+@pytest.mark.parametrize("matrix", range(10))
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuvj444p", "gbrp", "gray"])
 def test_a_colour_matrix_is_converted(matrix, pixels):
     assert len(_track(_of_matrix(matrix, pixels)).frames) == 8
@@ -49,12 +49,30 @@ def test_one_that_can_t_be_is_named(matrix, pixels):
     assert error.value.reason == "unsupported"
 
 
+@pytest.mark.parametrize(
+    "colour",
+    [(200, 40, 40), (40, 200, 40), (40, 40, 200), (255, 255, 255), (0, 0, 0), (90, 60, 30)],
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_ycgco(colour, full):
+    red, green, blue = colour
+    y, cg, co = (red + 2 * green + blue) / 4, (2 * green - red - blue) / 4, (red - blue) / 2
+    scale = (1, 1, 0) if full else (219 / 255, 224 / 255, 16)
+    stored = (y * scale[0] + scale[2], 128 + cg * scale[1], 128 + co * scale[1])
+    planes = [np.full((48, 64), round(value), np.uint8) for value in stored]
+    frame = av.VideoFrame.from_ndarray(np.stack(planes), format="yuv444p")
+    frame.colorspace, frame.color_range = 8, 2 if full else 1
+    image = simplejpeg.decode_jpeg(_track(frame).frames[0])
+    np.testing.assert_allclose(image, np.broadcast_to(colour, image.shape), atol=5)
+    assert frame.colorspace == 8
+
+
 def test_a_reserved_matrix_counts_as_unspecified():
     pictures = [_track(_of_matrix(matrix, "yuv420p")).frames for matrix in (2, 3)]
     assert pictures[0] == pictures[1]
 
 
-@pytest.mark.parametrize("matrix", [8, 10, 11, 12, 14])
+@pytest.mark.parametrize("matrix", [10, 11, 12, 14])
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_file_of_such_colours_is_left_out_in_words(tmp_path, matrix, keep):
     frames = media_files.grey_frames([90] * 8)

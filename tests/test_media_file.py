@@ -1,5 +1,7 @@
 """Nothing but the file itself is read, whatever it names."""
 
+import errno
+import io
 import os
 import pathlib
 
@@ -178,3 +180,61 @@ def test_tracks_without_a_decoder_are_named(tmp_path, kind):
     with pytest.raises(MediaError, match=f"no decoder for its {kind} codec.*zzzz") as error:
         media.decode(path, MediaOptions())
     assert error.value.reason == "unsupported"
+
+
+class _FailingFile(io.FileIO):
+    """A file whose storage fails after some bytes."""
+
+    number = errno.EIO
+    after = 0
+
+    def read(self, count=-1):
+        if self.tell() >= self.after:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().read(min(count, self.after - self.tell()))
+
+
+@pytest.fixture(params=["a.mkv", "a.avi", "a.ts", "a.mp4"])
+def long_file(request, tmp_path) -> str:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (240, 320, 3), np.uint8) for _ in range(40)]
+    return media_files.write(tmp_path / request.param, frames, 8)
+
+
+def _fail(monkeypatch, number: int, share: float) -> None:
+    def failing(path, mode, buffering):
+        file = _FailingFile(path)
+        file.number, file.after = number, round(share * os.path.getsize(path))
+        return file
+
+    monkeypatch.setattr(media_file, "open", failing, raising=False)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_storage_that_fails_in_the_middle(long_file, monkeypatch, share, keep, number):
+    _fail(monkeypatch, number, share)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        media.decode(long_file, MediaOptions(audio=False, keep_damaged=keep))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_bytes_that_can_t_be_read_are_damage(long_file, monkeypatch, share):
+    _fail(monkeypatch, errno.EBADMSG, share)
+    with pytest.raises(MediaError, match=r"can't be (read|decoded)") as error:
+        media.decode(long_file, VIDEO_ONLY)
+    assert error.value.reason in ("unreadable", "damaged")
+
+
+def test_a_format_that_can_t_be_sought_in(tmp_path):
+    """Decoding starts at the beginning there."""
+    rng = np.random.default_rng(0)
+    frames = [np.full((48, 64, 3), 4 * i, np.uint8) for i in range(60)]
+    sound = 0.1 * rng.standard_normal((1, 6 * 44100)).astype(np.float32)
+    path = media_files.write(
+        tmp_path / "a.rm", frames, 10, sound=sound, codec="rv20", sound_codec="ac3"
+    )
+    found = media.decode(path, MediaOptions(frame_rate=10), 2.0, 4.0)
+    levels = media_files.levels(found.frames)
+    np.testing.assert_allclose(levels, range(80, 160, 4), atol=8)
