@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec
 from method_inputs import LENGTH, learning, make_inputs, optimizer_of, step_of_inputs
 
-from xkd_jax import checkpoint, losses, rules, sharding
+from xkd_jax import checkpoint, rules, sharding
 from xkd_jax.config import MeshConfig
 from xkd_jax.errors import UserError
+from xkd_jax.method import losses
 from xkd_jax.method.schedules import schedules
 from xkd_jax.method.train_state import initial_state
 from xkd_jax.planning.costs import Costs
