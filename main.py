@@ -15,10 +15,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
 
-from xkd_jax import command_line, config_checks
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate.config import EvalConfig
+from data_pipelines.errors import UserError
+from xkd_jax import command_line
+from xkd_jax.config import value_checks
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "", "The run's folder; runs/NAME-VARIANT unless given. A run there goes on."
@@ -42,7 +43,7 @@ def main(config: Config) -> None:
         plan(config, _PLAN.value)
         return
     start(config)
-    from xkd_jax import train
+    from xkd_jax.training import train
 
     train.train(config, workdir())
 
@@ -62,9 +63,9 @@ def evaluate(config: EvalConfig) -> None:
     if _PLAN.value:
         raise UserError("--plan is for pretraining: leave it out, or give a pretraining config.")
     start(config)
-    from xkd_jax.evaluate import run
+    from xkd_jax.evaluate import evaluation
 
-    run.evaluate(config, workdir())
+    evaluation.evaluate(config, workdir())
 
 
 def start(config: Config | EvalConfig) -> None:
@@ -77,8 +78,9 @@ def start(config: Config | EvalConfig) -> None:
     import jax
 
     from data_pipelines.worker_processes import usable_cores
-    from xkd_jax import agreement, processes, sharding
-    from xkd_jax.versions import versions
+    from xkd_jax.parallel import agreement, processes
+    from xkd_jax.parallel import mesh as mesh_lib
+    from xkd_jax.training.versions import versions
 
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if jax.distributed.is_initialized():
@@ -88,14 +90,14 @@ def start(config: Config | EvalConfig) -> None:
                 {"protocol": kind, "config": dataclasses.asdict(config), "version": versions()}
             )
     elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        devices = sharding.cpu_devices(config.mesh, config.batch_size, usable_cores())
+        devices = mesh_lib.cpu_devices(config.mesh, config.batch_size, usable_cores())
         jax.config.update("jax_num_cpu_devices", devices)
 
 
 def workdir() -> Path:
     """The run's folder."""
     folder = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))
-    config_checks.checkpoints_folder("--workdir", folder)
+    value_checks.checkpoints_folder("--workdir", folder)
     return Path(folder)
 
 

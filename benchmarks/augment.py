@@ -20,12 +20,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_pipelines import terminal, views
-from xkd_jax import command_line, sharding
+from data_pipelines import terminal
+from data_pipelines.read import views
+from xkd_jax import command_line
 from xkd_jax.augment import augment
-from xkd_jax.config import Config
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.schedules import Length
-from xkd_jax.run import Run
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.compiled_run import Run
 
 _RECORDS = 10_000  # of the imagined data set, which sets the schedules' lengths only
 
@@ -59,10 +61,10 @@ def seconds(call: Callable[[], Any], repeats: int) -> dict[str, float]:
 
 def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
     """Returns what the benchmark prints."""
-    mesh = sharding.make_mesh(config.mesh)
-    placed = sharding.batch_sharding(mesh, config.batch_size)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    placed = mesh_lib.batch_sharding(mesh, config.batch_size)
     host = random_batch(config)
-    batch = sharding.put_batch(host, placed, config.batch_size)
+    batch = mesh_lib.put_batch(host, placed, config.batch_size)
     changed = jax.jit(lambda batch: augment(config, batch)).lower(batch).compile()
     taken = seconds(lambda: changed(batch), repeats)
     memory, clips = changed.memory_analysis(), config.batch_size

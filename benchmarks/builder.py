@@ -21,9 +21,9 @@ import threadpoolctl
 
 from benchmarks import kinetics_like
 from data_pipelines import terminal
-from data_pipelines.catalogs import CATALOGS
-from data_pipelines.catalogs.catalog import Item, Source
-from data_pipelines.ingest import IngestOptions, ingest
+from data_pipelines.build.catalogs import CATALOGS
+from data_pipelines.build.catalogs.catalog import Item, Source
+from data_pipelines.build.ingest import IngestOptions, ingest
 
 ROUNDS = 7
 

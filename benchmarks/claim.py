@@ -41,9 +41,9 @@ from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks,
 from benchmarks.output_folder import check_same
 from configs import demo
 from data_pipelines import spoken_digits, terminal
-from xkd_jax import config as config_lib
-from xkd_jax.errors import UserError
-from xkd_jax.progress import duration
+from data_pipelines.errors import UserError
+from data_pipelines.progress import duration
+from xkd_jax.config import pretraining as config_lib
 
 # {table: {row: (its variant of configs/demo.py, {setting: value})}}
 TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {

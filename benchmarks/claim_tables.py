@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.event_files import scalars
-from xkd_jax.config import MODALITIES, Modality
+from data_pipelines.loader_config import MODALITIES, Modality
 
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tensorboardX.proto import event_pb2
 
-from data_pipelines.tfrecord import FRAMING, HEADER
+from data_pipelines.format.tfrecord import FRAMING, HEADER
 
 
 def scalars(workdir: Path) -> dict[int, dict[str, float]]:

@@ -22,10 +22,13 @@ import numpy as np
 import simplejpeg
 
 from benchmarks import kinetics_like, on_the_fly
-from data_pipelines import build, pipeline, terminal
-from data_pipelines.dataset import Dataset, open_dataset
-from data_pipelines.schema import Record
-from xkd_jax.config import Config, DataConfig
+from data_pipelines import terminal
+from data_pipelines.build import __main__ as build
+from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import DataConfig
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
+from xkd_jax.config.pretraining import Config
 
 BATCH = 16
 ROUNDS = 20

@@ -11,7 +11,8 @@ import librosa
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from xkd_jax.config import Config, VideoAugment
+from data_pipelines.loader_config import VideoAugment
+from xkd_jax.config.pretraining import Config
 
 
 def load_clip(path: str, config: Config, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 
 def check_same(output: Path, asked: dict[str, Any]) -> None:

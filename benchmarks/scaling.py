@@ -21,9 +21,13 @@ import tempfile
 import time
 
 from benchmarks import kinetics_like
-from data_pipelines import build, pipeline, shards, terminal, tfrecord
-from data_pipelines.dataset import Dataset, open_dataset
-from xkd_jax.config import Config, DataConfig
+from data_pipelines import terminal
+from data_pipelines.build import __main__ as build
+from data_pipelines.format import shards, tfrecord
+from data_pipelines.loader_config import DataConfig
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
+from xkd_jax.config.pretraining import Config
 
 ROUNDS = 3
 MILLION = 1_000_000

@@ -21,11 +21,11 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from data_pipelines import terminal
-from xkd_jax import sharding
-from xkd_jax.config import MeshConfig
+from xkd_jax.config.evaluation import SvmConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import svm
-from xkd_jax.evaluate.config import SvmConfig
-from xkd_jax.evaluate.metrics import top_k
+from xkd_jax.metrics.scores import top_k
+from xkd_jax.parallel import mesh as mesh_lib
 
 _HELD_OUT = 10_000
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (x, y), (test_x, test_y) = (
         (features[part], labels[part]) for part in (slice(args.samples), slice(args.samples, None))
     )
-    mesh, settings = sharding.make_mesh(MeshConfig()), SvmConfig(costs=(args.cost,))
+    mesh, settings = mesh_lib.make_mesh(MeshConfig()), SvmConfig(costs=(args.cost,))
 
     def fit_ours() -> np.ndarray:
         return svm.fit_path(x, y, args.classes, settings, mesh)[args.cost]

@@ -24,17 +24,18 @@ import numpy as np
 from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import spread
 from configs import demo
-from data_pipelines import pipeline, spoken_digits, terminal
-from data_pipelines.dataset import open_dataset
-from xkd_jax import config as config_lib
+from data_pipelines import spoken_digits, terminal
+from data_pipelines.errors import UserError
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import open_dataset
 from xkd_jax.augment import augment
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
+from xkd_jax.config import pretraining as config_lib
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.random_streams import Stream, stream_key
 from xkd_jax.method.train_state import construct, module_of, parameters
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
 
 _CLIPS = 2000
 

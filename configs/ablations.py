@@ -15,7 +15,7 @@ altogether, so without refinement as well.
 
 import ml_collections
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 _ALIGNMENT = ("align_students", "align_teachers")
 _DISTILLATION = ("distill_video_to_audio", "distill_audio_to_video")

@@ -14,7 +14,7 @@ and `:mats` its modality-agnostic variants. `--config.data.speech_dir=DIR` takes
 import ml_collections
 
 from configs import ablations
-from xkd_jax import config as xkd_config
+from xkd_jax.config import pretraining as xkd_config
 
 
 def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:

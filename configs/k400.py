@@ -17,7 +17,7 @@ Expected, linear | finetuned, top-1 %:
 import ml_collections
 
 from configs import ablations
-from xkd_jax import config as xkd_config
+from xkd_jax.config import pretraining as xkd_config
 
 
 def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:

@@ -15,8 +15,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from data_pipelines import storage
-from xkd_jax.errors import file_error
+from data_pipelines.errors import file_error
+from data_pipelines.format import storage
 
 _T = TypeVar("_T")
 

@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable, Iterator
 from io import FileIO
 
+from data_pipelines.errors import FAILURE_STATUS, LostProcessError, UserError, file_error
 from data_pipelines.holder import Holder
-from xkd_jax.errors import FAILURE_STATUS, LostProcessError, UserError, file_error
 
 FILE = ".lease"
 # Seconds after which a file that stays the same is no holder's any more, between two changes of

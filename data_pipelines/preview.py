@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 from absl import flags
 
-from data_pipelines import pipeline, spoken_digits, terminal
-from data_pipelines.dataset import Dataset, open_dataset
+from data_pipelines import spoken_digits, terminal
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES, AudioConfig, VideoConfig
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
 from xkd_jax import command_line
-from xkd_jax.config import MODALITIES, AudioConfig, Config, VideoConfig
-from xkd_jax.errors import UserError
+from xkd_jax.config.pretraining import Config
 
 _TILE = 112  # height of every picture, pixels
 _GAP = 4

@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
 
-from xkd_jax.errors import BAD_INPUT_STATUS
+from data_pipelines.errors import BAD_INPUT_STATUS
 
 CLOSED_PIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
 _SPACE = "Zs"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data_pipelines.catalogs import CATALOGS
-from data_pipelines.catalogs.catalog import Source
+from data_pipelines.build.catalogs import CATALOGS
+from data_pipelines.build.catalogs.catalog import Source
 
 
 def files(folder, paths) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from small_run import SMALL
 
-from xkd_jax.config import Config, MeshConfig
+from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student
-from xkd_jax.tree import path_names
+from xkd_jax.networks.tree import path_names
 
 
 @pytest.fixture(scope="session", autouse=True)

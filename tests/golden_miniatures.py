@@ -6,7 +6,7 @@ import bicubic
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from data_pipelines.log_mel import log_mel
+from data_pipelines.format.log_mel import log_mel
 
 Arrays = dict[str, np.ndarray]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tiny_state
 
-from data_pipelines.dataset import open_dataset
-from xkd_jax import train as training
-from xkd_jax.checkpoint import Checkpoints
-from xkd_jax.config import Config
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config.pretraining import Config
+from xkd_jax.training import train as training
+from xkd_jax.training.checkpoint import Checkpoints
 
 
 def save_at_every_step(directory: str, config: Config, started) -> None:

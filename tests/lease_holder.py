@@ -7,7 +7,7 @@ A refusal is printed, with exit status 1. With HOST it is as if on another machi
 import sys
 
 from data_pipelines import holder, lease
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 folder, expiry, *host = sys.argv[1:]
 lease.EXPIRY, lease.HEARTBEAT, lease.PATIENCE, lease._POLL = float(expiry), 0.05, 0.3, 0.02

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import optax
 
-from xkd_jax.config import MODALITIES, Config
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import media_files
 from conftest import random_student
 
-from data_pipelines import build
-from xkd_jax.checkpoint import Checkpoints
-from xkd_jax.config import MeshConfig
-from xkd_jax.evaluate.config import ClipsConfig, EvalConfig, EvalDataConfig, SvmConfig
+from data_pipelines.build import __main__ as build
+from xkd_jax.config.evaluation import ClipsConfig, EvalConfig, EvalDataConfig, SvmConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.training.checkpoint import Checkpoints
 
 
 def checkpoint(folder, config):

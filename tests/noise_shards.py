@@ -3,8 +3,8 @@
 import numpy as np
 import simplejpeg
 
-from data_pipelines import schema, shards
-from data_pipelines.metadata import Metadata
+from data_pipelines.format import record_schema, shards
+from data_pipelines.format.metadata import Metadata
 
 CLASSES = ("dark", "light")
 
@@ -13,13 +13,13 @@ def write(directory: str, train: int = 24, test: int = 16, seed: int = 0) -> str
     """Writes the splits for `small_run`'s config; returns the directory."""
     rng = np.random.default_rng(seed)
 
-    def record(i: int) -> schema.Record:
+    def record(i: int) -> record_schema.Record:
         label = i % 2
         frames = rng.integers(100 * label, 100 * label + 120, (6, 16, 20, 3)).astype(np.uint8)
-        return schema.Record(
+        return record_schema.Record(
             id=str(i),
             frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
-            log_mel=schema.encode_log_mel(rng.normal(-8 + 6 * label, 1, (16, 60))),
+            log_mel=record_schema.encode_log_mel(rng.normal(-8 + 6 * label, 1, (16, 60))),
             label=label,
             label_text=CLASSES[label],
         )

@@ -23,10 +23,11 @@ import jax
 import numpy as np
 import tiny_state
 
-from data_pipelines import pipeline
-from data_pipelines.dataset import open_dataset
-from xkd_jax import progress, sharding, train
-from xkd_jax.probe import extract_features
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training import progress, train
+from xkd_jax.training.probe import extract_features
 
 
 def notes(suffix: str) -> Path:
@@ -87,7 +88,7 @@ jax.distributed.initialize = functools.partial(
     jax.distributed.initialize, heartbeat_timeout_seconds=int(os.environ.get("HEARTBEAT", "10"))
 )
 if order := os.environ.get("ORDER"):
-    sharding.mesh_utils.create_device_mesh = lambda sizes, devices, **_: np.array(
+    mesh_lib.mesh_utils.create_device_mesh = lambda sizes, devices, **_: np.array(
         [devices[int(number)] for number in order.split(",")]
     ).reshape(sizes)
 try_to_write, train.Checkpoints._try_to_write = train.Checkpoints._try_to_write, die_or_try

@@ -4,7 +4,8 @@ import dataclasses
 
 import ml_collections
 
-from xkd_jax.config import AudioConfig, Config, HeadConfig, ModelConfig, VideoConfig
+from data_pipelines.loader_config import AudioConfig, VideoConfig
+from xkd_jax.config.pretraining import Config, HeadConfig, ModelConfig
 
 SMALL = Config(
     batch_size=8,

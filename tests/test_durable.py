@@ -7,10 +7,11 @@ import os
 import pytest
 import tiny_state
 import toy_shards
-from test_checkpoint import restored, saved
+from tiny_checkpoints import restored, saved
 
-from data_pipelines import durable, shards, storage
-from xkd_jax.processes import write_once
+from data_pipelines import durable
+from data_pipelines.format import shards, storage
+from xkd_jax.parallel.processes import write_once
 
 MARKS = ("commit_success.txt", "_CHECKPOINT_METADATA")
 

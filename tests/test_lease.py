@@ -6,54 +6,15 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from lease_processes import LONG, Process
 
 from data_pipelines import lease
+from data_pipelines.errors import FAILURE_STATUS, LostProcessError, UserError
 from data_pipelines.holder import Holder
 from data_pipelines.lease import Lease, LeaseHeldError, LeaseLostError
-from xkd_jax.errors import FAILURE_STATUS, LostProcessError, UserError
-
-HERE = Path(__file__).parent
-LONG = "60"  # seconds, which no test waits for
-
-
-class Process:
-    """A `lease_holder`; leaving the context kills it."""
-
-    def __init__(self, folder, *arguments):
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "lease_holder.py"), str(folder), *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-            env=os.environ | {"PYTHONPATH": str(HERE.parent)},
-        )  # fmt: skip
-        self.pid = self._process.pid
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._process.kill()
-        self._process.communicate()
-
-    def line(self):
-        return self._process.stdout.readline().strip()
-
-    def tell(self, command):
-        self._process.stdin.write(command + "\n")
-
-    def send(self, number):
-        self._process.send_signal(number)
-
-    def status(self):
-        return self._process.wait(30)
-
-    def rest(self):
-        return self._process.communicate(timeout=30)[0].strip()
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,8 @@ def test_a_run_has_a_folder_of_its_own(config, workdir):
 # is registered for the end.
 HANGS = """
 import atexit, threading
-from xkd_jax import command_line, errors
+from data_pipelines import errors
+from xkd_jax import command_line
 command_line.PATIENCE = 0.3
 def main(config):
     threading.Thread(target=threading.Event().wait).start()

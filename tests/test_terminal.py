@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from data_pipelines import terminal
-from data_pipelines.build_report import BuildReport, LeftOut, summary
-from xkd_jax import report
+from data_pipelines.build.build_report import BuildReport, LeftOut, summary
 from xkd_jax.evaluate import data_set
+from xkd_jax.report import __main__ as report
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A name and how it is printed.

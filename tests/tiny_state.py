@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from xkd_jax import sharding
-from xkd_jax.config import MODALITIES, Config, MeshConfig
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState, is_count
 from xkd_jax.method.train_step import Metrics, keep_finite
-from xkd_jax.run import Run
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.compiled_run import Run
 
 WIDTH = 64
 
@@ -18,7 +19,7 @@ WIDTH = 64
 def fill(seed: int) -> TrainState:
     """Random numbers, which no compression makes smaller; split over the devices."""
     rng = np.random.default_rng(seed)
-    mesh = sharding.make_mesh(MeshConfig())
+    mesh = mesh_lib.make_mesh(MeshConfig())
     split, whole = jax.NamedSharding(mesh, jax.P("data")), jax.NamedSharding(mesh, jax.P())
 
     def draw() -> dict[str, jax.Array]:
@@ -87,5 +88,5 @@ def run(config: Config, steps: int) -> Run:
         step=jax.jit(step, out_shardings=(placed, None), donate_argnums=0),
         initialise=lambda: fill(0),
         like=wanted,
-        batch_sharding=sharding.batch_sharding(sharding.make_mesh(MeshConfig()), config.batch_size),
+        batch_sharding=mesh_lib.batch_sharding(mesh_lib.make_mesh(MeshConfig()), config.batch_size),
     )

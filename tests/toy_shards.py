@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import simplejpeg
 
-from data_pipelines import metadata as metadata_lib
-from data_pipelines import shards
-from data_pipelines.dataset import index_of, index_rows
-from data_pipelines.schema import Record
-from data_pipelines.views import Cut
-from xkd_jax.config import AudioConfig, Config, DataConfig, VideoConfig
+from data_pipelines.format import metadata as metadata_lib
+from data_pipelines.format import shards
+from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import AudioConfig, DataConfig, VideoConfig
+from data_pipelines.read.dataset import index_of, index_rows
+from data_pipelines.read.views import Cut
+from xkd_jax.config.pretraining import Config
 
 COLUMNS_PER_FRAME = 2
 CONFIG = Config(

@@ -16,18 +16,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines import terminal
-from xkd_jax import config as xkd_config
-from xkd_jax import config_schema, flag_errors
-from xkd_jax.config import Config
-from xkd_jax.errors import (
+from data_pipelines.errors import (
     FAILURE_STATUS,
     GO_ON_STATUS,
     LostProcessError,
     StoppedError,
     UserError,
 )
-from xkd_jax.evaluate import config as eval_config
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.config import dataclass_schema, flag_errors
+from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
@@ -175,9 +175,9 @@ def _schema_given(argv: list[str]) -> type | None:
 
 def _explain_key(argv: list[str], error: Exception) -> str:
     schema = _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
-    known = set(config_schema.keys(schema))
+    known = set(dataclass_schema.keys(schema))
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0].removeprefix("no")
         if key.startswith("config.") and (key := key.removeprefix("config.")) not in known:
-            return config_schema.no_such_key(key, schema)
+            return dataclass_schema.no_such_key(key, schema)
     return str(error)

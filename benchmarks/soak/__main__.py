@@ -31,8 +31,8 @@ from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
 from benchmarks.soak.report import report
 from data_pipelines import terminal
-from xkd_jax.errors import UserError
-from xkd_jax.progress import Passage
+from data_pipelines.errors import UserError
+from data_pipelines.progress import Passage
 
 FLAGS = (
     "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
 from data_pipelines import terminal
-from xkd_jax.errors import BAD_INPUT_STATUS
-from xkd_jax.progress import Passage
+from data_pipelines.errors import BAD_INPUT_STATUS
+from data_pipelines.progress import Passage
 
 PAUSE = (0.5, 5.0)  # seconds between a step and the next fault, at random
 STUCK = 900.0  # seconds without a step, after which a start is ended

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.soak.record import Record
-from xkd_jax.errors import FAILURE_STATUS, GO_ON_STATUS
+from data_pipelines.errors import FAILURE_STATUS, GO_ON_STATUS
 
 _STEP = re.compile(r"^step +(\d+)/")
 

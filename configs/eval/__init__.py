@@ -1,1 +1,1 @@
-"""Evaluations: each file builds one ConfigDict of `xkd_jax.evaluate.config`."""
+"""Evaluations: each file builds one ConfigDict of `xkd_jax.config.evaluation`."""

@@ -11,7 +11,7 @@ AudioSet: 93.6.
 
 import ml_collections
 
-from xkd_jax.evaluate import config as eval_config
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:

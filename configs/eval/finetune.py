@@ -17,7 +17,7 @@ Expected top-1 % (FSD50K: mAP) of xkd, mas, mats pretrained on Kinetics-400 | xk
 import ml_collections
 
 from configs.eval import esc50, fsd50k_linear, hmdb51, k400_linear, ucf101
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 _VIDEO = {"ucf101": ucf101, "hmdb51": hmdb51, "k400": k400_linear}
 _AUDIO = {"esc50": esc50, "fsd50k": fsd50k_linear}

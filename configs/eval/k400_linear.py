@@ -18,8 +18,8 @@ AudioSet: 56.5. (No published number with `:attentive`.)
 
 import ml_collections
 
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate import config as eval_config
+from data_pipelines.errors import UserError
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config(protocol: str = "linear") -> ml_collections.ConfigDict:

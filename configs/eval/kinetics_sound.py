@@ -14,8 +14,8 @@ Expected of xkd, audio / video / both: 64.6 / 70.7 / 81.2 % top-1 (mas 61.7 / 68
 
 import ml_collections
 
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate import config as eval_config
+from data_pipelines.errors import UserError
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config(modality: str = "both") -> ml_collections.ConfigDict:

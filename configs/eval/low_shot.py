@@ -9,8 +9,8 @@ videos are extracted once, into FEATURES, and shared by the three runs. No publi
 
 import ml_collections
 
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate import config as eval_config
+from data_pipelines.errors import UserError
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config(percent: str = "10") -> ml_collections.ConfigDict:

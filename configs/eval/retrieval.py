@@ -14,7 +14,7 @@ No published numbers.
 import ml_collections
 
 from configs.eval import neighbours
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 
 def get_config(output: str = "head") -> ml_collections.ConfigDict:

@@ -13,7 +13,7 @@ same protocol reaches without pretraining, and without a network.
 
 import ml_collections
 
-from xkd_jax.evaluate import config as eval_config
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:

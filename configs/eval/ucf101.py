@@ -14,7 +14,7 @@ AudioSet: 88.4.
 
 import ml_collections
 
-from xkd_jax.evaluate import config as eval_config
+from xkd_jax.config import evaluation as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,11 +11,11 @@ import tempfile
 import numpy as np
 import soundfile
 
-from data_pipelines import numba_cache
-from data_pipelines.catalogs.spoken_recordings import FILE, NAMES
+from data_pipelines.build.catalogs.spoken_recordings import FILE, NAMES
+from data_pipelines.errors import UserError
+from data_pipelines.format import numba_cache
 from data_pipelines.spoken_digits import espeak
 from data_pipelines.spoken_digits.handwriting import Split
-from xkd_jax.errors import UserError
 
 # For each digit, the waveforms of its name: float32, peak 1, without silence at either end.
 Words = list[list[np.ndarray]]

@@ -8,7 +8,7 @@ import pytest
 from conftest import random_student, with_weights
 from method_inputs import change, make_inputs, mask_noise
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 from xkd_jax.method.active_losses import DIRECTIONS, ActiveLosses, Direction
 from xkd_jax.method.objective import next_centers, objective
 from xkd_jax.method.train_state import module_of

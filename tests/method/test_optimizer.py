@@ -9,7 +9,7 @@ from method_inputs import optimizer_of
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.optimizer import clip_each_tensor, decay_mask
 from xkd_jax.method.schedules import Schedules, constant
-from xkd_jax.tree import path_names
+from xkd_jax.networks.tree import path_names
 
 CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
 

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xkd_jax.config import Config, TemperatureConfig
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import Config, TemperatureConfig
 from xkd_jax.method.schedules import Length, cosine, epoch_warmup, schedules
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from method_inputs import LENGTH, change, learning, make_inputs, optimizer_of, step_of_inputs
 
-from data_pipelines import views
-from xkd_jax.config import resolve
+from data_pipelines.read import views
+from xkd_jax.config.pretraining import resolve
 from xkd_jax.method.random_streams import Stream, stream_key
 from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.state_shardings import abstract_state
 from xkd_jax.method.train_state import initial_state, is_count
 from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.sharding import abstract_state
 
 
 def start(config):

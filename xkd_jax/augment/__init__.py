@@ -1,4 +1,4 @@
-"""What the device does to the views that the host has cut and drawn (`data_pipelines.views`)."""
+"""Augmentation on the device, of views that the host has cut and drawn (`read.views`)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.loader_config import Modality
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
-from xkd_jax.config import Config, Modality
+from xkd_jax.config.pretraining import Config
 
 Views = dict[Modality, dict[str, jax.Array]]
 
@@ -21,8 +22,8 @@ def augment(config: Config, batch: dict[str, dict[str, Any]]) -> Views:
 
     Args:
       config: of the run.
-      batch: views of `data_pipelines.views` with a leading axis of samples, `{"video": {"global":
-        ..., "local": ...}, "audio": ...}`; other keys are ignored and any part may be missing.
+      batch: views of `read.views` with a leading axis of samples, `{"video": {"global": ...,
+        "local": ...}, "audio": ...}`; other keys are ignored and any part may be missing.
 
     Returns:
       The same parts as float32 arrays: video global [B, T, S, S, 3] and local [V, B, t, s, s, 3],

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.loader_config import AudioAugment, AudioConfig
 from xkd_jax.augment.cubic import cubic_taps
-from xkd_jax.config import AudioAugment, AudioConfig
 
-# log_mel = code / 2048 - 16 with a floor of 2^-23 under the power (`data_pipelines.schema`).
+# log_mel = code / 2048 - 16 with a floor of 2^-23 under the power (`format.record_schema`).
 _STEP, _OFFSET = 2.0**-11, 16.0
 _FLOOR = 2.0**-23
 
@@ -22,7 +22,7 @@ def augment_audio(
     Args:
       audio: the config's.
       augment: that of the view: its canvas.
-      view: spectrogram and draws of `data_pipelines.views`, with a leading axis of samples.
+      view: spectrogram and draws of `data_pipelines.read.views`, with a leading axis of samples.
     """
     log_mel = view["log_mel"].astype(jnp.float32) * _STEP - _OFFSET
     if "gain" in view:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.rules import on_each_shard
+from xkd_jax.parallel.axis_rules import on_each_shard
 
 _PROBABILITY = 0.5  # that an operation, once drawn, is applied
 _SPREAD = 0.5  # standard deviation of the magnitude

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.augment import colour
-from xkd_jax.config import VideoConfig
+from data_pipelines.loader_config import VideoConfig
+from xkd_jax.augment import color
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -24,14 +24,14 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
 
     Args:
       video: the config's.
-      view: boxes and draws of `data_pipelines.views`, with a leading axis of samples.
+      view: boxes and draws of `data_pipelines.read.views`, with a leading axis of samples.
       size: height and width of the view.
     """
     # Colours come first until the end: an axis of 3 in the last place wastes most of a register.
     pixels = _resize(view, size)
-    pixels = colour.jitter(pixels, view)
+    pixels = color.jitter(pixels, view)
     if "greyscale" in view:
-        pixels = colour.to_grey(pixels, view["greyscale"])
+        pixels = color.to_grey(pixels, view["greyscale"])
     if "blur_sigma" in view:
         pixels = _blur(pixels, view["blur_sigma"])
     pixels = jnp.moveaxis(pixels, 0, -1)

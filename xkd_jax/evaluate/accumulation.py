@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
 
 # (trained parameters, network parameters, batch, key) -> (mean loss, its gradients)
 Differentiated = Callable[[Tree, Tree, Any, jax.Array], tuple[jax.Array, Tree]]

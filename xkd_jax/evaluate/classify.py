@@ -12,22 +12,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines import pipeline
-from xkd_jax import sharding
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from data_pipelines.progress import Passage
+from data_pipelines.read import pipeline
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate import fitting
-from xkd_jax.evaluate.clips import clip_batches, on_devices
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import Fit, FitState
-from xkd_jax.evaluate.metrics import check_finite, mean_average_precision, top_k
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
-from xkd_jax.preemption import Preemption
-from xkd_jax.processes import announce, is_main_process
-from xkd_jax.progress import Passage, Progress, Scalars
-from xkd_jax.train import is_due
+from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.processes import announce, is_main_process
+from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.progress import Progress, Scalars
+from xkd_jax.training.train import is_due
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
@@ -114,11 +115,11 @@ class Classification:
         config, start = self.config, int(state.step)
         progress = Progress(fit.steps, config.batch_size, start)
         scalars = Scalars(folder / "tensorboard", enabled=is_main_process(), start=start)
-        rows = sharding.batch_sharding(self.mesh, config.batch_size)
+        rows = mesh_lib.batch_sharding(self.mesh, config.batch_size)
         host = pipeline.train_batches(
             self.viewing,
             self.benchmark.train,
-            sharding.local_rows(rows, config.batch_size),
+            mesh_lib.local_rows(rows, config.batch_size),
             start,
             modalities=config.modalities,
             records=records,

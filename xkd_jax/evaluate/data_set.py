@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_pipelines import metadata as metadata_lib
-from data_pipelines import storage
-from data_pipelines.metadata import Metadata
+from data_pipelines.errors import UserError
+from data_pipelines.format import metadata as metadata_lib
+from data_pipelines.format import storage
+from data_pipelines.format.metadata import Metadata
 from data_pipelines.terminal import escaped
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate.splits import Benchmark
 
 # {benchmark: its data set}. Benchmarks that are not here, such as neighbours and retrieval, are of

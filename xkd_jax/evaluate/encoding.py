@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.loader_config import Modality
 from xkd_jax.augment import augment
-from xkd_jax.config import Config, Modality
-from xkd_jax.evaluate.clips import TARGETS
-from xkd_jax.evaluate.config import EvalConfig
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
+from xkd_jax.evaluate.eval_clips import TARGETS
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
-from xkd_jax.sharding import on_mesh
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel.mesh import on_mesh
 
 
 def encoder(

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from data_pipelines import lease, storage
-from xkd_jax.config import MODALITIES
-from xkd_jax.errors import UserError, file_error
-from xkd_jax.evaluate.clips import TARGETS
-from xkd_jax.processes import is_main_process, on_main
+from data_pipelines import lease
+from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import storage
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.evaluate.eval_clips import TARGETS
+from xkd_jax.parallel.processes import is_main_process, on_main
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,17 +19,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from data_pipelines.dataset import Dataset
-from xkd_jax.config import MODALITIES, Config
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate.clips import Use, clip_batches
-from xkd_jax.evaluate.config import EvalConfig
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES
+from data_pipelines.progress import Passage
+from data_pipelines.read.dataset import Dataset
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate.encoding import encoder
+from xkd_jax.evaluate.eval_clips import Use, clip_batches
 from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
-from xkd_jax.evaluate.metrics import check_finite
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.processes import announce, on_main
-from xkd_jax.progress import Passage
+from xkd_jax.metrics.scores import check_finite
+from xkd_jax.parallel.processes import announce, on_main
 
 _FORMAT = 2
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xkd_jax.checkpoint import ItemCheckpoints
-from xkd_jax.config import CheckpointConfig
+from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate.fitting import FitState
-from xkd_jax.run_record import RunRecord
+from xkd_jax.training.checkpoint import ItemCheckpoints
+from xkd_jax.training.run_record import RunRecord
 
 _ITEM = "state"
 

@@ -17,22 +17,24 @@ import optax
 from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.loader_config import Modality
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
-from xkd_jax.config import Config, Modality
+from xkd_jax.config.evaluation import EvalConfig, FitConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate.accumulation import accumulated
-from xkd_jax.evaluate.config import EvalConfig, FitConfig
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.evaluate.training_clips import augment_for_fit
 from xkd_jax.method.schedules import Schedule, constant, cosine
+from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import module_of, parameters
 from xkd_jax.networks.blocks import DropPath
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
-from xkd_jax.sharding import on_mesh, parameter_shardings
-from xkd_jax.tree import Tree, is_stacked, path_names
+from xkd_jax.networks.tree import Tree, is_stacked, path_names
+from xkd_jax.parallel.mesh import on_mesh
 
 _NEVER_DECAY = ("bias", "positions", "cls")
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import svm
-from xkd_jax.evaluate.config import EvalConfig
 from xkd_jax.evaluate.feature_store import FeatureSet
-from xkd_jax.evaluate.metrics import ranks, top_k
-from xkd_jax.evaluate.neighbours import unit, vote
 from xkd_jax.evaluate.splits import some_of_each_class
-from xkd_jax.processes import announce
+from xkd_jax.metrics.knn import unit, vote
+from xkd_jax.metrics.scores import ranks, top_k
+from xkd_jax.parallel.processes import announce
 
 _RECALLS = (1, 5, 10)
 _QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities

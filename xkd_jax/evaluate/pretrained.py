@@ -10,19 +10,21 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from data_pipelines import metadata, storage
-from xkd_jax import agreement, config_schema
-from xkd_jax.checkpoint import DamagedError, read_checked, read_record, step_folders
-from xkd_jax.config import Config, DataConfig
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate.config import EvalConfig
+from data_pipelines.errors import UserError
+from data_pipelines.format import metadata, storage
+from data_pipelines.loader_config import DataConfig
+from xkd_jax.config import dataclass_schema
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import abstract, construct, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.processes import announce
-from xkd_jax.run_record import RunRecord
-from xkd_jax.sharding import parameter_shardings
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel import agreement
+from xkd_jax.parallel.processes import announce
+from xkd_jax.training.checkpoint import DamagedError, read_checked, read_record, step_folders
+from xkd_jax.training.run_record import RunRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +106,12 @@ def _saved_config(record: RunRecord, directory: Path) -> Config:
             "=RUN, the folder of the pretraining run."
         )
     try:
-        config = config_schema.build(Config, record.config)
+        config = dataclass_schema.build(Config, record.config)
     except UserError as error:
         raise UserError(
             f"{directory} was written by another version of this program: {error}"
         ) from None
-    if lacking := config_schema.lacking(Config, record.config):
+    if lacking := dataclass_schema.lacking(Config, record.config):
         announce(
             f"config    {directory} is of a version without {', '.join(lacking)}: taken as their"
             " defaults"

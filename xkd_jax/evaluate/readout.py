@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xkd_jax.config import Transformer
+from xkd_jax.config.pretraining import Transformer
 from xkd_jax.networks.blocks import layer_norm, linear
 from xkd_jax.networks.encoder import embedding_init, pool
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xkd_jax.errors import UserError, file_error
-from xkd_jax.evaluate.config import CIRCUMSTANCES, EvalConfig
+from data_pipelines.errors import UserError, file_error
+from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.processes import announce, on_main, write_once
-from xkd_jax.run_record import differences
-from xkd_jax.versions import versions
+from xkd_jax.parallel.processes import announce, on_main, write_once
+from xkd_jax.training.run_record import differences
+from xkd_jax.training.versions import versions
 
 FILE = "result.json"
 

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from data_pipelines.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
-from xkd_jax import agreement
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
-from xkd_jax.evaluate.config import EvalDataConfig
-from xkd_jax.processes import announce, together
-from xkd_jax.progress import Passage
+from data_pipelines.errors import UserError
+from data_pipelines.progress import Passage
+from data_pipelines.read.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
+from xkd_jax.config.evaluation import EvalDataConfig
+from xkd_jax.config.pretraining import Config
+from xkd_jax.parallel import agreement
+from xkd_jax.parallel.processes import announce, together
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xkd_jax.evaluate.config import SvmConfig
-from xkd_jax.processes import announce
-from xkd_jax.progress import Passage
-from xkd_jax.rules import RULES
+from data_pipelines.progress import Passage
+from xkd_jax.config.evaluation import SvmConfig
+from xkd_jax.parallel.axis_rules import RULES
+from xkd_jax.parallel.processes import announce
 
 _CG_ITERATIONS = 30
 _CG_TOLERANCE = 0.1  # of the gradient's norm: Newton's direction need not be exact

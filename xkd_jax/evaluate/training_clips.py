@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from data_pipelines.loader_config import AudioConfig, VideoConfig
 from xkd_jax.augment.erasing import erase
 from xkd_jax.augment.mixing import mix
 from xkd_jax.augment.rand_augment import rand_augment
 from xkd_jax.augment.spec_augment import mask_axis, warp_time
-from xkd_jax.config import AudioConfig, VideoConfig
-from xkd_jax.evaluate.config import FitAugmentConfig
+from xkd_jax.config.evaluation import FitAugmentConfig
 
 
 def augment_for_fit(

@@ -8,8 +8,8 @@ import json
 import os
 from pathlib import Path
 
-from xkd_jax.errors import UserError, file_error
-from xkd_jax.processes import on_main
+from data_pipelines.errors import UserError, file_error
+from xkd_jax.parallel.processes import on_main
 
 
 def check(workdir: Path, features: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from xkd_jax.config import MODALITIES, LossWeights, Modality
+from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.pretraining import LossWeights
 
 
 class Direction(NamedTuple):

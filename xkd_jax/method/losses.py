@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xkd_jax.errors import UserError
-from xkd_jax.rules import constrain
+from data_pipelines.errors import UserError
+from xkd_jax.parallel.axis_rules import constrain
 
 # The loss of two samples [n, outputs] and [m, outputs] that pulls their distributions together.
 Alignment = Callable[[jax.Array, jax.Array], jax.Array]

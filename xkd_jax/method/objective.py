@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from xkd_jax.config import MODALITIES, LossConfig, Modality
+from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.method import losses
 from xkd_jax.method.active_losses import ActiveLosses, Direction
 from xkd_jax.method.refinement import cross_modal_attention, refine_tokens
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.patches import Masking
 from xkd_jax.networks.student import Student, Teacher
-from xkd_jax.tree import Leaf
+from xkd_jax.networks.tree import Leaf
 
 # {"global": [batch, ...], "local": [views, batch, ...]}: float32, normalized; video [..., frames,
 # height, width, color], audio [..., mel, time]. "local" is absent without local views.

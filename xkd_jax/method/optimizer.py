@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xkd_jax.config import MODALITIES, OptimizerConfig
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.pretraining import OptimizerConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.schedules import Schedules
-from xkd_jax.tree import Leaf, Tree, is_stacked, path_names
+from xkd_jax.networks.tree import Leaf, Tree, is_stacked, path_names
 
 # PyTorch's clip_grad_norm_ divides by the norm plus this.
 CLIP_EPS = 1e-6

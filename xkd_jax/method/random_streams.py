@@ -6,7 +6,7 @@ import enum
 
 import jax
 
-from xkd_jax.config import Modality
+from data_pipelines.loader_config import Modality
 
 
 class Stream(enum.IntEnum):

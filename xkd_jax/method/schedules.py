@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.shuffle import epoch_records
-from xkd_jax.config import MODALITIES, Config, Modality, TemperatureConfig
+from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.read.shuffle import epoch_records
+from xkd_jax.config.pretraining import Config, TemperatureConfig
 
 Schedule = Callable[[jax.Array | int], jax.Array]
 

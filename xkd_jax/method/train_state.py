@@ -10,10 +10,10 @@ import numpy as np
 import optax
 from flax import nnx, struct
 
-from xkd_jax.config import Config
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import DIRECTIONS
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.tree import Leaf, Tree
+from xkd_jax.networks.tree import Leaf, Tree
 
 Network = TypeVar("Network", bound=Teacher)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from xkd_jax.augment import augment
-from xkd_jax.config import Config
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs, next_centers, objective
@@ -21,7 +21,7 @@ from xkd_jax.method.train_state import TrainState, is_count, module_of
 from xkd_jax.networks.patches import random_masking
 from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
 
 Metrics = dict[str, jax.Array]
 

@@ -11,9 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config import Attention, Remat, Transformer
+from xkd_jax.config.pretraining import Attention, Remat, Transformer
 from xkd_jax.networks.gelu import gelu
-from xkd_jax.rules import constrain
+from xkd_jax.parallel.axis_rules import constrain
 
 # The reference's value for every LayerNorm (PyTorch's default).
 LAYER_NORM_EPS = 1e-5

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from xkd_jax.config import AudioConfig, ModelConfig, VideoConfig
+from data_pipelines.loader_config import AudioConfig, VideoConfig
+from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.networks.blocks import Blocks, linear
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.patches import gather_tokens

@@ -7,7 +7,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
-from xkd_jax.config import MODALITIES, AudioConfig, Modality, ModelConfig, VideoConfig
+from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.networks.blocks import Blocks, DropPath, layer_norm, linear
 from xkd_jax.networks.patches import gather_tokens, patchify
 from xkd_jax.networks.positions import resize_positions

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config import HeadConfig
+from xkd_jax.config.pretraining import HeadConfig
 from xkd_jax.networks.blocks import LAYER_NORM_EPS, layer_norm, linear
 from xkd_jax.networks.gelu import gelu
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from xkd_jax.config import Interpolation
+from data_pipelines.loader_config import Interpolation
 
 CUBIC_A = -0.75
 

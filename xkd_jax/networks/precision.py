@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from xkd_jax.config import ModelConfig
+from xkd_jax.config.pretraining import ModelConfig
 
 
 def matmul_precision(model: ModelConfig) -> contextlib.AbstractContextManager[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from xkd_jax.config import MODALITIES, Config, ModelConfig
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.pretraining import Config, ModelConfig
 from xkd_jax.networks.decoder import Decoder
 from xkd_jax.networks.encoder import SHARED, Encoders
 from xkd_jax.networks.head import Head
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
 
 
 class Teacher(nnx.Module):

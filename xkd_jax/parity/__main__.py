@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from data_pipelines import terminal
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.kinds import kind_of
 

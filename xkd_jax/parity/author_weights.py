@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from xkd_jax.config import MODALITIES, Config, Modality, Transformer
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.pretraining import Config, Transformer
 from xkd_jax.networks.encoder import SHARED
-from xkd_jax.tree import Tree
+from xkd_jax.networks.tree import Tree
 
 Array = np.ndarray
 PREFIX: dict[Modality, str] = {"video": "vid", "audio": "aud"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 # The first bytes of an .npz, which is a zip file.
 _ZIP = b"PK"

@@ -6,8 +6,8 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable
 
-from xkd_jax.errors import UserError
-from xkd_jax.parity import optimization, steps, training_clips, views
+from data_pipelines.errors import UserError
+from xkd_jax.parity import golden_training_clips, golden_views, optimization, steps
 from xkd_jax.parity.comparison import Report
 from xkd_jax.parity.golden_file import GoldenFile
 
@@ -29,13 +29,17 @@ class Kind:
 
 KINDS = (
     Kind("training steps", ("meta",), steps.training_steps),
-    Kind("log-mel spectrograms", ("*/waveform", "*/log_mel"), views.log_mels),
-    Kind("video views", ("*/frames", "*/box", "*/resized"), views.video_augment),
-    Kind("spectrogram crops", ("boxes", "crops"), views.spectrogram_crop),
-    Kind("SpecAugment", ("warp_column_moved", "warped", "masked"), training_clips.spec_augments),
-    Kind("RandAugment", ("*/plus", "*/minus"), training_clips.rand_augments),
-    Kind("mixed targets", ("share", "targets"), training_clips.mixup_targets),
-    Kind("CutMix boxes", ("rows",), training_clips.cutmix_boxes),
+    Kind("log-mel spectrograms", ("*/waveform", "*/log_mel"), golden_views.log_mels),
+    Kind("video views", ("*/frames", "*/box", "*/resized"), golden_views.video_augment),
+    Kind("spectrogram crops", ("boxes", "crops"), golden_views.spectrogram_crop),
+    Kind(
+        "SpecAugment",
+        ("warp_column_moved", "warped", "masked"),
+        golden_training_clips.spec_augments,
+    ),
+    Kind("RandAugment", ("*/plus", "*/minus"), golden_training_clips.rand_augments),
+    Kind("mixed targets", ("share", "targets"), golden_training_clips.mixup_targets),
+    Kind("CutMix boxes", ("rows",), golden_training_clips.cutmix_boxes),
     Kind("schedules", ("steps_per_epoch", "learning_rate"), optimization.schedule_values),
 )
 LAYERS = Kind("layer decay", ("head.classifier.weight", "blocks.0.*"), optimization.layer_decay)

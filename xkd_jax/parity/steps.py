@@ -13,19 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.config import (
-    MODALITIES,
-    AudioConfig,
-    Config,
-    HeadConfig,
-    LossConfig,
-    LossWeights,
-    Modality,
-    ModelConfig,
-    VideoConfig,
-)
-from xkd_jax.config_schema import build
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from xkd_jax.config.dataclass_schema import build
+from xkd_jax.config.pretraining import Config, HeadConfig, LossConfig, LossWeights, ModelConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs
 from xkd_jax.method.optimizer import optimizer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from data_pipelines import terminal
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
-from xkd_jax.planning import report
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import Config
+from xkd_jax.planning import plan_text
 from xkd_jax.planning.plan import Plan, make_plan
 from xkd_jax.planning.search import ranked, search, what_would_fit
 from xkd_jax.planning.slices import Slice
@@ -30,10 +30,10 @@ def plan(config: Config, request: str) -> None:
 
 def _plan(config: Config, where: Slice) -> Iterator[str]:
     found = make_plan(config, where)
-    yield from report.lines(found)
+    yield from plan_text.lines(found)
     if not found.fits:
         yield from what_would_fit(found)
-    yield report.verdict(found)
+    yield plan_text.verdict(found)
 
 
 def _search(config: Config, where: Slice) -> Iterator[str]:
@@ -52,5 +52,5 @@ def _search(config: Config, where: Slice) -> Iterator[str]:
     yield from ranked(plans)
     fitting = [p for p in plans if p.fits]
     best = max(fitting, key=lambda p: p.clips_per_second) if fitting else plans[-1]
-    yield from report.lines(best)
-    yield report.verdict(best)
+    yield from plan_text.lines(best)
+    yield plan_text.verdict(best)

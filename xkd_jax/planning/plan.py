@@ -12,18 +12,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from data_pipelines import views
-from xkd_jax import sharding
-from xkd_jax.config import Config
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from data_pipelines.read import views
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import train_step
+from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.flops import count_flops
 from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.slices import GIB, Slice
-from xkd_jax.run import Run
+from xkd_jax.training.compiled_run import Run
 
 # Clips a second that one core loads and decodes: 149 and 177 in two runs of benchmarks.loader on
 # one thread of a virtual x86-64 machine; the lower one. To be measured anew on the hosts meant.
@@ -96,7 +96,7 @@ def make_plan(config: Config, where: Slice) -> Plan:
       UserError: no compiler, no such slice, or mesh or batch don't fit it.
     """
     length = planned_length(config)
-    mesh = sharding.make_mesh(config.mesh, where.devices())
+    mesh = mesh_lib.make_mesh(config.mesh, where.devices())
     run = Run.prepare(config, length, mesh)
     batch = abstract_batch(config, run.batch_sharding)
     flops = model_flops(config, run.like, batch)

@@ -6,8 +6,8 @@ import dataclasses
 import typing
 from collections.abc import Callable, Iterator
 
-from xkd_jax.config import Config, MeshConfig, Remat
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import Config, MeshConfig, Remat
 from xkd_jax.planning.plan import Plan, make_plan
 from xkd_jax.planning.slices import GIB, Slice
 

@@ -16,7 +16,7 @@ import os
 import re
 from typing import Any
 
-from xkd_jax.errors import UserError
+from data_pipelines.errors import UserError
 
 GIB = 2**30
 

@@ -1,0 +1,1 @@
+"""From files of video and sound to shards: catalogs, decoding, workers, reports."""

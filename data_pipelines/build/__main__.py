@@ -1,0 +1,158 @@
+"""Makes TFRecord shards of a data set's files.
+
+    python -m data_pipelines.build --dataset=folder --source=VIDEOS --output=SHARDS
+
+Run the same command again after a kill and it goes on: a shard has its name only when it is
+complete and synced, and finished shards are kept. The same files and options give the same bytes,
+whatever the number of workers. `report.json` in the output says what became of every file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+
+from data_pipelines import terminal, worker_processes
+from data_pipelines.build import beam_build, build_plan, build_report, builder
+from data_pipelines.build.build_plan import BuildPlan
+from data_pipelines.build.build_progress import BuildProgress
+from data_pipelines.build.catalogs import CATALOGS
+from data_pipelines.build.catalogs.catalog import Source
+from data_pipelines.build.ingest import IngestOptions
+from data_pipelines.build.media import MediaOptions
+from data_pipelines.errors import FAILURE_STATUS, UserError
+from data_pipelines.format import storage
+from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.build", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    video, audio, media = VideoConfig(), AudioConfig(), MediaOptions()
+    add("--dataset", required=True, choices=sorted(CATALOGS), help="how the files are laid out")
+    add("--source", required=True, help="folder of the files")
+    add("--output", required=True, help="folder for the shards")
+    add("--name", default="", help="name of the data set (default: as --dataset)")
+    add("--lists", default="", help="folder of the official lists (default: the source)")
+    add("--untrimmed", action="store_true", help="cut the listed stretches out of whole recordings")
+    add("--classes", type=int, default=32, help="of kinetics_sound: 32, or 31")
+    add("--modalities", default="", help="video,audio or one of them; a file must have these")
+    add("--frame_rate", type=float, default=video.frame_rate, help="frames a second")
+    add("--short_side", type=int, default=128, help="of the frames, in pixels")
+    add("--jpeg_quality", type=int, default=media.jpeg_quality, help="1 to 100")
+    add("--sample_rate", type=int, default=audio.sample_rate, help="in Hz")
+    add("--fft", type=int, default=audio.fft, help="samples in a window of the spectrogram")
+    add("--hop", type=int, default=audio.hop, help="samples from column to column")
+    add("--mels", type=int, default=audio.mels, help="bands of the spectrogram")
+    add("--waveform", action="store_true", help="keep the samples too")
+    add("--min_seconds", type=float, help="leave shorter files out")
+    add("--max_seconds", type=float, help="cut longer files into records of this length; 0: never")
+    add("--keep_damaged", action="store_true", help="keep a damaged file up to the damage")
+    add("--shards", type=int, default=0, help="of each split (default: one for 256 files)")
+    add("--workers", type=int, default=worker_processes.usable_cores(), help="processes")
+    add("--timeout", type=float, default=300.0, help="seconds of work on a file without a record")
+    add(
+        "--runner", default="", help="of Apache Beam, in place of --workers; its options may follow"
+    )
+    return parser
+
+
+def _plan(args: argparse.Namespace) -> BuildPlan:
+    for key, low, high in (
+        ("frame_rate", 0.1, 1000), ("short_side", 8, 4096), ("jpeg_quality", 1, 100),
+        ("sample_rate", 1000, 400_000), ("fft", 16, 65536), ("hop", 1, 65536), ("mels", 1, 1024),
+        ("shards", 0, 99_999), ("workers", 1, 1024), ("timeout", 1, 100_000),
+        ("min_seconds", 0, 100_000), ("max_seconds", 0, 100_000),
+    ):  # fmt: skip
+        value = getattr(args, key)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{key}={value:g}: give {low:g} to {high:g}.")
+    if args.dataset == "folder" and _lies_in(args.output, args.source):
+        raise UserError(
+            f"--output={args.output} lies in --source={args.source}, whose files it would be among:"
+            " give a folder outside."
+        )
+    source = Source(args.source, args.lists, args.untrimmed, args.classes)
+    catalog = CATALOGS[args.dataset](source)
+    asked = {
+        "modalities": _modalities(args.modalities),
+        "min_seconds": args.min_seconds,
+        "max_seconds": args.max_seconds,
+    }
+    catalog = dataclasses.replace(catalog, **{k: v for k, v in asked.items() if v is not None})
+    media = MediaOptions(
+        video="video" in catalog.modalities,
+        audio="audio" in catalog.modalities,
+        frame_rate=args.frame_rate,
+        short_side=args.short_side,
+        jpeg_quality=args.jpeg_quality,
+        sample_rate=args.sample_rate,
+        min_seconds=catalog.min_seconds,
+        keep_damaged=args.keep_damaged,
+    )
+    options = IngestOptions(
+        media, args.fft, args.hop, args.mels, catalog.max_seconds, args.waveform
+    )
+    return build_plan.make_plan(
+        args.source, args.name or args.dataset, catalog, options, args.shards
+    )
+
+
+def _lies_in(output: str, source: str) -> bool:
+    if storage.is_remote(output) or storage.is_remote(source):
+        return f"{output.rstrip('/')}/".startswith(f"{source.rstrip('/')}/")
+    inner, outer = os.path.realpath(output), os.path.realpath(source)
+    return os.path.commonpath([inner, outer]) == outer
+
+
+def _modalities(text: str) -> tuple[Modality, ...] | None:
+    if not text:
+        return None
+    asked = text.split(",")
+    if not set(asked) <= set(MODALITIES):
+        raise UserError(f"--modalities={text}: give video, audio or video,audio.")
+    return tuple(m for m in MODALITIES if m in asked)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    if others and not args.runner:
+        parser.error(terminal.escaped(f"unknown: {' '.join(others)}"))
+    # Every core has a process, so libraries in it that start threads would only get in the way.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    try:
+        plan = _plan(args)
+        if args.runner:
+            arguments = [f"--runner={args.runner}", *others]
+            report = beam_build.run(plan, args.output, args.timeout, arguments)
+        else:
+            report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
+    except UserError as error:
+        terminal.complain(str(error))
+        return error.status
+    except OSError as error:
+        terminal.complain(
+            f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            " make room there (for a URL, in TMPDIR too) or mend its permissions; the same command"
+            " goes on."
+        )
+        return FAILURE_STATUS
+    except KeyboardInterrupt:
+        terminal.complain("Stopped; the same command goes on.")
+        return 130
+    terminal.say(build_report.summary(report, args.output))
+    return 0
+
+
+if __name__ == "__main__":
+    with terminal.command():
+        sys.exit(main())

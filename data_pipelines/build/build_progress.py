@@ -1,0 +1,38 @@
+"""The line that shows how far a build is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from data_pipelines import terminal
+from data_pipelines.build.ingest import FileResult
+from data_pipelines.progress import Passage
+
+
+class BuildProgress:
+    """Counts files, and now and then writes their rate and the time left."""
+
+    def __init__(self, files: int, out: TextIO | None = None, every: float = 10.0):
+        """Starts the clock.
+
+        Args:
+          files: number of files to come.
+          out: where the line goes (None: standard error); a terminal's is written over.
+          every: seconds between lines; a tenth of it on a terminal.
+        """
+        self._files = files
+        self._out = out or sys.stderr
+        self._overwrites = self._out is not None and self._out.isatty()  # None: it was closed
+        every = every / 10 if self._overwrites else every
+        self._passage = Passage("built    ", files, "files", every=every)
+        self._done = self._left_out = 0
+
+    def __call__(self, result: FileResult) -> None:
+        """Takes the result of a file."""
+        self._done += 1
+        self._left_out += bool(result.reason)
+        if self._passage.is_due() or self._done == self._files:
+            line = f"{self._passage.line(self._done)}  left out {self._left_out}"
+            end = "\r" if self._overwrites and self._done < self._files else "\n"
+            terminal.say(line, self._out, end)

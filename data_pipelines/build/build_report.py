@@ -1,0 +1,80 @@
+"""What became of every file of a data set that was built."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from data_pipelines.build.catalogs.source_tree import Ignored
+from data_pipelines.terminal import escaped
+
+# Files named one by one at the end of a build; report.json has them all.
+_NAMED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A file that gave no record."""
+
+    split: str
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReport:
+    """A finished shard."""
+
+    records: int
+    size: int
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildReport:
+    """A finished build.
+
+    Attributes:
+      name: of the data set.
+      plan: digest of its plan.
+      options: its options.
+      records: number of records of each split.
+      files: number of files that were listed.
+      left_out: those that gave no record.
+      ignored: files of the source and rows of its lists that are not used.
+    """
+
+    name: str
+    plan: str
+    options: dict[str, Any]
+    records: dict[str, int]
+    files: int
+    left_out: Sequence[LeftOut]
+    ignored: Sequence[Ignored] = ()
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of files left out for each reason."""
+        return dict(sorted(collections.Counter(entry.reason for entry in self.left_out).items()))
+
+
+def summary(report: BuildReport, directory: str) -> str:
+    """Returns the lines that end a build."""
+    splits = ", ".join(f"{split} {count:,}" for split, count in report.records.items())
+    total = sum(report.records.values())
+    lines = [f"{escaped(directory)}: {report.name} has {total:,} records ({splits})"]
+    if report.left_out:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
+        lines.append(f"left out {len(report.left_out):,} of {report.files:,} files: {reasons}")
+        lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
+        if len(report.left_out) > _NAMED:
+            lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
+    else:
+        lines.append(f"none of {report.files:,} files is left out")
+    lines += [
+        escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
+    ]
+    return "\n".join(lines)

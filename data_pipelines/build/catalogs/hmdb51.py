@@ -1,0 +1,77 @@
+"""HMDB51, with its three folds."""
+
+from __future__ import annotations
+
+import re
+
+from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.build.catalogs.listing import FoldUses, Listing
+from data_pipelines.build.catalogs.source_tree import read_lines
+from data_pipelines.errors import UserError
+
+_LIST = re.compile(r"(?P<name>.+)_test_split(?P<fold>[123])\.txt")
+
+
+def list_items(source: Source) -> Catalog:
+    """Lists every video of the `<class>_test_split{k}.txt` lists, in one split `all`.
+
+    A list's line is `file n`: n 1 trains, 2 tests, and 0 is not used in that fold. A video that no
+    fold uses is listed too. Classes are in the order of their names. Videos may have any suffix and
+    lie in any folder but another class'.
+
+    Raises:
+      UserError: there are no lists, a class lacks a fold's, or a line has another form or
+        contradicts another.
+    """
+    lists = source.list_tree
+    found = lists.lists(_class_and_fold)
+    names = tuple(sorted({name for name, _ in found}))
+    if not names:
+        raise UserError(
+            f"{lists.directory} has no <class>_test_split1.txt: point --lists at the folder of the"
+            " official lists."
+        )
+    files = source.tree.by_class(names)
+    listing = Listing(["all"])
+    for label, name in enumerate(names):
+        uses = _read_uses(listing, found, name)
+        for file, row in uses.files():
+            item = Item(
+                f"{name}/{file}",
+                f"{name}/{file}",
+                label=label,
+                label_text=name,
+                train_folds=uses.folds(file, "1"),
+                test_folds=uses.folds(file, "2"),
+            )
+            listing.add("all", item, files.get(name, file), row)
+    return Catalog(
+        listing.splits(),
+        names,
+        folds=3,
+        modalities=("video",),
+        min_seconds=0.0,
+        ignored=listing.ignored(source.tree),
+    )
+
+
+def _class_and_fold(name: str) -> tuple[str, int] | None:
+    match = _LIST.fullmatch(name)
+    return match and (match["name"], int(match["fold"]))
+
+
+def _read_uses(listing: Listing, found: dict[tuple[str, int], str], name: str) -> FoldUses:
+    """Returns what each fold uses the files of a class for."""
+    uses = FoldUses(listing)
+    for fold in (1, 2, 3):
+        if (name, fold) not in found:
+            raise UserError(
+                f"{name}_test_split{fold}.txt is missing: fetch the official lists again."
+            )
+        for row in read_lines(found[name, fold]):
+            file, _, use = row["line"].rpartition(" ")
+            if use not in ("0", "1", "2") or not file:
+                raise row.fault(f"{row['line']!r} is not 'file n' with n of 0 to 2")
+            row.check_path(file)
+            uses.add(file.strip(), fold, use, row)
+    return uses

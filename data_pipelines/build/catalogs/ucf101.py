@@ -1,0 +1,71 @@
+"""UCF101, with its three folds."""
+
+from __future__ import annotations
+
+from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
+from data_pipelines.build.catalogs.listing import FoldUses, Listing, classes
+from data_pipelines.build.catalogs.source_tree import Row, read_lines
+
+FOLDS = (1, 2, 3)
+
+
+def list_items(source: Source) -> Catalog:
+    """Lists every video of trainlist0k.txt and testlist0k.txt, in one split `all`.
+
+    Classes are in the order of classInd.txt, in its spelling (HandstandPushups, which is
+    HandStandPushups elsewhere). Videos may have any suffix and lie in any folder but another
+    class'. Only video is asked for: half of the files have no sound.
+
+    Raises:
+      UserError: a list is missing or malformed, names a class that classInd.txt lacks, or
+        contradicts itself or another.
+    """
+    lists = source.list_tree
+    names = _classes(lists.find("classInd.txt"))
+    spelling = {name.casefold(): name for name in names}
+    listing = Listing(["all"])
+    uses = FoldUses(listing)
+    paths = {
+        (fold, use): lists.find(f"{use}list{fold:02d}.txt")
+        for fold in FOLDS
+        for use in ("train", "test")
+    }
+    for (fold, use), path in paths.items():
+        for row in read_lines(path):
+            listed = row["line"].split()[0]
+            row.check_path(listed)
+            name, _, file = listed.partition("/")
+            if name.casefold() not in spelling:
+                raise row.fault(f"classInd.txt lacks the class of {listed}")
+            uses.add(f"{spelling[name.casefold()]}/{file}", fold, use, row)
+    files = source.tree.by_class(names)
+    for path, row in uses.files():
+        name, _, file = path.partition("/")
+        item = Item(
+            path,
+            path,
+            label=names.index(name),
+            label_text=name,
+            train_folds=uses.folds(path, "train"),
+            test_folds=uses.folds(path, "test"),
+        )
+        listing.add("all", item, files.get(name, file), row)
+    return Catalog(
+        listing.splits(),
+        names,
+        folds=3,
+        modalities=("video",),
+        min_seconds=0.0,
+        ignored=listing.ignored(source.tree),
+    )
+
+
+def _classes(path: str) -> tuple[str, ...]:
+    """The names in lines `number name`, in the order of their numbers."""
+    rows = []
+    for row in read_lines(path):
+        number, *rest = row["line"].split()
+        if not number.isdecimal() or len(rest) != 1:
+            raise row.fault(f"{row['line']!r} is not 'number name'")
+        rows.append(Row(row.path, row.line, {"number": number, "name": rest[0]}))
+    return tuple(row["name"] for row in classes(rows, "number", "name"))

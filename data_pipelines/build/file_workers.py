@@ -1,0 +1,192 @@
+"""Worker processes for files that may hang or crash a decoder."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import connection
+from typing import Any
+
+from data_pipelines.build.work_clock import TICK, WorkClock
+
+# Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
+# are held in memory.
+_AHEAD = 8
+_MOST_BYTES = 1 << 28
+_ALIVE = "alive"
+# Seconds that a new process may take before its first sign of life.
+_START_UP = 120.0
+# Seconds for a process to end that was killed; one that its storage blocks may take forever.
+_END = 10.0
+
+# Given an item and a function to call when it gets on, returns a result.
+Work = Callable[[Any, Callable[[], None]], Any]
+# Given an item, a reason and a detail, returns a result in place of the one that never came.
+OnLoss = Callable[[Any, str, str], Any]
+
+
+@dataclasses.dataclass
+class _Worker:
+    process: Any
+    pipe: connection.Connection
+    clock: WorkClock
+    number: int = -1
+    item: Any = None
+    patience: float = 0.0
+    alone: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return self.number < 0
+
+
+class FileWorkers:
+    """Maps items to results in other processes, each with a time-out, in the order of the items.
+
+    A worker that crashes, or works for the time-out without a sign of life (`WorkClock`), is
+    replaced. Overload, lack of memory or slow storage can cause both, so the item is tried once
+    more when nothing else runs; if that fails too, its result is that of `on_loss`. The other items
+    are not affected. Use as a context manager.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        on_loss: OnLoss,
+        workers: int,
+        timeout: float,
+        weigh: Callable[[Any], int],
+    ):
+        """Makes the processes on first use.
+
+        Args:
+          work: runs in a worker; it and the items and results are pickled.
+          on_loss: runs here; its reason is `timed out` or `crashed`.
+          workers: number of processes.
+          timeout: seconds of work without a sign of life.
+          weigh: bytes of a result.
+        """
+        self._work = work
+        self._on_loss = on_loss
+        self._count = max(workers, 1)
+        self._timeout = timeout
+        self._weigh = weigh
+        self._workers: list[_Worker] = []
+        self._again: collections.deque[tuple[int, Any]] = collections.deque()
+
+    def __enter__(self) -> FileWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            _end(worker)
+        self._workers = []
+
+    def map(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yields the result of each item, in order."""
+        waiting = collections.deque(enumerate(items))
+        total = len(waiting)
+        done: dict[int, Any] = {}
+        for number in range(total):
+            while number not in done:
+                self._hand_out(waiting, number + self._ahead(done))
+                for finished, result in self._collect():
+                    done[finished] = result
+            self._hand_out(waiting, number + self._ahead(done))
+            yield done.pop(number)
+
+    def _ahead(self, done: dict[int, Any]) -> int:
+        """How many items may be under way or done from the one on that is due: that one always."""
+        heavy = sum(map(self._weigh, done.values())) > _MOST_BYTES
+        return 1 if heavy else _AHEAD * self._count
+
+    def _hand_out(self, waiting: collections.deque, limit: int) -> None:
+        """Gives items before the limit to idle workers, or one item alone to be tried again."""
+        busy = sum(not worker.idle for worker in self._workers)
+        if any(worker.alone for worker in self._workers):
+            return
+        if self._again:
+            if not busy:
+                self._give(*self._again.popleft(), alone=True)
+            return
+        while waiting and waiting[0][0] < limit and busy < self._count:
+            self._give(*waiting.popleft(), alone=False)
+            busy += 1
+
+    def _give(self, number: int, item: Any, *, alone: bool) -> None:
+        """Gives an item to an idle worker, or to a new one."""
+        worker = next((w for w in self._workers if w.idle), None)
+        patience = self._timeout
+        if worker is None:
+            worker = _start(self._work)
+            self._workers.append(worker)
+            patience += _START_UP
+        worker.number, worker.item, worker.alone, worker.patience = number, item, alone, patience
+        worker.clock.restart()
+        with contextlib.suppress(ConnectionError):  # it crashed: `_collect` finds out
+            worker.pipe.send(item)
+
+    def _collect(self) -> Iterator[tuple[int, Any]]:
+        """Waits for a busy worker to finish, crash or run out of time, for `TICK` at most."""
+        busy = {w.pipe: w for w in self._workers if not w.idle}
+        for pipe in connection.wait(list(busy), TICK):
+            worker = busy[pipe]  # type: ignore[index]
+            try:
+                message = worker.pipe.recv()
+            except (EOFError, OSError):  # OSError: in the middle of its result
+                yield from self._lose(worker, "crashed")
+                continue
+            if message == _ALIVE:
+                worker.clock.restart()
+                worker.patience = self._timeout
+                continue
+            yield worker.number, message
+            worker.number, worker.item, worker.alone = -1, None, False
+        for worker in busy.values():
+            lost = worker not in self._workers
+            if not (worker.idle or lost) and worker.clock.look() > worker.patience:
+                yield from self._lose(worker, "timed out")
+
+    def _lose(self, worker: _Worker, reason: str) -> Iterator[tuple[int, Any]]:
+        """Ends a worker; yields the result of its item if that was tried alone."""
+        self._workers.remove(worker)
+        _end(worker)
+        if not worker.alone:
+            self._again.append((worker.number, worker.item))
+            return
+        code = worker.process.exitcode
+        detail = (
+            f"nothing came of it for {self._timeout:g} s, twice, the second time alone"
+            if reason == "timed out"
+            else f"it ended the decoder's process twice (exit code {code})"
+        )
+        yield worker.number, self._on_loss(worker.item, reason, detail)
+
+
+def _start(work: Work) -> _Worker:
+    # Spawned, since a fork would copy whatever threads' locks are held here.
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    process.start()
+    theirs.close()
+    assert process.pid is not None
+    return _Worker(process, ours, WorkClock(process.pid))
+
+
+def _serve(pipe: connection.Connection, work: Work) -> None:
+    try:
+        pipe.send(_ALIVE)
+        while True:
+            pipe.send(work(pipe.recv(), lambda: pipe.send(_ALIVE)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # the builder has gone
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join(_END)
+    worker.pipe.close()

@@ -1,0 +1,184 @@
+"""From one listed file to its serialized records: the work of a builder, file by file.
+
+What runs in a builder's worker processes, and as it is in a Beam pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, cast
+
+import av
+import numpy as np
+
+from data_pipelines.build import media
+from data_pipelines.build.catalogs.catalog import Item
+from data_pipelines.build.file_records import RecordCollector
+from data_pipelines.build.media import Media, MediaError, MediaOptions
+from data_pipelines.errors import UnreachableError, may_pass
+from data_pipelines.format import log_mel as log_mel_lib
+from data_pipelines.format import record_schema, storage
+from data_pipelines.format.record_schema import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """How a file becomes records.
+
+    Attributes:
+      media: how it is decoded.
+      fft: samples in a window of the spectrogram.
+      hop: samples from column to column.
+      mels: bands of the spectrogram.
+      max_seconds: a longer file becomes several records; 0: never.
+      waveform: whether the samples are kept beside the spectrogram.
+    """
+
+    media: MediaOptions = dataclasses.field(default_factory=MediaOptions)
+    fft: int = 1024
+    hop: int = 143
+    mels: int = 80
+    max_seconds: float = 0.0
+    waveform: bool = False
+
+
+# A reason that is not the file's own: its shard is not written, and made again another time.
+UNREACHABLE = "unreachable"
+# Seconds by which a piece may be shorter than asked for, as its samples are whole ones.
+_ROUNDING = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class FileResult:
+    """What became of a file: records, or why there are none.
+
+    Attributes:
+      records: serialized, in order of time; in a temporary file where they are many.
+      reason: why the file is left out, in a word or two; empty if it is not.
+      detail: the same in more words.
+    """
+
+    records: Sequence[bytes] = ()
+    reason: str = ""
+    detail: str = ""
+
+
+def ingest(
+    item: Item,
+    alive: Callable[[], None],
+    *,
+    directory: str,
+    options: IngestOptions,
+    waiting: str | None = None,
+) -> FileResult:
+    """Returns the records of a file, or why it is left out; raises nothing for a bad file.
+
+    Args:
+      item: the file.
+      alive: called between the records of a long file.
+      directory: the folder (or URL) that its path is below.
+      options: how it becomes records.
+      waiting: a local folder where many records are held until they are written; None: in memory.
+    """
+    try:
+        with (
+            _local(storage.join(directory, item.path)) as path,
+            RecordCollector(waiting) as collector,
+        ):
+            for media_of_record in _stretches(path, item, options):
+                number = len(collector)
+                collector.add(_serialize(_record(item, number, media_of_record, options)))
+                alive()
+            records = collector.finish()
+        if not records:
+            stretch = f"from {item.start:g} to {item.end:g} s"
+            return FileResult(reason="too short", detail=f"nothing lies {stretch}")
+        return FileResult(records)
+    except MediaError as error:
+        if error.reason == "missing" and _is_gone(directory):
+            return FileResult(reason=UNREACHABLE, detail=f"{directory} is no longer there")
+        return FileResult(reason=error.reason, detail=error.detail)
+    except UnreachableError as error:
+        return FileResult(reason=UNREACHABLE, detail=str(error))
+    except Exception as error:  # of a decoder we can't vouch for: costs this file only
+        of_system = may_pass(error) and not isinstance(error, av.error.FFmpegError)
+        reason = UNREACHABLE if of_system else "failed"
+        return FileResult(reason=reason, detail=f"{type(error).__name__}: {error}")
+
+
+def _is_gone(directory: str) -> bool:
+    """Whether the folder of all files was unmounted or removed since they were listed."""
+    return not storage.is_remote(directory) and not os.path.isdir(directory)
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[str]:
+    """Yields a path of this machine for a file that may be behind a URL."""
+    if not storage.is_remote(path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(path)[1]) as file:
+        try:
+            storage.fetch(path, cast(BinaryIO, file))
+        except FileNotFoundError:
+            raise MediaError(path, "missing", "it is not there") from None
+        yield file.name
+
+
+def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]:
+    """Yields the item's stretch of a file, or its pieces of `max_seconds`."""
+    start = item.start
+    while start < item.end:
+        end = min(item.end, start + (options.max_seconds or math.inf))
+        try:
+            piece = media.decode(path, options.media, start, end)
+        except MediaError as error:
+            # The file ended with the piece before, or so shortly after that the rest is no record;
+            # of a damaged one that is kept, nothing follows the damage.
+            ends = ["no video", "no audio", "too short"]
+            ends += ["damaged"] if options.media.keep_damaged else []
+            if start > item.start and error.reason in ends:
+                return
+            raise
+        yield piece
+        if piece.end < end - _ROUNDING:
+            return
+        start = end
+
+
+def _serialize(record: Record) -> bytes:
+    """Returns a record's bytes.
+
+    Raises:
+      MediaError: it is too large for one record.
+    """
+    if fault := record_schema.size_fault(record):
+        detail = f"{fault}: cut it into shorter records (--max_seconds)"
+        raise MediaError(record.path, "too large", detail)
+    return record_schema.serialize(record)
+
+
+def _record(item: Item, number: int, piece: Media, options: IngestOptions) -> Record:
+    log_mel = log_mel_lib.log_mel(
+        piece.waveform, options.media.sample_rate, options.fft, options.hop, options.mels
+    )
+    waveform = piece.waveform if options.waveform else piece.waveform[:0]
+    return Record(
+        id=f"{item.id}#{number}" if number else item.id,
+        path=item.path,
+        frames=piece.frames,
+        log_mel=record_schema.encode_log_mel(log_mel),
+        waveform=np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16),
+        label=item.label,
+        labels=item.labels,
+        label_text=item.label_text,
+        train_folds=item.train_folds,
+        test_folds=item.test_folds,
+        start=piece.start,
+        end=piece.end,
+    )

@@ -1,0 +1,179 @@
+"""The sound of a file as it is decoded, mixed to one channel and resampled."""
+
+from __future__ import annotations
+
+import math
+
+import av
+import numpy as np
+import soxr
+from av.audio.plane import AudioPlane
+
+from data_pipelines.build.damage import LONGEST_STEP_BACK, DamageError, UnfitError
+from data_pipelines.build.sound_clock import SoundClock
+
+# Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
+_TOLERANCE = 0.04
+_LONGEST_GAP = 600.0
+# Bytes of the samples of one record.
+_MOST_BYTES = 1 << 29
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+
+
+class SoundTrack:
+    """Mono float32 samples between two times, placed by their time stamps.
+
+    Mono is the mean of the channels, however many. (libswresample's own mix of two float channels
+    is sqrt(2) louder.) Frames, of some 20 ms each, are put together to about a second before
+    anything is done to them. Times are in seconds.
+    """
+
+    def __init__(self, sample_rate: int, start: float, end: float):
+        self._sample_rate = sample_rate
+        self._start, self._end = start, end
+        self._source_rate = 0
+        self._placed = 0
+        self._gathered: list[np.ndarray] = []
+        self._waiting = 0
+        self._pieces: list[np.ndarray] = []
+        self._made = 0
+        self._resampler: soxr.ResampleStream | None = None
+        self._clock = SoundClock()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no samples have come yet."""
+        return not self._source_rate
+
+    @property
+    def full(self) -> bool:
+        """Whether samples up to the end are there."""
+        return not self.empty and self.until >= self._end
+
+    @property
+    def until(self) -> float:
+        """When the samples so far end."""
+        if self.empty:
+            return self._start
+        return self._start + (self._placed + self._waiting) / self._source_rate
+
+    def add(self, frame: av.AudioFrame, time: float | None) -> None:
+        """Takes the next samples and the time of the first (None: where the last ended).
+
+        Raises:
+          DamageError: the time is absurd, the rate changes or the samples are no numbers.
+          UnfitError: there are too many.
+        """
+        if self.empty:
+            self._source_rate = frame.sample_rate
+            if frame.sample_rate != self._sample_rate:
+                self._resampler = soxr.ResampleStream(frame.sample_rate, self._sample_rate, 1)
+        if frame.sample_rate != self._source_rate:
+            raise DamageError(
+                f"its sample rate changes from {self._source_rate} to {frame.sample_rate}"
+            )
+        samples = _samples(frame)
+        self._clock.add(samples.shape[1] / self._source_rate, time)
+        late = self._late(time)
+        if late:
+            self.flush()
+            self._append(np.zeros(max(late, 0), np.float32))
+        self._gather(samples[:, max(-late, 0) :])
+
+    def _gather(self, samples: np.ndarray) -> None:
+        before = self._gathered[-1] if self._gathered else samples
+        if len(before) != len(samples) or before.dtype != samples.dtype:
+            self.flush()  # another number of channels, or format
+        self._gathered.append(samples)
+        self._waiting += samples.shape[1]
+        if self._waiting >= self._source_rate:
+            self.flush()
+
+    def _late(self, time: float | None) -> int:
+        """Returns by how many samples a frame comes after the last, less than 0 if before its end.
+
+        Within the tolerance it is 0, but for the first frame.
+        """
+        gap = 0.0 if time is None else time - self.until
+        if gap > _LONGEST_GAP:
+            raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
+        begun = self._placed + self._waiting > 0
+        if begun and gap < -LONGEST_STEP_BACK:
+            raise DamageError(f"its audio time stamps go back by {-gap:.1f} s")
+        return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
+
+    def flush(self) -> None:
+        """Works on what is gathered.
+
+        Raises:
+          DamageError: some of the samples are no numbers.
+          UnfitError: there are too many.
+        """
+        gathered, self._gathered, self._waiting = self._gathered, [], 0
+        if gathered:
+            self._append(_mono(np.concatenate(gathered, axis=1)))
+
+    def _append(self, samples: np.ndarray, last: bool = False) -> None:
+        self._placed += len(samples)
+        if self._resampler:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        self._pieces.append(samples)
+        self._made += samples.nbytes
+        if self._made > _MOST_BYTES:
+            raise UnfitError(
+                "too large",
+                f"its samples take more than {_MOST_BYTES >> 20} MiB, the most for one record"
+                " (--max_seconds cuts it into several)",
+            )
+
+    def check_clock(self) -> None:
+        """Checks that time stamps and number of samples agree, once all samples have come.
+
+        Raises:
+          UnfitError: they don't.
+        """
+        speed = self._clock.speed()
+        if speed != 1:
+            raise UnfitError(
+                "damaged",
+                f"its audio's time stamps run {speed:.3g} times as fast as its samples at"
+                f" {self._source_rate} Hz",
+            )
+
+    def finish(self, seconds: float) -> np.ndarray:
+        """Returns float32 [samples] of `seconds`, once flushed.
+
+        Infinite ones are as long as there is sound, up to the end.
+        """
+        if self.empty:
+            return np.zeros(0, np.float32)
+        self._append(np.zeros(0, np.float32), last=True)
+        sound = np.concatenate(self._pieces)
+        if math.isinf(seconds):
+            seconds = min(self._placed / self._source_rate, self._end - self._start)
+        length = round(seconds * self._sample_rate)
+        return np.pad(sound[:length], (0, max(0, length - len(sound))))
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """Returns the samples [channels, samples] of a frame, as they are stored.
+
+    Plane by plane, as `frame.planes`, and so `to_ndarray`, fail at more than seven.
+    """
+    channels, dtype = frame.layout.nb_channels, _DTYPES[frame.format.packed.name]
+    if frame.format.is_planar:
+        planes = [AudioPlane(frame, i) for i in range(channels)]
+        return np.stack([np.frombuffer(memoryview(p), dtype, frame.samples) for p in planes])
+    samples = np.frombuffer(memoryview(AudioPlane(frame, 0)), dtype, frame.samples * channels)
+    return samples.reshape(-1, channels).T
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    mono = samples.mean(axis=0, dtype=np.float64)
+    if samples.dtype == np.uint8:
+        mono = (mono - 128) / 128
+    elif samples.dtype.kind == "i":
+        mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    if not np.isfinite(mono).all():
+        raise DamageError("its audio has samples that are no numbers")
+    return mono.astype(np.float32)

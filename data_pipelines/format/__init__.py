@@ -1,0 +1,1 @@
+"""The format of shards: TFRecord framing, records, metadata, storage."""

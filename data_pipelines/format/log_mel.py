@@ -1,0 +1,56 @@
+"""Log-mel spectrograms, as the shards hold them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from data_pipelines.format import numba_cache
+from data_pipelines.format.record_schema import LOG_MEL_FLOOR
+
+# Columns computed at a time, which bounds the memory that a long file takes.
+_BLOCK = 4096
+
+
+def log_mel(
+    waveform: np.ndarray, sample_rate: int = 16000, fft: int = 1024, hop: int = 143, mels: int = 80
+) -> np.ndarray:
+    """Returns log(mel power + 2^-23), not normalised, float32 [mels, 1 + samples // hop].
+
+    A Hann window of `fft` samples around every `hop`th sample, the waveform reflected at its ends;
+    power spectrum; Slaney's mel filters from 0 Hz to Nyquist. Of no samples it is [mels, 0].
+
+    Args:
+      waveform: float [samples], full scale at 1. It may be shorter than the window.
+      sample_rate: in Hz.
+      fft: samples in a window.
+      hop: samples from column to column.
+      mels: number of bands.
+    """
+    if not waveform.size:
+        return np.zeros((mels, 0), np.float32)
+    padded = np.pad(waveform.astype(np.float32), fft // 2, mode="reflect")
+    columns = 1 + waveform.size // hop
+    result = np.empty((mels, columns), np.float32)
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        piece = padded[start * hop : (stop - 1) * hop + fft]
+        result[:, start:stop] = _log_mel_of_padded(piece, sample_rate, fft, hop, mels)
+    return result
+
+
+def _log_mel_of_padded(
+    padded: np.ndarray, sample_rate: int, fft: int, hop: int, mels: int
+) -> np.ndarray:
+    librosa = numba_cache.import_librosa()
+    spectrum = librosa.stft(padded, n_fft=fft, hop_length=hop, window="hann", center=False)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    return np.log(_filters(sample_rate, fft, mels) @ power + np.float32(np.exp(LOG_MEL_FLOOR)))
+
+
+@functools.cache
+def _filters(sample_rate: int, fft: int, mels: int) -> np.ndarray:
+    return numba_cache.import_librosa().filters.mel(
+        sr=sample_rate, n_fft=fft, n_mels=mels, fmin=0, fmax=sample_rate / 2
+    )

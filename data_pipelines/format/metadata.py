@@ -1,0 +1,162 @@
+"""What a data set says of itself, in its `metadata.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from typing import Any
+
+from data_pipelines import json_file
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from data_pipelines.format.record_schema import MAX_CLASSES, MAX_INTS
+from data_pipelines.loader_config import LoaderConfig
+
+FILE = "metadata.json"
+FORMAT_VERSION = 1
+_CHECKSUM = "checksum"
+# What a data set or a split may be called: it names files.
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What holds for every record of a data set; kept in its `metadata.json`.
+
+    Attributes:
+      name: of the data set, letters, digits and underscores.
+      frame_rate: frames a second; 0 where the data set has no video.
+      short_side: of the stored frames, in pixels; 0 where it has no video, or frames of any size.
+      sample_rate: of the audio, in Hz; 0 where the data set has no audio.
+      fft: samples in a window of the spectrogram.
+      hop: samples from column to column.
+      mels: bands of the spectrogram.
+      class_names: of the labels, in order; none where there are no labels.
+      multi_label: whether records have `labels` and not `label`.
+      folds: number of official folds.
+      left_out: number of source files left out for each reason.
+      version: of this layout.
+
+    The file also has a checksum of all this.
+    """
+
+    name: str
+    frame_rate: float
+    short_side: int
+    sample_rate: int
+    fft: int
+    hop: int
+    mels: int
+    class_names: tuple[str, ...] = ()
+    multi_label: bool = False
+    folds: int = 0
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    version: int = FORMAT_VERSION
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that labels may name; the most there can be where none are named."""
+        named = len(self.class_names)
+        return named if named or self.multi_label else MAX_CLASSES
+
+
+def to_json(metadata: Metadata) -> str:
+    """Returns the content of `metadata.json`."""
+    values = dataclasses.asdict(metadata)
+    return json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=2, sort_keys=True) + "\n"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    plain = json.dumps(values, sort_keys=True).encode()
+    return hashlib.blake2b(plain, digest_size=8).hexdigest()
+
+
+def read(directory: str) -> Metadata:
+    """Returns the metadata of the data set in a folder.
+
+    Files of data sets that were built before they had a checksum are read too.
+
+    Raises:
+      UserError: the folder holds no complete data set, or one of another layout, or the file is
+        damaged.
+    """
+    path = storage.join(directory, FILE)
+    try:
+        return _from_values(json_file.read(path), path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory or 'data.dir'} holds no complete data set (no {FILE}): make one with"
+            " data_pipelines.build."
+        ) from None
+    except json_file.ContentError as error:
+        raise UserError(
+            f"{path} is damaged ({error}): copy it again, or build the data set again."
+        ) from None
+
+
+def _from_values(values: Any, path: str) -> Metadata:
+    version = values.get("version") if isinstance(values, dict) else FORMAT_VERSION
+    if type(version) is int and version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} describes layout {json_file.shown(version)}, and this program reads layout"
+            f" {FORMAT_VERSION}: build the data set again."
+        )
+    if isinstance(values, dict) and _CHECKSUM in values:
+        told = values.pop(_CHECKSUM)
+        if told != _checksum(values):
+            raise json_file.ContentError("its checksum fails")
+    metadata = json_file.build(Metadata, values)
+    for field in dataclasses.fields(Metadata):  # also those that have defaults
+        if field.name not in values:
+            raise json_file.ContentError(f"it lacks {field.name}")
+    if fault := _fault(metadata):
+        raise json_file.ContentError(fault)
+    return metadata
+
+
+def _fault(metadata: Metadata) -> str:
+    """Returns which value no data set can have, in words, or ""."""
+    video, audio = metadata.frame_rate > 0, metadata.sample_rate > 0
+    ranges = {
+        "frame_rate": (0, 1e6),
+        "short_side": (1 if video else 0, 65500),
+        "sample_rate": (0, 1e7),
+        **dict.fromkeys(("fft", "hop", "mels"), (1 if audio else 0, 2**20)),
+        "folds": (0, MAX_INTS),
+    }
+    for name, (low, high) in ranges.items():
+        if not low <= (value := getattr(metadata, name)) <= high:
+            return f"{name} is {json_file.shown(value)}, not {low:g} to {high:g}"
+    if not NAME.fullmatch(metadata.name):
+        return f"name is {json_file.shown(metadata.name)}, not lower-case letters, digits and _"
+    counts = metadata.left_out.values()
+    return "left_out counts below 0" if any(count < 0 for count in counts) else ""
+
+
+def check_config(metadata: Metadata, config: LoaderConfig) -> None:
+    """Checks that a config reads the data set as it was written.
+
+    Raises:
+      UserError: a rate or size of the config is not that of the data set; it names both.
+    """
+    video = {
+        "video.frame_rate": (metadata.frame_rate, config.video.frame_rate),
+        "data.short_side": (metadata.short_side, config.data.short_side),
+    }
+    audio = {
+        "audio.sample_rate": (metadata.sample_rate, config.audio.sample_rate),
+        "audio.fft": (metadata.fft, config.audio.fft),
+        "audio.hop": (metadata.hop, config.audio.hop),
+        "audio.mels": (metadata.mels, config.audio.mels),
+    }
+    held = (video if metadata.frame_rate else {}) | (audio if metadata.sample_rate else {})
+    for key, (stored, asked) in held.items():
+        if stored != asked:
+            flag = key.rpartition(".")[2]
+            raise UserError(
+                f"The data set {metadata.name} was made with {key} {stored:g}, but the network's"
+                f" config says {asked:g}: build the data set again with --{flag}={asked:g}, or"
+                f" pretrain with --config.{key}={stored:g}."
+            )

@@ -1,0 +1,92 @@
+"""A folder for numba's cache of compiled functions, on machines that have none.
+
+librosa asks for that cache, and where numba finds no folder that it may write to (a read-only
+installation and home, as in many containers), importing librosa fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from data_pipelines.errors import UserError
+
+_VARIABLE = "NUMBA_CACHE_DIR"
+
+
+def import_librosa() -> ModuleType:
+    """Imports librosa, which takes a second: readers of shards don't need it.
+
+    Raises:
+      UserError: its functions can be cached nowhere.
+    """
+    if "librosa" not in sys.modules:
+        _ensure_folder()
+    import librosa
+
+    return librosa
+
+
+def _ensure_folder() -> None:
+    """Points numba to a private temporary folder where it may write to none of its own.
+
+    Raises:
+      UserError: there is no temporary folder either.
+    """
+    import numba
+    from numba.misc.appdirs import AppDirs
+
+    config: Any = numba.config
+    chosen = config.CACHE_DIR
+    if chosen and _writable(chosen):
+        return
+    if all(map(_writable, _folders_beside("librosa"))):
+        return
+    if _writable(AppDirs(appname="numba", appauthor=False).user_cache_dir):
+        return
+    # Processes that are started from here find it, whichever comes first.
+    try:
+        config.CACHE_DIR = os.environ[_VARIABLE] = _private_folder()
+    except OSError as error:
+        raise UserError(
+            f"There is no folder for numba's cache ({error.strerror or error}): set {_VARIABLE} to"
+            " one that can be written to."
+        ) from None
+
+
+def _folders_beside(package: str) -> Iterator[str]:
+    spec = importlib.util.find_spec(package)
+    for root in (spec and spec.submodule_search_locations) or ():
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            if any(name.endswith(".py") for name in names):
+                yield os.path.join(folder, "__pycache__")
+
+
+def _writable(folder: str) -> bool:
+    """Whether a file can be made in a folder, itself made where missing, as numba tries too."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _private_folder() -> str:
+    """Returns a folder that is this user's alone, as numba unpickles what it finds there."""
+    path = os.path.join(tempfile.gettempdir(), f"numba-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    if private and stat.S_ISDIR(found.st_mode) and _writable(path):
+        return path
+    return tempfile.mkdtemp(prefix="numba-")

@@ -1,0 +1,284 @@
+"""What a record of a data set holds.
+
+A record is a `tf.train.Example` in the layout that tensorflow-datasets reads. The writer, the
+reader and the synthetic data sets all use this module and nothing else knows the layout:
+
+| feature       | in the file                   | what                                          |
+|---------------|-------------------------------|-----------------------------------------------|
+| `frames`      | bytes list: a JPEG a frame    | at the set's frame rate; none: no video       |
+| `log_mel`     | bytes: uint16 [columns, mels] | of the whole file, fixed point; none: no audio |
+| `waveform`    | bytes: int16 [samples]        | mono, at the set's sample rate, where kept    |
+| `label`       | int64                         | class of a single-label record, or -1         |
+| `labels`      | int64 list                    | classes of a record of a multi-label data set |
+| `label_text`  | bytes                         | the same in words (classes joined by "; ")    |
+| `train_folds` | int64 list                    | official folds that train on the record       |
+| `test_folds`  | int64 list                    | official folds that test on it                |
+| `id`          | bytes                         | name in the official list                     |
+| `path`        | bytes                         | of the source, below the source folder        |
+| `start`,`end` | float                         | seconds of the source that the record covers  |
+
+Log-mel, natural logarithm of mel power + 2^-23 and not normalised, is stored as
+round((x + 16) * 2048) within [-16, 16): an error of at most 2^-12 = 0.000244.
+
+The `MAX_` constants bound what a record may hold. They lie far above what honest records hold, and
+keep a few bytes of a damaged or hostile one from costing gigabytes or minutes. The writer refuses
+what the reader would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import tf_example
+
+LOG_MEL_FLOOR = float(np.log(2.0**-23))
+# Of a record: its bytes (half of what protobuf can read), its frames (4.5 hours at 8 a second), the
+# columns of its spectrogram (10 hours at 16 kHz and hop 143), its samples (2.3 hours at 16 kHz).
+MAX_RECORD_BYTES = 2**30
+MAX_FRAMES = 2**17
+MAX_COLUMNS = 2**22
+MAX_SAMPLES = 2**27
+# Labels and folds of a record, each, and bytes of a text of it.
+MAX_INTS = 2**12
+MAX_TEXT = 2**16
+# Classes of a data set: labels become int32 on the device.
+MAX_CLASSES = 2**31 - 1
+# Of a frame: its longer side over its shorter, its pixels where the data set states no short side
+# (3840 x 2160 at most), and the scans of a progressive JPEG (encoders write about 10), each of
+# which costs a pass over all pixels and may be a few bytes.
+MAX_ASPECT = 16
+MAX_PIXELS = 2**23
+MAX_SCANS = 32
+_SCAN = b"\xff\xda"
+
+_LOG_MEL_OFFSET = 16.0
+_LOG_MEL_STEPS = 2048.0
+_INT_LISTS = ("labels", "train_folds", "test_folds")
+_TEXTS = ("label_text", "id", "path")
+_TIMES = ("start", "end")
+
+
+def _no_log_mel() -> np.ndarray:
+    return np.zeros((0, 0), np.uint16)
+
+
+def _no_waveform() -> np.ndarray:
+    return np.zeros(0, np.int16)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One file, or one stretch of it.
+
+    Attributes:
+      id: name that no other record of the split has.
+      path: the source file, relative to the source folder.
+      frames: JPEG bytes of each frame.
+      log_mel: uint16 [mels, columns], fixed point; see `encode_log_mel`.
+      waveform: int16 [samples], mono.
+      label: the class of a single-label record; -1: none.
+      labels: the classes, in a multi-label data set.
+      label_text: the class or classes in words.
+      train_folds: official folds that train on this record.
+      test_folds: official folds that test on it.
+      start: where the record begins in the source, in seconds.
+      end: where it ends.
+    """
+
+    id: str
+    path: str = ""
+    frames: Sequence[bytes | memoryview] = ()
+    log_mel: np.ndarray = dataclasses.field(default_factory=_no_log_mel)
+    waveform: np.ndarray = dataclasses.field(default_factory=_no_waveform)
+    label: int = -1
+    labels: Sequence[int] = ()
+    label_text: str = ""
+    train_folds: Sequence[int] = ()
+    test_folds: Sequence[int] = ()
+    start: float = 0.0
+    end: float = 0.0
+
+
+def encode_log_mel(log_mel: np.ndarray) -> np.ndarray:
+    """Returns uint16 fixed point of a float log-mel of any shape, clipped to [-16, 16)."""
+    steps = np.rint((log_mel.astype(np.float64) + _LOG_MEL_OFFSET) * _LOG_MEL_STEPS)
+    return np.clip(steps, 0, 65535).astype(np.uint16)
+
+
+def decode_log_mel(codes: np.ndarray) -> np.ndarray:
+    """Returns float32 log-mel of uint16 fixed point."""
+    return codes.astype(np.float32) / np.float32(_LOG_MEL_STEPS) - np.float32(_LOG_MEL_OFFSET)
+
+
+def frame_fault(height: int, width: int, short_side: int) -> str:
+    """Returns what is wrong with the size that a JPEG image states, before it is decoded, or "".
+
+    Args:
+      height: in pixels.
+      width: in pixels.
+      short_side: of the data set's frames (`Metadata.short_side`); 0: it states none.
+    """
+    most = MAX_ASPECT * short_side**2 if short_side else MAX_PIXELS
+    short, long = sorted((height, width))
+    if short > 0 and long <= MAX_ASPECT * short and height * width <= most:
+        return ""
+    bound = f"short side {short_side}" if short_side else f"{MAX_PIXELS:,} pixels"
+    return f"it states {width} x {height} pixels, beyond {bound} and sides of {MAX_ASPECT} to 1"
+
+
+def scans_fault(jpeg: bytes | memoryview) -> str:
+    """Returns whether a JPEG image has too many scans to decode, in words, or ""."""
+    # Within the data of a scan a byte of 255 is followed by 0 or by a number of 208 to 215.
+    scans = bytes(jpeg).count(_SCAN)
+    return f"it has {scans} scans, more than {MAX_SCANS}" if scans > MAX_SCANS else ""
+
+
+def label_fault(label: int, labels: Sequence[int], classes: int) -> str:
+    """Returns which of a record's labels names no class, in words, or "".
+
+    Args:
+      label: of a single-label record; -1: none.
+      labels: of a record of a multi-label data set.
+      classes: of the data set; see `Metadata.classes`.
+    """
+    bad = [] if -1 <= label < classes else [label]
+    bad += [number for number in labels if not 0 <= number < classes]
+    if not bad:
+        return ""
+    held = f"0 to {classes - 1}" if classes else "none"
+    return f"the label {bad[0]}, and the classes of the data set are {held}"
+
+
+def size_fault(record: Record) -> str:
+    """Returns what of a record is beyond its bound, in words, or ""."""
+    counts = {
+        "frames": (len(record.frames), MAX_FRAMES),
+        "columns of its spectrogram": (record.log_mel.shape[1], MAX_COLUMNS),
+        "samples": (record.waveform.size, MAX_SAMPLES),
+        **{name: (len(getattr(record, name)), MAX_INTS) for name in _INT_LISTS},
+        **{f"characters of {name}": (len(getattr(record, name)), MAX_TEXT) for name in _TEXTS},
+    }
+    for what, (count, most) in counts.items():
+        if count > most:
+            return f"it has {count:,} {what}, more than {most:,}"
+    if not all(math.isfinite(getattr(record, name)) for name in _TIMES):
+        return f"it lasts from {record.start} to {record.end} s"
+    return ""
+
+
+def serialize(record: Record) -> bytes:
+    """Returns a record as a `tf.train.Example`; equal records give equal bytes.
+
+    Raises:
+      ValueError: the record is beyond the bounds above, which `parse` would refuse.
+    """
+    if fault := size_fault(record):
+        raise ValueError(f"{fault}: cut it into shorter records (--max_seconds)")
+    log_mel = np.ascontiguousarray(record.log_mel.T, dtype="<u2")
+    features: dict[str, Sequence[bytes | memoryview] | np.ndarray] = {
+        "frames": record.frames,
+        "log_mel": [log_mel.tobytes()],
+        "waveform": [record.waveform.astype("<i2").tobytes()],
+        "label": np.array([record.label], np.int64),
+    }
+    features |= {name: np.array(getattr(record, name), np.int64) for name in _INT_LISTS}
+    features |= {name: [getattr(record, name).encode()] for name in _TEXTS}
+    features |= {name: np.array([getattr(record, name)], np.float32) for name in _TIMES}
+    data = tf_example.serialize_example(features)
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError(
+            f"it has {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}: cut it (--max_seconds)"
+        )
+    return data
+
+
+def classes_needed(data: bytes) -> int | None:
+    """Returns how many classes a data set must have for the labels of a serialized record.
+
+    More than there can be where one is negative; None where the data is no record.
+    """
+    try:
+        features = tf_example.parse_example(data)
+        label = _only(features["label"].ints().tolist())
+        labels = features["labels"].ints().tolist()
+    except (KeyError, ValueError):
+        return None
+    wrong = label_fault(label, labels, MAX_CLASSES)
+    return MAX_CLASSES + 1 if wrong else max([label, *labels]) + 1
+
+
+def parse(
+    data: bytes, mels: int, where: str = "A record", classes: int | None = MAX_CLASSES
+) -> Record:
+    """Returns the record of a serialized example; its frames are views into the data.
+
+    Args:
+      data: the example.
+      mels: bands of the spectrogram (`Metadata.mels`).
+      where: names the record in an error.
+      classes: of the data set (`Metadata.classes`); None: labels are taken as they are.
+
+    Raises:
+      UserError: the data is no example of this layout, or a label is none of the classes.
+    """
+    try:
+        record = _parsed(tf_example.parse_example(data), mels)
+        fault = size_fault(record)
+    except KeyError as error:
+        fault = f"it lacks {error}"
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise UserError(
+            f"{where} has not the layout of data_pipelines.format.record_schema ({fault}): build"
+            " the shards with data_pipelines.build."
+        )
+    fault = "" if classes is None else label_fault(record.label, record.labels, classes)
+    if fault:
+        raise UserError(f"{where} has {fault}: build the data set again from the right lists.")
+    return record
+
+
+def _parsed(features: dict[str, tf_example.Feature], mels: int) -> Record:
+    """Returns the record of an example's features.
+
+    Raises:
+      KeyError: it lacks one.
+      ValueError: one is of another type or length.
+    """
+    fields: dict[str, Any] = {n: tuple(features[n].ints().tolist()) for n in _INT_LISTS}
+    fields |= {n: text(_only(features[n].bytes_list())) for n in _TEXTS}
+    fields |= {n: _only(features[n].floats().tolist()) for n in _TIMES}
+    return Record(
+        frames=tuple(features["frames"].bytes_list()),
+        log_mel=_array(features["log_mel"], "<u2").reshape(-1, max(mels, 1)).T,
+        waveform=_array(features["waveform"], "<i2"),
+        label=_only(features["label"].ints().tolist()),
+        **fields,
+    )
+
+
+def text(value: memoryview, errors: str = "strict") -> str:
+    """Returns a text of a record.
+
+    Raises:
+      ValueError: it is too long, or not UTF-8 and `errors` (see `str`) doesn't allow for that.
+    """
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"it has a text of {len(value):,} bytes, more than {MAX_TEXT:,}")
+    return str(value, "utf-8", errors)
+
+
+def _array(feature: tf_example.Feature, dtype: str) -> np.ndarray:
+    return np.frombuffer(_only(feature.bytes_list()), dtype)
+
+
+def _only(values: Sequence[Any]) -> Any:
+    (value,) = values
+    return value

@@ -1,0 +1,242 @@
+"""Batches of views from shards, through Grain.
+
+A batch is a function of the config, the data set and the step alone, so that a run resumes from
+the step, on any number of hosts, worker processes and threads, and sees what it would have seen:
+
+    step, row -> position in the endless shuffled sequence of records -> (epoch, record)
+    (seed, epoch, record, stream) -> the random choices of a view
+
+Grain reads ahead and runs worker processes (`read_ahead`); the element of its data set is a whole
+batch of this host's rows, which threads fill in place. (Grain's own state would tie a checkpoint
+to the number of workers, and its random maps the views to the number of hosts.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
+from data_pipelines.read import clips as clips_lib
+from data_pipelines.read import views
+from data_pipelines.read.batches import BatchLoader, Fill, Row
+from data_pipelines.read.dataset import Dataset
+from data_pipelines.read.read_ahead import Batch, read_ahead
+from data_pipelines.read.shuffle import Shuffle, epoch_records
+
+
+def train_batches(
+    config: LoaderConfig,
+    dataset: Dataset,
+    rows: Sequence[int] | None = None,
+    start_step: int = 0,
+    *,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.draw_train_views,
+) -> Generator[Batch]:
+    """Yields this host's rows of each global batch, from a step on and without end.
+
+    An epoch takes each record once, in an order of its own; a batch may reach into the next. With
+    `data.drop_last`, the records that don't fill an epoch's last batch are left out of that epoch.
+
+    Args:
+      config: the run's.
+      dataset: see `dataset.open_dataset`.
+      rows: this host's rows of the `config.batch_size` rows; None: all.
+      start_step: of the first batch.
+      modalities: those that are read.
+      records: the records to use, int [n]; None: all.
+      make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
+
+    Yields:
+      Nested dictionaries of arrays with a leading axis of rows: what `make_views` gives, `record`
+      int64 (index in the data set), and `label` int64 or, for a multi-label data set, `labels`
+      uint8 [rows, classes]. Closing the iterator stops its threads and processes.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality, or the records don't fill a batch.
+    """
+    indices = _indices(dataset, records)
+    order = Shuffle(
+        indices,
+        dataset.source.shards_of(indices),
+        config.seed,
+        config.data.shuffle_window,
+        epoch_records(len(indices), config.batch_size, config.data.drop_last),
+    )
+    clips = _Clips(config, dataset, tuple(modalities), make_views)
+    load = BatchLoader(
+        _TrainRow(clips, order), config.batch_size, _rows(config, rows), config.data.threads
+    )
+    return read_ahead(config.data, load, range(start_step, sys.maxsize))
+
+
+def eval_batches(
+    config: LoaderConfig,
+    dataset: Dataset,
+    rows: Sequence[int] | None = None,
+    start_step: int = 0,
+    *,
+    clips: int = 1,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.draw_eval_views,
+) -> Generator[Batch]:
+    """Yields this host's rows of each global batch of one pass over the records, in order.
+
+    Args:
+      config: the run's.
+      dataset: see `dataset.open_dataset`.
+      rows: this host's rows of the `config.batch_size` rows; None: all.
+      start_step: of the first batch.
+      clips: clips a record, spread evenly; one is centred. Those of a record are rows in a row.
+      modalities: those that are read.
+      records: the records to use, int [n]; None: all.
+      make_views: (config, size, log_mel) -> views; see `views.draw_eval_views`.
+
+    Yields:
+      What `train_batches` yields, with `clip` int64 (the clip's number in its record) and `valid`
+      bool: the rows past the end of the last batch are all zeros.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality.
+    """
+    cut = _Clips(config, dataset, tuple(modalities), make_views)
+    row = _EvalRow(cut, _indices(dataset, records), clips)
+    return _one_pass(row, clips, rows, start_step)
+
+
+def augmented_batches(
+    config: LoaderConfig,
+    dataset: Dataset,
+    rows: Sequence[int] | None = None,
+    start_step: int = 0,
+    *,
+    clips: int = 1,
+    modalities: Sequence[Modality] = MODALITIES,
+    records: np.ndarray | None = None,
+    make_views: Callable[..., Row] = views.draw_train_views,
+) -> Generator[Batch]:
+    """Yields one pass over the records, in order, with `clips` random views of each.
+
+    Clip k of a record is what `train_batches` shows of it in epoch k. Arguments and errors are
+    those of `eval_batches`, but that `make_views` is that of `train_batches`; so is what it yields.
+    """
+    cut = _Clips(config, dataset, tuple(modalities), make_views)
+    row = _AugmentedRow(cut, _indices(dataset, records), clips)
+    return _one_pass(row, clips, rows, start_step)
+
+
+def _one_pass(
+    row: _EvalRow | _AugmentedRow, clips: int, rows: Sequence[int] | None, start_step: int
+) -> Generator[Batch]:
+    config, end = row.clips.config, len(row.records) * clips
+    load = BatchLoader(row, config.batch_size, _rows(config, rows), config.data.threads, end)
+    return read_ahead(config.data, load, range(start_step, -(-end // config.batch_size)))
+
+
+def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
+    return np.arange(len(dataset)) if records is None else np.asarray(records, np.int64)
+
+
+def _rows(config: LoaderConfig, rows: Sequence[int] | None) -> Sequence[int]:
+    return range(config.batch_size) if rows is None else rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Clips:
+    """Cuts clips out of records and makes their views."""
+
+    config: LoaderConfig
+    dataset: Dataset
+    modalities: tuple[Modality, ...]
+    make_views: Callable[..., Row]
+
+    def row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
+        """Returns the views of the clip that starts at a position of record `index`."""
+        config, where = self.config, self.dataset.source.name(index)
+        size = log_mel = None
+        fill: Fill = _nothing_pending
+        if "video" in self.modalities:
+            frames = clips_lib.ClipFrames(
+                record, start, config.video.frames, config.data.short_side, where,
+                self.dataset.metadata.short_side,
+            )  # fmt: skip
+            size, fill = frames.size, frames.write
+        if "audio" in self.modalities:
+            log_mel = clips_lib.cut_log_mel(record, start, config, where)
+        row = self.make_views(config, size, log_mel, *args)
+        return {**row, "record": np.int64(index), **self._target(record)}, fill
+
+    def random_row(self, index: int, epoch: int) -> tuple[Row, Fill]:
+        """Returns the views of a clip of record `index` that are drawn for an epoch."""
+        record, seed = self.dataset[index], self.config.seed
+
+        def rng_of(stream: str) -> random.Random:
+            text = f"{seed}/{epoch}/{index}/{stream}".encode()
+            return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
+
+        start = rng_of("clip").randint(0, clips_lib.last_start(record, self.config))
+        return self.row(index, record, start, rng_of)
+
+    def _target(self, record: Record) -> Row:
+        metadata = self.dataset.metadata
+        if not metadata.multi_label:
+            return {"label": np.int64(record.label)}
+        labels = np.zeros(len(metadata.class_names), np.uint8)
+        labels[list(record.labels)] = 1
+        return {"labels": labels}
+
+
+def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
+    """Fills a row without video."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TrainRow:
+    """Maps a position in the endless sequence of shuffled epochs to a row."""
+
+    clips: _Clips
+    order: Shuffle
+
+    def __call__(self, position: int) -> tuple[Row, Fill]:
+        epoch, index = self.order(position)
+        return self.clips.random_row(index, epoch)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _AugmentedRow:
+    """Maps a position in one pass over the records' random clips to a row."""
+
+    clips: _Clips
+    records: np.ndarray
+    per_record: int
+
+    def __call__(self, position: int) -> tuple[Row, Fill]:
+        record_number, clip = divmod(position, self.per_record)
+        return self.clips.random_row(int(self.records[record_number]), clip)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EvalRow:
+    """Maps a position in one pass over the records' clips to a row."""
+
+    clips: _Clips
+    records: np.ndarray
+    per_record: int
+
+    def __call__(self, position: int) -> tuple[Row, Fill]:
+        record_number, clip = divmod(position, self.per_record)
+        index = int(self.records[record_number])
+        record = self.clips.dataset[index]
+        start = clips_lib.spread_starts(record, self.clips.config, self.per_record)[clip]
+        row, fill = self.clips.row(index, record, int(start))
+        return {**row, "clip": np.int64(clip), "valid": np.True_}, fill

@@ -1,0 +1,61 @@
+"""One clip of the spoken digits: frames, sound and label, from its split and number alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.spoken_digits import handwriting, scene, sound, words
+from data_pipelines.spoken_digits.handwriting import Split
+from data_pipelines.spoken_digits.words import Words
+
+_SEED = 0  # of the data set, not of a run
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip:
+    """A moving digit that says its name.
+
+    Attributes:
+      frames: uint8 [video.frames, data.short_side, data.short_side, 3].
+      waveform: float32 [seconds * audio.sample_rate], within -1..1.
+      label: the digit.
+    """
+
+    frames: np.ndarray
+    waveform: np.ndarray
+    label: int
+
+
+def load_words(config: LoaderConfig, split: Split) -> Words:
+    """Returns the spoken words of a split: recordings where the config names some.
+
+    Raises:
+      UserError: the recordings don't fit, or espeak-ng does not run.
+    """
+    if config.data.speech_dir:
+        return words.read(pathlib.Path(config.data.speech_dir), split, config.audio.sample_rate)
+    return words.synthesise(split, config.audio.sample_rate, _SEED)
+
+
+def make_clip(config: LoaderConfig, split: Split, spoken: Words, index: int) -> Clip:
+    """Returns clip `index` of a split; the labels take turns.
+
+    Args:
+      config: of the run: sizes and rates.
+      split: `train` or `test`.
+      spoken: from `load_words`, of the same split.
+      index: from 0; no clip depends on another.
+    """
+    video = config.video
+    label = index % 10
+    seen, heard = (np.random.default_rng([_SEED, *split.encode(), index, i]) for i in (0, 1))
+    frames = scene.draw(
+        handwriting.load(split), label, video.frames, config.data.short_side, video.frame_rate, seen
+    )
+    word = spoken[label][heard.integers(len(spoken[label]))]
+    samples = round(config.clip_seconds * config.audio.sample_rate)
+    return Clip(frames, sound.mix(word, samples, heard), label)

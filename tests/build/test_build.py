@@ -1,0 +1,381 @@
+import errno
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import media_files
+import pytest
+
+from data_pipelines import lease
+from data_pipelines.build import __main__ as build
+from data_pipelines.build import builder
+from data_pipelines.build.ingest import UNREACHABLE, FileResult, ingest
+from data_pipelines.format import metadata, record_schema, storage, tfrecord
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config.pretraining import Config
+
+ROOT = pathlib.Path(__file__).parents[2]
+VIDEOS = ROOT.parent / "shared" / "videos"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> pathlib.Path:
+    """Two classes of three files each, of which one is silent and one is no video."""
+    folder = tmp_path_factory.mktemp("videos")
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        for i in range(3):
+            frames = media_files.grey_frames([40 * i + 9] * 30)
+            sound = media_files.tone(1.0, 16000) if (label, i) != ("dog", 1) else None
+            media_files.write(folder / label / f"{i}.mp4", frames, sound=sound, sample_rate=16000,
+                              sound_codec="aac")  # fmt: skip
+    (folder / "cat" / "text.mp4").write_text("no video")
+    return folder
+
+
+def _build(source, output, *options) -> int:
+    """Builds, of the video alone: sound costs every worker the time to import librosa."""
+    return build.main(
+        [
+            "--dataset=folder",
+            f"--source={source}",
+            f"--output={output}",
+            "--workers=1",
+            "--modalities=video",
+            *options,
+        ]
+    )
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_folder_of_videos(videos, tmp_path, capsys):
+    assert _build(videos, tmp_path / "out", "--shards=2", "--modalities=") == 0
+    told = capsys.readouterr()
+    assert "5 records (train 5)" in told.out
+    assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in told.out
+    assert "dog/1.mp4: no audio" in told.out
+    assert "built     7/7 " in told.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {e["path"]: e["reason"] for e in report["left_out"]} == {
+        "dog/1.mp4": "no audio",
+        "cat/text.mp4": "unreadable",
+    }
+    dataset = open_dataset(Config(), str(tmp_path / "out"), "train")
+    assert dataset.metadata.left_out == {"no audio": 1, "unreadable": 1}
+    assert dataset.metadata.class_names == ("cat", "dog")
+    found = {dataset[i].path: dataset[i].label for i in range(len(dataset))}
+    assert found == {"cat/0.mp4": 0, "cat/1.mp4": 0, "cat/2.mp4": 0, "dog/0.mp4": 1, "dog/2.mp4": 1}
+
+
+def test_any_number_of_workers_writes_the_same(videos, tmp_path):
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        assert _build(videos, out, "--shards=3", f"--workers={workers}") == 0
+    assert _digests(tmp_path / "1") == _digests(tmp_path / "3")
+
+
+def test_a_killed_build_goes_on(videos, tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert _build(videos, whole, "--shards=4") == 0
+    write = builder.write_shard
+    written: list[str] = []
+
+    def write_two(shard, results, output):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(shard.name)
+        return write(shard, results, output)
+
+    monkeypatch.setattr(builder, "write_shard", write_two)
+    assert _build(videos, killed, "--shards=4") == 130
+    assert "dataset_info.json" not in _digests(killed)
+    (killed / "folder-train.tfrecord-00002-of-00004.123.tmp").write_bytes(b"begun")
+    before = {name: (killed / name).stat().st_mtime_ns for name in written}
+    monkeypatch.setattr(builder, "write_shard", write)
+    assert _build(videos, killed, "--shards=4") == 0
+    assert _digests(killed) == _digests(whole)
+    assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
+
+
+def test_storage_that_does_not_answer_ends_a_build_that_goes_on(
+    videos, tmp_path, monkeypatch, capsys
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert _build(videos, whole, "--shards=2") == 0
+    write = builder.write_shard
+
+    def out_of_reach(shard, results, output):
+        lost = FileResult(reason=UNREACHABLE, detail="Stale file handle")
+        return write(shard, [lost, *itertools.islice(results, len(shard.items) - 1)], output)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "write_shard", out_of_reach)
+        assert _build(videos, broken, "--shards=2") == 1
+    assert "is out of reach (Stale file handle)" in capsys.readouterr().err
+    assert _build(videos, broken, "--shards=2") == 0
+    assert _digests(broken) == _digests(whole)
+
+
+def _ingest_where(item, alive, *, fault: str, path: str, **options):
+    """Ingests; the file of this path meets a fault while the flag is there."""
+    if item.path == path and pathlib.Path(fault).exists():
+        if fault.endswith("stopped once"):
+            os.remove(fault)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if fault.endswith("full"):
+            return FileResult(reason="failed", detail="RuntimeError: no locator available")
+        time.sleep(600)
+    return ingest(item, alive, **options)
+
+
+def _with_fault(monkeypatch, flag: pathlib.Path, path: str) -> None:
+    flag.touch()
+    work = functools.partial(_ingest_where, fault=str(flag), path=path)
+    monkeypatch.setattr(builder, "ingest", work)
+
+
+def test_a_worker_that_is_stopped_costs_no_file(videos, tmp_path, monkeypatch):
+    assert _build(videos, tmp_path / "whole") == 0
+    _with_fault(monkeypatch, tmp_path / "stopped once", "dog/0.mp4")
+    assert _build(videos, tmp_path / "out", "--timeout=1", "--workers=2") == 0
+    assert not (tmp_path / "stopped once").exists()
+    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
+
+
+def test_files_that_time_out_are_tried_by_the_same_command(videos, tmp_path, monkeypatch, capsys):
+    out, flag = tmp_path / "out", tmp_path / "hangs"
+    _with_fault(monkeypatch, flag, "dog/0.mp4")
+    assert _build(videos, out, "--shards=3", "--timeout=1") == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 7 files timed out (first: dog/0.mp4: nothing came of it for 1 s, twice" in told
+    report = json.loads((out / "report.json").read_text())
+    assert {e["path"]: e["reason"] for e in report["left_out"]} == {
+        "dog/0.mp4": "timed out", "cat/text.mp4": "unreadable",
+    }  # fmt: skip
+    assert "dataset_info.json" not in _digests(out)
+    times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.tfrecord-?????-of-?????")}
+    flag.unlink()
+    assert _build(videos, out, "--shards=3") == 0
+    changed = [p for p, time in times.items() if (out / p).stat().st_mtime_ns != time]
+    assert len(changed) == 1  # only the shard of the file is made again
+    assert _build(videos, tmp_path / "whole", "--shards=3") == 0
+    assert _digests(out) == _digests(tmp_path / "whole")
+
+
+def test_shards_of_failures_alone_are_made_again(videos, tmp_path, monkeypatch):
+    """What failed for want of room, say, may work the next time."""
+    _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "finish", _interrupt)
+        assert _build(videos, tmp_path / "out", "--shards=7") == 130
+    (tmp_path / "full").unlink()
+    assert _build(videos, tmp_path / "out", "--shards=7") == 0
+    assert _build(videos, tmp_path / "whole", "--shards=7") == 0
+    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_output_among_its_source_is_refused(videos, capsys):
+    for output in (videos, videos / "shards"):
+        assert _build(videos, output) == 2
+        assert "lies in --source" in capsys.readouterr().err
+    assert not (videos / "shards").exists()
+
+
+def test_a_build_killed_outright_goes_on(videos, tmp_path):
+    """As above, with SIGKILL at whatever moment the first shard is there."""
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "data_pipelines.build", "--dataset=folder", f"--source={videos}",
+        f"--output={out}", "--shards=7", "--workers=1", "--modalities=video",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    first = out / "folder-train.tfrecord-00000-of-00007"
+    for _ in range(600):
+        if first.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert _build(videos, out, "--shards=7") == 0
+    assert _build(videos, tmp_path / "whole", "--shards=7") == 0
+    assert _digests(out) == _digests(tmp_path / "whole")
+
+
+def test_a_finished_build_is_left_alone(videos, tmp_path, capsys):
+    assert _build(videos, tmp_path / "out") == 0
+    before = _digests(tmp_path / "out")
+    assert _build(videos, tmp_path / "out") == 0
+    assert capsys.readouterr().out.count("6 records") == 2
+    assert _build(videos, tmp_path / "out", "--short_side=64") == 2
+    assert "holds a data set already" in capsys.readouterr().err
+    assert _digests(tmp_path / "out") == before
+
+
+def test_other_options_don_t_mix_into_an_unfinished_build(videos, tmp_path, monkeypatch, capsys):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "write_shard", stop)
+        assert _build(videos, tmp_path / "out") == 130
+    assert _build(videos, tmp_path / "out", "--short_side=64") == 2
+    assert "short_side 128, now 64" in capsys.readouterr().err
+    assert _build(videos, tmp_path / "out", "--shards=2") == 2
+    assert "with other files, labels, --name or --shards" in capsys.readouterr().err
+    begun = tmp_path / "out" / ".build" / "plan.json"
+    begun.write_text(begun.read_text().replace("short_side", "of_a_version_before"))
+    assert _build(videos, tmp_path / "out", "--short_side=64") == 2
+    assert "short_side None, now 64" in capsys.readouterr().err
+
+
+def test_options_reach_the_records(videos, tmp_path):
+    options = ["--short_side=32", "--frame_rate=4", "--mels=40", "--waveform", "--name=small"]
+    assert _build(videos, tmp_path / "out", *options, "--modalities=audio,video") == 0
+    told = metadata.read(str(tmp_path / "out"))
+    assert (told.name, told.short_side, told.frame_rate, told.mels) == ("small", 32, 4.0, 40)
+    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path / "out"), "train"))
+    record = record_schema.parse(source[0], 40)
+    assert (len(record.frames), record.log_mel.shape[0]) == (4, 40)
+    assert len(record.waveform) == 16000
+
+
+def test_video_alone(videos, tmp_path):
+    assert _build(videos, tmp_path / "out") == 0
+    told = metadata.read(str(tmp_path / "out"))
+    assert told.sample_rate == 0
+    assert told.left_out == {"unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--short_side=0"], "--short_side=0"),
+        (["--max_seconds=-1"], "--max_seconds=-1"),
+        (["--min_seconds=nan"], "--min_seconds=nan"),
+        (["--timeout=0"], "--timeout=0"),
+        (["--modalities=smell"], "--modalities=smell"),
+        (["--name=Two Words"], "can't name"),
+        (["--dataset=esc50"], "esc50.csv"),
+    ],
+)
+def test_bad_options_are_one_sentence(videos, tmp_path, capsys, options, words):
+    assert _build(videos, tmp_path / "out", *options) == 2
+    told = capsys.readouterr().err.strip()
+    assert words in told
+    assert told.count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_folders(tmp_path, capsys):
+    assert _build(tmp_path / "absent", tmp_path / "out") == 2
+    assert "absent is not a folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert _build(tmp_path / "empty", tmp_path / "out") == 2
+    assert "has no files" in capsys.readouterr().err
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.mp4").write_text("no video")
+    assert _build(tmp_path / "texts", tmp_path / "out") == 2
+    assert "None of 1 files" in capsys.readouterr().err
+    assert "dataset_info.json" not in _digests(tmp_path / "out")
+
+
+def test_without_a_record_what_was_expected_and_found_is_named(videos, tmp_path, capsys):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for k in (1, 2, 3):
+        (lists / f"wave_test_split{k}.txt").write_text("b.avi 1\n")
+    options = ["--dataset=hmdb51", f"--lists={lists}"]
+    assert _build(videos, tmp_path / "out", *options) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "(first: wave/b.avi: it can't be opened" in told
+    assert "beside 7 media files that no list names (first: cat/0.mp4)" in told
+
+
+def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / "in" / name).touch()
+    _with_fault(monkeypatch, tmp_path / "full", "c.mp4")
+    assert _build(tmp_path / "in", tmp_path / "out") == 2
+    assert "(first: c.mp4: RuntimeError: no locator available)" in capsys.readouterr().err
+
+
+def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "PATIENCE", 0.1)
+    args = build._parser().parse_args(
+        ["--dataset=folder", f"--source={videos}", f"--output={tmp_path / 'out'}"]
+    )
+    with builder.start(build._plan(args), str(tmp_path / "out")):
+        shutil.rmtree(tmp_path / "out" / ".build")  # as the first does in the end
+        assert _build(videos, tmp_path / "out") == 1
+    assert "is being built by another process" in capsys.readouterr().err
+
+
+def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkeypatch, capsys):
+    locked = storage.locked
+
+    def late(folder, *sentences):
+        monkeypatch.setattr(storage, "locked", locked)
+        assert _build(videos, tmp_path / "out") == 0
+        return locked(folder, *sentences)
+
+    monkeypatch.setattr(storage, "locked", late)
+    assert _build(videos, tmp_path / "out") == 2
+    assert "holds a data set already" in capsys.readouterr().err
+
+
+def test_of_two_builds_behind_one_url_the_last_says_so(videos, monkeypatch, capsys):
+    finish = builder.finish
+
+    def late(plan, output):
+        storage.remove_folder(f"{output}/.build")
+        return finish(plan, output)
+
+    monkeypatch.setattr(builder, "finish", late)
+    assert _build(videos, "memory://built_twice") == 2
+    assert "another build has ended there: give the same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "shard"])
+def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", *filter(None, [name]))
+
+    monkeypatch.setattr(builder, "write_shard", full)
+    assert _build(videos, tmp_path / "out") == 1
+    told = capsys.readouterr().err.strip()
+    assert f"{name or tmp_path / 'out'} can't be read or written (No space left on device)" in told
+    assert told.count("\n") == 0
+
+
+def test_writes_to_a_url(videos):
+    assert _build(videos, "memory://built", "--shards=2") == 0
+    dataset = open_dataset(Config(), "memory://built", "train")
+    assert sorted(dataset[i].path for i in range(len(dataset)))[0] == "cat/0.mp4"
+
+
+@pytest.mark.skipif(not VIDEOS.exists(), reason="the real clips are not here")
+def test_real_videos(tmp_path, capsys):
+    assert _build(VIDEOS, tmp_path / "out", "--modalities=") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["records"] == {"train": 3}
+    reasons = {e["path"]: e["reason"] for e in report["left_out"]}
+    assert reasons["mmaction_test.mp4"] == "no audio"
+    assert reasons["corrupted.mp4"] in ("no audio", "damaged")

@@ -1,0 +1,136 @@
+import ctypes
+import functools
+import os
+import signal
+import time
+from multiprocessing import connection
+
+import pytest
+
+from data_pipelines.build import file_workers
+from data_pipelines.build.file_workers import FileWorkers
+
+
+def work(item, alive):
+    kind, number = item
+    if kind == "crash":
+        os.kill(os.getpid(), 9)
+    if kind == "cut off":
+        connection.Connection._send = _send_half
+    if kind == "segfault":
+        ctypes.string_at(0)
+    if kind == "hang":
+        time.sleep(60)
+    if kind == "spin":
+        while True:
+            pass
+    if kind.startswith("/"):  # only the first time
+        try:
+            os.close(os.open(f"{kind}{number}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return "second", number
+        if "stop" in kind:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if "kill" in kind:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    if kind == "slow":
+        for _ in range(4):
+            time.sleep(0.5)
+            alive()
+    time.sleep(0.02 * (number % 3))
+    return kind, number
+
+
+def _send_half(pipe, content):
+    os.write(pipe.fileno(), content[: len(content) // 2])
+    os.kill(os.getpid(), 9)
+
+
+def lost(item, reason, detail):
+    return reason, item[1], detail
+
+
+def run(items, workers=2, timeout=1.2):
+    with FileWorkers(work, lost, workers, timeout, len) as pool:
+        return list(pool.map(items))
+
+
+def test_results_are_in_order():
+    items = [("fine", i) for i in range(40)]
+    assert run(items, workers=3) == items
+
+
+def test_a_crash_or_hang_costs_its_item_only():
+    kinds = ["fine", "crash", "fine", "hang", "segfault", "fine", "slow", "cut off", "spin"]
+    results = run(list(zip(kinds, range(9), strict=True)))
+    assert [r[0] for r in results] == [
+        "fine", "crashed", "fine", "timed out", "crashed", "fine", "slow", "crashed", "timed out",
+    ]  # fmt: skip
+    assert [r[1] for r in results] == list(range(9))
+    assert "exit code -9" in results[1][2]
+    assert "1.2 s" in results[3][2]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "hang"])
+def test_what_happens_once_costs_nothing(tmp_path, how):
+    """A worker that is stopped, killed for memory or blocked by storage: its item is good."""
+    bad = [(f"{tmp_path}/{how}", i) for i in (1, 2)]
+    results = run([("fine", 0), *bad, ("fine", 3)])
+    assert results == [("fine", 0), ("second", 1), ("second", 2), ("fine", 3)]
+
+
+def test_the_second_try_is_alone(tmp_path):
+    with FileWorkers(functools.partial(_count_others, tmp_path), lost, 3, 1.0, len) as pool:
+        results = list(pool.map(range(12)))
+    assert results[4] == [4]
+    assert any(len(others) > 1 for others in results)
+
+
+def _count_others(folder, item, alive):
+    """Returns the items under way; the fifth hangs the first time."""
+    (folder / str(item)).touch()
+    first = folder / "first"
+    if item == 4 and not first.exists():
+        first.touch()
+        time.sleep(60)
+    time.sleep(0.2)
+    under_way = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    (folder / str(item)).unlink()
+    return under_way
+
+
+def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
+    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, int) as pool:
+        results = pool.map(range(100))
+        assert next(results) == 0
+        assert len(list(tmp_path.iterdir())) <= 16  # eight for each worker
+        assert list(results) == list(range(1, 100))
+
+
+def test_memory_is_bounded_by_what_results_weigh(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_workers, "_MOST_BYTES", 5)
+    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, lambda n: 2) as pool:
+        results = pool.map(range(40))
+        assert next(results) == 0
+        assert len(list(tmp_path.iterdir())) <= 4  # the one due and three that waited
+        assert list(results) == list(range(1, 40))
+
+
+def _touch(folder, item, alive):
+    """The first item is slow, so that others get as far ahead as they may."""
+    (folder / str(item)).touch()
+    time.sleep(0.0 if item else 1.0)
+    return item
+
+
+def test_leaving_ends_the_processes():
+    with FileWorkers(work, lost, 2, 30, len) as pool:
+        results = pool.map([("fine", 0), ("hang", 1), ("hang", 2)])
+        next(results)
+        processes = [w.process for w in pool._workers]
+    assert not any(p.is_alive() for p in processes)
+
+
+def test_nothing_to_do():
+    assert run([]) == []

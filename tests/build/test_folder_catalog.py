@@ -1,0 +1,60 @@
+"""Folders of videos as data sets: classes, splits and links."""
+
+from __future__ import annotations
+
+import catalog_trees as trees
+import pytest
+
+from data_pipelines.errors import UserError
+
+
+def test_folder_with_labels(tmp_path):
+    trees.files(
+        tmp_path, ["dog/b.mp4", "dog/deep/a.mkv", "cat/c.avi", "loose.webm", ".hidden/x.mp4"]
+    )
+    catalog = trees.listed("folder", tmp_path)
+    assert catalog.class_names == ("cat", "dog")
+    assert {i.path: i.label for i in catalog.splits["train"]} == {
+        "cat/c.avi": 0, "dog/b.mp4": 1, "dog/deep/a.mkv": 1, "loose.webm": -1,
+    }  # fmt: skip
+
+
+def test_folder_without_labels(tmp_path):
+    catalog = trees.listed("folder", trees.files(tmp_path, ["a.mp4", "b.mp4"]))
+    assert catalog.class_names == ()
+    assert [i.label for i in catalog.splits["train"]] == [-1, -1]
+
+
+def test_folder_with_splits(tmp_path):
+    trees.files(tmp_path, ["train/a/1.mp4", "train/b/2.mp4", "val/b/3.mp4"])
+    catalog = trees.listed("folder", tmp_path)
+    assert catalog.class_names == ("a", "b")
+    assert {s: [i.label for i in items] for s, items in catalog.splits.items()} == {
+        "train": [0, 1],
+        "validation": [1],
+    }
+
+
+def test_folders_without_media_are_no_classes_and_hinder_no_splits(tmp_path):
+    trees.files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "annotations/labels.csv"])
+    catalog = trees.listed("folder", tmp_path)
+    assert catalog.class_names == ("a",)
+    assert [i.path for i in catalog.splits["validation"]] == ["val/a/2.mp4"]
+    assert "train/a/1.mp4" in [i.path for i in catalog.splits["train"]]
+
+
+def test_splits_beside_other_folders_are_refused(tmp_path):
+    trees.files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "extra/3.mp4"])
+    with pytest.raises(UserError, match="has the splits train, val and beside them extra: move"):
+        trees.listed("folder", tmp_path)
+    trees.files(tmp_path / "vehicles", ["train/1.mp4", "bus/2.mp4"])  # train is a class here
+    assert trees.listed("folder", tmp_path / "vehicles").class_names == ("bus", "train")
+
+
+def test_folder_follows_links_but_not_in_circles(tmp_path):
+    trees.files(tmp_path, ["real/a.mp4"])
+    (tmp_path / "tree" / "cat").mkdir(parents=True)
+    (tmp_path / "tree" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "tree" / "cat" / "up").symlink_to(tmp_path / "tree")
+    catalog = trees.listed("folder", tmp_path / "tree")
+    assert [i.path for i in catalog.splits["train"]] == ["linked/a.mp4"]

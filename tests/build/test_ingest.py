@@ -1,0 +1,152 @@
+import dataclasses
+import errno
+import os
+
+import media_files
+import numpy as np
+import pytest
+
+from data_pipelines.build import media
+from data_pipelines.build.catalogs.catalog import Item
+from data_pipelines.build.ingest import UNREACHABLE, IngestOptions, ingest
+from data_pipelines.build.media import MediaError, MediaOptions
+from data_pipelines.format import log_mel, record_schema, storage
+
+ITEM = Item("one", "a/one.mkv", label=2, label_text="c", train_folds=(1, 2), test_folds=(3,))
+
+
+def _write(folder, seconds: float = 2.0) -> str:
+    (folder / "a").mkdir(exist_ok=True)
+    frames = media_files.grey_frames([50] * round(30 * seconds))
+    sound = media_files.tone(seconds, 44100)
+    return media_files.write(folder / ITEM.path, frames, sound=sound)
+
+
+def _ingest(folder, item=ITEM, alive=lambda: None, **options):
+    return ingest(item, alive, directory=str(folder), options=IngestOptions(**options))
+
+
+def test_a_record_holds_what_was_decoded(tmp_path):
+    path = _write(tmp_path)
+    (data,) = _ingest(tmp_path, waveform=True).records
+    record = record_schema.parse(data, 80)
+    decoded = media.decode(path, MediaOptions())
+    assert record.frames == decoded.frames
+    np.testing.assert_allclose(record.waveform / 32768, decoded.waveform, atol=2e-5)
+    expected = log_mel.log_mel(decoded.waveform)
+    np.testing.assert_allclose(record_schema.decode_log_mel(record.log_mel), expected, atol=2**-11)
+    assert (record.id, record.path, record.label, record.label_text) == ("one", ITEM.path, 2, "c")
+    assert (record.train_folds, record.test_folds) == ((1, 2), (3,))
+    assert (record.start, record.end) == (0, 2)
+
+
+def test_the_waveform_is_left_out_unless_asked_for(tmp_path):
+    _write(tmp_path)
+    assert not record_schema.parse(_ingest(tmp_path).records[0], 80).waveform.size
+
+
+def test_a_long_file_becomes_several_records(tmp_path):
+    _write(tmp_path, 3.2)
+    signs: list[int] = []
+    result = _ingest(tmp_path, alive=lambda: signs.append(1), max_seconds=1.5)
+    records = [record_schema.parse(data, 80) for data in result.records]
+    assert [r.id for r in records] == ["one", "one#1"]  # 0.2 s are too short for a third
+    assert [(r.start, r.end) for r in records] == [(0, 1.5), (1.5, 3)]
+    assert [len(r.frames) for r in records] == [12, 12]
+    assert len(signs) == 2
+
+
+@pytest.mark.parametrize("seconds", [1.5, 3.0])
+def test_a_file_of_whole_pieces(tmp_path, seconds):
+    _write(tmp_path, seconds)
+    result = _ingest(tmp_path, max_seconds=1.5)
+    assert len(result.records) == round(seconds / 1.5)
+
+
+def test_a_stretch_of_a_file(tmp_path):
+    _write(tmp_path, 3.0)
+    item = dataclasses.replace(ITEM, start=1.0, end=2.0)
+    record = record_schema.parse(_ingest(tmp_path, item).records[0], 80)
+    assert (record.start, record.end, len(record.frames)) == (1, 2, 8)
+
+
+def test_a_bad_file_is_left_out_with_its_reason(tmp_path):
+    assert _ingest(tmp_path).reason == "missing"
+    (tmp_path / "a").mkdir()
+    (tmp_path / ITEM.path).write_bytes(b"")
+    result = _ingest(tmp_path)
+    assert (result.records, result.reason, result.detail) == ((), "unreadable", "it is empty")
+
+
+def test_a_decoder_that_fails_in_its_own_way_costs_the_file(tmp_path, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(media, "decode", fail)
+    result = _ingest(tmp_path)
+    assert (result.reason, result.detail) == ("failed", "ZeroDivisionError: inside")
+
+
+def test_a_file_system_that_does_not_answer_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def stale(*args):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    _write(tmp_path)
+    monkeypatch.setattr(os.path, "getsize", stale)
+    result = _ingest(tmp_path)
+    assert (result.records, result.reason) == ((), UNREACHABLE)
+    assert "Stale file handle" in result.detail
+
+
+def test_files_whose_folder_is_gone_are_not_missing(tmp_path):
+    assert _ingest(tmp_path / "unmounted").reason == UNREACHABLE
+
+
+def test_a_stretch_without_length_is_left_out_with_its_reason(tmp_path):
+    _write(tmp_path)
+    result = _ingest(tmp_path, dataclasses.replace(ITEM, start=1.0, end=1.0))
+    assert (result.records, result.reason) == ((), "too short")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_damage_after_whole_pieces(tmp_path, monkeypatch, keep):
+    decode = media.decode
+
+    def damaged_later(path, options, start, end):
+        if start:
+            raise MediaError(path, "damaged", "its video can't be decoded")
+        return decode(path, options, start, end)
+
+    _write(tmp_path, 3.0)
+    monkeypatch.setattr(media, "decode", damaged_later)
+    result = _ingest(tmp_path, max_seconds=1.5, media=MediaOptions(keep_damaged=keep))
+    assert (len(result.records), result.reason) == ((1, "") if keep else (0, "damaged"))
+
+
+def test_a_stretch_of_sound_alone_ends_where_it_is_asked_to(tmp_path):
+    _write(tmp_path, 3.0)
+    item = dataclasses.replace(ITEM, start=0.5, end=1.7)
+    options = {"media": MediaOptions(video=False), "waveform": True}
+    (data,) = _ingest(tmp_path, item, **options).records
+    record = record_schema.parse(data, 80)
+    assert len(record.waveform) == 19200
+    assert (record.start, record.end) == pytest.approx((0.5, 1.7))
+
+
+def test_files_behind_a_url(tmp_path):
+    path = _write(tmp_path)
+    url = "memory://ingest"
+    with storage.writer(f"{url}/{ITEM.path}") as file:
+        file.write(storage.read(path))
+    assert _ingest(url).records == _ingest(tmp_path).records
+    absent = dataclasses.replace(ITEM, path="a/absent.mkv")
+    assert _ingest(url, absent).reason == "missing"
+
+
+def test_a_record_that_no_reader_would_take_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_schema, "MAX_FRAMES", 15)
+    _write(tmp_path)
+    result = _ingest(tmp_path)
+    assert not result.records
+    assert "it has 16 frames, more than 15: cut it into shorter records" in result.detail
+    assert len(_ingest(tmp_path, max_seconds=1.0).records) == 2

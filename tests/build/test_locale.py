@@ -1,0 +1,98 @@
+"""Names that are not ASCII, in any locale and on any terminal: the same bytes in the shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import media_files
+import pytest
+
+from data_pipelines.format import storage
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config.pretraining import Config
+
+ROOT = pathlib.Path(__file__).parents[2]
+LOCALES = {
+    "utf-8": {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+CLASS, FILE = "caf\u00e9 \u6771", "\u00e9t\u00e9 \U0001f3a5.mp4"
+
+
+def _run(locale: dict[str, str], *command: str) -> subprocess.CompletedProcess[bytes]:
+    names = ("LC_ALL", "LANG", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, *command], env={**kept, **locale, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+        capture_output=True, check=False,
+    )  # fmt: skip
+
+
+def _build(source: pathlib.Path, output: pathlib.Path, locale: dict[str, str]) -> str:
+    done = _run(
+        locale, "-m", "data_pipelines.build", "--dataset=folder", f"--source={source}",
+        f"--output={output}", "--workers=1", "--modalities=video",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("d") / "donn\u00e9es"
+    (folder / CLASS).mkdir(parents=True)
+    media_files.write(folder / CLASS / FILE, media_files.grey_frames([60] * 30))
+    (folder / CLASS / "\u00e9cran.mp4").write_text("no video")
+    return folder
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def test_every_locale_writes_the_same(source, tmp_path):
+    told = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
+    assert _digests(tmp_path / "C") == _digests(tmp_path / "utf-8")
+    dataset = open_dataset(Config(), str(tmp_path / "C"), "train")
+    assert dataset.metadata.class_names == (CLASS,)
+    assert (dataset[0].path, dataset[0].label_text) == (f"{CLASS}/{FILE}", CLASS)
+    report = json.loads((tmp_path / "C" / "report.json").read_text())
+    assert report["left_out"][0]["path"] == f"{CLASS}/\u00e9cran.mp4"
+    assert report["options"]["source"] == str(source)
+    assert "\u00e9cran.mp4: unreadable" in told["utf-8"]
+    assert r"\xe9cran.mp4: unreadable" in told["C"]
+
+
+# Names that a list has in UTF-8, and what is found of them in a locale.
+WALK = """
+import os, sys
+from data_pipelines.format import storage
+directory = sys.argv[1]
+for name in sorted(storage.walk(directory)):
+    print(name.encode().hex(), storage.exists(storage.join(directory, name)))
+"""
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9.mp4", "\u6771\u4eac/a.mp4", "\U0001f3a5.mp4", "a.mp4"])
+@pytest.mark.parametrize("locale", LOCALES.values(), ids=LOCALES)
+def test_names_are_text_in_every_locale(tmp_path, name, locale):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    done = _run(locale, "-c", WALK, str(tmp_path))
+    assert done.stdout.decode().split() == [name.encode().hex(), "True"], done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "euc-jp"])
+def test_paths_of_a_locale_and_text(monkeypatch, encoding):
+    """As Python has it there: os.fsencode and os.fsdecode by the locale's encoding."""
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode(encoding, "surrogateescape"))
+    for text in ("plain", "caf\u00e9", "\u6771/\u4eac", "\U0001f3a5"):
+        there = text.encode().decode(encoding, "surrogateescape")  # as os.walk gives it
+        assert storage.as_text(there) == text
+        assert os.fsencode(storage.join("d", text)) == f"d/{text}".encode()

@@ -1,0 +1,104 @@
+import dataclasses
+import importlib
+
+import pytest
+
+from configs.eval import neighbours, retrieval
+from data_pipelines.errors import UserError
+from xkd_jax.config import evaluation as eval_config
+from xkd_jax.evaluate import evaluation, pretrained
+from xkd_jax.training.run_record import RunRecord
+
+UNUSABLE = {
+    "checkpoint": "gs://bucket/run",
+    "features": "s3://bucket/features",
+    "seed": -1,
+    "step": -1,
+    "clips.size": -8,
+    "clips.view": "centre",
+    "clips.video.area": (5.0, 9.0),
+    "clips.audio.volume": -0.1,
+    "data.prefetch": -1,
+    "data.threads": -1,
+    "data.workers": -1,
+    "mesh.data": 0,
+    "neighbours.temperature": 0.0,
+    "svm.max_iterations": 0,
+    "svm.tolerance": 0.0,
+    "svm.costs": (float("nan"),),
+    "fit.learning_rate": 0.0,
+    "fit.final_learning_rate": -1e-6,
+    "fit.epochs": float("nan"),
+    "fit.warmup_epochs": -1.0,
+    "fit.weight_decay": -0.1,
+    "fit.b2": 1.0,
+    "fit.layer_decay": 1.5,
+    "fit.dropout": 1.0,
+    "fit.parts": 7,
+    "fit.augment.cutmix_axes": "width_time",
+    "fit.augment.mix_group": 5,
+    "fit.augment.erase": 1.5,
+    "fit.augment.magnitude": 11.0,
+    "fit.augment.mixup": -1.0,
+}
+
+
+@pytest.mark.parametrize("key", UNUSABLE)
+def test_values_that_nothing_can_be_done_with_are_refused(key):
+    raw = eval_config.default()
+    raw.update_from_flattened_dict({"protocol": "finetune", key: UNUSABLE[key]})
+    named = key if not key.startswith("mesh") else "mesh"
+    with pytest.raises(UserError, match=rf"^{named} is .*: give [^\n]+\.$"):
+        eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize("parts,group", [(1, 8), (4, 16), (8, 8)])
+def test_a_batch_is_divided_into_parts_and_these_into_groups(parts, group):
+    raw = eval_config.default()
+    raw.update_from_flattened_dict(
+        {"protocol": "finetune", "fit.parts": parts, "fit.augment.mix_group": group}
+    )
+    assert eval_config.resolve(raw).fit.parts == parts
+    raw.fit.augment.mix_group = 2 * raw.batch_size // parts
+    with pytest.raises(UserError, match=r"^fit\.augment\.mix_group is .*: give a divisor of the"):
+        eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize(
+    "name,batch,parts",
+    [("k400_linear:linear", 1024, 4), ("finetune:k400", 96, 1), ("finetune:ucf101", 96, 1),
+     ("finetune:hmdb51", 96, 1), ("finetune:esc50", 64, 1), ("finetune:fsd50k", 128, 1)],
+)  # fmt: skip
+def test_batches_are_those_of_all_the_authors_nodes(name, batch, parts):
+    module, variant = name.split(":")
+    raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
+    config = eval_config.resolve(raw)
+    assert (config.batch_size, config.fit.parts) == (batch, parts)
+
+
+def test_what_retrieval_has_no_use_for_is_refused():
+    raw = retrieval.get_config()
+    raw.share = 0.1
+    with pytest.raises(UserError, match=r"share is 0\.1.*'retrieval'.*give --config\.share=1"):
+        eval_config.resolve(raw)
+
+
+@pytest.mark.parametrize("folds", [(1, 2, 3, 4, 5), (2,)])
+def test_neighbours_of_official_folds(checkpoint, esc50, tmp_path, folds):
+    raw = neighbours.get_config("audio")
+    changes = {"checkpoint": str(checkpoint), "network": "log_mel", "neighbours.count": 3}
+    data = {"data.dir": esc50, "data.train_split": "all", "data.folds": folds}
+    raw.update_from_flattened_dict(changes | data)
+    found = evaluation.evaluate(eval_config.resolve(raw), tmp_path)
+    assert [fold["value"] for fold in found["per_fold"]] == [100.0] * len(folds)
+    assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_announced(small, capsys):
+    values = dataclasses.asdict(small)
+    assert pretrained._saved_config(RunRecord.of(values, 8, ""), "run") == small
+    assert capsys.readouterr().out == ""
+    del values["audio"]["local_views"]
+    pretrained._saved_config(RunRecord.of(values, 8, ""), "run")
+    said = "run is of a version without audio.local_views: taken as their defaults"
+    assert said in capsys.readouterr().out

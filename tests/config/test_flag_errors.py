@@ -1,0 +1,113 @@
+"""Every value that a flag or a key of the config can't take is one sentence that says what can."""
+
+import sys
+
+import pytest
+from absl import flags
+
+from data_pipelines.errors import UserError
+from xkd_jax import command_line
+from xkd_jax.config import dataclass_schema
+from xkd_jax.config.pretraining import resolve
+
+CONFIG = "--config=configs/k400.py"
+BOOL = r"give a value of type bool \(true or false\)\."
+INT = r"give a value of type int \(a whole number\)\."
+FLOAT = r"give a value of type float \(a number\)\."
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parses flags as `command_line.run` does, and resolves the config."""
+    values = flags.FLAGS
+
+    def forget():
+        for name in [name for name in values if name.startswith("config.")]:
+            delattr(values, name)
+        values.unparse_flags()
+
+    def parse(*arguments):
+        forget()
+        argv = ["main.py", CONFIG, *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        assert command_line.parse_flags(argv) == ["main.py"]
+        return resolve(values.config)
+
+    yield parse
+    forget()
+
+
+@pytest.mark.parametrize(
+    "argument,sentence",
+    [
+        ("--config.probe.enabled=yes", f"probe.enabled is 'yes': {BOOL}"),
+        ("--config.data.verify_checksums=off", f"data.verify_checksums is 'off': {BOOL}"),
+        ("--config.probe.enabled=", f"probe.enabled is '': {BOOL}"),
+        ("--config.probe.enabled=2", f"probe.enabled is '2': {BOOL}"),
+        ("--config.probe.enabled=None", f"probe.enabled is 'None': {BOOL}"),
+        ("-config.probe.enabled=a: b", f"probe.enabled is 'a: b': {BOOL}"),
+        ("--config.batch_size=2.5", f"batch_size is '2.5': {INT}"),
+        ("--config.batch_size=", f"batch_size is '': {INT}"),
+        ("--config.max_steps=None", f"max_steps is 'None': {INT}"),
+        ("--config.batch_size", "batch_size has no value: give --config.batch_size=VALUE, a value"),
+        ("--noconfig.batch_size", "--noconfig.batch_size is for true or false: give --config.bat"),
+        (f"--config.batch_size={10**30}", "batch_size is a number of 100 bits: give a smaller one"),
+        ("--config.optimizer.b1=1,5", f"optimizer.b1 is '1,5': {FLOAT}"),
+        (f"--config.optimizer.b1={'9' * 500}x", f"optimizer.b1 is '9{{96}}[.]{{3}}: {FLOAT}"),
+        ("--config.model.variant=xdk", "model.variant is 'xdk': give one of 'xkd', 'mas', 'mats'"),
+        ("--config.model.variant", "model.variant has no value: give .*, one of 'xkd', 'mas'"),
+        ("--config.video.patch=4,16", r"video.patch is \(4, 16\): give 3 values of type int, with"),
+        ("--config.video.patch=(4,16", r"video.patch is '\(4,16': give 3 values of type int"),
+        ("--config.video.patch=4,16,x", r"video.patch is .*: give 3 values of type int"),
+        ("--config.video.patch=" + "(" * 5000, r"video.patch is \(?'\(+\.\.\.: give 3 values"),
+        ("--config.video.patch=4,16,1.5", f"video.patch is 1.5: {INT}"),
+        ("--config.video=3", "video is a section: give --config.video.KEY=VALUE"),
+        ("--config.video={'frames': 'x'}", f"video.frames is 'x': {INT}"),
+        ("--noconfig.prob.enabled", r"no key prob.enabled\. Did you mean probe.enabled\?"),
+        ("--verbosity=loud", f"--verbosity is 'loud': {INT}"),
+        ("--alsologtostderr=yes", f"--alsologtostderr is 'yes': {BOOL}"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_one_sentence(parse, argument, sentence):
+    with pytest.raises(UserError, match=f"^(?s:.){{0,16}}{sentence}") as caught:
+        parse(argument)
+    assert str(caught.value).count("\n") == 0
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "argument,key,value",
+    [
+        ("--config.probe.enabled", "enabled", True),
+        ("--config.probe.enabled=TRUE", "enabled", True),
+        ("--config.probe.enabled=1", "enabled", True),
+        ("--noconfig.probe.enabled", "enabled", False),
+        ("--config.probe.enabled=f", "enabled", False),
+        ("--config.probe.neighbours=0x10", "neighbours", 16),
+    ],
+)
+def test_what_a_value_may_be(parse, argument, key, value):
+    assert getattr(parse(argument).probe, key) is value
+
+
+@pytest.mark.parametrize("fault", ["int('many')", "None + 1"])
+def test_a_config_file_that_fails_is_named_with_the_line(tmp_path, monkeypatch, fault):
+    file = tmp_path / "own.py"
+    file.write_text(f"def get_config():\n    return {fault}\n")
+    argv = ["main.py", f"--config={file}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(UserError, match=r"The config file fails at .*:\d+ \(.*Error: .*\): mend"):
+        command_line.parse_flags(argv)
+
+
+def test_of_two_configs_the_last_counts(parse):
+    assert command_line.config_path(["main.py", "--config=a.py", "--config", "b.py"]) == "b.py"
+
+
+def test_optional_values_are_in_words():
+    assert dataclass_schema.allowed(int | None) == "a value of type int (a whole number) or None"
+    assert (
+        dataclass_schema.allowed(tuple[float, ...])
+        == "values of type float, with commas between them"
+    )
+    assert dataclass_schema.kind_of(command_line.Config, "video.nope.x") is None

@@ -1,0 +1,334 @@
+"""Classifiers that are trained step by step."""
+
+import dataclasses
+import importlib
+import os
+import re
+import signal
+import types
+
+import jax
+import miniatures
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import random_student
+from flax import nnx
+from jax.tree_util import DictKey
+
+from data_pipelines.errors import StoppedError, UserError
+from data_pipelines.loader_config import VideoAugment
+from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
+from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig, Transformer
+from xkd_jax.evaluate import classify, evaluation, fitting, pretrained, splits
+from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
+from xkd_jax.evaluate.readout import Readout
+from xkd_jax.method.train_state import abstract
+from xkd_jax.networks.student import Teacher, teacher_counterpart
+from xkd_jax.parallel.mesh import batch_sharding, make_mesh
+from xkd_jax.planning.plan import abstract_batch
+
+
+@pytest.fixture(scope="module")
+def fsd50k(tmp_path_factory):
+    return miniatures.fsd50k(tmp_path_factory.mktemp("FSD50K"))
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
+def _linear(checkpoint, shards, **changes):
+    config = miniatures.evaluation(
+        checkpoint,
+        shards,
+        protocol="linear",
+        modality="audio",
+        clips=ClipsConfig(train=1, test=2, crops=1),
+        fit=FitConfig(learning_rate=0.3, epochs=6.0, warmup_epochs=1.0, normalise=True),
+        save=CheckpointConfig(every_steps=4),
+        log_every=4,
+    )
+    data = dataclasses.replace(config.data, folds=(1,))
+    return dataclasses.replace(config, **({"data": data} | changes))
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_ends_as_one_that_was_not(
+    checkpoint, esc50, tmp_path, monkeypatch, capsys
+):
+    config = _linear(checkpoint, esc50)
+    whole = evaluation.evaluate(config, tmp_path / "whole")
+    assert whole["value"] == 100
+    assert whole["per_fold"][0]["train_records"] == 16
+    put, count = classify.on_devices, []
+
+    def put_or_die(*arguments):
+        count.append(1)
+        if len(count) == 7:
+            raise Killed
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "on_devices", put_or_die)
+        with pytest.raises(Killed):
+            evaluation.evaluate(config, tmp_path / "killed")
+    capsys.readouterr()
+    again = evaluation.evaluate(config, tmp_path / "killed")
+    printed = capsys.readouterr().out
+    assert "resume    from step 4" in printed
+    assert "step 12/12" in printed
+    assert again["per_fold"] == whole["per_fold"]
+    _same_states(tmp_path / "whole", tmp_path / "killed")
+    other = dataclasses.replace(config, seed=5)
+    with pytest.raises(UserError, match="seed was 0, now 5"):
+        evaluation.evaluate(other, tmp_path / "whole")
+    (tmp_path / "whole" / "result.json").unlink()  # as of a training that is not at its end
+    kept = (tmp_path / "whole" / "config.json").read_text()
+    with pytest.raises(UserError, match="another seed"):
+        evaluation.evaluate(other, tmp_path / "whole")
+    assert (tmp_path / "whole" / "config.json").read_text() == kept
+    _damage(tmp_path / "killed" / "fold1" / "checkpoints" / "12" / "state")
+    assert evaluation.evaluate(config, tmp_path / "killed")["per_fold"] == whole["per_fold"]
+    printed = capsys.readouterr().out
+    assert "damaged   the checkpoint of step 12" in printed
+    assert "resume    from step 8" in printed
+    _same_states(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("step,saved", [(3, ["3"]), (12, ["12", "4", "8"])])
+def test_a_preempted_training_is_saved_and_goes_on(
+    checkpoint, esc50, tmp_path, monkeypatch, step, saved
+):
+    config = _linear(checkpoint, esc50)
+    put, count = classify.on_devices, []
+
+    def put_with_notice(*arguments):
+        count.append(1)
+        if len(count) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "on_devices", put_with_notice)
+        with pytest.raises(StoppedError, match=f"after step {step}, as asked"):
+            evaluation.evaluate(config, tmp_path)
+    folder = tmp_path / "fold1" / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir() if path.name.isdigit()) == saved
+    assert evaluation.evaluate(config, tmp_path)["value"] == 100
+
+
+def test_a_notice_during_the_last_save_stops_before_the_test(
+    checkpoint, esc50, tmp_path, monkeypatch
+):
+    wait = FitCheckpoints.wait
+
+    def wait_and_be_told(*arguments):
+        wait(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FitCheckpoints, "wait", wait_and_be_told)
+    monkeypatch.setattr(classify.Classification, "_test", pytest.fail)
+    with pytest.raises(StoppedError, match="after step 12, as asked"):
+        evaluation.evaluate(_linear(checkpoint, esc50), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_a_remedy_that_works(checkpoint, esc50, tmp_path):
+    config = _linear(checkpoint, esc50)
+    fit = dataclasses.replace(config.fit, learning_rate=float("1e38"))
+    with pytest.raises(UserError, match=r"not finite at step \d+: lower .* another --workdir"):
+        evaluation.evaluate(dataclasses.replace(config, fit=fit), tmp_path)
+
+
+def _damage(folder):
+    """Cuts every file of values: a state so small has one of them twice, and one goes unread."""
+    for path in folder.rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def _same_states(*folders):
+    steps = [folder.absolute() / "fold1" / "checkpoints" / "12" / "state" for folder in folders]
+    with ocp.StandardCheckpointer() as checkpointer:
+        jax.tree.map(np.testing.assert_array_equal, *map(checkpointer.restore, steps))
+
+
+def test_several_labels_a_sound(checkpoint, fsd50k, tmp_path, capsys):
+    data = EvalDataConfig(dir=fsd50k, test_split="eval", threads=2)
+    fit = FitConfig(learning_rate=0.1, epochs=40.0, warmup_epochs=1.0)
+    content = evaluation.evaluate(_linear(checkpoint, fsd50k, data=data, fit=fit), tmp_path)
+    assert content["metric"] == "mAP"
+    assert content["value"] == 100
+    assert "toy, linear, audio, student: mAP 100.00 %" in capsys.readouterr().out
+    with pytest.raises(UserError, match="protocol=linear"):
+        evaluation.evaluate(_linear(checkpoint, fsd50k, data=data, protocol="svm"), tmp_path)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "attentive"])
+def test_what_is_trained(checkpoint, esc50, protocol):
+    config = _linear(
+        checkpoint, esc50, protocol=protocol, share=0.5,
+        fit=FitConfig(learning_rate=0.1, epochs=1.0, warmup_epochs=0.0, layer_decay=0.5),
+    )  # fmt: skip
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.config)
+    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    before = jax.device_get(fit.initialise())
+    benchmark = splits.open_benchmark(viewing, config.data)
+    batches = classify.clip_batches(
+        config, viewing, mesh, benchmark.train, benchmark.splits[0].train, "train"
+    )
+    after, loss = fit.step(fit.initialise(), source.parameters, next(batches))
+    assert np.isfinite(loss)
+    change = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.trained, after.trained)
+    if protocol == "attentive":
+        assert change.keys() == {"readout"}
+        assert min(jax.tree.leaves(change["readout"]["pool"])) > 0
+        return
+    encoders = change["network"]["encoders"]
+    assert encoders["embeddings"].keys() == encoders["norms"].keys() == {"audio"}
+    # Adam's first step is the learning rate for every number: what is left is the decay by layer
+    assert encoders["norms"]["audio"]["bias"] == pytest.approx(0.1, rel=1e-2)
+    assert encoders["embeddings"]["audio"]["cls"] == pytest.approx(0.1 * 0.5**3, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["finetune:ucf101", "finetune:esc50", "k400_linear:attentive"])
+def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
+    module, _, variant = name.partition(":")
+    raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
+    raw.data.dir = str(tmp_path)
+    config, pretraining = eval_config.resolve(raw), Config()
+    mesh = make_mesh(config.mesh)
+    viewing = pretrained.viewing(config, pretraining)
+    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
+    fit = fitting.prepare(config, pretraining, viewing, mesh, network, 1000, 50)
+    batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
+    batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
+    after, loss = jax.eval_shape(fit.step, fit.like, network, batch)
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
+        lambda leaf: leaf.shape, fit.like
+    )
+    assert loss.shape == ()
+
+
+def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_path):
+    config = _linear(checkpoint, esc50)
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(dataclasses.replace(config, network="log_mel"), mesh)
+    viewing = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(viewing, config.data)
+    protocol = classify.Classification(config, source, viewing, mesh, benchmark, tmp_path)
+    numbers = iter(np.arange(40).reshape(5, 8))
+
+    def predict(trained, network, batch):
+        return next(numbers)[:, None] * np.array([1, -1]), batch["label"]
+
+    records = np.array([1, 4, 7, 9, 18])  # ten clips: a batch and a part of one
+    fit = types.SimpleNamespace(predict=predict)
+    scores, targets = protocol._test(fit, types.SimpleNamespace(trained={}), records)
+    assert scores[:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
+    assert scores[:, 1].tolist() == [-0.5, -2.5, -4.5, -6.5, -8.5]
+    assert targets.tolist() == [benchmark.train[int(i)].label for i in records]
+
+
+@pytest.mark.parametrize("average", ["probabilities", "scores"])
+def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, average):
+    config = miniatures.evaluation(
+        checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=1, crops=3),
+        fit=FitConfig(average=average),
+    )  # fmt: skip
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(viewing, config.data)
+    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    trained = fit.initialise().trained
+    records = np.arange(6)
+    batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))
+    found, _ = fit.predict(trained, source.parameters, batch)
+
+    def alone(crop):
+        one = {name: value[:, crop] for name, value in batch["video"]["global"].items()}
+        return fit.predict(trained, source.parameters, batch | {"video": {"global": one}})[0]
+
+    crops = np.stack([alone(crop) for crop in range(3)])
+    assert not np.allclose(crops[0], crops[1])
+    np.testing.assert_allclose(found, crops.mean(0), rtol=1e-4, atol=1e-6)
+    if average == "probabilities":
+        np.testing.assert_allclose(found[:6].sum(1), 1, rtol=1e-5)
+
+
+def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tmp_path, capsys):
+    augment = FitAugmentConfig(operations=1, erase=0.5, mixup=0.6, cutmix=0.5)
+    config = miniatures.evaluation(
+        checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=2, crops=3),
+        fit=FitConfig(
+            learning_rate=1e-3, epochs=2.0, warmup_epochs=1.0, label_smoothing=0.1, dropout=0.1,
+            drop_path=0.1, layer_decay=0.8, weight_decay=0.05, augment=augment,
+        ),
+        mesh=MeshConfig(data=-1, fsdp=2, tensor=2), log_every=1,
+    )  # fmt: skip
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, folds=(2,)))
+    content = evaluation.evaluate(config, tmp_path)
+    assert content["per_fold"][0]["test_records"] == 2
+    losses = [float(x) for x in re.findall(r"loss ([\d.]+)", capsys.readouterr().out)]
+    assert np.isfinite(losses).all()
+    more = dataclasses.replace(config, clips=dataclasses.replace(config.clips, test=1))
+    (tmp_path / "result.json").rename(tmp_path / "two_clips.json")
+    evaluation.evaluate(more, tmp_path)  # what is trained may be tested otherwise
+    printed = capsys.readouterr().out
+    assert "resume" in printed
+    assert "loss" not in printed
+    clips = dataclasses.replace(config.clips, video=VideoAugment(flip=0.0))
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(UserError, match="another clips"):
+        evaluation.evaluate(dataclasses.replace(config, clips=clips), tmp_path)
+
+
+def test_weights_decay_and_nothing_else(small):
+    network = teacher_counterpart(random_student(small, 0), small.model)
+    found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
+    assert found["embeddings"]["audio"]["projection"]["kernel"]
+    assert found["blocks"]["audio"]["layers"]["fc1"]["kernel"]
+    for path, decays in jax.tree_util.tree_leaves_with_path(found):
+        assert decays == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
+
+
+def test_layers_learn_ever_faster():
+    stacked = (DictKey("network"), DictKey("layers"), DictKey("qkv"), DictKey("kernel"))
+    np.testing.assert_allclose(fitting.layer_scale(stacked, 3, 0.5, 3)[:, 0, 0], [0.125, 0.25, 0.5])
+    embedding = (DictKey("encoders"), DictKey("embeddings"), DictKey("cls"))
+    assert fitting.layer_scale(embedding, 2, 0.5, 3) == 0.0625
+    assert fitting.layer_scale((DictKey("readout"), DictKey("bias")), 1, 0.5, 3) == 1
+
+
+def test_an_encoders_part_is_laid_over_the_rest(small):
+    network, other = (
+        teacher_counterpart(random_student(small, seed), small.model) for seed in (0, 1)
+    )
+    merged = fitting.overlay(network, fitting.encoder_part(other, "audio"))
+    for modality, expected in (("audio", other), ("video", network)):
+        np.testing.assert_array_equal(
+            merged["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
+            expected["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
+        )
+    assert merged["heads"] is not other["heads"]
+    jax.tree.map(np.testing.assert_array_equal, merged["heads"], network["heads"])
+
+
+def test_dropout_keeps_the_mean_and_normalising_the_direction():
+    with nnx.use_eager_sharding(False):
+        readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
+    tokens = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
+    plain = readout(tokens)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)
+    np.testing.assert_allclose(dropped.mean(0), plain, atol=0.05)
+    np.testing.assert_allclose(readout(tokens, dropout=0.5), plain)
+    longer = readout(3 * tokens, normalise=True)
+    np.testing.assert_allclose(readout(tokens, normalise=True), longer, atol=1e-6)

@@ -1,0 +1,164 @@
+"""The folders of an evaluation, its data set and its result file: what is refused and kept."""
+
+import dataclasses
+import json
+import shutil
+import types
+
+import pytest
+import toy_shards
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.evaluation import EvalConfig, EvalDataConfig, NeighboursConfig
+from xkd_jax.evaluate import data_set, evaluation, pretrained, result, splits, workdir
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.run_record import RunRecord
+
+DATA = {"name": "toy", "digest": {"all": "0a"}}
+
+
+def _source(**changes):
+    source = pretrained.Pretrained("run/checkpoints", 7, 42, toy_shards.CONFIG, {})
+    return dataclasses.replace(source, directory=types.SimpleNamespace(absolute=str), **changes)
+
+
+def _finish(folder, config, source=None):
+    workdir.check(folder, "")
+    fold = {"fold": 0, "value": 50.0}
+    return result.finish(config, source or _source(), DATA, "top-1", [fold], folder)
+
+
+def test_the_same_evaluation_again_and_its_result(tmp_path):
+    config = EvalConfig(benchmark="toy")
+    written = _finish(tmp_path, config)
+    assert json.loads((tmp_path / "result.json").read_text())["data"] == DATA == written["data"]
+    elsewhere = dataclasses.replace(config, data=EvalDataConfig(dir="moved"), log_every=1)
+    result.refuse_other(elsewhere, _source(), DATA, tmp_path)
+    del written["data"], written["config"]["neighbours"]["count"]  # as an older program wrote it
+    (tmp_path / "result.json").write_text(json.dumps(written))
+    result.refuse_other(config, _source(), DATA, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes,source,data,sentence",
+    [
+        ({"network": "teacher"}, {}, DATA, r"network was 'student', now 'teacher'"),
+        ({"neighbours": NeighboursConfig(count=3)}, {}, DATA, r"neighbours\.count was 20, now 3"),
+        ({}, {"crc32": 43}, DATA, r"checkpoint\.crc32 was 42, now 43"),
+        ({}, {}, {"digest": {"all": "0b"}}, r"data\.digest\.all was '0a', now '0b'"),
+    ],
+)
+def test_a_result_is_not_overwritten_by_another(tmp_path, changes, source, data, sentence):
+    config = EvalConfig(benchmark="toy")
+    _finish(tmp_path, config)
+    with pytest.raises(UserError, match=sentence + r"\): move it away"):
+        result.refuse_other(
+            dataclasses.replace(config, **changes), _source(**source), data, tmp_path
+        )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": 1, "checkpoint": 2}'])
+def test_what_is_no_result_is_not_overwritten(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UserError, match="no result of an evaluation: move it away"):
+        result.refuse_other(EvalConfig(), _source(), DATA, tmp_path)
+
+
+def test_the_result_is_told_before_it_is_written(tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(result, "write_once", full)
+    with pytest.raises(UserError, match="full"):
+        _finish(tmp_path, EvalConfig(benchmark="toy"))
+    assert "top-1 50.00 %" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_pretraining_run_is_refused(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="is the folder of a pretraining run: give another --work"):
+        workdir.check(checkpoint, "")
+    (tmp_path / "config.json").write_text(json.dumps({"model": {}}))
+    with pytest.raises(UserError, match="is the folder of a pretraining run"):
+        workdir.check(tmp_path, "")
+    (tmp_path / "config.json").write_text(json.dumps({"protocol": "svm"}))
+    workdir.check(tmp_path, "")
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_folders_that_cannot_be_are_refused_before_anything_is_read(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    config = EvalConfig(checkpoint="nowhere")
+    with pytest.raises(UserError, match=r"can't be used as a folder .* by --workdir"):
+        evaluation.evaluate(config, tmp_path / name)
+    config = dataclasses.replace(config, features=str(tmp_path / name))
+    with pytest.raises(UserError, match=r"can't be used as a folder .* by --config\.features"):
+        evaluation.evaluate(config, tmp_path / "run")
+
+
+def _config(directory, **changes):
+    return dataclasses.replace(EvalConfig(), data=EvalDataConfig(dir=directory), **changes)
+
+
+def test_shards_of_another_benchmark_are_refused(tmp_path):
+    metadata = dataclasses.replace(toy_shards.METADATA, name="kinetics400")
+    directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
+    data_set.check(_config(directory, benchmark="k400"))
+    data_set.check(_config(directory, benchmark="neighbours"))
+    with pytest.raises(UserError, match=r"kinetics400, .* benchmark ucf101: .*=kinetics400 for"):
+        data_set.check(_config(directory, benchmark="ucf101"))
+
+
+def test_a_modality_that_the_data_set_lacks_names_the_other(tmp_path):
+    metadata = dataclasses.replace(toy_shards.METADATA, frame_rate=0.0)
+    directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
+    data_set.check(_config(directory, modality="audio"))
+    with pytest.raises(UserError, match=r"has no video: give --config\.modality=audio\.$"):
+        data_set.check(_config(directory))
+    with pytest.raises(UserError, match="has no video: give a data set that has both"):
+        data_set.check(_config(directory, modality="both", protocol="retrieval"))
+
+
+def test_a_result_says_what_of_the_data_set_is_left_out(tmp_path):
+    metadata = dataclasses.replace(toy_shards.METADATA, folds=3, left_out={"decode": 1200})
+    uses = [(1, 2), (2, 3), (3, 1)]
+    records = [
+        dataclasses.replace(
+            toy_shards.record(i), train_folds=uses[i], test_folds=(1 + (i + 2) % 3,)
+        )
+        for i in range(3)
+    ]
+    directory = toy_shards.write(tmp_path, records, metadata)
+    data = EvalDataConfig(dir=directory, train_split="train", folds=(1, 3))
+    benchmark = splits.open_benchmark(toy_shards.CONFIG, data)
+    said = data_set.summary(benchmark)
+    assert said.pop("digest") == {"train": benchmark.train_index.digest}
+    assert said == {
+        "name": "toy",
+        "classes": 3,
+        "splits": ["train"],
+        "records": {"train": 3},
+        "folds": [1, 3],
+        "folds_left_out": [2],
+        "left_out": {"decode": 1200},
+    }
+    assert data_set.describe(said).splitlines()[1:] == [
+        "left out  folds 2, which --config.data.folds doesn't name",
+        "left out  files when the data set was built: 1,200 decode",
+    ]
+    assert data_set.describe({"folds_left_out": [], "left_out": {}}) == ""
+
+
+def test_what_is_no_pretraining_run_is_told_what_to_give(checkpoint, tmp_path):
+    config = EvalConfig(checkpoint=str(checkpoint / "checkpoints" / "7"))
+    mesh = mesh_lib.make_mesh(config.mesh)
+    for folder in (checkpoint / "checkpoints" / "7", tmp_path):
+        with pytest.raises(UserError, match=r"holds no checkpoint .*=RUN, the run"):
+            pretrained.load(dataclasses.replace(config, checkpoint=str(folder)), mesh)
+    shutil.copytree(checkpoint / "checkpoints", tmp_path / "fold0" / "checkpoints")
+    path = tmp_path / "fold0" / "checkpoints" / "7" / "run" / "metadata"
+    content = json.loads(path.read_text())
+    content.pop("crc32")
+    trained = RunRecord(**content | {"config": {"protocol": "linear"}})
+    path.write_text(json.dumps(trained.to_json()))
+    with pytest.raises(UserError, match="is of a classifier that an evaluation trained: give"):
+        pretrained.load(dataclasses.replace(config, checkpoint=str(tmp_path / "fold0")), mesh)

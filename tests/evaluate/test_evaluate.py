@@ -1,0 +1,411 @@
+"""Evaluations from files in a benchmark's own layout to the result file."""
+
+import dataclasses
+import importlib
+import json
+import os
+import shutil
+import types
+from pathlib import Path
+
+import jax
+import miniatures
+import numpy as np
+import pytest
+from conftest import random_student
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import record_schema, shards
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.augment import augment
+from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config.evaluation import (
+    ClipsConfig,
+    EvalConfig,
+    EvalDataConfig,
+    FitAugmentConfig,
+    FitConfig,
+)
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.evaluate import (
+    eval_clips,
+    evaluation,
+    feature_store,
+    features,
+    fitting,
+    frozen,
+    pretrained,
+)
+from xkd_jax.method.train_state import module_of
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.student import Teacher, teacher_counterpart
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.train import pipeline
+
+FILES = sorted(p.stem for p in (Path(__file__).parents[2] / "configs" / "eval").glob("[a-z]*.py"))
+MODALITIES = ("video", "audio", "both")
+VARIANTS = {
+    "finetune": ("ucf101", "hmdb51", "k400", "esc50", "fsd50k"),
+    "k400_linear": ("linear", "attentive"),
+    "kinetics_sound": MODALITIES,
+    "low_shot": ("1", "5", "10"),
+    "neighbours": MODALITIES,
+    "retrieval": ("head", "encoder"),
+    "spoken_digits": MODALITIES,
+}
+CONFIGS = [(name, variant) for name in FILES for variant in ("", *VARIANTS.get(name, ()))]
+
+
+@pytest.fixture(scope="module")
+def ucf101(tmp_path_factory):
+    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
+@pytest.fixture(scope="module")
+def kinetics_sound(tmp_path_factory):
+    return miniatures.kinetics_sound(tmp_path_factory.mktemp("Kinetics"))
+
+
+@pytest.mark.parametrize("name,variant", CONFIGS)
+def test_every_evaluation_resolves(name, variant):
+    module = importlib.import_module(f"configs.eval.{name}")
+    config = eval_config.resolve(module.get_config(*filter(None, [variant])))
+    assert config.benchmark
+    assert (config.data.folds == ()) == (config.data.train_split == "train")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_that_there_is_not_is_refused(name):
+    with pytest.raises(UserError, match="no variant 'other'"):
+        importlib.import_module(f"configs.eval.{name}").get_config("other")
+
+
+def test_esc50_by_fold_without_a_network(checkpoint, esc50, tmp_path, capsys):
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, folds=(1, 2, 3, 4, 5))
+    )
+    content = evaluation.evaluate(config, tmp_path)
+    assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 5
+    assert [fold["test_records"] for fold in content["per_fold"]] == [4] * 5
+    assert json.loads(json.dumps(content)) == json.loads((tmp_path / "result.json").read_text())
+    assert content["checkpoint"]["step"] == 7
+    assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in capsys.readouterr().out
+
+    # the features are the spectrograms' means, clip by clip, and the labels in the targets' order
+    (folder,) = (tmp_path / "features").glob("all-test-*")
+    found = np.load(folder / "audio.npy")
+    assert found.shape == (20, 2, 1, 16)
+    dataset = open_dataset(
+        pretrained.viewing(config, pretrained.load(config, _mesh()).config), esc50, "all"
+    )
+    labels = np.load(folder / "label.npy")
+    audio = pretrained.load(config, _mesh()).config.audio
+    for number in (0, 13):
+        record = dataset[number]
+        assert labels[number] == ("-7.wav" in record.id)
+        first = record_schema.decode_log_mel(record.log_mel[:, : audio.columns])
+        expected = ((first - audio.mean) / audio.std).mean(1)
+        np.testing.assert_allclose(found[number, 0, 0], expected, atol=1e-4)
+
+    np.save(folder / "label.npy", np.where(labels == 1, 2, labels))  # there are 0 and 1
+    again = dataclasses.replace(config, features=str(tmp_path / "features"))
+    with pytest.raises(UserError, match=r"all-test-\w+ name classes that .*: delete that folder"):
+        evaluation.evaluate(again, tmp_path / "again")
+
+
+def _mesh():
+    return mesh_lib.make_mesh(MeshConfig())
+
+
+def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
+    config = miniatures.evaluation(checkpoint, ucf101, clips=ClipsConfig(train=2, test=3, crops=3))
+    content = evaluation.evaluate(config, tmp_path)
+    assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 3
+    (folder,) = (tmp_path / "features").glob("all-test-*")
+    found = np.load(folder / "video.npy")
+    assert found.shape == (6, 3, 3, 24)
+    # the middle clip's middle crop is what the probe of small sees
+    source = pretrained.load(config, _mesh())
+    views = pretrained.viewing(config, source.config)
+    dataset = open_dataset(views, ucf101, "all")
+    (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
+    student = teacher_counterpart(random_student(small, 0), small.model)
+
+    @jax.jit
+    def encode(student, video):
+        view = augment(views, {"video": video})["video"]["global"]
+        return pool(module_of(Teacher, student, source.config).encoders("video", view))
+
+    seen = encode(student, batch["video"])
+    np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
+
+
+def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path, monkeypatch):
+    config = miniatures.evaluation(
+        checkpoint,
+        kinetics_sound,
+        modality="both",
+        clips=ClipsConfig(train=1, test=2, crops=3),
+        data=EvalDataConfig(dir=kinetics_sound, test_split="validation", threads=2),
+        features=str(tmp_path / "features"),
+    )
+    found = evaluation.evaluate(config, tmp_path / "svm")
+    assert found["value"] == 100
+    assert found["per_fold"][0]["train_records"] == 8
+    (folder,) = (tmp_path / "features").glob("validation-test-*")
+    widths = {path.stem: np.load(path).shape for path in folder.glob("*.npy")}
+    assert widths == {"video": (4, 2, 3, 24), "audio": (4, 2, 1, 24), "label": (4,)}
+    assert set(np.load(folder / "label.npy")) == {2, 25}  # bowling, singing
+
+    # retrieval needs the test features alone, which are there
+    retrieval = dataclasses.replace(config, protocol="retrieval")
+    monkeypatch.setattr(features.Extraction, "_run", None)  # would be called
+    found = evaluation.evaluate(retrieval, tmp_path / "retrieval")
+    assert found["metric"] == "recall at 1"
+    assert found["per_fold"][0]["audio_to_video_same_class_recall_5"] == 100
+    assert found["value"] <= found["per_fold"][0]["video_to_audio_recall_10"] == 100
+
+
+def test_low_shot_and_neighbours_use_a_share_of_each_class(checkpoint, kinetics_sound, tmp_path):
+    config = miniatures.evaluation(
+        checkpoint,
+        kinetics_sound,
+        network="log_mel",
+        modality="audio",
+        share=0.25,
+        data=EvalDataConfig(dir=kinetics_sound, test_split="validation", threads=2),
+    )
+    found = evaluation.evaluate(config, tmp_path / "svm")
+    assert found["value"] == 100
+    assert found["share"] == 0.25
+    assert found["per_fold"][0]["train_records"] == 2
+    assert "held_out_cost" not in found["per_fold"][0]  # one record of a class can't be held out
+    neighbours = dataclasses.replace(
+        config, protocol="knn", neighbours=eval_config.NeighboursConfig(count=1)
+    )
+    found = evaluation.evaluate(neighbours, tmp_path / "knn")
+    assert found["value"] == 100
+    assert found["per_fold"][0]["train_records"] == 2
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
+    checkpoint, esc50, tmp_path, monkeypatch
+):
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    whole = evaluation.evaluate(config, tmp_path / "whole")
+    monkeypatch.setattr("data_pipelines.progress.TELL_SECONDS", 0.0)
+    put, count = eval_clips.sharding.put_batch, []
+
+    def put_or_die(*arguments):
+        count.append(1)
+        if len(count) == 5:
+            raise Killed
+        return put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eval_clips.sharding, "put_batch", put_or_die)
+        with pytest.raises(Killed):
+            evaluation.evaluate(config, tmp_path / "killed")
+    made = len(count)
+    again = evaluation.evaluate(config, tmp_path / "killed")
+    assert again["per_fold"] == whole["per_fold"]
+    for path in (tmp_path / "whole" / "features").glob("*/*.npy"):
+        resumed = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
+        np.testing.assert_array_equal(np.load(path), np.load(resumed))
+    assert made == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Extraction, "_run", None)  # would be called
+        assert evaluation.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
+
+
+def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
+    checkpoint, esc50, tmp_path
+):
+    config = miniatures.evaluation(
+        checkpoint, esc50, network="log_mel", modality="audio", features=str(tmp_path / "features")
+    )
+    assert evaluation.evaluate(config, tmp_path / "before")["value"] == 100
+    moved = shutil.copytree(esc50, tmp_path / "moved")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(moved)))
+    evaluation.evaluate(config, tmp_path / "moved_run")
+    assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
+
+    views = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    dataset = open_dataset(views, str(moved), "all")
+    (path,) = dataset.source.paths
+    size = os.path.getsize(path)
+    records = [dataset[i] for i in range(len(dataset))]
+    others = [dataclasses.replace(r, label=r.label ^ (i % 4 == 0)) for i, r in enumerate(records)]
+    shards.write_shard(path, map(record_schema.serialize, others))
+    assert os.path.getsize(path) == size
+    assert evaluation.evaluate(config, tmp_path / "after")["value"] < 100
+
+
+def test_the_center_view_is_one_square_whatever_the_number_of_crops(small, checkpoint, esc50):
+    for crops in (1, 3):
+        shown = eval_clips.PlainViews("center", crops)(small, (64, 90), None)["video"]["global"]
+        assert shown["frames"].box == (4, 17, 56, 56)
+    assert (
+        eval_clips.PlainViews("spread", 3)(small, (64, 90), None)["video"]["global"][
+            "frames"
+        ].shape[0]
+        == 3
+    )
+    found = []
+    for shown in (ClipsConfig(crops=3), ClipsConfig(crops=1), ClipsConfig(view="center")):
+        config = miniatures.evaluation(checkpoint, esc50, clips=shown)
+        source = types.SimpleNamespace(step=1, crc32=2, config=small)
+        extraction = features.Extraction(config, source, small, None, None, None)
+        found.append(extraction._made_from("content", "all", np.arange(3), "test"))
+    assert found[0] != found[1]
+    assert found[2] not in found[:2]  # kept apart from the features of other views
+
+
+def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
+    plain = features.encoder
+
+    def diverged(*arguments):
+        encode = plain(*arguments)
+
+        def encode_to_nan(parameters, batch):
+            found = encode(parameters, batch)
+            return found | {"audio": found["audio"].at[1].set(np.nan)}
+
+        return encode_to_nan
+
+    monkeypatch.setattr(features, "encoder", diverged)
+    config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
+    sentence = r"by the log_mel of .*checkpoints, step 7, are not finite for 1 of 8 \(first: .*wav"
+    with pytest.raises(UserError, match=sentence):
+        evaluation.evaluate(config, tmp_path)
+
+
+def test_networks_that_share_their_blocks(small, tmp_path):
+    config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant="mats"))
+    folder = miniatures.checkpoint(tmp_path, config)
+    for number, network in enumerate(("student", "teacher")):
+        evaluation = miniatures.evaluation(folder, "", network=network)
+        tree = pretrained.load(evaluation, _mesh()).parameters
+        expected = teacher_counterpart(random_student(config, number), config.model)
+        assert jax.tree.structure(tree) == jax.tree.structure(expected)
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+        part = fitting.encoder_part(tree, "audio")["encoders"]
+        assert len(part["blocks"]) == len(part["embeddings"]) == 1
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(checkpoint, folder)
+    record = folder / "checkpoints" / "7" / "run" / "metadata"
+    record.write_text(record.read_text().replace("24/2/2", "24/1/2"))
+    with pytest.raises(UserError, match=r"checkpoints/7 is damaged \(its record"):
+        pretrained.load(miniatures.evaluation(folder, ""), _mesh())
+
+
+def test_networks_of_a_checkpoint(checkpoint, esc50, small):
+    def kernel(network):
+        tree = pretrained.load(
+            miniatures.evaluation(checkpoint, esc50, network=network), _mesh()
+        ).parameters
+        return np.asarray(tree["encoders"]["embeddings"]["audio"]["projection"]["kernel"])
+
+    expected = [
+        random_student(small, seed)["encoders"]["embeddings"]["audio"]["projection"]["kernel"]
+        for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(kernel("student"), expected[0])
+    np.testing.assert_array_equal(kernel("teacher"), expected[1])
+    assert not np.allclose(kernel("untrained"), expected[0])
+
+
+@pytest.mark.parametrize(
+    "changes,sentence",
+    [
+        ({"checkpoint": ""}, "checkpoint is empty"),
+        ({"checkpoint": "nowhere"}, "nowhere is not a folder"),
+        ({"step": 3}, "has no checkpoint of step 3: it has 7"),
+        ({"data": EvalDataConfig()}, r"data\.dir is empty"),
+        ({"clips": ClipsConfig(size=20)}, "give a multiple of 8"),
+        ({"fit": FitConfig(augment=FitAugmentConfig(time_warp=16))}, "less than half of the"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
+    config = miniatures.evaluation(checkpoint, esc50, modality="audio")
+    config = dataclasses.replace(config, **changes)
+    with pytest.raises(UserError, match=sentence):
+        evaluation.evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes,sentence",
+    [
+        ({"network": "log_mel"}, "modality=audio"),
+        ({"protocol": "retrieval"}, "modality=both"),
+        ({"share": 0.0}, "share is 0"),
+        ({"protocol": "swm"}, "give one of 'svm'"),
+    ],
+)
+def test_evaluations_that_cannot_run_are_refused(changes, sentence):
+    raw = eval_config.default()
+    raw.update(changes)
+    with pytest.raises(UserError, match=sentence):
+        eval_config.resolve(raw)
+
+
+def _set(**found):
+    """One clip and crop of as many records as the arrays have rows."""
+    arrays = {name: np.array(values, np.float32)[:, None, None] for name, values in found.items()}
+    count = len(next(iter(arrays.values())))
+    return feature_store.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
+
+
+def test_both_modalities_are_scaled_apart():
+    found = _set(video=[[3, 4], [0, 2]], audio=[[100, 0], [0, -5]])
+    joined = frozen.joined(found, np.array([0, 1]))[:, 0, 0]
+    np.testing.assert_allclose(joined, [[0.6, 0.8, 1, 0], [0, 1, 0, -1]], atol=1e-6)
+    alone = _set(video=[[3, 4], [0, 2]])
+    np.testing.assert_allclose(frozen.joined(alone, np.array([1]))[0, 0, 0], [0, 2])
+
+
+def test_decision_values_are_averaged_over_clips_and_crops():
+    features_of = np.array([[[[1.0], [-5.0]], [[1.0], [1.0]]]])  # 2 clips of 2 crops
+    weights = np.array([[1.0, -1.0], [0.25, -0.25]])
+    scores = frozen._mean_scores(weights, features_of)
+    np.testing.assert_allclose(scores, [[-0.25, 0.25]])  # three of four votes are for class 0
+
+
+def test_retrieval_finds_records_and_classes():
+    video = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    audio = [[0, 0, 1], [0, 1, 0], [1, 0, 0]]  # of the records 0 and 2, which share a class
+    found = frozen.retrieve(_set(video=video, audio=audio), np.arange(3))
+    assert found["value"] == pytest.approx(100 / 3)
+    assert found["video_to_audio_same_class_recall_1"] == 100
+    assert found["audio_to_video_recall_5"] == 100
+
+
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels):
+    rng = np.random.default_rng(3)
+    video, audio = rng.normal(size=(2, 30, 6))
+    found = _set(video=video, audio=video + 2 * audio)
+    target = rng.integers(-1, 4, size=30)
+    if several_labels:
+        target = (rng.random((30, 5)) < 0.2).astype(np.uint8)
+    found = dataclasses.replace(found, target=target)
+    whole = frozen.retrieve(found, np.arange(30))
+    assert 0 < whole["video_to_audio_recall_1"] < whole["video_to_audio_same_class_recall_1"] < 100
+    monkeypatch.setattr(frozen, "_QUERIES_AT_ONCE", 7)
+    assert frozen.retrieve(found, np.arange(30)) == whole
+
+
+def test_neighbours_of_mean_clips(checkpoint):
+    config = dataclasses.replace(EvalConfig(), neighbours=eval_config.NeighboursConfig(count=1))
+    train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
+    test = _set(video=[[2, 0.5], [0.5, 2]])
+    found = frozen.nearest_neighbours(config, 2, train, test, np.arange(4), np.arange(2))
+    assert found["value"] == 100

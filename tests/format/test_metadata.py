@@ -1,0 +1,65 @@
+import dataclasses
+import json
+
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import metadata as metadata_lib
+from data_pipelines.loader_config import DataConfig
+from xkd_jax.config.pretraining import Config
+
+METADATA = metadata_lib.Metadata(
+    name="toy",
+    frame_rate=8.0,
+    short_side=128,
+    sample_rate=16000,
+    fft=1024,
+    hop=143,
+    mels=80,
+    class_names=("a", "b, c"),
+    left_out={"no audio": 2},
+)
+
+
+def test_survives_the_file(tmp_path):
+    (tmp_path / "metadata.json").write_text(metadata_lib.to_json(METADATA))
+    assert metadata_lib.read(str(tmp_path)) == METADATA
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no complete data set"):
+        metadata_lib.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", json.dumps({"version": 99})])
+def test_other_content_is_refused(tmp_path, content):
+    (tmp_path / "metadata.json").write_text(content)
+    with pytest.raises(UserError, match=r"metadata\.json .*again"):
+        metadata_lib.read(str(tmp_path))
+
+
+def test_config_of_the_same_rates_is_accepted():
+    metadata_lib.check_config(METADATA, Config())
+
+
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        ({"frame_rate": 25.0}, "video.frame_rate"),
+        ({"short_side": 256}, "data.short_side"),
+        ({"sample_rate": 48000}, "audio.sample_rate"),
+        ({"fft": 512}, "audio.fft"),
+        ({"hop": 160}, "audio.hop"),
+        ({"mels": 128}, "audio.mels"),
+    ],
+)
+def test_config_of_other_rates_is_refused(change, key):
+    ((flag, stored),) = change.items()
+    remedies = f"with --{flag}=[0-9]+, or pretrain with --config.{key}={stored:g}"
+    with pytest.raises(UserError, match=rf"{key} {stored:g}, but .*{remedies}\."):
+        metadata_lib.check_config(dataclasses.replace(METADATA, **change), Config())
+
+
+def test_rates_of_what_the_set_lacks_are_free():
+    audio_only = dataclasses.replace(METADATA, frame_rate=0.0, short_side=0)
+    metadata_lib.check_config(audio_only, Config(data=DataConfig(short_side=256)))

@@ -1,0 +1,322 @@
+import errno
+import io
+import os
+import sys
+from typing import ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from data_pipelines.errors import UnreachableError, UserError
+from data_pipelines.format import shards, storage, tfrecord
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path) -> str:
+    path = str(tmp_path / "data") if request.param == "local" else f"memory://{tmp_path.name}/data"
+    storage.make_folder(path)
+    return path
+
+
+def test_files_survive(folder):
+    with storage.writer(storage.join(folder, "a")) as file:
+        file.write(b"one")
+        file.write(b"two")
+    assert storage.read(storage.join(folder, "a")) == b"onetwo"
+    assert storage.sizes(folder) == {"a": 6}
+
+
+def test_a_file_appears_only_when_it_is_complete(folder):
+    path = storage.join(folder, "a")
+    with storage.writer(path) as file:
+        file.write(b"old")
+
+    def interrupted():
+        with storage.writer(path) as file:
+            file.write(b"new")
+            file.flush()
+            assert storage.read(path) == b"old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert storage.read(path) == b"old"
+    assert storage.sizes(folder) == {"a": 3}
+
+
+def test_folders_are_not_files(folder):
+    storage.make_folder(storage.join(folder, "inner"))
+    with storage.writer(storage.join(storage.join(folder, "inner"), "b")) as file:
+        file.write(b"x")
+    assert storage.sizes(folder) == {}
+    storage.remove_folder(storage.join(folder, "inner"))
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(storage.join(folder, "inner"), "b"))
+
+
+def test_what_is_absent(folder):
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(folder, "absent"))
+    with pytest.raises(UserError, match="is not a folder"):
+        storage.sizes(storage.join(folder, "absent"))
+
+
+def test_a_folder_that_can_t_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="can't be made"):
+        storage.make_folder(str(tmp_path / "file" / "folder"))
+
+
+def test_unknown_stores():
+    with pytest.raises(UserError, match=r"nowhere://x can't be opened"):
+        storage.filesystem("nowhere://x")
+
+
+@pytest.mark.parametrize("scheme, package", [("gs", "gcsfs"), ("s3", "s3fs")])
+def test_a_store_without_its_package_is_named_with_it(monkeypatch, scheme, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
+    with pytest.raises(UserError, match=rf"{scheme}://b/x can't .*: pip install {package}\."):
+        storage.sizes(f"{scheme}://b/x")
+
+
+class _Flaky(MemoryFileSystem):
+    """A store whose first answers are errors."""
+
+    protocol = "flaky"
+    store = MemoryFileSystem.store
+    failures: ClassVar[list[Exception]] = []
+    ranges: ClassVar[list[tuple]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("flaky://", "memory://"))
+
+    def _fail(self):
+        if self.failures:
+            raise self.failures.pop()
+
+    def ls(self, *args, **kwargs):
+        self._fail()
+        return super().ls(*args, **kwargs)
+
+    def makedirs(self, *args, **kwargs):
+        self._fail()
+        super().makedirs(*args, **kwargs)
+
+    def rm(self, *args, **kwargs):
+        self._fail()
+        super().rm(*args, **kwargs)
+
+    def put_file(self, *args, **kwargs):
+        self._fail()
+        super().put_file(*args, **kwargs)
+
+    def find(self, *args, **kwargs):
+        self._fail()
+        return super().find(*args, **kwargs)
+
+    def open(self, *args, **kwargs):
+        self._fail()
+        return super().open(*args, **kwargs)
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        self.ranges.append((start, end))
+        self._fail()
+        return super().cat_file(path, start, end, **kwargs)
+
+
+@pytest.fixture
+def flaky(monkeypatch) -> type[_Flaky]:
+    fsspec.register_implementation("flaky", _Flaky, clobber=True)
+    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_Flaky, "failures", [])
+    monkeypatch.setattr(_Flaky, "ranges", [])
+    with storage.writer("flaky://flaky/a") as file:
+        file.write(b"0123456789")
+    return _Flaky
+
+
+def test_reads_are_tried_again(flaky):
+    flaky.failures.extend([ConnectionResetError("reset"), TimeoutError(), RuntimeError("503")])
+    assert storage.read_range("flaky://flaky/a", 2, 5) == b"234"
+    assert flaky.ranges == [(2, 5)] * 4
+    flaky.failures.append(OSError("once"))
+    assert storage.read("flaky://flaky/a") == b"0123456789"
+
+
+def test_listing_and_scanning_are_tried_again(flaky):
+    folder = "flaky://flaky/listed"
+    for name in ("a/b.mp4", ".hidden/c.mp4", "a/.d.mp4"):
+        with storage.writer(f"{folder}/{name}") as file:
+            file.write(b"x")
+    flaky.failures.append(OSError("once"))
+    assert list(storage.walk(folder)) == ["a/b.mp4"]
+    record = b"".join(tfrecord.frame(b"data"))
+    with storage.writer(f"{folder}/shard") as file:
+        file.write(record + record)
+    flaky.failures.append(OSError("once"))
+    assert tfrecord.scan(f"{folder}/shard", 2 * len(record))["length"].tolist() == [4, 4]
+    with pytest.raises(UserError, match="record 1"):  # damage isn't read for a minute
+        tfrecord.scan(f"{folder}/shard", 2 * len(record) - 1)
+
+
+@pytest.mark.parametrize("code,kind", [(errno.EACCES, UserError), (errno.ESTALE, UnreachableError)])
+def test_a_folder_that_can_t_be_listed_is_not_left_out(tmp_path, monkeypatch, code, kind):
+    for folder in ("open", "closed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mp4").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise OSError(code, os.strerror(code), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed can't be listed \(") as error:
+        list(storage.walk(str(tmp_path)))
+    assert type(error.value) is kind
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"can't be listed \(Permission denied\)"):
+        storage.sizes(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    (tmp_path / "cat").mkdir()
+    with open(os.fsencode(tmp_path) + b"/cat/caf\xe9.mp4", "wb"):
+        pass
+    with pytest.raises(UserError, match=r"has 'cat/caf\\udce9.mp4', .*: rename it"):
+        list(storage.walk(str(tmp_path)))
+
+
+def test_of_a_folder_and_a_link_to_it_the_first_by_name_is_kept(tmp_path, monkeypatch):
+    for folder in ("a", "c"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").touch()
+    (tmp_path / "b").symlink_to("c")
+    (tmp_path / "d").symlink_to("a")
+    walk = os.walk
+
+    def backwards(*args, **options):
+        for folder, folders, names in walk(*args, **options):
+            folders.sort(reverse=True)
+            yield folder, folders, names
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert list(storage.walk(str(tmp_path))) == ["a/x.mp4", "b/x.mp4"]
+
+
+def _upload(path):
+    with storage.writer(path) as file:
+        file.write(b"x")
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda path: storage.fetch(path, io.BytesIO()),
+        storage.read,
+        storage.sizes,
+        lambda path: list(storage.walk(path)),
+        _upload,
+    ],
+)
+def test_what_a_store_refuses_is_not_the_file_s_fault(flaky, access):
+    flaky.failures.append(PermissionError("The access key is no longer valid"))
+    with pytest.raises(UnreachableError, match=r"flaky/a is refused \(The access key"):
+        access("flaky://flaky/a")
+
+
+def test_a_full_disk_is_told_at_once(flaky):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UnreachableError, match=r"copied to .* \(No space left .* make room there"):
+        storage.fetch("flaky://flaky/a", Full())
+    with pytest.raises(OSError, match="No space"):  # tried once
+        storage.persistently("flaky://flaky/a", Full().write, b"x")
+
+
+def test_folders_are_made_and_removed_in_the_end(flaky):
+    flaky.failures.append(OSError("once"))
+    storage.make_folder("flaky://flaky/made")
+    assert storage.filesystem("flaky://").exists("flaky://flaky/made")
+    flaky.failures.append(OSError("once"))
+    storage.remove_folder("flaky://flaky/made")
+    assert not storage.filesystem("flaky://").exists("flaky://flaky/made")
+    storage.remove_folder("flaky://flaky/made")
+
+
+def test_an_upload_is_tried_again(flaky):
+    flaky.failures.extend([OSError("reset"), TimeoutError()])
+    with storage.writer("flaky://flaky/uploaded") as file:
+        file.write(b"whole")
+    assert storage.read("flaky://flaky/uploaded") == b"whole"
+
+
+def test_a_store_that_never_answers_is_given_up(flaky):
+    flaky.failures.extend([OSError("no route")] * 50)
+    no_answer = r"flaky/a can't be reached \(8 tries, .*OSError: no route"
+    with pytest.raises(UnreachableError, match=no_answer) as error:
+        storage.read_range("flaky://flaky/a", 0, 1)
+    assert error.value.status == 1  # a launcher tries again
+    assert len(flaky.ranges) == 8
+
+
+def test_what_is_not_there_is_asked_for_once(flaky):
+    with pytest.raises(UserError, match="was removed"):
+        storage.read_range("flaky://flaky/b", 0, 1)
+    assert len(flaky.ranges) == 1
+
+
+def test_a_record_is_one_range(flaky):
+    names = ("flaky://flaky/shard",)
+    shards.write_shard(names[0], [b"one", b"three", b"seven"])
+    source = tfrecord.TFRecordSource({names[0]: storage.sizes("flaky://flaky")["shard"]})
+    flaky.ranges.clear()
+    assert source[1] == b"three"
+    assert flaky.ranges == [(19, 19 + 16 + 5)]
+
+
+@pytest.mark.parametrize("url", ["gs://b/a", "s3://b", "memory://a:b", "https://h:80/x", "a+b://c"])
+def test_urls_are_remote(url):
+    assert storage.is_remote(url)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "2024-01-01T12:00", "2024-01-01T12:00/x", "a:b", "C:\\videos", "C:/videos", "c://videos",
+        "http:/x", "file:x", "./gs://b", "/a/b://c", "a/memory://b", "://x", "-x", "1a://b", ":",
+        "", "concat:a|b", "\u00e9://b",
+    ],
+)  # fmt: skip
+def test_paths_with_colons_are_of_this_machine(path):
+    assert not storage.is_remote(path)
+
+
+def test_a_file_url_is_a_store(tmp_path):
+    url = f"file://{tmp_path}/made"
+    storage.make_folder(url)
+    with storage.writer(f"{url}/a:b.mp4") as file:
+        file.write(b"x")
+    assert list(storage.walk(url)) == ["a:b.mp4"]
+    assert storage.read(storage.join(url, "a:b.mp4")) == b"x"
+    assert (tmp_path / "made" / "a:b.mp4").read_bytes() == b"x"
+
+
+def test_paths():
+    assert storage.is_remote("gs://bucket/a")
+    assert not storage.is_remote("/a/b:c")
+    assert storage.join("gs://bucket/a/", "b") == "gs://bucket/a/b"
+    assert os.path.normpath(storage.join("a", "b")) == os.path.join("a", "b")
+    assert fsspec.utils.get_protocol(storage.join("s3://b", "c")) == "s3"

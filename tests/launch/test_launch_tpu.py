@@ -1,0 +1,351 @@
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from shell_scripts import shellcheck
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "launch_tpu.sh"
+WHERE = ("--name=xkd", "--zone=us-west4-a")
+TYPE = "--type=v5litepod-16"
+MAIN = ("--", "--config=configs/k400.py", "--workdir=/mnt/a run")
+
+# Stands in for Google's: the queued resource is a file, a worker a folder that commands run in.
+GCLOUD = r"""#!/usr/bin/env bash
+set -u
+cd "$CLOUD"
+echo "$*" >> calls
+node=""
+for word in "$@"; do
+  case $word in --command=*) command=${word#--command=} ;; esac
+done
+case "$*" in
+  *"queued-resources create"*)
+    echo ACTIVE > state
+    [[ ! -s outcomes ]] || { head -n 1 outcomes > state; sed -i 1d outcomes; }
+    ;;
+  *"queued-resources delete"*) rm -rf state xkd xkd-* ;;
+  *"queued-resources describe"*)
+    [[ ! -s silence ]] || { sed -i 1d silence; echo "connection refused" >&2; exit 1; }
+    cat state 2> /dev/null || { echo "ERROR: NOT_FOUND: Resource xkd" >&2; exit 1; }
+    case $(cat state) in WAITING* | PROVISIONING) echo ACTIVE > state ;; esac
+    ;;
+  *"tpu-vm ssh"* | *"tpu-vm scp"*)
+    [[ -e state ]] || exit 255
+    for word in "$@"; do [[ $word =~ ^(xkd(-[0-9])?)(:|$) ]] && node=${BASH_REMATCH[1]}; done
+    for worker in 0 1; do
+      mkdir -p "$node/$worker"
+      case "$*" in
+        *scp*) cp "$5" "$node/$worker/xkd_jax.tar.gz" ;;
+        *) (cd "$node/$worker" && bash -c "$command") || exit 1 ;;
+      esac
+    done
+    ;;
+esac
+"""
+
+# Stands in for a worker's Python: installs nothing, and ends as the test says.
+PYTHON = r"""#!/usr/bin/env bash
+case "$*" in
+  *"uv venv"*) mkdir -p .venv/bin && cp "$(command -v python3)" .venv/bin/python ;;
+  *main.py*)
+    echo "run $*"
+    printf x >> ../starts
+    bash "$CLOUD/main" "$(wc -c < ../starts)"
+    ;;
+esac
+"""
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    """Runs the script beside a cloud made of folders: (arguments, what main.py does) -> result."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("gcloud", GCLOUD), ("python3", PYTHON)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    shutil.copy(SCRIPT, checkout)
+    (checkout / "requirements.txt").touch()
+
+    def run(*arguments, main="exit 0"):
+        (tmp_path / "main").write_text(main)
+        environment = os.environ | {
+            "CLOUD": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}",
+        }  # fmt: skip
+        return subprocess.run(
+            [checkout / SCRIPT.name, *arguments],
+            env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    run.path = tmp_path
+    return run
+
+
+def calls(cloud, verb):
+    return [line for line in (cloud.path / "calls").read_text().splitlines() if verb in line]
+
+
+def dry(*arguments):
+    found = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.splitlines()
+
+
+def test_the_script_parses_and_passes_shellcheck():
+    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    shellcheck(SCRIPT)
+
+
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        ((), "usage:"),
+        (("launch", *WHERE), "launch is no command"),
+        (("create", "--zone=z", TYPE), "there is no --name"),
+        (("create", "--name=n", TYPE), "there is no --zone"),
+        (("create", *WHERE), "there is no --type"),
+        (("create", *WHERE, "--type=v9-8"), "no known runtime"),
+        (("create", *WHERE, TYPE, "--slices=two"), "--slices=two is no number"),
+        (("run", *WHERE, TYPE), "there is nothing to run"),
+        (("stop", *WHERE, "--sopt"), "--sopt is no option"),
+    ],
+)
+def test_bad_command_lines_end_in_one_sentence(arguments, sentence):
+    found = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert sentence in found.stderr
+
+
+HOSTILE = ("a;touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a b", "*", "--help", "-x", "a\nb",
+           "\x1b[31m", "é", "a/../b", "'")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("option", ["name", "zone", "project", "type", "version", "slices", "poll"])
+def test_names_that_could_be_anything_else_are_refused(cloud, option, value):
+    values = {"name": "xkd", "zone": "us-west4-a", "type": "v5litepod-16", option: value}
+    found = cloud("run", *(f"--{key}={given}" for key, given in values.items()), *MAIN)
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"error: --{option}=")
+    assert found.stderr.count("\n") == 1
+    assert found.stderr.rstrip("\n").isprintable()
+    assert not (cloud.path / "calls").exists()
+    assert not list(cloud.path.rglob("PWNED"))
+
+
+@pytest.mark.parametrize(
+    "slices", ["08", "-1", "1e3", "0x10", "9" * 30, "1+1", "a[$(touch PWNED)]"]
+)
+def test_numbers_that_the_shell_would_compute_are_refused(slices):
+    found = subprocess.run([SCRIPT, "stop", *WHERE, f"--slices={slices}"], capture_output=True)
+    assert found.returncode == 2
+    assert b"is no number: give one of 0 to 999999" in found.stderr
+
+
+@pytest.mark.parametrize("variable", ["-i=x", "A B=x", "=x", "a;b=x", "$(id)=x"])
+def test_variables_that_are_none_are_refused(variable):
+    found = subprocess.run(
+        [SCRIPT, "stop", *WHERE, f"--env={variable}"], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+
+
+def test_real_names_are_accepted():
+    names = ["xkd", "x", "xkd-base-2", "a" * 56]
+    zones = ["us-west4-a", "northamerica-northeast1-b", "us-central1-ai1a"]
+    for name, zone in zip(names, [*zones, zones[0]], strict=True):
+        where = (f"--name={name}", f"--zone={zone}")
+        assert dry("stop", *where, "--project=example.com:my-project-1", "--dry-run")
+    for type_ in ("v2-8", "v5litepod-256", "v6e-8", "tpu7x-16"):
+        assert dry("create", *WHERE, f"--type={type_}", "--version=tpu-vm-tf-2.16.1", "--dry-run")
+
+
+def test_flags_and_variables_reach_main_as_they_were_given(cloud):
+    flags = [f"--workdir={value}" for value in HOSTILE]
+    variables = [f"--env=V{i}={value}" for i, value in enumerate(HOSTILE)]
+    dump = "env -0 > ../vars"
+    found = cloud("run", *WHERE, TYPE, *variables, "--poll=0", "--", *flags, main=dump)
+    assert found.returncode == 0, found.stderr
+    log = (cloud.path / "xkd/0/xkd_jax/run.log").read_text()
+    assert f"run main.py {' '.join(flags)}" in log
+    for line in (variable.removeprefix("--env=") for variable in variables):
+        assert line in (cloud.path / "xkd/0/vars").read_text()
+    assert not list(cloud.path.rglob("PWNED"))
+
+
+def test_the_archive_lies_in_a_folder_that_goes(cloud, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    (cloud.path / "state").write_text("ACTIVE")
+    assert cloud("setup", *WHERE).returncode == 0
+    (archive,) = (line.split()[4] for line in calls(cloud, "tpu-vm scp"))
+    assert archive.startswith(f"{scratch}/")
+    assert not list(scratch.iterdir())
+    (cloud.path / "state").unlink()
+    assert cloud("setup", *WHERE).returncode != 0  # no slice answers
+    assert not list(scratch.iterdir())
+    dry("setup", *WHERE, "--dry-run")
+    assert not list(scratch.iterdir())
+
+
+def test_an_answer_that_is_none_counts_as_a_lost_worker(cloud):
+    """Not as the name of a file, an expression, or the end of the run."""
+    junk = 'echo "* a[\\$(touch PWNED)] 99999" > .status; sleep 1; '
+    found = cloud(
+        "run", *WHERE, TYPE, "--poll=2", "--retries=0", *MAIN,
+        main=f"(sleep 0.3; {junk}) > /dev/null 2>&1 & exit 0",
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert "failed 1 times in a row, last with status 1" in found.stderr
+    assert not list(cloud.path.rglob("PWNED"))
+
+
+def test_a_dry_run_prints_every_command_and_runs_none():
+    lines = dry("run", *WHERE, TYPE, "--spot", "--slices=2", "--project=p", "--dry-run", *MAIN)
+    create, pack, *rest = lines
+    assert create == (
+        "gcloud compute tpus queued-resources create xkd --zone=us-west4-a --quiet --project=p"
+        " --accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-count=2"
+        " --node-prefix=xkd --spot"
+    )
+    assert pack.startswith("tar ")
+    for verb, count in (("tpu-vm scp", 2), ("uv pip install", 2), ("main.py", 2)):
+        assert sum(verb in line for line in rest) == count, verb
+    for node in ("xkd-0", "xkd-1"):
+        assert any(f"ssh {node} " in line and "--worker=all" in line for line in rest)
+    started = next(line for line in rest if "main.py" in line)
+    assert "--config=configs/k400.py" in started
+
+
+@pytest.mark.parametrize("command", ["setup", "status", "logs", "stop"])
+def test_every_command_has_a_dry_run(command):
+    lines = dry(command, *WHERE, "--dry-run")
+    assert lines
+    assert all(line.split()[0] in ("gcloud", "tar", "rm") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "type_,version",
+    [("v4-32", "tpu-ubuntu2204-base"), ("v5p-8", "v2-alpha-tpuv5"), ("v6e-4", "v2-alpha-tpuv6e")],
+)
+def test_the_runtime_follows_from_the_type(type_, version):
+    (line,) = dry("create", *WHERE, f"--type={type_}", "--dry-run")
+    assert f"--runtime-version={version}" in line
+    assert "--node-id=xkd" in line
+    assert "--spot" not in line
+
+
+def test_a_run_starts_once_on_every_worker_and_ends(cloud):
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    for worker in (0, 1):
+        log = (cloud.path / f"xkd/{worker}/xkd_jax/run.log").read_text()
+        assert log.count("--config=configs/k400.py --workdir=/mnt/a run") == 1
+    assert len(calls(cloud, "create")) == 1
+
+
+def test_a_run_waits_for_slices_that_were_asked_for_before(cloud):
+    (cloud.path / "state").write_text("WAITING_FOR_RESOURCES")
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert "xkd is WAITING_FOR_RESOURCES" in found.stderr
+    assert (cloud.path / "xkd/1/starts").read_text() == "x"
+    assert not calls(cloud, "create")
+
+
+def test_a_run_asks_again_for_what_it_did_not_get(cloud):
+    (cloud.path / "outcomes").write_text("SUSPENDED\nFAILED\nPROVISIONING\n")
+    found = cloud("run", *WHERE, TYPE, "--spot", "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert len(calls(cloud, "resources create")) == 3
+    assert len(calls(cloud, "resources delete")) == 2
+    (cloud.path / "outcomes").write_text("FAILED\n" * 9)
+    (cloud.path / "state").unlink()
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 2
+    assert "xkd is FAILED, 4 times in a row" in found.stderr
+
+
+def test_a_cloud_that_does_not_answer_is_asked_again(cloud):
+    (cloud.path / "state").write_text("ACTIVE")
+    (cloud.path / "silence").write_text("x\n" * 4)  # the state is asked for twice each time
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("xkd is out of reach") == 2
+    assert not calls(cloud, "resources create")
+
+
+def test_a_preempted_run_goes_on_where_it_is(cloud):
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="[[ $1 -gt 3 ]] || exit 75")
+    assert found.returncode == 0, found.stderr
+    assert (cloud.path / "xkd/1/starts").read_text() == "xxxx"
+    assert len(calls(cloud, "create")) == 1
+
+
+def test_preempted_slices_are_made_again(cloud):
+    main = f"[[ -e {cloud.path}/again ]] || {{ touch {cloud.path}/again; sleep 1;"
+    main += f" echo SUSPENDED > {cloud.path}/state; sleep 1; }}"
+    found = cloud("run", *WHERE, TYPE, "--spot", "--poll=1", *MAIN, main=main)
+    assert found.returncode == 0, found.stderr
+    assert "xkd is SUSPENDED" in found.stderr
+    verbs = [line.split()[3] for line in calls(cloud, "queued-resources") if "describe" not in line]
+    assert verbs == ["create", "delete", "create"]
+
+
+def test_bad_input_is_not_tried_again_and_failures_three_times(cloud):
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="echo error: no data; exit 2")
+    assert found.returncode == 2
+    assert "error: no data" in found.stdout
+    assert (cloud.path / "xkd/0/starts").read_text() == "x"
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="exit 134")
+    assert found.returncode == 2
+    assert "failed 4 times in a row, last with status 134" in found.stderr
+    assert (cloud.path / "xkd/0/starts").read_text() == "xxxxx"
+
+
+def test_one_worker_says_why_when_the_others_lost_it(cloud):
+    """Worker 0 starts first and says 1, for it lost the other one."""
+    mixed = "[[ $1 -gt 2 ]] || case $PWD in */1/*) exit {}; ;; *) exit {} ;; esac"
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(2, 1))
+    assert found.returncode == 2
+    (cloud.path / "xkd/1/starts").unlink()
+    (cloud.path / "xkd/0/starts").unlink()
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(1, 75))
+    assert "starting again after status 1\n" in found.stderr
+
+
+def test_stop_lets_the_run_save_and_deletes_the_slices(cloud):
+    saved = cloud.path / "saved"
+    (cloud.path / "state").write_text("ACTIVE")
+    assert cloud("setup", *WHERE).returncode == 0
+    waits = f"trap 'touch {saved}; exit 75' TERM; while true; do sleep 0.1; done"
+    (cloud.path / "main").write_text(waits)
+    arguments = ("run", *WHERE, TYPE, "--poll=1", *MAIN)
+    environment = os.environ | {
+        "CLOUD": str(cloud.path), "PATH": f"{cloud.path}/bin:{os.environ['PATH']}",
+    }  # fmt: skip
+    running = subprocess.Popen(
+        [cloud.path / "checkout" / SCRIPT.name, *arguments], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        log = cloud.path / "xkd/1/xkd_jax/run.log"
+        while not (log.exists() and "run" in log.read_text()):
+            time.sleep(0.05)
+        time.sleep(0.3)
+        running.kill()  # the launcher may go: the run stays
+        assert "running" in cloud("status", *WHERE, main=waits).stdout
+        assert cloud("stop", *WHERE, main=waits).returncode == 0
+    finally:
+        running.kill()
+        running.wait()
+    assert saved.exists()
+    assert not (cloud.path / "state").exists()

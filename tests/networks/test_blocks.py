@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from xkd_jax.config.pretraining import Transformer
+from xkd_jax.networks.blocks import Blocks
+
+CONFIG = Transformer(16, 3, 2)
+
+
+def make(remat="none", dtype=jnp.float32):
+    with nnx.use_eager_sharding(False):
+        return Blocks(CONFIG, dtype=dtype, attention="xla", remat=remat, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return jax.random.normal(jax.random.key(1), (2, 7, 16))
+
+
+def layer(blocks, i):
+    graph, params = nnx.split(blocks.layers)
+    return nnx.merge(graph, jax.tree.map(lambda p: p[i], params))
+
+
+def attention_map(block, x):
+    q, k, _ = jnp.moveaxis(block.qkv(block.norm1(x)), 2, 0)
+    scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(q.shape[-1])
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def test_scan_equals_running_the_layers_one_by_one(tokens):
+    blocks, x = make(), tokens
+    for i in range(CONFIG.depth):
+        x = layer(blocks, i)(x)
+    np.testing.assert_allclose(blocks(tokens), x, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_start_different():
+    kernel = make().layers.fc1.kernel[...]
+    assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0.1
+
+
+def test_cls_attention_is_the_first_row_of_the_last_layers_map(tokens):
+    blocks, x = make(), tokens
+    for i in range(CONFIG.depth - 1):
+        x = layer(blocks, i)(x)
+    expected = attention_map(layer(blocks, CONFIG.depth - 1), x)[:, :, 0, 1:]
+    out, attention = blocks.with_cls_attention(tokens)
+    np.testing.assert_allclose(attention, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out, blocks(tokens), rtol=1e-6)
+    assert float(attention.sum(-1).max()) < 1  # CLS keeps its own share
+
+
+def test_attention_map_is_never_formed_for_the_teachers_row(tokens):
+    n = tokens.shape[1]
+    block = layer(make(), 0)
+    jaxpr = jax.make_jaxpr(block.cls_attention)(tokens)
+    shapes = [v.aval.shape for e in jaxpr.eqns for v in e.outvars]
+    assert not [shape for shape in shapes if shape[-2:] == (n, n)]
+
+
+def test_remat_changes_no_number(tokens):
+    def loss(remat):
+        graph, params = nnx.split(make(remat))
+        return jax.value_and_grad(lambda p: jnp.square(nnx.merge(graph, p)(tokens)).sum())(params)
+
+    plain = loss("none")
+    for remat in ("products", "all"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, loss(remat)
+        )
+
+
+def test_bfloat16_computes_near_float32(tokens):
+    low = make(dtype=jnp.bfloat16)(tokens.astype(jnp.bfloat16))
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), make()(tokens), atol=0.1)

@@ -1,0 +1,213 @@
+"""The error of a collective is a lost process, whatever its type; status 2 is for known causes."""
+
+import errno
+import os
+
+import jax
+import pytest
+import tiny_state
+from tiny_checkpoints import DATA, RECORDS, restored, saved
+
+from data_pipelines.errors import (
+    LostProcessError,
+    StoppedError,
+    UnreachableError,
+    UserError,
+    may_pass,
+)
+from xkd_jax.parallel import processes
+from xkd_jax.training import checkpoint
+from xkd_jax.training.checkpoint import Checkpoints
+
+GLOO = "UNKNOWN: Gloo AllGather failed: [external/pair.cc:538] Read error [127.0.0.1]:1: Conn"
+HEARTBEAT = "INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat"
+# As JAX, gloo, NCCL, the distributed client and Orbax raise them.
+SAID = [
+    ValueError(GLOO),
+    RuntimeError(GLOO),
+    jax.errors.JaxRuntimeError(GLOO),
+    jax.errors.JaxRuntimeError(HEARTBEAT),
+    jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out. Id: CheckpointManager:save"),
+    jax.errors.JaxRuntimeError("INTERNAL: NCCL operation failed: remote process exited"),
+    jax.errors.JaxRuntimeError("UNAVAILABLE: failed to connect to all addresses"),
+    jax.errors.JaxRuntimeError("ABORTED: The coordination service has shut down"),
+]
+OTHERS = [
+    ValueError("shapes (2,) and (3,) don't fit"),
+    RuntimeError("dictionary changed size during iteration"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"),
+    KeyError("gloo"),
+    OSError(errno.ECONNRESET, "Connection reset by peer"),
+    UserError("The connection is unavailable."),
+    StoppedError("after step 2, gloo or not"),
+]
+
+
+def raised_in(module, error):
+    """The error, raised in a function of a module."""
+    scope = {"__name__": module}
+    exec("def wait(error):\n    raise error", scope)
+    try:
+        scope["wait"](error)
+    except Exception as caught:
+        return caught
+
+
+def from_another(error, *, cause):
+    """A `TimeoutError` as Orbax raises it, from an error or while handling it."""
+    try:
+        try:
+            raise error
+        except Exception:
+            raise TimeoutError("Timed out while waiting.") from (error if cause else None)
+    except TimeoutError as caught:
+        if not cause:
+            caught.__suppress_context__ = False
+        return caught
+
+
+COLLECTIVE = [
+    *SAID,
+    *(
+        raised_in(module, kind("something new"))
+        for module in (
+            "jax.experimental.multihost_utils",
+            "orbax.checkpoint._src.multihost.multihost",
+        )
+        for kind in (ValueError, RuntimeError, TypeError, OSError, jax.errors.JaxRuntimeError)
+    ),
+    from_another(ValueError(GLOO), cause=True),
+    from_another(jax.errors.JaxRuntimeError(HEARTBEAT), cause=False),
+]
+
+
+SOME = COLLECTIVE[::4]
+
+
+def names(errors):
+    return [f"{type(error).__name__}: {error}"[:50] for error in errors]
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """This process takes itself for one of two; those that gather numbers are both here."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+
+@pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
+def test_the_error_of_a_collective_is_a_lost_process(two, error):
+    sentence = r"lost another process of the run .* start all"
+    with pytest.raises(LostProcessError, match=sentence), processes.company():
+        raise error
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=names(OTHERS))
+def test_other_errors_stay_what_they_are(two, error):
+    with pytest.raises(type(error)) as caught, processes.company():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
+def test_a_run_of_one_process_loses_none(error):
+    with pytest.raises(type(error)) as caught, processes.company():
+        raise error
+    assert caught.value is error
+
+
+@pytest.fixture
+def config(small):
+    return small
+
+
+@pytest.mark.parametrize("error", SOME, ids=names(SOME))
+@pytest.mark.parametrize("where", ["saving", "waiting", "checking", "opening"])
+def test_a_process_lost_in_a_save_is_no_full_disk(config, tmp_path, monkeypatch, error, where):
+    """Nothing is waited for then: the manager's close would wait for the process that is gone."""
+    saved(config, tmp_path, 1)
+    name = {
+        "saving": "save", "waiting": "wait_until_finished", "checking": "check_for_errors",
+        "opening": "__init__",
+    }[where]  # fmt: skip
+
+    def lose(*_, **__):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        raise error
+
+    def use():
+        with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+            checkpoints.check()
+            checkpoints.save(2, tiny_state.fill(2))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint._Manager, name, lose)
+        if where != "opening":
+            patch.setattr(checkpoint._Manager, "close", lambda self: pytest.fail("it waits"))
+        with pytest.raises(LostProcessError, match="lost another process"):
+            use()
+
+
+@pytest.mark.parametrize("error", SOME, ids=names(SOME))
+def test_a_process_lost_in_a_restore_is_no_damage(config, tmp_path, monkeypatch, error):
+    saved(config, tmp_path, 1, 2)
+    before = sorted(tmp_path.rglob("*"))
+
+    def lose(*_):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "read_item", lose)
+        with pytest.raises(LostProcessError):
+            restored(config, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+KNOWN = ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ENOENT")
+UNKNOWN = [
+    *(OSError(number, os.strerror(number)) for number in (errno.EBUSY, errno.EIO, errno.ESTALE)),
+    OSError(9999, "an error of tomorrow"),
+    OSError("without a number"),
+    ValueError("odd"),
+    RuntimeError("odd"),
+    TimeoutError("ChainedFuture timed out after 1769.38 seconds."),
+]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_status_2_is_for_causes_that_last(config, tmp_path, monkeypatch, name):
+    number = getattr(errno, name)
+    error = OSError(number, os.strerror(number))
+    assert not may_pass(error, writing=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", _raising(error))
+        with pytest.raises(UserError, match=r"make room or mend it") as got:
+            saved(config, tmp_path / "checkpoints", 1)
+    assert got.value.status == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", _raising(error))
+        with pytest.raises(UserError, match=r"can't be written") as got:
+            processes.write_once(tmp_path / "a.json", {})
+    assert got.value.status == 2
+
+
+@pytest.mark.parametrize("error", UNKNOWN, ids=names(UNKNOWN))
+def test_unknown_causes_have_status_1(config, tmp_path, monkeypatch, error):
+    assert may_pass(error, writing=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", _raising(error))
+        with pytest.raises(UnreachableError, match=r"\): give the same command again") as got:
+            saved(config, tmp_path / "checkpoints", 1)
+    assert got.value.status == 1
+    if isinstance(error, OSError):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", _raising(error))
+            with pytest.raises(UnreachableError, match=r"can't be written"):
+                processes.write_once(tmp_path / "a.json", {})
+
+
+def _raising(error):
+    def refuse(*_, **__):
+        raise error
+
+    return refuse

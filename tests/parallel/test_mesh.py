@@ -1,0 +1,195 @@
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from method_inputs import LENGTH, learning, make_inputs, optimizer_of, step_of_inputs
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.method import losses, state_shardings
+from xkd_jax.method.schedules import schedules
+from xkd_jax.method.train_state import initial_state
+from xkd_jax.parallel import axis_rules
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning.costs import Costs
+from xkd_jax.training import checkpoint
+
+HALF = 5
+
+
+def input_shardings(inputs, mesh):
+    """Batches are split over their own axis: local views carry theirs second."""
+    rows = axis_rules.RULES["batch"]
+
+    def place(path, leaf):
+        if np.ndim(leaf) == 0:
+            return PartitionSpec()
+        local = any(getattr(key, "key", None) == "local" for key in path)
+        return PartitionSpec(None, rows) if local else PartitionSpec(rows)
+
+    return jax.tree.map(
+        lambda spec: jax.sharding.NamedSharding(mesh, spec),
+        jax.tree_util.tree_map_with_path(place, inputs),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+class OnMesh:
+    """The step of a config, jitted for a mesh."""
+
+    def __init__(self, config, mesh_config, inputs):
+        devices = math.prod(dataclasses.astuple(mesh_config))
+        mesh = mesh_lib.make_mesh(mesh_config, jax.devices()[:devices])
+        plan = schedules(config, LENGTH)
+        transformation = optimizer_of(config, plan)
+        shardings = state_shardings.state_shardings(config, mesh, transformation)
+        self.inputs = inputs
+        self.first = jax.device_put(
+            initial_state(jax.random.key(0), config, transformation), shardings
+        )
+        self.like = checkpoint.like(
+            state_shardings.abstract_state(config, transformation), shardings
+        )
+        self.step = jax.jit(
+            mesh_lib.on_mesh(step_of_inputs(config, plan), mesh),
+            in_shardings=(shardings, input_shardings(inputs, mesh)),
+            out_shardings=(shardings, None),
+            donate_argnums=0,
+        )
+
+    def losses(self, state, steps):
+        """Returns the losses of so many steps and the state after them; takes the one before."""
+        losses = []
+        for _ in range(steps):
+            state, metrics = self.step(state, self.inputs)
+            losses.append(float(metrics["loss"]))
+        return losses, state
+
+
+@pytest.fixture(scope="module")
+def single_device(small, make_views, tmp_path_factory):
+    """Ten steps on one device: config, inputs, losses, and a checkpoint after half of them."""
+    config = learning(small)
+    inputs = make_inputs(config, make_views(config))
+    alone = OnMesh(config, MeshConfig(1, 1, 1), inputs)
+    before, state = alone.losses(alone.first, HALF)
+    directory = tmp_path_factory.mktemp("checkpoints")
+    with checkpoint.Checkpoints(directory, config, 1, "") as checkpoints:
+        checkpoints.save(HALF, state)
+    after, _ = alone.losses(state, HALF)
+    return config, inputs, before + after, directory
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 1), (1, 4, 1), (2, 2, 2)])
+def test_losses_are_the_same_on_every_mesh(single_device, axes):
+    """From the first step, and where a run of one device goes on with more of them."""
+    config, inputs, expected, directory = single_device
+    mesh = OnMesh(config, MeshConfig(*axes), inputs)
+    losses, state = mesh.losses(mesh.first, 2 * HALF)
+    np.testing.assert_allclose(losses[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    kernel = state.student["encoders"]["blocks"]["video"]["layers"]["fc1"]["kernel"]
+    shards = axes[1] * axes[2]
+    assert kernel.addressable_shards[0].data.size * shards == kernel.size
+    assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
+        state.student["heads"]["audio"]["directions"].sharding
+    )
+    with checkpoint.Checkpoints(directory, config, 1, "") as checkpoints:
+        resumed, _ = mesh.losses(checkpoints.restore(mesh.like), HALF)
+    np.testing.assert_allclose(resumed, expected[HALF:], rtol=1e-4)
+
+
+def test_dimensions_that_do_not_divide_stay_whole():
+    mesh = mesh_lib.make_mesh(MeshConfig(1, 4, 2))
+    assert axis_rules.partition(("embed", "mlp"), (6, 8), mesh) == PartitionSpec(None, "tensor")
+    assert axis_rules.partition(("layers", "embed", None), (3, 8, 5), mesh) == PartitionSpec(
+        None, "fsdp", None
+    )
+
+
+def test_minus_one_takes_what_is_left():
+    assert dict(mesh_lib.make_mesh(MeshConfig(-1, 2, 2)).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "tensor": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "axes,batch,cores,devices",
+    [
+        ((-1, 1, 1), 64, 2, 2),
+        ((-1, 1, 1), 64, 12, 8),
+        ((-1, 1, 1), 7, 4, 1),
+        ((-1, 2, 1), 64, 3, 2),
+        ((-1, 1, 2), 6, 8, 6),
+        ((-1, 2, 2), 8, 2, 4),
+        ((2, 2, 2), 8, 1, 8),
+    ],
+)
+def test_cpu_cores_become_devices_that_the_batch_can_use(axes, batch, cores, devices):
+    assert mesh_lib.cpu_devices(MeshConfig(*axes), batch, cores) == devices
+
+
+@pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])
+def test_a_mesh_that_does_not_fit_is_refused(axes):
+    with pytest.raises(UserError, match="doesn't fit 8 devices"):
+        mesh_lib.make_mesh(MeshConfig(*axes))
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
+    with pytest.raises(UserError, match="multiple"):
+        mesh_lib.batch_sharding(mesh, 12)
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_one_process_provides_every_row(axes):
+    mesh = mesh_lib.make_mesh(MeshConfig(*axes))
+    assert mesh_lib.local_rows(mesh_lib.batch_sharding(mesh, 16), 16) == list(range(16))
+
+
+def test_put_batch_keeps_values_and_splits_rows():
+    mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
+    placed = mesh_lib.batch_sharding(mesh, 16)
+    batch = {"a": np.arange(32).reshape(16, 2)}
+    found = mesh_lib.put_batch(batch, placed, 16)["a"]
+    np.testing.assert_array_equal(found, batch["a"])
+    assert found.addressable_shards[0].data.shape == (2, 2)
+
+
+def test_description_names_rules_and_sizes(small):
+    mesh = mesh_lib.make_mesh(MeshConfig(2, 2, 2))
+    text = state_shardings.describe(dataclasses.replace(small), mesh)
+    assert "data 2 x fsdp 2 x tensor 2" in text
+    assert "embed -> fsdp" in text
+
+
+def test_activations_stay_where_the_rules_put_them():
+    mesh = mesh_lib.make_mesh(MeshConfig(2, 2, 2))
+
+    def function(x):
+        return axis_rules.constrain(2 * x, "batch", None, "heads")
+
+    x = np.ones((8, 3, 4), np.float32)
+    whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
+    placed = jax.jit(mesh_lib.on_mesh(function, mesh), in_shardings=whole)(x)
+    assert placed.sharding.spec == PartitionSpec(("data", "fsdp"), None, "tensor")
+    assert jax.jit(function)(x).sharding.is_fully_replicated  # no mesh, no constraint
+
+
+def test_the_alignment_loss_is_split_by_rows():
+    """No device multiplies all rows with all rows, nor in the gradient."""
+    mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
+    rows, outputs = 64, 16
+    split = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    step = jax.jit(
+        mesh_lib.on_mesh(jax.grad(losses.squared_mmd, (0, 1)), mesh), in_shardings=(split, split)
+    )
+    x = np.ones((rows, outputs), np.float32)
+    found = Costs.of(step.lower(x, x).compile().as_text())
+    # four kernel matrices by rows, and as many products with the other side for the gradient
+    assert found.flops == 8 * 2 * rows * rows * outputs / 8

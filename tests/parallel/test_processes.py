@@ -1,0 +1,275 @@
+"""Several processes with JAX's own start and gloo between them, on this machine."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import noise_shards
+import numpy as np
+import pytest
+import several_run
+import tiny_state
+
+from data_pipelines.errors import FAILURE_STATUS, GO_ON_STATUS, UserError
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel import processes
+from xkd_jax.training import train as training
+from xkd_jax.training.probe import extract_features
+
+STEPS = 9
+RECORDS, TEST_RECORDS = 24, 13  # with batches of 8 the last one of the test split is ragged
+HERE = Path(__file__).parents[1]
+
+
+class Start:
+    """Processes of one run over 8 devices in all; leaving the context ends them."""
+
+    def __init__(self, count, workdir, notes, shards, *flags, **environment):
+        notes.mkdir()
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        command = [
+            sys.executable, str(HERE / "one_process.py"), f"--config={HERE / 'several_run.py'}",
+            f"--workdir={workdir}", f"--config.data.dir={shards}", f"--config.max_steps={STEPS}",
+            f"--coordinator=localhost:{port}", f"--num_processes={count}", *flags,
+        ]  # fmt: skip
+        environment = os.environ | environment | {
+            "NOTES": str(notes),
+            "PYTHONPATH": str(HERE.parent),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}"
+            " --xla_backend_optimization_level=0",
+        }  # fmt: skip
+        self.output = ["" for _ in range(count)]
+        self._changed = threading.Condition()
+        self._processes = [
+            subprocess.Popen(
+                [*command, f"--process_id={i}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, env=environment,
+            )
+            for i in range(count)
+        ]  # fmt: skip
+        self._readers = [threading.Thread(target=self._read, args=(i,)) for i in range(count)]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self._processes:
+            process.kill()
+
+    def _read(self, index):
+        for line in self._processes[index].stdout:
+            with self._changed:
+                self.output[index] += line
+                self._changed.notify()
+
+    def signal_after(self, text, index, number):
+        """Waits until the main process says a text, then sends a signal to one of them."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self.output[0], 240), self.output
+        self._processes[index].send_signal(number)
+
+    def statuses(self):
+        """Exit statuses, once all have ended."""
+        found = [process.wait(240) for process in self._processes]
+        for reader in self._readers:
+            reader.join()
+        return found
+
+
+def read_notes(folder, key):
+    """{step: [a value of each process]}."""
+    found: dict[int, list] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if key in entry:
+                found.setdefault(entry["step"], []).append(entry[key])
+    return found
+
+
+def saved_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("shards"))
+    raw = several_run.get_config()
+    raw.data.dir = noise_shards.write(directory, RECORDS, TEST_RECORDS)
+    raw.max_steps = STEPS
+    return xkd_config.resolve(raw)
+
+
+def train_here(config, workdir, monkeypatch):
+    """Trains in this process; returns {step: loss} and {step: records}."""
+    losses, records = {}, {}
+    batches, write = pipeline.train_batches, training.Scalars.write
+
+    def watched(config, dataset, rows, start):
+        for step, batch in enumerate(batches(config, dataset, rows, start), start + 1):
+            records[step] = batch["record"].tolist()
+            yield batch
+
+    def noted(self, step, scalars):
+        losses[step] = scalars["loss"]
+        write(self, step, scalars)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "train_batches", watched)
+        patch.setattr(training.Scalars, "write", noted)
+        training.train(config, workdir)
+    return losses, records
+
+
+def features_here(config):
+    """What `one_process.evaluate_and_loop` notes."""
+    sharding = mesh_lib.batch_sharding(mesh_lib.make_mesh(config.mesh), 8)
+    batches = pipeline.eval_batches(config, open_dataset(config, config.data.dir, "test"))
+    return extract_features(jax.jit(tiny_state.encode), {"teacher": None}, batches, sharding, 8)
+
+
+def assert_near(found, losses):
+    """{step: losses of the writing process} against those of the undisturbed run."""
+    for step, values in found.items():
+        np.testing.assert_allclose(values, losses[step], rtol=1e-4)
+
+
+def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypatch):
+    """Four are preempted, of two that go on one is killed, and one alone ends the run."""
+    monkeypatch.setattr(
+        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+    )
+    losses, records = train_here(config, tmp_path / "whole", monkeypatch)
+    workdir, shards = tmp_path / "run", config.data.dir
+
+    with Start(4, workdir, tmp_path / "four", shards, TINY="yes", PACE="0.3") as four:
+        four.signal_after("step 2/", 2, signal.SIGTERM)
+        assert four.statuses() == [GO_ON_STATUS] * 4, four.output
+    (stopped,) = saved_steps(workdir)
+    assert 2 <= stopped < STEPS
+    assert all(f"after step {stopped}, as asked" in output for output in four.output)
+    for step, read in read_notes(tmp_path / "four", "records").items():
+        assert [len(part) for part in read] == [2, 2, 2, 2]  # disjoint, and all of it:
+        assert list(itertools.chain(*read)) == records[step]
+    assert sorted(itertools.chain(*(records[n] for n in (1, 2, 3)))) == list(range(RECORDS))
+    found = read_notes(tmp_path / "four", "loss")
+    assert min(found) == 1
+    assert_near(found, losses)
+    assert not any("step 1/" in output for output in four.output[1:])
+    (notes,) = (tmp_path / "four").glob("*.written")  # arrays are not written by Python
+    assert notes.name == "0.written"
+    assert "config.json" in notes.read_text()
+    assert "tensorboard" in notes.read_text()
+
+    blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # as two hosts of 2 x 2 chips lie in a torus of 2 x 4
+    with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3", **blocks) as two:
+        two.signal_after(f"step {stopped + 1}/", 1, signal.SIGKILL)
+        survivor, killed = two.statuses()
+    assert f"resume    from step {stopped}" in two.output[0]
+    assert killed == -signal.SIGKILL
+    if survivor == FAILURE_STATUS:  # a broken connection said so
+        assert "lost another process" in two.output[0]
+    else:  # JAX ended it, for there was no sign of life from the other
+        assert survivor == -signal.SIGABRT
+    read, whole = read_notes(tmp_path / "two", "records")[stopped + 1], records[stopped + 1]
+    assert sorted(read) == sorted([whole[:2] + whole[4:6], whole[2:4] + whole[6:]])
+    found = read_notes(tmp_path / "two", "loss")
+    assert min(found) == stopped + 1
+    assert_near(found, losses)
+    assert saved_steps(workdir) == [stopped]
+    expected = features_here(config)
+    for start, count in (("four", 4), ("two", 2)):
+        for process in range(count):
+            features = np.load(tmp_path / start / f"{process}.npz")
+            assert features.keys() == expected.keys()
+            for name, value in expected.items():
+                assert len(value) == TEST_RECORDS
+                np.testing.assert_allclose(features[name], value, rtol=1e-5)
+
+    rest, _ = train_here(config, workdir, monkeypatch)
+    assert min(rest) == stopped + 1
+    assert_near(rest, losses)
+    assert saved_steps(workdir) == [stopped, STEPS]
+    assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
+
+
+def test_a_process_that_is_killed_in_a_save_is_lost(config, tmp_path):
+    """The others try again: its end is not taken for a fault of the disk."""
+    flags = ("--config.max_steps=1",)
+    kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
+    with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **kill) as two:
+        assert two.statuses() == [FAILURE_STATUS, -signal.SIGKILL], two.output
+    assert "error: This process lost another process of the run (" in two.output[0]
+    assert "make room" not in two.output[0]
+    assert "Traceback" not in two.output[0]
+
+
+def test_the_network_has_the_same_losses_on_two_processes(config, tmp_path, monkeypatch):
+    """Nothing is saved here, which would take as long as all the rest."""
+    config = dataclasses.replace(config, max_steps=3)
+    monkeypatch.setattr(training.Checkpoints, "save", lambda self, step, state: None)
+    losses, _ = train_here(config, tmp_path / "one", monkeypatch)
+    flags = ("--config.max_steps=3",)
+    with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags) as two:
+        assert two.statuses() == [0, 0], two.output
+    found = read_notes(tmp_path / "two", "loss")
+    assert list(found) == [1, 2, 3]
+    assert_near(found, losses)
+
+
+@pytest.mark.parametrize("count,index", [(0, 0), (2, 2), (2, -1)])
+def test_a_process_number_that_does_not_fit_is_refused(count, index):
+    with pytest.raises(UserError, match="each its own number from 0"):
+        processes.start("localhost:1", count, index)
+
+
+@pytest.mark.parametrize("count,index", [(2, 1), (2, -1), (0, 1)])
+def test_process_numbers_without_a_coordinator_are_refused(count, index):
+    with pytest.raises(UserError, match=rf"{count} --process_id={index} without --coordinator"):
+        processes.start("", count, index)
+
+
+def test_json_is_replaced_whole(tmp_path):
+    processes.write_once(tmp_path / "new" / "a.json", {"b": 1})
+    processes.write_once(tmp_path / "new" / "a.json", {"b": 2})
+    assert json.loads((tmp_path / "new" / "a.json").read_text()) == {"b": 2}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+
+
+def _no_room(descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    processes.write_once(path, {"b": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _no_room)
+        with pytest.raises(
+            UserError, match=r"a\.json can't be written \(No space left on device\)"
+        ):
+            processes.write_once(path, {"b": 2})
+    assert json.loads(path.read_text()) == {"b": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    with pytest.raises(UserError, match=r"a\.json/c\.json can't be written \("):
+        processes.write_once(path / "c.json", {})
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(UserError, match=r"folder\.json can't be written \("):
+        processes.write_once(tmp_path / "folder.json", {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "folder.json"]

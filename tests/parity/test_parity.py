@@ -1,0 +1,128 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from conftest import random_student
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import Config
+from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.parity import author_weights, steps
+from xkd_jax.parity.__main__ import main
+from xkd_jax.parity.comparison import worst
+from xkd_jax.parity.golden_file import GoldenFile
+
+GOLDEN = pathlib.Path(__file__).parents[3] / "shared" / "golden"
+
+
+def roots(config: Config):
+    student = random_student(config)
+    return {
+        "student": student,
+        "teacher": teacher_counterpart(student, config.model),
+        "centers": {d: np.zeros(48, np.float32) for d in author_weights.CENTERS.values()},
+    }
+
+
+@pytest.mark.parametrize("variant", ["xkd", "mas", "mats"])
+def test_parameters_survive_the_authors_names(small, variant):
+    import dataclasses
+
+    config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant=variant))
+    tree = roots(config)
+    named = author_weights.export(tree, config)
+    back = author_weights.load(named, {}, config)
+    again = author_weights.export(back, config)
+    assert named.keys() == again.keys()
+    for name, value in named.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    shared = (
+        named["vid_student.backbone.encoder.blocks.1.attn.qkv.weight"]
+        == named["aud_student.backbone.encoder.blocks.1.attn.qkv.weight"]
+    ).all()
+    assert shared == (variant != "xkd")
+
+
+def test_missing_and_foreign_tensors_are_named(small):
+    named = author_weights.export(roots(small), small)
+    del named["vid_ae.mask_token"]
+    with pytest.raises(UserError, match=r"no tensor vid_ae\.mask_token"):
+        author_weights.load(named, {}, small)
+    named = author_weights.export(roots(small), small) | {
+        "vid_student.backbone.fc.weight": np.ones(1)
+    }
+    with pytest.raises(UserError, match=r"vid_student\.backbone\.fc\.weight"):
+        author_weights.load(named, {}, small)
+
+
+def test_a_gain_other_than_one_is_refused(small):
+    named = author_weights.export(roots(small), small)
+    gain = "vid_student.head.last_layer.weight_g"
+    author_weights.load(named | {gain: np.ones((48, 1))}, {}, small)
+    with pytest.raises(UserError, match="gain is fixed at 1"):
+        author_weights.load(named | {gain: np.full((48, 1), 2.0)}, {}, small)
+
+
+def test_one_name_of_a_shared_tensor_is_enough(small):
+    named = author_weights.export(roots(small), small)
+    alias, canonical = "aud_student.head.mlp.1.bias", "somewhere.else"
+    moved = {canonical if k == alias else k: v for k, v in named.items()}
+    tree = author_weights.load(moved, {alias: canonical}, small)
+    np.testing.assert_array_equal(tree["student"]["heads"]["audio"]["norm"]["bias"], named[alias])
+
+
+def test_a_file_that_is_no_case_is_refused(tmp_path, capsys):
+    path = tmp_path / "case.npz"
+    path.write_bytes(b"not a zip")
+    assert main([str(path)]) == 2
+    assert "is no golden case" in capsys.readouterr().err
+    assert main([str(tmp_path / "absent.npz")]) == 2
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        b"no JSON",
+        b"[1, 2]",
+        b"{}",
+        b'{"variant": "xkd"}',
+        b'{"variant": 3, "video": [], "a": null}',
+    ],
+)
+def test_a_description_that_lacks_something_is_one_sentence(tmp_path, capsys, meta):
+    path = tmp_path / "case.npz"
+    np.savez(path, meta=np.frombuffer(meta, np.uint8), losses=np.zeros((2, 3)))
+    assert main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is a damaged golden file" in error
+
+
+def test_errors_are_relative_to_the_largest_entry_and_nothing_is_skipped():
+    expected = {"a": np.asarray([1.0, -4.0]), "b": np.asarray([1.0])}
+    found = steps._largest(expected, {"a": np.asarray([1.0, -4.4])})
+    np.testing.assert_allclose(found["a"], 0.1)
+    assert np.isinf(found["b"])
+    assert not worst("outputs", 1.0, {"a": float("nan")}).passed
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
+def test_a_variant_that_there_is_not_is_refused(tmp_path, capsys):
+    case = steps.Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
+    meta = np.frombuffer(json.dumps(case.meta | {"variant": "x"}).encode(), np.uint8)
+    np.savez(tmp_path / "case.npz", **case.arrays | {"meta": meta})
+    assert main([str(tmp_path / "case.npz")]) == 2
+    assert "model.variant is 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
+def test_golden_case_passes_and_a_changed_one_fails(tmp_path, capsys):
+    path = GOLDEN / "xkd_paper.npz"
+    assert main([str(path)]) == 0
+    case = steps.Case.of(GoldenFile.read(str(path)))
+    meta = case.meta | {"student_temp": 0.11}
+    spoiled = case.arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
+    np.savez(tmp_path / "spoiled.npz", **spoiled)
+    assert main([str(tmp_path / "spoiled.npz")]) == 1
+    assert "FAIL losses at step 0" in capsys.readouterr().out

@@ -1,0 +1,165 @@
+import dataclasses
+import importlib.util
+from types import SimpleNamespace
+
+import jax
+import pytest
+from conftest import with_weights
+from method_inputs import change
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.planning import plan as planning
+from xkd_jax.planning import plan_text
+from xkd_jax.planning.costs import Collective, Costs, Work
+from xkd_jax.planning.plan import abstract_batch, device_bytes, make_plan
+from xkd_jax.planning.roofline import axes_of, collective_seconds, predict
+from xkd_jax.planning.slices import GIB, Slice
+from xkd_jax.training.compiled_run import Run
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler, libtpu, is not installed: pip install -e '.[plan]'",
+)
+
+
+@pytest.fixture(scope="module")
+def planned(small):
+    """One loss, so that compiling takes seconds; its video encoder and decoder are whole."""
+    config = change(with_weights(small, reconstruct_video=1.0), data={"records": 8000})
+    return dataclasses.replace(config, max_steps=0, epochs=2.0, mesh=MeshConfig(-1, 2, 1))
+
+
+@pytest.fixture(scope="module")
+def pod(planned):
+    return make_plan(dataclasses.replace(planned, batch_size=512), Slice.parse("v5e:16x16"))
+
+
+@needs_compiler
+def test_a_pod_is_planned_without_one(pod):
+    assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
+    assert pod.fits
+    assert pod.length.steps == round(2 * 8000 / 512)
+    # every device does its share of the model's products, and little is done twice
+    share = pod.flops / 256
+    assert share <= pod.costs.flops < 1.1 * share
+    assert 0 < pod.utilisation < 1
+    assert pod.hours == pytest.approx(pod.length.steps * 512 / pod.clips_per_second / 3600)
+
+
+@needs_compiler
+def test_parameters_are_gathered_along_fsdp_and_gradients_reduced_over_the_batch(pod):
+    kinds = {(c.kind, axes_of(c.group, pod.mesh)) for c in pod.costs.collectives}
+    assert ("all-gather", "fsdp") in kinds
+    assert any(kind == "all-reduce" and "data" in axes for kind, axes in kinds)
+    gathered = sum(c.received for c in pod.costs.collectives if c.kind == "all-gather")
+    assert gathered < 20 * pod.memory.students
+
+
+@needs_compiler
+def test_the_report_has_every_figure_and_ends_with_the_verdict(pod):
+    text = "\n".join(plan_text.lines(pod))
+    for word in (
+        "v5e:16x16, 256 chips, 64 hosts", "data 128 x fsdp 2 x tensor 1", "optimiser",
+        "activations", "all-gather", "utilisation", "clips/s", "chip-hours", "cores at", "of 15.75",
+    ):  # fmt: skip
+        assert word in text, word
+    assert plan_text.verdict(pod) == f"fits: yes, peak {pod.memory.peak / GIB:.2f} of 15.75 GiB"
+
+
+@needs_compiler
+def test_the_small_slice_and_what_does_not_fit(planned):
+    where = Slice.parse("v5e:2x2")
+    plan = make_plan(planned, where)
+    assert plan.fits
+    arguments = plan.memory.peak - plan.memory.activations - plan.memory.program
+    run = Run.prepare(planned, plan.length, plan.mesh)
+    batch = abstract_batch(planned, run.batch_sharding)
+    assert arguments == device_bytes(run.like) + device_bytes(batch)
+
+
+def refusing(like):
+    """A step whose compiler finds no room."""
+
+    class Step:
+        def lower(self, *args):
+            return self
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (90.50G)"
+                " exceeds available HBM (15.75G)."
+            )
+
+    return dataclasses.replace(like, step=Step())
+
+
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Plans on the CPU's eight devices, for what needs no program."""
+    prepare = Run.prepare
+    monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
+    monkeypatch.setattr(planning.Run, "prepare", lambda *args: refusing(prepare(*args)))
+
+
+def test_a_program_without_room_says_how_much_it_wants(planned, without_compiler):
+    plan = make_plan(planned, Slice.parse("v5e:2x4"))
+    assert not plan.fits
+    assert plan.memory.activations == 90.5 * GIB
+    assert plan_text.verdict(plan).startswith("fits: no, peak 90.5")
+    assert "flops" in "\n".join(plan_text.lines(plan))
+
+
+def test_without_records_there_is_no_plan(planned, without_compiler):
+    config = change(planned, data={"records": 0})
+    with pytest.raises(UserError, match=r"give --config\.data\.records=N"):
+        make_plan(config, Slice.parse("v5e:2x4"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    id: int
+    coords: tuple[int, ...]
+
+
+def torus_mesh(shape, axes):
+    """A mesh in row-major order over a torus."""
+    devices = [Device(i, divmod(i, shape[1])) for i in range(shape[0] * shape[1])]
+    return SimpleNamespace(devices=SimpleNamespace(flat=devices), shape=axes)
+
+
+def test_collectives_are_as_fast_as_the_links_they_can_use():
+    where = Slice.parse("v5e:16x16")
+    mesh = torus_mesh((16, 16), {"data": 16, "fsdp": 16, "tensor": 1})
+    link, size = where.chip.link, 1e9
+
+    def seconds(kind, group):
+        return collective_seconds(Collective(kind, size, tuple(group), False, 1), where, mesh)
+
+    ring, line, both = range(16), range(8), range(256)
+    assert seconds("all-gather", ring) == pytest.approx(size * 15 / 16 / (2 * link), rel=1e-3)
+    assert seconds("all-gather", line) == pytest.approx(size * 7 / 8 / link, rel=1e-3)
+    assert seconds("all-gather", both) == pytest.approx(size * 255 / 256 / (4 * link), rel=1e-2)
+    assert seconds("all-reduce", ring) == pytest.approx(2 * seconds("all-gather", ring))
+    assert axes_of(ring, mesh) == "fsdp"
+    assert axes_of(range(0, 256, 16), mesh) == "data"
+    assert axes_of(both, mesh) == "data x fsdp"
+
+
+def test_a_step_takes_what_its_slowest_part_takes():
+    where = Slice.parse("v5e:16x16")
+    mesh = torus_mesh((16, 16), {"data": 16, "fsdp": 16, "tensor": 1})
+    chip = where.chip
+    work = (
+        Work(chip.flops, chip.flops, 0.1 * chip.bandwidth, times=2, asynchronous=False),
+        Work(0, 0, chip.bandwidth, times=1, asynchronous=False),
+        Work(0, 0, 0.5 * chip.bandwidth, times=1, asynchronous=True),
+    )
+    step = predict(Costs(work, ()), where, mesh)
+    assert (step.compute, step.memory) == (2.0, pytest.approx(1.7))
+    assert step.seconds == step.chip == pytest.approx(3.0)
+    waits = Collective("all-gather", 2 * chip.link, tuple(range(16)), False, 1)
+    hides = dataclasses.replace(waits, asynchronous=True)
+    assert predict(Costs(work, (waits, hides)), where, mesh).seconds == pytest.approx(
+        3.94, rel=1e-3
+    )

@@ -1,0 +1,122 @@
+import dataclasses
+
+import jax
+import pytest
+from method_inputs import change
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.method.schedules import Length
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning import command
+from xkd_jax.planning.costs import Costs
+from xkd_jax.planning.plan import Memory, Plan
+from xkd_jax.planning.roofline import Step
+from xkd_jax.planning.search import flags, ranked, search, what_would_fit
+from xkd_jax.planning.slices import GIB, Slice
+
+WHERE = Slice.parse("v5e:2x4")
+
+
+@pytest.fixture
+def config(small):
+    """A batch of 32 on 8 chips, one of which may hold parameters alone."""
+    return dataclasses.replace(change(small, data={"records": 100}), batch_size=32)
+
+
+def planner(gib):
+    """Plans by rule: activations by batch and remat, seconds by batch, remat and mesh."""
+
+    def make(config, where):
+        if config.mesh.tensor == 2 and config.mesh.fsdp == 2:
+            raise UserError("no such mesh.")
+        remat = {"none": 1.0, "products": 0.5, "all": 0.25}[config.model.remat]
+        peak = gib * GIB * (remat * config.batch_size / 32 + 0.1 / config.mesh.fsdp)
+        seconds = config.batch_size / 32 + 0.1 * (1 - remat) + 0.01 * config.mesh.tensor
+        fits = peak <= where.chip.hbm * GIB
+        mesh = mesh_lib.make_mesh(config.mesh, jax.devices())
+        return Plan(
+            config, where, mesh, Length(10, 5), Memory(0, 0, 0, 0, peak), 1e9,
+            Costs((), ()) if fits else None,
+            Step(seconds, 0, seconds, 0, 0) if fits else None,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "gib,change_,tries",
+    [
+        (20, "remat=products", 1),
+        (40, "remat=all", 2),
+        (50, "fsdp=8", 3),
+        (100, "batch_size=16", 4),
+        (200, "batch_size=8", 5),
+    ],
+)
+def test_what_would_fit_is_the_least_change_that_does(config, gib, change_, tries):
+    make = planner(gib)
+    config = dataclasses.replace(config, mesh=MeshConfig(-1, 1, 1))
+    lines = list(what_would_fit(make(config, WHERE), make))
+    assert len(lines) == tries
+    assert all(line.startswith("too large") for line in lines[:-1])
+    assert lines[-1].startswith("would fit")
+    assert change_ in lines[-1]
+
+
+def test_a_model_that_never_fits_is_told_so(config):
+    make = planner(10_000)
+    lines = list(what_would_fit(make(config, WHERE), make))
+    assert "take a larger one" in lines[-1]
+
+
+def test_a_search_ranks_what_fits_by_clips_a_second(config):
+    found = list(search(config, WHERE, planner(14)))
+    plans = [f for f in found if isinstance(f, Plan)]
+    assert any("no such mesh" in f for f in found if isinstance(f, str))
+    assert len({p.config for p in plans}) == len(plans)
+    assert {p.config.model.remat for p in plans} == {"none", "products", "all"}
+    assert {p.config.batch_size for p in plans} == {16, 32, 64}
+    header, first, *rest = ranked(plans)
+    assert "clips/s" in header
+    best = max((p for p in plans if p.fits), key=lambda p: p.clips_per_second)
+    assert flags(best.config) in first
+    places = [line.split()[0] for line in rest]
+    assert places == sorted(places, key=lambda p: (p == "-", p))
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (1, -1, 1), (1, 4, -1)])
+def test_what_would_fit_is_said_in_flags_that_replace_the_mesh(config, axes):
+    make = planner(40)
+    config = dataclasses.replace(config, mesh=MeshConfig(*axes))
+    tried, found = what_would_fit(make(config, WHERE), make)
+    assert tried.startswith("too large --config.mesh.data=-1 --config.mesh.fsdp=")
+    assert found.startswith("would fit --config.mesh.data=-1 ")
+
+
+def test_a_search_without_any_plan_says_so(config, monkeypatch, capsys):
+    def refuse(config, where):
+        raise UserError("no such mesh.")
+
+    monkeypatch.setattr(command, "search", lambda c, w: search(c, w, refuse))
+    with pytest.raises(UserError, match="No mesh or batch that was tried can be planned"):
+        command.plan(config, "search:v5e:2x4")
+    assert "no such mesh" in capsys.readouterr().out
+
+
+def test_the_command_prints_a_table_and_ends_with_the_verdict(config, monkeypatch, capsys):
+    monkeypatch.setattr(command, "search", lambda c, w: search(c, w, planner(14)))
+    command.plan(config, "search:v5e:2x4")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("tried") for line in lines) >= 6
+    assert lines[-1].startswith("fits: yes")
+
+
+def test_the_command_says_what_would_fit_before_the_verdict(config, monkeypatch, capsys):
+    make = planner(20)
+    monkeypatch.setattr(command, "make_plan", make)
+    monkeypatch.setattr(command, "what_would_fit", lambda p: what_would_fit(p, make))
+    command.plan(config, "v5e:2x4")
+    *_, remedy, last = capsys.readouterr().out.splitlines()
+    assert remedy.startswith("would fit --config.mesh.data=-1 --config.mesh.fsdp")
+    assert last.startswith("fits: no, peak 22.00 of 15.75 GiB")

@@ -1,0 +1,71 @@
+import importlib.util
+
+import pytest
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning import slices
+from xkd_jax.planning.slices import CHIPS, Slice
+
+
+@pytest.mark.parametrize(
+    "text,sentence",
+    [
+        ("v9:4x4", "no TPU 'v9'"),
+        ("h100:8", "no TPU 'h100'"),
+        ("v5e", "has 2 dimensions"),
+        ("v5e:4x4x4", "has 2 dimensions"),
+        ("v5p:16x16", "has 3 dimensions: give its shape, for example v5p:4x4x4"),
+        ("v5e:0x4", "has 2 dimensions"),
+    ],
+)
+def test_what_is_no_slice_is_refused(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Slice.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text,chips,hosts,rings",
+    [
+        ("v5e:16x16", 256, 64, (True, True)),
+        ("v5e:8x16", 128, 32, (False, True)),
+        ("v6e:2x2", 4, 1, (False, False)),
+        ("v5p:4x4x8", 128, 32, (True, True, True)),
+        ("v4:2x2x1", 4, 1, (False, False, False)),
+    ],
+)
+def test_a_slice_knows_its_chips_hosts_and_rings(text, chips, hosts, rings):
+    found = Slice.parse(text)
+    assert (found.chips, found.hosts) == (chips, hosts)
+    assert tuple(found.is_ring(d) for d in range(len(found.shape))) == rings
+    assert str(found) == text
+
+
+def test_without_the_compiler_a_plan_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"libtpu, which is not installed: pip install"):
+        Slice.parse("v5e:2x2").devices()
+
+
+def test_chips_are_those_that_exist():
+    for chip in CHIPS.values():
+        # the operations that a byte of memory has to feed: between 160 and 600 on all of them
+        assert 160 < chip.flops / chip.bandwidth < 600
+        assert 10e9 < chip.link < chip.bandwidth
+
+
+def test_slices_that_are_one_run_differ_along_the_data_axis_alone():
+    pytest.importorskip("libtpu")
+    one = Slice.parse("v5e:2x4")
+    with slices._quiet_environment():
+        from jax.experimental import topologies
+
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=str(one), num_slices=2, **one.chip.topology_options
+        ).devices
+    mesh = mesh_lib.make_mesh(MeshConfig(-1, 2, 2), devices)
+    assert mesh.devices.shape == (4, 2, 2)
+    assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}, {0}, {1}, {1}]
+    with pytest.raises(UserError, match="data is 1 on 2 TPU slices"):
+        mesh_lib.make_mesh(MeshConfig(1, 16, 1), devices)

@@ -1,0 +1,134 @@
+import pickle
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from data_pipelines.read.batches import BatchLoader
+from data_pipelines.read.buffers import ALIGNMENT, BufferPool
+
+
+def _row(position: int):
+    row = {
+        "a": {"b": np.full((2, 3), position, np.uint8), "c": np.float32(position)},
+        "d": np.True_,
+    }
+    return row, None
+
+
+def test_rows_of_a_step():
+    batch = BatchLoader(_row, batch_size=10, rows=range(4, 7), threads=2)(3, BufferPool())
+    assert batch["a"]["b"].shape == (3, 2, 3)
+    assert batch["a"]["b"].dtype == np.uint8
+    np.testing.assert_array_equal(batch["a"]["c"], [34, 35, 36])
+    assert batch["a"]["c"].dtype == np.float32
+    assert batch["d"].tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("rows, held", [(range(4), 2), (range(2, 4), 0), (range(1, 3), 1)])
+def test_rows_past_the_end_are_zeros(rows, held):
+    batch = BatchLoader(_row, 4, rows, 2, end=6)(1, BufferPool())
+    assert batch["d"].tolist() == [True] * held + [False] * (len(rows) - held)
+    assert not batch["a"]["b"][held:].any()
+
+
+def test_errors_of_any_row_come_through():
+    def load(position: int):
+        if position == 5:
+            raise ValueError("row 5")
+        return _row(position)
+
+    with pytest.raises(ValueError, match="row 5"):
+        BatchLoader(load, 8, range(8), 3)(0, BufferPool())
+
+
+def test_a_batch_that_failed_is_not_gone_on_with():
+    loaded = []
+
+    def load(position: int):
+        loaded.append(position)
+        if position == 1:
+            raise ValueError("row 1")
+        time.sleep(0.002)
+        return _row(position)
+
+    loader = BatchLoader(load, 1000, range(1000), 4)
+    with pytest.raises(ValueError, match="row 1"):
+        loader(0, BufferPool())
+    time.sleep(0.05)
+    assert len(loaded) < 100
+
+
+def test_rows_load_side_by_side():
+    barrier = threading.Barrier(3, timeout=10)
+
+    def load(position: int):
+        if position:
+            barrier.wait()
+        return _row(position)
+
+    BatchLoader(load, 4, range(4), 3)(0, BufferPool())
+
+
+def test_pickles_after_use():
+    loader = BatchLoader(_row, 4, range(4), 2)
+    first = loader(1, BufferPool())
+    again = pickle.loads(pickle.dumps(loader))(1, BufferPool())
+    np.testing.assert_array_equal(first["a"]["b"], again["a"]["b"])
+
+
+class _Later:
+    """Waits for its place in the batch."""
+
+    shape = (4,)
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, value: int):
+        self.value = value
+
+
+def _fill(pending) -> None:
+    for later, place in pending:
+        place[:] = later.value
+
+
+def test_what_is_pending_is_written_in_its_place():
+    def load(position: int):
+        return {"x": {"y": _Later(position)}, "z": _Later(-position)}, _fill
+
+    batch = BatchLoader(load, 3, range(3), 2, end=5)(1, BufferPool())
+    assert batch["x"]["y"].tolist() == [[3] * 4, [4] * 4, [0] * 4]
+    assert batch["z"][:, 0].tolist() == [-3, -4, 0]
+    assert batch["z"].dtype == np.int16
+
+
+def _large_row(position: int):
+    frames = np.full((3, 50, 61, 3), position, np.uint8)
+    sound = np.full(30_000, position, np.float32)
+    return {"video": {"frames": frames, "flip": np.True_}, "audio": sound}, None
+
+
+def test_batches_in_use_are_not_written_over():
+    loader, pool = BatchLoader(_large_row, 4, range(4), 2), BufferPool()
+    batches = [loader(step, pool) for step in range(5)]
+    for step, batch in enumerate(batches):
+        assert batch["audio"][:, 0].tolist() == [4 * step + i for i in range(4)]
+        assert batch["video"]["frames"][:, -1, -1, -1, -1].tolist() == batch["audio"][:, 0].tolist()
+
+
+def test_large_arrays_lie_in_one_buffer_and_small_ones_do_not():
+    sizes = []
+
+    class Pool(BufferPool):
+        def empty(self, size: int) -> np.ndarray:
+            sizes.append(size)
+            return super().empty(size)
+
+    batch = BatchLoader(_large_row, 4, range(4), 2)(0, Pool())
+    frames, sound, flip = batch["video"]["frames"], batch["audio"], batch["video"]["flip"]
+    assert sum(sizes) < frames.nbytes + sound.nbytes + 2 * ALIGNMENT
+    for array in (frames, sound):
+        assert array.flags.c_contiguous
+        assert array.ctypes.data % ALIGNMENT == 0
+    assert flip.base is None  # whoever keeps it doesn't keep the batch

@@ -1,0 +1,121 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import simplejpeg
+import toy_shards
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import record_schema
+from data_pipelines.format.record_schema import Record
+from data_pipelines.read import clips, views
+from xkd_jax.config.pretraining import Config
+
+CONFIG = toy_shards.CONFIG
+SILENCE = record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR))
+
+
+def _frames(record, start, count, short_side, where) -> np.ndarray:
+    frames = clips.ClipFrames(record, start, count, short_side, where)
+    out = np.empty((count, *frames.size, 3), np.uint8)
+    whole = views.Cut(0, count, (0, 0, *frames.size), frames.size)
+    frames.write([(whole, out)])
+    return out
+
+
+def test_positions_fit():
+    assert clips.last_start(toy_shards.record(0, frames=10), CONFIG) == 6
+    assert clips.last_start(toy_shards.record(0, frames=4), CONFIG) == 0
+    assert clips.last_start(toy_shards.record(0, frames=2), CONFIG) == 0
+
+
+def test_positions_of_sound_alone_are_columns():
+    record = toy_shards.record(0)
+    sound = dataclasses.replace(record, frames=())
+    last = clips.last_start(sound, CONFIG)
+    assert last == record.log_mel.shape[1] - CONFIG.audio.columns
+    for start in (3, last):
+        cut = clips.cut_log_mel(sound, start, CONFIG, "x")
+        np.testing.assert_array_equal(cut, record.log_mel[:, start : start + 8])
+
+
+def test_positions_spread():
+    record = toy_shards.record(0, frames=13)
+    assert clips.spread_starts(record, CONFIG, 1).tolist() == [4]
+    assert clips.spread_starts(record, CONFIG, 3).tolist() == [0, 4, 9]
+    assert clips.spread_starts(toy_shards.record(0, frames=3), CONFIG, 3).tolist() == [0, 0, 0]
+
+
+def test_frames_of_a_clip():
+    frames = _frames(toy_shards.record(0), 3, 4, 16, "x")
+    assert frames.shape == (4, 16, 24, 3)
+    np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
+
+
+def test_a_short_record_is_repeated():
+    frames = _frames(toy_shards.record(0, frames=3), 0, 8, 16, "x")
+    np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
+
+
+@pytest.mark.parametrize("short_side", [8, 32])
+def test_frames_of_another_size_are_scaled(short_side):
+    frames = _frames(toy_shards.record(0), 3, 4, short_side, "x")
+    assert frames.shape == (4, short_side, short_side * 3 // 2, 3)
+    np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
+
+
+def test_only_the_frames_of_the_clip_are_decoded(monkeypatch):
+    decoded = []
+    decode = simplejpeg.decode_jpeg
+
+    def note(data, **options):
+        decoded.append(data)
+        return decode(data, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", note)
+    record = toy_shards.record(0)
+    _frames(record, 3, 4, 16, "x")
+    assert decoded == list(record.frames[3:7])
+
+
+def test_sound_is_cut_where_the_frames_are():
+    cut = clips.cut_log_mel(toy_shards.record(0), 3, CONFIG, "x")
+    np.testing.assert_array_equal(cut, np.tile(np.arange(6, 14), (8, 1)))
+
+
+def test_silence_follows_the_end():
+    cut = clips.cut_log_mel(toy_shards.record(0, frames=3), 0, CONFIG, "x")
+    np.testing.assert_array_equal(cut[0], [*range(6), SILENCE, SILENCE])
+    assert abs(record_schema.decode_log_mel(SILENCE) - record_schema.LOG_MEL_FLOOR) < 2**-12
+
+
+def test_a_whole_clip_always_fits_its_sound():
+    """A file's 1 + samples // hop columns hold the last clip's, at the paper's rates."""
+    config = Config()
+    for frames in range(32, 400):
+        record = Record(id="", frames=(b"",) * frames, log_mel=np.zeros(
+            (80, 1 + frames * 2000 // 143), np.uint16))  # fmt: skip
+        cut = clips.cut_log_mel(record, clips.last_start(record, config), config, "x")
+        assert not cut.any()
+
+
+SQUARE = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frames, words",
+    [
+        ((), "has no video"),
+        ((b"no jpeg",) * 10, "can't be decoded"),
+        ((*toy_shards.record(0, 3).frames, SQUARE), "differ"),
+    ],
+)
+def test_bad_frames_are_named(frames, words):
+    record = dataclasses.replace(toy_shards.record(0), frames=frames)
+    with pytest.raises(UserError, match=rf"shard, record 5, .*{words}"):
+        _frames(record, 0, 4, 16, "shard, record 5,")
+
+
+def test_missing_sound_is_named():
+    with pytest.raises(UserError, match="record 5, has no audio"):
+        clips.cut_log_mel(toy_shards.record(0, columns=0), 0, CONFIG, "shard, record 5,")

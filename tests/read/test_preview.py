@@ -1,0 +1,68 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from data_pipelines import preview
+from data_pipelines.format import shards
+from data_pipelines.format.metadata import Metadata
+from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import AudioAugment, VideoAugment
+from data_pipelines.read.dataset import Dataset, open_dataset
+from xkd_jax.config.pretraining import Config
+
+
+@pytest.fixture(scope="module")
+def config(small) -> Config:
+    """Views that show the clip as it is, of frames as large as the view."""
+    plain = VideoAugment(
+        area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0, hue=0
+    )
+    video = dataclasses.replace(small.video, global_augment=plain)
+    audio = dataclasses.replace(small.audio, global_augment=AudioAugment(volume=0))
+    data = dataclasses.replace(small.data, short_side=small.video.size)
+    return dataclasses.replace(small, video=video, audio=audio, data=data)
+
+
+@pytest.fixture(scope="module")
+def dataset(config, tmp_path_factory) -> Dataset:
+    """Three records, each of one grey level, and a spectrogram with its lowest band loud."""
+    folder = str(tmp_path_factory.mktemp("shards"))
+    video, audio = config.video, config.audio
+    metadata = Metadata(
+        "greys", video.frame_rate, video.size, audio.sample_rate, audio.fft, audio.hop, audio.mels
+    )
+    log_mel = np.full((audio.mels, audio.columns), 1000, np.uint16)
+    log_mel[0] = 60000
+    records = [
+        Record(id=str(level), frames=[_grey(level, video.size)] * video.frames, log_mel=log_mel)
+        for level in (40, 120, 200)
+    ]
+    shards.write_dataset(folder, metadata, {"train": records}, shards=1)
+    return open_dataset(config, folder, "train")
+
+
+def _grey(level: int, size: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.full((size, size, 3), level, np.uint8), quality=100)
+
+
+def test_a_row_shows_frames_and_spectrograms_of_a_record(config, dataset):
+    sheet = preview.preview(config, dataset, records=3)
+    tile, row = preview._TILE, preview._TILE + preview._CAPTION + preview._GAP
+    assert sheet.shape[0] == 3 * row
+    levels = []
+    for top in range(preview._CAPTION, 3 * row, row):
+        shown = sheet[top : top + tile, : tile * config.video.frames]
+        assert np.ptp(shown.astype(int)) <= 2
+        levels.append(round(float(shown.mean()), -1))
+        left = tile * (config.video.frames + config.video.local_frames) + 2 * preview._GAP
+        spectrogram = sheet[top : top + tile, left : left + 2 * tile].astype(int)
+        loud, quiet = spectrogram[-1, 0], spectrogram[0, 0]
+        assert loud.sum() > quiet.sum() + 100  # the lowest band is at the bottom
+    assert sorted(levels) == [40, 120, 200]
+
+
+def test_the_same_step_shows_the_same_sheet(config, dataset):
+    first, again = (preview.preview(config, dataset, 2, step=3) for _ in range(2))
+    np.testing.assert_array_equal(first, again)

@@ -1,0 +1,206 @@
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+import os
+import pathlib
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from data_pipelines.errors import LostProcessError
+from data_pipelines.loader_config import DataConfig
+from data_pipelines.read import read_ahead
+from data_pipelines.read.buffers import BufferPool, Buffers
+
+DATA = DataConfig(prefetch=1)
+
+
+def load(step: int, buffers: Buffers) -> dict:
+    memory = buffers.empty(3 * 8)
+    memory.view(np.int64)[:] = step
+    return {"step": memory.view(np.int64)}
+
+
+def load_and_die_once(folder: str, step: int, buffers: Buffers) -> dict:
+    """At step 5 the first process to get there leaves as if it had been killed."""
+    mark = pathlib.Path(folder) / "died"
+    if step == 5 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load(step, buffers)
+
+
+def steps_of(batches) -> list[int]:
+    return [int(batch["step"][0]) for batch in batches]
+
+
+def test_steps_come_in_order_and_end():
+    assert steps_of(read_ahead.read_ahead(DATA, load, range(3, 9))) == list(range(3, 9))
+    assert steps_of(read_ahead.read_ahead(DATA, load, range(3, 3))) == []
+
+
+def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
+    batches = read_ahead.read_ahead(
+        dataclasses.replace(DATA, workers=2),
+        functools.partial(load_and_die_once, str(tmp_path)),
+        range(2, 10),
+    )
+    assert steps_of(batches) == list(range(2, 10))
+    said = capfd.readouterr().out  # what it had made and not yet handed over is made again
+    assert re.search(
+        r"worker process died with exit code -9; starting again at batch [345]\.", said
+    )
+    assert not multiprocessing.active_children()
+
+
+def test_workers_hand_over_what_threads_do():
+    data = dataclasses.replace(DATA, prefetch=2, workers=3)
+    batches = list(read_ahead.read_ahead(data, load, range(20)))  # all of them kept
+    assert steps_of(batches) == list(range(20))
+
+
+def test_a_signal_to_the_whole_group_is_not_for_the_workers(capfd):
+    data = dataclasses.replace(DATA, workers=2)
+    batches = read_ahead.read_ahead(data, load, range(30))
+    found = steps_of(itertools.islice(batches, 4))
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+    assert found + steps_of(batches) == list(range(30))
+    assert "starting again" not in capfd.readouterr().out
+
+
+def _main_process(pids) -> None:
+    batches = read_ahead.read_ahead(dataclasses.replace(DATA, workers=2), load, range(10**6))
+    next(batches)
+    pids.put([worker.pid for worker in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_workers_end_with_the_main_process_when_that_is_killed():
+    context = multiprocessing.get_context("spawn")
+    pids = context.Queue()
+    process = context.Process(target=_main_process, args=(pids,))
+    process.start()
+    workers = pids.get(timeout=60)
+    assert len(workers) == 2
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 30
+    while any(map(_runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class _Dying:
+    """Stands in for Grain's iterator: some batches, and then a dead worker."""
+
+    def __init__(self, steps: range, lives: int):
+        self.batches = (load(step, BufferPool()) for step in steps[:lives])
+        self.closed = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for batch in self.batches:
+            return batch
+        raise RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search")
+
+    def close(self):
+        self.closed = True
+
+
+def _replace_start(monkeypatch, lives) -> list[_Dying]:
+    started: list[_Dying] = []
+
+    def start(data, load, steps):
+        started.append(_Dying(steps, lives[len(started)]))
+        return started[-1]
+
+    monkeypatch.setattr(read_ahead, "_start", start)
+    return started
+
+
+def test_workers_may_die_again_and_again_while_batches_come(monkeypatch):
+    started = _replace_start(monkeypatch, [2, 0, 1, 3, 0, 4])
+    batches = read_ahead.read_ahead(DATA, load, range(10))
+    assert steps_of(itertools.islice(batches, 10)) == list(range(10))
+    assert [iterator.closed for iterator in started[:5]] == [True] * 5
+
+
+def test_workers_that_die_three_times_at_a_batch_end_the_run(monkeypatch):
+    started = _replace_start(monkeypatch, [2, 0, 0])
+    batches = read_ahead.read_ahead(DATA, load, range(10))
+    with pytest.raises(
+        LostProcessError, match=r"3 times while batch 2 was due \(.*exit code -9\): start the run"
+    ):
+        list(batches)
+    assert len(started) == 3
+    assert all(iterator.closed for iterator in started)
+
+
+def test_other_errors_are_not_taken_for_death(monkeypatch):
+    def start(data, load, steps):
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(read_ahead, "_start", start)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        next(read_ahead.read_ahead(DATA, load, range(10)))
+
+
+class _Hanging:
+    """As Grain's iterator where its worker hangs: waits until the process has gone."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(
+            target=time.sleep, args=(60,), name="grain-process-prefetch-x", daemon=True
+        )
+        self.process.start()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.process.join(30)
+        raise RuntimeError(
+            f"Worker process was terminated unexpectedly with exit code {self.process.exitcode}."
+        )
+
+    def close(self):
+        pass
+
+
+def test_a_worker_that_hangs_is_killed(monkeypatch, capsys):
+    monkeypatch.setattr(read_ahead, "_start", lambda *_: _Hanging())
+    data = dataclasses.replace(DATA, workers=1, worker_timeout=0.3)
+    since = time.monotonic()
+    with pytest.raises(
+        LostProcessError, match=r"3 times while batch 4 was due \(the last gave nothing for 0\.3 s"
+    ):
+        next(read_ahead.read_ahead(data, load, range(4, 10)))
+    assert 0.9 <= time.monotonic() - since < 30
+    assert "gave nothing for 0.3 s; starting again at batch 4" in capsys.readouterr().out
+
+
+def test_threads_that_hang_are_told_of(capsys):
+    def slow(step: int, buffers: Buffers) -> dict:
+        time.sleep(0.5)
+        return load(step, buffers)
+
+    data = dataclasses.replace(DATA, worker_timeout=0.2)
+    assert steps_of(read_ahead.read_ahead(data, slow, range(1))) == [0]
+    assert "The loader has given nothing for 0.2 s" in capsys.readouterr().out

@@ -1,0 +1,82 @@
+"""kill -9 at twenty random moments: what goes on from there ends bit for bit the same."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import kill_targets
+import noise_shards
+import numpy as np
+import pytest
+import small_run
+
+from benchmarks.soak import saved
+from xkd_jax.config import pretraining as xkd_config
+
+KILLS, STEPS = 20, 8
+
+
+@pytest.fixture(scope="module")
+def context():
+    """Children are forked from a server that has everything imported and nothing started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kill_targets"])
+    return context
+
+
+def run(context, target, *args, kill_after=None):
+    """Runs a target; returns its seconds after it said it had started, or None if killed."""
+    started = context.Event()
+    process = context.Process(target=target, args=(*args, started))
+    process.start()
+    assert started.wait(200)
+    begin = time.monotonic()
+    process.join(200 if kill_after is None else kill_after)
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -9)
+    return time.monotonic() - begin if process.exitcode == 0 else None
+
+
+def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[str], int]:
+    """Kills a target so many times at random, then lets it end; anew when it ends before.
+
+    Returns:
+      The folders of the runs that ended, the first of them undisturbed, and how many kills left a
+      half-written checkpoint.
+    """
+    draw, ended, torn, killed = random.Random(time.time_ns()), ["whole"], 0, 0
+    seconds = run(context, target, str(folder / "whole"), *args)
+    while killed < times:
+        name = f"run{len(ended)}"
+        if run(context, target, str(folder / name), *args, kill_after=draw.uniform(0, seconds)):
+            ended.append(name)
+            continue
+        killed += 1
+        torn += any((folder / name).rglob("*.orbax-checkpoint-tmp"))
+    if name not in ended:
+        assert run(context, target, str(folder / name), *args)
+        ended.append(name)
+    return ended, torn
+
+
+def assert_all_end_alike(folder: Path, names: list[str], step: int):
+    whole, *others = (saved.arrays(folder / name, step) for name in names)
+    assert others
+    for other in others:
+        assert other.keys() == whole.keys()
+        for path, value in whole.items():
+            np.testing.assert_array_equal(other[path], value, path)
+
+
+def test_a_killed_loop_goes_on_from_a_whole_checkpoint(context, tmp_path):
+    """Also when the kill is in the middle of a save, and of the first save."""
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    raw.checkpoint.every_steps = 1
+    raw.max_steps, raw.checkpoint.keep_last = STEPS, 2
+    target, config = kill_targets.save_at_every_step, xkd_config.resolve(raw)
+    ended, torn = kill_often(context, tmp_path, KILLS, target, config)
+    assert torn
+    assert_all_end_alike(tmp_path, ended, STEPS)

@@ -1,0 +1,123 @@
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import noise_shards
+import pytest
+import small_run
+import tiny_state
+
+from data_pipelines.errors import StoppedError
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training import train as training
+from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.preemption import Preemption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
+    tmp_path, number, monkeypatch, capsys
+):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    raw.checkpoint.every_steps = 0
+    config = xkd_config.resolve(raw)
+    dataset = open_dataset(config, config.data.dir, "train")
+    put, seen = training.mesh_lib.put_batch, []
+
+    def put_and_ask(*args):
+        seen.append(1)
+        if len(seen) == 3:
+            os.kill(os.getpid(), number)
+        return put(*args)
+
+    def go(workdir):
+        run = tiny_state.run(config, 7)
+        with Checkpoints(
+            workdir / "checkpoints", config, len(dataset), dataset.digest
+        ) as checkpoints:
+            state = training.first_state(run, checkpoints)
+            return training.loop(run, state, dataset, checkpoints, workdir, None)
+
+    whole = go(tmp_path / "whole")
+    monkeypatch.setattr(training.mesh_lib, "put_batch", put_and_ask)
+    with pytest.raises(StoppedError, match=r"after step 3, as asked.*the same command goes on"):
+        go(tmp_path / "stopped")
+    tiny_state.assert_same(go(tmp_path / "stopped"), whole)
+    assert "resume    from step 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("probes", [False, True])
+def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
+    tmp_path, monkeypatch, probes
+):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    raw.checkpoint.every_steps = 0
+    raw.probe.enabled = probes
+    config = xkd_config.resolve(raw)
+    dataset = open_dataset(config, config.data.dir, "train")
+    run, save = tiny_state.run(config, 2), Checkpoints.save
+
+    def save_and_be_told(*args):
+        save(*args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_be_told)
+    to_come = pytest.raises(StoppedError, match="after step 2, as asked")
+    with Checkpoints(tmp_path / "checkpoints", config, len(dataset), dataset.digest) as checkpoints:
+        state = training.first_state(run, checkpoints)
+        with to_come if probes else contextlib.nullcontext():
+            training.loop(run, state, dataset, checkpoints, tmp_path, None)
+        # leaving the block would wait too: the loop did, before it let signals end the process
+        assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+def test_the_second_ctrl_c_does_not_wait():
+    with Preemption() as preemption:
+        assert not preemption.reached()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert preemption.reached()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+SECOND_LOOP = """
+import os, pathlib, signal, sys, time
+import jax
+jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
+from xkd_jax.training.checkpoint import ItemCheckpoints
+from xkd_jax.config.pretraining import CheckpointConfig
+from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.run_record import RunRecord
+with Preemption() as preemption:
+    assert not any(preemption.reached() for _ in range(20))
+if sys.argv[2]:  # Orbax has questions of its own about notices
+    record = RunRecord.of({}, 1, "")
+    with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
+        checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
+os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold
+time.sleep(2)  # the notifier has a thread of its own
+with Preemption() as preemption:
+    print("reached", [preemption.reached() for _ in range(3)].index(True))
+"""
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_in_a_run_of_several_processes_a_later_loop_hears_of_a_notice_before_it(tmp_path, saves):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    found = subprocess.run(
+        [sys.executable, "-c", SECOND_LOOP, coordinator, str(tmp_path / "saved") if saves else ""],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "reached 0" in found.stdout, found.stderr

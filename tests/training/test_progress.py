@@ -1,0 +1,115 @@
+import errno
+import os
+import time
+import types
+
+import pytest
+
+from benchmarks import event_files
+from data_pipelines.progress import Passage, duration
+from xkd_jax.training.progress import Progress, Scalars
+
+
+@pytest.mark.parametrize(
+    "seconds,text",
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (600, "10 min"),
+        (3 * 3600 + 240, "3 h 04 min"),
+        (53 * 3600, "2 d 05 h"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_line_counts_from_the_line_before(monkeypatch):
+    clock = iter([0.0, 2.0, 4.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(steps=100, batch_size=8, start=10)
+    progress.waited(0.5)
+    line, scalars = progress.line(20, {"loss": 1.5})
+    assert scalars == {"speed/clips_per_second": 40.0, "speed/data_wait_share": 0.25}
+    assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
+    _, scalars = progress.line(22, {"loss": 1.0})
+    assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_share": 0.0}
+
+
+def test_a_passage_is_told_now_and_then(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    passage = Passage("features  train clip", 100, "clips", start=20)
+    due = []
+    for now[0] in (1.0, 19.0, 21.0, 22.0, 41.5):
+        due.append(passage.is_due())
+    assert due == [False, False, True, False, True]
+    now[0] = 40.0
+    assert passage.line(60) == "features  train clip 60/100  1 clips/s  left 40 s"
+    assert passage.line(20) == "features  train clip 20/100  0 clips/s  left unknown"
+
+
+def test_the_clock_may_jump(monkeypatch):
+    jumps = iter([1e9, 0.0, 2e9, 5.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    progress = Progress(steps=100, batch_size=8, start=0)
+    _, scalars = progress.line(1, {"loss": 1.0})
+    assert 0 < scalars["speed/clips_per_second"] < float("inf")
+    line, _ = progress.line(50, {"loss": 1.0})
+    assert line.endswith("left 0 s")
+
+
+def test_only_the_writing_process_leaves_events(tmp_path):
+    for enabled in (False, True):
+        scalars = Scalars(tmp_path / str(enabled), enabled=enabled, start=0)
+        scalars.write(1, {"loss": 1.0})
+        scalars.close()
+    assert not (tmp_path / "False").exists()
+    assert list((tmp_path / "True").glob("events*"))
+
+
+def _make(obstacle, directory, monkeypatch):
+    if obstacle == "a file":
+        directory.write_text("", encoding="utf-8")
+    elif obstacle == "below a file":
+        directory.parent.rmdir()
+        directory.parent.write_text("", encoding="utf-8")
+    else:
+        call, number = {"full": ("fsync", errno.ENOSPC), "quota": ("fsync", errno.EDQUOT),
+                        "stale": ("fsync", errno.ESTALE)}[obstacle]  # fmt: skip
+
+        def refuse(*args):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, call, refuse)
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "below a file", "full", "quota", "stale"])
+def test_scalars_that_cannot_be_written_are_warned_of_once(tmp_path, monkeypatch, capsys, obstacle):
+    directory = tmp_path / "run" / "tensorboard"
+    directory.parent.mkdir()
+    _make(obstacle, directory, monkeypatch)
+    scalars = Scalars(directory, enabled=True, start=0)
+    for step in (1, 2, 3):
+        scalars.write(step, {"loss": 1.0})
+    scalars.close()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{directory} can't be written to (" in told
+
+
+def test_a_part_of_an_event_does_not_hide_those_after_it(tmp_path, monkeypatch):
+    """A disk that is full takes the beginning of a write; then there is room again."""
+    scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=0)
+    scalars.write(1, {"loss": 1.0})
+    file = scalars._file
+    scalars._file = types.SimpleNamespace(
+        write=lambda data: file.write(data[:9]), tell=file.tell, seek=file.seek,
+        truncate=file.truncate, fileno=file.fileno,
+    )  # fmt: skip
+    scalars.write(2, {"loss": 2.0})
+    scalars._file = file
+    scalars.write(3, {"loss": 3.0})
+    scalars.close()
+    assert event_files.scalars(tmp_path) == {1: {"loss": 1.0}, 3: {"loss": 3.0}}

@@ -1,0 +1,95 @@
+"""A run's folder is written to by one run at a time."""
+
+import dataclasses
+import os
+
+import noise_shards
+import pytest
+import small_run
+import tiny_state
+from lease_processes import LONG, Process
+
+from data_pipelines import lease
+from data_pipelines.errors import UserError
+from data_pipelines.holder import TOKEN_LENGTH
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.evaluate import evaluation as evaluation
+from xkd_jax.training import run_lease
+from xkd_jax.training import train as training
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")))
+    raw.checkpoint.every_steps, raw.max_steps = 1, STEPS
+    return xkd_config.resolve(raw)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lease, "PATIENCE", 0.3)
+    monkeypatch.setattr(lease, "_POLL", 0.02)
+    monkeypatch.setattr(
+        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+    )
+
+
+def test_a_second_run_is_refused_before_it_writes_anything(config, tmp_path, capsys):
+    evaluated = EvalConfig(checkpoint="nowhere")
+    with Process(tmp_path, LONG, "elsewhere") as other:
+        assert other.line() == "held"
+        for start, its in ((training.train, config), (evaluation.evaluate, evaluated)):
+            with pytest.raises(
+                lease.LeaseHeldError, match=rf"is using .*\({other.pid} on .*: wait"
+            ):
+                start(its, tmp_path)
+            assert capsys.readouterr().out.count("waiting   for another process (") == 1
+    assert os.listdir(tmp_path) == [".lease"]
+
+
+def test_a_run_that_ended_leaves_nothing_of_its_lease(config, tmp_path):
+    training.train(config, tmp_path)
+    assert not list(tmp_path.glob(".lease*"))
+
+
+@pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
+def test_a_run_that_was_taken_over_saves_nothing_more(config, tmp_path, monkeypatch, every, last):
+    """As after a pause of its machine; it notices at the next line that it logs."""
+    write = training.Scalars.write
+
+    def pause(self, step, scalars):
+        write(self, step, scalars)
+        if step == 3:
+            (tmp_path / ".lease").unlink()
+            lease.Lease(tmp_path).acquire("In use", "wait.")
+
+    monkeypatch.setattr(training.Scalars, "write", pause)
+    checkpoint = dataclasses.replace(config.checkpoint, every_steps=every)
+    with pytest.raises(lease.LeaseLostError, match="taken over by another process"):
+        training.train(dataclasses.replace(config, checkpoint=checkpoint), tmp_path)
+    saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(saved, default=None) == last
+    assert (tmp_path / ".lease").exists()
+
+
+def test_no_data_leaves_no_folder(config, tmp_path):
+    without = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=""))
+    with pytest.raises(UserError, match=r"data\.dir is empty"):
+        training.train(without, tmp_path / "run")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_another_process_does_not_see_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lease, "_SEEN_SECONDS", 1.0)
+    monkeypatch.setattr(run_lease, "is_main_process", lambda: False)
+    sentence = r"on \S+ \(process 0\) is not the folder of that name on the main process' host"
+    with lease.held(tmp_path, "In use", "wait.") as held:
+        run_lease._check_shared(tmp_path, held.token)
+        with pytest.raises(UserError, match=sentence):
+            run_lease._check_shared(tmp_path, "0" * TOKEN_LENGTH)
+        with pytest.raises(UserError, match=sentence):
+            run_lease._check_shared(tmp_path / "elsewhere", held.token)

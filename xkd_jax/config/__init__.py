@@ -1,0 +1,1 @@
+"""The settings of a run and of an evaluation, and their command line."""

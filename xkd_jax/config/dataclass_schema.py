@@ -1,0 +1,158 @@
+"""Nested frozen dataclasses as the schema of a config: values checked against it, its keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from data_pipelines.errors import UserError
+
+Schema = TypeVar("Schema")
+
+# How a value of some types is written.
+_FORMS = {bool: " (true or false)", int: " (a whole number)", float: " (a number)"}
+# Whole numbers beyond fit into no array, and lengths and sizes beyond exist nowhere.
+_INT_BITS = 63
+_MOST_SHOWN = 100
+
+
+def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
+    """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
+
+    Raises:
+      UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
+        wrong type.
+    """
+    return _build(schema, values, "", schema)
+
+
+def keys(schema: type) -> list[str]:
+    """Every key that a config can have, dotted."""
+    return list(_dotted_keys(schema))
+
+
+def lacking(schema: type, values: dict[str, Any]) -> list[str]:
+    """The schema's dotted keys that nested values leave out."""
+
+    def given(key: str) -> bool:
+        found: Any = values
+        for name in key.split("."):
+            if not isinstance(found, dict) or name not in found:
+                return False
+            found = found[name]
+        return True
+
+    return [key for key in keys(schema) if not given(key)]
+
+
+def kind_of(schema: type, key: str) -> Any:
+    """The type of a dotted key, a dataclass where it is a section; None: there is no such key."""
+    kind: Any = schema
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        kind = typing.get_type_hints(kind).get(name)
+    return kind
+
+
+def allowed(kind: Any) -> str:
+    """What a value of some type (no section) may be, in words that follow "give"."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin is tuple:
+        count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
+        return f"{count}values of type {_name(inner[0])}, with commas between them"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(allowed(part) for part in inner)
+    if kind is types.NoneType:
+        return "None"
+    return f"a value of type {_name(kind)}" + _FORMS.get(kind, "")
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut off where it would fill the terminal."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def nearest_key(key: str, schema: type) -> str | None:
+    """The schema's dotted key that is most like `key`, if any is near."""
+    known = keys(schema)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        by_last = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
+        near = [by_last[k] for k in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
+    return near[0] if near else None
+
+
+def no_such_key(key: str, schema: type) -> str:
+    """The sentence that refuses a dotted key which the schema lacks."""
+    near = nearest_key(key, schema)
+    return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
+
+
+def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _dotted_keys(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
+    hints = typing.get_type_hints(cls)
+    if not isinstance(values, dict):
+        raise UserError(f"{prefix.rstrip('.')} is {values!r}: it consists of {', '.join(hints)}.")
+    for key in values:
+        if key not in hints:
+            raise UserError(no_such_key(prefix + key, schema))
+    return cls(
+        **{
+            key: _build(hints[key], value, f"{prefix}{key}.", schema)
+            if dataclasses.is_dataclass(hints[key])
+            else _coerce(value, hints[key], prefix + key)
+            for key, value in values.items()
+        }
+    )
+
+
+def _coerce(value: Any, kind: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    refusal = UserError(f"{path} is {shown(value)}: give {allowed(kind)}.")
+    if origin is Literal:
+        # 1 equals True, and is no choice among bools.
+        if not any(value == c and type(value) is type(c) for c in typing.get_args(kind)):
+            raise refusal
+        return value
+    if origin is tuple:
+        kinds = typing.get_args(kind)
+        if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
+            kinds = kinds[:1] * len(value)
+        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+            raise refusal
+        return tuple(_coerce(v, k, path) for v, k in zip(value, kinds, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return _as_float(value, refusal)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise refusal
+    if isinstance(value, int) and value.bit_length() > _INT_BITS:
+        raise UserError(f"{path} is a number of {value.bit_length()} bits: give a smaller one.")
+    return value
+
+
+def _as_float(value: int, refusal: UserError) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise refusal from None

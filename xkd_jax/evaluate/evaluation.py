@@ -1,0 +1,121 @@
+"""An evaluation, from its config to its result file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import UserError
+from data_pipelines.terminal import escaped
+from xkd_jax.config.evaluation import TRAINED, EvalConfig
+from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
+from xkd_jax.evaluate import workdir as folders
+from xkd_jax.evaluate.classify import Classification
+from xkd_jax.evaluate.eval_clips import Use
+from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.features import Extraction
+from xkd_jax.evaluate.splits import Benchmark, Split
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.processes import announce, company, write_once
+from xkd_jax.training import run_lease
+
+
+@company()
+def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
+    """Runs `config` in `workdir` and returns the content of its result file.
+
+    Features that an earlier run extracted, and what it saved of a classifier's training, are not
+    computed again; fits of SVMs, votes and scores are.
+
+    Raises:
+      UserError: checkpoint, data, mesh or folders don't fit the config, or another run is using the
+        workdir.
+      StoppedError: there was notice of a preemption; what was trained is saved.
+      LostProcessError: another process of the evaluation is gone.
+    """
+    folders.check(workdir, config.features)
+    with run_lease.held(workdir) as check_lease:
+        return _evaluate(config, workdir, check_lease)
+
+
+def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]) -> dict[str, Any]:
+    data_set.check(config)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    views = pretrained.viewing(config, source.config)
+    benchmark = splits.open_benchmark(views, config.data, labelled=config.protocol != "retrieval")
+    _check_labels(config, benchmark)
+    data = data_set.summary(benchmark)
+    result.refuse_other(config, source, data, workdir)
+    announce(_describe(config, source, benchmark) + data_set.describe(data))
+    if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
+        write_once(workdir / "config.json", dataclasses.asdict(config))
+    if config.protocol in TRAINED:
+        protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
+        per_fold = _by_split(benchmark, protocol)
+    else:
+        folder = Path(config.features) if config.features else workdir / "features"
+        extraction = Extraction.prepare(config, source, views, mesh, folder)
+        per_fold = _on_features(config, benchmark, extraction)
+    check_lease()
+    return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
+
+
+def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
+    if benchmark.multi_label and config.protocol in ("svm", "knn"):
+        raise UserError(
+            f"{config.benchmark or 'The benchmark'} has several labels a record: give"
+            " --config.protocol=linear."
+        )
+
+
+def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
+    if config.protocol == "retrieval":
+        return "recall at 1"
+    return "mAP" if benchmark.multi_label else "top-1"
+
+
+def _by_split(
+    benchmark: Benchmark, protocol: Callable[[Split], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    scores = []
+    for split in benchmark.splits:
+        scores.append({"fold": split.fold, **protocol(split)})
+        announce(f"fold {split.fold}    {scores[-1]['value']:.2f} %")
+    return scores
+
+
+def _on_features(
+    config: EvalConfig, benchmark: Benchmark, extraction: Extraction
+) -> list[dict[str, Any]]:
+    """Extracts what all splits need, once, and scores each split."""
+
+    def extract(part: Use, clips: Use) -> FeatureSet:
+        dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
+        content = getattr(benchmark, f"{part}_index").digest
+        return extraction.extract(dataset, content, name, benchmark.records(part), clips)
+
+    test = extract("test", "test")
+    if config.protocol == "retrieval":
+        return _by_split(benchmark, lambda split: frozen.retrieve(test, split.test))
+    # Neighbours are compared with plain clips; an SVM learns from augmented ones.
+    train = extract("train", "test" if config.protocol == "knn" else "train")
+    score: Callable[..., dict[str, Any]] = (
+        frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)
+        if config.protocol == "svm"
+        else functools.partial(frozen.nearest_neighbours, config, benchmark.classes)
+    )
+    return _by_split(benchmark, lambda split: score(train, test, split.train, split.test))
+
+
+def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
+    tests = ", ".join(str(len(split.test)) for split in benchmark.splits)
+    folds = f"{len(benchmark.splits)} folds, " if len(benchmark.splits) > 1 else ""
+    return (
+        f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}\n"
+        f"data      {escaped(benchmark.train.metadata.name)}, {benchmark.classes} classes,"
+        f" {folds}tested on {tests} records"
+    )

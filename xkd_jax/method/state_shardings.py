@@ -1,0 +1,76 @@
+"""Where every array of the training state lives on the mesh."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.config.pretraining import Config
+from xkd_jax.method.train_state import TrainState, abstract, initial_state
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel.axis_rules import RULES, partition
+
+
+def parameter_shardings(cls: type[Teacher], config: Config, mesh: Mesh) -> Tree:
+    """Shardings of a module's parameters, by the axes its layers name."""
+    state = nnx.state(abstract(cls, config), nnx.Param)
+    axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
+    shapes = nnx.to_pure_dict(state)
+    return jax.tree.map(
+        lambda names, leaf: NamedSharding(mesh, partition(tuple(names), leaf.shape, mesh)),
+        axes,
+        shapes,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def state_shardings(
+    config: Config, mesh: Mesh, transformation: optax.GradientTransformation
+) -> TrainState:
+    """Shardings of the whole training state, in its shape."""
+    shapes = abstract_state(config, transformation)
+    whole = NamedSharding(mesh, PartitionSpec())
+    student = parameter_shardings(Student, config, mesh)
+    parts: dict[str, Any] = {
+        "step": whole,
+        "student": student,
+        "teacher": parameter_shardings(Teacher, config, mesh),
+        "centers": jax.tree.map(lambda _: whole, shapes.centers),
+        "optimizer": optax.tree_map_params(
+            transformation,
+            lambda _, sharding: sharding,
+            shapes.optimizer,
+            student,
+            transform_non_params=lambda _: whole,
+        ),
+    }
+    return TrainState(**parts)
+
+
+def abstract_state(config: Config, transformation: optax.GradientTransformation) -> TrainState:
+    """The training state's shapes and dtypes."""
+    return jax.eval_shape(lambda key: initial_state(key, config, transformation), jax.random.key(0))
+
+
+def describe(config: Config, mesh: Mesh) -> str:
+    """The mesh and the rule table, with the share of the student's parameters on a device."""
+    shapes = nnx.to_pure_dict(nnx.state(abstract(Student, config), nnx.Param))
+    shardings = parameter_shardings(Student, config, mesh)
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    local = sum(
+        math.prod(sharding.shard_shape(leaf.shape))
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    )
+    rules = ", ".join(f"{axis} -> {' x '.join(names) or '-'}" for axis, names in RULES.items())
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    return (
+        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {jax.process_count()} processes)\n"
+        f"sharding  {rules}\n"
+        f"trained   {total / 1e6:.1f} M parameters, {local / 1e6:.1f} M on each device"
+    )

@@ -1,0 +1,1 @@
+"""What is split over which devices, and the processes of a run."""

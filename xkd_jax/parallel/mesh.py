@@ -1,0 +1,122 @@
+"""The mesh of devices, and batches on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.parallel.axis_rules import MESH_AXES, RULES
+
+
+def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
+    """Arranges the devices as (data, fsdp, tensor).
+
+    On a torus, neighbours in the mesh are neighbours there, also where an axis of the mesh is only
+    a part of one of the torus. TPU slices that are one run differ along the first axis alone.
+
+    Raises:
+      UserError: the axes don't use all devices, or fsdp x tensor doesn't fit into a slice.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = list(dataclasses.astuple(config))
+    known = math.prod(n for n in sizes if n != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        raise UserError(
+            f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
+            f" {len(devices)} devices: the product of its axes must be their number."
+        )
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
+    data, *others = sizes
+    if data % slices:
+        raise UserError(
+            f"mesh.data is {data} on {slices} TPU slices: lower mesh.fsdp or mesh.tensor until both"
+            " fit into one slice."
+        )
+    if slices > 1:
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, *others), (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    else:
+        arranged = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
+    """How many devices to make of a CPU's cores: as many as the mesh and the batch can use.
+
+    One program over several devices keeps cores busy that the threads of one device don't.
+    """
+    sizes, tensor = dataclasses.astuple(mesh), mesh.tensor
+    parts = math.prod(n for n in sizes if n != -1)
+    if -1 not in sizes:
+        return parts
+
+    def rows_split(devices: int) -> int:
+        return parts if tensor == -1 else devices // tensor
+
+    fits = [n for n in range(parts, cores + 1, parts) if batch_size % rows_split(n) == 0]
+    return max(fits, default=parts)
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Returns the function with `rules.constrain` in force while it is traced."""
+
+    @functools.wraps(function)
+    def placed(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return placed
+
+
+def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
+    """Sharding of a batch's first axis.
+
+    Raises:
+      UserError: the batch can't be split evenly.
+    """
+    parts = math.prod(mesh.shape[name] for name in RULES["batch"])
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size {batch_size} can't be split over data x fsdp = {parts} devices: make it a"
+            " multiple of them."
+        )
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process must provide, in order.
+
+    They follow from the sharding: processes along the tensor axis need the same rows, and those of
+    a host of a TPU slice, whose chips are a block of the torus, are several stretches.
+    """
+    indices = sharding.addressable_devices_indices_map((batch_size,))
+    spans = [range(batch_size)[index[0]] for index in indices.values() if index is not None]
+    return sorted(set().union(*spans))
+
+
+def put_batch(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
+    """Puts this process's rows on its devices as part of the global batch; returns at once.
+
+    Args:
+      batch: arrays whose first axis is the rows of `local_rows`.
+      sharding: of the global batch.
+      batch_size: rows of the global batch.
+    """
+
+    def put(rows: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
+
+    return jax.tree.map(put, batch)

@@ -1,0 +1,1 @@
+"""The tables of results, beside the published numbers."""

@@ -1,0 +1,259 @@
+"""Gathers result files into the paper's tables.
+
+    python -m xkd_jax.report RESULTS [RESULTS ...]
+
+RESULTS are `result.json` files of evaluations, or folders that hold such files at any depth. Prints
+tables in Markdown, the published numbers beside ours. The published ones are of base-size networks
+(Sarkar & Etemad, AAAI 2024); what they were pretrained on follows in brackets. Only a result of the
+published protocol and of such a network has one; what another did otherwise stands below its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from data_pipelines import terminal
+from data_pipelines.errors import UserError
+from xkd_jax.config.dataclass_schema import build
+from xkd_jax.config.evaluation import Network, Protocol
+from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.evaluate.result import FILE, also
+from xkd_jax.report import published
+
+# What the paper calls linear is an SVM or a linear layer, depending on the benchmark.
+_TABLES = {
+    "linear": "Linear evaluation",
+    "finetune": "Finetuning",
+    "attentive": "Attentive probe",
+    "knn": "Nearest neighbours",
+    "retrieval": "Retrieval across modalities",
+    "low_shot": "Few labels",
+}
+_COLUMNS = (
+    "benchmark", "data", "protocol", "modality", "losses", "network", "step", "ours", "folds",
+    "published",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a table shows of one result file.
+
+    Attributes:
+      benchmark: to `value` are as in the file.
+      data: name of the data set; empty in files that don't say.
+      left_out: files that its shards lack.
+      output: what was read off the network.
+      step: of the checkpoint.
+      folds: the value of each fold.
+      held_out: of each fold with the cost that was chosen without the test records; empty where
+        there was no such choice.
+      also: other scores, in words.
+      loss: of the pretraining.
+      config: the evaluation's.
+    """
+
+    benchmark: str
+    protocol: Protocol
+    modality: Literal["video", "audio", "both"]
+    network: Network
+    variant: str
+    size: str
+    share: float
+    metric: str
+    value: float
+    data: str
+    left_out: int
+    output: Literal["encoder", "head"]
+    step: int
+    folds: tuple[float, ...]
+    held_out: tuple[float, ...]
+    also: tuple[str, ...]
+    loss: LossConfig
+    config: dict
+
+    @property
+    def table(self) -> str:
+        """The key of its table."""
+        if self.share < 1:
+            return "low_shot"
+        return "linear" if self.protocol == "svm" else self.protocol
+
+    @property
+    def losses(self) -> str:
+        """The losses that the network was pretrained with; an untrained one has none."""
+        if self.network in ("untrained", "log_mel"):
+            return ""
+        return published.losses(self.loss)
+
+
+def load(paths: Sequence[str]) -> list[Result]:
+    """Reads result files, each once.
+
+    Args:
+      paths: of the files, or of folders that hold them.
+
+    Raises:
+      UserError: a path has no result file, or a file is none.
+    """
+    files: dict[Path, None] = {}
+    for path in map(Path, paths):
+        found = sorted(path.rglob(FILE)) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            raise UserError(f"{path} has no {FILE}: give the workdirs of finished evaluations.")
+        files |= dict.fromkeys(file.resolve() for file in found)
+    return [_read(file) for file in files]
+
+
+def _read(file: Path) -> Result:
+    try:
+        result = _result(json.loads(file.read_text(encoding="utf-8")))
+        published.differences(result.config, result.table)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        fault = lacks + str(error).rstrip(".")
+        raise UserError(f"{file} is no result of an evaluation ({fault}): leave it out.") from None
+    return result
+
+
+def _result(content: dict[str, Any]) -> Result:
+    names = (
+        "benchmark", "protocol", "modality", "network", "variant", "size", "share", "metric",
+        "value", "config",
+    )  # fmt: skip
+    folds, data = content["per_fold"], content.get("data", {})
+    held_out = [fold.get("top1_held_out_cost") for fold in folds]
+    values = {
+        **{name: content[name] for name in names},
+        "data": data.get("name", ""),
+        "left_out": sum(data.get("left_out", {}).values()),
+        "output": content["config"]["output"],
+        "step": content["checkpoint"]["step"],
+        "folds": [fold["value"] for fold in folds],
+        "held_out": () if None in held_out else held_out,
+        "also": also(folds, digits=1) if folds else (),
+        "loss": content["pretraining"]["loss"],
+    }
+    result = build(Result, values)
+    if not result.folds or not all(
+        map(math.isfinite, (result.value, *result.folds, *result.held_out))
+    ):
+        raise ValueError(f"its value is {result.value} over {len(result.folds)} folds")
+    return result
+
+
+def tables(results: Sequence[Result]) -> str:
+    """Returns the tables in Markdown; each result is one row of one of them."""
+    texts = []
+    for table, title in _TABLES.items():
+        rows = sorted((r for r in results if r.table == table), key=_order)
+        if rows:
+            texts.append(_table(title, rows))
+    return "\n\n".join(texts)
+
+
+def _order(result: Result) -> tuple[Any, ...]:
+    return (
+        result.benchmark, result.data, result.modality, result.share, result.variant,
+        result.losses, result.network, result.protocol, result.output, result.size, result.step,
+    )  # fmt: skip
+
+
+def _table(title: str, results: Sequence[Result]) -> str:
+    notes: dict[str, int] = {}  # what stands below the table, and its number
+
+    def marked(text: str, note: str) -> str:
+        number = notes.setdefault(note, len(notes) + 1) if note else ""
+        return " ".join(filter(None, (text, note and f"[{number}]")))
+
+    lines = [_line(_COLUMNS), "|" + "---|" * len(_COLUMNS)]
+    for result in results:
+        number, otherwise = _published(result)
+        lines.append(
+            _line(
+                (
+                    *_described(result),
+                    marked(_measured(result), _lacking(result)),
+                    ", ".join(f"{v:.1f}" for v in result.folds) if len(result.folds) > 1 else "",
+                    marked(number, otherwise),
+                )
+            )
+        )
+    below = "\n".join(
+        f"[{number}] {terminal.escaped(note)}\\" for note, number in notes.items()
+    ).rstrip("\\")
+    return "\n".join([f"## {title}", "", *lines, *(["", below] if below else [])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(terminal.escaped, cells))} |"
+
+
+def _described(result: Result) -> tuple[str, ...]:
+    share = f" ({100 * result.share:g} %)" if result.share < 1 else ""
+    network = f"{result.variant} {result.network}, {result.size}"
+    return (
+        result.benchmark + share,
+        result.data,
+        result.protocol,
+        result.modality,
+        result.losses,
+        network + (", head" if result.output == "head" else ""),
+        str(result.step),
+    )
+
+
+def _measured(result: Result) -> str:
+    more = result.also
+    if result.held_out:
+        more = (f"{statistics.fmean(result.held_out):.1f} with the held-out cost", *more)
+    return f"{result.value:.1f} {result.metric}" + (f" ({'; '.join(more)})" if more else "")
+
+
+def _lacking(result: Result) -> str:
+    return f"{result.left_out:,} files of the data set were left out." if result.left_out else ""
+
+
+def _published(result: Result) -> tuple[str, str]:
+    """The published numbers, if there are any for this result, and what it did otherwise."""
+    numbers = published.numbers(
+        result.benchmark, result.modality, result.table, result.variant, result.losses
+    )
+    otherwise = published.differences(result.config, result.table)
+    if numbers and result.network != "student":
+        otherwise.append(f"the network is the {result.network}")
+    if numbers and result.size != "base":
+        otherwise.append(f"its size is {result.size}")
+    if not otherwise:
+        return numbers, ""
+    standard = "the published protocol and network" if numbers else "the file in configs/eval"
+    return "", f"Not as in {standard}: {', '.join(otherwise)}."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m xkd_jax.report", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("results", nargs="+", help="result files, or folders that hold them")
+    try:
+        results = load(parser.parse_args(argv).results)
+    except UserError as error:
+        terminal.complain(f"error: {error}")
+        return 2
+    terminal.output(f"{tables(results)}\n\nResults read: {len(results)}.")
+    return 0
+
+
+if __name__ == "__main__":
+    with terminal.command():
+        sys.exit(main())

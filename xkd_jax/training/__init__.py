@@ -1,0 +1,1 @@
+"""A pretraining run: its loop, checkpoints, probes, and what it survives."""

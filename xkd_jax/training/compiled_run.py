@@ -1,0 +1,80 @@
+"""What stays the same from the first step of a run to its last, and is jitted here alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.config.pretraining import Config
+from xkd_jax.method import state_shardings
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.optimizer import optimizer
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.train_state import TrainState, initial_state
+from xkd_jax.method.train_step import train_step
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A config's functions on a mesh, and how their arguments lie there.
+
+    step: jitted (state, batch) -> (state, metrics); the state is donated.
+    initialise: jitted () -> the state before the first step.
+    like: the state as `jax.ShapeDtypeStruct` with shardings.
+    batch_sharding: of every array of a batch.
+    """
+
+    config: Config
+    length: Length
+    step: Any
+    initialise: Any
+    like: TrainState
+    batch_sharding: NamedSharding
+
+    @classmethod
+    def prepare(cls, config: Config, length: Length, mesh: Mesh) -> Run:
+        """Builds the jitted functions; nothing is compiled before its first call.
+
+        Raises:
+          UserError: the batch can't be split over the mesh.
+        """
+        plan = schedules(config, length)
+        active = ActiveLosses.of(config.loss.weights)
+        transformation = optimizer(config.optimizer, plan, active)
+        state_sharding = state_shardings.state_shardings(config, mesh, transformation)
+        batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
+        whole = NamedSharding(mesh, PartitionSpec())
+        return cls(
+            config=config,
+            length=length,
+            step=jax.jit(
+                mesh_lib.on_mesh(
+                    functools.partial(train_step, config=config, schedules=plan), mesh
+                ),
+                in_shardings=(state_sharding, batch_sharding),
+                out_shardings=(state_sharding, whole),
+                donate_argnums=0,
+            ),
+            initialise=jax.jit(
+                lambda: initial_state(
+                    stream_key(config.seed, Stream.INITIALIZE), config, transformation
+                ),
+                out_shardings=state_sharding,
+            ),
+            like=checkpoint.like(
+                state_shardings.abstract_state(config, transformation), state_sharding
+            ),
+            batch_sharding=batch_sharding,
+        )
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of each global batch that this process reads."""
+        return mesh_lib.local_rows(self.batch_sharding, self.config.batch_size)

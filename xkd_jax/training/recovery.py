@@ -1,0 +1,62 @@
+"""What happens after steps whose loss is not finite: stated, counted, and as configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from data_pipelines.errors import TrainingDivergedError
+from xkd_jax.config.pretraining import NonfiniteConfig
+from xkd_jax.method.train_state import TrainState, advance
+from xkd_jax.parallel.processes import announce
+from xkd_jax.training.checkpoint import Checkpoints
+
+
+class Recovery:
+    """Does what the config says after steps that were not finite."""
+
+    def __init__(
+        self,
+        config: NonfiniteConfig,
+        checkpoints: Checkpoints,
+        first_state: Callable[[], TrainState],
+    ):
+        """Starts counting.
+
+        Args:
+          config: the run's.
+          checkpoints: the run's.
+          first_state: gives the state that the run would start from now.
+        """
+        self._config, self._checkpoints, self._first_state = config, checkpoints, first_state
+        self._count = 0
+
+    def recover(self, state: TrainState, step: int, bad: dict[int, str]) -> TrainState:
+        """The state to go on with.
+
+        Args:
+          state: after `step`; it may be donated.
+          step: the last one made.
+          bad: {step: what was not finite} since the last call.
+
+        Raises:
+          TrainingDivergedError: the config says stop, or it was once too often.
+        """
+        if not bad:
+            return state
+        first, action = min(bad), self._config.action
+        tolerated = self._count
+        self._count += len(bad) if action == "skip" else 1
+        if action == "stop" or self._count > self._config.limit:
+            self._checkpoints.wait()
+            raise TrainingDivergedError(first, bad[first], self._checkpoints.latest(), tolerated)
+        tally = f"{self._count} of at most {self._config.limit}"
+        if action == "skip":
+            steps = ", ".join(str(n) for n in sorted(bad))
+            announce(f"skipped   step {steps}: {bad[first]} is not finite ({tally})")
+            return state
+        announce(f"roll back step {first}: {bad[first]} is not finite ({tally})")
+        self._checkpoints.wait()
+        jax.tree.map(lambda leaf: leaf.delete(), state)  # two states may be too much for a device
+        return advance(self._first_state(), step)

@@ -1,0 +1,76 @@
+"""The lease of a run on its folder, which the main process holds for all of its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from data_pipelines import lease
+from data_pipelines.errors import UserError
+from data_pipelines.holder import TOKEN_LENGTH
+from data_pipelines.lease import Lease
+from xkd_jax.parallel.processes import announce, company, is_main_process, on_main, together
+
+_REMEDY = "wait until it has ended, or give another --workdir."
+_SEEN_SECONDS = 10.0  # for which a network file system may not show a new file elsewhere
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a folder; every process of the run must enter and leave.
+
+    Yields:
+      What every process must call before the run writes to the folder again after a while. It
+      raises `LeaseLostError` on the main process, and `UnreachableError` on the others, if another
+      run has taken over.
+
+    Raises:
+      LeaseHeldError: another run holds the lease; on the other processes, `UnreachableError`.
+      UserError: the folder can't be written to, or the processes don't share it.
+    """
+    with contextlib.ExitStack() as stack:
+        busy, leases = f"Another run is using {workdir}", list[Lease]()
+        with company():
+            on_main(
+                lambda: leases.append(
+                    stack.enter_context(lease.held(workdir, busy, _REMEDY, waiting=announce))
+                )
+            )
+            _check_shared(workdir, leases[0].token if leases else "")
+        with company():  # so that the lease is kept where a save may be under way
+            yield lambda: on_main(lambda: leases[0].check())
+
+
+def _check_shared(workdir: Path, token: str) -> None:
+    """Makes sure that every process sees what the main process has written.
+
+    Raises:
+      UserError: one doesn't.
+    """
+    mine = np.frombuffer(token.encode().ljust(TOKEN_LENGTH), np.uint8)
+    theirs = np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes().decode()
+
+    def see() -> None:
+        if is_main_process():
+            return
+        for _ in range(int(_SEEN_SECONDS)):
+            with contextlib.suppress(OSError):
+                os.listdir(workdir)  # so that NFS asks its server for what is there now
+            if (found := Lease(workdir).holder()) and found.token == theirs:
+                return
+            time.sleep(1)
+        raise UserError(
+            f"{workdir} on {socket.gethostname()} (process {jax.process_index()}) is not the folder"
+            " of that name on the main process' host: give every process the same --workdir on a"
+            " file system that all hosts share."
+        )
+
+    together(see)

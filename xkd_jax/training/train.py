@@ -1,0 +1,271 @@
+"""A pretraining run, from its config to its last checkpoint."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines import spoken_digits
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
+from xkd_jax.config.pretraining import Config
+from xkd_jax.method import state_shardings
+from xkd_jax.method.schedules import Length
+from xkd_jax.method.train_state import TrainState
+from xkd_jax.method.train_step import Metrics
+from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel import agreement
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.processes import (
+    announce,
+    company,
+    is_main_process,
+    main_first,
+    together,
+    write_once,
+)
+from xkd_jax.training import run_lease
+from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.probe import Probes, encoder
+from xkd_jax.training.progress import Progress, Scalars
+from xkd_jax.training.recovery import Recovery
+
+# Steps that may be on their way to the device at once: one runs while the next is handed over.
+IN_FLIGHT = 2
+
+
+@company()
+def train(config: Config, workdir: Path) -> None:
+    """Runs `config` in `workdir`, or goes on with the run that is there.
+
+    Raises:
+      UserError: data, mesh or checkpoints don't fit the config, or another run is using the folder.
+      LostProcessError: another process of the run is gone.
+      TrainingDivergedError: a loss was not finite.
+      StoppedError: there was notice of a preemption; the state is saved.
+    """
+    if config.data.dataset != "spoken_digits" and not config.data.dir:
+        raise UserError(
+            "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
+            " python -m data_pipelines.build."
+        )
+    with run_lease.held(workdir) as check_lease:
+        _train(config, workdir, check_lease)
+
+
+def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> None:
+    directory = data_directory(config, workdir)
+    dataset = _open(config, directory, config.data.split)
+    length = Length.of(config, len(dataset))
+    mesh = mesh_lib.make_mesh(config.mesh)
+    run = Run.prepare(config, length, mesh)
+    announce(f"{state_shardings.describe(config, mesh)}\n{_describe(config, dataset, length)}")
+
+    probes = None
+    if config.probe.enabled or config.probe.neighbours_every:
+        test = _open(config, directory, config.probe.split)
+        probes = probes_of(run, dataset, test)
+    folder, digest = workdir / "checkpoints", dataset.digest
+    with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
+        state = first_state(run, checkpoints)
+        write_once(workdir / "config.json", dataclasses.asdict(config))
+        state = loop(run, state, dataset, checkpoints, workdir, probes)
+    if config.probe.enabled and probes is not None:
+        results = probe(run, state, probes)
+        check_lease()
+        report(results, workdir)
+
+
+def _open(config: Config, directory: str, split: str) -> Dataset:
+    """Opens a split, which must be the same for every process."""
+    dataset = together(lambda: open_dataset(config, directory, split))
+    agreement.require({f"data in {directory}": {split: dataset.digest}})
+    return dataset
+
+
+def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """The state of the newest checkpoint that is intact, or a fresh one.
+
+    Raises:
+      UserError: it is of a step beyond the run's end; otherwise as `Checkpoints.restore`.
+    """
+    state = checkpoints.restore(run.like)
+    if state is None:
+        return run.initialise()
+    if int(state.step) > run.length.steps:
+        raise UserError(
+            f"{checkpoints.directory} holds a run at step {int(state.step)}, and this one ends at"
+            f" step {run.length.steps}: give a max_steps or epochs that reaches it, or another"
+            " --workdir."
+        )
+    return state
+
+
+def loop(
+    run: Run,
+    state: TrainState,
+    dataset: Dataset,
+    checkpoints: Checkpoints,
+    workdir: Path,
+    probes: Probes | None,
+) -> TrainState:
+    """Steps to the end of the run, logging, saving and looking at neighbours on the way."""
+    config, steps, start = run.config, run.length.steps, int(state.step)
+    progress = Progress(steps, config.batch_size, start)
+    scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
+    batches = device_batches(run, dataset, start, progress)
+    recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
+    unread: collections.deque[tuple[int, Metrics]] = collections.deque()
+    # A writer left open starts a thread when Python ends, which is too late.
+    with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
+        for step in range(start + 1, steps + 1):
+            state, metrics = run.step(state, next(batches))
+            unread.append((step, metrics))
+            if len(unread) > IN_FLIGHT:
+                jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
+            preempted = preemption.reached()
+            saving = preempted or is_due(step, config.checkpoint.every_steps, steps)
+            if saving or is_due(step, config.log_every, steps):
+                averages, bad = read_metrics(unread)
+                state = recovery.recover(state, step, bad)
+                line, speed = progress.line(step, averages)
+                announce(line)
+                scalars.write(step, averages | speed)
+                checkpoints.check()
+            if saving:
+                checkpoints.save(step, state)
+            if preempted and (step < steps or config.probe.enabled):
+                checkpoints.stop(step)
+            every = config.probe.neighbours_every
+            if probes is not None and every and step % every == 0:
+                found = probes.neighbours(both_networks(state, config))
+                announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
+                scalars.write(step, {f"neighbours/{name}": v for name, v in found.items()})
+        checkpoints.wait()  # while signals still wait: none may cut the last save short
+        if config.probe.enabled and preemption.reached():  # probes are still to come
+            checkpoints.stop(steps)
+    return state
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something done every so many steps (0: never), and at the last, is due."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -> Generator[Any]:
+    """Batches on the devices from step `start` on.
+
+    The loop asks for a batch while the devices are still busy with the one before, so reading it
+    and moving it are hidden behind that step.
+    """
+    host = pipeline.train_batches(run.config, dataset, run.rows, start)
+    try:
+        while True:
+            since = time.perf_counter()
+            batch = next(host)
+            progress.waited(time.perf_counter() - since)
+            views = {m: batch[m] for m in MODALITIES}
+            yield mesh_lib.put_batch(views, run.batch_sharding, run.config.batch_size)
+    finally:
+        host.close()
+
+
+def read_metrics(
+    unread: collections.deque[tuple[int, Metrics]],
+) -> tuple[dict[str, float], dict[int, str]]:
+    """Fetches the metrics of the steps since the last call.
+
+    Returns:
+      Their means over the steps where all of them are finite (if none is, over all), and
+      {step: what is not finite} of the others.
+    """
+    rows = {step: jax.device_get(metrics) for step, metrics in unread}
+    unread.clear()
+    bad = {
+        step: _blame(names)
+        for step, metrics in rows.items()
+        if (names := [name for name, value in metrics.items() if not np.isfinite(value)])
+    }
+    good = [metrics for step, metrics in rows.items() if step not in bad] or list(rows.values())
+    return {name: float(np.mean([metrics[name] for metrics in good])) for name in good[0]}, bad
+
+
+def _blame(bad: list[str]) -> str:
+    terms = [name for name in bad if name.startswith("loss/")]
+    return ", ".join(terms or bad)
+
+
+def data_directory(config: Config, workdir: Path) -> str:
+    """Where the shards are; the spoken digits are made there on first use."""
+    if config.data.dataset == "spoken_digits":
+        directory = config.data.dir or str(workdir / "data")
+        main_first(lambda: spoken_digits.build(config, directory, announce))
+        return directory
+    return config.data.dir
+
+
+def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
+    """The run's probes; they learn from one data set and are scored on the other.
+
+    Raises:
+      UserError: the data set has no classes, or several a record.
+    """
+    config, metadata = run.config, dataset.metadata
+    if len(metadata.class_names) < 2 or metadata.multi_label:
+        raise UserError(
+            f"The data set {metadata.name} has not one class a record, which probes ask for: give"
+            " --config.probe.enabled=False and --config.probe.neighbours_every=0."
+        )
+    used = np.arange(min(config.probe.train_records, len(dataset)))
+
+    def batches() -> tuple[Any, Any]:
+        learn = pipeline.eval_batches(config, dataset, run.rows, records=used)
+        return learn, pipeline.eval_batches(config, test, run.rows)
+
+    classes = len(metadata.class_names)
+    return Probes(config, encoder(config), run.batch_sharding, classes, batches)
+
+
+def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
+    """Linear-probe accuracies of student and teacher, before training and now."""
+    announce("probe     before training")
+    untrained = probes.linear({"student": run.initialise().teacher})  # at first they are one
+    announce("probe     after training")
+    return {
+        "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
+        "after": probes.linear(both_networks(state, run.config)),
+    }
+
+
+def both_networks(state: TrainState, config: Config) -> dict[str, Tree]:
+    """Encoders and heads of student and teacher, in the shape of `Teacher`."""
+    return {"student": teacher_counterpart(state.student, config.model), "teacher": state.teacher}
+
+
+def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
+    """Prints the probes as a table and writes them as `results.json`."""
+    announce(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
+    for name in results["before"]:
+        announce(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
+    write_once(workdir / "results.json", {"linear_probe_top1": results})
+    announce(f"written   {workdir / 'results.json'}")
+
+
+def _describe(config: Config, dataset: Dataset, length: Length) -> str:
+    return (
+        f"data      {len(dataset)} records, batch {config.batch_size}\n"
+        f"run       {length.steps} steps of {length.steps_per_epoch} an epoch"
+    )
