@@ -28,7 +28,7 @@ _PLAN = flags.DEFINE_string(
     "plan",
     "",
     "Print what the run would need on a TPU slice, without one: v5e:16x16, for example, or"
-    " search:v5e:16x16 to try meshes, rematerialisation and batches (v4, v5e, v5p, v6e).",
+    " search:v5e:16x16 to try meshes, rematerialization and batches (v4, v5e, v5p, v6e).",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "HOST:PORT of process 0, for several processes that JAX can't find itself."

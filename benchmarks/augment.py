@@ -79,7 +79,7 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
     }
     if step:
         run = Run.prepare(config, Length.of(config, _RECORDS), mesh)
-        state = run.initialise()
+        state = run.initialize()
 
         def once() -> Any:
             nonlocal state

@@ -76,7 +76,7 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             },
         ),
         "softer_students": ("xkd", {"loss.student_temperature": 0.2}),
-        "no_centring": ("xkd", {"loss.center_momentum": 1.0}),
+        "no_centering": ("xkd", {"loss.center_momentum": 1.0}),
         "ema_from_0.997": ("xkd", {"optimizer.ema_start": 0.997}),
         "teachers_as_they_start": ("xkd", {"optimizer.ema_start": 1.0}),
         "directions_alike": ("xkd", {"loss.weights.distill_video_to_audio": 10.0}),

@@ -16,7 +16,7 @@ from xkd_jax.config.pretraining import Config
 
 
 def load_clip(path: str, config: Config, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the normalised global and local views of a random clip of a file."""
+    """Returns the normalized global and local views of a random clip of a file."""
     video, audio = config.video, config.audio
     frames, waveform = _decode(path, config, rng)
     start = int(rng.integers(len(frames) - video.local_frames, endpoint=True))

@@ -34,9 +34,9 @@ def random_features(samples: int, width: int, classes: int) -> tuple[np.ndarray,
     """Returns features of overlapping classes: a common direction, and axes of falling strength."""
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=samples)
-    centres = 0.08 * rng.normal(size=(classes, width)).astype(np.float32)
+    centers = 0.08 * rng.normal(size=(classes, width)).astype(np.float32)
     features = rng.normal(size=(samples, width)).astype(np.float32)
-    features += centres[labels]
+    features += centers[labels]
     features *= 3 * np.exp(-4 * np.arange(width) / width).astype(np.float32)
     return features + 0.5 * rng.normal(size=width).astype(np.float32), labels
 

@@ -47,10 +47,10 @@ def share_between_classes(outputs: np.ndarray, labels: np.ndarray) -> float:
       outputs: float [samples, width].
       labels: int [samples].
     """
-    centred = outputs.astype(np.float64) - outputs.mean(0, dtype=np.float64)
-    groups = [centred[labels == label] for label in np.unique(labels)]
+    centered = outputs.astype(np.float64) - outputs.mean(0, dtype=np.float64)
+    groups = [centered[labels == label] for label in np.unique(labels)]
     between = sum(len(group) * np.square(group.mean(0)).sum() for group in groups)
-    return float(between / np.square(centred).sum())
+    return float(between / np.square(centered).sum())
 
 
 def share_of_the_word(config: Config, clips: Any, labels: np.ndarray) -> float:

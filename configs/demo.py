@@ -43,9 +43,9 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config.audio.update(mels=40, columns=64, hop=250, patch=(40, 4), mask_ratio=0.7)
     config.audio.update(local_columns=32)
 
-    # digits have no symmetry and colours of their own, and a crop must keep most of one
+    # digits have no symmetry and colors of their own, and a crop must keep most of one
     for augment in ("global_augment", "local_augment"):
-        config.video[augment].update(area=(0.8, 1.0), flip=0.0, greyscale=0.0, blur=0.0)
+        config.video[augment].update(area=(0.8, 1.0), flip=0.0, grayscale=0.0, blur=0.0)
         config.video[augment].update(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
 
     # The video teacher knows little, and a sound head that learns to say what it says forgets the

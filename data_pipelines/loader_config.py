@@ -20,7 +20,7 @@ class VideoAugment:
     """Random changes to one kind of video view, constant over its frames.
 
     `area` is the crop's share of the frame; `brightness`, `contrast` and `saturation` are the
-    half-ranges of factors around 1, `hue` of a turn of the colour circle around 0. `blur_sigma`, in
+    half-ranges of factors around 1, `hue` of a turn of the color circle around 0. `blur_sigma`, in
     pixels of the view, is the `range` that one sigma for both directions is drawn from (paper) or a
     `pair`: always the first along the row and the second down the column (released code).
     """
@@ -32,7 +32,7 @@ class VideoAugment:
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.2
-    greyscale: float = 0.0
+    grayscale: float = 0.0
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     blur_sigma_is: Literal["range", "pair"] = "range"
@@ -61,7 +61,7 @@ class ViewConfig:
 
     @property
     def global_shape(self) -> tuple[int, ...]:
-        """Without the colour channel, which comes last."""
+        """Without the color channel, which comes last."""
         raise NotImplementedError
 
     @property
@@ -103,7 +103,7 @@ class VideoConfig(ViewConfig):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     global_augment: VideoAugment = VideoAugment()
-    local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), greyscale=0.2, blur=0.5)
+    local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), grayscale=0.2, blur=0.5)
 
     @property
     def global_shape(self) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ class VideoConfig(ViewConfig):
 
     @property
     def patch_values(self) -> int:
-        """Numbers in one flattened cuboid, (frames height width colour)."""
+        """Numbers in one flattened cuboid, (frames height width color)."""
         return 3 * math.prod(self.patch)
 
 
@@ -128,7 +128,7 @@ class VideoConfig(ViewConfig):
 class AudioConfig(ViewConfig):
     """Audio views: log-mel spectrograms of `mels` bands, `columns` hops of `hop` samples.
 
-    `mean` and `std` normalise log(mel power + 2^-23).
+    `mean` and `std` normalize log(mel power + 2^-23).
     """
 
     sample_rate: int = 16000

@@ -29,7 +29,7 @@ _TILE = 112  # height of every picture, pixels
 _GAP = 4
 _CAPTION = 16
 _GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # shown of a view, at most
-_LOUDEST = 2.5  # standard deviations that the colour scale spans, either way
+_LOUDEST = 2.5  # standard deviations that the color scale spans, either way
 
 
 def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
@@ -67,7 +67,7 @@ def _video_strips(video: VideoConfig, views: dict[str, Any], row: int) -> list[n
 
 
 def _frame_strip(video: VideoConfig, frames: np.ndarray, most: int) -> np.ndarray:
-    """Some frames of a normalised view [T, S, S, 3], side by side."""
+    """Some frames of a normalized view [T, S, S, 3], side by side."""
     chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
     pixels = frames[chosen] * np.array(video.std) + np.array(video.mean)
     images = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
@@ -81,7 +81,7 @@ def _audio_strips(audio: AudioConfig, views: dict[str, Any], row: int) -> list[n
 
 
 def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
-    """A normalised spectrogram [mels, columns] in false colours."""
+    """A normalized spectrogram [mels, columns] in false colors."""
     levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)[::-1]
     return _scale(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
 

@@ -35,17 +35,17 @@ def small() -> Config:
 
 @pytest.fixture(scope="session")
 def make_views():
-    """Random normalised views of a configuration: (config, seed) -> Inputs.views."""
+    """Random normalized views of a configuration: (config, seed) -> Inputs.views."""
 
     def make(config: Config, seed: int = 0, batch: int | None = None):
         rng = np.random.default_rng(seed)
         batch = batch or config.batch_size
         views = {}
-        for name, colour in (("video", (3,)), ("audio", ())):
+        for name, color in (("video", (3,)), ("audio", ())):
             view = config.modality(name)
-            views[name] = {"global": (batch, *view.global_shape, *colour)}
+            views[name] = {"global": (batch, *view.global_shape, *color)}
             if view.local_views:
-                views[name]["local"] = (view.local_views, batch, *view.local_shape, *colour)
+                views[name]["local"] = (view.local_views, batch, *view.local_shape, *color)
         return jax.tree.map(
             lambda shape: rng.normal(size=shape).astype(np.float32),
             views,

@@ -221,11 +221,11 @@ def schedules(seed: int) -> Arrays:
 def sounds(seed: int) -> Arrays:
     """A sound of 2 s and its spectrograms."""
     waveform = np.random.default_rng(seed).integers(-9000, 9000, 32000).astype(np.int16)
-    normalised = lambda samples: (log_mel(samples / 32768) + 5.3688107) / 4.410007  # noqa: E731
+    normalized = lambda samples: (log_mel(samples / 32768) + 5.3688107) / 4.410007  # noqa: E731
     return {
         "noise/waveform": waveform,
-        "noise/log_mel": normalised(waveform),
-        "noise/log_mel_local": normalised(waveform[8000:24000]),
+        "noise/log_mel": normalized(waveform),
+        "noise/log_mel_local": normalized(waveform[8000:24000]),
     }
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import simplejpeg
 
 
-def grey_frames(levels: Iterable[int], width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Returns uint8 [height, width, 3] frames of one grey each."""
+def gray_frames(levels: Iterable[int], width: int = 64, height: int = 48) -> list[np.ndarray]:
+    """Returns uint8 [height, width, 3] frames of one gray each."""
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
 
 

@@ -73,7 +73,7 @@ def esc50(source):
 
 
 def ucf101(source):
-    """Six videos of two classes in three folds; each video is one grey, lighter in class two."""
+    """Six videos of two classes in three folds; each video is one gray, lighter in class two."""
     lists = source / "ucfTrainTestlist"
     lists.mkdir()
     (lists / "classInd.txt").write_text("1 Dark\n2 Light\n")
@@ -81,7 +81,7 @@ def ucf101(source):
     for number, path in enumerate(paths):
         (source / path).parent.mkdir(exist_ok=True)
         levels = [(40, 180)[number % 2] + 4 * number + i for i in range(36)]
-        media_files.write(source / path, media_files.grey_frames(levels, 48, 32))
+        media_files.write(source / path, media_files.gray_frames(levels, 48, 32))
     for k in (1, 2, 3):
         test = [p for p in paths if f"g0{k}" in p]
         train = [f"{p} {1 + ('Light' in p)}" for p in paths if p not in test]
@@ -101,7 +101,7 @@ def kinetics_sound(source):
             levels = [(40, 180)[number % 2] + 3 * number + i % 8 for i in range(36)]
             media_files.write(
                 source / label / f"id{number}_000001_000011.avi",
-                media_files.grey_frames(levels, 48, 32),
+                media_files.gray_frames(levels, 48, 32),
                 sound=media_files.tone(1.2, 16000, (300, 2500)[number % 2] + 10.0 * number),
                 sample_rate=16000,
             )

@@ -30,7 +30,7 @@ def run(*arguments):
         (("--config=configs/eval/ucf101.py", "--config.data.fold=1"), "Did you mean data.folds?"),
         (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
         (
-            ("--config=configs/eval/neighbours.py", "--config.data.folds=(1, 2, 3)"),
+            ("--config=configs/eval/knn.py", "--config.data.folds=(1, 2, 3)"),
             "checkpoint is empty",  # so the folds are right
         ),
         (("--config=configs/eval/ucf101.py", "--plan=v5e:2x2"), "--plan is for pretraining"),

@@ -86,7 +86,7 @@ def run(config: Config, steps: int) -> Run:
         config=config,
         length=Length(steps, 3),
         step=jax.jit(step, out_shardings=(placed, None), donate_argnums=0),
-        initialise=lambda: fill(0),
+        initialize=lambda: fill(0),
         like=wanted,
         batch_sharding=mesh_lib.batch_sharding(mesh_lib.make_mesh(MeshConfig()), config.batch_size),
     )

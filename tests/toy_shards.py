@@ -34,7 +34,7 @@ METADATA = metadata_lib.Metadata(
 
 
 def record(index: int, frames: int = 10, columns: int | None = None) -> Record:
-    """Frame k of record i is grey 4 * k + 2, i in its label; column c of the log-mel is c."""
+    """Frame k of record i is gray 4 * k + 2, i in its label; column c of the log-mel is c."""
     columns = COLUMNS_PER_FRAME * frames if columns is None else columns
     return Record(
         id=f"clip{index}",
@@ -68,7 +68,7 @@ def config(**data) -> Config:
 
 
 def plain_views(config, size, log_mel, rng_of=None) -> dict:
-    """The clip's grey of each frame, its columns, and random numbers of two streams."""
+    """The clip's gray of each frame, its columns, and random numbers of two streams."""
     views: dict = {}
     if size is not None:
         cut = Cut(0, config.video.frames, (0, 0, 4, 8), (4, 8))

@@ -41,7 +41,7 @@ def get_config(benchmark: str = "ucf101") -> ml_collections.ConfigDict:
         config.fit.augment.update(mixup=1.0, cutmix=1.0)
     elif benchmark == "esc50":
         config.fit.update(epochs=100.0, warmup_epochs=10.0, weight_decay=0.005)
-        config.fit.update(normalise=True, dropout=0.5)
+        config.fit.update(normalize=True, dropout=0.5)
     elif benchmark == "fsd50k":
         config.batch_size = 128
         config.fit.update(epochs=30.0, schedule="constant", average="scores")
@@ -50,7 +50,7 @@ def get_config(benchmark: str = "ucf101") -> ml_collections.ConfigDict:
 
 def _video(config: ml_collections.ConfigDict) -> None:
     config.clips.update(train=1, test=3, crops=3, size=224)
-    config.clips.video.update(area=(0.2, 0.766), greyscale=0.0)
+    config.clips.video.update(area=(0.2, 0.766), grayscale=0.0)
     config.clips.video.update(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
     config.fit.update(learning_rate=5e-4, final_learning_rate=1e-6, epochs=100.0)
     config.fit.update(warmup_epochs=5.0, weight_decay=0.05, layer_decay=0.45)

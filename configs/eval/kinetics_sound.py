@@ -27,6 +27,6 @@ def get_config(modality: str = "both") -> ml_collections.ConfigDict:
     config.modality = modality
     config.data.test_split = "validation"
     config.clips.update(train=20, test=2, crops=1)
-    config.clips.video.update(area=(0.08, 1.0), greyscale=0.2)
+    config.clips.video.update(area=(0.08, 1.0), grayscale=0.2)
     config.svm.costs = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     return config

@@ -22,5 +22,5 @@ def get_config(percent: str = "10") -> ml_collections.ConfigDict:
     config.share = int(percent) / 100
     config.data.test_split = "validation"
     config.clips.update(train=1, test=3, crops=3)
-    config.clips.video.update(area=(0.08, 1.0), greyscale=0.2)
+    config.clips.video.update(area=(0.08, 1.0), grayscale=0.2)
     return config

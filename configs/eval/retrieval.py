@@ -13,7 +13,7 @@ No published numbers.
 
 import ml_collections
 
-from configs.eval import neighbours
+from configs.eval import knn
 from data_pipelines.errors import UserError
 
 
@@ -21,7 +21,7 @@ def get_config(output: str = "head") -> ml_collections.ConfigDict:
     """One plain clip, one crop."""
     if output not in ("head", "encoder"):
         raise UserError(f"The config has no variant {output!r}: give head or encoder.")
-    config = neighbours.get_config("both")
+    config = knn.get_config("both")
     config.benchmark = "retrieval"
     config.protocol = "retrieval"
     config.output = output

@@ -25,6 +25,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train_split = "all"
     config.data.folds = (1, 2, 3)
     config.clips.update(train=25, test=3, crops=3)
-    config.clips.video.update(area=(0.08, 1.0), greyscale=0.2)
+    config.clips.video.update(area=(0.08, 1.0), grayscale=0.2)
     config.svm.costs = (1e-3, 1e-2, 1e-1, 1.0)
     return config

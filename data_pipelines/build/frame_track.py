@@ -35,7 +35,7 @@ class FrameTrack:
 
     A frame is scaled to the short side by libswscale's bilinear filter, which widens when it
     shrinks and so does not alias, then turned and mirrored as its display matrix says. It stays in
-    the video's own terms, brightness and colour at half the resolution, which are JPEG's too: by
+    the video's own terms, brightness and color at half the resolution, which are JPEG's too: by
     way of RGB it would take twice the time and lose a little. All frames take the size at which
     the first is shown. Times are in seconds.
 
@@ -77,7 +77,7 @@ class FrameTrack:
 
         Raises:
           DamageError: its time or shape is absurd.
-          UnfitError: it is too large, or of colours that can't be converted.
+          UnfitError: it is too large, or of colors that can't be converted.
         """
         check_size(frame.width, frame.height)
         time = max(self._held_until, 0.0) if time is None else time
@@ -169,7 +169,7 @@ def check_size(width: int, height: int) -> None:
 def _inconvertible(frame: av.VideoFrame, error: av.error.FFmpegError) -> UnfitError:
     matrix = _MATRICES.get(frame.colorspace)
     if matrix:
-        return UnfitError("unsupported", f"its colour matrix, {matrix}, can't be converted")
+        return UnfitError("unsupported", f"its color matrix, {matrix}, can't be converted")
     return UnfitError(
         "unsupported", f"its pixels ({frame.format.name}) can't be converted ({error.strerror})"
     )
@@ -199,7 +199,7 @@ def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
 def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
     """Returns the width and height at which a frame is shown: even numbers.
 
-    With odd ones libjpeg reads past the end of a colour plane.
+    With odd ones libjpeg reads past the end of a color plane.
     """
     sides = (frame.width, frame.height)
     short, long = sorted(sides)

@@ -16,7 +16,7 @@ _BLOCK = 4096
 def log_mel(
     waveform: np.ndarray, sample_rate: int = 16000, fft: int = 1024, hop: int = 143, mels: int = 80
 ) -> np.ndarray:
-    """Returns log(mel power + 2^-23), not normalised, float32 [mels, 1 + samples // hop].
+    """Returns log(mel power + 2^-23), not normalized, float32 [mels, 1 + samples // hop].
 
     A Hann window of `fft` samples around every `hop`th sample, the waveform reflected at its ends;
     power spectrum; Slaney's mel filters from 0 Hz to Nyquist. Of no samples it is [mels, 0].

@@ -17,7 +17,7 @@ reader and the synthetic data sets all use this module and nothing else knows th
 | `path`        | bytes                         | of the source, below the source folder        |
 | `start`,`end` | float                         | seconds of the source that the record covers  |
 
-Log-mel, natural logarithm of mel power + 2^-23 and not normalised, is stored as
+Log-mel, natural logarithm of mel power + 2^-23 and not normalized, is stored as
 round((x + 16) * 2048) within [-16, 16): an error of at most 2^-12 = 0.000244.
 
 The `MAX_` constants bound what a record may hold. They lie far above what honest records hold, and

@@ -29,7 +29,7 @@ def last_start(record: Record, config: LoaderConfig) -> int:
 
 
 def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarray:
-    """Returns the positions [clips] of clips spread evenly over a record; one is centred."""
+    """Returns the positions [clips] of clips spread evenly over a record; one is centered."""
     last = last_start(record, config)
     if clips == 1:
         return np.array([last // 2])

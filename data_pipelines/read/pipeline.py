@@ -97,7 +97,7 @@ def eval_batches(
       dataset: see `dataset.open_dataset`.
       rows: this host's rows of the `config.batch_size` rows; None: all.
       start_step: of the first batch.
-      clips: clips a record, spread evenly; one is centred. Those of a record are rows in a row.
+      clips: clips a record, spread evenly; one is centered. Those of a record are rows in a row.
       modalities: those that are read.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel) -> views; see `views.draw_eval_views`.

@@ -17,9 +17,9 @@ A view of video holds:
 | `transposed`  | bool                | its rows are the canvas' columns                           |
 | `flip`        | bool                | left and right swapped                                     |
 | `brightness`  | float32             | factor; so are `contrast` and `saturation`                 |
-| `hue`         | float32             | turns of the colour circle                                 |
+| `hue`         | float32             | turns of the color circle                                 |
 | `order`       | int32 [4]           | the order of brightness 0, contrast 1, saturation 2, hue 3 |
-| `greyscale`   | bool                |                                                            |
+| `grayscale`   | bool                |                                                            |
 | `blur_sigma`  | float32 [2]         | along the row, down the column, in pixels of the view;     |
 |               |                     | 0: none                                                    |
 
@@ -300,7 +300,7 @@ def random_box(
 
 
 def canvas_of_log_mel(mels: int, columns: int, augment: AudioAugment) -> tuple[int, int]:
-    """Returns height and width of the zero canvas in whose centre a spectrogram is laid."""
+    """Returns height and width of the zero canvas in whose center a spectrogram is laid."""
     return int(mels * augment.canvas[0]), int(columns * augment.canvas[1])
 
 
@@ -323,8 +323,8 @@ def _video_view(
     if augment.flip:
         view["flip"] = np.bool_(rng.random() < augment.flip)
     view |= _jitter(augment, rng)
-    if augment.greyscale:
-        view["greyscale"] = np.bool_(rng.random() < augment.greyscale)
+    if augment.grayscale:
+        view["grayscale"] = np.bool_(rng.random() < augment.grayscale)
     if augment.blur:
         view["blur_sigma"] = _blur_sigma(augment, rng)
     return view

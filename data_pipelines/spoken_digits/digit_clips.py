@@ -38,7 +38,7 @@ def load_words(config: LoaderConfig, split: Split) -> Words:
     """
     if config.data.speech_dir:
         return words.read(pathlib.Path(config.data.speech_dir), split, config.audio.sample_rate)
-    return words.synthesise(split, config.audio.sample_rate, _SEED)
+    return words.synthesize(split, config.audio.sample_rate, _SEED)
 
 
 def make_clip(config: LoaderConfig, split: Split, spoken: Words, index: int) -> Clip:

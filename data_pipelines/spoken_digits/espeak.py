@@ -29,7 +29,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 class Speaker:
-    """The synthesiser; `data` is the folder that holds `espeak-ng-data`."""
+    """The synthesizer; `data` is the folder that holds `espeak-ng-data`."""
 
     def __init__(self, data: pathlib.Path) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -1,6 +1,6 @@
 """Draws a handwritten digit that bounces among moving pieces of other digits.
 
-What makes the digit hard to read off low-level statistics: its colour, the background's and the
+What makes the digit hard to read off low-level statistics: its color, the background's and the
 pieces' are random, the pieces are ink of the same kind as the digit, and everything moves and is
 noisy. What makes it readable: it alone is whole, it lies on top, keeps near the middle and is
 brighter than the pieces.
@@ -20,9 +20,9 @@ PIECE_SCALE = (0.45, 0.6)  # side of the images that the pieces are from, of the
 ROAM = 0.4  # share of the room beside it that the digit moves in, about the middle
 TURN = 8.0  # largest rotation, degrees either way
 SPEED = (0.1, 0.5)  # frames' sides a second
-BACKGROUND = np.float32(0.05)  # brightest background, of 0..1 in each colour
-BRIGHTNESS = (0.8, 1.0)  # of the digit's strongest colour
-PIECE_BRIGHTNESS = (0.3, 0.6)  # of a piece's strongest colour
+BACKGROUND = np.float32(0.05)  # brightest background, of 0..1 in each color
+BRIGHTNESS = (0.8, 1.0)  # of the digit's strongest color
+PIECE_BRIGHTNESS = (0.3, 0.6)  # of a piece's strongest color
 NOISE = (0.01, 0.05)  # standard deviation, of 0..1
 _REACH = 1.3  # side of the square that a turned image takes, of its own side
 
@@ -43,13 +43,13 @@ def draw(
     sides = rng.uniform(*PIECE_SCALE, len(inks)) * size
     sides[-1] = rng.uniform(*SCALE) * size
     angles = rng.uniform(-TURN, TURN, len(inks))
-    centres = _paths(sides, size, np.arange(frames) / frame_rate, rng)
-    colours = _colours(len(inks), rng)
+    centers = _paths(sides, size, np.arange(frames) / frame_rate, rng)
+    colors = _colors(len(inks), rng)
     canvas = np.empty((frames, 3, size, size), np.float32)
-    canvas[:] = colours[0]
+    canvas[:] = colors[0]
     for i, ink in enumerate(inks):
-        opacity = _opacity(_sprite(ink, sides[i], angles[i]), centres[:, i], size)
-        over = colours[i + 1] - canvas
+        opacity = _opacity(_sprite(ink, sides[i], angles[i]), centers[:, i], size)
+        over = colors[i + 1] - canvas
         over *= opacity[:, None]
         canvas += over
     return _develop(canvas, rng)
@@ -72,7 +72,7 @@ def _piece(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns centres [frames, n, 2] of images that bounce off the edges of the frame."""
+    """Returns centers [frames, n, 2] of images that bounce off the edges of the frame."""
     n = len(sides)
     room = (size - sides)[:, None]
     room[-1] *= ROAM
@@ -88,11 +88,11 @@ def bounce(position: np.ndarray, length: np.ndarray) -> np.ndarray:
     return length - np.abs(np.mod(position, 2 * length) - length)
 
 
-def _colours(inks: int, rng: np.random.Generator) -> np.ndarray:
-    """Colours [1 + inks, 3, 1, 1] in 0..1: the background's, then the inks'."""
+def _colors(inks: int, rng: np.random.Generator) -> np.ndarray:
+    """Colors [1 + inks, 3, 1, 1] in 0..1: the background's, then the inks'."""
     background = BACKGROUND * rng.random((1, 3), dtype=np.float32)
     ink = rng.random((inks, 3), dtype=np.float32)
-    # Inks differ in hue and strength, but the strongest of the three colours is never dark.
+    # Inks differ in hue and strength, but the strongest of the three colors is never dark.
     brightness = rng.uniform(*PIECE_BRIGHTNESS, (inks, 1))
     brightness[-1] = rng.uniform(*BRIGHTNESS)
     ink *= brightness / ink.max(axis=1, keepdims=True)
@@ -107,12 +107,12 @@ def _sprite(ink: np.ndarray, side: float, angle: float) -> np.ndarray:
     return cv2.warpAffine(ink, matrix, (extent, extent), flags=cv2.INTER_CUBIC)
 
 
-def _opacity(sprite: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
-    """Returns [frames, size, size]: the sprite about each frame's centre, to the nearest pixel."""
+def _opacity(sprite: np.ndarray, centers: np.ndarray, size: int) -> np.ndarray:
+    """Returns [frames, size, size]: the sprite about each frame's center, to the nearest pixel."""
     extent = len(sprite)
     margin = size // 4  # takes what reaches outside, so that nothing has to be clipped
-    opacity = np.zeros((len(centres), size + 2 * margin, size + 2 * margin), np.float32)
-    corners = np.rint(centres + margin - extent / 2).astype(int)
+    opacity = np.zeros((len(centers), size + 2 * margin, size + 2 * margin), np.float32)
+    corners = np.rint(centers + margin - extent / 2).astype(int)
     sprite = np.clip(sprite, 0, 1)  # the cubic interpolation overshoots
     for layer, (top, left) in zip(opacity, corners.tolist(), strict=True):
         layer[top : top + extent, left : left + extent] = sprite
@@ -120,7 +120,7 @@ def _opacity(sprite: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
 
 
 def _develop(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 with the colours last."""
+    """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 with the colors last."""
     pixels = rng.random(canvas.shape, dtype=np.float32)  # uniform: a quarter of normal's time
     pixels -= 0.5
     pixels *= np.float32(np.sqrt(12) * rng.uniform(*NOISE))

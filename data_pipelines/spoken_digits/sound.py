@@ -23,7 +23,7 @@ def mix(word: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Coloured noise of unit power."""
+    """Colored noise of unit power."""
     # The sum of so many waves is normal, whatever distribution their amplitudes have.
     spectrum = rng.random((2, samples // 2 + 1), dtype=np.float32) - np.float32(0.5)
     frequency = np.maximum(np.arange(samples // 2 + 1), samples / 400)  # flat below 40 Hz

@@ -35,7 +35,7 @@ PITCH = (40, 60)  # of 0..100
 _SILENCE = 0.02  # of the peak
 
 
-def synthesise(split: Split, sample_rate: int, seed: int) -> Words:
+def synthesize(split: Split, sample_rate: int, seed: int) -> Words:
     """Returns words spoken by espeak-ng in random voices, accents, rates and pitches.
 
     Raises:

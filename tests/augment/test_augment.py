@@ -1,6 +1,6 @@
 """Every augmentation against PIL or an explicit NumPy computation.
 
-Tolerances are in grey levels of 0..255. PIL rounds to whole levels after every step (and between
+Tolerances are in gray levels of 0..255. PIL rounds to whole levels after every step (and between
 the two directions of a resize), and we don't: that is 1 level a step.
 """
 
@@ -115,7 +115,7 @@ def test_a_transposed_canvas_shows_the_same(frame, flip):
 def test_jitter_is_that_of_pil(frame, name, factor):
     expected = ENHANCERS[name](Image.fromarray(square(frame)[0])).enhance(factor)
     found = jitter(square(frame), **{name: factor})[0]
-    # PIL cuts the fraction off; and the grey it blends with is rounded: half a level, times 0.4.
+    # PIL cuts the fraction off; and the gray it blends with is rounded: half a level, times 0.4.
     assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.21
 
 
@@ -172,12 +172,12 @@ def apply_one(frames: np.ndarray, name: str, draw: float) -> np.ndarray:
     return np.clip(draw * frames + (1 - draw) * reference[..., None], 0, 255)
 
 
-def test_greyscale_is_that_of_pil(frame):
+def test_grayscale_is_that_of_pil(frame):
     expected = np.asarray(Image.fromarray(square(frame)[0]).convert("L"), np.float32)
-    found = change(square(frame), greyscale=np.bool_(True))[0]
+    found = change(square(frame), grayscale=np.bool_(True))[0]
     assert np.abs(found - expected[..., None]).max() <= 0.51
     np.testing.assert_allclose(
-        change(square(frame), greyscale=np.bool_(False)), square(frame), atol=1e-3
+        change(square(frame), grayscale=np.bool_(False)), square(frame), atol=1e-3
     )
 
 
@@ -203,7 +203,7 @@ def test_no_blur_is_no_change(frame):
     np.testing.assert_allclose(found, square(frame), atol=1e-3)
 
 
-def test_pixels_are_normalised_by_mean_and_std():
+def test_pixels_are_normalized_by_mean_and_std():
     video = VideoConfig()
     view = {"frames": jnp.full((1, 2, 8, 8, 3), 51, jnp.uint8), "box": jnp.full((1, 2), 8.0)}
     found = np.asarray(augment_video(video, view, 8))
@@ -213,7 +213,7 @@ def test_pixels_are_normalised_by_mean_and_std():
 
 
 def change_sound(log_mel: np.ndarray, augment_config: AudioAugment, **draws) -> np.ndarray:
-    """Augments one spectrogram (float, not normalised) by some draws, without normalising it."""
+    """Augments one spectrogram (float, not normalized) by some draws, without normalizing it."""
     view = {"log_mel": record_schema.encode_log_mel(log_mel), **draws}
     batched = {key: jnp.asarray(value)[None] for key, value in view.items()}
     return np.asarray(augment_audio(AudioConfig(mean=0.0, std=1.0), augment_config, batched))[0]
@@ -245,7 +245,7 @@ def test_crop_is_a_bicubic_resize_of_a_box_of_the_canvas(box):
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-def test_the_crop_pads_with_zeros_after_normalising():
+def test_the_crop_pads_with_zeros_after_normalizing():
     view = {
         "log_mel": jnp.asarray(record_schema.encode_log_mel(np.full((1, 8, 8), 1.0))),
         "box": jnp.array([[0, 0, 8, 2]]),
@@ -319,7 +319,7 @@ def test_nothing_around_a_box_is_seen(config):
     jax.tree.map(np.testing.assert_array_equal, jitted(filled), jitted(batch))
 
 
-def test_evaluation_views_are_only_resized_and_normalised(config):
+def test_evaluation_views_are_only_resized_and_normalized(config):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (config.video.frames, 16, 16, 3), np.uint8)
     codes = rng.integers(0, 40000, config.audio.global_shape).astype(np.uint16)

@@ -41,7 +41,7 @@ REFERENCES = {
     "invert": lambda im: ImageOps.invert(im),
     "posterize": lambda im: ImageOps.posterize(im, 2),
     "solarize": lambda im: ImageOps.solarize(im, 128),
-    "colour": lambda im: ImageEnhance.Color(im).enhance(1.45),
+    "color": lambda im: ImageEnhance.Color(im).enhance(1.45),
     "contrast": lambda im: ImageEnhance.Contrast(im).enhance(1.45),
     "brightness": lambda im: ImageEnhance.Brightness(im).enhance(1.45),
     "sharpness": lambda im: ImageEnhance.Sharpness(im).enhance(1.45),
@@ -84,7 +84,7 @@ def test_geometry_is_pils(apply, name, shape, sign):
 
 def test_no_magnitude_changes_nothing_that_has_one(image, apply):
     clip = jnp.asarray(np.stack([image, 255 - image]), jnp.float32)
-    for name in ("rotate", "solarize_add", "colour", "sharpness", "shear_x", "translate_y"):
+    for name in ("rotate", "solarize_add", "color", "sharpness", "shear_x", "translate_y"):
         found = apply(clip, rand.OPERATIONS.index(name), 0.0, -1.0)
         np.testing.assert_allclose(found, clip, atol=1e-3)
 

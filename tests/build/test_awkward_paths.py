@@ -22,7 +22,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("video") / "a.mp4"
-    media_files.write(path, media_files.grey_frames([60] * 30))
+    media_files.write(path, media_files.gray_frames([60] * 30))
     return path.read_bytes()
 
 

@@ -41,7 +41,7 @@ def videos(tmp_path) -> pathlib.Path:
     folder = tmp_path / "videos"
     for i in range(5):
         (folder / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
-        media_files.write(folder / f"class{i % 2}" / f"{i}.mp4", media_files.grey_frames([i] * 30))
+        media_files.write(folder / f"class{i % 2}" / f"{i}.mp4", media_files.gray_frames([i] * 30))
     (folder / "class0" / "text.mp4").write_text("no video")
     return folder
 

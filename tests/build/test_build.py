@@ -33,7 +33,7 @@ def videos(tmp_path_factory) -> pathlib.Path:
     for label in ("cat", "dog"):
         (folder / label).mkdir()
         for i in range(3):
-            frames = media_files.grey_frames([40 * i + 9] * 30)
+            frames = media_files.gray_frames([40 * i + 9] * 30)
             sound = media_files.tone(1.0, 16000) if (label, i) != ("dog", 1) else None
             media_files.write(folder / label / f"{i}.mp4", frames, sound=sound, sample_rate=16000,
                               sound_codec="aac")  # fmt: skip

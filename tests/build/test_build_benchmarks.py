@@ -71,7 +71,7 @@ def test_folds_of_silent_videos(tmp_path, name):
     paths = [f"class{i % 2}/v_{i}.avi" for i in range(4)]
     for path in paths:
         (source / path).parent.mkdir(parents=True, exist_ok=True)
-        media_files.write(source / path, media_files.grey_frames([60] * 30))
+        media_files.write(source / path, media_files.gray_frames([60] * 30))
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "classInd.txt").write_text("1 class0\n2 class1\n")

@@ -1,4 +1,4 @@
-"""Frames that are too large or whose colours can't be converted."""
+"""Frames that are too large or whose colors can't be converted."""
 
 import math
 import struct
@@ -37,7 +37,7 @@ def _of_matrix(matrix: int, pixels: str) -> av.VideoFrame:
 
 @pytest.mark.parametrize("matrix", range(10))
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuvj444p", "gbrp", "gray"])
-def test_a_colour_matrix_is_converted(matrix, pixels):
+def test_a_color_matrix_is_converted(matrix, pixels):
     assert len(_track(_of_matrix(matrix, pixels)).frames) == 8
 
 
@@ -50,12 +50,12 @@ def test_one_that_can_t_be_is_named(matrix, pixels):
 
 
 @pytest.mark.parametrize(
-    "colour",
+    "color",
     [(200, 40, 40), (40, 200, 40), (40, 40, 200), (255, 255, 255), (0, 0, 0), (90, 60, 30)],
 )
 @pytest.mark.parametrize("full", [False, True])
-def test_ycgco(colour, full):
-    red, green, blue = colour
+def test_ycgco(color, full):
+    red, green, blue = color
     y, cg, co = (red + 2 * green + blue) / 4, (2 * green - red - blue) / 4, (red - blue) / 2
     scale = (1, 1, 0) if full else (219 / 255, 224 / 255, 16)
     stored = (y * scale[0] + scale[2], 128 + cg * scale[1], 128 + co * scale[1])
@@ -63,7 +63,7 @@ def test_ycgco(colour, full):
     frame = av.VideoFrame.from_ndarray(np.stack(planes), format="yuv444p")
     frame.colorspace, frame.color_range = 8, 2 if full else 1
     image = simplejpeg.decode_jpeg(_track(frame).frames[0])
-    np.testing.assert_allclose(image, np.broadcast_to(colour, image.shape), atol=5)
+    np.testing.assert_allclose(image, np.broadcast_to(color, image.shape), atol=5)
     assert frame.colorspace == 8
 
 
@@ -74,8 +74,8 @@ def test_a_reserved_matrix_counts_as_unspecified():
 
 @pytest.mark.parametrize("matrix", [10, 11, 12, 14])
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_file_of_such_colours_is_left_out_in_words(tmp_path, matrix, keep):
-    frames = media_files.grey_frames([90] * 8)
+def test_a_file_of_such_colors_is_left_out_in_words(tmp_path, matrix, keep):
+    frames = media_files.gray_frames([90] * 8)
     options = {"colorspace": str(matrix)}
     path = media_files.write(tmp_path / "a.mp4", frames, 8, codec="libx264", options=options)
     with pytest.raises(MediaError, match=REFUSED[matrix]) as error:
@@ -104,7 +104,7 @@ def test_frames_of_very_many_pixels_are_left_out(tmp_path, name, size):
     if name == "a.png":
         path.write_bytes(_png(*size))
     else:
-        media_files.write(path, media_files.grey_frames([9] * 8), 8, codec="mjpeg")
+        media_files.write(path, media_files.gray_frames([9] * 8), 8, codec="mjpeg")
         path.write_bytes(_resized(path.read_bytes(), size))
     with pytest.raises(MediaError, match=r"\d+ x \d+ pixels|can't be decoded") as error:
         media.decode(str(path), MediaOptions(audio=False, min_seconds=0))

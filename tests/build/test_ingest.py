@@ -17,7 +17,7 @@ ITEM = Item("one", "a/one.mkv", label=2, label_text="c", train_folds=(1, 2), tes
 
 def _write(folder, seconds: float = 2.0) -> str:
     (folder / "a").mkdir(exist_ok=True)
-    frames = media_files.grey_frames([50] * round(30 * seconds))
+    frames = media_files.gray_frames([50] * round(30 * seconds))
     sound = media_files.tone(seconds, 44100)
     return media_files.write(folder / ITEM.path, frames, sound=sound)
 

@@ -46,7 +46,7 @@ def _build(source: pathlib.Path, output: pathlib.Path, locale: dict[str, str]) -
 def source(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("d") / "donn\u00e9es"
     (folder / CLASS).mkdir(parents=True)
-    media_files.write(folder / CLASS / FILE, media_files.grey_frames([60] * 30))
+    media_files.write(folder / CLASS / FILE, media_files.gray_frames([60] * 30))
     (folder / CLASS / "\u00e9cran.mp4").write_text("no video")
     return folder
 

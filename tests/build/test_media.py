@@ -30,7 +30,7 @@ def _reason(path, options=BOTH) -> str:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
 def test_shows_the_frame_of_each_time(tmp_path, name):
     levels = [4 * i for i in range(60)]
-    path = media_files.write(tmp_path / name, media_files.grey_frames(levels), frame_rate=30)
+    path = media_files.write(tmp_path / name, media_files.gray_frames(levels), frame_rate=30)
     found = media.decode(path, VIDEO_ONLY)
     assert found.end == pytest.approx(2.0)
     # Frame k is on the screen from k / 30 to (k + 1) / 30.
@@ -39,14 +39,14 @@ def test_shows_the_frame_of_each_time(tmp_path, name):
 
 
 def test_a_slow_video_repeats_frames(tmp_path):
-    path = media_files.write(tmp_path / "a.mkv", media_files.grey_frames([20, 120, 220]), 2)
+    path = media_files.write(tmp_path / "a.mkv", media_files.gray_frames([20, 120, 220]), 2)
     np.testing.assert_allclose(
         _levels(media.decode(path, VIDEO_ONLY)), [20] * 4 + [120] * 4 + [220] * 4, atol=3
     )
 
 
 def test_uneven_time_stamps(tmp_path):
-    frames = media_files.grey_frames([10, 60, 110, 160])
+    frames = media_files.gray_frames([10, 60, 110, 160])
     path = media_files.write(tmp_path / "a.mkv", frames, times=[0, 0.5, 0.6, 1.0])
     levels = _levels(media.decode(path, VIDEO_ONLY))
     np.testing.assert_allclose(levels[:9], [10] * 4 + [60] + [110] * 3 + [160], atol=3)
@@ -54,12 +54,12 @@ def test_uneven_time_stamps(tmp_path):
 
 @pytest.mark.parametrize("size, expected", [((64, 48), (22, 16)), ((37, 51), (16, 22))])
 def test_short_side_and_odd_sizes(tmp_path, size, expected):
-    frames = media_files.grey_frames([100] * 8, *size)
+    frames = media_files.gray_frames([100] * 8, *size)
     path = media_files.write(tmp_path / "a.mkv", frames, 8, codec="ffv1")
     found = media.decode(path, MediaOptions(audio=False, short_side=16))
     image = simplejpeg.decode_jpeg(found.frames[0])
     assert image.shape == (expected[1], expected[0], 3)
-    np.testing.assert_allclose(image, 100, atol=5)  # colours are rounded to whole steps twice
+    np.testing.assert_allclose(image, 100, atol=5)  # colors are rounded to whole steps twice
 
 
 def test_an_odd_short_side_is_refused():
@@ -75,7 +75,7 @@ def test_decoding_is_deterministic(tmp_path):
     assert len(found) == 1
 
 
-def test_colours_survive(tmp_path):
+def test_colors_survive(tmp_path):
     frame = np.zeros((64, 64, 3), np.uint8)
     frame[:, :32], frame[:, 32:] = (200, 40, 40), (40, 40, 200)
     path = media_files.write(tmp_path / "a.mkv", [frame] * 8, 8, codec="ffv1")
@@ -128,7 +128,7 @@ def test_samples_that_are_no_numbers_are_damage(tmp_path, when):
 
 
 def _flash_and_click(path, sound_start=0.0, **kinds) -> str:
-    frames = media_files.grey_frames([0] * 30 + [255] * 30)
+    frames = media_files.gray_frames([0] * 30 + [255] * 30)
     sound = np.zeros((1, 88200), np.float32)
     sound[0, 44100 - round(44100 * sound_start)] = 1
     return media_files.write(path, frames, sound=sound, sound_start=sound_start, **kinds)
@@ -154,7 +154,7 @@ def test_sound_that_begins_late_is_placed(tmp_path):
 
 
 def test_sound_is_as_long_as_the_frames(tmp_path):
-    frames = media_files.grey_frames([50] * 60)
+    frames = media_files.gray_frames([50] * 60)
     for seconds in (0.7, 3.1):
         sound = media_files.tone(seconds, 44100)
         path = media_files.write(tmp_path / f"{seconds}.mkv", frames, sound=sound)
@@ -164,7 +164,7 @@ def test_sound_is_as_long_as_the_frames(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    frames, sound = media_files.grey_frames([9] * 30), media_files.tone(1.0, 44100)
+    frames, sound = media_files.gray_frames([9] * 30), media_files.tone(1.0, 44100)
     silent = media_files.write(tmp_path / "silent.mp4", frames)
     blind = media_files.write(tmp_path / "blind.wav", sound=sound)
     assert _reason(silent) == "no audio"
@@ -175,7 +175,7 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_files_of_nothing(tmp_path):
     whole = pathlib.Path(
-        media_files.write(tmp_path / "whole.mp4", media_files.grey_frames([9] * 30))
+        media_files.write(tmp_path / "whole.mp4", media_files.gray_frames([9] * 30))
     ).read_bytes()
     for name, content in {
         "empty.mp4": b"",
@@ -194,7 +194,7 @@ def test_a_title_that_is_not_utf_8(tmp_path, name):
         container.metadata["title"] = "TITLE"
         video = container.add_stream("mpeg4", rate=8)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for pixels in media_files.grey_frames([9] * 8):
+        for pixels in media_files.gray_frames([9] * 8):
             container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(video.encode())
     path.write_bytes(path.read_bytes().replace(b"TITLE", b"T\xe9\xffLE"))
@@ -224,13 +224,13 @@ def test_a_picture_on_the_sleeve_is_no_video(tmp_path):
 
 
 def test_too_short(tmp_path):
-    path = media_files.write(tmp_path / "a.mkv", media_files.grey_frames([9] * 6), 30)
+    path = media_files.write(tmp_path / "a.mkv", media_files.gray_frames([9] * 6), 30)
     assert _reason(path, VIDEO_ONLY) == "too short"
     assert len(media.decode(path, MediaOptions(audio=False, min_seconds=0.1)).frames) == 2
 
 
 def test_too_elongated(tmp_path):
-    frames = media_files.grey_frames([9] * 8, 400, 16)
+    frames = media_files.gray_frames([9] * 8, 400, 16)
     path = media_files.write(tmp_path / "a.mkv", frames, 8, codec="ffv1")
     assert _reason(path, VIDEO_ONLY) == "damaged"
 
@@ -264,7 +264,7 @@ def test_the_default_of_several_streams(tmp_path):
         for width, level in ((128, 30), (32, 200)):
             stream = container.add_stream("mpeg4", rate=8)
             stream.width, stream.height, stream.pix_fmt = width, width, "yuv420p"
-            streams.append((stream, media_files.grey_frames([level] * 8, width, width)))
+            streams.append((stream, media_files.gray_frames([level] * 8, width, width)))
         streams[1][0].disposition = av.stream.Disposition.default
         for stream, frames in streams:
             for i, pixels in enumerate(frames):
@@ -291,7 +291,7 @@ def test_real_clips():
 def test_an_intact_file_whose_video_begins_late(tmp_path):
     path = media_files.write(
         tmp_path / "a.mkv",
-        media_files.grey_frames([60] * 56),
+        media_files.gray_frames([60] * 56),
         times=[3 + i / 8 for i in range(56)],
         sound=media_files.tone(10.0, 16000),
         sample_rate=16000,
@@ -337,7 +337,7 @@ def test_what_video_lacks_is_not_the_sound_s_damage(tmp_path):
 
 
 def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
-    frames = media_files.grey_frames(range(250))
+    frames = media_files.gray_frames(range(250))
     path = media_files.write(tmp_path / "a.mkv", frames, sound=media_files.tone(250 / 30, 44100))
     assert media.decode(path, MediaOptions()).end == pytest.approx(250 / 30, abs=0.2)
     with open(path, "r+b") as file:
@@ -357,7 +357,7 @@ def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
     ],
 )
 def test_a_clock_that_starts_again_is_damage(tmp_path, options, words):
-    frames, sound = media_files.grey_frames([60] * 90), media_files.tone(3.0, 16000)
+    frames, sound = media_files.gray_frames([60] * 90), media_files.tone(3.0, 16000)
     path = media_files.write(
         tmp_path / "a.ts", frames, sound=sound, sample_rate=16000, sound_codec="aac"
     )

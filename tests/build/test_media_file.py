@@ -38,7 +38,7 @@ def outside(tmp_path) -> pathlib.Path:
     """A good video beside the folder of the files."""
     (tmp_path / "source").mkdir()
     path = tmp_path / "outside.ts"
-    media_files.write(path, media_files.grey_frames([200] * 16), 8)
+    media_files.write(path, media_files.gray_frames([200] * 16), 8)
     return path
 
 
@@ -72,9 +72,9 @@ def test_a_picture_is_no_sequence_of_them(tmp_path):
 
 def test_movie_data_in_another_file(tmp_path):
     """A QuickTime file whose data reference is a path: its samples would be read from there."""
-    levels = media_files.grey_frames([40] * 16)
+    levels = media_files.gray_frames([40] * 16)
     path = pathlib.Path(media_files.write(tmp_path / "a.mov", levels, 8))
-    other = media_files.write(tmp_path / "b.mov", media_files.grey_frames([220] * 16), 8)
+    other = media_files.write(tmp_path / "b.mov", media_files.gray_frames([220] * 16), 8)
     content = path.read_bytes()
     name = f"file://{other}".encode() + b"\0"
     kind = content.index(b"url ", content.index(b"dref"))
@@ -101,7 +101,7 @@ def test_movie_data_in_another_file(tmp_path):
 )
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_name_is_a_name_and_no_url(tmp_path, monkeypatch, name, relative):
-    media_files.write(tmp_path / "plain.mp4", media_files.grey_frames([100] * 8), 8)
+    media_files.write(tmp_path / "plain.mp4", media_files.gray_frames([100] * 8), 8)
     os.rename(tmp_path / "plain.mp4", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     path = name if relative else str(tmp_path / name)
@@ -119,7 +119,7 @@ def _two_tracks(path, kind: str, undecodable: tuple[int, ...]) -> str:
     """A file with two tracks of a kind, both default, of which some have an unknown codec."""
     with av.open(str(path), "w") as container:
         tones = [media_files.tone(2.0, 16000, hertz) for hertz in (440, 880)]
-        pictures = [media_files.grey_frames([level] * 16) for level in (60, 180)]
+        pictures = [media_files.gray_frames([level] * 16) for level in (60, 180)]
         if kind == "video":
             tones = tones[:1]
         else:

@@ -110,7 +110,7 @@ def _with_empty_packets(path, codec: str, empty: set[int], sound: bool) -> str:
         video.width, video.height = 64, 48
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=16000, layout="mono") if sound else None
-        for i, pixels in enumerate(media_files.grey_frames(range(0, 240, 8))):
+        for i, pixels in enumerate(media_files.gray_frames(range(0, 240, 8))):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = i
             for packet in video.encode(frame):
@@ -151,7 +151,7 @@ def test_a_stretch_within_repeated_frames(tmp_path, window):
 def test_a_stream_that_appears_late_is_no_fault(tmp_path, late):
     """A Flash video that is said to have no sound, and has some after ffmpeg has looked for it."""
     path = tmp_path / "a.flv"
-    frames = media_files.grey_frames([2 * i for i in range(100)])
+    frames = media_files.gray_frames([2 * i for i in range(100)])
     sound = media_files.tone(1.0, 44100)
     media_files.write(
         path, frames, 1, sound=sound, sound_start=late, codec="flv1", sound_codec="libmp3lame"

@@ -70,7 +70,7 @@ def test_sound_of_a_record_is_bounded(monkeypatch):
 
 def _with_clock(path: pathlib.Path, factor: float, codec: str) -> str:
     """An AVI file of 6 s, a flash and a click at 1 s, whose sound has another clock."""
-    frames = media_files.grey_frames([0] * 25 + [255] * 125)
+    frames = media_files.gray_frames([0] * 25 + [255] * 125)
     sound = 0.1 * media_files.tone(6.0, 48000)
     sound[0, 48000:49000] = 1
     media_files.write(path, frames, 25, sound=sound, sample_rate=48000, sound_codec=codec)

@@ -3,7 +3,7 @@ import importlib
 
 import pytest
 
-from configs.eval import neighbours, retrieval
+from configs.eval import knn, retrieval
 from data_pipelines.errors import UserError
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.evaluate import evaluation, pretrained
@@ -15,14 +15,14 @@ UNUSABLE = {
     "seed": -1,
     "step": -1,
     "clips.size": -8,
-    "clips.view": "centre",
+    "clips.view": "center",
     "clips.video.area": (5.0, 9.0),
     "clips.audio.volume": -0.1,
     "data.prefetch": -1,
     "data.threads": -1,
     "data.workers": -1,
     "mesh.data": 0,
-    "neighbours.temperature": 0.0,
+    "knn.temperature": 0.0,
     "svm.max_iterations": 0,
     "svm.tolerance": 0.0,
     "svm.costs": (float("nan"),),
@@ -84,9 +84,9 @@ def test_what_retrieval_has_no_use_for_is_refused():
 
 
 @pytest.mark.parametrize("folds", [(1, 2, 3, 4, 5), (2,)])
-def test_neighbours_of_official_folds(checkpoint, esc50, tmp_path, folds):
-    raw = neighbours.get_config("audio")
-    changes = {"checkpoint": str(checkpoint), "network": "log_mel", "neighbours.count": 3}
+def test_neighbors_of_official_folds(checkpoint, esc50, tmp_path, folds):
+    raw = knn.get_config("audio")
+    changes = {"checkpoint": str(checkpoint), "network": "log_mel", "knn.k": 3}
     data = {"data.dir": esc50, "data.train_split": "all", "data.folds": folds}
     raw.update_from_flattened_dict(changes | data)
     found = evaluation.evaluate(eval_config.resolve(raw), tmp_path)

@@ -83,7 +83,7 @@ def test_a_value_of_another_type_is_one_sentence(parse, argument, sentence):
         ("--config.probe.enabled=1", "enabled", True),
         ("--noconfig.probe.enabled", "enabled", False),
         ("--config.probe.enabled=f", "enabled", False),
-        ("--config.probe.neighbours=0x10", "neighbours", 16),
+        ("--config.probe.k=0x10", "k", 16),
     ],
 )
 def test_what_a_value_may_be(parse, argument, key, value):

@@ -47,7 +47,7 @@ def _linear(checkpoint, shards, **changes):
         protocol="linear",
         modality="audio",
         clips=ClipsConfig(train=1, test=2, crops=1),
-        fit=FitConfig(learning_rate=0.3, epochs=6.0, warmup_epochs=1.0, normalise=True),
+        fit=FitConfig(learning_rate=0.3, epochs=6.0, warmup_epochs=1.0, normalize=True),
         save=CheckpointConfig(every_steps=4),
         log_every=4,
     )
@@ -178,12 +178,12 @@ def test_what_is_trained(checkpoint, esc50, protocol):
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.config)
     fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
-    before = jax.device_get(fit.initialise())
+    before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
         config, viewing, mesh, benchmark.train, benchmark.splits[0].train, "train"
     )
-    after, loss = fit.step(fit.initialise(), source.parameters, next(batches))
+    after, loss = fit.step(fit.initialize(), source.parameters, next(batches))
     assert np.isfinite(loss)
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.trained, after.trained)
     if protocol == "attentive":
@@ -247,7 +247,7 @@ def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, 
     viewing = pretrained.viewing(config, source.config)
     benchmark = splits.open_benchmark(viewing, config.data)
     fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
-    trained = fit.initialise().trained
+    trained = fit.initialize().trained
     records = np.arange(6)
     batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))
     found, _ = fit.predict(trained, source.parameters, batch)
@@ -321,7 +321,7 @@ def test_an_encoders_part_is_laid_over_the_rest(small):
     jax.tree.map(np.testing.assert_array_equal, merged["heads"], network["heads"])
 
 
-def test_dropout_keeps_the_mean_and_normalising_the_direction():
+def test_dropout_keeps_the_mean_and_normalizing_the_direction():
     with nnx.use_eager_sharding(False):
         readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
     tokens = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
@@ -330,5 +330,5 @@ def test_dropout_keeps_the_mean_and_normalising_the_direction():
     dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)
     np.testing.assert_allclose(dropped.mean(0), plain, atol=0.05)
     np.testing.assert_allclose(readout(tokens, dropout=0.5), plain)
-    longer = readout(3 * tokens, normalise=True)
-    np.testing.assert_allclose(readout(tokens, normalise=True), longer, atol=1e-6)
+    longer = readout(3 * tokens, normalize=True)
+    np.testing.assert_allclose(readout(tokens, normalize=True), longer, atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import toy_shards
 
 from data_pipelines.errors import UserError
-from xkd_jax.config.evaluation import EvalConfig, EvalDataConfig, NeighboursConfig
+from xkd_jax.config.evaluation import EvalConfig, EvalDataConfig, KnnConfig
 from xkd_jax.evaluate import data_set, evaluation, pretrained, result, splits, workdir
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.run_record import RunRecord
@@ -34,7 +34,7 @@ def test_the_same_evaluation_again_and_its_result(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text())["data"] == DATA == written["data"]
     elsewhere = dataclasses.replace(config, data=EvalDataConfig(dir="moved"), log_every=1)
     result.refuse_other(elsewhere, _source(), DATA, tmp_path)
-    del written["data"], written["config"]["neighbours"]["count"]  # as an older program wrote it
+    del written["data"], written["config"]["knn"]["k"]  # as an older program wrote it
     (tmp_path / "result.json").write_text(json.dumps(written))
     result.refuse_other(config, _source(), DATA, tmp_path)
 
@@ -43,7 +43,7 @@ def test_the_same_evaluation_again_and_its_result(tmp_path):
     "changes,source,data,sentence",
     [
         ({"network": "teacher"}, {}, DATA, r"network was 'student', now 'teacher'"),
-        ({"neighbours": NeighboursConfig(count=3)}, {}, DATA, r"neighbours\.count was 20, now 3"),
+        ({"knn": KnnConfig(k=3)}, {}, DATA, r"knn\.k was 20, now 3"),
         ({}, {"crc32": 43}, DATA, r"checkpoint\.crc32 was 42, now 43"),
         ({}, {}, {"digest": {"all": "0b"}}, r"data\.digest\.all was '0a', now '0b'"),
     ],
@@ -103,7 +103,7 @@ def test_shards_of_another_benchmark_are_refused(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, name="kinetics400")
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
     data_set.check(_config(directory, benchmark="k400"))
-    data_set.check(_config(directory, benchmark="neighbours"))
+    data_set.check(_config(directory, benchmark="knn"))
     with pytest.raises(UserError, match=r"kinetics400, .* benchmark ucf101: .*=kinetics400 for"):
         data_set.check(_config(directory, benchmark="ucf101"))
 

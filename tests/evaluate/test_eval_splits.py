@@ -16,9 +16,9 @@ def _records(count, **changes):
     return [dataclasses.replace(toy_shards.record(i), **changes) for i in range(count)]
 
 
-def _open(directory, labelled=True, **data):
+def _open(directory, labeled=True, **data):
     return splits.open_benchmark(
-        toy_shards.CONFIG, EvalDataConfig(dir=directory, **data), labelled=labelled
+        toy_shards.CONFIG, EvalDataConfig(dir=directory, **data), labeled=labeled
     )
 
 
@@ -44,18 +44,18 @@ def test_a_share_is_of_each_class():
 
 
 def test_records_without_a_class_are_refused_where_they_are_used(tmp_path):
-    unlabelled = dataclasses.replace(toy_shards.record(7), label=-1)
-    directory = toy_shards.write(tmp_path, _records(5), test=[*_records(3), unlabelled])
+    unlabeled = dataclasses.replace(toy_shards.record(7), label=-1)
+    directory = toy_shards.write(tmp_path, _records(5), test=[*_records(3), unlabeled])
     with pytest.raises(UserError, match=r"1 of 4 records .* none of its 3 classes \(first: clip7"):
         _open(directory)
-    assert len(_open(directory, labelled=False).test) == 4  # retrieval takes them
+    assert len(_open(directory, labeled=False).test) == 4  # retrieval takes them
     beyond = dataclasses.replace(toy_shards.record(7), label=3)
     directory = toy_shards.write(tmp_path / "beyond", [*_records(5), beyond], test=_records(3))
     with pytest.raises(UserError, match=r"1 of 6 records .* \(first: clip7"):
         _open(directory)
 
 
-def test_unlabelled_records_of_no_fold_do_not_matter(tmp_path):
+def test_unlabeled_records_of_no_fold_do_not_matter(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=1)
     one, two = _records(1, train_folds=(1,)), _records(2, test_folds=(1,))[1:]
     directory = toy_shards.write(tmp_path, [*one, *two, *_records(1, label=-1)], metadata)
@@ -68,7 +68,7 @@ def test_splits_that_share_a_part_are_refused(tmp_path, train, test):
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     with pytest.raises(UserError, match=f"share {test}: give splits"):
         _open(directory, train_split=train, test_split=test)
-    found = _open(directory, labelled=False, train_split=train, test_split=test)
+    found = _open(directory, labeled=False, train_split=train, test_split=test)
     assert found.train is found.test
 
 

@@ -49,7 +49,7 @@ VARIANTS = {
     "k400_linear": ("linear", "attentive"),
     "kinetics_sound": MODALITIES,
     "low_shot": ("1", "5", "10"),
-    "neighbours": MODALITIES,
+    "knn": MODALITIES,
     "retrieval": ("head", "encoder"),
     "spoken_digits": MODALITIES,
 }
@@ -167,7 +167,7 @@ def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path,
     assert found["value"] <= found["per_fold"][0]["video_to_audio_recall_10"] == 100
 
 
-def test_low_shot_and_neighbours_use_a_share_of_each_class(checkpoint, kinetics_sound, tmp_path):
+def test_low_shot_and_neighbors_use_a_share_of_each_class(checkpoint, kinetics_sound, tmp_path):
     config = miniatures.evaluation(
         checkpoint,
         kinetics_sound,
@@ -181,10 +181,8 @@ def test_low_shot_and_neighbours_use_a_share_of_each_class(checkpoint, kinetics_
     assert found["share"] == 0.25
     assert found["per_fold"][0]["train_records"] == 2
     assert "held_out_cost" not in found["per_fold"][0]  # one record of a class can't be held out
-    neighbours = dataclasses.replace(
-        config, protocol="knn", neighbours=eval_config.NeighboursConfig(count=1)
-    )
-    found = evaluation.evaluate(neighbours, tmp_path / "knn")
+    knn = dataclasses.replace(config, protocol="knn", knn=eval_config.KnnConfig(k=1))
+    found = evaluation.evaluate(knn, tmp_path / "knn")
     assert found["value"] == 100
     assert found["per_fold"][0]["train_records"] == 2
 
@@ -403,9 +401,9 @@ def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels)
     assert frozen.retrieve(found, np.arange(30)) == whole
 
 
-def test_neighbours_of_mean_clips(checkpoint):
-    config = dataclasses.replace(EvalConfig(), neighbours=eval_config.NeighboursConfig(count=1))
+def test_neighbors_of_mean_clips(checkpoint):
+    config = dataclasses.replace(EvalConfig(), knn=eval_config.KnnConfig(k=1))
     train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
     test = _set(video=[[2, 0.5], [0.5, 2]])
-    found = frozen.nearest_neighbours(config, 2, train, test, np.arange(4), np.arange(2))
+    found = frozen.knn(config, 2, train, test, np.arange(4), np.arange(2))
     assert found["value"] == 100

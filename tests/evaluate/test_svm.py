@@ -17,8 +17,8 @@ def data():
     """Features as an encoder gives them: one large common direction, others of falling size."""
     rng = np.random.default_rng(0)
     labels = rng.integers(5, size=603)  # not a multiple of the devices
-    centres = rng.normal(size=(5, 24))
-    x = (centres[labels] + 1.5 * rng.normal(size=(603, 24))) * np.exp(-np.arange(24) / 8)
+    centers = rng.normal(size=(5, 24))
+    x = (centers[labels] + 1.5 * rng.normal(size=(603, 24))) * np.exp(-np.arange(24) / 8)
     return (x + 4 * rng.normal(size=24)).astype(np.float32), labels
 
 

@@ -56,7 +56,7 @@ def test_mmd_gradient_pulls_samples_together():
     assert losses.squared_mmd(x - 0.1 * gradient, y) < losses.squared_mmd(x, y)
 
 
-def test_reconstruction_of_the_normalised_target_is_free_and_kept_tokens_do_not_count():
+def test_reconstruction_of_the_normalized_target_is_free_and_kept_tokens_do_not_count():
     rng = np.random.default_rng(0)
     patches = jnp.asarray(rng.normal(3, 5, size=(2, 4, 16)), jnp.float32)
     target = losses.normalize_patches(patches)
@@ -67,7 +67,7 @@ def test_reconstruction_of_the_normalised_target_is_free_and_kept_tokens_do_not_
     np.testing.assert_allclose(losses.reconstruction(patches, target + 2, removed), 4, rtol=1e-5)
 
 
-def test_normalised_patches_use_the_unbiased_variance():
+def test_normalized_patches_use_the_unbiased_variance():
     patches = jnp.asarray([[[0.0, 2.0]]])  # mean 1, unbiased variance 2
     np.testing.assert_allclose(
         losses.normalize_patches(patches), [[[-(0.5**0.5), 0.5**0.5]]], rtol=1e-5

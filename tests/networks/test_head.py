@@ -14,7 +14,7 @@ def make():
         return Head(12, CONFIG, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
 
-def test_output_is_layer_normalised_float32_of_any_leading_shape():
+def test_output_is_layer_normalized_float32_of_any_leading_shape():
     x = jax.random.normal(jax.random.key(0), (3, 5, 12))
     out = make()(x)
     assert out.shape == (3, 5, 32)
@@ -23,7 +23,7 @@ def test_output_is_layer_normalised_float32_of_any_leading_shape():
     np.testing.assert_allclose(out.var(-1), 1, rtol=0.05)  # logits are small: eps shows
 
 
-def test_output_layer_is_weight_normalised():
+def test_output_layer_is_weight_normalized():
     x = jax.random.normal(jax.random.key(0), (4, 12))
     head = make()
     before = head(x)

@@ -5,7 +5,7 @@ import numpy as np
 from xkd_jax.networks.patches import gather_tokens, patchify, random_masking
 
 
-def test_video_cuboids_are_ordered_time_height_width_and_flattened_with_colour_last():
+def test_video_cuboids_are_ordered_time_height_width_and_flattened_with_color_last():
     video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
     cuboids = patchify(video, (2, 2, 3))
     assert cuboids.shape == (2, 2 * 2 * 2, 2 * 2 * 3 * 3)

@@ -80,7 +80,7 @@ def test_what_no_result_depends_on_is_not_counted():
     assert count_flops(function, *arguments()) == 2 * ROWS * WIDTH * WIDTH
 
 
-def test_rematerialisation_counts_again():
+def test_rematerialization_counts_again():
     def loss(policy):
         def body(x, w):
             return jnp.tanh(jnp.tanh(x @ w) @ w), None

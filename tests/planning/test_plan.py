@@ -43,7 +43,7 @@ def test_a_pod_is_planned_without_one(pod):
     # every device does its share of the model's products, and little is done twice
     share = pod.flops / 256
     assert share <= pod.costs.flops < 1.1 * share
-    assert 0 < pod.utilisation < 1
+    assert 0 < pod.utilization < 1
     assert pod.hours == pytest.approx(pod.length.steps * 512 / pod.clips_per_second / 3600)
 
 
@@ -60,8 +60,8 @@ def test_parameters_are_gathered_along_fsdp_and_gradients_reduced_over_the_batch
 def test_the_report_has_every_figure_and_ends_with_the_verdict(pod):
     text = "\n".join(plan_text.lines(pod))
     for word in (
-        "v5e:16x16, 256 chips, 64 hosts", "data 128 x fsdp 2 x tensor 1", "optimiser",
-        "activations", "all-gather", "utilisation", "clips/s", "chip-hours", "cores at", "of 15.75",
+        "v5e:16x16, 256 chips, 64 hosts", "data 128 x fsdp 2 x tensor 1", "optimizer",
+        "activations", "all-gather", "utilization", "clips/s", "chip-hours", "cores at", "of 15.75",
     ):  # fmt: skip
         assert word in text, word
     assert plan_text.verdict(pod) == f"fits: yes, peak {pod.memory.peak / GIB:.2f} of 15.75 GiB"

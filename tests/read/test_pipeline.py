@@ -151,9 +151,9 @@ def test_random_choices_depend_on_seed_epoch_record_and_stream_alone(dataset):
 def test_every_start_is_chosen_and_sound_goes_with_it(dataset):
     starts: dict[int, set[int]] = {}
     for batch in _train(dataset, 100):
-        grey = batch["video"]["global"]["pixels"][:, :, 0, 0, 0].astype(int)
-        first = np.rint((grey[:, 0] - 2) / 4).astype(int)
-        np.testing.assert_allclose(grey, grey[:, :1] + 4 * np.arange(4), atol=1)
+        gray = batch["video"]["global"]["pixels"][:, :, 0, 0, 0].astype(int)
+        first = np.rint((gray[:, 0] - 2) / 4).astype(int)
+        np.testing.assert_allclose(gray, gray[:, :1] + 4 * np.arange(4), atol=1)
         columns = batch["audio"]["global"]["log_mel"]
         np.testing.assert_array_equal(columns[:, 0, 0], first * toy_shards.COLUMNS_PER_FRAME)
         for record, start in zip(batch["record"], first, strict=True):

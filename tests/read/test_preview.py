@@ -27,7 +27,7 @@ def config(small) -> Config:
 
 @pytest.fixture(scope="module")
 def dataset(config, tmp_path_factory) -> Dataset:
-    """Three records, each of one grey level, and a spectrogram with its lowest band loud."""
+    """Three records, each of one gray level, and a spectrogram with its lowest band loud."""
     folder = str(tmp_path_factory.mktemp("shards"))
     video, audio = config.video, config.audio
     metadata = Metadata(
@@ -36,14 +36,14 @@ def dataset(config, tmp_path_factory) -> Dataset:
     log_mel = np.full((audio.mels, audio.columns), 1000, np.uint16)
     log_mel[0] = 60000
     records = [
-        Record(id=str(level), frames=[_grey(level, video.size)] * video.frames, log_mel=log_mel)
+        Record(id=str(level), frames=[_gray(level, video.size)] * video.frames, log_mel=log_mel)
         for level in (40, 120, 200)
     ]
     shards.write_dataset(folder, metadata, {"train": records}, shards=1)
     return open_dataset(config, folder, "train")
 
 
-def _grey(level: int, size: int) -> bytes:
+def _gray(level: int, size: int) -> bytes:
     return simplejpeg.encode_jpeg(np.full((size, size, 3), level, np.uint8), quality=100)
 
 

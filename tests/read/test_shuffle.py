@@ -69,7 +69,7 @@ def test_shards_come_one_after_the_other(window):
 
 
 def test_a_window_mixes_what_lies_together():
-    """Neighbours in a shard are spread over a window, and not the same ones in every epoch."""
+    """Neighbors in a shard are spread over a window, and not the same ones in every epoch."""
     shuffle = Shuffle(np.arange(1000), np.zeros(1000, int), 0, 100)
     ends = set()
     for epoch in range(6):

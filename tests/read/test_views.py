@@ -170,7 +170,7 @@ def test_draws_keep_to_their_ranges_and_fill_them(config):
         assert high - 0.03 * span < found.max() <= high, name
         assert abs(found.mean() - (low + high) / 2) < 0.06 * span, name
     assert abs(values("video/global/flip").mean() - 0.5) < 0.1
-    assert abs(values("video/local/greyscale").mean() - 0.2) < 0.06
+    assert abs(values("video/local/grayscale").mean() - 0.2) < 0.06
     sigma = values("video/local/blur_sigma")
     assert sigma.shape == (400, 2, 2)  # local views, directions
     assert abs((sigma > 0).mean() - 0.5) < 0.08

@@ -9,8 +9,8 @@ from configs.eval import (
     hmdb51,
     k400_linear,
     kinetics_sound,
+    knn,
     low_shot,
-    neighbours,
     retrieval,
     ucf101,
 )
@@ -155,15 +155,15 @@ def test_rows_say_what_sets_them_apart(tmp_path):
         tmp_path,
         _content(retrieval.get_config("head")),
         _content(retrieval.get_config("encoder")),
-        _content(neighbours.get_config(), data={"name": "ucf101"}),
-        _content(neighbours.get_config(), data={"name": "hmdb51"}),
-        _content(neighbours.get_config(), {"neighbours.count": 5}),
+        _content(knn.get_config(), data={"name": "ucf101"}),
+        _content(knn.get_config(), data={"name": "hmdb51"}),
+        _content(knn.get_config(), {"knn.k": 5}),
         _content(low_shot.get_config("10")),
         _content(low_shot.get_config("10"), {"protocol": "knn"}),
     )
     rows = [line for line in found.splitlines() if "70.0 top-1" in line]
     assert len(set(rows)) == 7
-    assert "[1] Not as in the file in configs/eval: neighbours.count is 5." in found
+    assert "[1] Not as in the file in configs/eval: knn.k is 5." in found
 
 
 def test_other_scores_stand_in_brackets_behind_the_known_one(tmp_path):

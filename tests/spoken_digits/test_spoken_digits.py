@@ -89,8 +89,8 @@ def test_every_frame_shows_the_whole_digit_and_it_moves(monkeypatch):
         np.testing.assert_allclose(amount, amount.mean(), rtol=0.05)  # corners may leave it
         rows = (ink.sum(axis=2) @ np.arange(32)) / amount
         columns = (ink.sum(axis=1) @ np.arange(32)) / amount
-        travelled = np.hypot(np.diff(rows), np.diff(columns))
-        assert travelled.max() > 2  # 3.2 pixels a frame, less where it bounces, to whole pixels
+        traveled = np.hypot(np.diff(rows), np.diff(columns))
+        assert traveled.max() > 2  # 3.2 pixels a frame, less where it bounces, to whole pixels
 
 
 def test_only_the_noise_differs_where_nothing_moves(monkeypatch):
@@ -131,8 +131,8 @@ def test_the_splits_share_no_speaker():
 
 
 def test_espeak_says_every_digit_the_same_way_each_time(few_utterances):
-    first = words.synthesise("test", 16000, seed=0)
-    again = words.synthesise("test", 16000, seed=0)
+    first = words.synthesize("test", 16000, seed=0)
+    again = words.synthesize("test", 16000, seed=0)
     assert [len(spoken) for spoken in first] == [1] * 10
     for (one,), (other,) in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -144,7 +144,7 @@ def test_espeak_says_every_digit_the_same_way_each_time(few_utterances):
 def test_an_unknown_voice_is_named(monkeypatch, few_utterances):
     monkeypatch.setattr(words, "ACCENTS", ("xx-nowhere",))
     with pytest.raises(UserError, match="no voice xx-nowhere"):
-        words.synthesise("test", 16000, seed=0)
+        words.synthesize("test", 16000, seed=0)
 
 
 def record(folder: pathlib.Path, speakers: list[str], rate: int = 8000) -> pathlib.Path:

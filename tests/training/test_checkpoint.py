@@ -162,7 +162,7 @@ def damages(folder):
     yield "values' bit", flip_a_bit, values
     yield "values cut", truncate, values
     yield "values gone", lambda path: path.unlink(), values
-    yield "optimiser's bit", flip_a_bit, values_file(folder / "rest")
+    yield "optimizer's bit", flip_a_bit, values_file(folder / "rest")
     yield "index cut", truncate, folder / "teacher" / "manifest.ocdbt"
     yield "index gone", lambda path: path.unlink(), folder / "teacher" / "manifest.ocdbt"
     yield "record's bit", flip_a_bit, folder / "run" / "metadata"

@@ -96,7 +96,7 @@ def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, c
 def test_a_run_says_what_it_does_and_probes(config, tmp_path, capsys):
     config = dataclasses.replace(
         config,
-        probe=dataclasses.replace(config.probe, enabled=True, neighbours_every=4, neighbours=5),
+        probe=dataclasses.replace(config.probe, enabled=True, knn_every=4, k=5),
         max_steps=5,
     )
     training.train(config, tmp_path)

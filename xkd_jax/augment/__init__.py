@@ -16,7 +16,7 @@ Views = dict[Modality, dict[str, jax.Array]]
 
 
 def augment(config: Config, batch: dict[str, dict[str, Any]]) -> Views:
-    """Returns normalised views of a batch; deterministic, the random numbers are in the batch.
+    """Returns normalized views of a batch; deterministic, the random numbers are in the batch.
 
     A draw that a view lacks is not applied, and costs nothing.
 

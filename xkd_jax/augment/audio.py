@@ -1,4 +1,4 @@
-"""Audio views: volume, normalisation, and the random resized crop of the spectrogram."""
+"""Audio views: volume, normalization, and the random resized crop of the spectrogram."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOOR = 2.0**-23
 def augment_audio(
     audio: AudioConfig, augment: AudioAugment, view: dict[str, jax.Array]
 ) -> jax.Array:
-    """Returns float32 [B, mels, columns], normalised by `audio.mean` and `audio.std`.
+    """Returns float32 [B, mels, columns], normalized by `audio.mean` and `audio.std`.
 
     Args:
       audio: the config's.
@@ -45,9 +45,9 @@ def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax
     As torch's bicubic interpolation with aligned corners and without antialiasing.
 
     Args:
-      log_mel: normalised, float32 [B, mels, columns].
+      log_mel: normalized, float32 [B, mels, columns].
       box: int32 [B, 4]: top, left, height, width on the canvas.
-      canvas: its height and width, in those of the spectrogram, which lies in its centre.
+      canvas: its height and width, in those of the spectrogram, which lies in its center.
     """
     top, left, height, width = jnp.moveaxis(box, -1, 0)
     rows = _crop_weights(top, height, log_mel.shape[1], canvas[0])

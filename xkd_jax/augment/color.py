@@ -1,7 +1,7 @@
-"""Colour jitter on planes [3, B, T, S, S] of values in 0..255, each sample by its own draws.
+"""Color jitter on planes [3, B, T, S, S] of values in 0..255, each sample by its own draws.
 
 Brightness, contrast and saturation are one blend, factor * x + (1 - factor) * reference, clamped,
-with black, the frame's mean grey, or each pixel's own grey as the reference; the hue is a rotation
+with black, the frame's mean gray, or each pixel's own gray as the reference; the hue is a rotation
 in HSV. That is torchvision's ColorJitter (on tensors) in the order drawn for each sample.
 """
 
@@ -17,15 +17,15 @@ _BLENDS = ("brightness", "contrast", "saturation")
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
 
-def grey(pixels: jax.Array) -> jax.Array:
+def gray(pixels: jax.Array) -> jax.Array:
     """Returns the luma [B, T, S, S] of planes [3, B, T, S, S]."""
     red, green, blue = pixels
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def to_grey(pixels: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Makes the chosen samples, bool [B], grey."""
-    return jnp.where(_per_sample(chosen), grey(pixels)[None], pixels)
+def to_gray(pixels: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Makes the chosen samples, bool [B], gray."""
+    return jnp.where(_per_sample(chosen), gray(pixels)[None], pixels)
 
 
 def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
@@ -53,10 +53,10 @@ def _blend(
     """Blends each sample with the reference of its operation; a factor of 1 changes nothing."""
     reference = jnp.zeros_like(pixels[0])
     if "contrast" in view:
-        mean = grey(pixels).mean(axis=(-2, -1), keepdims=True)
+        mean = gray(pixels).mean(axis=(-2, -1), keepdims=True)
         reference = jnp.where(_per_sample(operation == _CONTRAST), mean, reference)
     if "saturation" in view:
-        reference = jnp.where(_per_sample(operation == _SATURATION), grey(pixels), reference)
+        reference = jnp.where(_per_sample(operation == _SATURATION), gray(pixels), reference)
     weight = _per_sample(factor)
     return jnp.clip(weight * pixels + (1 - weight) * reference, 0, 255)
 

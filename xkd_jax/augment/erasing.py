@@ -13,7 +13,7 @@ def erase(clips: jax.Array, key: jax.Array, probability: float) -> jax.Array:
     """Replaces a random box by normal noise in some of the clips.
 
     Args:
-      clips: normalised, float32 [batch, frames, size, size, 3].
+      clips: normalized, float32 [batch, frames, size, size, 3].
       key: decides which, where and the noise.
       probability: that a clip has one.
     """

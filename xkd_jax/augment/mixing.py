@@ -37,7 +37,7 @@ def mix(
         `time_height`, as timm's Mixup does to clips with time in the place of height: rows of the
         box are frames, its columns rows of pixels. The box and its share are still those of a frame
         of height x width, so that a box beyond the last frame changes targets alone.
-      group: how many neighbours in the batch are mixed by the same draws, a divisor of the batch;
+      group: how many neighbors in the batch are mixed by the same draws, a divisor of the batch;
         0: all.
     """
 
@@ -95,13 +95,13 @@ def mix_targets(targets: jax.Array, share: jax.Array) -> jax.Array:
 
 
 def cut_box(
-    share: jax.Array, centre: jax.Array, size: Sequence[int]
+    share: jax.Array, center: jax.Array, size: Sequence[int]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A box whose area is 1 - `share` of the frame, with the frame's aspect, cut off at its edges.
 
     Args:
       share: of the frame that is left, a scalar.
-      centre: row and column, [2].
+      center: row and column, [2].
       size: height and width of the frame.
 
     Returns:
@@ -110,7 +110,7 @@ def cut_box(
     """
     whole = jnp.asarray(size, share.dtype)
     half = jnp.floor(whole * jnp.sqrt(1 - share)) // 2
-    start, stop = jnp.clip(centre - half, 0, whole), jnp.clip(centre + half, 0, whole)
+    start, stop = jnp.clip(center - half, 0, whole), jnp.clip(center + half, 0, whole)
     return start, stop, 1 - (stop - start).prod() / whole.prod()
 
 

@@ -1,7 +1,7 @@
 """RandAugment of clips: the same operations, by the same amount, on every frame of a clip.
 
 The operations and their strengths are those of timm's "increasing" set: autocontrast, equalize,
-invert, rotate, posterize, solarize, solarize_add, colour, contrast, brightness, sharpness, shears
+invert, rotate, posterize, solarize, solarize_add, color, contrast, brightness, sharpness, shears
 and translations. What depends on an image's own values (its range, histogram, mean) is taken over
 the whole clip, as a clip that changes from frame to frame would flicker.
 """
@@ -79,15 +79,15 @@ def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
 
     Args:
       pixels: float32 [frames, height, width, 3].
-      rows: of the matrix [2, 3] from output to input (y, x), about the centre.
+      rows: of the matrix [2, 3] from output to input (y, x), about the center.
     """
     frames, height, width = pixels.shape[:3]
     matrix = jnp.stack([jnp.stack([jnp.float32(value) for value in row]) for row in rows])
     size = np.array([[height], [width]], np.float32)
-    centre = (size - 1) / 2
-    grid = jnp.indices((height, width), jnp.float32).reshape(2, -1) - centre
+    center = (size - 1) / 2
+    grid = jnp.indices((height, width), jnp.float32).reshape(2, -1) - center
     turned = jnp.matmul(matrix[:, :2], grid, precision=jax.lax.Precision.HIGHEST)
-    position = turned + matrix[:, 2:] + centre
+    position = turned + matrix[:, 2:] + center
     inside = ((position >= -0.5) & (position < size - 0.5)).all(0)
     first = jnp.floor(position)
     weight = position - first
@@ -146,7 +146,7 @@ def _solarize_add(pixels: jax.Array, level: jax.Array) -> jax.Array:
     return jnp.where(pixels < 128, pixels + jnp.floor(110 * level), pixels)
 
 
-def _grey(pixels: jax.Array) -> jax.Array:
+def _gray(pixels: jax.Array) -> jax.Array:
     return (pixels * _LUMA).sum(-1, keepdims=True)
 
 
@@ -183,8 +183,8 @@ _FUNCTIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = 
     "posterize": lambda pixels, level, sign: _posterize(pixels, level),
     "solarize": lambda pixels, level, sign: _solarize(pixels, level),
     "solarize_add": lambda pixels, level, sign: _solarize_add(pixels, level),
-    "colour": lambda pixels, level, sign: _enhance(pixels, _grey(pixels), level * sign),
-    "contrast": lambda pixels, level, sign: _enhance(pixels, _grey(pixels).mean(), level * sign),
+    "color": lambda pixels, level, sign: _enhance(pixels, _gray(pixels), level * sign),
+    "contrast": lambda pixels, level, sign: _enhance(pixels, _gray(pixels).mean(), level * sign),
     "brightness": lambda pixels, level, sign: _enhance(pixels, 0.0, level * sign),
     "sharpness": lambda pixels, level, sign: _enhance(pixels, _smooth(pixels), level * sign),
     "shear_x": lambda pixels, level, sign: _shear(pixels, level * sign, 0.0),

@@ -1,9 +1,9 @@
-"""Video views: crop and resize, flip, colour jitter, greyscale, blur, normalisation.
+"""Video views: crop and resize, flip, color jitter, grayscale, blur, normalization.
 
 The semantics are PIL's and torchvision's, in float32 and without their rounding to whole numbers
 between the steps; values are clamped to 0..255 where they clamp. Against PIL on uint8 images that
 is a difference of at most 1 level for the resize, 1.2 for each of brightness, contrast and
-saturation (PIL cuts fractions off), 0.5 for greyscale and, as PIL keeps only 256 hues, 16 for the
+saturation (PIL cuts fractions off), 0.5 for grayscale and, as PIL keeps only 256 hues, 16 for the
 hue (4 on average); against a rotation in float HSV the hue differs by 0.002.
 """
 
@@ -20,18 +20,18 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> jax.Array:
-    """Returns float32 [B, T, size, size, 3], normalised by `video.mean` and `video.std`.
+    """Returns float32 [B, T, size, size, 3], normalized by `video.mean` and `video.std`.
 
     Args:
       video: the config's.
       view: boxes and draws of `data_pipelines.read.views`, with a leading axis of samples.
       size: height and width of the view.
     """
-    # Colours come first until the end: an axis of 3 in the last place wastes most of a register.
+    # Colors come first until the end: an axis of 3 in the last place wastes most of a register.
     pixels = _resize(view, size)
     pixels = color.jitter(pixels, view)
-    if "greyscale" in view:
-        pixels = color.to_grey(pixels, view["greyscale"])
+    if "grayscale" in view:
+        pixels = color.to_gray(pixels, view["grayscale"])
     if "blur_sigma" in view:
         pixels = _blur(pixels, view["blur_sigma"])
     pixels = jnp.moveaxis(pixels, 0, -1)
@@ -46,9 +46,9 @@ def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
     where that shrinks, as two input pixels where it enlarges, cut off at the box's ends.
     """
     scale = (box / out)[:, None, None]
-    centre = (jnp.arange(out, dtype=jnp.float32)[:, None] + 0.5) * scale
+    center = (jnp.arange(out, dtype=jnp.float32)[:, None] + 0.5) * scale
     pixel = jnp.arange(size, dtype=jnp.float32)
-    distance = jnp.abs(pixel + 0.5 - centre) / jnp.maximum(scale, 1)
+    distance = jnp.abs(pixel + 0.5 - center) / jnp.maximum(scale, 1)
     weights = jnp.maximum(1 - distance, 0) * (pixel < box[:, None, None])
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -62,7 +62,7 @@ def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
     if "flip" in view:
         rows = _reverse(rows, view["flip"] & transposed)
         columns = _reverse(columns, view["flip"] & ~transposed)
-    # Rows first, with the colours still beside the columns: the bytes need no transposition.
+    # Rows first, with the colors still beside the columns: the bytes need no transposition.
     lines = frames.reshape(samples, count, height, 3 * width).astype(jnp.float32)
     low = jnp.einsum("bsy,btyz->btsz", rows, lines, precision=_HIGHEST)
     low = low.reshape(samples, count, size, width, 3)

@@ -87,10 +87,10 @@ class SvmConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class NeighboursConfig:
-    """Nearest neighbours vote with weights exp(cosine / `temperature`)."""
+class KnnConfig:
+    """Nearest neighbors vote with weights exp(cosine / `temperature`)."""
 
-    count: int = 20
+    k: int = 20
     temperature: float = 0.07
 
 
@@ -100,7 +100,7 @@ class FitAugmentConfig:
 
     Video, the same in every frame: `operations` of RandAugment of strength `magnitude` (of 10),
     `erase` the probability of an erased box, and `mixup` and `cutmix` the parameters of their Beta
-    distributions. `cutmix_axes` are those that CutMix cuts, and `mix_group` neighbours in a batch
+    distributions. `cutmix_axes` are those that CutMix cuts, and `mix_group` neighbors in a batch
     share their draws of mixup and CutMix (0: all); see `xkd_jax.augment.mixing`. Audio: `mel_masks`
     stretches of 0 to `mel_mask` bands and `time_masks` of 0 to `time_mask` columns masked, and the
     time warped by up to `time_warp` columns.
@@ -127,11 +127,11 @@ class FitConfig:
     The learning rate rises linearly over `warmup_epochs` and falls to `final_learning_rate` along a
     cosine, or stays what it is. A batch is differentiated in `parts` of equal size, one after the
     other, of which one at a time needs memory; mixup and CutMix stay within a part. The pooled
-    features are scaled to length 1 with `normalise`, then `dropout` acts on them. With finetuning
+    features are scaled to length 1 with `normalize`, then `dropout` acts on them. With finetuning
     each layer of the encoder learns `layer_decay` times as fast as the next, and up to `drop_path`
     of the samples skip a branch of a block. `augment` is what the training clips go through on top
     of `clips`. `average` is taken over a record's test clips and crops: of the probabilities of its
-    classes, or of their logarithms before they are normalised, the scores.
+    classes, or of their logarithms before they are normalized, the scores.
     """
 
     learning_rate: float = 0.01
@@ -145,7 +145,7 @@ class FitConfig:
     eps: float = 1e-8
     parts: int = 1
     label_smoothing: float = 0.0
-    normalise: bool = False
+    normalize: bool = False
     dropout: float = 0.0
     layer_decay: float = 1.0
     drop_path: float = 0.0
@@ -181,7 +181,7 @@ class EvalConfig:
     data: EvalDataConfig = dataclasses.field(default_factory=EvalDataConfig)
     clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     svm: SvmConfig = dataclasses.field(default_factory=SvmConfig)
-    neighbours: NeighboursConfig = dataclasses.field(default_factory=NeighboursConfig)
+    knn: KnnConfig = dataclasses.field(default_factory=KnnConfig)
     fit: FitConfig = FitConfig()
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     save: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -211,14 +211,14 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
 
 def _check(config: EvalConfig) -> None:
     value_checks.at_least(1, config, "batch_size", "clips.train", "clips.test", "clips.crops")
-    value_checks.at_least(1, config, "svm.max_iterations", "neighbours.count", "log_every")
+    value_checks.at_least(1, config, "svm.max_iterations", "knn.k", "log_every")
     value_checks.seed(config.seed)
     value_checks.checkpoints_folder("checkpoint", config.checkpoint)
     value_checks.folder("features", config.features)
     value_checks.at_least(0, config, "step", "clips.size")
     value_checks.at_least(0, config, "save.every_steps", "save.keep_last", "save.keep_every")
     value_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
-    value_checks.above_zero(config, "svm.tolerance", "neighbours.temperature")
+    value_checks.above_zero(config, "svm.tolerance", "knn.temperature")
     value_checks.video_augment(config, "clips.video")
     value_checks.audio_augment(config, "clips.audio")
     value_checks.mesh(config.mesh)

@@ -200,16 +200,16 @@ class NonfiniteConfig:
 class ProbeConfig:
     """What the frozen encoders know of the data set's labels.
 
-    With `enabled`, linear probes before and after training; every `neighbours_every` steps (0:
-    never), the accuracy of the `neighbours` nearest neighbours. Both learn from the first
+    With `enabled`, linear probes before and after training; every `knn_every` steps (0:
+    never), the accuracy of the `k` nearest neighbors. Both learn from the first
     `train_records` of the training split and are scored on all of `split`.
     """
 
     enabled: bool = False
     split: str = "test"
     train_records: int = 3000
-    neighbours_every: int = 0
-    neighbours: int = 20
+    knn_every: int = 0
+    k: int = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,14 +260,14 @@ def _check(config: Config) -> None:
     value_checks.at_least(
         1, config, "batch_size", "log_every", "audio.sample_rate", "audio.fft", "audio.hop",
         "model.head.layers", "model.head.hidden", "model.head.bottleneck", "model.head.outputs",
-        "probe.train_records", "probe.neighbours",
+        "probe.train_records", "probe.k",
     )  # fmt: skip
     value_checks.at_least(
         0, config, "epochs", "max_steps", "data.threads", "data.workers", "data.prefetch",
         "optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.warmup_epochs",
         "optimizer.weight_decay", "optimizer.clip", "checkpoint.every_steps",
         "checkpoint.keep_last", "checkpoint.keep_every", "nonfinite.limit",
-        "probe.neighbours_every", "data.shuffle_window",
+        "probe.knn_every", "data.shuffle_window",
     )  # fmt: skip
     value_checks.below_one(config, "optimizer.b1", "optimizer.b2")
     value_checks.up_to(1, config, "optimizer.ema_start", "optimizer.ema_end")

@@ -122,7 +122,7 @@ def video_augment(config: Any, key: str) -> None:
     _range(config, f"{key}.blur_sigma", ordered=augment.blur_sigma_is == "range")
     at_least(0, config, f"{key}.brightness", f"{key}.contrast", f"{key}.saturation")
     up_to(0.5, config, f"{key}.hue")
-    up_to(1, config, f"{key}.flip", f"{key}.greyscale", f"{key}.blur")
+    up_to(1, config, f"{key}.flip", f"{key}.grayscale", f"{key}.blur")
 
 
 def audio_augment(config: Any, key: str) -> None:

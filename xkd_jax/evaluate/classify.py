@@ -93,7 +93,7 @@ class Classification:
             self.check_lease,
         ) as checkpoints:
             state = checkpoints.restore(fit.like)
-            state = fit.initialise() if state is None else state
+            state = fit.initialize() if state is None else state
             return self._loop(fit, state, records, checkpoints, folder)
 
     def _made_from(self, fold: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from data_pipelines.terminal import escaped
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate.splits import Benchmark
 
-# {benchmark: its data set}. Benchmarks that are not here, such as neighbours and retrieval, are of
+# {benchmark: its data set}. Benchmarks that are not here, such as knn and retrieval, are of
 # any data set.
 _DATA_SETS = {
     "ucf101": "ucf101",

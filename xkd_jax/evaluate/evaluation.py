@@ -46,7 +46,7 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     mesh = mesh_lib.make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
     views = pretrained.viewing(config, source.config)
-    benchmark = splits.open_benchmark(views, config.data, labelled=config.protocol != "retrieval")
+    benchmark = splits.open_benchmark(views, config.data, labeled=config.protocol != "retrieval")
     _check_labels(config, benchmark)
     data = data_set.summary(benchmark)
     result.refuse_other(config, source, data, workdir)
@@ -101,12 +101,12 @@ def _on_features(
     test = extract("test", "test")
     if config.protocol == "retrieval":
         return _by_split(benchmark, lambda split: frozen.retrieve(test, split.test))
-    # Neighbours are compared with plain clips; an SVM learns from augmented ones.
+    # Neighbors are compared with plain clips; an SVM learns from augmented ones.
     train = extract("train", "test" if config.protocol == "knn" else "train")
     score: Callable[..., dict[str, Any]] = (
         frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)
         if config.protocol == "svm"
-        else functools.partial(frozen.nearest_neighbours, config, benchmark.classes)
+        else functools.partial(frozen.knn, config, benchmark.classes)
     )
     return _by_split(benchmark, lambda split: score(train, test, split.train, split.test))
 

@@ -53,7 +53,7 @@ class Fit:
 
     Attributes:
       steps: of the whole training.
-      initialise: () -> FitState.
+      initialize: () -> FitState.
       step: (state, network parameters, batch) -> (state, loss).
       predict: (trained, network parameters, batch) -> (probabilities or scores, as `fit.average`
         says, float32 [batch, classes], averaged over crops; the batch's labels), whole on every
@@ -62,7 +62,7 @@ class Fit:
     """
 
     steps: int
-    initialise: Callable[[], FitState]
+    initialize: Callable[[], FitState]
     step: Callable[[FitState, Tree, Any], tuple[FitState, jax.Array]]
     predict: Callable[[Tree, Tree, Any], tuple[jax.Array, jax.Array]]
     like: FitState
@@ -94,7 +94,7 @@ def prepare(
     classifier = _Classifier(config, pretraining, viewing, classes)
     differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.parts)
 
-    def initialise(network: Tree) -> FitState:
+    def initialize(network: Tree) -> FitState:
         trained = classifier.initial(network)
         return FitState(jnp.zeros((), jnp.int32), trained, transformation.init(trained))
 
@@ -105,13 +105,13 @@ def prepare(
         trained = optax.apply_updates(state.trained, updates)
         return FitState(state.step + 1, trained, optimizer), loss
 
-    shapes = jax.eval_shape(initialise, network)
+    shapes = jax.eval_shape(initialize, network)
     placed = _shardings(shapes, transformation, pretraining, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
-    start = jax.jit(initialise, out_shardings=placed)
+    start = jax.jit(initialize, out_shardings=placed)
     return Fit(
         steps=steps,
-        initialise=lambda: start(network),
+        initialize=lambda: start(network),
         step=jax.jit(on_mesh(step, mesh), out_shardings=(placed, whole), donate_argnums=0),
         predict=jax.jit(on_mesh(classifier.predict, mesh), out_shardings=whole),
         like=jax.tree.map(
@@ -198,7 +198,7 @@ class _Classifier:
             drop_path = DropPath(fit.drop_path, path_key) if fit.drop_path else None
         with matmul_precision(self._pretraining.model):
             tokens = encoders(self._modality, view, drop_path=drop_path)
-            return readout(tokens, normalise=fit.normalise, dropout=fit.dropout, key=key)
+            return readout(tokens, normalize=fit.normalize, dropout=fit.dropout, key=key)
 
 
 def encoder_part(network: Tree, modality: Modality) -> Tree:

@@ -1,4 +1,4 @@
-"""Protocols on frozen features: linear SVM, nearest neighbours, retrieval across modalities.
+"""Protocols on frozen features: linear SVM, nearest neighbors, retrieval across modalities.
 
 Each takes one split's features and returns its scores, in percent, with `value` the one that the
 benchmark is known by.
@@ -108,7 +108,7 @@ def _tell_if_at_the_end(top1: dict[float, float], best: float) -> None:
         announce(f"svm       cost {best:g} is best, the {end} of svm.costs: try one beyond")
 
 
-def nearest_neighbours(
+def knn(
     config: EvalConfig,
     classes: int,
     train: FeatureSet,
@@ -122,8 +122,8 @@ def nearest_neighbours(
     used, _ = some_of_each_class(labels, config.share, rng)
     test_features, test_labels = _of(test, test_records)
     bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
-    settings = config.neighbours
-    votes = vote(bank, labels[used], queries, classes, settings.count, settings.temperature)
+    settings = config.knn
+    votes = vote(bank, labels[used], queries, classes, settings.k, settings.temperature)
     return {
         "value": top_k(votes, test_labels, 1),
         "top5": top_k(votes, test_labels, 5),

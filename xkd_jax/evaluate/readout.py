@@ -51,7 +51,7 @@ class Readout(nnx.Module):
         self,
         tokens: jax.Array,
         *,
-        normalise: bool = False,
+        normalize: bool = False,
         dropout: float = 0.0,
         key: jax.Array | None = None,
     ) -> jax.Array:
@@ -59,12 +59,12 @@ class Readout(nnx.Module):
 
         Args:
           tokens: with CLS first.
-          normalise: whether pooled features are scaled to length 1.
+          normalize: whether pooled features are scaled to length 1.
           dropout: the share of pooled features set to 0; the others are scaled up.
           key: decides which; None: none are.
         """
         x = pool(tokens) if self.pool is None else self.pool(tokens)
-        if normalise:
+        if normalize:
             norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
             x = x / jnp.maximum(norm, _SMALLEST_NORM)
         if dropout and key is not None:

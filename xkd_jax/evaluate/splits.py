@@ -70,21 +70,21 @@ class Benchmark:
         return self.train.metadata.multi_label
 
 
-def open_benchmark(views: Config, config: EvalDataConfig, *, labelled: bool = True) -> Benchmark:
+def open_benchmark(views: Config, config: EvalDataConfig, *, labeled: bool = True) -> Benchmark:
     """Opens the data, reads every record once and lists each split's records.
 
     Args:
       views: the pipeline's config (`pretrained.viewing`).
       config: which splits and folds.
-      labelled: whether the evaluation needs labels; without, nothing is trained.
+      labeled: whether the evaluation needs labels; without, nothing is trained.
 
     Raises:
       UserError: the data set lacks a split, a fold, or labels that are needed, or a record would
         both train and test.
     """
     opened = _by_fold if config.folds else _by_split
-    benchmark = opened(views, config, labelled)
-    if labelled and not benchmark.multi_label:
+    benchmark = opened(views, config, labeled)
+    if labeled and not benchmark.multi_label:
         _check_labels(
             config.dir, benchmark.train, benchmark.train_index, benchmark.records("train")
         )
@@ -92,31 +92,31 @@ def open_benchmark(views: Config, config: EvalDataConfig, *, labelled: bool = Tr
     return benchmark
 
 
-def _by_split(views: Config, config: EvalDataConfig, labelled: bool) -> Benchmark:
+def _by_split(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
     test_name = config.test_split
-    train_name = config.train_split if labelled else test_name
+    train_name = config.train_split if labeled else test_name
     shared = set(train_name.split("+")) & set(test_name.split("+"))
-    if labelled and shared:
+    if labeled and shared:
         raise UserError(
             f"data.train_split {train_name!r} and data.test_split {test_name!r} share"
             f" {', '.join(sorted(shared))}: give splits without a record in common, or"
             " --config.data.folds."
         )
     test = train = _open(views, config.dir, "test_split", test_name)
-    if labelled:
+    if labeled:
         train = _open(views, config.dir, "train_split", train_name)
         _check_classes(train, config.dir)
     test_index = train_index = _index(test, test_name, config.threads)
-    if labelled:
+    if labeled:
         train_index = _index(train, train_name, config.threads)
     everything = Split(0, np.arange(len(train)), np.arange(len(test)))
     return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
 
 
-def _by_fold(views: Config, config: EvalDataConfig, labelled: bool) -> Benchmark:
+def _by_fold(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
     name = config.train_split
     dataset = _open(views, config.dir, "train_split", name)
-    if labelled:
+    if labeled:
         _check_classes(dataset, config.dir)
     folds = dataset.metadata.folds
     if unknown := [fold for fold in config.folds if not 1 <= fold <= folds]:

@@ -1,9 +1,9 @@
 """Linear SVMs, one against the rest, by a truncated Newton method for all classes at once.
 
-The problem is LIBLINEAR's L2-regularised squared hinge loss in the primal, which scikit-learn's
+The problem is LIBLINEAR's L2-regularized squared hinge loss in the primal, which scikit-learn's
 LinearSVC solves too: for each class, with targets y of 1 and -1 and a constant 1 among x,
 
-    minimise  |w|^2 / 2 + cost * sum_i max(0, 1 - y_i w.x_i)^2.
+    minimize  |w|^2 / 2 + cost * sum_i max(0, 1 - y_i w.x_i)^2.
 
 All classes share x, so a gradient or a product with the Hessian is two matrix products for all of
 them, sharded over the samples. Conjugate gradients run in the basis of the features' principal

@@ -23,7 +23,7 @@ def augment_for_fit(
     """Returns changed clips and their targets.
 
     Args:
-      view: normalised, video [batch, frames, size, size, 3] or audio [batch, mel, time].
+      view: normalized, video [batch, frames, size, size, 3] or audio [batch, mel, time].
       targets: float32 [batch, classes].
       key: decides all.
       settings: what is done.

@@ -109,7 +109,7 @@ def objective(
     views, masks = inputs.views, inputs.masks
     terms: dict[str, jax.Array] = {}
 
-    # Masked data modelling
+    # Masked data modeling
     latents = {m: student.encoders(m, views[m]["global"], masks[m].keep) for m in active.encoded}
     reconstructions = {
         m: reconstruct(student, m, views[m]["global"], latents[m], masks[m])

@@ -87,5 +87,5 @@ def advance(state: TrainState, step: int) -> TrainState:
 
 
 def is_count(leaf: jax.Array) -> bool:
-    """Whether a leaf of the state counts steps: all of its integers do, the optimiser's as well."""
+    """Whether a leaf of the state counts steps: all of its integers do, the optimizer's as well."""
     return jnp.issubdtype(leaf.dtype, jnp.integer)

@@ -1,4 +1,4 @@
-"""Classification by nearest neighbours, as DINO does it."""
+"""Classification by nearest neighbors, as DINO does it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def vote(
     labels: np.ndarray,
     queries: np.ndarray,
     classes: int,
-    count: int,
+    k: int,
     temperature: float,
 ) -> np.ndarray:
     """Returns the votes for each class, float32 [queries, classes].
@@ -29,14 +29,14 @@ def vote(
       labels: their classes, int [samples].
       queries: features of length 1, float32 [queries, width].
       classes: their number.
-      count: neighbours that vote (all, where there are fewer).
-      temperature: a neighbour's weight is exp((cosine - 1) / temperature).
+      k: neighbors that vote (all, where there are fewer).
+      temperature: a neighbor's weight is exp((cosine - 1) / temperature).
     """
-    count = min(count, len(bank))
+    k = min(k, len(bank))
     votes = np.zeros((len(queries), classes), np.float32)
     for start in range(0, len(queries), _CHUNK):
         similarity = queries[start : start + _CHUNK] @ bank.T
-        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         cosine = np.take_along_axis(similarity, nearest, axis=1)
         rows = np.arange(start, start + len(similarity))[:, None]
         np.add.at(votes, (rows, labels[nearest]), np.exp((cosine - 1) / temperature))

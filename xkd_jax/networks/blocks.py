@@ -56,7 +56,7 @@ def linear(
       dtype: compute dtype; parameters are float32.
       rngs: source of the initial values.
       use_bias: whether there is a bias.
-      kernel_init: initialiser of the kernel, which it sees as a matrix.
+      kernel_init: initializer of the kernel, which it sees as a matrix.
     """
     contracted = len(inputs) if isinstance(inputs, tuple) else 1
     return nnx.LinearGeneral(

@@ -17,7 +17,7 @@ SHARED = "shared"
 
 
 def embedding_init() -> nnx.Initializer:
-    """Initialiser of tokens and positions: normal, 0.02.
+    """Initializer of tokens and positions: normal, 0.02.
 
     The reference's truncated normal cuts at 100 standard deviations, so it is a normal one.
     """

@@ -16,7 +16,7 @@ from xkd_jax.networks.gelu import gelu
 
 
 class Head(nnx.Module):
-    """MLP, bottleneck of unit length, weight-normalised output layer, LayerNorm without affine.
+    """MLP, bottleneck of unit length, weight-normalized output layer, LayerNorm without affine.
 
     One LayerNorm module serves every hidden layer and the output layer's gain is fixed at 1, as
     in the released code.

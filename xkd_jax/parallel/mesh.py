@@ -21,7 +21,7 @@ from xkd_jax.parallel.axis_rules import MESH_AXES, RULES
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """Arranges the devices as (data, fsdp, tensor).
 
-    On a torus, neighbours in the mesh are neighbours there, also where an axis of the mesh is only
+    On a torus, neighbors in the mesh are neighbors there, also where an axis of the mesh is only
     a part of one of the torus. TPU slices that are one run differ along the first axis alone.
 
     Raises:

@@ -27,7 +27,7 @@ _OPERATIONS = {
     "PosterizeIncreasing": "posterize",
     "SolarizeIncreasing": "solarize",
     "SolarizeAdd": "solarize_add",
-    "ColorIncreasing": "colour",
+    "ColorIncreasing": "color",
     "ContrastIncreasing": "contrast",
     "BrightnessIncreasing": "brightness",
     "SharpnessIncreasing": "sharpness",

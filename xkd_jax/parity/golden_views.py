@@ -79,7 +79,7 @@ def _stages(fields: Fields) -> list[tuple[str, np.ndarray, np.ndarray]]:
     draws: dict[str, dict[str, np.ndarray]] = {
         "resized": {},
         "jittered": jitter,
-        "grey": {"greyscale": np.array(True)},
+        "grey": {"grayscale": np.array(True)},
         "blurred": {"blur_sigma": sigma},
     }
     # the box lies at the origin of a canvas, as the data pipeline gives it
@@ -147,7 +147,7 @@ def spectrogram_crop(file: GoldenFile) -> Report:
 
 
 def log_mels(file: GoldenFile) -> Report:
-    """Compares normalised log-mel spectrograms of waveforms, whole and of a part.
+    """Compares normalized log-mel spectrograms of waveforms, whole and of a part.
 
     Raises:
       UserError: the file is damaged.

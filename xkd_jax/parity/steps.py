@@ -186,7 +186,7 @@ def case_schedules(case: Case) -> Schedules:
 
 
 def case_inputs(case: Case, config: Config, step: int) -> Inputs:
-    """The file's inputs of one step, colour last."""
+    """The file's inputs of one step, color last."""
     arrays = {name: value[step] for name, value in case.group("in").items()}
 
     def view(m: Modality, name: str) -> np.ndarray:

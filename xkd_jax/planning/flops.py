@@ -12,7 +12,7 @@ import jax
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """Multiplications and additions of all matrix products of a call, over all devices.
 
-    The body of a scan counts as often as it runs, and what rematerialisation computes again counts
+    The body of a scan counts as often as it runs, and what rematerialization computes again counts
     again. Everything else (norms, softmax, augmentation's blends) is a few per cent and left out.
 
     Args:

@@ -34,7 +34,7 @@ LOADER_RATE = 149.0
 class Memory:
     """Bytes on each device.
 
-    Students, teachers (with the centers), the optimiser's moments and the batch are arguments of
+    Students, teachers (with the centers), the optimizer's moments and the batch are arguments of
     the step; `activations` is all that it makes on the way, `program` its own code.
     """
 
@@ -73,7 +73,7 @@ class Plan:
         return self.step is not None and self.memory.peak <= self.where.chip.hbm * GIB
 
     @property
-    def utilisation(self) -> float:
+    def utilization(self) -> float:
         """Share of the chips' peak that goes into operations that the model calls for."""
         assert self.step is not None
         return self.flops / (self.where.chips * self.where.chip.flops * self.step.seconds)
@@ -141,7 +141,7 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
 
 
 def model_flops(config: Config, state: TrainState, batch: Any) -> float:
-    """Operations of one step's matrix products over all devices, without rematerialisation."""
+    """Operations of one step's matrix products over all devices, without rematerialization."""
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
     plan = schedules(plain, Length(2, 1))
     step = functools.partial(train_step, config=plain, schedules=plan)

@@ -35,7 +35,7 @@ def lines(plan: Plan) -> Iterator[str]:
     )
     yield (
         f"rate      {plan.clips_per_second:.0f} clips/s at most,"
-        f" utilisation {plan.utilisation:.0%} of the peak"
+        f" utilization {plan.utilization:.0%} of the peak"
     )
     yield (
         f"run       {plan.length.steps} steps ({plan.config.data.records} clips,"
@@ -62,7 +62,7 @@ def _memory(plan: Plan) -> Iterator[str]:
         for name, field in (
             ("students", "students"),
             ("teachers", "teachers"),
-            ("optimiser", "optimizer"),
+            ("optimizer", "optimizer"),
             ("batch", "batch"),
             ("activations", "activations"),
             ("program", "program"),

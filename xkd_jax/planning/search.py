@@ -21,7 +21,7 @@ def with_mesh(config: Config, fsdp: int, tensor: int) -> Config:
 
 
 def with_remat(config: Config, remat: Remat) -> Config:
-    """The config with other rematerialisation."""
+    """The config with other rematerialization."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
 
 
@@ -77,7 +77,7 @@ def _splits(batch_size: int, config: Config, where: Slice) -> bool:
 
 
 def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterator[Plan | str]:
-    """Tries meshes, then rematerialisation on the best of them, then other batches.
+    """Tries meshes, then rematerialization on the best of them, then other batches.
 
     The best so far is what fits with most clips a second. Yields every plan that was made, and a
     line for each that the slice has no room or no devices for.
@@ -116,7 +116,7 @@ def meshes(config: Config, where: Slice) -> Iterator[Config]:
 
 
 def remats(config: Config, where: Slice) -> Iterator[Config]:
-    """Every rematerialisation."""
+    """Every rematerialization."""
     del where
     return (with_remat(config, remat) for remat in REMATS)
 

@@ -33,7 +33,7 @@ _TABLES = {
     "linear": "Linear evaluation",
     "finetune": "Finetuning",
     "attentive": "Attentive probe",
-    "knn": "Nearest neighbours",
+    "knn": "Nearest neighbors",
     "retrieval": "Retrieval across modalities",
     "low_shot": "Few labels",
 }

@@ -21,8 +21,8 @@ from configs.eval import (
     hmdb51,
     k400_linear,
     kinetics_sound,
+    knn,
     low_shot,
-    neighbours,
     retrieval,
     spoken_digits,
     spoken_recordings,
@@ -109,7 +109,7 @@ _STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]
     ("k400", "attentive"): lambda _, __: k400_linear.get_config("attentive"),
     ("k400", "low_shot"): lambda _, __: low_shot.get_config(),
     ("kinetics_sound", "linear"): lambda modality, _: kinetics_sound.get_config(modality),
-    ("neighbours", "knn"): lambda modality, _: neighbours.get_config(modality),
+    ("knn", "knn"): lambda modality, _: knn.get_config(modality),
     ("retrieval", "retrieval"): lambda _, output: retrieval.get_config(output),
     ("spoken_digits", "linear"): lambda modality, _: spoken_digits.get_config(modality),
     ("spoken_recordings", "linear"): lambda _, __: spoken_recordings.get_config(),
@@ -223,6 +223,6 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
 
 def _idle(protocol: str) -> tuple[str, ...]:
     """Keys that play no part in a protocol."""
-    sections = {"svm": ("svm", "data.held_out"), "knn": ("neighbours",)}
+    sections = {"svm": ("svm", "data.held_out"), "knn": ("knn",)}
     idle = [key for other, keys in sections.items() if other != protocol for key in keys]
     return tuple(idle) if protocol in TRAINED else ("batch_size", "fit", *idle)

@@ -58,7 +58,7 @@ def _sum(part: jax.Array, begin: jax.Array, *strides: jax.Array) -> jax.Array:
 
 
 def mixed(words: jax.Array, position: jax.Array) -> jax.Array:
-    """MurmurHash3's finaliser of each word and its position; for each position one to one."""
+    """MurmurHash3's finalizer of each word and its position; for each position one to one."""
     mix = words ^ (position * np.uint32(0x9E3779B1))
     mix = (mix ^ (mix >> 16)) * np.uint32(0x85EBCA6B)
     mix = (mix ^ (mix >> 13)) * np.uint32(0xC2B2AE35)

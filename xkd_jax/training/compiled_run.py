@@ -26,7 +26,7 @@ class Run:
     """A config's functions on a mesh, and how their arguments lie there.
 
     step: jitted (state, batch) -> (state, metrics); the state is donated.
-    initialise: jitted () -> the state before the first step.
+    initialize: jitted () -> the state before the first step.
     like: the state as `jax.ShapeDtypeStruct` with shardings.
     batch_sharding: of every array of a batch.
     """
@@ -34,7 +34,7 @@ class Run:
     config: Config
     length: Length
     step: Any
-    initialise: Any
+    initialize: Any
     like: TrainState
     batch_sharding: NamedSharding
 
@@ -62,7 +62,7 @@ class Run:
                 out_shardings=(state_sharding, whole),
                 donate_argnums=0,
             ),
-            initialise=jax.jit(
+            initialize=jax.jit(
                 lambda: initial_state(
                     stream_key(config.seed, Stream.INITIALIZE), config, transformation
                 ),

@@ -1,4 +1,4 @@
-"""Probes: what a linear classifier, or a vote of neighbours, can read off the frozen encoders."""
+"""Probes: what a linear classifier, or a vote of neighbors, can read off the frozen encoders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xkd_jax.parallel.mesh import put_batch
 from xkd_jax.parallel.processes import announce
 
 Features = dict[str, np.ndarray]
-_TEMPERATURE = 0.07  # of the neighbours' weights, as in DINO
+_TEMPERATURE = 0.07  # of the neighbors' weights, as in DINO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,19 +49,19 @@ class Probes:
     batches: Callable[[], tuple[Iterable[Any], Iterable[Any]]]
 
     def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `linear_probe` and `labelled`; `parameters` are those of `extract_features`."""
+        """See `linear_probe` and `labeled`; `parameters` are those of `extract_features`."""
         return linear_probe(*self._features(parameters))
 
-    def neighbours(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `neighbour_probe` and `labelled`; `parameters` as above."""
+    def knn(self, parameters: dict[str, Tree]) -> dict[str, float]:
+        """See `knn_probe` and `labeled`; `parameters` as above."""
         train, test = self._features(parameters)
-        return neighbour_probe(train, test, self.classes, self.config.probe.neighbours)
+        return knn_probe(train, test, self.classes, self.config.probe.k)
 
     def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
         config = self.config
         splits = (config.data.split, config.probe.split)
         train, test = (
-            labelled(
+            labeled(
                 extract_features(
                     self.encode, parameters, batches, self.batch_sharding, config.batch_size
                 ),
@@ -108,7 +108,7 @@ def extract_features(
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
-def labelled(found: Features, split: str) -> Features:
+def labeled(found: Features, split: str) -> Features:
     """Leaves out records without a class (label -1), and says how many.
 
     Raises:
@@ -120,7 +120,7 @@ def labelled(found: Features, split: str) -> Features:
         raise UserError(
             f"None of the {lacking} records that probes read of the split {split} has a class: give"
             " another --config.probe.split, or --config.probe.enabled=False and"
-            " --config.probe.neighbours_every=0."
+            " --config.probe.knn_every=0."
         )
     if lacking:
         announce(f"probe     {lacking} of {len(has_class)} {split} records have no class: left out")
@@ -145,7 +145,7 @@ def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
 def linear_probe(train: Features, test: Features) -> dict[str, float]:
     """Top-1 accuracy in percent of a logistic regression on each kind of features.
 
-    Features are standardised by the training split.
+    Features are standardized by the training split.
     """
     return {
         name: 100
@@ -155,15 +155,15 @@ def linear_probe(train: Features, test: Features) -> dict[str, float]:
     }
 
 
-def neighbour_probe(train: Features, test: Features, classes: int, count: int) -> dict[str, float]:
-    """Top-1 accuracy in percent of a vote of the `count` nearest by cosine, for each kind.
+def knn_probe(train: Features, test: Features, classes: int, k: int) -> dict[str, float]:
+    """Top-1 accuracy in percent of a vote of the `k` nearest by cosine, for each kind.
 
     `classes` are those of the data set; the training records need not have all of them.
     """
 
     def score(name: str) -> float:
         bank, queries = (unit(found[name]) for found in (train, test))
-        votes = vote(bank, train["label"], queries, classes, count, _TEMPERATURE)
+        votes = vote(bank, train["label"], queries, classes, k, _TEMPERATURE)
         return top_k(votes, test["label"], 1)
 
     return {name: score(name) for name in train if name != "label"}

@@ -75,7 +75,7 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
     announce(f"{state_shardings.describe(config, mesh)}\n{_describe(config, dataset, length)}")
 
     probes = None
-    if config.probe.enabled or config.probe.neighbours_every:
+    if config.probe.enabled or config.probe.knn_every:
         test = _open(config, directory, config.probe.split)
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
@@ -104,7 +104,7 @@ def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
     """
     state = checkpoints.restore(run.like)
     if state is None:
-        return run.initialise()
+        return run.initialize()
     if int(state.step) > run.length.steps:
         raise UserError(
             f"{checkpoints.directory} holds a run at step {int(state.step)}, and this one ends at"
@@ -122,7 +122,7 @@ def loop(
     workdir: Path,
     probes: Probes | None,
 ) -> TrainState:
-    """Steps to the end of the run, logging, saving and looking at neighbours on the way."""
+    """Steps to the end of the run, logging, saving and looking at neighbors on the way."""
     config, steps, start = run.config, run.length.steps, int(state.step)
     progress = Progress(steps, config.batch_size, start)
     scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
@@ -149,11 +149,11 @@ def loop(
                 checkpoints.save(step, state)
             if preempted and (step < steps or config.probe.enabled):
                 checkpoints.stop(step)
-            every = config.probe.neighbours_every
+            every = config.probe.knn_every
             if probes is not None and every and step % every == 0:
-                found = probes.neighbours(both_networks(state, config))
+                found = probes.knn(both_networks(state, config))
                 announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
-                scalars.write(step, {f"neighbours/{name}": v for name, v in found.items()})
+                scalars.write(step, {f"knn/{name}": v for name, v in found.items()})
         checkpoints.wait()  # while signals still wait: none may cut the last save short
         if config.probe.enabled and preemption.reached():  # probes are still to come
             checkpoints.stop(steps)
@@ -227,7 +227,7 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
     if len(metadata.class_names) < 2 or metadata.multi_label:
         raise UserError(
             f"The data set {metadata.name} has not one class a record, which probes ask for: give"
-            " --config.probe.enabled=False and --config.probe.neighbours_every=0."
+            " --config.probe.enabled=False and --config.probe.knn_every=0."
         )
     used = np.arange(min(config.probe.train_records, len(dataset)))
 
@@ -242,7 +242,7 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
 def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
     """Linear-probe accuracies of student and teacher, before training and now."""
     announce("probe     before training")
-    untrained = probes.linear({"student": run.initialise().teacher})  # at first they are one
+    untrained = probes.linear({"student": run.initialize().teacher})  # at first they are one
     announce("probe     after training")
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},

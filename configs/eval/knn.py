@@ -1,7 +1,7 @@
-"""k nearest neighbours: no training, one plain clip a record.
+"""k nearest neighbors: no training, one plain clip a record.
 
-    python main.py --config=configs/eval/neighbours.py:video --config.checkpoint=RUN \
-        --config.data.dir=SHARDS --workdir=runs/neighbours
+    python main.py --config=configs/eval/knn.py:video --config.checkpoint=RUN \
+        --config.data.dir=SHARDS --workdir=runs/knn
 
 `:audio` and `:both` are the other choices of modality. SHARDS are of any data set with one class a
 record. As it is, those of the split `train` vote on those of `test`; other data sets ask for
@@ -11,7 +11,7 @@ record. As it is, those of the split `train` vote on those of `test`; other data
                                              --config.data.folds='(1, 2, 3)'
   ESC-50 and recordings of spoken digits     the same, with as many folds as they have
 
-(UCF101 and HMDB51 have `:video` alone, ESC-50 and the recordings `:audio`.) 20 neighbours by
+(UCF101 and HMDB51 have `:video` alone, ESC-50 and the recordings `:audio`.) 20 neighbors by
 cosine, weighted by exp(cosine / 0.07), as is usual for self-supervised networks; no published
 numbers.
 """
@@ -24,7 +24,7 @@ from configs.eval import kinetics_sound
 def get_config(modality: str = "video") -> ml_collections.ConfigDict:
     """One plain clip, one crop."""
     config = kinetics_sound.get_config(modality)
-    config.benchmark = "neighbours"
+    config.benchmark = "knn"
     config.protocol = "knn"
     config.data.test_split = "test"
     config.clips.update(train=1, test=1, crops=1)
