@@ -1,6 +1,7 @@
 """Eight CPU devices for every test; one small configuration to build on."""
 
 import os
+import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -18,6 +19,10 @@ from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import path_names
+
+# A shell without job control starts what is in the background with SIGINT ignored, and children
+# inherit that; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
