@@ -1,1 +1,52 @@
-"""The settings of a run and of an evaluation, and their command line."""
+"""The settings of a run and of an evaluation, and their command line.
+
+The names that config files use can be imported from here.
+"""
+
+from data_pipelines.loader_config import (
+    MODALITIES,
+    AudioAugment,
+    AudioConfig,
+    DataConfig,
+    Modality,
+    VideoAugment,
+    VideoConfig,
+)
+from xkd_jax.config.pretraining import (
+    CheckpointConfig,
+    Config,
+    HeadConfig,
+    LossConfig,
+    LossWeights,
+    MeshConfig,
+    ModelConfig,
+    NonfiniteConfig,
+    OptimizerConfig,
+    ProbeConfig,
+    TemperatureConfig,
+    default,
+    resolve,
+)
+
+__all__ = [
+    "MODALITIES",
+    "AudioAugment",
+    "AudioConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "HeadConfig",
+    "LossConfig",
+    "LossWeights",
+    "MeshConfig",
+    "Modality",
+    "ModelConfig",
+    "NonfiniteConfig",
+    "OptimizerConfig",
+    "ProbeConfig",
+    "TemperatureConfig",
+    "VideoAugment",
+    "VideoConfig",
+    "default",
+    "resolve",
+]
