@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
+
+from data_pipelines.field_ranges import Range, above, at_least, below, interval
 
 Modality = Literal["video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 Interpolation = Literal["linear", "cubic"]
+SEED = Range(0, 2**32 - 1)  # JAX takes 32 bits of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +28,16 @@ class VideoAugment:
     `pair`: always the first along the row and the second down the column (released code).
     """
 
-    area: tuple[float, float] = (0.2, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.2
-    grayscale: float = 0.0
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    area: Annotated[tuple[float, float], interval(1)] = (0.2, 1.0)
+    aspect: Annotated[tuple[float, float], interval()] = (3 / 4, 4 / 3)
+    flip: Annotated[float, Range(0, 1)] = 0.5
+    brightness: Annotated[float, at_least(0)] = 0.4
+    contrast: Annotated[float, at_least(0)] = 0.4
+    saturation: Annotated[float, at_least(0)] = 0.4
+    hue: Annotated[float, Range(0, 0.5)] = 0.2
+    grayscale: Annotated[float, Range(0, 1)] = 0.0
+    blur: Annotated[float, Range(0, 1)] = 0.0
+    blur_sigma: Annotated[tuple[float, float], above(0)] = (0.1, 2.0)
     blur_sigma_is: Literal["range", "pair"] = "range"
 
 
@@ -47,11 +50,11 @@ class AudioAugment:
     height and `time_scale` times its width is cut out, clipped to the canvas, and resized back.
     """
 
-    volume: float = 0.1
+    volume: Annotated[float, Range(0, 1)] = 0.1
     crop: bool = False
-    canvas: tuple[float, float] = (1.0, 1.5)
-    mel_scale: tuple[float, float] = (0.6, 1.5)
-    time_scale: tuple[float, float] = (0.6, 1.5)
+    canvas: Annotated[tuple[float, float], at_least(1)] = (1.0, 1.5)
+    mel_scale: Annotated[tuple[float, float], interval()] = (0.6, 1.5)
+    time_scale: Annotated[tuple[float, float], interval()] = (0.6, 1.5)
 
 
 class ViewConfig:
@@ -92,16 +95,16 @@ class ViewConfig:
 class VideoConfig(ViewConfig):
     """Video views: frames at `frame_rate` per second, square, in pixels, cut into cuboids."""
 
-    frame_rate: float = 8.0
-    frames: int = 32
-    size: int = 112
-    patch: tuple[int, int, int] = (4, 16, 16)
-    mask_ratio: float = 0.85
-    local_views: int = 1
-    local_frames: int = 8
-    local_size: int = 96
+    frame_rate: Annotated[float, above(0)] = 8.0
+    frames: Annotated[int, at_least(1)] = 32
+    size: Annotated[int, at_least(1)] = 112
+    patch: Annotated[tuple[int, int, int], above(0, noun="sides")] = (4, 16, 16)
+    mask_ratio: Annotated[float, below(1)] = 0.85
+    local_views: Annotated[int, at_least(0)] = 1
+    local_frames: Annotated[int, at_least(1)] = 8
+    local_size: Annotated[int, at_least(1)] = 96
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: Annotated[tuple[float, float, float], above(0)] = (0.229, 0.224, 0.225)
     global_augment: VideoAugment = VideoAugment()
     local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), grayscale=0.2, blur=0.5)
 
@@ -131,17 +134,17 @@ class AudioConfig(ViewConfig):
     `mean` and `std` normalize log(mel power + 2^-23).
     """
 
-    sample_rate: int = 16000
-    fft: int = 1024
-    hop: int = 143
-    mels: int = 80
-    columns: int = 448
-    patch: tuple[int, int] = (4, 16)
-    mask_ratio: float = 0.80
-    local_views: int = 1
-    local_columns: int = 112
+    sample_rate: Annotated[int, at_least(1)] = 16000
+    fft: Annotated[int, at_least(1)] = 1024
+    hop: Annotated[int, at_least(1)] = 143
+    mels: Annotated[int, at_least(1)] = 80
+    columns: Annotated[int, at_least(1)] = 448
+    patch: Annotated[tuple[int, int], above(0, noun="sides")] = (4, 16)
+    mask_ratio: Annotated[float, below(1)] = 0.80
+    local_views: Annotated[int, at_least(0)] = 1
+    local_columns: Annotated[int, at_least(1)] = 112
     mean: float = -5.3688107
-    std: float = 4.410007
+    std: Annotated[float, above(0)] = 4.410007
     global_augment: AudioAugment = AudioAugment()
     local_augment: AudioAugment = AudioAugment(volume=0.2, crop=True)
 
@@ -184,17 +187,17 @@ class DataConfig:
     dataset: Literal["shards", "spoken_digits"] = "shards"
     dir: str = ""
     speech_dir: str = ""
-    train_clips: int = 8000
-    test_clips: int = 2000
+    train_clips: Annotated[int, at_least(1)] = 8000
+    test_clips: Annotated[int, at_least(1)] = 2000
     split: str = "train"
-    records: int = 0
-    short_side: int = 128
-    threads: int = 16
-    workers: int = 0
-    worker_timeout: float = 600.0
-    prefetch: int = 2
+    records: Annotated[int, at_least(0)] = 0
+    short_side: Annotated[int, at_least(1)] = 128
+    threads: Annotated[int, at_least(0)] = 16
+    workers: Annotated[int, at_least(0)] = 0
+    worker_timeout: Annotated[float, above(0)] = 600.0
+    prefetch: Annotated[int, at_least(0)] = 2
     verify_checksums: bool = True
-    shuffle_window: int = 0
+    shuffle_window: Annotated[int, at_least(0)] = 0
     drop_last: bool = False
 
 
@@ -202,8 +205,8 @@ class DataConfig:
 class LoaderConfig:
     """What decides the batches of a run."""
 
-    seed: int = 0
-    batch_size: int = 256
+    seed: Annotated[int, SEED] = 0
+    batch_size: Annotated[int, at_least(1)] = 256
     video: VideoConfig = VideoConfig()
     audio: AudioConfig = AudioConfig()
     data: DataConfig = DataConfig()

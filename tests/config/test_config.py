@@ -1,5 +1,8 @@
+import dataclasses
+import functools
 import importlib
 import math
+import re
 
 import jax
 import pytest
@@ -96,6 +99,20 @@ def test_sizes(size, encoder):
         ("data", "prefetch", -1, "give at least 0"),
         ("video", "local_views", -1, "video.local_views is -1: give at least 0"),
         ("optimizer", "eps", math.inf, "optimizer.eps is inf: give more than 0 and finite"),
+        ("video", "mean", (math.inf, 0.4, 0.4), "video.mean is (inf, 0.4, 0.4): give finite"),
+        ("video", "mean", (0.4, math.nan, 0.4), "video.mean is (0.4, nan, 0.4): give finite"),
+        ("video", "std", (0.2, 0.0, 0.2), "video.std is (0.2, 0.0, 0.2): give three values above"),
+        ("video", "std", (0.2, math.inf, 0.2), "give three values above 0"),
+        ("video", "frames", 0, "video.frames is 0: give at least 1"),
+        ("video", "local_size", -8, "video.local_size is -8: give at least 1"),
+        ("audio", "mean", -math.inf, "audio.mean is -inf: give a finite number"),
+        ("audio", "mean", math.nan, "audio.mean is nan: give a finite number"),
+        ("audio", "local_augment", {"canvas": (1.0, math.inf)}, "two values of at least 1"),
+        ("data", "short_side", 0, "data.short_side is 0: give at least 1"),
+        ("data", "records", -1, "data.records is -1: give at least 0"),
+        ("loss", "weights", {"align_students": -1.0}, "loss.weights.align_students is -1.0: give"),
+        ("loss", "weights", {"align_students": math.inf}, "give at least 0 and finite"),
+        ("loss", "video_teacher_temperature", {"start": 0.0, "end": 1.0}, "give more than 0"),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
@@ -170,6 +187,28 @@ def test_combinations_that_cannot_run_are_refused():
         raw.loss.weights[name] = 0.0
     with pytest.raises(UserError, match="at least one must be above 0"):
         resolve(raw)
+
+
+def test_the_default_of_every_field_is_in_its_range():
+    for schema in (Config, EvalConfig):
+        assert build(schema, dataclasses.asdict(schema())) == schema()
+
+
+@pytest.mark.parametrize("schema", [Config, EvalConfig])
+def test_no_number_may_be_infinite(schema):
+    """Of every field, also of those to come, whether it has a range or not."""
+    for key in keys(schema):
+        section, _, name = key.rpartition(".")
+        values = dataclasses.asdict(schema())
+        found = functools.reduce(lambda d, k: d[k], section.split(".") if section else (), values)
+        if isinstance(found[name], float):
+            found[name] = math.inf
+        elif isinstance(found[name], tuple) and found[name] and isinstance(found[name][0], float):
+            found[name] = (*found[name][:-1], math.inf)
+        else:
+            continue
+        with pytest.raises(UserError, match=rf"^{re.escape(key)} is .*inf.*: give "):
+            build(schema, values)
 
 
 def test_nearest_key_looks_at_whole_keys_and_at_last_parts():

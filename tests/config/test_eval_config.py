@@ -15,7 +15,7 @@ UNUSABLE = {
     "seed": -1,
     "step": -1,
     "clips.size": -8,
-    "clips.view": "center",
+    "clips.view": "corner",
     "clips.video.area": (5.0, 9.0),
     "clips.audio.volume": -0.1,
     "data.prefetch": -1,
@@ -26,6 +26,11 @@ UNUSABLE = {
     "svm.max_iterations": 0,
     "svm.tolerance": 0.0,
     "svm.costs": (float("nan"),),
+    "share": 0.0,
+    "data.held_out": 1.0,
+    "batch_size": 0,
+    "clips.test": 0,
+    "save.keep_last": -1,
     "fit.learning_rate": 0.0,
     "fit.final_learning_rate": -1e-6,
     "fit.epochs": float("nan"),
@@ -50,6 +55,14 @@ def test_values_that_nothing_can_be_done_with_are_refused(key):
     named = key if not key.startswith("mesh") else "mesh"
     with pytest.raises(UserError, match=rf"^{named} is .*: give [^\n]+\.$"):
         eval_config.resolve(raw)
+
+
+def test_a_list_of_costs_may_not_be_empty_and_one_of_folds_may():
+    raw = eval_config.default()
+    raw.svm.costs = ()
+    with pytest.raises(UserError, match=r"^svm\.costs is \(\): give one or more values above 0\.$"):
+        eval_config.resolve(raw)
+    assert eval_config.resolve(eval_config.default()).data.folds == ()
 
 
 @pytest.mark.parametrize("parts,group", [(1, 8), (4, 16), (8, 8)])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from data_pipelines.errors import UserError
+from data_pipelines.field_ranges import Range
 
 Schema = TypeVar("Schema")
 
@@ -24,7 +26,7 @@ def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
 
     Raises:
       UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
-        wrong type.
+        wrong type or out of its field's `Range`.
     """
     return _build(schema, values, "", schema)
 
@@ -109,7 +111,7 @@ def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
 
 
 def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     if not isinstance(values, dict):
         raise UserError(f"{prefix.rstrip('.')} is {values!r}: it consists of {', '.join(hints)}.")
     for key in values:
@@ -119,10 +121,37 @@ def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
         **{
             key: _build(hints[key], value, f"{prefix}{key}.", schema)
             if dataclasses.is_dataclass(hints[key])
-            else _coerce(value, hints[key], prefix + key)
+            else _field(value, hints[key], prefix + key)
             for key, value in values.items()
         }
     )
+
+
+def _field(value: Any, kind: Any, path: str) -> Any:
+    limits = None
+    if typing.get_origin(kind) is Annotated:
+        kind, *notes = typing.get_args(kind)
+        limits = next((note for note in notes if isinstance(note, Range)), None)
+    value = _coerce(value, kind, path)
+    if words := _violated(value, kind, limits):
+        raise UserError(f"{path} is {shown(value)}: give {words}.")
+    return value
+
+
+def _violated(value: Any, kind: Any, limits: Range | None) -> str | None:
+    """What a number, or a tuple of some, should be instead; None: it is in its range."""
+    if isinstance(value, tuple):
+        if limits is None:
+            infinite = any(isinstance(v, float) and not math.isfinite(v) for v in value)
+            return "finite numbers" if infinite else None
+        count = None if typing.get_args(kind)[-1] is Ellipsis else len(value)
+        return None if limits.holds(value) else limits.words_of_tuple(count)
+    if limits is None:
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        return "a finite number" if infinite else None
+    if value in limits:
+        return None
+    return limits.words() + (" and finite" if value == limits.high == math.inf else "")
 
 
 def _coerce(value: Any, kind: Any, path: str) -> Any:

@@ -8,13 +8,13 @@ not part of it: they come from the config that the checkpoint was written with.
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import ml_collections
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, AudioAugment, Modality, VideoAugment
+from data_pipelines.field_ranges import Range, above, at_least, below
+from data_pipelines.loader_config import MODALITIES, SEED, AudioAugment, Modality, VideoAugment
 from xkd_jax.config import dataclass_schema, value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 
@@ -45,10 +45,10 @@ class EvalDataConfig:
     train_split: str = "train"
     test_split: str = "test"
     folds: tuple[int, ...] = ()
-    held_out: float = 0.2
-    threads: int = 16
-    workers: int = 0
-    prefetch: int = 2
+    held_out: Annotated[float, Range(0, 1, above=True, below=True)] = 0.2
+    threads: Annotated[int, at_least(0)] = 16
+    workers: Annotated[int, at_least(0)] = 0
+    prefetch: Annotated[int, at_least(0)] = 2
     verify_checksums: bool = True
 
 
@@ -64,11 +64,11 @@ class ClipsConfig:
     the network was pretrained with.
     """
 
-    train: int = 25
-    test: int = 3
-    crops: int = 3
+    train: Annotated[int, at_least(1)] = 25
+    test: Annotated[int, at_least(1)] = 3
+    crops: Annotated[int, at_least(1)] = 3
     view: TestView = "spread"
-    size: int = 0
+    size: Annotated[int, at_least(0)] = 0
     video: VideoAugment = dataclasses.field(default_factory=VideoAugment)
     audio: AudioAugment = dataclasses.field(default_factory=AudioAugment)
 
@@ -81,17 +81,17 @@ class SvmConfig:
     of `tolerance`.
     """
 
-    costs: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
-    tolerance: float = 1e-6
-    max_iterations: int = 100
+    costs: Annotated[tuple[float, ...], above(0)] = (1e-3, 1e-2, 1e-1, 1.0)
+    tolerance: Annotated[float, above(0)] = 1e-6
+    max_iterations: Annotated[int, at_least(1)] = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class KnnConfig:
     """Nearest neighbors vote with weights exp(cosine / `temperature`)."""
 
-    k: int = 20
-    temperature: float = 0.07
+    k: Annotated[int, at_least(1)] = 20
+    temperature: Annotated[float, above(0)] = 0.07
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,18 +106,18 @@ class FitAugmentConfig:
     time warped by up to `time_warp` columns.
     """
 
-    operations: int = 0
-    magnitude: float = 7.0
-    erase: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    operations: Annotated[int, at_least(0)] = 0
+    magnitude: Annotated[float, Range(0, 10)] = 7.0
+    erase: Annotated[float, Range(0, 1)] = 0.0
+    mixup: Annotated[float, at_least(0)] = 0.0
+    cutmix: Annotated[float, at_least(0)] = 0.0
     cutmix_axes: CutmixAxes = "height_width"
-    mix_group: int = 0
-    mel_masks: int = 0
-    mel_mask: int = 10
-    time_masks: int = 0
-    time_mask: int = 20
-    time_warp: int = 0
+    mix_group: Annotated[int, at_least(0)] = 0
+    mel_masks: Annotated[int, at_least(0)] = 0
+    mel_mask: Annotated[int, at_least(0)] = 10
+    time_masks: Annotated[int, at_least(0)] = 0
+    time_mask: Annotated[int, at_least(0)] = 20
+    time_warp: Annotated[int, at_least(0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,21 +134,21 @@ class FitConfig:
     classes, or of their logarithms before they are normalized, the scores.
     """
 
-    learning_rate: float = 0.01
-    final_learning_rate: float = 0.0
+    learning_rate: Annotated[float, above(0)] = 0.01
+    final_learning_rate: Annotated[float, at_least(0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.0
-    epochs: float = 100.0
-    warmup_epochs: float = 10.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    parts: int = 1
-    label_smoothing: float = 0.0
+    weight_decay: Annotated[float, at_least(0)] = 0.0
+    epochs: Annotated[float, above(0)] = 100.0
+    warmup_epochs: Annotated[float, at_least(0)] = 10.0
+    b1: Annotated[float, below(1)] = 0.9
+    b2: Annotated[float, below(1)] = 0.999
+    eps: Annotated[float, above(0)] = 1e-8
+    parts: Annotated[int, at_least(1)] = 1
+    label_smoothing: Annotated[float, below(1)] = 0.0
     normalize: bool = False
-    dropout: float = 0.0
-    layer_decay: float = 1.0
-    drop_path: float = 0.0
+    dropout: Annotated[float, below(1)] = 0.0
+    layer_decay: Annotated[float, Range(0, 1, above=True)] = 1.0
+    drop_path: Annotated[float, below(1)] = 0.0
     average: Literal["probabilities", "scores"] = "probabilities"
     augment: FitAugmentConfig = FitAugmentConfig()
 
@@ -169,15 +169,15 @@ class EvalConfig:
     protocol: Protocol = "svm"
     benchmark: str = ""
     checkpoint: str = ""
-    step: int = 0
+    step: Annotated[int, at_least(0)] = 0
     network: Network = "student"
     output: Literal["encoder", "head"] = "encoder"
     modality: Literal["video", "audio", "both"] = "video"
-    share: float = 1.0
+    share: Annotated[float, Range(0, 1, above=True)] = 1.0
     features: str = ""
-    seed: int = 0
-    batch_size: int = 64
-    log_every: int = 50
+    seed: Annotated[int, SEED] = 0
+    batch_size: Annotated[int, at_least(1)] = 64
+    log_every: Annotated[int, at_least(1)] = 50
     data: EvalDataConfig = dataclasses.field(default_factory=EvalDataConfig)
     clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     svm: SvmConfig = dataclasses.field(default_factory=SvmConfig)
@@ -201,8 +201,8 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
     """Checks a config against the schema and returns it as frozen dataclasses.
 
     Raises:
-      UserError: a key that the schema lacks, a value of the wrong type, or values that don't fit
-        together.
+      UserError: a key that the schema lacks, a value of the wrong type or out of its field's range,
+        or values that don't fit together.
     """
     config = dataclass_schema.build(EvalConfig, raw.to_dict())
     _check(config)
@@ -210,24 +210,10 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
 
 
 def _check(config: EvalConfig) -> None:
-    value_checks.at_least(1, config, "batch_size", "clips.train", "clips.test", "clips.crops")
-    value_checks.at_least(1, config, "svm.max_iterations", "knn.k", "log_every")
-    value_checks.seed(config.seed)
     value_checks.checkpoints_folder("checkpoint", config.checkpoint)
     value_checks.folder("features", config.features)
-    value_checks.at_least(0, config, "step", "clips.size")
-    value_checks.at_least(0, config, "save.every_steps", "save.keep_last", "save.keep_every")
-    value_checks.at_least(0, config, "data.threads", "data.workers", "data.prefetch")
-    value_checks.above_zero(config, "svm.tolerance", "knn.temperature")
-    value_checks.video_augment(config, "clips.video")
-    value_checks.audio_augment(config, "clips.audio")
+    value_checks.blur_sigma("clips.video", config.clips.video)
     value_checks.mesh(config.mesh)
-    if not 0 < config.share <= 1:
-        raise UserError(f"share is {config.share}: give more than 0 and at most 1.")
-    if not 0 < config.data.held_out < 1:
-        raise UserError(f"data.held_out is {config.data.held_out}: give more than 0, less than 1.")
-    if not config.svm.costs or not all(0 < cost < math.inf for cost in config.svm.costs):
-        raise UserError(f"svm.costs is {config.svm.costs}: give one or more values above 0.")
     if len(set(config.data.folds)) < len(config.data.folds):
         raise UserError(f"data.folds is {config.data.folds}: give each fold once.")
     if config.network == "log_mel" and (config.modality != "audio" or config.output != "encoder"):
@@ -258,22 +244,6 @@ def _check_fit(config: EvalConfig) -> None:
             " --config.modality=video or audio, another network than log_mel, and"
             " --config.output=encoder."
         )
-    value_checks.above_zero(config, "fit.learning_rate", "fit.epochs", "fit.eps")
-    value_checks.at_least(
-        0, config, "fit.final_learning_rate", "fit.warmup_epochs", "fit.weight_decay"
-    )
-    value_checks.at_least(1, config, "fit.parts")
-    value_checks.below_one(config, "fit.b1", "fit.b2")
-    value_checks.below_one(config, "fit.label_smoothing", "fit.dropout", "fit.drop_path")
-    if not 0 < config.fit.layer_decay <= 1:
-        raise UserError(
-            f"fit.layer_decay is {config.fit.layer_decay}: give more than 0 and at most 1."
-        )
-    augment = dataclasses.asdict(config.fit.augment)
-    numbers = (name for name, value in augment.items() if not isinstance(value, str))
-    value_checks.at_least(0, config, *(f"fit.augment.{name}" for name in numbers))
-    value_checks.up_to(1, config, "fit.augment.erase")
-    value_checks.up_to(10, config, "fit.augment.magnitude")
     _check_division(config)
 
 

@@ -2,7 +2,7 @@
 
 The dataclasses below are the schema and their defaults are the paper's Kinetics-400 settings. A
 config file starts from `default()` (a `ConfigDict`), changes what its experiment changes, and
-command-line overrides come on top; `resolve` then checks keys, types and values once and returns
+command-line overrides come on top; `resolve` then checks keys, types and ranges once and returns
 the frozen dataclasses that the rest of the program sees. Fields are free choices only: whatever
 follows from them is a property here, so an override can't leave a stale value behind.
 """
@@ -10,12 +10,12 @@ follows from them is a property here, so an override can't leave a stale value b
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import ml_collections
 
 from data_pipelines.errors import UserError
+from data_pipelines.field_ranges import Range, above, at_least, below
 from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
@@ -48,10 +48,10 @@ SIZES: dict[str, tuple[Transformer, Transformer]] = {
 class HeadConfig:
     """Projection head: `layers` linear layers, the last to `bottleneck`, then to `outputs`."""
 
-    layers: int = 3
-    hidden: int = 2048
-    bottleneck: int = 256
-    outputs: int = 8192
+    layers: Annotated[int, at_least(1)] = 3
+    hidden: Annotated[int, at_least(1)] = 2048
+    bottleneck: Annotated[int, at_least(1)] = 256
+    outputs: Annotated[int, at_least(1)] = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,21 +111,21 @@ class LossWeights:
     5 L_ae + 1 L_kd + 1 L_da, each of which is the mean of its two terms here.
     """
 
-    reconstruct_video: float = 2.5
-    reconstruct_audio: float = 2.5
-    distill_video_to_audio: float = 0.5
-    distill_audio_to_video: float = 0.5
-    align_students: float = 0.5
-    align_teachers: float = 0.5
+    reconstruct_video: Annotated[float, at_least(0)] = 2.5
+    reconstruct_audio: Annotated[float, at_least(0)] = 2.5
+    distill_video_to_audio: Annotated[float, at_least(0)] = 0.5
+    distill_audio_to_video: Annotated[float, at_least(0)] = 0.5
+    align_students: Annotated[float, at_least(0)] = 0.5
+    align_teachers: Annotated[float, at_least(0)] = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class TemperatureConfig:
     """A teacher's softmax temperature: `start` to `end`, linearly over `warmup_epochs`."""
 
-    start: float
-    end: float
-    warmup_epochs: int = 30
+    start: Annotated[float, above(0)]
+    end: Annotated[float, above(0)]
+    warmup_epochs: Annotated[int, at_least(0)] = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +136,10 @@ class LossConfig:
     refinement: Literal["mean", "softmax", "none"] = "mean"
     teacher_view: Literal["global", "local"] = "global"
     alignment: str = "mmd"
-    student_temperature: float = 0.1
+    student_temperature: Annotated[float, above(0)] = 0.1
     video_teacher_temperature: TemperatureConfig = TemperatureConfig(0.1, 0.1)
     audio_teacher_temperature: TemperatureConfig = TemperatureConfig(0.07, 0.07)
-    center_momentum: float = 0.9
+    center_momentum: Annotated[float, Range(0, 1)] = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,16 +150,16 @@ class OptimizerConfig:
     end. `clip` bounds the gradient norm of each student tensor by itself (0: no clipping).
     """
 
-    learning_rate: float = 1e-4
-    final_learning_rate: float = 0.0
-    warmup_epochs: float = 30.0
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.3
-    clip: float = 0.3
-    ema_start: float = 0.997
-    ema_end: float = 1.0
+    learning_rate: Annotated[float, at_least(0)] = 1e-4
+    final_learning_rate: Annotated[float, at_least(0)] = 0.0
+    warmup_epochs: Annotated[float, at_least(0)] = 30.0
+    b1: Annotated[float, below(1)] = 0.9
+    b2: Annotated[float, below(1)] = 0.95
+    eps: Annotated[float, above(0)] = 1e-8
+    weight_decay: Annotated[float, at_least(0)] = 0.3
+    clip: Annotated[float, at_least(0)] = 0.3
+    ema_start: Annotated[float, Range(0, 1)] = 0.997
+    ema_end: Annotated[float, Range(0, 1)] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +178,9 @@ class CheckpointConfig:
     Both periods are in steps; 0 turns one off.
     """
 
-    every_steps: int = 2000
-    keep_last: int = 3
-    keep_every: int = 0
+    every_steps: Annotated[int, at_least(0)] = 2000
+    keep_last: Annotated[int, at_least(0)] = 3
+    keep_every: Annotated[int, at_least(0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ class NonfiniteConfig:
     """
 
     action: Literal["stop", "skip", "rollback"] = "stop"
-    limit: int = 10
+    limit: Annotated[int, at_least(0)] = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,18 +207,18 @@ class ProbeConfig:
 
     enabled: bool = False
     split: str = "test"
-    train_records: int = 3000
-    knn_every: int = 0
-    k: int = 20
+    train_records: Annotated[int, at_least(1)] = 3000
+    knn_every: Annotated[int, at_least(0)] = 0
+    k: Annotated[int, at_least(1)] = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(LoaderConfig):
     """One pretraining run."""
 
-    epochs: float = 800.0
-    max_steps: int = 0
-    log_every: int = 50
+    epochs: Annotated[float, at_least(0)] = 800.0
+    max_steps: Annotated[int, at_least(0)] = 0
+    log_every: Annotated[int, at_least(1)] = 50
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -238,7 +238,7 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
 
     Raises:
       UserError: a key that the schema lacks (the nearest valid key is named), a value of the wrong
-        type, or values that don't fit together.
+        type or out of its field's range, or values that don't fit together.
     """
     config = build(Config, raw.to_dict())
     _check(config)
@@ -249,31 +249,12 @@ def _check(config: Config) -> None:
     _check_size(config.model)
     for name in MODALITIES:
         _check_views(config, name)
-    _check_loss(config)
-    if config.epochs <= 0 and config.max_steps <= 0:
+    _check_weights(config.loss.weights)
+    if not config.epochs and not config.max_steps:
         raise UserError("epochs is 0: give epochs or max_steps above 0.")
-    value_checks.seed(config.seed)
     value_checks.mesh(config.mesh)
-    value_checks.above_zero(
-        config, "data.worker_timeout", "video.frame_rate", "audio.std", "optimizer.eps"
-    )
-    value_checks.at_least(
-        1, config, "batch_size", "log_every", "audio.sample_rate", "audio.fft", "audio.hop",
-        "model.head.layers", "model.head.hidden", "model.head.bottleneck", "model.head.outputs",
-        "probe.train_records", "probe.k",
-    )  # fmt: skip
-    value_checks.at_least(
-        0, config, "epochs", "max_steps", "data.threads", "data.workers", "data.prefetch",
-        "optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.warmup_epochs",
-        "optimizer.weight_decay", "optimizer.clip", "checkpoint.every_steps",
-        "checkpoint.keep_last", "checkpoint.keep_every", "nonfinite.limit",
-        "probe.knn_every", "data.shuffle_window",
-    )  # fmt: skip
-    value_checks.below_one(config, "optimizer.b1", "optimizer.b2")
-    value_checks.up_to(1, config, "optimizer.ema_start", "optimizer.ema_end")
-    for kind in ("global_augment", "local_augment"):
-        value_checks.video_augment(config, f"video.{kind}")
-        value_checks.audio_augment(config, f"audio.{kind}")
+    value_checks.blur_sigma("video.global_augment", config.video.global_augment)
+    value_checks.blur_sigma("video.local_augment", config.video.local_augment)
 
 
 def _check_size(model: ModelConfig) -> None:
@@ -287,15 +268,11 @@ def _check_size(model: ModelConfig) -> None:
 
 def _check_views(config: Config, name: Modality) -> None:
     view = config.modality(name)
-    value_checks.below_one(config, f"{name}.mask_ratio")
-    value_checks.at_least(0, config, f"{name}.local_views")
-    if min(view.patch) <= 0:
-        raise UserError(f"{name}.patch is {view.patch}: give sides above 0.")
     shapes = {"global": view.global_shape} | (
         {"local": view.local_shape} if view.local_views else {}
     )
     for kind, shape in shapes.items():
-        if any(n <= 0 or n % p for n, p in zip(shape, view.patch, strict=True)):
+        if any(n % p for n, p in zip(shape, view.patch, strict=True)):
             raise UserError(
                 f"The {kind} {name} view {shape} is not a whole number of patches {view.patch}:"
                 f" change {name}.patch or the view's size."
@@ -317,15 +294,7 @@ def _check_views(config: Config, name: Modality) -> None:
         )
 
 
-def _check_loss(config: Config) -> None:
-    weights = dataclasses.asdict(config.loss.weights)
-    if not all(0 <= w < math.inf for w in weights.values()) or not any(weights.values()):
-        raise UserError(
-            f"loss.weights are {weights}: none may be negative and at least one must be above 0."
-        )
-    value_checks.above_zero(config, "loss.student_temperature")
-    value_checks.up_to(1, config, "loss.center_momentum")
-    for name in MODALITIES:
-        temperature = f"loss.{name}_teacher_temperature"
-        value_checks.above_zero(config, f"{temperature}.start", f"{temperature}.end")
-        value_checks.at_least(0, config, f"{temperature}.warmup_epochs")
+def _check_weights(config: LossWeights) -> None:
+    weights = dataclasses.asdict(config)
+    if not any(weights.values()):
+        raise UserError(f"loss.weights are {weights}: at least one must be above 0.")

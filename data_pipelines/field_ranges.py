@@ -1,0 +1,81 @@
+"""Ranges of numbers, as annotations of a config's fields: `Annotated[float, at_least(0)]`.
+
+`xkd_jax.config.dataclass_schema.build` refuses values outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+_COUNTS = {2: "two", 3: "three"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Finite numbers from `low` to `high`.
+
+    On a tuple it holds for each value, and a tuple of any length must have at least one.
+
+    above: `low` itself is outside.
+    below: `high` itself is outside.
+    ascending: no value of a tuple is smaller than the one before it.
+    noun: what messages call the values of a tuple; by default, their number and "values".
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    ascending: bool = False
+    noun: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below else value <= self.high
+        return over and under and math.isfinite(value)
+
+    def holds(self, values: tuple[float, ...]) -> bool:
+        """Whether all the values of a tuple are in the range, and in its order."""
+        ordered = not self.ascending or list(values) == sorted(values)
+        return bool(values) and all(value in self for value in values) and ordered
+
+    def words(self) -> str:
+        """What a number may be, in words that follow "give"."""
+        low, high = self.low, self.high
+        if math.isinf(high):
+            return f"{'more than' if self.above else 'at least'} {low}"
+        if self.above:
+            return f"more than {low}" + (
+                f", less than {high}" * self.below or f" and at most {high}"
+            )
+        return f"{low} to {'below ' if self.below else ''}{high}"
+
+    def words_of_tuple(self, count: int | None) -> str:
+        """What a tuple of `count` values (None: of any number) may be, in words after "give"."""
+        number = "one or more" if count is None else _COUNTS.get(count, str(count))
+        text = self.noun or f"{number} values"
+        text += f" {'above' if self.above else 'of at least'} {self.low}"
+        if math.isfinite(self.high):
+            text += f" {'below' if self.below else 'of up to'} {self.high}"
+        return text + (", the smaller one first" if self.ascending else "")
+
+
+def at_least(low: float) -> Range:
+    """Numbers from `low` on."""
+    return Range(low)
+
+
+def above(low: float, *, noun: str = "") -> Range:
+    """Numbers larger than `low`."""
+    return Range(low, above=True, noun=noun)
+
+
+def below(high: float) -> Range:
+    """Numbers from 0 on that are smaller than `high`."""
+    return Range(0, high, below=True)
+
+
+def interval(high: float = math.inf) -> Range:
+    """For a tuple: two ends above 0 and up to `high`, the smaller one first."""
+    return Range(0, high, above=True, ascending=True)
