@@ -90,7 +90,7 @@ def over_the_run(by_step: Mapping[int, float]) -> list[float | None]:
 def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
     """Returns the table of mean and standard deviation over the seeds of each row."""
     lines = [
-        f"| pretrained with | network | seeds | {' | '.join(_COLUMNS)} | told apart |",
+        f"| pretrained with | network | seeds | {' | '.join(_COLUMNS)} | nats |",
         f"|---|---|---|{'---|' * len(_COLUMNS)}---|",
     ]
     groups = [("xkd", UNTRAINED)] if "xkd" in by_row else []
@@ -126,7 +126,7 @@ def _nats(cells: Sequence[Cell]) -> list[str]:
 def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
     """Returns the table of what the audio teachers tell apart over the run, mean over seeds."""
     eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
-    lines = [f"| told apart, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
+    lines = [f"| nats, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
     for row, cells in by_row.items():
         courses = [over_the_run(cell.told["audio"]) for cell in cells if cell.told["audio"]]
         if courses:

@@ -120,7 +120,8 @@ def main(config: Config) -> None:
 
 def _write(sheet: np.ndarray, output: str) -> None:
     try:
-        encoded = cv2.imencode(".png", sheet[..., ::-1])[1]
+        smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9]
+        encoded = cv2.imencode(".png", sheet[..., ::-1], smallest)[1]
         pathlib.Path(output).write_bytes(encoded.tobytes())
     except OSError as error:
         raise UserError(f"{output} can't be written: {error.strerror}.") from None
