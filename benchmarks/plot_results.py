@@ -151,7 +151,7 @@ def plot_settings(plt: Any) -> Any:
     rows = sorted(read("settings"), key=lambda row: float(row["video"]), reverse=True)
     names = [row["changed (from)"].partition(" (")[0].partition(":")[0] for row in rows]
     values = [float(row["video"]) for row in rows]
-    bars = axes.barh(names, values, color=[_BLUE if n == "nothing" else _GRAY for n in names])
+    bars = axes.barh(names, values, color=[_BLUE if n == "no change" else _GRAY for n in names])
     axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     axes.invert_yaxis()
     axes.set(xlabel="video, linear probe, top-1 % (one seed)", xlim=(0, 80))
