@@ -62,7 +62,9 @@ def test_functions_that_a_page_names_are_defined(page):
     modules: dict[str, set[str]] = {}
     for file in files:
         modules.setdefault(file.stem, set()).update(definitions(file))
-    named = re.findall(r"`([a-z_]+)\.([A-Za-z_.]+)(?:\(\))?`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`([a-z_]+)\.([A-Za-z_.]+)(?:\(\))?`", (ROOT / "docs" / page).read_text(encoding="utf-8")
+    )
     checked = [(m, name) for m, name in named if m in modules and not name.endswith(("py", "md"))]
     assert len(checked) > 15
     assert [f"{m}.{name}" for m, name in checked if name not in modules[m]] == []
