@@ -126,13 +126,14 @@ def test_a_preempted_training_is_saved_and_goes_on(
 def test_a_notice_during_the_last_save_stops_before_the_test(
     checkpoint, esc50, tmp_path, monkeypatch
 ):
-    wait = FitCheckpoints.wait
+    save = FitCheckpoints.save
 
-    def wait_and_be_told(*arguments):
-        wait(*arguments)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def save_and_be_told(checkpoints, step, state):
+        save(checkpoints, step, state)
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(FitCheckpoints, "wait", wait_and_be_told)
+    monkeypatch.setattr(FitCheckpoints, "save", save_and_be_told)
     monkeypatch.setattr(classify.Classification, "_test", pytest.fail)
     with pytest.raises(StoppedError, match="after step 12, as asked"):
         evaluation.evaluate(_linear(checkpoint, esc50), tmp_path)

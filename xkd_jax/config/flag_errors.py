@@ -15,8 +15,8 @@ from xkd_jax.config import dataclass_schema
 # "Unknown command line flag 'NAME'", "Trying to specify the value ... flag --NAME".
 _NAMED = re.compile(r"flag (?:--?|')([\w.]+)")
 _PREFIX = "config."
-# How ml_collections begins where a config file raises; a traceback follows.
-_OF_FILE = "Error while parsing config file"
+# From what ml_collections says where a config file raises; a traceback follows.
+_OF_FILE = "parsing config file"
 _LINE = re.compile(r'File "(.+)", line ([0-9]+)')
 # By what absl calls them.
 _TYPES = {"bool": bool, "int": int, "float": float}
