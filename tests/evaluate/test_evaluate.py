@@ -197,7 +197,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     whole = evaluation.evaluate(config, tmp_path / "whole")
     monkeypatch.setattr("data_pipelines.progress.TELL_SECONDS", 0.0)
-    put, count = eval_clips.sharding.put_batch, []
+    put, count = eval_clips.mesh_lib.put_batch, []
 
     def put_or_die(*arguments):
         count.append(1)
@@ -206,7 +206,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
         return put(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(eval_clips.sharding, "put_batch", put_or_die)
+        patch.setattr(eval_clips.mesh_lib, "put_batch", put_or_die)
         with pytest.raises(Killed):
             evaluation.evaluate(config, tmp_path / "killed")
     made = len(count)
