@@ -42,6 +42,27 @@ def test_files_and_commands_that_a_page_names_exist(page):
         assert importlib.util.find_spec(module), module
 
 
+@pytest.mark.parametrize("page", ["reliability.md", "data.md"])
+def test_promises_name_tests_that_exist(page):
+    """A table's last cell has `test_x.py: words of a test's name`, `words of another one`."""
+    tests = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
+    held = [
+        line.rstrip(" |\n").rpartition(" | ")[2]
+        for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and "`test_" in line
+    ]
+    assert len(held) > 5
+    for cell in held:
+        file = ""
+        for quoted in re.findall(r"`([^`]+)`", cell):
+            named = re.fullmatch(r"(test_\w+\.py)(?:: )?(.*)", quoted)
+            file, words = named.groups() if named else (file, quoted)
+            assert file in tests, cell
+            name = re.sub(r"\W+", "_", words.lower()).strip("_")
+            found = re.findall(r"def (test_\w+)", tests[file].read_text(encoding="utf-8"))
+            assert any(name in test for test in found), f"{file}: {words}"
+
+
 def definitions(file: Path) -> set[str]:
     """The dotted names of what a module defines, with the methods of its classes."""
     names = set()
