@@ -1,35 +1,43 @@
-"""Eight CPU devices for every test; one small configuration to build on."""
+"""Eight CPU devices and one cache of compiled programs for every test; a small configuration."""
 
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 
+# pytest-xdist starts its workers from a process that has imported this file: workers, and what
+# their tests start, find here what any of them has compiled. A folder that is given is kept.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
+    "JAX_COMPILATION_CACHE_DIR"
+) or tempfile.mkdtemp(prefix="xkd_jax-programs-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
 import dataclasses
 
 import jax
+import miniatures
 import numpy as np
 import pytest
 from small_run import SMALL
 
 from xkd_jax.config.pretraining import Config, MeshConfig
-from xkd_jax.method.train_state import abstract, parameters
-from xkd_jax.networks.student import Student
-from xkd_jax.networks.tree import path_names
 
 # A shell without job control starts what is in the background with SIGINT ignored, and children
 # inherit that; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-    """Tests that run the same program again find it compiled."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+def pytest_unconfigure() -> None:
+    """Deletes the compiled programs when the last worker has ended."""
+    programs = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if "PYTEST_XDIST_WORKER" not in os.environ and programs.name.startswith("xkd_jax-programs-"):
+        shutil.rmtree(programs, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -63,32 +71,10 @@ def make_views():
 @pytest.fixture(scope="session")
 def checkpoint(small, tmp_path_factory):
     """The folder of a run with one checkpoint (`miniatures.checkpoint`)."""
-    import miniatures  # which imports this file
-
     return miniatures.checkpoint(tmp_path_factory.mktemp("pretrained"), small)
 
 
 @pytest.fixture(scope="session")
 def esc50(tmp_path_factory):
     """Shards of `miniatures.esc50`."""
-    import miniatures
-
     return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
-
-
-def random_student(config: Config, seed: int = 0):
-    """Student parameters from numpy, which compiles nothing: small kernels, norms near 1."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        noise = 0.1 * rng.normal(size=leaf.shape)
-        return (noise + (path_names(path)[-1] == "scale")).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, parameters(abstract(Student, config)))
-
-
-def with_weights(config: Config, **weights: float) -> Config:
-    """The configuration with these loss weights, and 0 for all others."""
-    zeros = dict.fromkeys(dataclasses.asdict(config.loss.weights), 0.0)
-    changed = dataclasses.replace(config.loss.weights, **(zeros | weights))
-    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, weights=changed))

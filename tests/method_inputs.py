@@ -30,6 +30,13 @@ def change(config: Config, **sections) -> Config:
     )
 
 
+def with_weights(config: Config, **weights: float) -> Config:
+    """The configuration with these loss weights, and 0 for all others."""
+    zeros = dict.fromkeys(dataclasses.asdict(config.loss.weights), 0.0)
+    changed = dataclasses.replace(config.loss.weights, **(zeros | weights))
+    return dataclasses.replace(config, loss=dataclasses.replace(config.loss, weights=changed))
+
+
 def learning(config: Config) -> Config:
     """Without warm-up, so that the first step moves something."""
     return change(config, optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3})

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import media_files
-from conftest import random_student
+from random_parameters import random_student
 
 from data_pipelines.build import __main__ as build
 from xkd_jax.config.evaluation import ClipsConfig, EvalConfig, EvalDataConfig, SvmConfig

@@ -12,9 +12,9 @@ import miniatures
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import random_student
 from flax import nnx
 from jax.tree_util import DictKey
+from random_parameters import random_student
 
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.loader_config import VideoAugment

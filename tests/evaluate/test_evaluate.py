@@ -12,7 +12,7 @@ import jax
 import miniatures
 import numpy as np
 import pytest
-from conftest import random_student
+from random_parameters import random_student
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema, shards

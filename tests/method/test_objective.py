@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_objective
 import pytest
-from conftest import random_student, with_weights
-from method_inputs import change, make_inputs, mask_noise
+from method_inputs import change, make_inputs, mask_noise, with_weights
+from random_parameters import random_student
 
 from data_pipelines.errors import UserError
 from xkd_jax.method.active_losses import DIRECTIONS, ActiveLosses, Direction

@@ -3,8 +3,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import random_student, with_weights
-from method_inputs import optimizer_of
+from method_inputs import optimizer_of, with_weights
+from random_parameters import random_student
 
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.optimizer import clip_each_tensor, decay_mask

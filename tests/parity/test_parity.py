@@ -3,7 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from conftest import random_student
+from random_parameters import random_student
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from conftest import with_weights
-from method_inputs import change
+from method_inputs import change, with_weights
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig

@@ -1,4 +1,4 @@
-"""kill -9 at twenty random moments: what goes on from there ends bit for bit the same."""
+"""kill -9 at random moments: what goes on from there ends bit for bit the same."""
 
 import multiprocessing
 import random
@@ -14,7 +14,7 @@ import small_run
 from benchmarks.soak import saved
 from xkd_jax.config import pretraining as xkd_config
 
-KILLS, STEPS = 20, 8
+STEPS, MOST_KILLS = 8, 20
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def run(context, target, *args, kill_after=None):
 
 
 def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[str], int]:
-    """Kills a target so many times at random, then lets it end; anew when it ends before.
+    """Kills a target at random moments, then lets it end; anew when it ends before.
+
+    So many times, and until a kill has left a half-written checkpoint, but at most `MOST_KILLS`.
 
     Returns:
       The folders of the runs that ended, the first of them undisturbed, and how many kills left a
@@ -48,7 +50,7 @@ def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[s
     """
     draw, ended, torn, killed = random.Random(time.time_ns()), ["whole"], 0, 0
     seconds = run(context, target, str(folder / "whole"), *args)
-    while killed < times:
+    while killed < times or (not torn and killed < MOST_KILLS):
         name = f"run{len(ended)}"
         if run(context, target, str(folder / name), *args, kill_after=draw.uniform(0, seconds)):
             ended.append(name)
@@ -70,13 +72,14 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
             np.testing.assert_array_equal(other[path], value, path)
 
 
-def test_a_killed_loop_goes_on_from_a_whole_checkpoint(context, tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
+def test_a_killed_loop_goes_on_from_a_whole_checkpoint(context, tmp_path, kills):
     """Also when the kill is in the middle of a save, and of the first save."""
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 1
     raw.max_steps, raw.checkpoint.keep_last = STEPS, 2
     target, config = kill_targets.save_at_every_step, xkd_config.resolve(raw)
-    ended, torn = kill_often(context, tmp_path, KILLS, target, config)
+    ended, torn = kill_often(context, tmp_path, kills, target, config)
     assert torn
     assert_all_end_alike(tmp_path, ended, STEPS)
