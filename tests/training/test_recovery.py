@@ -57,7 +57,7 @@ def counts(state):
 
 
 def test_a_skipped_step_moves_nothing_but_the_counts(train, capsys):
-    before = jax.device_get(train(2, "skip"))
+    before = train(2, "skip")
     after = train(4, "skip", poisoned=(1, 2))
     printed = capsys.readouterr().out
     assert "skipped   step 3: loss is not finite (1 of at most 10)" in printed

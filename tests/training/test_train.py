@@ -14,6 +14,7 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.loop import is_due
 
 
 @pytest.fixture(scope="module")
@@ -136,4 +137,4 @@ def test_no_data_is_one_sentence(config, tmp_path):
     [(4, 2, 9, True), (5, 2, 9, False), (9, 2, 9, True), (9, 0, 9, True), (4, 0, 9, False)],
 )
 def test_what_is_due(step, every, last, due):
-    assert training.is_due(step, every, last) == due
+    assert is_due(step, every, last) == due

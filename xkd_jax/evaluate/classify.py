@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.progress import Passage
 from data_pipelines.read import pipeline
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate import fitting
@@ -25,10 +24,8 @@ from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import announce, is_main_process
-from xkd_jax.training.preemption import Preemption
-from xkd_jax.training.progress import Progress, Scalars
-from xkd_jax.training.train import is_due
+from xkd_jax.parallel.processes import announce
+from xkd_jax.training.loop import Loop
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
@@ -113,39 +110,31 @@ class Classification:
         folder: Path,
     ) -> FitState:
         config, start = self.config, int(state.step)
-        progress = Progress(fit.steps, config.batch_size, start)
-        scalars = Scalars(folder / "tensorboard", enabled=is_main_process(), start=start)
-        rows = mesh_lib.batch_sharding(self.mesh, config.batch_size)
-        host = pipeline.train_batches(
+        sharding = mesh_lib.batch_sharding(self.mesh, config.batch_size)
+        batches = pipeline.train_batches(
             self.viewing,
             self.benchmark.train,
-            mesh_lib.local_rows(rows, config.batch_size),
+            mesh_lib.local_rows(sharding, config.batch_size),
             start,
             modalities=config.modalities,
             records=records,
         )
-        with contextlib.closing(scalars), contextlib.closing(host), Preemption() as preemption:
-            for step in range(start + 1, fit.steps + 1):
-                since = time.perf_counter()
-                batch = on_devices(next(host), config, rows)
-                progress.waited(time.perf_counter() - since)
-                state, loss = fit.step(state, self.pretrained.parameters, batch)
-                preempted = preemption.reached()
-                saving = preempted or is_due(step, config.save.every_steps, fit.steps)
-                if saving or is_due(step, config.log_every, fit.steps):
-                    metrics = {"loss": _finite(loss, step)}
-                    line, speed = progress.line(step, metrics)
-                    announce(line)
-                    scalars.write(step, metrics | speed)
-                    checkpoints.check()
-                if saving:
-                    checkpoints.save(step, state)
-                if preempted:
-                    checkpoints.stop(step)
-            checkpoints.wait()  # while signals still wait: none may cut the last save short
-            if preemption.reached():  # the test, and other folds, are still to come
-                checkpoints.stop(fit.steps)
-        return state
+
+        def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
+            state, loss = fit.step(state, self.pretrained.parameters, batch)
+            return state, {"loss": loss}
+
+        return Loop(
+            steps=fit.steps,
+            batch_size=config.batch_size,
+            log_every=config.log_every,
+            save_every=config.save.every_steps,
+            put=lambda batch: on_devices(batch, config, sharding),
+            step=step,
+            recover=_refuse_nonfinite,
+            measure=lambda state, step: {},
+            followed=True,  # by the test, and other folds
+        ).run(state, start, batches, checkpoints, folder / "tensorboard")
 
     def _test(
         self, fit: Fit, state: FitState, records: np.ndarray
@@ -172,8 +161,7 @@ class Classification:
         return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
 
 
-def _finite(loss: jax.Array, step: int) -> float:
-    value = float(loss)
-    if not np.isfinite(value):
-        raise UserError(f"The loss is not finite at step {step}: {_LOWER_RATE}.")
-    return value
+def _refuse_nonfinite(state: FitState, step: int, bad: dict[int, str]) -> FitState:
+    if bad:
+        raise UserError(f"The loss is not finite at step {min(bad)}: {_LOWER_RATE}.")
+    return state

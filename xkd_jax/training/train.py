@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from data_pipelines import spoken_digits
@@ -18,11 +14,11 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
-from xkd_jax.method.train_step import Metrics
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
@@ -30,7 +26,6 @@ from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
     announce,
     company,
-    is_main_process,
     main_first,
     together,
     write_once,
@@ -38,13 +33,9 @@ from xkd_jax.parallel.processes import (
 from xkd_jax.training import run_lease
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
-from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.loop import Loop
 from xkd_jax.training.probe import Probes, encoder
-from xkd_jax.training.progress import Progress, Scalars
 from xkd_jax.training.recovery import Recovery
-
-# Steps that may be on their way to the device at once: one runs while the next is handed over.
-IN_FLIGHT = 2
 
 
 @company()
@@ -123,89 +114,38 @@ def loop(
     probes: Probes | None,
 ) -> TrainState:
     """Steps to the end of the run, logging, saving and looking at neighbors on the way."""
-    config, steps, start = run.config, run.length.steps, int(state.step)
-    progress = Progress(steps, config.batch_size, start)
-    scalars = Scalars(workdir / "tensorboard", enabled=is_main_process(), start=start)
-    batches = device_batches(run, dataset, start, progress)
+    config, start = run.config, int(state.step)
     recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
-    unread: collections.deque[tuple[int, Metrics]] = collections.deque()
-    # A writer left open starts a thread when Python ends, which is too late.
-    with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
-        for step in range(start + 1, steps + 1):
-            state, metrics = run.step(state, next(batches))
-            unread.append((step, metrics))
-            if len(unread) > IN_FLIGHT:
-                jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
-            preempted = preemption.reached()
-            saving = preempted or is_due(step, config.checkpoint.every_steps, steps)
-            if saving or is_due(step, config.log_every, steps):
-                averages, bad = read_metrics(unread)
-                state = recovery.recover(state, step, bad)
-                line, speed = progress.line(step, averages)
-                announce(line)
-                scalars.write(step, averages | speed)
-                checkpoints.check()
-            if saving:
-                checkpoints.save(step, state)
-            if preempted and (step < steps or config.probe.enabled):
-                checkpoints.stop(step)
-            every = config.probe.knn_every
-            if probes is not None and every and step % every == 0:
-                found = probes.knn(both_networks(state, config))
-                announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
-                scalars.write(step, {f"knn/{name}": v for name, v in found.items()})
-        checkpoints.wait()  # while signals still wait: none may cut the last save short
-        if config.probe.enabled and preemption.reached():  # probes are still to come
-            checkpoints.stop(steps)
-    return state
 
+    def put(batch: Batch) -> Batch:
+        views = {m: batch[m] for m in MODALITIES}
+        return mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
 
-def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something done every so many steps (0: never), and at the last, is due."""
-    return step == last or (every > 0 and step % every == 0)
+    def neighbors(state: TrainState, step: int) -> dict[str, float]:
+        every = config.probe.knn_every
+        if probes is None or not every or step % every:
+            return {}
+        found = probes.knn(both_networks(state, config))
+        announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
+        return {f"knn/{name}": v for name, v in found.items()}
 
-
-def device_batches(run: Run, dataset: Dataset, start: int, progress: Progress) -> Generator[Any]:
-    """Batches on the devices from step `start` on.
-
-    The loop asks for a batch while the devices are still busy with the one before, so reading it
-    and moving it are hidden behind that step.
-    """
-    host = pipeline.train_batches(run.config, dataset, run.rows, start)
-    try:
-        while True:
-            since = time.perf_counter()
-            batch = next(host)
-            progress.waited(time.perf_counter() - since)
-            views = {m: batch[m] for m in MODALITIES}
-            yield mesh_lib.put_batch(views, run.batch_sharding, run.config.batch_size)
-    finally:
-        host.close()
-
-
-def read_metrics(
-    unread: collections.deque[tuple[int, Metrics]],
-) -> tuple[dict[str, float], dict[int, str]]:
-    """Fetches the metrics of the steps since the last call.
-
-    Returns:
-      Their means over the steps where all of them are finite (if none is, over all), and
-      {step: what is not finite} of the others.
-    """
-    rows = {step: jax.device_get(metrics) for step, metrics in unread}
-    unread.clear()
-    bad = {
-        step: _blame(names)
-        for step, metrics in rows.items()
-        if (names := [name for name, value in metrics.items() if not np.isfinite(value)])
-    }
-    good = [metrics for step, metrics in rows.items() if step not in bad] or list(rows.values())
-    return {name: float(np.mean([metrics[name] for metrics in good])) for name in good[0]}, bad
-
-
-def _blame(bad: list[str]) -> str:
-    terms = [name for name in bad if name.startswith("loss/")]
-    return ", ".join(terms or bad)
+    return Loop(
+        steps=run.length.steps,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        save_every=config.checkpoint.every_steps,
+        put=put,
+        step=run.step,
+        recover=recovery.recover,
+        measure=neighbors,
+        followed=config.probe.enabled,
+    ).run(
+        state,
+        start,
+        pipeline.train_batches(config, dataset, run.rows, start),
+        checkpoints,
+        workdir / "tensorboard",
+    )
 
 
 def data_directory(config: Config, workdir: Path) -> str:

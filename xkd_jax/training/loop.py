@@ -1,0 +1,146 @@
+"""The loop of every training, of networks and of classifiers: steps, log lines, saves, stops."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from data_pipelines.read.read_ahead import Batch
+from xkd_jax.parallel.processes import announce, is_main_process
+from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.progress import Progress, Scalars
+
+# Steps that may be on their way to the device at once: one runs while the next is handed over.
+IN_FLIGHT = 2
+
+State = TypeVar("State")
+Saved = TypeVar("Saved", contravariant=True)
+Unread = collections.deque[tuple[int, Mapping[str, jax.Array]]]
+
+
+class Saves(Protocol[Saved]):
+    """What the loop asks of a training's checkpoints; see `checkpoint.ItemCheckpoints`."""
+
+    def check(self) -> None: ...
+
+    def save(self, step: int, state: Saved, /) -> None: ...
+
+    def stop(self, step: int) -> NoReturn: ...
+
+    def wait(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop(Generic[State]):
+    """One training's part of the loop.
+
+    steps: of the whole training.
+    batch_size: clips in a global batch.
+    log_every, save_every: in steps; both are also done at the last step, and 0 turns off the rest.
+    put: moves a host's rows of a batch to its devices; returns at once.
+    step: (state, batch on devices) -> (next state, scalars, one of them "loss"); donates the state.
+    recover: (state, its step, {step: which scalars were not finite}) -> the state to continue
+      with; called at each log line.
+    measure: (state, its step) -> more scalars to write, called after each step; may be empty.
+    followed: whether something comes after the last step for which a preempted program has no time.
+    """
+
+    steps: int
+    batch_size: int
+    log_every: int
+    save_every: int
+    put: Callable[[Batch], Batch]
+    step: Callable[[State, Batch], tuple[State, Mapping[str, jax.Array]]]
+    recover: Callable[[State, int, dict[int, str]], State]
+    measure: Callable[[State, int], Mapping[str, float]]
+    followed: bool
+
+    def run(
+        self,
+        state: State,
+        start: int,
+        batches: Generator[Batch],
+        checkpoints: Saves[State],
+        folder: Path,
+    ) -> State:
+        """Steps to the end of the training, logging and saving on the way.
+
+        Args:
+          state: after step `start`; it is donated.
+          start: steps made so far.
+          batches: this host's rows of the batches from then on; closed at the end.
+          checkpoints: of this training.
+          folder: of its TensorBoard scalars.
+
+        Raises:
+          StoppedError: there was notice of a preemption; the state is saved.
+        """
+        progress = Progress(self.steps, self.batch_size, start)
+        scalars = Scalars(folder, enabled=is_main_process(), start=start)
+        unread: Unread = collections.deque()
+        # A writer left open starts a thread when Python ends, which is too late.
+        with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
+            for step in range(start + 1, self.steps + 1):
+                # Read and moved while the devices are still busy with the step before.
+                since = time.perf_counter()
+                rows = next(batches)
+                progress.waited(time.perf_counter() - since)
+                state, metrics = self.step(state, self.put(rows))
+                unread.append((step, metrics))
+                if len(unread) > IN_FLIGHT:
+                    jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
+                preempted = preemption.reached()
+                saving = preempted or is_due(step, self.save_every, self.steps)
+                if saving or is_due(step, self.log_every, self.steps):
+                    averages, bad = read_metrics(unread)
+                    state = self.recover(state, step, bad)
+                    line, speed = progress.line(step, averages)
+                    announce(line)
+                    scalars.write(step, averages | speed)
+                    checkpoints.check()
+                if saving:
+                    checkpoints.save(step, state)
+                if preempted and (step < self.steps or self.followed):
+                    checkpoints.stop(step)
+                if measured := self.measure(state, step):
+                    scalars.write(step, measured)
+            checkpoints.wait()  # while signals still wait: none may cut the last save short
+            if self.followed and preemption.reached():
+                checkpoints.stop(self.steps)
+        return state
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something done every so many steps (0: never), and at the last, is due."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def read_metrics(unread: Unread) -> tuple[dict[str, float], dict[int, str]]:
+    """Fetches the metrics of the steps since the last call.
+
+    Returns:
+      Their means over the steps where all of them are finite (if none is, over all), and
+      {step: what is not finite} of the others.
+    """
+    rows = {step: jax.device_get(metrics) for step, metrics in unread}
+    unread.clear()
+    bad = {
+        step: _blame(names)
+        for step, metrics in rows.items()
+        if (names := [name for name, value in metrics.items() if not np.isfinite(value)])
+    }
+    good = [metrics for step, metrics in rows.items() if step not in bad] or list(rows.values())
+    return {name: float(np.mean([metrics[name] for metrics in good])) for name in good[0]}, bad
+
+
+def _blame(bad: list[str]) -> str:
+    terms = [name for name in bad if name.startswith("loss/")]
+    return ", ".join(terms or bad)
