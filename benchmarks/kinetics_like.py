@@ -57,7 +57,9 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
     return total + 128
 
 
-def _write_sound(container, stream, rng: np.random.Generator) -> None:
+def _write_sound(
+    container: av.container.OutputContainer, stream: av.AudioStream, rng: np.random.Generator
+) -> None:
     time = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     wave = 0.2 * np.sin(2 * np.pi * rng.uniform(100, 1000) * time) + rng.normal(0, 0.05, time.size)
     sound = np.tile(wave.astype(np.float32), (2, 1))

@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
@@ -28,6 +28,7 @@ from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.pretraining import Config
 
 BATCH = 16
@@ -85,7 +86,7 @@ def _per_clip(run: Callable[[], object], clips: int) -> float:
     return (time.process_time() - start) / clips
 
 
-def _load(batches) -> None:
+def _load(batches: Iterator[Batch]) -> None:
     """Takes a batch that is ready, and waits until the one that replaces it is made."""
     next(batches)
     _wait_until_idle()

@@ -31,12 +31,14 @@ def load_clip(path: str, config: Config, rng: np.random.Generator) -> dict[str, 
     }
 
 
-def _decode(path, config: Config, rng) -> tuple[list[Image.Image], np.ndarray]:
+def _decode(
+    path: str, config: Config, rng: np.random.Generator
+) -> tuple[list[Image.Image], np.ndarray]:
     seconds = config.clip_seconds
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        start = rng.uniform(0, max(container.duration / av.time_base - seconds, 0))
+        start = rng.uniform(0, max((container.duration or 0) / av.time_base - seconds, 0))
         container.seek(int(start * av.time_base))
         times, decoded = [], []
         for frame in container.decode(stream):
@@ -52,9 +54,9 @@ def _decode(path, config: Config, rng) -> tuple[list[Image.Image], np.ndarray]:
         sound = container.streams.audio[0]
         resampler = av.AudioResampler(format="s16", layout="mono", rate=config.audio.sample_rate)
         pieces = []
-        for frame in container.decode(sound):
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-            if frame.time >= start + seconds:
+        for heard in container.decode(sound):
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(heard)]
+            if (heard.time or 0) >= start + seconds:
                 break
     samples = int(seconds * config.audio.sample_rate)
     waveform = np.concatenate(pieces)[:samples].astype(np.float32) / 32768
@@ -62,13 +64,18 @@ def _decode(path, config: Config, rng) -> tuple[list[Image.Image], np.ndarray]:
 
 
 def _views(
-    frames: list[Image.Image], size: int, augment: VideoAugment, config: Config, rng
+    frames: list[Image.Image],
+    size: int,
+    augment: VideoAugment,
+    config: Config,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Returns float32 [frames, size, size, 3]: one random choice for all frames."""
     width, height = frames[0].size
     scale = np.sqrt(rng.uniform(*augment.area))
     box_width, box_height = int(width * scale), int(height * scale)
-    left, top = rng.integers(width - box_width + 1), rng.integers(height - box_height + 1)
+    left = int(rng.integers(width - box_width + 1))
+    top = int(rng.integers(height - box_height + 1))
     box = (left, top, left + box_width, top + box_height)
     flip, blur = rng.random() < augment.flip, rng.random() < augment.blur
     factors = rng.uniform(1 - augment.brightness, 1 + augment.brightness, 3)

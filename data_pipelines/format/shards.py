@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format import open_files, record_schema, storage, tfrecord
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
+
+if TYPE_CHECKING:  # takes a while
+    import tensorflow_datasets as tfds
 
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
@@ -204,7 +207,7 @@ def _write_tfds_files(
     info.write_to_directory(folder)
 
 
-def _tfds_features(metadata: Metadata):
+def _tfds_features(metadata: Metadata) -> tfds.features.FeaturesDict:
     """Returns the features of `schema` in the terms of tensorflow-datasets."""
     import tensorflow_datasets as tfds
 

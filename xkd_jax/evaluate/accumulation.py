@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.networks.tree import Tree
 
-# (trained parameters, network parameters, batch, key) -> (mean loss, its gradients)
-Differentiated = Callable[[Tree, Tree, Any, jax.Array], tuple[jax.Array, Tree]]
+LossAndGradients = tuple[jax.Array, Tree]
+# (trained parameters, network parameters, batch, key) -> the mean loss and its gradients
+Differentiated = Callable[[Tree, Tree, Batch, jax.Array], LossAndGradients]
 
 
 def accumulated(differentiate: Differentiated, parts: int) -> Differentiated:
@@ -27,15 +28,13 @@ def accumulated(differentiate: Differentiated, parts: int) -> Differentiated:
     if parts == 1:
         return differentiate
 
-    def over_parts(
-        trained: Tree, network: Tree, batch: Any, key: jax.Array
-    ) -> tuple[jax.Array, Tree]:
+    def over_parts(trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> LossAndGradients:
         # a slice a turn, not one transposition of everything: the batch is not held twice
         stacked = jax.tree.map(
             lambda rows: rows.reshape(len(rows) // parts, parts, *rows.shape[1:]), batch
         )
 
-        def add(total: tuple[jax.Array, Tree], part: jax.Array) -> tuple[Any, None]:
+        def add(total: LossAndGradients, part: jax.Array) -> tuple[LossAndGradients, None]:
             rows = jax.tree.map(
                 lambda rows: jax.lax.dynamic_index_in_dim(rows, part, 1, keepdims=False), stacked
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.loader_config import Modality
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
@@ -25,7 +25,7 @@ from xkd_jax.parallel.mesh import on_mesh
 
 def encoder(
     config: EvalConfig, pretraining: Config, views: Config, mesh: Mesh
-) -> Callable[[Tree, Any], dict[str, jax.Array]]:
+) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> features and labels, whole on every device.
 
     Args:
@@ -44,12 +44,12 @@ def encoder(
         pooled = pool(network.encoders(modality, view))
         return pooled if config.output == "encoder" else network.heads[modality](pooled)
 
-    def encode_crop(network: Teacher | None, modality: Modality, crop: Any) -> jax.Array:
+    def encode_crop(network: Teacher | None, modality: Modality, crop: Batch) -> jax.Array:
         view = augment(views, {modality: crop})[modality]["global"]
         with matmul_precision(pretraining.model):
             return features_of(network, modality, view)
 
-    def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
+    def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
         network = None
         if config.network != "log_mel":
             network = module_of(Teacher, params, pretraining)
@@ -63,7 +63,7 @@ def encoder(
     return jax.jit(on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def crops_first(modality_views: Any) -> Any:
+def crops_first(modality_views: Batch) -> Batch:
     """Makes [crops, batch, ...] of global views that are [batch, crops, ...], or of one crop."""
     view = modality_views["global"]
     if "frames" not in view or view["frames"].ndim == 5:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.read import pipeline, views
 from data_pipelines.read.dataset import Dataset
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig, TestView
 from xkd_jax.config.pretraining import Config
 from xkd_jax.parallel import mesh as mesh_lib
@@ -31,7 +32,7 @@ def clip_batches(
     records: np.ndarray,
     use: Use,
     start: int = 0,
-) -> Iterator[Any]:
+) -> Iterator[Batch]:
     """Yields batches of `config.batch_size` clips, those of a record one after the other.
 
     Args:
@@ -62,7 +63,7 @@ def clip_batches(
         yield on_devices(batch, config, batch_sharding)
 
 
-def on_devices(batch: Any, config: EvalConfig, batch_sharding: Any) -> Any:
+def on_devices(batch: Batch, config: EvalConfig, batch_sharding: NamedSharding) -> Batch:
     """Puts the views and labels of a host's rows on its devices."""
     wanted = (*config.modalities, *TARGETS)
     kept = {name: batch[name] for name in wanted if name in batch}

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
 from data_pipelines.progress import Passage
 from data_pipelines.read.dataset import Dataset
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate.encoding import encoder
@@ -30,6 +32,7 @@ from xkd_jax.evaluate.eval_clips import Use, clip_batches
 from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.metrics.scores import check_finite
+from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.processes import announce, on_main
 
 _FORMAT = 2
@@ -43,7 +46,7 @@ class Extraction:
     pretrained: Pretrained
     views: Config
     mesh: Mesh
-    encode: Any
+    encode: Callable[[Tree, Batch], dict[str, jax.Array]]
     directory: Path
 
     @classmethod
@@ -111,7 +114,7 @@ class Extraction:
         size = self.config.batch_size
         start = store.done // size
         passage = Passage(f"features  {use} clip", store.rows, "clips", start * size)
-        running: collections.deque[tuple[int, Any]] = collections.deque()
+        running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         batches = clip_batches(self.config, self.views, self.mesh, dataset, records, use, start)
 
         def write_oldest() -> None:

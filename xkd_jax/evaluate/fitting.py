@@ -18,6 +18,7 @@ from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.loader_config import Modality
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
 from xkd_jax.config.evaluation import EvalConfig, FitConfig
@@ -63,8 +64,8 @@ class Fit:
 
     steps: int
     initialize: Callable[[], FitState]
-    step: Callable[[FitState, Tree, Any], tuple[FitState, jax.Array]]
-    predict: Callable[[Tree, Tree, Any], tuple[jax.Array, jax.Array]]
+    step: Callable[[FitState, Tree, Batch], tuple[FitState, jax.Array]]
+    predict: Callable[[Tree, Tree, Batch], tuple[jax.Array, jax.Array]]
     like: FitState
 
 
@@ -98,7 +99,7 @@ def prepare(
         trained = classifier.initial(network)
         return FitState(jnp.zeros((), jnp.int32), trained, transformation.init(trained))
 
-    def step(state: FitState, network: Tree, batch: Any) -> tuple[FitState, jax.Array]:
+    def step(state: FitState, network: Tree, batch: Batch) -> tuple[FitState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, gradients = differentiate(state.trained, network, batch, key)
         updates, optimizer = transformation.update(gradients, state.optimizer, state.trained)
@@ -147,7 +148,7 @@ class _Classifier:
             trained["network"] = encoder_part(network, self._modality)
         return trained
 
-    def loss(self, trained: Tree, network: Tree, batch: Any, key: jax.Array) -> jax.Array:
+    def loss(self, trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> jax.Array:
         """Mean cross-entropy with the classes, softmax or (several labels a record) sigmoid."""
         views_key, key = jax.random.split(key)
         several = "labels" in batch
@@ -169,7 +170,7 @@ class _Classifier:
             return optax.sigmoid_binary_cross_entropy(scores, targets).mean()
         return optax.softmax_cross_entropy(scores, targets).mean()
 
-    def predict(self, trained: Tree, network: Tree, batch: Any) -> tuple[jax.Array, jax.Array]:
+    def predict(self, trained: Tree, network: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """See `Fit.predict`."""
         several = "labels" in batch
         squash = {
@@ -177,7 +178,7 @@ class _Classifier:
             "probabilities": jax.nn.sigmoid if several else jax.nn.softmax,
         }[self._config.fit.average]
 
-        def of_crop(crop: Any) -> jax.Array:
+        def of_crop(crop: Batch) -> jax.Array:
             view = augment(self._viewing, {self._modality: crop})[self._modality]["global"]
             return squash(self._scores(trained, network, view, None))
 

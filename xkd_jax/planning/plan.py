@@ -105,10 +105,12 @@ def make_plan(config: Config, where: Slice) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         memory = _memory(run.like, batch, activations=_missing(error))
         return Plan(config, where, mesh, length, memory, flops, costs=None, step=None)
-    found = compiled.memory_analysis()
+    found, text = compiled.memory_analysis(), compiled.as_text()
+    assert found is not None
+    assert text is not None
     made = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     memory = _memory(run.like, batch, made, found.generated_code_size_in_bytes)
-    costs = Costs.of(compiled.as_text())
+    costs = Costs.of(text)
     return Plan(config, where, mesh, length, memory, flops, costs, step=predict(costs, where, mesh))
 
 

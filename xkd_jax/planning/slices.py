@@ -14,6 +14,7 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.errors import UserError
@@ -155,7 +156,7 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def _quiet_environment():
+def _quiet_environment() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -33,8 +33,8 @@ class Run:
 
     config: Config
     length: Length
-    step: Any
-    initialize: Any
+    step: jax.stages.Wrapped
+    initialize: Callable[[], TrainState]
     like: TrainState
     batch_sharding: NamedSharding
 

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
+from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.train_state import module_of
@@ -43,10 +44,10 @@ class Probes:
     """
 
     config: Config
-    encode: Callable[[Tree, Any], dict[str, jax.Array]]
+    encode: Callable[[Tree, Batch], dict[str, jax.Array]]
     batch_sharding: NamedSharding
     classes: int
-    batches: Callable[[], tuple[Iterable[Any], Iterable[Any]]]
+    batches: Callable[[], tuple[Iterable[Batch], Iterable[Batch]]]
 
     def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
         """See `linear_probe` and `labeled`; `parameters` are those of `extract_features`."""
@@ -73,9 +74,9 @@ class Probes:
 
 
 def extract_features(
-    encode: Callable[[Tree, Any], dict[str, jax.Array]],
+    encode: Callable[[Tree, Batch], dict[str, jax.Array]],
     parameters: dict[str, Tree],
-    batches: Iterable[Any],
+    batches: Iterable[Batch],
     sharding: NamedSharding,
     batch_size: int,
 ) -> Features:
@@ -128,13 +129,13 @@ def labeled(found: Features, split: str) -> Features:
     return found
 
 
-def encoder(config: Config) -> Callable[[Tree, Any], dict[str, jax.Array]]:
+def encoder(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> {modality: float32 [batch, width]}.
 
     The features are those of the global views.
     """
 
-    def encode(params: Tree, batch: Any) -> dict[str, jax.Array]:
+    def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
         network, views = module_of(Teacher, params, config), augment(config, batch)
         with matmul_precision(config.model):
             return {m: pool(network.encoders(m, views[m]["global"])) for m in MODALITIES}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -171,7 +170,7 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
         )
     used = np.arange(min(config.probe.train_records, len(dataset)))
 
-    def batches() -> tuple[Any, Any]:
+    def batches() -> tuple[Iterable[Batch], Iterable[Batch]]:
         learn = pipeline.eval_batches(config, dataset, run.rows, records=used)
         return learn, pipeline.eval_batches(config, test, run.rows)
 
