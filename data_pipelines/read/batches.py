@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
+import grain
 import numpy as np
 
 from data_pipelines.read.buffers import ALIGNMENT, Buffers, carve, map_leaves
@@ -21,46 +22,54 @@ _LARGE = 1 << 16
 Fill = Callable[[list[tuple[Any, np.ndarray]]], None]
 
 
-class BatchLoader:
-    """Maps a step to some rows of its batch; can be pickled where its rows can.
+class BatchInPlace(grain.MapDataset):
+    """Groups the rows of its parent into batches, as `grain.MapDataset.batch` does, in threads.
 
-    Decoders let go of the interpreter's lock, so threads load rows side by side, and each writes
-    its row to its place in the batch: no thread stacks a whole batch.
+    Grain's `batch` reads the rows of a batch one after the other, holds all of them and stacks them
+    in one thread. Here each thread reads a row and writes it to its place in the batch; decoders
+    release the interpreter's lock, so the threads run at the same time. A batch past the end of the
+    parent is filled up with rows of zeros.
     """
 
     def __init__(
         self,
-        load_row: Callable[[int], tuple[Row, Fill]],
+        parent: grain.MapDataset,
         batch_size: int,
         rows: Sequence[int],
         threads: int,
-        end: int | None = None,
+        buffers: Buffers,
     ):
-        """Makes a loader.
+        """Makes the data set of batches.
 
         Args:
-          load_row: gives the row at a position; the same keys, shapes and types for all.
-          batch_size: positions from one step to the next.
-          rows: those wanted of each batch.
-          threads: that load rows.
-          end: positions from here on become rows of zeros; None: there is no end.
+          parent: gives a row and its fill, (`Row`, `Fill`); the same keys, shapes and dtypes for
+            all.
+          batch_size: elements of the parent from one batch to the next.
+          rows: those wanted of each batch: this host's.
+          threads: that load the rows of a batch.
+          buffers: where large arrays are put.
         """
-        self._load_row = load_row
+        super().__init__(parent)
         self._batch_size = batch_size
         self._rows = rows
         self._threads = max(threads, 1)
-        self._end = end
+        self._buffers = buffers
         self._pool: futures.ThreadPoolExecutor | None = None
 
-    def __call__(self, step: int, buffers: Buffers) -> Row:
-        """Returns a batch: a row's arrays with a leading axis of rows, large ones in `buffers`."""
-        positions = [int(step) * self._batch_size + row for row in self._rows]
+    def __len__(self) -> int:
+        return -(-len(self.parents[0]) // self._batch_size)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns batch `index`: a row's arrays with a leading axis of rows."""
+        if isinstance(index, slice):
+            return self.slice(index)
+        (parent,) = self.parents
+        positions = [int(index) * self._batch_size + row for row in self._rows]
         count = len(positions)
-        if self._end is not None:
-            positions = [p for p in positions if p < self._end]
-        # With no position left, some row has to say what the zeros look like.
-        example, fill = self._load_row(positions[0] if positions else 0)
-        batch = _allocate(example, count, buffers)
+        positions = [p for p in positions if p < len(parent)]
+        # With no position left, the first element tells shapes and dtypes of the zeros.
+        example, fill = parent[positions[0] if positions else 0]
+        batch = _allocate(example, count, self._buffers)
         if positions:
             _put(batch, 0, example, fill)
         _clear(batch, len(positions))
@@ -70,9 +79,9 @@ class BatchLoader:
         def load(thread: int) -> None:
             try:
                 for place in places:  # shared by the threads: each takes the next
-                    _put(batch, place, *self._load_row(positions[place]))
+                    _put(batch, place, *parent[positions[place]])
             except BaseException:
-                collections.deque(places, 0)  # none goes on with a batch that has failed
+                collections.deque(places, 0)  # the other threads stop too
                 raise
 
         if self._pool is None:

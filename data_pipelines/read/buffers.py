@@ -24,6 +24,9 @@ class Buffers(Protocol):
     def empty(self, size: int) -> np.ndarray:
         """Returns uint8 [size] with any content."""
 
+    def pack(self, batch: dict[str, Any]) -> Any:
+        """Returns a batch in its memory as it is handed to the main process."""
+
 
 class BufferPool:
     """Hands out memory of this process, which comes back when the last reference to it goes.
@@ -42,6 +45,10 @@ class BufferPool:
             free = self._free[size]
             memory = free.pop() if free else _aligned(size)
         return lease(memory, self)
+
+    def pack(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns the batch: its memory is the main process' already."""
+        return batch
 
     def give_back(self, memory: np.ndarray) -> None:
         """Takes memory that nothing refers to."""

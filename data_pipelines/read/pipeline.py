@@ -1,35 +1,36 @@
-"""Batches of views from shards, through Grain.
+"""Batches of views from TFRecord shards: a Grain pipeline, in `_pipeline`.
 
 A batch is a function of the config, the data set and the step alone, so that a run resumes from
-the step, on any number of hosts, worker processes and threads, and sees what it would have seen:
+the step, on any number of hosts, worker processes and threads, and reads what it would have read:
 
-    step, row -> position in the endless shuffled sequence of records -> (epoch, record)
+    step, row -> position in the shuffled sequence of records -> (epoch, record)
     (seed, epoch, record, stream) -> the random choices of a view
 
-Grain reads ahead and runs worker processes (`read_ahead`); the element of its data set is a whole
-batch of this host's rows, which threads fill in place. (Grain's own state would tie a checkpoint
-to the number of workers, and its random maps the views to the number of hosts.)
+(Grain's own state would tie a checkpoint to the number of workers, and the random numbers of its
+`random_map` to positions. docs/data.md says which parts are Grain's, which ours, and why.)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import grain
 import numpy as np
 
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.read import clips as clips_lib
 from data_pipelines.read import views
-from data_pipelines.read.batches import BatchLoader, Fill, Row
+from data_pipelines.read.batches import BatchInPlace, Fill, Row
+from data_pipelines.read.buffers import Buffers
 from data_pipelines.read.dataset import Dataset
-from data_pipelines.read.read_ahead import Batch, read_ahead
-from data_pipelines.read.shuffle import Shuffle, epoch_records
+from data_pipelines.read.read_ahead import Batch, prepare_worker, read_ahead
+from data_pipelines.read.shuffle import Drawn, InOrder, OnePass, Order, Shuffle, epoch_records
 
 
 def train_batches(
@@ -73,10 +74,7 @@ def train_batches(
         epoch_records(len(indices), config.batch_size, config.data.drop_last),
     )
     clips = _Clips(config, dataset, tuple(modalities), make_views)
-    load = BatchLoader(
-        _TrainRow(clips, order), config.batch_size, _rows(config, rows), config.data.threads
-    )
-    return read_ahead(config.data, load, range(start_step, sys.maxsize))
+    return _batches(clips, order, clips.random_row, rows, start_step)
 
 
 def eval_batches(
@@ -110,8 +108,9 @@ def eval_batches(
       UserError: a record is damaged or lacks a modality.
     """
     cut = _Clips(config, dataset, tuple(modalities), make_views)
-    row = _EvalRow(cut, _indices(dataset, records), clips)
-    return _one_pass(row, clips, rows, start_step)
+    order = OnePass(_indices(dataset, records), clips)
+    spread = functools.partial(cut.spread_row, clips=clips)
+    return _batches(cut, order, spread, rows, start_step)
 
 
 def augmented_batches(
@@ -131,24 +130,48 @@ def augmented_batches(
     those of `eval_batches`, but that `make_views` is that of `train_batches`; so is what it yields.
     """
     cut = _Clips(config, dataset, tuple(modalities), make_views)
-    row = _AugmentedRow(cut, _indices(dataset, records), clips)
-    return _one_pass(row, clips, rows, start_step)
+    order = OnePass(_indices(dataset, records), clips)
+    return _batches(cut, order, cut.random_row, rows, start_step)
 
 
-def _one_pass(
-    row: _EvalRow | _AugmentedRow, clips: int, rows: Sequence[int] | None, start_step: int
+def _batches(
+    clips: _Clips,
+    order: Order,
+    to_row: Callable[[Drawn], tuple[Row, Fill]],
+    rows: Sequence[int] | None,
+    start_step: int,
 ) -> Generator[Batch]:
-    config, end = row.clips.config, len(row.records) * clips
-    load = BatchLoader(row, config.batch_size, _rows(config, rows), config.data.threads, end)
-    return read_ahead(config.data, load, range(start_step, -(-end // config.batch_size)))
+    if rows is None:
+        rows = range(clips.config.batch_size)
+    pipeline = functools.partial(_pipeline, clips.config, clips.dataset, order, to_row, rows)
+    return read_ahead(clips.config.data, pipeline, start_step)
+
+
+def _pipeline(
+    config: LoaderConfig,
+    dataset: Dataset,
+    order: Order,
+    to_row: Callable[[Drawn], tuple[Row, Fill]],
+    rows: Sequence[int],
+    buffers: Buffers,
+    start_step: int,
+) -> grain.IterDataset:
+    """Returns the Grain data set of this host's rows of each batch, from a step on."""
+    ahead = max(config.data.prefetch, 1)
+    return (
+        grain.MapDataset.source(dataset)
+        .pipe(InOrder, order)
+        .map(to_row)
+        .pipe(BatchInPlace, config.batch_size, rows, config.data.threads, buffers)
+        .slice(slice(start_step, None))
+        .map(buffers.pack)
+        .to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
+        .mp_prefetch(grain.MultiprocessingOptions(config.data.workers), prepare_worker)
+    )
 
 
 def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
     return np.arange(len(dataset)) if records is None else np.asarray(records, np.int64)
-
-
-def _rows(config: LoaderConfig, rows: Sequence[int] | None) -> Sequence[int]:
-    return range(config.batch_size) if rows is None else rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +183,7 @@ class _Clips:
     modalities: tuple[Modality, ...]
     make_views: Callable[..., Row]
 
-    def row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
+    def _row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
         """Returns the views of the clip that starts at a position of record `index`."""
         config, where = self.config, self.dataset.source.name(index)
         size = log_mel = None
@@ -176,16 +199,22 @@ class _Clips:
         row = self.make_views(config, size, log_mel, *args)
         return {**row, "record": np.int64(index), **self._target(record)}, fill
 
-    def random_row(self, index: int, epoch: int) -> tuple[Row, Fill]:
-        """Returns the views of a clip of record `index` that are drawn for an epoch."""
-        record, seed = self.dataset[index], self.config.seed
+    def random_row(self, drawn: Drawn) -> tuple[Row, Fill]:
+        """Returns views of a random clip of a record, drawn for an epoch."""
+        seed, epoch, index, record = self.config.seed, drawn.draw, drawn.index, drawn.record
 
         def rng_of(stream: str) -> random.Random:
             text = f"{seed}/{epoch}/{index}/{stream}".encode()
             return random.Random(int.from_bytes(hashlib.blake2b(text).digest()[:16]))
 
         start = rng_of("clip").randint(0, clips_lib.last_start(record, self.config))
-        return self.row(index, record, start, rng_of)
+        return self._row(index, record, start, rng_of)
+
+    def spread_row(self, drawn: Drawn, clips: int) -> tuple[Row, Fill]:
+        """Returns the views of one of `clips` clips spread evenly over a record."""
+        starts = clips_lib.spread_starts(drawn.record, self.config, clips)
+        row, fill = self._row(drawn.index, drawn.record, int(starts[drawn.draw]))
+        return {**row, "clip": np.int64(drawn.draw), "valid": np.True_}, fill
 
     def _target(self, record: Record) -> Row:
         metadata = self.dataset.metadata
@@ -198,45 +227,3 @@ class _Clips:
 
 def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
     """Fills a row without video."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _TrainRow:
-    """Maps a position in the endless sequence of shuffled epochs to a row."""
-
-    clips: _Clips
-    order: Shuffle
-
-    def __call__(self, position: int) -> tuple[Row, Fill]:
-        epoch, index = self.order(position)
-        return self.clips.random_row(index, epoch)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _AugmentedRow:
-    """Maps a position in one pass over the records' random clips to a row."""
-
-    clips: _Clips
-    records: np.ndarray
-    per_record: int
-
-    def __call__(self, position: int) -> tuple[Row, Fill]:
-        record_number, clip = divmod(position, self.per_record)
-        return self.clips.random_row(int(self.records[record_number]), clip)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _EvalRow:
-    """Maps a position in one pass over the records' clips to a row."""
-
-    clips: _Clips
-    records: np.ndarray
-    per_record: int
-
-    def __call__(self, position: int) -> tuple[Row, Fill]:
-        record_number, clip = divmod(position, self.per_record)
-        index = int(self.records[record_number])
-        record = self.clips.dataset[index]
-        start = clips_lib.spread_starts(record, self.clips.config, self.per_record)[clip]
-        row, fill = self.clips.row(index, record, int(start))
-        return {**row, "clip": np.int64(clip), "valid": np.True_}, fill

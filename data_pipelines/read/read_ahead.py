@@ -1,14 +1,14 @@
-"""Batches made ahead of their use, in threads of this process or in worker processes.
+"""Batches of a Grain pipeline, whose worker processes are started again when they are lost.
 
-A worker process that dies, or gives nothing for `data.worker_timeout` seconds and is killed for it,
-costs no batch: since a batch is a function of its step, new workers go on from the step that is
-due. If those and the next are lost too before that batch, the run ends.
+With Grain alone a run ends when a worker dies, and waits without end when one hangs. Here a worker
+that dies, or gives nothing for `data.worker_timeout` seconds and is killed for it, costs no batch:
+since a batch is a function of its step, new workers continue at the step that is due. If those and
+the next are lost too before that batch, the run ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import multiprocessing
 import signal
 import threading
@@ -36,28 +36,29 @@ class _WorkerLostError(Exception):
 
 
 def read_ahead(
-    data: DataConfig, load: Callable[[int, Buffers], Batch], steps: range
+    data: DataConfig, pipeline: Callable[[Buffers, int], grain.IterDataset], start_step: int
 ) -> Generator[Batch]:
     """Yields the batch of each step, in order; closing the iterator stops threads and processes.
 
     Args:
-      data: `workers` and `prefetch`, the batches that are read ahead in this process or in each
-        worker.
-      load: makes the batch of a step, its large arrays in memory of the buffers; can be pickled
-        where there are workers.
-      steps: those wanted.
+      data: `workers` says whether the pipeline runs in worker processes, and `worker_timeout` how
+        long they may give nothing.
+      pipeline: (buffers, first step) -> packed batches from that step on, their large arrays in
+        memory of the buffers; see `Buffers.pack`. Called again after workers were lost.
+      start_step: of the first batch.
 
     Raises:
-      UserError: of `load`.
+      UserError: of the pipeline.
       LostProcessError: worker processes died or hung three times at the same step.
     """
-    due, starts = steps.start, 1
-    while due < steps.stop:
-        batches = _batches(data, load, range(due, steps.stop))
+    due, starts = start_step, 1
+    while True:
+        batches = _batches(data, pipeline, due)
         try:
             for batch in batches:
                 yield batch
                 due, starts = due + 1, 1
+            return
         except _WorkerLostError as loss:
             if starts == _STARTS:
                 raise LostProcessError(
@@ -73,7 +74,7 @@ def read_ahead(
 
 
 def _batches(
-    data: DataConfig, load: Callable[[int, Buffers], Batch], steps: range
+    data: DataConfig, pipeline: Callable[[Buffers, int], grain.IterDataset], start_step: int
 ) -> Generator[Batch]:
     """Yields the batches of one start of the threads or workers.
 
@@ -81,52 +82,25 @@ def _batches(
       _WorkerLostError: one died, or hung and was killed.
     """
     if not data.workers:
-        pool = BufferPool()
-        with contextlib.closing(_start(data, lambda step: load(step, pool), steps)) as iterator:
+        with contextlib.closing(iter(pipeline(BufferPool(), start_step))) as iterator:
             yield from _watched(iterator, data)
         return
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of theirs
     blocks = SharedBlocks()
     try:
-        started = _start(data, _LoadShared(load, blocks.name), steps)
-        with contextlib.closing(started) as iterator:
+        dataset = pipeline(SharedBufferPool(blocks.name), start_step)
+        with contextlib.closing(iter(dataset)) as iterator:
             for shared in _watched(iterator, data):
                 yield blocks.open(shared.batch)
     finally:
         blocks.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shared:
-    """A batch on its way to the main process; a class of its own, that Grain doesn't look into."""
+def prepare_worker(index: int, count: int) -> None:
+    """Makes a worker process live exactly as long as the main process needs it.
 
-    batch: Batch
-
-
-class _LoadShared:
-    """Makes batches in a worker process, in memory that the main process can read."""
-
-    def __init__(self, load: Callable[[int, Buffers], Batch], name: str):
-        self._load = load
-        self._pool = SharedBufferPool(name)
-
-    def __call__(self, step: int) -> _Shared:
-        return _Shared(self._pool.share(self._load(step, self._pool)))
-
-
-def _start(data: DataConfig, load: Callable[[int], Any], steps: range) -> Any:
-    ahead = max(data.prefetch, 1)
-    read = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
-    dataset = grain.MapDataset.range(steps.start, steps.stop).map(load).to_iter_dataset(read)
-    if data.workers:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of its own
-        options = grain.MultiprocessingOptions(data.workers)
-        dataset = dataset.mp_prefetch(options, _prepare_worker)
-    return iter(dataset)
-
-
-def _prepare_worker(index: int, count: int) -> None:
-    """Makes a worker process live exactly as long as the main process wants it.
+    Grain's workers end at a signal to the group, and outlive a main process that was killed.
 
     A signal to stop goes to the whole process group, from a terminal or a scheduler, and is the
     main process' to act on.

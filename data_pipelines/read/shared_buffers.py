@@ -1,9 +1,9 @@
 """Memory of batches that worker processes write and the main process reads, without a copy.
 
-Grain would copy each array of a batch into fresh shared memory and drop it after use; the kernel's
-work with those pages took a third of the time of two workers. Here a block of shared memory is a
-batch's again and again: a mark at its beginning says whether it is in use. The worker that made
-the block sets the mark, and the main process clears it when nothing refers to the batch any more.
+Grain puts each array of a batch into fresh shared memory and drops it after use; docs/data.md has
+what the kernel's work with those pages costs. Here a block of shared memory serves one batch after
+another: a mark at its beginning tells whether it is in use. The worker that made the block sets the
+mark, and the main process clears it when nothing refers to the batch any more.
 
 Blocks are named `NAME_0`, `NAME_1`, ... by whichever worker makes the next one, so that the main
 process can remove all of them, those of a worker that was killed as well. Should the main process
@@ -44,6 +44,13 @@ class SharedArray:
     start: int
     shape: tuple[int, ...]
     dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedBatch:
+    """A batch of `SharedArray`s; no container to Grain, which would copy the small arrays too."""
+
+    batch: dict[str, Any]
 
 
 class _Block:
@@ -129,6 +136,10 @@ class SharedBufferPool:
                 raise _no_memory(size, error) from None
             return _Block(shared, size)
         raise AssertionError("names don't end")
+
+    def pack(self, batch: dict[str, Any]) -> SharedBatch:
+        """Returns a batch as it travels to the main process."""
+        return SharedBatch(self.share(batch))
 
     def share(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Returns a batch with a `SharedArray` for each array in memory of the pool."""

@@ -2,11 +2,18 @@ import pickle
 import threading
 import time
 
+import grain
 import numpy as np
 import pytest
 
-from data_pipelines.read.batches import BatchLoader
+from data_pipelines.read.batches import BatchInPlace
 from data_pipelines.read.buffers import ALIGNMENT, BufferPool
+from data_pipelines.read.shared_buffers import SharedBufferPool
+
+
+def _batches(load, batch_size, rows, threads, end=10**6, buffers=None) -> BatchInPlace:
+    parent = grain.MapDataset.range(end).map(load)
+    return BatchInPlace(parent, batch_size, rows, threads, buffers or BufferPool())
 
 
 def _row(position: int):
@@ -18,7 +25,7 @@ def _row(position: int):
 
 
 def test_rows_of_a_step():
-    batch = BatchLoader(_row, batch_size=10, rows=range(4, 7), threads=2)(3, BufferPool())
+    batch = _batches(_row, batch_size=10, rows=range(4, 7), threads=2)[3]
     assert batch["a"]["b"].shape == (3, 2, 3)
     assert batch["a"]["b"].dtype == np.uint8
     np.testing.assert_array_equal(batch["a"]["c"], [34, 35, 36])
@@ -26,9 +33,19 @@ def test_rows_of_a_step():
     assert batch["d"].tolist() == [True] * 3
 
 
+@pytest.mark.parametrize("end, batches", [(0, 0), (7, 2), (8, 2), (9, 3)])
+def test_the_last_batch_may_be_short(end, batches):
+    assert len(_batches(_row, 4, range(4), 2, end=end)) == batches
+
+
+def test_slices_as_grains_data_sets_do():
+    batches = _batches(_row, 4, range(2), 2)[3:9:2]
+    assert [batch["a"]["c"].tolist() for batch in batches] == [[12, 13], [20, 21], [28, 29]]
+
+
 @pytest.mark.parametrize("rows, held", [(range(4), 2), (range(2, 4), 0), (range(1, 3), 1)])
 def test_rows_past_the_end_are_zeros(rows, held):
-    batch = BatchLoader(_row, 4, rows, 2, end=6)(1, BufferPool())
+    batch = _batches(_row, 4, rows, 2, end=6)[1]
     assert batch["d"].tolist() == [True] * held + [False] * (len(rows) - held)
     assert not batch["a"]["b"][held:].any()
 
@@ -40,7 +57,7 @@ def test_errors_of_any_row_come_through():
         return _row(position)
 
     with pytest.raises(ValueError, match="row 5"):
-        BatchLoader(load, 8, range(8), 3)(0, BufferPool())
+        _batches(load, 8, range(8), 3)[0]
 
 
 def test_a_batch_that_failed_is_not_gone_on_with():
@@ -53,9 +70,9 @@ def test_a_batch_that_failed_is_not_gone_on_with():
         time.sleep(0.002)
         return _row(position)
 
-    loader = BatchLoader(load, 1000, range(1000), 4)
+    batches = _batches(load, 1000, range(1000), 4)
     with pytest.raises(ValueError, match="row 1"):
-        loader(0, BufferPool())
+        batches[0]
     time.sleep(0.05)
     assert len(loaded) < 100
 
@@ -68,13 +85,13 @@ def test_rows_load_side_by_side():
             barrier.wait()
         return _row(position)
 
-    BatchLoader(load, 4, range(4), 3)(0, BufferPool())
+    _batches(load, 4, range(4), 3)[0]
 
 
 def test_pickles_after_use():
-    loader = BatchLoader(_row, 4, range(4), 2)
-    first = loader(1, BufferPool())
-    again = pickle.loads(pickle.dumps(loader))(1, BufferPool())
+    batches = _batches(_row, 4, range(4), 2, buffers=SharedBufferPool("unused"))
+    first = batches[1]
+    again = pickle.loads(pickle.dumps(batches))[1]
     np.testing.assert_array_equal(first["a"]["b"], again["a"]["b"])
 
 
@@ -97,7 +114,7 @@ def test_what_is_pending_is_written_in_its_place():
     def load(position: int):
         return {"x": {"y": _Later(position)}, "z": _Later(-position)}, _fill
 
-    batch = BatchLoader(load, 3, range(3), 2, end=5)(1, BufferPool())
+    batch = _batches(load, 3, range(3), 2, end=5)[1]
     assert batch["x"]["y"].tolist() == [[3] * 4, [4] * 4, [0] * 4]
     assert batch["z"][:, 0].tolist() == [-3, -4, 0]
     assert batch["z"].dtype == np.int16
@@ -110,8 +127,8 @@ def _large_row(position: int):
 
 
 def test_batches_in_use_are_not_written_over():
-    loader, pool = BatchLoader(_large_row, 4, range(4), 2), BufferPool()
-    batches = [loader(step, pool) for step in range(5)]
+    dataset = _batches(_large_row, 4, range(4), 2)
+    batches = [dataset[step] for step in range(5)]
     for step, batch in enumerate(batches):
         assert batch["audio"][:, 0].tolist() == [4 * step + i for i in range(4)]
         assert batch["video"]["frames"][:, -1, -1, -1, -1].tolist() == batch["audio"][:, 0].tolist()
@@ -125,7 +142,7 @@ def test_large_arrays_lie_in_one_buffer_and_small_ones_do_not():
             sizes.append(size)
             return super().empty(size)
 
-    batch = BatchLoader(_large_row, 4, range(4), 2)(0, Pool())
+    batch = _batches(_large_row, 4, range(4), 2, buffers=Pool())[0]
     frames, sound, flip = batch["video"]["frames"], batch["audio"], batch["video"]["flip"]
     assert sum(sizes) < frames.nbytes + sound.nbytes + 2 * ALIGNMENT
     for array in (frames, sound):

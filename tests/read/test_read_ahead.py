@@ -8,6 +8,7 @@ import re
 import signal
 import time
 
+import grain
 import numpy as np
 import pytest
 
@@ -25,6 +26,27 @@ def load(step: int, buffers: Buffers) -> dict:
     return {"step": memory.view(np.int64)}
 
 
+def pipeline_of(data: DataConfig, load, stop: int):
+    """Returns a pipeline of the batches that `load` makes of steps and buffers."""
+
+    def pipeline(buffers: Buffers, start_step: int) -> grain.IterDataset:
+        ahead = data.prefetch
+        return (
+            grain.MapDataset.range(start_step, stop)
+            .map(functools.partial(load, buffers=buffers))
+            .map(buffers.pack)
+            .to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
+            .mp_prefetch(grain.MultiprocessingOptions(data.workers), read_ahead.prepare_worker)
+        )
+
+    return pipeline
+
+
+def read(data: DataConfig, load, steps: range):
+    """Returns the iterator over the batches that `load` makes."""
+    return read_ahead.read_ahead(data, pipeline_of(data, load, steps.stop), steps.start)
+
+
 def load_and_die_once(folder: str, step: int, buffers: Buffers) -> dict:
     """At step 5 the first process to get there leaves as if it had been killed."""
     mark = pathlib.Path(folder) / "died"
@@ -39,12 +61,12 @@ def steps_of(batches) -> list[int]:
 
 
 def test_steps_come_in_order_and_end():
-    assert steps_of(read_ahead.read_ahead(DATA, load, range(3, 9))) == list(range(3, 9))
-    assert steps_of(read_ahead.read_ahead(DATA, load, range(3, 3))) == []
+    assert steps_of(read(DATA, load, range(3, 9))) == list(range(3, 9))
+    assert steps_of(read(DATA, load, range(3, 3))) == []
 
 
 def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
-    batches = read_ahead.read_ahead(
+    batches = read(
         dataclasses.replace(DATA, workers=2),
         functools.partial(load_and_die_once, str(tmp_path)),
         range(2, 10),
@@ -59,13 +81,13 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
 
 def test_workers_hand_over_what_threads_do():
     data = dataclasses.replace(DATA, prefetch=2, workers=3)
-    batches = list(read_ahead.read_ahead(data, load, range(20)))  # all of them kept
+    batches = list(read(data, load, range(20)))  # all of them kept
     assert steps_of(batches) == list(range(20))
 
 
 def test_a_signal_to_the_whole_group_is_not_for_the_workers(capfd):
     data = dataclasses.replace(DATA, workers=2)
-    batches = read_ahead.read_ahead(data, load, range(30))
+    batches = read(data, load, range(30))
     found = steps_of(itertools.islice(batches, 4))
     for worker in multiprocessing.active_children():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,7 +97,7 @@ def test_a_signal_to_the_whole_group_is_not_for_the_workers(capfd):
 
 
 def _main_process(pids) -> None:
-    batches = read_ahead.read_ahead(dataclasses.replace(DATA, workers=2), load, range(10**6))
+    batches = read(dataclasses.replace(DATA, workers=2), load, range(10**6))
     next(batches)
     pids.put([worker.pid for worker in multiprocessing.active_children()])
     time.sleep(60)
@@ -123,42 +145,42 @@ class _Dying:
         self.closed = True
 
 
-def _replace_start(monkeypatch, lives) -> list[_Dying]:
-    started: list[_Dying] = []
+class _DyingPipeline:
+    """Starts iterators that give so many batches each, of ten."""
 
-    def start(data, load, steps):
-        started.append(_Dying(steps, lives[len(started)]))
-        return started[-1]
+    def __init__(self, lives: list[int]):
+        self.lives = lives
+        self.started: list[_Dying] = []
 
-    monkeypatch.setattr(read_ahead, "_start", start)
-    return started
+    def __call__(self, buffers: Buffers, start_step: int) -> _Dying:
+        self.started.append(_Dying(range(start_step, 10), self.lives[len(self.started)]))
+        return self.started[-1]
 
 
-def test_workers_may_die_again_and_again_while_batches_come(monkeypatch):
-    started = _replace_start(monkeypatch, [2, 0, 1, 3, 0, 4])
-    batches = read_ahead.read_ahead(DATA, load, range(10))
+def test_workers_may_die_again_and_again_while_batches_come():
+    pipeline = _DyingPipeline([2, 0, 1, 3, 0, 4])
+    batches = read_ahead.read_ahead(DATA, pipeline, 0)
     assert steps_of(itertools.islice(batches, 10)) == list(range(10))
-    assert [iterator.closed for iterator in started[:5]] == [True] * 5
+    assert [iterator.closed for iterator in pipeline.started[:5]] == [True] * 5
 
 
-def test_workers_that_die_three_times_at_a_batch_end_the_run(monkeypatch):
-    started = _replace_start(monkeypatch, [2, 0, 0])
-    batches = read_ahead.read_ahead(DATA, load, range(10))
+def test_workers_that_die_three_times_at_a_batch_end_the_run():
+    pipeline = _DyingPipeline([2, 0, 0])
+    batches = read_ahead.read_ahead(DATA, pipeline, 0)
     with pytest.raises(
         LostProcessError, match=r"3 times while batch 2 was due \(.*exit code -9\): start the run"
     ):
         list(batches)
-    assert len(started) == 3
-    assert all(iterator.closed for iterator in started)
+    assert len(pipeline.started) == 3
+    assert all(iterator.closed for iterator in pipeline.started)
 
 
-def test_other_errors_are_not_taken_for_death(monkeypatch):
-    def start(data, load, steps):
+def test_other_errors_are_not_taken_for_death():
+    def fail(step: int, buffers: Buffers):
         raise RuntimeError("of another kind")
 
-    monkeypatch.setattr(read_ahead, "_start", start)
     with pytest.raises(RuntimeError, match="of another kind"):
-        next(read_ahead.read_ahead(DATA, load, range(10)))
+        next(read(DATA, fail, range(10)))
 
 
 class _Hanging:
@@ -184,14 +206,13 @@ class _Hanging:
         pass
 
 
-def test_a_worker_that_hangs_is_killed(monkeypatch, capsys):
-    monkeypatch.setattr(read_ahead, "_start", lambda *_: _Hanging())
+def test_a_worker_that_hangs_is_killed(capsys):
     data = dataclasses.replace(DATA, workers=1, worker_timeout=0.3)
     since = time.monotonic()
     with pytest.raises(
         LostProcessError, match=r"3 times while batch 4 was due \(the last gave nothing for 0\.3 s"
     ):
-        next(read_ahead.read_ahead(data, load, range(4, 10)))
+        next(read_ahead.read_ahead(data, lambda *_: _Hanging(), 4))
     assert 0.9 <= time.monotonic() - since < 30
     assert "gave nothing for 0.3 s; starting again at batch 4" in capsys.readouterr().out
 
@@ -202,5 +223,5 @@ def test_threads_that_hang_are_told_of(capsys):
         return load(step, buffers)
 
     data = dataclasses.replace(DATA, worker_timeout=0.2)
-    assert steps_of(read_ahead.read_ahead(data, slow, range(1))) == [0]
+    assert steps_of(read(data, slow, range(1))) == [0]
     assert "The loader has given nothing for 0.2 s" in capsys.readouterr().out
