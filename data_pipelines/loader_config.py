@@ -216,4 +216,5 @@ class LoaderConfig:
         return self.video.frames / self.video.frame_rate
 
     def modality(self, name: Modality) -> VideoConfig | AudioConfig:
+        """The views of one modality."""
         return self.video if name == "video" else self.audio

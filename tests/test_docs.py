@@ -10,7 +10,10 @@ import pytest
 from benchmarks import plot_results
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MODULE = re.compile(r"python3? -m ([a-z_]+(?:\.[a-z_]+)+)")
 FILE = re.compile(r"`((?:xkd_jax|data_pipelines|configs|benchmarks|tests|launch|locks)/[\w./]*)`")

@@ -16,7 +16,7 @@ from packaging.version import Version
 from locks import make
 
 ROOT = Path(__file__).parents[1]
-LINE = re.compile(r"([a-z0-9-]+)==(\S+)(?: ; ([a-z_]+ [!=]= '\w+'))?")
+LINE = re.compile(r"([a-z0-9-]+)==(\S+)(?: ; ([a-z_]+ [!=]= '\w+'(?: and [a-z_]+ [!=]= '\w+')*))?")
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
