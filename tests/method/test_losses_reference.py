@@ -50,7 +50,9 @@ def test_teacher_is_centered_then_sharpened():
     found = losses.teacher_softmax(teacher, center.astype(jnp.float32), 0.3)
     close(found, softmax((teacher64 - center64) / 0.3), rtol=1e-4)
     # A large logit overflows nothing.
-    assert np.isfinite(losses.teacher_softmax(1000 * teacher, center.astype(jnp.float32), 0.3)).all()
+    assert np.isfinite(
+        losses.teacher_softmax(1000 * teacher, center.astype(jnp.float32), 0.3)
+    ).all()
 
 
 def test_distillation_is_a_cross_entropy():
@@ -71,9 +73,7 @@ def test_mmd_and_its_gradient(n, m, scale):
     (x, x64), (y, y64) = draw(9, n, 4), draw(10, m, 4, offset=0.5)
     x, y, x64, y64 = x * scale, y * scale, x64 * scale, y64 * scale
     close(losses.squared_mmd(x, y), numpy_objective.squared_mmd(x64, y64), rtol=1e-4)
-    gradients = jax.grad(losses.squared_mmd, (0, 1))(
-        x.astype(jnp.float32), y.astype(jnp.float32)
-    )
+    gradients = jax.grad(losses.squared_mmd, (0, 1))(x.astype(jnp.float32), y.astype(jnp.float32))
     for which, found in enumerate(gradients):
         expected = np.zeros_like((x64, y64)[which])
         for place in np.ndindex(expected.shape):
