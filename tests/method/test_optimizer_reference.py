@@ -76,7 +76,7 @@ def test_three_steps_equal_the_definition(clip, active, decays_in):
     expected = draw(rng)
     params = as_tree(expected)
     state = transformation.init(params)
-    first, second = ({path: 0.0 for path in LEAVES} for _ in range(2))
+    first, second = (dict.fromkeys(LEAVES, 0.0) for _ in range(2))
     for step in range(3):
         gradients = draw(rng, scale=0.4)
         updates, state = transformation.update(as_tree(gradients), state, params)

@@ -1,0 +1,191 @@
+"""The training state and its shardings, with a network of a few arrays that compiles nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from xkd_jax.config.pretraining import Config, HeadConfig, MeshConfig, ModelConfig
+from xkd_jax.method import state_shardings as shardings
+from xkd_jax.method import train_state as states
+from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.networks.student import Student, Teacher
+from xkd_jax.parallel import mesh as mesh_lib
+
+CONFIG = Config(model=ModelConfig(variant="mas", head=HeadConfig(outputs=6)))
+RULES = (
+    "batch -> data x fsdp, embed -> fsdp, heads -> tensor, mlp -> tensor, outputs -> tensor,"
+    " bottleneck -> -, patch -> -, norm -> -, layers -> -"
+)
+
+
+class Layer(nnx.Module):
+    def __init__(self, rngs, shape, axes):
+        value = jnp.zeros(shape) + jax.random.key_data(rngs.params())[-1] % 1000
+        self.kernel = nnx.Param(value, out_sharding=axes)
+
+
+class SmallTeacher(Teacher):
+    def __init__(self, config, *, rngs):
+        assert config is CONFIG
+        blocks = {m: Layer(rngs, (8, 4), ("embed", "mlp")) for m in ("video", "audio")}
+        self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
+        self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
+
+
+class SmallStudent(Student):
+    def __init__(self, config, *, rngs):
+        assert config is CONFIG
+        blocks = {"shared": Layer(rngs, (8, 4), ("embed", "mlp"))}
+        self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
+        self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
+        self.decoders = nnx.Dict({"video": Layer(rngs, (3, 8), ("bottleneck", "embed"))})
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch):
+    monkeypatch.setattr(states, "Student", SmallStudent)
+    monkeypatch.setattr(shardings, "Student", SmallStudent)
+    monkeypatch.setattr(shardings, "Teacher", SmallTeacher)
+
+
+@pytest.fixture
+def mesh():
+    return mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+
+
+def initial(seed=0):
+    return states.initial_state(stream_key(seed, Stream.INITIALIZE), CONFIG, optax.adam(0.1))
+
+
+def test_initial_state():
+    state = initial()
+    assert state.step.dtype == jnp.int32
+    assert (state.step.shape, int(state.step)) == ((), 0)
+    assert state.centers.keys() == {"video_to_audio", "audio_to_video"}
+    for center in state.centers.values():
+        assert (center.shape, center.dtype) == ((6,), np.float32)
+        assert not center.any()
+    # The optimizer's state is that of the student.
+    assert jax.tree.structure(state.optimizer[0].mu) == jax.tree.structure(state.student)
+    # Each modality's teacher is a copy of the shared student's blocks, in arrays that differ.
+    own = state.student["encoders"]["blocks"]["shared"]["kernel"]
+    assert state.teacher.keys() == {"encoders", "heads"}
+    for m in ("video", "audio"):
+        copy = state.teacher["encoders"]["blocks"][m]["kernel"]
+        np.testing.assert_array_equal(copy, own)
+        assert copy.unsafe_buffer_pointer() != own.unsafe_buffer_pointer()
+
+
+def test_parameters_are_those_of_the_key():
+    first, again, other = (
+        initial(seed).student["decoders"]["video"]["kernel"] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_networks_are_made_in_a_mesh_that_lacks_their_axes(mesh):
+    with jax.set_mesh(mesh):
+        made = states.construct(SmallStudent, CONFIG, jax.random.key(0))
+        shapes = states.abstract(SmallStudent, CONFIG)
+    assert made.decoders["video"].kernel.shape == (3, 8)
+    leaves = jax.tree.leaves(states.parameters(shapes))
+    assert leaves
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+
+
+def test_parameters_and_module_are_inverse():
+    made = states.construct(SmallStudent, CONFIG, jax.random.key(0))
+    params = states.parameters(made)
+    assert params.keys() == {"encoders", "heads", "decoders"}
+    changed = jax.tree.map(lambda leaf: leaf + 1, params)
+    again = states.module_of(SmallStudent, changed, CONFIG)
+    assert isinstance(again, SmallStudent)
+    found = states.parameters(again)
+    assert jax.tree.structure(found) == jax.tree.structure(changed)
+    jax.tree.map(np.testing.assert_array_equal, found, changed)
+
+
+def test_parameters_leave_out_what_is_no_parameter():
+    class Counting(SmallStudent):
+        def __init__(self, config, *, rngs):
+            super().__init__(config, rngs=rngs)
+            self.count = nnx.Variable(jnp.zeros(()))
+
+    made = states.construct(Counting, CONFIG, jax.random.key(0))
+    assert states.parameters(made).keys() == {"encoders", "heads", "decoders"}
+
+
+def test_advance_sets_every_count_and_nothing_else():
+    state = initial()
+    later = states.advance(state, 7)
+    assert (later.step.dtype, int(later.step)) == (np.int32, 7)
+    assert int(later.optimizer[0].count) == 7
+    assert later.step.sharding == state.step.sharding
+    jax.tree.map(np.testing.assert_array_equal, later.student, state.student)
+    jax.tree.map(np.testing.assert_array_equal, later.optimizer[0].mu, state.optimizer[0].mu)
+    assert states.is_count(jnp.uint8(1))
+    assert not states.is_count(jnp.bfloat16(1))
+
+
+def specs(tree):
+    assert all(isinstance(leaf, jax.NamedSharding) for leaf in jax.tree.leaves(tree))
+    return jax.tree.map(lambda leaf: tuple(leaf.spec), tree)
+
+
+STUDENT_SPECS = {
+    "encoders": {"blocks": {"shared": {"kernel": ("fsdp", "tensor")}}},
+    "heads": {"audio": {"kernel": (None,)}},
+    "decoders": {"video": {"kernel": (None, "fsdp")}},
+}
+TEACHER_SPECS = {
+    "encoders": {"blocks": {m: {"kernel": ("fsdp", "tensor")} for m in ("video", "audio")}},
+    "heads": {"audio": {"kernel": (None,)}},
+}
+
+
+def test_parameters_are_split_by_the_axes_they_name(mesh):
+    found = shardings.parameter_shardings(SmallStudent, CONFIG, mesh)
+    assert specs(found) == STUDENT_SPECS
+    assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
+
+
+def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
+    transformation = optax.adam(0.1)
+    found = shardings.state_shardings(CONFIG, mesh, transformation)
+    assert specs(found.student) == STUDENT_SPECS
+    assert specs(found.teacher) == TEACHER_SPECS
+    assert specs(found.optimizer[0].mu) == specs(found.optimizer[0].nu) == STUDENT_SPECS
+    assert specs(found.optimizer[0].count) == ()
+    assert specs(found.step) == ()
+    assert specs(found.centers) == {"video_to_audio": (), "audio_to_video": ()}
+    assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
+    shapes = shardings.abstract_state(CONFIG, transformation)
+    assert jax.tree.structure(shapes) == jax.tree.structure(found)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
+    same = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), initial())
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == same
+
+
+def test_the_description_counts_parameters_and_what_a_device_holds(mesh, monkeypatch):
+    class Large(SmallStudent):
+        def __init__(self, config, *, rngs):
+            super().__init__(config, rngs=rngs)
+            self.decoders["video"] = Layer(rngs, (900, 2000), ("bottleneck", "embed"))
+
+    monkeypatch.setattr(shardings, "Student", Large)
+    assert shardings.describe(CONFIG, mesh) == (
+        "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 processes)\n"
+        f"sharding  {RULES}\n"
+        "trained   1.8 M parameters, 0.9 M on each device"
+    )
+
+
+def test_the_config_is_used_as_given():
+    with pytest.raises(AssertionError):
+        states.abstract(SmallStudent, dataclasses.replace(CONFIG, seed=1))
