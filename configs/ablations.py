@@ -16,16 +16,7 @@ altogether, so without refinement as well.
 import ml_collections
 
 from data_pipelines.errors import UserError
-
-_ALIGNMENT = ("align_students", "align_teachers")
-_DISTILLATION = ("distill_video_to_audio", "distill_audio_to_video")
-_UNWEIGHTED = {
-    "reconstruction_video": (*_ALIGNMENT, *_DISTILLATION, "reconstruct_audio"),
-    "reconstruction": (*_ALIGNMENT, *_DISTILLATION),
-    "distillation": _ALIGNMENT,
-    "alignment": _DISTILLATION,
-    "no_refinement": (),
-}
+from xkd_jax.config.ablations import ABLATIONS
 
 
 def select(
@@ -36,11 +27,11 @@ def select(
     Raises:
       UserError: there is no such ablation; `also` are the caller's other names.
     """
-    if name not in _UNWEIGHTED:
-        known = ", ".join((*also, *_UNWEIGHTED))
+    if name not in ABLATIONS:
+        known = ", ".join((*also, *ABLATIONS))
         raise UserError(f"The config has no variant {name!r}: give one of {known}.")
-    for loss in _UNWEIGHTED[name]:
+    for loss in ABLATIONS[name].without:
         config.loss.weights[loss] = 0.0
-    if name in ("distillation", "no_refinement"):
+    if not ABLATIONS[name].refined:
         config.loss.refinement = "none"
     return config

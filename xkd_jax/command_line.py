@@ -136,6 +136,11 @@ def config_path(argv: list[str]) -> str:
     return path
 
 
+def read_config(path: str) -> Any:
+    """The content of a config file, FILE.py or FILE.py:VARIANT, as --config reads it."""
+    return flags.FLAGS[_CONFIG.name].parser.parse(path)
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags, with one sentence for what absl and ml_collections raise.
 
@@ -168,13 +173,13 @@ def _schema(content: Any) -> type:
 def _schema_given(argv: list[str]) -> type | None:
     """The class of the config that the command line names; None where it can't be read."""
     try:
-        return _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
+        return _schema(read_config(config_path(argv)))
     except (OSError, *_VALUE_ERRORS):
         return None
 
 
 def _explain_key(argv: list[str], error: Exception) -> str:
-    schema = _schema(flags.FLAGS[_CONFIG.name].parser.parse(config_path(argv)))
+    schema = _schema(read_config(config_path(argv)))
     known = set(dataclass_schema.keys(schema))
     for argument in argv[1:]:
         key = argument.lstrip("-").partition("=")[0].removeprefix("no")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,17 @@ from configs.eval import (
     retrieval,
     ucf101,
 )
+from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.errors import UserError
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config import pretraining
+from xkd_jax.config.ablations import ABLATIONS
+from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
 from xkd_jax.evaluate import result
 from xkd_jax.report import __main__ as report
 from xkd_jax.report import published
+
+ROOT = Path(__file__).parents[2]
 
 
 def _content(raw=None, keys=(), **changes):
@@ -131,9 +137,46 @@ def test_another_protocol_or_network_has_no_published_number(tmp_path, raw, keys
     assert found.endswith(f"\n\n[1] Not as in the published protocol and network: {note}.")
 
 
-def test_every_published_number_has_its_config():
-    evaluations = {(name, e) for (name, _), found in published._FULL.items() for e in found}
-    assert evaluations <= published._STANDARD.keys()
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_has_a_catalog_and_a_config_for_each_published_number(name):
+    record = BENCHMARKS[name]
+    assert {evaluation for evaluation, _, _ in record.published} <= record.configs.keys()
+    if record.data_set not in ("", "spoken_digits"):  # made, not built from files
+        assert record.data_set in CATALOGS
+    for evaluation, file in record.configs.items():
+        standard = published.standard_config(file.format(modality="video", output="head"))
+        assert standard.benchmark == name
+        # A result of the file's own settings differs in nothing.
+        own = json.loads(json.dumps(dataclasses.asdict(standard)))
+        assert published.differences(own, evaluation) == []
+        assert published.differences(own | {"protocol": "other"}, evaluation) == [
+            "protocol is other"
+        ]
+    measured = {modality for _, modality, _ in record.published}
+    assert measured >= record.ablations.keys() | record.refinements.keys()
+
+
+def test_every_evaluation_config_belongs_to_a_benchmark():
+    files = {path.stem for path in (ROOT / "configs" / "eval").glob("*.py")} - {"__init__"}
+    named = {file.partition(":")[0] for r in BENCHMARKS.values() for file in r.configs.values()}
+    assert named == files
+
+
+def test_another_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
+    record = BenchmarkRecord(
+        configs={"linear": "ucf101"}, published={("linear", "video", "K400"): {"xkd": 12.5}}
+    )
+    monkeypatch.setitem(BENCHMARKS, "new", record)
+    assert "| 12.5 (K400) |" in _tables(tmp_path / "a", _content(benchmark="new"))
+    found = _tables(tmp_path / "b", _content(keys={"benchmark": "new"}))
+    assert "benchmark is new" in found
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_of_a_config_file_is_that_of_the_table(name):
+    raw = ablations.select(pretraining.default(), name)
+    assert pretraining.resolve(raw).loss == ABLATIONS[name].of(pretraining.LossConfig())
+    assert published.losses(pretraining.resolve(raw).loss) == ABLATIONS[name].title
 
 
 def test_what_changes_no_number_is_no_difference(tmp_path):

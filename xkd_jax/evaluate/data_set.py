@@ -9,21 +9,9 @@ from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format import storage
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.terminal import escaped
+from xkd_jax.config.benchmarks import BENCHMARKS
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate.splits import Benchmark
-
-# {benchmark: its data set}. Benchmarks that are not here, such as knn and retrieval, are of
-# any data set.
-_DATA_SETS = {
-    "ucf101": "ucf101",
-    "hmdb51": "hmdb51",
-    "k400": "kinetics400",
-    "kinetics_sound": "kinetics_sound",
-    "esc50": "esc50",
-    "fsd50k": "fsd50k",
-    "spoken_digits": "spoken_digits",
-    "spoken_recordings": "spoken_recordings",
-}
 
 
 def check(config: EvalConfig) -> None:
@@ -42,7 +30,8 @@ def check(config: EvalConfig) -> None:
 
 
 def _check_name(config: EvalConfig, metadata: Metadata) -> None:
-    if metadata.name != _DATA_SETS.get(config.benchmark, metadata.name):
+    record = BENCHMARKS.get(config.benchmark)
+    if record and record.data_set and record.data_set != metadata.name:
         raise UserError(
             f"{config.data.dir} holds the data set {metadata.name}, and the evaluation is of the"
             f" benchmark {config.benchmark}: give that benchmark's shards by --config.data.dir, or"

@@ -8,117 +8,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from configs import ablations
-from configs.eval import (
-    esc50,
-    finetune,
-    fsd50k_linear,
-    hmdb51,
-    k400_linear,
-    kinetics_sound,
-    knn,
-    low_shot,
-    retrieval,
-    spoken_digits,
-    spoken_recordings,
-    ucf101,
-)
+import xkd_jax
+from xkd_jax import command_line
 from xkd_jax.config import evaluation as eval_config
-from xkd_jax.config import pretraining as pretraining_config
-from xkd_jax.config.evaluation import CIRCUMSTANCES, TRAINED
+from xkd_jax.config.ablations import ABLATIONS
+from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
+from xkd_jax.config.evaluation import CIRCUMSTANCES, TRAINED, EvalConfig
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.training import run_record
 
-# {(benchmark, modality): {evaluation: {pretraining, variant: value}}}
-_FULL = {
-    ("ucf101", "video"): {
-        "linear": {"K400 xkd": 83.8, "K400 mas": 81.7, "K400 mats": 80.1, "AudioSet xkd": 88.4},
-        "finetune": {"K400 xkd": 94.1, "K400 mas": 93.4, "K400 mats": 93.1, "AudioSet xkd": 95.8},
-    },
-    ("hmdb51", "video"): {
-        "linear": {"K400 xkd": 57.4, "K400 mas": 55.1, "K400 mats": 53.1, "AudioSet xkd": 62.2},
-        "finetune": {"K400 xkd": 69.0, "K400 mas": 65.9, "K400 mats": 65.7, "AudioSet xkd": 75.7},
-    },
-    ("k400", "video"): {
-        "linear": {"K400 xkd": 51.4, "K400 mas": 50.1, "K400 mats": 48.8, "AudioSet xkd": 56.5},
-        "finetune": {"K400 xkd": 77.6, "K400 mas": 75.9, "K400 mats": 75.7, "AudioSet xkd": 80.1},
-    },
-    ("esc50", "audio"): {
-        "linear": {"K400 xkd": 89.4, "K400 mas": 87.3, "K400 mats": 88.7, "AudioSet xkd": 93.6},
-        "finetune": {"K400 xkd": 93.6, "K400 mas": 92.7, "K400 mats": 92.9, "AudioSet xkd": 96.5},
-    },
-    ("fsd50k", "audio"): {
-        "linear": {"K400 xkd": 45.8, "K400 mas": 43.0, "K400 mats": 43.4, "AudioSet xkd": 51.5},
-        "finetune": {"K400 xkd": 54.1, "K400 mas": 52.3, "K400 mats": 53.8, "AudioSet xkd": 58.5},
-    },
-    ("kinetics_sound", "audio"): {
-        "linear": {"K400 xkd": 64.6, "K400 mas": 61.7, "K400 mats": 61.8}
-    },
-    ("kinetics_sound", "video"): {
-        "linear": {"K400 xkd": 70.7, "K400 mas": 68.3, "K400 mats": 67.7}
-    },
-    ("kinetics_sound", "both"): {
-        "linear": {"K400 xkd": 81.2, "K400 mas": 78.8, "K400 mats": 78.3}
-    },
-}  # fmt: skip
-# Linear evaluations of xkd pretrained on Kinetics-400 without some of the losses (paper, Table 3),
-# and without refinement: {(benchmark, modality): {losses: value}}. The networks that these were
-# compared with are others than those above.
-_LOSSES = {
-    ("ucf101", "video"): {
-        "video reconstruction": 76.1, "reconstruction": 76.3, "+ distillation": 76.3,
-        "+ alignment": 77.8, "all": 84.7,
-    },
-    ("hmdb51", "video"): {
-        "video reconstruction": 51.1, "reconstruction": 51.2, "+ distillation": 51.2,
-        "+ alignment": 51.4, "all": 59.3,
-    },
-    ("kinetics_sound", "video"): {
-        "video reconstruction": 56.8, "reconstruction": 56.9, "+ alignment": 56.8, "all": 70.7,
-    },
-    ("k400", "video"): {
-        "video reconstruction": 30.7, "reconstruction": 32.2, "+ distillation": 32.2,
-        "+ alignment": 33.7, "all": 46.4,
-    },
-}  # fmt: skip
-_REFINEMENT = {
-    ("ucf101", "video"): {"all, no refinement": 79.3, "all": 82.6},
-    ("hmdb51", "video"): {"all, no refinement": 55.6, "all": 58.5},
-    ("esc50", "audio"): {"all, no refinement": 84.3, "all": 88.0},
-}
-# {variant of a pretraining config: what the tables call its losses}
-_NAMES = {
-    "reconstruction_video": "video reconstruction",
-    "reconstruction": "reconstruction",
-    "distillation": "+ distillation",
-    "alignment": "+ alignment",
-    "no_refinement": "all, no refinement",
-}
-# {(benchmark, evaluation): the config file, by the result's modality and output}
-_STANDARD: dict[tuple[str, str], Callable[[str, str], ml_collections.ConfigDict]] = {
-    ("ucf101", "linear"): lambda _, __: ucf101.get_config(),
-    ("hmdb51", "linear"): lambda _, __: hmdb51.get_config(),
-    ("esc50", "linear"): lambda _, __: esc50.get_config(),
-    ("fsd50k", "linear"): lambda _, __: fsd50k_linear.get_config(),
-    ("k400", "linear"): lambda _, __: k400_linear.get_config(),
-    ("k400", "attentive"): lambda _, __: k400_linear.get_config("attentive"),
-    ("k400", "low_shot"): lambda _, __: low_shot.get_config(),
-    ("kinetics_sound", "linear"): lambda modality, _: kinetics_sound.get_config(modality),
-    ("knn", "knn"): lambda modality, _: knn.get_config(modality),
-    ("retrieval", "retrieval"): lambda _, output: retrieval.get_config(output),
-    ("spoken_digits", "linear"): lambda modality, _: spoken_digits.get_config(modality),
-    ("spoken_recordings", "linear"): lambda _, __: spoken_recordings.get_config(),
-    ("ucf101", "finetune"): lambda _, __: finetune.get_config("ucf101"),
-    ("hmdb51", "finetune"): lambda _, __: finetune.get_config("hmdb51"),
-    ("k400", "finetune"): lambda _, __: finetune.get_config("k400"),
-    ("esc50", "finetune"): lambda _, __: finetune.get_config("esc50"),
-    ("fsd50k", "finetune"): lambda _, __: finetune.get_config("fsd50k"),
-}
+# Config files are read by their paths, as --config reads them.
+_CONFIGS = Path(xkd_jax.__file__).parents[1] / "configs" / "eval"
 _Parts = tuple[tuple[str, ...], str | None, str | None]
 _IGNORED = (*CIRCUMSTANCES, "seed", "network", "share")  # the last two are in the tables
 
@@ -151,11 +54,8 @@ def losses(loss: LossConfig) -> str:
 @functools.cache
 def _named() -> dict[_Parts, str]:
     """What has a name in the paper."""
-    found = {_parts(LossConfig()): "all"}
-    for variant, name in _NAMES.items():
-        raw = ablations.select(pretraining_config.default(), variant)
-        found[_parts(pretraining_config.resolve(raw).loss)] = name
-    return found
+    known = {_parts(LossConfig()): "all"}
+    return known | {_parts(a.of(LossConfig())): a.title for a in ABLATIONS.values()}
 
 
 def _parts(loss: LossConfig) -> _Parts:
@@ -182,17 +82,17 @@ def numbers(
     Returns:
       An empty string where there are none.
     """
-    measured = (benchmark, modality)
+    record = BENCHMARKS.get(benchmark, BenchmarkRecord())
     if pretrained_with == "all":
-        known = _FULL.get(measured, {}).get(evaluation, {})
         return ", ".join(
-            f"{value} ({source.split()[0]})"
-            for source, value in known.items()
-            if source.endswith(f" {variant}")
+            f"{of[variant]} ({source})"
+            for (known, measured, source), of in record.published.items()
+            if (known, measured) == (evaluation, modality) and variant in of
         )
     if evaluation == "linear" and variant == "xkd":
-        for ablation, whole in ((_LOSSES, "all losses"), (_REFINEMENT, "refinement")):
-            known = ablation.get(measured, {})
+        parts = ((record.ablations, "all losses"), (record.refinements, "refinement"))
+        for ablation, whole in parts:
+            known = ablation.get(modality, {})
             if pretrained_with in known:
                 return f"{known[pretrained_with]} (K400; {known['all']} with {whole})"
     return ""
@@ -208,10 +108,11 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
     Returns:
       `KEY is VALUE` of each such key; nothing where no file is for the benchmark.
     """
-    make = _STANDARD.get((str(config["benchmark"]), evaluation))
-    if make is None:
+    record = BENCHMARKS.get(str(config["benchmark"]), BenchmarkRecord())
+    if evaluation not in record.configs:
         return []
-    standard = eval_config.resolve(make(str(config["modality"]), str(config["output"])))
+    name = record.configs[evaluation].format(modality=config["modality"], output=config["output"])
+    standard = standard_config(name)
     expected = json.loads(json.dumps(dataclasses.asdict(standard)))
     ignored = _IGNORED + _idle(str(config["protocol"]))
     return [
@@ -219,6 +120,17 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
         for key, _, given in run_record.differences("", expected, config)
         if not key.startswith(ignored)
     ]
+
+
+@functools.cache
+def standard_config(name: str) -> EvalConfig:
+    """The settings of a file in `configs/eval/`, given as NAME or NAME:VARIANT.
+
+    Raises:
+      UserError: the file has no such variant.
+    """
+    file, colon, variant = name.partition(":")
+    return eval_config.resolve(command_line.read_config(f"{_CONFIGS / file}.py{colon}{variant}"))
 
 
 def _idle(protocol: str) -> tuple[str, ...]:

@@ -1,0 +1,42 @@
+"""The paper's ablations of the losses (its Table 3): what each leaves out of the objective."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xkd_jax.config.pretraining import LossConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """One row of the table.
+
+    Attributes:
+      title: what the tables of results call it.
+      without: losses of weight 0.
+      refined: whether the teachers' tokens are refined across modalities.
+    """
+
+    title: str
+    without: tuple[str, ...]
+    refined: bool = True
+
+    def of(self, loss: LossConfig) -> LossConfig:
+        """The losses without what the ablation leaves out."""
+        weights = dataclasses.replace(loss.weights, **dict.fromkeys(self.without, 0.0))
+        refinement = loss.refinement if self.refined else "none"
+        return dataclasses.replace(loss, weights=weights, refinement=refinement)
+
+
+_ALIGNMENT = ("align_students", "align_teachers")
+_DISTILLATION = ("distill_video_to_audio", "distill_audio_to_video")
+# By the variant of a pretraining config.
+ABLATIONS = {
+    "reconstruction_video": Ablation(
+        "video reconstruction", (*_ALIGNMENT, *_DISTILLATION, "reconstruct_audio")
+    ),
+    "reconstruction": Ablation("reconstruction", (*_ALIGNMENT, *_DISTILLATION)),
+    "distillation": Ablation("+ distillation", _ALIGNMENT, refined=False),
+    "alignment": Ablation("+ alignment", _DISTILLATION),
+    "no_refinement": Ablation("all, no refinement", (), refined=False),
+}
