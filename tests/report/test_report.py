@@ -243,7 +243,7 @@ def test_a_data_set_that_lacks_files_is_marked(tmp_path):
         ({"per_fold": [{"value": "70"}]}, "folds is '70'"),
         ({"per_fold": [{"value": 70, "top5": "x"}]}, "must be real number"),
         ({"value": "70"}, "value is '70'"),
-        ({"value": float("nan")}, "its value is nan"),
+        ({"value": float("nan")}, "value is nan"),
         ({"benchmark": None}, "benchmark is None"),
         ({"pretraining": {"loss": {"weights": [1]}}}, r"loss\.weights is \[1\]"),
         ({"config": {}}, "it lacks 'output'"),
