@@ -3,20 +3,25 @@
     python -m benchmarks.loader [--source=FOLDER_OF_VIDEOS]
 
 Prints JSON. Everything runs on one core and takes turns, so a busy machine slows all alike; times
-are of the processor, and each rate is the best of its rounds. "Bare" is the decoding, by the same
-library, of the same number of the same frames.
+are of the processor. "Bare" is the decoding, by the same library, of the very JPEG images that the
+loader decoded for a batch, directly after it: the ratio is the median over batches. The on-the-fly
+loader takes each video in turn, and its time is the mean over videos.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import simplejpeg
@@ -24,7 +29,6 @@ import simplejpeg
 from benchmarks import kinetics_like, on_the_fly
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
-from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
@@ -58,26 +62,48 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
     batches = pipeline.train_batches(config, dataset)
     records = [dataset[i] for i in range(len(dataset))]
     rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {"bare": [], "loader": [], "on_the_fly": []}
+    seconds: dict[str, list[float]] = {"bare": [], "loader": []}
+    on_the_fly_seconds: list[list[float]] = [[] for _ in records]
     next(batches)
     _wait_until_idle()
-    for _ in range(ROUNDS):
-        seconds["bare"].append(_per_clip(lambda: _decode_bare(config, records), BATCH))
-        seconds["loader"].append(_per_clip(lambda: _load(batches), BATCH))
-        path = os.path.join(source, records[rng.integers(len(records))].path)
-        once = lambda path=path: on_the_fly.load_clip(path, config, rng)  # noqa: E731
-        seconds["on_the_fly"].append(_per_clip(once, 1))
+    for number in range(ROUNDS):
+        with _noted_images() as images:
+            seconds["loader"].append(_per_clip(functools.partial(_load, batches), BATCH))
+        seconds["bare"].append(_per_clip(functools.partial(_decode, images), BATCH))
+        turn = number % len(records)
+        path = os.path.join(source, records[turn].path)
+        once = functools.partial(on_the_fly.load_clip, path, config, rng)
+        on_the_fly_seconds[turn].append(_per_clip(once, 1))
     batches.close()
-    rates = {name: 1 / min(values) for name, values in seconds.items()}
-    height, width = simplejpeg.decode_jpeg_header(records[0].frames[0])[:2]
+    seconds["on_the_fly"] = [min(times) for times in on_the_fly_seconds if times]
+    rates = {name: 1 / statistics.mean(values) for name, values in seconds.items()}
+    over_bare = [b / t for b, t in zip(seconds["bare"], seconds["loader"], strict=True)]
+    sizes = {simplejpeg.decode_jpeg_header(record.frames[0])[:2] for record in records}
     return {
         "clips_per_second_one_core": {name: round(rate, 1) for name, rate in rates.items()},
-        "loader_over_bare_decoding": round(rates["loader"] / rates["bare"], 3),
+        "loader_over_bare_decoding": round(statistics.median(over_bare), 3),
+        "loader_over_bare_decoding_least_and_most": [
+            round(ratio, 3) for ratio in (min(over_bare), max(over_bare))
+        ],
         "loader_over_on_the_fly": round(rates["loader"] / rates["on_the_fly"], 1),
-        "frames": {"height": height, "width": width, "per_clip": config.video.frames},
-        "record_bytes": len(dataset.source[0]),
+        "frames": {"height_and_width": sorted(sizes), "per_clip": config.video.frames},
+        "record_bytes": [len(dataset.source[i]) for i in range(min(len(dataset), 8))],
         "rounds": ROUNDS,
     }
+
+
+@contextlib.contextmanager
+def _noted_images() -> Iterator[list[bytes | memoryview]]:
+    """Yields the list of the JPEG images that are decoded in the context, as it grows."""
+    images: list[bytes | memoryview] = []
+    decode = simplejpeg.decode_jpeg
+
+    def noted(jpeg: bytes | memoryview, **options: Any) -> np.ndarray:
+        images.append(jpeg)
+        return decode(jpeg, **options)
+
+    with mock.patch.object(simplejpeg, "decode_jpeg", noted):
+        yield images
 
 
 def _per_clip(run: Callable[[], object], clips: int) -> float:
@@ -100,10 +126,9 @@ def _wait_until_idle() -> None:
             return
 
 
-def _decode_bare(config: Config, records: list[Record]) -> None:
-    for i in range(BATCH):
-        for jpeg in records[i % len(records)].frames[: config.video.frames]:
-            simplejpeg.decode_jpeg(jpeg)
+def _decode(images: Iterable[bytes | memoryview]) -> None:
+    for image in images:
+        simplejpeg.decode_jpeg(image)
 
 
 if __name__ == "__main__":
