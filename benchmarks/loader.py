@@ -67,7 +67,7 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
     next(batches)
     _wait_until_idle()
     for number in range(ROUNDS):
-        with _noted_images() as images:
+        with noted_images() as images:
             seconds["loader"].append(_per_clip(functools.partial(_load, batches), BATCH))
         seconds["bare"].append(_per_clip(functools.partial(_decode, images), BATCH))
         turn = number % len(records)
@@ -93,7 +93,7 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
 
 
 @contextlib.contextmanager
-def _noted_images() -> Iterator[list[bytes | memoryview]]:
+def noted_images() -> Iterator[list[bytes | memoryview]]:
     """Yields the list of the JPEG images that are decoded in the context, as it grows."""
     images: list[bytes | memoryview] = []
     decode = simplejpeg.decode_jpeg
