@@ -19,17 +19,25 @@ from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import teacher_counterpart
 
 
-def start(config):
-    plan = schedules(config, LENGTH)
-    state = jax.jit(
+def learns_and_skips(config):
+    """For all tests here: the step compiles once."""
+    return learning(change(config, nonfinite={"action": "skip"}))
+
+
+def initial(config, plan):
+    return jax.jit(
         lambda: initial_state(stream_key(0, Stream.INITIALIZE), config, optimizer_of(config, plan))
     )()
-    return state, jax.jit(step_of_inputs(config, plan)), plan
+
+
+def start(config):
+    plan = schedules(config, LENGTH)
+    return initial(config, plan), jax.jit(step_of_inputs(config, plan)), plan
 
 
 def learns_and_teachers_follow(small, make_views, variant) -> list[float]:
     """Returns the losses of some steps."""
-    config = learning(change(small, model={"variant": variant}, nonfinite={"action": "skip"}))
+    config = change(learns_and_skips(small), model={"variant": variant})
     state, step, plan = start(config)
     inputs = make_inputs(config, make_views(config))
     losses = []
@@ -66,7 +74,7 @@ def test_mas_and_mats_learn_and_differ_in_settings_alone(small, make_views):
 
 
 def test_a_step_that_is_not_finite_can_be_skipped(small, make_views):
-    config = learning(change(small, nonfinite={"action": "skip"}))  # as compiled for another test
+    config = learns_and_skips(small)
     state, step, _ = start(config)
     views = make_views(config)
     state, metrics = step(state, make_inputs(config, views))
@@ -82,7 +90,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(small, make_views):
 
 def test_teachers_start_as_copies_of_the_students(small):
     config = change(small, model={"variant": "mas"})
-    state, _, _ = start(config)
+    state = initial(config, schedules(config, LENGTH))
     blocks = state.teacher["encoders"]["blocks"]
     own = state.student["encoders"]["blocks"][SHARED]
     for modality in ("video", "audio"):
@@ -93,7 +101,7 @@ def test_bfloat16_stays_near_float32(small, make_views):
     inputs = make_inputs(small, make_views(small))
     losses = []
     for dtype in ("float32", "bfloat16"):
-        config = change(small, model={"compute_dtype": dtype})
+        config = change(learns_and_skips(small), model={"compute_dtype": dtype})
         state, step, _ = start(config)
         state, metrics = step(state, inputs)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(state.student)} == {"float32"}
@@ -105,7 +113,7 @@ def test_bfloat16_stays_near_float32(small, make_views):
 
 
 def test_metrics_hold_every_loss_schedules_norms_and_collapse(small, make_views):
-    state, step, _ = start(small)
+    state, step, _ = start(learns_and_skips(small))
     _, metrics = step(state, make_inputs(small, make_views(small)))
     for weight in dataclasses.asdict(small.loss.weights):
         assert f"loss/{weight}" in metrics
