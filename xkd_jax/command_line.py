@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import logging as std_logging
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +52,6 @@ def run(
       evaluate: takes that of an evaluation; None: the command takes none.
     """
     logging.set_verbosity(logging.WARNING)
-    hush_checkpoints()
 
     def with_config(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -85,26 +81,6 @@ def run(
         except BaseException:
             _be_gone_soon(FAILURE_STATUS)
             raise
-
-
-def hush_checkpoints() -> None:
-    """Drops what else is told of a checkpoint that can't be read or written: it is raised as well.
-
-    Orbax handles all arrays at once and abandons the others where one fails; it logs that, and
-    Python tells of each abandoned coroutine, a page for each.
-    """
-    abandoned = "Event loop is closed"
-
-    def tell(unraisable: sys.UnraisableHookArgs) -> None:
-        of_coroutine = inspect.iscoroutine(unraisable.object)
-        if not of_coroutine and abandoned not in str(unraisable.exc_value):
-            sys.__unraisablehook__(unraisable)
-
-    sys.unraisablehook = tell
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    logger = std_logging.getLogger("asyncio")
-    logger.addFilter(lambda record: "never retrieved" not in record.getMessage())
-    logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
 
 def _leave(status: int) -> None:

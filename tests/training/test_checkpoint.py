@@ -214,14 +214,16 @@ import os, resource, signal, sys
 from pathlib import Path
 import jax
 import numpy as np
-from xkd_jax import command_line, config
+from absl import logging
+from xkd_jax import config
 from xkd_jax.training.checkpoint import ItemCheckpoints
 from data_pipelines.errors import UserError
 from xkd_jax.training.run_record import RunRecord
 
-command_line.hush_checkpoints()
+logging.set_verbosity(logging.WARNING)  # as commands do
 rng = np.random.default_rng(0)
-many = {f"a{i}": jax.device_put(rng.random((99, 99))) for i in range(64)}
+split = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("d",)), jax.P("d"))
+many = {f"a{i}": jax.device_put(rng.random((96, 99)), split) for i in range(64)}
 described = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), many
 )

@@ -32,10 +32,12 @@ from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.processes import announce, lost_process, most, on_main
 from xkd_jax.training.array_digest import digests
+from xkd_jax.training.array_handler import report_failed_saves_once, tree_handler
 from xkd_jax.training.literal_paths import take_folders_literally
 from xkd_jax.training.run_record import RunRecord
 
 take_folders_literally()
+report_failed_saves_once()
 
 
 class _Manager(ocp.CheckpointManager):
@@ -291,7 +293,6 @@ _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a checkpoint's folder until it is whole
 _STEP_NAME = re.compile("[0-9]+")
-_LEAST_SLICE = 2**16  # bytes
 _LISTED_SECONDS = 90  # for which a listing may be old; NFS keeps one for 60
 
 
@@ -368,17 +369,8 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
-    """How Orbax saves trees of arrays and JSON.
-
-    Where several devices hold the same part of an array, each of them saves a slice of it. Cutting
-    that off is a program of its own for each slice, which only pays for large ones.
-    """
-    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
-    trees = ocp.PyTreeCheckpointHandler(
-        type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
-    )
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    registry.add(None, ocp.args.PyTreeSave, trees)
+    registry.add(None, ocp.args.PyTreeSave, tree_handler())
     registry.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
     return registry
 
@@ -390,8 +382,8 @@ def read_item(folder: Path, like: Tree) -> Tree:
       folder: of the item: `checkpoints/STEP/student`, `teacher` or `rest`.
       like: shapes, dtypes and shardings of the item, as `jax.ShapeDtypeStruct`.
     """
-    handler = ocp.StandardCheckpointHandler()
-    return handler.restore(folder, args=ocp.args.StandardRestore(like))
+    wanted = ocp.checkpoint_utils.construct_restore_args(like)
+    return tree_handler().restore(folder, args=ocp.args.PyTreeRestore(like, restore_args=wanted))
 
 
 def _read_index(folder: Path) -> None:
