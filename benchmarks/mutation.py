@@ -1,0 +1,90 @@
+"""Mutation run over `xkd_jax/method/`: changes the code in small ways and counts what tests notice.
+
+    pip install -e '.[test,mutation]' -c locks/3.12.txt
+    python -m benchmarks.mutation [MUTANTS ...]
+
+MUTANTS are patterns such as `xkd_jax.method.losses*`; all unless given (1,286; an hour or more).
+A later call tests only mutants that are new or changed; `rm -r mutants` starts from the beginning.
+Prints for each file how many were tested, killed (a test failed), equivalent (listed with the
+reason in tests/method/equivalent_mutants.txt) and survived, and the score: killed over those tested
+that are not equivalent. The exit status is 1 below 95 %. Settings: `tool.mutmut` in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+EQUIVALENT = ROOT / "tests" / "method" / "equivalent_mutants.txt"
+WANTED = 0.95
+SURVIVED = (0, 33)  # mutmut's statuses: no test failed; there is no test
+# Each mutant has a process of its own; what others have compiled is found here.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / "mutants" / "programs"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def equivalent() -> set[str]:
+    """What `described` returns of each listed mutant."""
+    lines = EQUIVALENT.read_text(encoding="utf-8").splitlines()
+    return {line.rpartition(" # ")[0] for line in lines if " # " in line}
+
+
+def described(mutant: str, diff: str) -> str:
+    """`MODULE.FUNCTION: CHANGED LINES`, which other changes of the function leave alone."""
+    lines = diff.splitlines()
+    changed = [line[1:].strip() for line in lines if line[:1] == "+" and line[:3] != "+++"]
+    function = mutant.removeprefix("xkd_jax.method.").rpartition("__mutmut_")[0]
+    return f"{function.replace('.x_', '.')}: {' '.join(changed)}"
+
+
+def main(patterns: list[str]) -> int:
+    """Runs mutmut and prints the table; returns the exit status."""
+    mutmut = [sys.executable, "-m", "mutmut"]
+    subprocess.run([*mutmut, "run", *patterns], cwd=ROOT, env=os.environ | CACHE, check=False)
+    known, survivors, total = equivalent(), [], Counter[str]()
+    print("\nfile                     tested  killed  equivalent  survived  score")
+    for file in sorted((ROOT / "mutants" / "xkd_jax" / "method").glob("*.py.meta")):
+        statuses = json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"]
+        count: Counter[str] = Counter()
+        for mutant, status in statuses.items():
+            if status is None:
+                continue
+            kind = "killed"
+            if status in SURVIVED:
+                diff = subprocess.run(
+                    [*mutmut, "show", mutant], cwd=ROOT, capture_output=True, text=True, check=True
+                ).stdout
+                kind = "equivalent" if described(mutant, diff) in known else "survived"
+                if kind == "survived":
+                    survivors.append(described(mutant, diff))
+            count[kind] += 1
+        if count:
+            print(row(file.name.removesuffix(".meta"), count))
+        total += count
+    print(row("all", total))
+    for text in survivors:
+        print(f"survived  {text}")
+    return int(score(total) < WANTED)
+
+
+def score(count: Counter[str]) -> float:
+    """The share of killed mutants among those that are not equivalent."""
+    return count["killed"] / max(count["killed"] + count["survived"], 1)
+
+
+def row(name: str, count: Counter[str]) -> str:
+    """One line of the table."""
+    numbers = (count.total(), count["killed"], count["equivalent"], count["survived"])
+    return f"{name:24} {numbers[0]:6} {numbers[1]:7} {numbers[2]:11} {numbers[3]:9} {score(count):6.1%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
