@@ -82,8 +82,9 @@ def score(count: Counter[str]) -> float:
 
 def row(name: str, count: Counter[str]) -> str:
     """One line of the table."""
-    numbers = (count.total(), count["killed"], count["equivalent"], count["survived"])
-    return f"{name:24} {numbers[0]:6} {numbers[1]:7} {numbers[2]:11} {numbers[3]:9} {score(count):6.1%}"
+    killed, equal, survived = (count[kind] for kind in ("killed", "equivalent", "survived"))
+    numbers = f"{count.total():6} {killed:7} {equal:11} {survived:9}"
+    return f"{name:24} {numbers} {score(count):6.1%}"
 
 
 if __name__ == "__main__":
