@@ -325,7 +325,7 @@ def test_an_encoders_part_is_laid_over_the_rest(small):
 def test_dropout_keeps_the_mean_and_normalizing_the_direction():
     with nnx.use_eager_sharding(False):
         readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
-    tokens = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
+    tokens = jax.random.normal(jax.random.key(0), (1, 5, 8))
     plain = readout(tokens)
     keys = jax.random.split(jax.random.key(0), 2000)
     dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
+import einops
 import jax
-import jax.numpy as jnp
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
-from xkd_jax.config.pretraining import Config
 
 Views = dict[Modality, dict[str, jax.Array]]
+Kind = Literal["global", "local"]
 
 
-def augment(config: Config, batch: dict[str, dict[str, Any]]) -> Views:
+def augment(config: LoaderConfig, batch: dict[str, dict[str, Any]]) -> Views:
     """Returns normalized views of a batch; deterministic, the random numbers are in the batch.
 
     A draw that a view lacks is not applied, and costs nothing.
 
     Args:
-      config: of the run.
+      config: of the views.
       batch: views of `read.views` with a leading axis of samples, `{"video": {"global": ...,
         "local": ...}, "audio": ...}`; other keys are ignored and any part may be missing.
 
@@ -30,27 +32,33 @@ def augment(config: Config, batch: dict[str, dict[str, Any]]) -> Views:
       audio global [B, mels, columns] and local [V, B, mels, local columns].
     """
     views: Views = {}
-    if video := batch.get("video"):
-        views["video"] = {"global": augment_video(config.video, video["global"], config.video.size)}
-        if local := video.get("local"):
-            views["video"]["local"] = _by_view(
-                local, lambda view: augment_video(config.video, view, config.video.local_size)
-            )
-    if audio := batch.get("audio"):
-        views["audio"] = {
-            "global": augment_audio(config.audio, config.audio.global_augment, audio["global"])
-        }
-        if local := audio.get("local"):
-            views["audio"]["local"] = _by_view(
-                local,
-                lambda view: augment_audio(config.audio, config.audio.local_augment, view),
-            )
+    for modality, change in _CHANGES.items():
+        if found := batch.get(modality):
+            settings = config.modality(modality)
+            views[modality] = {"global": change(settings, found["global"], kind="global")}
+            if local := found.get("local"):
+                of_local = functools.partial(change, settings, kind="local")
+                views[modality]["local"] = _by_view(local, of_local)
     return views
 
 
-def _by_view(local: dict[str, jax.Array], change: Any) -> jax.Array:
+def _video(video: VideoConfig, view: dict[str, jax.Array], kind: Kind) -> jax.Array:
+    return augment_video(video, view, video.size if kind == "global" else video.local_size)
+
+
+def _audio(audio: AudioConfig, view: dict[str, jax.Array], kind: Kind) -> jax.Array:
+    settings = audio.global_augment if kind == "global" else audio.local_augment
+    return augment_audio(audio, settings, view)
+
+
+# {modality: (its config, a view with a leading axis of samples, which view it is) -> the view}
+_CHANGES: dict[Modality, Callable[..., jax.Array]] = {"video": _video, "audio": _audio}
+
+
+def _by_view(
+    local: dict[str, jax.Array], change: Callable[[dict[str, jax.Array]], jax.Array]
+) -> jax.Array:
     """Changes views [B, V, ...] as if each were a sample of its own; returns [V, B, ...]."""
-    samples, views = next(iter(local.values())).shape[:2]
-    flat = {key: draw.reshape(samples * views, *draw.shape[2:]) for key, draw in local.items()}
-    changed = change(flat)
-    return jnp.moveaxis(changed.reshape(samples, views, *changed.shape[1:]), 1, 0)
+    views = next(iter(local.values())).shape[1]
+    flat = {key: einops.rearrange(draw, "b v ... -> (b v) ...") for key, draw in local.items()}
+    return einops.rearrange(change(flat), "(b v) ... -> v b ...", v=views)

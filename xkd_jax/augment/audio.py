@@ -64,9 +64,9 @@ def _crop_weights(start: jax.Array, extent: jax.Array, size: int, canvas: float)
     # Quotients from a table, as compiled code would multiply by the divisor's rounded inverse,
     # which moves positions by more than torch's own rounding.
     step = np.arange(whole, dtype=np.float32) / np.float32(max(size - 1, 1))
-    position = jnp.arange(size, dtype=jnp.float32) * jnp.asarray(step)[last]
+    position = jnp.arange(size, dtype=jnp.float32)[None] * jnp.asarray(step)[last]
     weights = jnp.zeros((len(start), size, size), jnp.float32)
     for place, weight in cubic_taps(position, start[:, None] - margin, last):
         # Nothing is read where the canvas is zero: no column of the spectrogram matches.
-        weights += jnp.where(place[..., None] == np.arange(size), weight[..., None], 0)
+        weights += jnp.where(place[..., None] == np.arange(size)[None, None], weight[..., None], 0)
     return weights

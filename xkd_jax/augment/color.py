@@ -25,7 +25,7 @@ def gray(pixels: jax.Array) -> jax.Array:
 
 def to_gray(pixels: jax.Array, chosen: jax.Array) -> jax.Array:
     """Makes the chosen samples, bool [B], gray."""
-    return jnp.where(_per_sample(chosen), gray(pixels)[None], pixels)
+    return jnp.where(_per_sample(chosen)[None], gray(pixels)[None], pixels)
 
 
 def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
@@ -41,7 +41,7 @@ def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
         changed = _blend(pixels, operation, factor, view)
         if "hue" in view:
             turned = rotate_hue(pixels, view["hue"])
-            changed = jnp.where(_per_sample(operation == _HUE), turned, changed)
+            changed = jnp.where(_per_sample(operation == _HUE)[None], turned, changed)
         return changed, None
 
     return jax.lax.scan(apply, pixels, view["order"].T)[0]
@@ -57,8 +57,8 @@ def _blend(
         reference = jnp.where(_per_sample(operation == _CONTRAST), mean, reference)
     if "saturation" in view:
         reference = jnp.where(_per_sample(operation == _SATURATION), gray(pixels), reference)
-    weight = _per_sample(factor)
-    return jnp.clip(weight * pixels + (1 - weight) * reference, 0, 255)
+    weight = _per_sample(factor)[None]
+    return jnp.clip(weight * pixels + (1 - weight) * reference[None], 0, 255)
 
 
 def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
@@ -83,5 +83,5 @@ def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def _per_sample(values: jax.Array) -> jax.Array:
-    """[B] to [B, 1, 1, 1], to go with [..., B, T, S, S]."""
+    """[B] to [B, 1, 1, 1], to go with [B, T, S, S]."""
     return values[:, None, None, None]

@@ -25,7 +25,7 @@ def erase(clips: jax.Array, key: jax.Array, probability: float) -> jax.Array:
     extent = jnp.round(jnp.sqrt(jnp.stack([area * aspect, area / aspect])))
     extent = jnp.minimum(extent, size)
     start = jnp.floor(jax.random.uniform(place, (2, batch)) * (size - extent + 1))
-    pixel = jnp.arange(size)
+    pixel = jnp.arange(size)[None, None]
     inside = (pixel >= start[..., None]) & (pixel < (start + extent)[..., None])
     box = inside[0][:, :, None] & inside[1][:, None, :]
     box = box & jax.random.bernoulli(which, probability, (batch, 1, 1))

@@ -124,11 +124,13 @@ def _random_box(
 
 
 def _inside(start: jax.Array, stop: jax.Array, shape: Sequence[int], axes: CutmixAxes) -> jax.Array:
-    """Where a clip [frames, height, width, 3] is in the box: bool, with axes of 1 for all."""
+    """Where clips [batch, frames, height, width, 3] are in the box: bool, 1 where it is for all."""
     first = 0 if axes == "time_height" else 1
     rows, columns = (
         (jnp.arange(shape[axis]) >= start[i]) & (jnp.arange(shape[axis]) < stop[i])
         for i, axis in enumerate((first, first + 1))
     )
     box = rows[:, None] & columns[None, :]
-    return box[:, :, None, None] if axes == "time_height" else box[:, :, None]
+    if axes == "time_height":
+        return box[None, :, :, None, None]
+    return box[None, None, :, :, None]

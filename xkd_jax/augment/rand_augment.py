@@ -97,12 +97,12 @@ def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
         for right in (0, 1):
             y, x = jnp.clip(first + np.array([[down], [right]]), 0, size - 1).astype(jnp.int32)
             share = jnp.abs(1 - down - weight[0]) * jnp.abs(1 - right - weight[1])
-            warped += share[:, None] * flat[:, y * width + x]
-    return jnp.where(inside[:, None], warped, _FILL).reshape(pixels.shape)
+            warped += share[None, :, None] * flat[:, y * width + x]
+    return jnp.where(inside[None, :, None], warped, _FILL).reshape(pixels.shape)
 
 
 def _stretch(pixels: jax.Array) -> jax.Array:
-    low, high = pixels.min((0, 1, 2)), pixels.max((0, 1, 2))
+    low, high = (f((0, 1, 2), keepdims=True) for f in (pixels.min, pixels.max))
     return jnp.where(high > low, (pixels - low) * 255 / jnp.maximum(high - low, 1), pixels)
 
 
@@ -147,7 +147,7 @@ def _solarize_add(pixels: jax.Array, level: jax.Array) -> jax.Array:
 
 
 def _gray(pixels: jax.Array) -> jax.Array:
-    return (pixels * _LUMA).sum(-1, keepdims=True)
+    return (pixels * _LUMA[None, None, None]).sum(-1, keepdims=True)
 
 
 def _enhance(pixels: jax.Array, dull: jax.Array | float, amount: jax.Array) -> jax.Array:

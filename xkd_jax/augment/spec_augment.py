@@ -36,7 +36,7 @@ def mask(spectrograms: jax.Array, axis: int, width: jax.Array, start: jax.Array)
       width: [batch, masks], in bands or columns; 0: no mask.
       start: [batch, masks], the first of each.
     """
-    position = jnp.arange(spectrograms.shape[axis])
+    position = jnp.arange(spectrograms.shape[axis])[None, None]
     masked = (position >= start[..., None]) & (position < (start + width)[..., None])
     masked = jnp.expand_dims(masked.any(1), 3 - axis)
     return jnp.where(masked, spectrograms.mean((1, 2), keepdims=True), spectrograms)
@@ -70,7 +70,7 @@ def warp(spectrograms: jax.Array, column: jax.Array, moved: jax.Array) -> jax.Ar
     """
     columns = spectrograms.shape[2]
     column, moved = column[:, None], moved[:, None]
-    place = jnp.arange(columns)
+    place = jnp.arange(columns)[None]
     is_before = place < moved
     first, start = jnp.where(is_before, 0, column), jnp.where(is_before, 0, moved)
     held = jnp.where(is_before, column, columns - column)

@@ -35,8 +35,14 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
     if "blur_sigma" in view:
         pixels = _blur(pixels, view["blur_sigma"])
     pixels = jnp.moveaxis(pixels, 0, -1)
-    mean, std = np.array(video.mean, np.float32), np.array(video.std, np.float32)
+    mean, std = color_statistics(video)
     return (pixels / 255 - mean) / std
+
+
+def color_statistics(video: VideoConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the colors, float32 [1, 1, 1, 1, 3], to go with clips."""
+    mean, std = (np.array(values, np.float32) for values in (video.mean, video.std))
+    return mean[None, None, None, None], std[None, None, None, None]
 
 
 def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
@@ -46,8 +52,8 @@ def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
     where that shrinks, as two input pixels where it enlarges, cut off at the box's ends.
     """
     scale = (box / out)[:, None, None]
-    center = (jnp.arange(out, dtype=jnp.float32)[:, None] + 0.5) * scale
-    pixel = jnp.arange(size, dtype=jnp.float32)
+    center = (jnp.arange(out, dtype=jnp.float32)[None, :, None] + 0.5) * scale
+    pixel = jnp.arange(size, dtype=jnp.float32)[None, None, :]
     distance = jnp.abs(pixel + 0.5 - center) / jnp.maximum(scale, 1)
     weights = jnp.maximum(1 - distance, 0) * (pixel < box[:, None, None])
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -68,7 +74,7 @@ def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
     low = low.reshape(samples, count, size, width, 3)
     pixels = jnp.einsum("bux,btsxc->cbtsu", columns, low, precision=_HIGHEST)
     if "transposed" in view:
-        chosen = transposed[:, None, None, None]
+        chosen = transposed[None, :, None, None, None]
         pixels = jnp.where(chosen, pixels.swapaxes(-1, -2), pixels)
     return pixels
 
@@ -92,12 +98,12 @@ def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
 def _blur_matrices(sigma: jax.Array, size: int) -> jax.Array:
     """The blur of an axis as a matrix [..., size, size], for sigmas [...]."""
     radius = size // 20
-    taps = np.arange(-radius, radius + 1)
+    taps = np.expand_dims(np.arange(-radius, radius + 1), tuple(range(sigma.ndim)))
     density = jnp.exp(-0.5 * jnp.square(taps / jnp.maximum(sigma, 1e-3)[..., None]))
     kernel = density / density.sum(axis=-1, keepdims=True)
     kernel = jnp.where(sigma[..., None] > 0, kernel, (taps == 0).astype(np.float32))
     source = np.pad(np.arange(size), radius, mode="reflect")
-    reads = np.zeros((len(taps), size, size), np.float32)  # tap, to, from
-    for tap in range(len(taps)):
+    reads = np.zeros((2 * radius + 1, size, size), np.float32)  # tap, to, from
+    for tap in range(len(reads)):
         reads[tap, np.arange(size), source[tap : tap + size]] = 1
     return jnp.einsum("...k,kij->...ij", kernel, reads, precision=_HIGHEST)

@@ -148,7 +148,7 @@ class _Objective:
         return jnp.matmul(self.problem.x, weights, precision=_HIGHEST)
 
     def _signs(self, margins: jax.Array) -> jax.Array:
-        own = self.problem.labels[:, None] == jnp.arange(margins.shape[1])
+        own = self.problem.labels[:, None] == jnp.arange(margins.shape[1])[None]
         return jnp.where(own, 1.0, -1.0) * self.problem.used[:, None]
 
     def violations(self, margins: jax.Array) -> jax.Array:
@@ -172,13 +172,13 @@ class _Objective:
 
     def precondition(self, gradient: jax.Array, active: jax.Array) -> jax.Array:
         """Divides by the Hessian's diagonal were each axis as strong among the active samples."""
-        share = active.sum(0) / self.problem.used.sum()
+        share = active.sum(0, keepdims=True) / self.problem.used.sum()
         return gradient / (1 + 2 * self.cost * share * self.problem.spectrum[:, None])
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Inner products by class."""
-    return (a * b).sum(0)
+    """Inner products by class, [1, classes]."""
+    return (a * b).sum(0, keepdims=True)
 
 
 def _solve(
@@ -205,12 +205,12 @@ def _solve(
         weights, margins = weights + length * direction, margins + length * change
         return weights, margins, solved, iteration + 1
 
-    unsolved = jnp.zeros(weights.shape[1], bool)
+    unsolved = jnp.zeros((1, weights.shape[1]), bool)
     start = (weights, objective.margins(weights), unsolved, jnp.int32(0))
     weights, _, solved, _ = jax.lax.while_loop(
         lambda state: (state[3] < max_iterations) & ~state[2].all(), step, start
     )
-    return weights, solved
+    return weights, solved[0]
 
 
 def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Array) -> jax.Array:
@@ -218,11 +218,11 @@ def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Ar
 
     A class that is done stands still while the others go on.
     """
-    goal = _CG_TOLERANCE * jnp.linalg.norm(gradient, axis=0)
+    goal = _CG_TOLERANCE * jnp.linalg.norm(gradient, axis=0, keepdims=True)
 
     def step(state: Any) -> Any:
         x, residual, direction, fall, iteration = state
-        going = jnp.linalg.norm(residual, axis=0) > goal
+        going = jnp.linalg.norm(residual, axis=0, keepdims=True) > goal
         product = objective.hessian_times(direction, active)
         length = jnp.where(going, fall / jnp.maximum(_dot(direction, product), 1e-30), 0)
         x, residual = x + length * direction, residual - length * product
@@ -233,7 +233,8 @@ def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Ar
         return x, residual, direction, jnp.where(going, next_fall, fall), iteration + 1
 
     def going_on(state: Any) -> jax.Array:
-        return (state[4] < _CG_ITERATIONS) & (jnp.linalg.norm(state[1], axis=0) > goal).any()
+        left = jnp.linalg.norm(state[1], axis=0, keepdims=True)
+        return (state[4] < _CG_ITERATIONS) & (left > goal).any()
 
     residual = -gradient
     conditioned = objective.precondition(residual, active)
@@ -250,7 +251,7 @@ def _line_search(
     direction: jax.Array,
     change: jax.Array,
 ) -> jax.Array:
-    """The lengths [classes] at which the loss along the direction has its minimum.
+    """The lengths [1, classes] at which the loss along the direction has its minimum.
 
     The slope is piecewise linear and rises, so Newton's steps within a shrinking bracket find its
     zero; they cost no matrix products.
@@ -273,5 +274,5 @@ def _line_search(
         inside = (tried > low) & (tried < high)
         return jnp.where(inside, tried, (low + high) / 2), low, high
 
-    one = jnp.ones(weights.shape[1], jnp.float32)
+    one = jnp.ones((1, weights.shape[1]), jnp.float32)
     return jax.lax.fori_loop(0, _LINE_SEARCH_ITERATIONS, step, (one, 0 * one, 16 * one))[0]

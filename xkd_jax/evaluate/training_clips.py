@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
 
 from data_pipelines.loader_config import AudioConfig, VideoConfig
 from xkd_jax.augment.erasing import erase
 from xkd_jax.augment.mixing import mix
 from xkd_jax.augment.rand_augment import rand_augment
 from xkd_jax.augment.spec_augment import mask_axis, warp_time
+from xkd_jax.augment.video import color_statistics
 from xkd_jax.config.evaluation import FitAugmentConfig
 
 
@@ -43,7 +43,7 @@ def _augment_video(
 ) -> tuple[jax.Array, jax.Array]:
     rand_key, erase_key, mix_key = jax.random.split(key, 3)
     if settings.operations:
-        mean, std = np.array(video.mean, np.float32), np.array(video.std, np.float32)
+        mean, std = color_statistics(video)
         pixels = 255 * (view * std + mean)
         pixels = rand_augment(pixels, rand_key, settings.operations, settings.magnitude)
         view = (pixels / 255 - mean) / std
