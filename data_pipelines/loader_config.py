@@ -217,4 +217,4 @@ class LoaderConfig:
 
     def modality(self, name: Modality) -> VideoConfig | AudioConfig:
         """The views of one modality."""
-        return self.video if name == "video" else self.audio
+        return getattr(self, name)

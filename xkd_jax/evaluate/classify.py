@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES
 from data_pipelines.progress import Passage
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
@@ -29,7 +30,7 @@ from xkd_jax.training.loop import Loop
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
-_FIXED_OF_CLIPS = ("train", "size", "video", "audio")  # the others only concern the test
+_FIXED_OF_CLIPS = ("train", "size", *MODALITIES)  # the others only concern the test
 _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 
 

@@ -6,11 +6,13 @@ benchmark is known by.
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.feature_store import FeatureSet
@@ -139,12 +141,11 @@ def retrieve(test: FeatureSet, test_records: np.ndarray) -> dict[str, Any]:
     `value` is the mean over both directions of recall at 1.
     """
     rows = test.rows_of(test_records)
-    video, audio = (
-        unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in ("video", "audio")
-    )
+    clips = {m: unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in MODALITIES}
     target = test.target[rows]
     result: dict[str, Any] = {"test_records": len(rows)}
-    directions = {"video_to_audio": (video, audio), "audio_to_video": (audio, video)}
+    pairs = permutations(MODALITIES, 2)
+    directions = {f"{query}_to_{other}": (clips[query], clips[other]) for query, other in pairs}
     for direction, (queries, candidates) in directions.items():
         own, shared = _ranks(queries, candidates, target)
         for k in _RECALLS:

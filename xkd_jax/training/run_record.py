@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES
 from xkd_jax.training.versions import versions
 
 RECORD_LAYOUT = 2
@@ -38,7 +39,7 @@ class RunRecord:
     # What a resumed run can't change: it decides the shapes of the state or which data belong to
     # which step. So does the content of the data.
     FIXED: ClassVar[tuple[str, ...]] = (
-        "config.seed", "config.batch_size", "config.model", "config.video", "config.audio",
+        "config.seed", "config.batch_size", "config.model", *(f"config.{m}" for m in MODALITIES),
         "config.data.split", "config.data.shuffle_window", "config.data.drop_last", "records",
     )  # fmt: skip
 
