@@ -102,16 +102,23 @@ def table(found: Sequence[Measured]) -> str:
 
 
 def _public(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.ClassDef | None, Function]]:
-    """Public functions, and public methods of public classes; no properties and no overloads."""
+    """Public functions, and public methods of public classes; see `_is_measured`."""
     for node in body:
         if isinstance(node, Function) and not node.name.startswith("_"):
             yield None, node
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             for method in node.body:
-                if not isinstance(method, Function) or method.name.startswith("_"):
-                    continue
-                if not any("property" in ast.unparse(d) for d in method.decorator_list):
+                if isinstance(method, Function) and _is_measured(method):
                     yield node, method
+
+
+def _is_measured(method: Function) -> bool:
+    """Not private, no property, and no declaration of a Protocol, which its class describes."""
+    return not (
+        method.name.startswith("_")
+        or any("property" in ast.unparse(d) for d in method.decorator_list)
+        or ast.unparse(method.body[-1]) == "..."
+    )
 
 
 def _arguments(function: Function) -> list[str]:

@@ -61,7 +61,13 @@ class UnreachableError(UserError):
 
 
 def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserError:
-    """What to raise where a file can't be used: `UnreachableError` where that may pass."""
+    """What to raise where a file can't be used: `UnreachableError` where that may pass.
+
+    Args:
+      error: what the system raised.
+      sentence: the message.
+      writing: whether the file was to be written.
+    """
     return (UnreachableError if may_pass(error, writing=writing) else UserError)(sentence)
 
 

@@ -252,7 +252,10 @@ def held(
     patience: float | None = None,
     waiting: Callable[[str], object] = lambda line: None,
 ) -> Iterator[Lease]:
-    """Holds the lease on a folder; arguments and errors are those of `Lease.acquire`.
+    """Holds the lease on a folder.
+
+    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `Lease.acquire`, and so are
+    the errors.
 
     Raises:
       LeaseLostError: something went wrong, and the reason may be that the lease was lost.

@@ -103,7 +103,10 @@ def _bytes_in_memory(result: FileResult) -> int:
 
 
 def lost(item: Item, reason: str, detail: str) -> FileResult:
-    """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`."""
+    """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`.
+
+    `reason` is the category that the report counts, `detail` says what happened.
+    """
     return FileResult(reason=reason, detail=detail)
 
 

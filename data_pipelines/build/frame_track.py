@@ -155,7 +155,7 @@ class FrameTrack:
 
 
 def check_size(width: int, height: int) -> None:
-    """Checks that frames are small enough to decode.
+    """Checks that frames of `width` times `height` pixels are small enough to decode.
 
     Raises:
       UnfitError: they are too large.

@@ -89,6 +89,12 @@ class Media:
 def decode(path: str, options: MediaOptions, start: float = 0.0, end: float = math.inf) -> Media:
     """Decodes the stretch of a file from `start` to `end` seconds.
 
+    Args:
+      path: of the file.
+      options: the modalities, rates and sizes of the result.
+      start: in seconds from the file's beginning.
+      end: in seconds; infinite: the file's end.
+
     Raises:
       MediaError: the file can't be read, lacks a stream that is asked for, is damaged, too short or
         too large, or of a kind that can't be decoded or converted.

@@ -65,7 +65,10 @@ class SourceFile:
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a byte and returns its number, -1 if there is no such."""
+        """Moves to a byte and returns its number, -1 if there is no such.
+
+        `offset` is in bytes, from where `whence` says (`os.SEEK_SET`, `SEEK_CUR` or `SEEK_END`).
+        """
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError):
@@ -170,6 +173,12 @@ def words(error: Exception) -> str:
 
 def choose_streams(container: Any, path: str, video: bool, audio: bool) -> list[Any]:
     """Returns ffmpeg's choice of a video and an audio stream, as far as they are asked for.
+
+    Args:
+      container: PyAV's, open for reading.
+      path: of the file, for the error message.
+      video: whether a video stream is asked for.
+      audio: whether an audio stream is asked for.
 
     Where that stream can't be decoded, another one that can be is taken. The decoders are open.
 

@@ -128,6 +128,11 @@ def write_dataset(
 def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) -> None:
     """Makes the folder of a data set and checks that it can take one.
 
+    Args:
+      output_dir: the folder, a path or URL.
+      metadata: of the data set.
+      splits: their names.
+
     Raises:
       UserError: it holds a complete data set already, or a name is unfit for a file.
     """

@@ -228,6 +228,10 @@ def size(url: str) -> int:
 def persistently(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
     """Returns what a read or an upload of a store does, trying again where that may help.
 
+    Args:
+      path: that is read or written, for the error message.
+      action: is called as `action(*args, **options)`.
+
     Raises:
       UnreachableError: it failed each time, or the store refuses it.
       OSError: there is no such file, or this machine's own disk is full.
@@ -261,7 +265,10 @@ def locked(
     patience: float | None = None,
     waiting: Callable[[str], object] = lambda line: None,
 ) -> Iterator[None]:
-    """`lease.held` for a folder; a store's needs none, as two builders write the same there."""
+    """`lease.held` for a folder; a store's needs none, as two builders write the same there.
+
+    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `lease.Lease.acquire`.
+    """
     if is_remote(folder):
         yield
         return

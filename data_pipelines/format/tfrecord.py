@@ -61,7 +61,14 @@ def frame(data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def shard_name(name: str, split: str, shard: int, shards: int) -> str:
-    """Returns the file name that tensorflow-datasets gives a shard."""
+    """Returns the file name that tensorflow-datasets gives a shard.
+
+    Args:
+      name: of the data set.
+      split: that the shard belongs to.
+      shard: its number, from 0.
+      shards: their number in the split.
+    """
     return f"{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
 
 
@@ -82,7 +89,7 @@ def pack_index(entries: np.ndarray, classes: int | None = None) -> bytes:
     """Returns the content of the index of a shard.
 
     Args:
-      entries: of its records, `INDEX_ENTRY`s.
+      entries: of its records, `INDEX_ENTRY`s [records].
       classes: that their labels ask for; None: not known.
     """
     size = int(entries["length"].sum()) + FRAMING * len(entries)
@@ -112,6 +119,10 @@ def unpack_index(content: bytes, shard_size: int) -> Index | None:
 
 def scan(path: str, size: int) -> np.ndarray:
     """Returns the entries [records] of `INDEX_ENTRY` of a shard, read from its records' framing.
+
+    Args:
+      path: of the shard.
+      size: of the shard, in bytes.
 
     Raises:
       UserError: a header's checksum fails, or the last record is cut off.
@@ -396,6 +407,10 @@ def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, byte
 
 def load_index(path: str, size: int) -> Index:
     """Returns the index of a shard, made from its records' framing where it has none that is fit.
+
+    Args:
+      path: of the shard.
+      size: of the shard, in bytes.
 
     Raises:
       UserError: the shard has to be scanned and is damaged or no TFRecord file.

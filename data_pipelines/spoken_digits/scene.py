@@ -35,7 +35,16 @@ def draw(
     frame_rate: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Returns frames uint8 [frames, size, size, 3] that show one image of `label`."""
+    """Returns frames uint8 [frames, size, size, 3] that show one image of `label`.
+
+    Args:
+      handwriting: images of digits.
+      label: the digit, 0 to 9.
+      frames: their number.
+      size: of a frame's side, in pixels.
+      frame_rate: frames a second.
+      rng: of the image, its way and the clutter.
+    """
     pieces = rng.integers(PIECES[0], PIECES[1] + 1)
     others = (label + rng.integers(1, 10, pieces)) % 10
     inks = [_piece(_image(handwriting, other, rng), rng) for other in others]
@@ -84,7 +93,10 @@ def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Gener
 
 
 def bounce(position: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Folds positions on a line into 0..length, as a ball between two walls moves."""
+    """Folds positions on a line into 0..length, as a ball between two walls moves.
+
+    Both are float64 arrays of shapes that broadcast; so is the result.
+    """
     return length - np.abs(np.mod(position, 2 * length) - length)
 
 

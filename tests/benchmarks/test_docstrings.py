@@ -37,6 +37,7 @@ HELPER = "def _check(n: int) -> None:\n    raise UserError('bad')\n"
             {},
         ),
         ("class C:\n    'Text.'\n    def f(self) -> None:\n        pass\n", {"docstring": "none"}),
+        ("class C(Protocol):\n    'Text.'\n    def f(self) -> None: ...\n", None),
         ("class _C:\n    def f(self) -> None:\n        pass\n", None),
     ],
 )
@@ -46,7 +47,7 @@ def test_what_a_docstring_lacks(source, lacks):
 
 
 @pytest.mark.parametrize(
-    "part,least", [("docstring", 1.0), ("arguments", 0.85), ("raises", 0.85), ("shapes", 0.75)]
+    "part,least", [("docstring", 1.0), ("arguments", 0.9), ("raises", 0.85), ("shapes", 0.85)]
 )
 def test_public_functions_have_the_parts_that_they_need(part, least):
     needing = [one for one in docstrings.measure_packages() if part in one.needs]

@@ -140,7 +140,10 @@ class FeatureStore:
         return (self._leading[0], *values.shape[1:]), np.int64 if values.ndim == 1 else np.uint8
 
     def write(self, first: int, found: Mapping[str, np.ndarray]) -> None:
-        """Takes the clips of one batch, the first of which is the set's clip `first`."""
+        """Takes the clips of one batch, the first of which is the set's clip `first`.
+
+        `found` has float32 [clips, crops, width] of each modality, and the clips' targets.
+        """
         count = min(self.rows - first, len(next(iter(found.values()))))
         self.done = max(self.done, first + count)
         if not is_main_process():
@@ -177,7 +180,7 @@ class FeatureStore:
             ) from None  # fmt: skip
 
     def read(self, records: np.ndarray) -> FeatureSet:
-        """The complete set, memory-mapped.
+        """The complete set of these records, int64 [n], memory-mapped.
 
         Raises:
           UserError: the folder is damaged, or this process doesn't see it.

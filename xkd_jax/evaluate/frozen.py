@@ -118,7 +118,16 @@ def knn(
     train_records: np.ndarray,
     test_records: np.ndarray,
 ) -> dict[str, Any]:
-    """Returns `value` (top-1) and `top5` of a vote; a record's features are its clips' mean."""
+    """Returns `value` (top-1) and `top5` of a vote; a record's features are its clips' mean.
+
+    Args:
+      config: of the evaluation.
+      classes: their number.
+      train: features that vote.
+      test: features that are classified.
+      train_records: numbers of the records that vote, int64 [n].
+      test_records: of those that are classified, int64 [m].
+    """
     features, labels = _of(train, train_records)
     rng = np.random.default_rng(config.seed)
     used, _ = some_of_each_class(labels, config.share, rng)
@@ -136,6 +145,8 @@ def knn(
 
 def retrieve(test: FeatureSet, test_records: np.ndarray) -> dict[str, Any]:
     """Recall at 1, 5 and 10 of a record's video given its sound, and the other way.
+
+    `test` are the features, and `test_records`, int64 [n], the numbers of their records.
 
     `same_class` recalls count any record of the query's class as found, beside the record itself.
     `value` is the mean over both directions of recall at 1.

@@ -50,7 +50,13 @@ def teacher_softmax(
     center: Float[Array, " outputs"],
     temperature: float | Float[Array, ""],
 ) -> Float[Array, "batch outputs"]:
-    """The teacher's distribution: centered, sharpened, without gradient."""
+    """The teacher's distribution: centered, sharpened, without gradient.
+
+    Args:
+      teacher: outputs of the head.
+      center: the moving mean of the outputs, subtracted first.
+      temperature: the divisor before the softmax.
+    """
     logits = (teacher.astype(jnp.float32) - center[None]) / temperature
     return jax.lax.stop_gradient(jax.nn.softmax(logits, axis=-1))
 
@@ -79,7 +85,7 @@ def next_center(
 
 
 def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
-    """Squared maximum mean discrepancy of two samples under a sum of Gaussian kernels.
+    """Squared maximum mean discrepancy of samples `x` and `y` under a sum of Gaussian kernels.
 
     Distances here are differences of squared norms near the number of outputs. So the common
     mean is subtracted first, products are in full float32, and the distance of a sample to itself

@@ -21,7 +21,13 @@ CLIP_EPS = 1e-6
 def optimizer(
     settings: OptimizerConfig, schedules: Schedules, active: ActiveLosses
 ) -> optax.GradientTransformation:
-    """Clipping of each encoder and head tensor by itself, AdamW, and the scheduled step size."""
+    """Clipping of each encoder and head tensor by itself, AdamW, and the scheduled step size.
+
+    Args:
+      settings: betas, epsilon, weight decay and the bound of a tensor's gradient norm.
+      schedules: the learning rate of each step.
+      active: which losses reach which parameters; the others don't decay.
+    """
     clip = clip_each_tensor(settings.clip) if settings.clip else optax.identity()
     return optax.chain(
         clip,
@@ -74,7 +80,12 @@ def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientT
 
 
 def decay_mask(params: Tree, active: ActiveLosses) -> Tree:
-    """True for each tensor that decays: 2-D or more by itself, no bias, and reached by a loss."""
+    """True for each tensor that decays: 2-D or more by itself, no bias, and reached by a loss.
+
+    Args:
+      params: the students' parameters.
+      active: which losses reach which of them.
+    """
     trained = {
         "encoders": active.encoded,
         "decoders": active.reconstructed,

@@ -38,7 +38,13 @@ class TrainState(struct.PyTreeNode):
 def initial_state(
     key: jax.Array, config: Config, transformation: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step; the teachers are copies of the students."""
+    """The state before the first step; the teachers are copies of the students.
+
+    Args:
+      key: typed PRNG key, a scalar.
+      config: of the run.
+      transformation: the optimizer, of which the state begins.
+    """
     student = parameters(construct(Student, config, key))
     teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config.model))
     return TrainState(
@@ -51,7 +57,7 @@ def initial_state(
 
 
 def construct(cls: type[Network], config: Config, key: jax.Array) -> Network:
-    """Makes a module with fresh parameters.
+    """Makes a module with fresh parameters, drawn from `key`, a scalar typed PRNG key.
 
     Its annotations name logical axes for `sharding`, which places whole trees under jit; NNX must
     not try to place single variables meanwhile.
@@ -87,5 +93,5 @@ def advance(state: TrainState, step: int) -> TrainState:
 
 
 def is_count(leaf: jax.Array) -> bool:
-    """Whether a leaf of the state counts steps: all of its integers do, the optimizer's as well."""
+    """Whether a leaf, of any shape, counts steps: all integers do, the optimizer's as well."""
     return jnp.issubdtype(leaf.dtype, jnp.integer)

@@ -9,7 +9,7 @@ _SMALLEST_NORM = 1e-12
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Scales vectors along the last axis to length 1."""
+    """Scales vectors, float [..., width], along the last axis to length 1."""
     norm = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.maximum(norm, _SMALLEST_NORM)
 

@@ -44,6 +44,10 @@ def partition(
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Keeps an activation where its logical axes belong; without a mesh it is left alone.
 
+    Args:
+      x: of any shape and dtype; the result has the same.
+      *axes: the name of each of its axes in `axis_rules`; None: not split.
+
     Where both the batch and a weight's width are split over `fsdp`, the compiler is otherwise free
     to gather the batch in place of the weight.
     """

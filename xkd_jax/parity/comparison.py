@@ -38,6 +38,11 @@ class Report:
 def worst(group: str, allowed: float, errors: Mapping[str, float]) -> Comparison:
     """Returns the largest of the errors, which are by place.
 
+    Args:
+      group: name of what is compared.
+      allowed: the tolerance.
+      errors: {place: error}.
+
     Raises:
       UserError: there is none.
     """
@@ -49,12 +54,12 @@ def worst(group: str, allowed: float, errors: Mapping[str, float]) -> Comparison
 
 
 def largest_error(found: Any, expected: Any) -> float:
-    """Largest absolute difference; infinite between different shapes."""
+    """Largest absolute difference of `found` from `expected`; infinite between different shapes."""
     return _reduced(np.max, found, expected)
 
 
 def mean_error(found: Any, expected: Any) -> float:
-    """Mean absolute difference; infinite between different shapes."""
+    """Mean absolute difference of `found` from `expected`; infinite between different shapes."""
     return _reduced(np.mean, found, expected)
 
 

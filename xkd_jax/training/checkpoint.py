@@ -480,7 +480,12 @@ def _unused_name(folder: Path) -> Path:
 
 
 def like(shapes: TrainState, shardings: TrainState) -> TrainState:
-    """The description of a state that `Checkpoints.restore` asks for."""
+    """The description of a state that `Checkpoints.restore` asks for.
+
+    Args:
+      shapes: the state with a shape and dtype at each leaf.
+      shardings: the same tree with the leaves' shardings.
+    """
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

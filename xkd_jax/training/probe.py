@@ -112,6 +112,10 @@ def extract_features(
 def labeled(found: Features, split: str) -> Features:
     """Leaves out records without a class (label -1), and says how many.
 
+    Args:
+      found: what `extract_features` returns.
+      split: its name, for the message.
+
     Raises:
       UserError: no record has one.
     """
@@ -146,7 +150,7 @@ def encoder(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
 def linear_probe(train: Features, test: Features) -> dict[str, float]:
     """Top-1 accuracy in percent of a logistic regression on each kind of features.
 
-    Features are standardized by the training split.
+    Features are standardized by the training split. `train` and `test` are what `labeled` returns.
     """
     return {
         name: 100
@@ -159,7 +163,8 @@ def linear_probe(train: Features, test: Features) -> dict[str, float]:
 def knn_probe(train: Features, test: Features, classes: int, k: int) -> dict[str, float]:
     """Top-1 accuracy in percent of a vote of the `k` nearest by cosine, for each kind.
 
-    `classes` are those of the data set; the training records need not have all of them.
+    `train` and `test` are what `labeled` returns; `classes` is the number of those of the data set,
+    of which the training records need not have all.
     """
 
     def score(name: str) -> float:
