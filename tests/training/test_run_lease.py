@@ -15,7 +15,7 @@ from data_pipelines.holder import TOKEN_LENGTH
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import evaluation as evaluation
-from xkd_jax.training import run_lease
+from xkd_jax.training import progress, run_lease
 from xkd_jax.training import train as training
 
 STEPS = 6
@@ -59,7 +59,7 @@ def test_a_run_that_ended_leaves_nothing_of_its_lease(config, tmp_path):
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
 def test_a_run_that_was_taken_over_saves_nothing_more(config, tmp_path, monkeypatch, every, last):
     """As after a pause of its machine; it notices at the next line that it logs."""
-    write = training.Scalars.write
+    write = progress.Scalars.write
 
     def pause(self, step, scalars):
         write(self, step, scalars)
@@ -67,7 +67,7 @@ def test_a_run_that_was_taken_over_saves_nothing_more(config, tmp_path, monkeypa
             (tmp_path / ".lease").unlink()
             lease.Lease(tmp_path).acquire("In use", "wait.")
 
-    monkeypatch.setattr(training.Scalars, "write", pause)
+    monkeypatch.setattr(progress.Scalars, "write", pause)
     checkpoint = dataclasses.replace(config.checkpoint, every_steps=every)
     with pytest.raises(lease.LeaseLostError, match="taken over by another process"):
         training.train(dataclasses.replace(config, checkpoint=checkpoint), tmp_path)
