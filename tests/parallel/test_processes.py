@@ -25,6 +25,7 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel import processes
+from xkd_jax.training import progress
 from xkd_jax.training import train as training
 from xkd_jax.training.probe import extract_features
 
@@ -119,7 +120,7 @@ def config(tmp_path_factory):
 def train_here(config, workdir, monkeypatch):
     """Trains in this process; returns {step: loss} and {step: records}."""
     losses, records = {}, {}
-    batches, write = pipeline.train_batches, training.Scalars.write
+    batches, write = pipeline.train_batches, progress.Scalars.write
 
     def watched(config, dataset, rows, start):
         for step, batch in enumerate(batches(config, dataset, rows, start), start + 1):
@@ -132,7 +133,7 @@ def train_here(config, workdir, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "train_batches", watched)
-        patch.setattr(training.Scalars, "write", noted)
+        patch.setattr(progress.Scalars, "write", noted)
         training.train(config, workdir)
     return losses, records
 
