@@ -48,7 +48,9 @@ def test_a_run_is_started_again_after_each_fault_until_it_has_ended(tmp_path):
     record = disturbed(tmp_path)
     events = record.events()
     assert record.reached() == STEPS
-    assert events["started"] == 1 + events.get("killed", 0) + events.get("preempted", 0) > 1
+    ended = events.get("killed", 0) + events.get("preempted", 0)
+    # a signal at the last step may come when the run has ended by itself
+    assert 1 < events["started"] in (ended, ended + 1)
     assert not [name for name in events if name.startswith(faults.UNEXPECTED)]
 
 
