@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import av
 import numpy as np
@@ -42,8 +43,9 @@ def of_frame(frame: av.VideoFrame) -> Orientation:
     codec (H.264's and HEVC's display orientation, EXIF). Of an angle that is no multiple of 90
     degrees the nearest one is taken.
     """
+    side_data: Any = frame.side_data  # its stubs in PyAV 18 know other keys than in PyAV 19
     try:
-        data = frame.side_data.get(Type.DISPLAYMATRIX)
+        data = side_data.get(Type.DISPLAYMATRIX)
     except ValueError:  # beside it is data of a type that PyAV 18 has no name for
         return Orientation(quarters=round(frame.rotation / 90) % 4)
     if data is None or data.buffer_size < 36:
