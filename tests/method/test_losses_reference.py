@@ -8,10 +8,12 @@ import pytest
 from numpy_networks import softmax
 
 from data_pipelines.errors import UserError
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method import losses
 from xkd_jax.method.collapse_metrics import collapse_metrics, entropy, mean_cosine, spread
 from xkd_jax.method.objective import ObjectiveOutputs
 from xkd_jax.method.refinement import cross_modal_attention, refine_tokens
+from xkd_jax.parallel import mesh as mesh_lib
 
 
 def draw(seed, *shape, offset=0.0):
@@ -91,7 +93,8 @@ def test_mmd_of_samples_far_from_zero_keeps_its_digits():
     """The common mean is subtracted before distances are taken."""
     x, y = (np.random.default_rng(s).integers(0, 8, (n, 4)) / 4.0 for s, n in ((0, 6), (1, 3)))
     expected = numpy_objective.squared_mmd(x, y)
-    found = losses.squared_mmd(jnp.float32(x + 2.0**11), jnp.float32(y + 2.0**11))
+    offset = np.asarray([2.0**11, -(2.0**12), 0, 2.0**10])
+    found = losses.squared_mmd(jnp.float32(x + offset), jnp.float32(y + offset))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -99,6 +102,23 @@ def test_mmd_of_rows_that_coincide_has_a_finite_gradient_of_zero():
     x = jnp.asarray([[1.0, 2.0], [1.0, 2.0]])
     np.testing.assert_allclose(losses.squared_mmd(x, x), 0, atol=1e-6)
     assert not np.asarray(jax.grad(losses.squared_mmd)(x, x)).any()
+
+
+def test_mmd_of_rows_far_apart_counts_each_with_itself_alone():
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(1e4 * rng.normal(size=(2, 5, 64)), jnp.float32)
+    np.testing.assert_allclose(losses.squared_mmd(x, y), 2 * 7 / 5, rtol=1e-6)
+
+
+def test_mmd_on_a_mesh_splits_rows_over_the_batch_and_keeps_the_others_whole():
+    mesh = mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))
+    sample = jax.ShapeDtypeStruct((8, 6), np.float32)
+    with jax.set_mesh(mesh):
+        found = str(jax.make_jaxpr(losses.squared_mmd)(sample, sample)).replace(
+            "PartitionSpec", "P"
+        )
+    split, whole = (found.count(f"P({rows}, 'tensor')") for rows in ("('data', 'fsdp')", None))
+    assert split == whole > 0
 
 
 def test_alignment_is_chosen_by_name():
@@ -117,7 +137,10 @@ def test_alignments_are_listed_where_one_is_unknown(monkeypatch):
 @pytest.mark.parametrize("mode", ["mean", "softmax"])
 def test_refinement_is_that_of_the_outer_product(mode):
     rng = np.random.default_rng(11)
-    own, other = rng.dirichlet(np.ones(5), (2, 3)), 0.8 * rng.dirichlet(np.ones(4), (2, 3))
+    # What CLS attends to besides the patches differs between samples and heads.
+    own, other = (
+        rng.uniform(0.2, 0.9, (2, 3, 1)) * rng.dirichlet(np.ones(n), (2, 3)) for n in (5, 4)
+    )
     tokens, tokens64 = draw(12, 2, 5, 6, offset=0.3)
     cross = cross_modal_attention(jnp.float32(own), jnp.float32(other), mode)
     outer = (own[..., None] * other[:, :, None]).mean(-1)

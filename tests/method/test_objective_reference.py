@@ -11,7 +11,7 @@ from stand_in_networks import OUTPUTS, WIDTH, Reference, patches, stand_in
 
 from xkd_jax.config.pretraining import LossConfig, LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
-from xkd_jax.method.objective import Inputs, next_centers, objective, weighted_mean
+from xkd_jax.method.objective import Inputs, head_of_mean, next_centers, objective, weighted_mean
 from xkd_jax.networks.patches import Masking
 from xkd_jax.networks.student import Student, Teacher
 
@@ -178,6 +178,15 @@ def test_without_local_views_the_global_one_is_projected_alone(centers):
     assert outputs.projections["video"].local_tokens is None
     for name, value in terms.items():
         np.testing.assert_allclose(outputs.terms[name], value, rtol=5e-4, err_msg=name)
+
+
+def test_tokens_of_bfloat16_are_averaged_in_float32():
+    teacher = stand_in(Teacher, TEACHER)
+    teacher.heads = {"audio": lambda features: features}
+    tokens = jnp.asarray(np.float32([[[1.0], [2.0**-9]]])).astype(jnp.bfloat16)
+    found = head_of_mean(teacher, "audio", tokens)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[(1 + 2.0**-9) / 2]])
 
 
 def test_weighted_mean_names_both_sides_where_they_differ():

@@ -46,6 +46,14 @@ class SmallStudent(Student):
         self.decoders = nnx.Dict({"video": Layer(rngs, (3, 8), ("bottleneck", "embed"))})
 
 
+class Counting(SmallStudent):
+    """With an array that is no parameter."""
+
+    def __init__(self, config, *, rngs):
+        super().__init__(config, rngs=rngs)
+        self.count = nnx.Variable(jnp.zeros(()))
+
+
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
     monkeypatch.setattr(states, "Student", SmallStudent)
@@ -111,14 +119,11 @@ def test_parameters_and_module_are_inverse():
     jax.tree.map(np.testing.assert_array_equal, found, changed)
 
 
-def test_parameters_leave_out_what_is_no_parameter():
-    class Counting(SmallStudent):
-        def __init__(self, config, *, rngs):
-            super().__init__(config, rngs=rngs)
-            self.count = nnx.Variable(jnp.zeros(()))
-
+def test_what_is_no_parameter_is_left_out(mesh):
     made = states.construct(Counting, CONFIG, jax.random.key(0))
     assert states.parameters(made).keys() == {"encoders", "heads", "decoders"}
+    found = shardings.parameter_shardings(Counting, CONFIG, mesh)
+    assert specs(found) == STUDENT_SPECS
 
 
 def test_advance_sets_every_count_and_nothing_else():
@@ -131,6 +136,13 @@ def test_advance_sets_every_count_and_nothing_else():
     jax.tree.map(np.testing.assert_array_equal, later.optimizer[0].mu, state.optimizer[0].mu)
     assert states.is_count(jnp.uint8(1))
     assert not states.is_count(jnp.bfloat16(1))
+
+
+def test_advance_leaves_every_count_where_it_is(mesh):
+    whole = jax.NamedSharding(mesh, jax.P())
+    state = jax.device_put(initial(), whole)
+    later = states.advance(state, 7)
+    assert later.step.sharding == later.optimizer[0].count.sharding == whole
 
 
 def specs(tree):
@@ -173,7 +185,7 @@ def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
 
 
 def test_the_description_counts_parameters_and_what_a_device_holds(mesh, monkeypatch):
-    class Large(SmallStudent):
+    class Large(Counting):
         def __init__(self, config, *, rngs):
             super().__init__(config, rngs=rngs)
             self.decoders["video"] = Layer(rngs, (900, 2000), ("bottleneck", "embed"))
