@@ -40,6 +40,15 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(programs, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def signals():
+    """Commands that run in this process set handlers of signals; each test begins with ours."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def small() -> Config:
     """A network of 2 blocks over 16 video and 16 audio tokens, in float32."""
