@@ -1,6 +1,6 @@
-"""Ranges of numbers, as annotations of a config's fields: `Annotated[float, at_least(0)]`.
+"""Annotations of a config's fields: `Annotated[float, at_least(0), Doc("seconds between lines")]`.
 
-`xkd_jax.config.dataclass_schema.build` refuses values outside.
+`xkd_jax.config.dataclass_schema` refuses values outside the range and returns the meanings.
 """
 
 from __future__ import annotations
@@ -9,6 +9,13 @@ import dataclasses
 import math
 
 _COUNTS = {2: "two", 3: "three"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Doc:
+    """Meaning of a field, with its unit: a short phrase without a period at the end."""
+
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from data_pipelines.errors import UserError
-from xkd_jax.config.dataclass_schema import build, keys, lacking, nearest_key
+from xkd_jax.config.dataclass_schema import build, keys, lacking, meanings, nearest_key
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config, ModelConfig, Transformer, default, resolve
 from xkd_jax.method.train_state import abstract, parameters
@@ -41,6 +41,14 @@ def test_defaults_are_the_papers():
     assert config.audio.grid == (20, 28)
     assert config.audio.local_grid == (20, 7)
     assert config.clip_seconds == 4
+
+
+@pytest.mark.parametrize("schema", [Config, EvalConfig])
+def test_every_key_has_a_short_meaning(schema):
+    found = meanings(schema)
+    assert list(found) == keys(schema)
+    faults = {k: text for k, text in found.items() if not 8 < len(text) < 150 or text[-1] == "."}
+    assert not faults
 
 
 @pytest.mark.parametrize("variant,trained,total", [("xkd", 206.3, 396.3), ("mas", 121.3, 311.3)])

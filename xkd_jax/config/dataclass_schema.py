@@ -10,7 +10,7 @@ import typing
 from typing import Annotated, Any, Literal, TypeVar
 
 from data_pipelines.errors import UserError
-from data_pipelines.field_ranges import Range
+from data_pipelines.field_ranges import Doc, Range
 
 Schema = TypeVar("Schema")
 
@@ -33,7 +33,17 @@ def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
 
 def keys(schema: type) -> list[str]:
     """Every key that a config can have, dotted."""
-    return list(_dotted_keys(schema))
+    return [key for key, _ in _dotted_fields(schema)]
+
+
+def meanings(schema: type) -> dict[str, str]:
+    """The text of each dotted key's `Doc`; empty for a key without one."""
+
+    def text(kind: Any) -> str:
+        notes = typing.get_args(kind) if typing.get_origin(kind) is Annotated else ()
+        return next((note.text for note in notes if isinstance(note, Doc)), "")
+
+    return {key: text(kind) for key, kind in _dotted_fields(schema)}
 
 
 def lacking(schema: type, values: dict[str, Any]) -> list[str]:
@@ -102,12 +112,12 @@ def no_such_key(key: str, schema: type) -> str:
     return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
 
 
-def _dotted_keys(cls: type, prefix: str = "") -> typing.Iterator[str]:
-    for name, kind in typing.get_type_hints(cls).items():
+def _dotted_fields(cls: type, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    for name, kind in typing.get_type_hints(cls, include_extras=True).items():
         if dataclasses.is_dataclass(kind):
-            yield from _dotted_keys(typing.cast(type, kind), f"{prefix}{name}.")
+            yield from _dotted_fields(typing.cast(type, kind), f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, kind
 
 
 def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:

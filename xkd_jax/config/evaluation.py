@@ -1,8 +1,8 @@
-"""What an evaluation can be asked to do: the schema of every file in `configs/eval/`.
+"""Settings of an evaluation: the schema of every file in `configs/eval/`.
 
-It follows the rules of `xkd_jax.config`: dataclasses are the schema, a config file starts from
-`default()`, overrides come on top, and `resolve` checks everything once. The networks and views are
-not part of it: they come from the config that the checkpoint was written with.
+As in `xkd_jax.config.pretraining`, the dataclasses are the schema, a config file starts from
+`default()`, command-line overrides are applied next, and `resolve` checks all of it. Networks and
+views are not part of it: they come from the config that the checkpoint was written with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import ml_collections
 
 from data_pipelines.errors import UserError
-from data_pipelines.field_ranges import Range, above, at_least, below
+from data_pipelines.field_ranges import Doc, Range, above, at_least, below
 from data_pipelines.loader_config import MODALITIES, SEED, AudioAugment, Modality, VideoAugment
 from xkd_jax.config import dataclass_schema, value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
@@ -22,10 +22,10 @@ Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
 TestView = Literal["spread", "center"]
 CutmixAxes = Literal["height_width", "time_height"]
 Network = Literal["student", "teacher", "untrained", "log_mel"]
-# Protocols that train a classifier step by step; the others work on features that are kept.
+# Protocols that train a classifier step by step; the others use stored features.
 TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
-# Keys, and the first parts of some, that don't decide a result: where things are and how they are
-# computed. Checkpoints and data are told apart by their checksums.
+# Keys, or prefixes of keys, that don't change a result: places, and how values are computed.
+# Checkpoints and data are identified by their checksums.
 CIRCUMSTANCES = (
     "checkpoint", "step", "features", "log_every", "mesh.", "save.", "data.dir", "data.threads",
     "data.workers", "data.prefetch", "data.verify_checksums", "fit.parts",
@@ -34,150 +34,175 @@ CIRCUMSTANCES = (
 
 @dataclasses.dataclass(frozen=True)
 class EvalDataConfig:
-    """Where the benchmark's shards are, and which of their records train and test.
+    """The benchmark's shards, and which of their records train and test."""
 
-    With `folds`, each of these official folds of `train_split` is an evaluation of its own, and
-    `test_split` plays no part. `held_out` is the share of the training records that choose the
-    SVM's cost. The other fields are those of pretraining.
-    """
-
-    dir: str = ""
-    train_split: str = "train"
-    test_split: str = "test"
-    folds: tuple[int, ...] = ()
-    held_out: Annotated[float, Range(0, 1, above=True, below=True)] = 0.2
-    threads: Annotated[int, at_least(0)] = 16
-    workers: Annotated[int, at_least(0)] = 0
-    prefetch: Annotated[int, at_least(0)] = 2
-    verify_checksums: bool = True
+    dir: Annotated[str, Doc("folder of the benchmark's shards")] = ""
+    train_split: Annotated[str, Doc("split that classifiers are trained on")] = "train"
+    test_split: Annotated[str, Doc("split that is scored; unused with folds")] = "test"
+    folds: Annotated[
+        tuple[int, ...], Doc("official folds of train_split, each evaluated separately; (): none")
+    ] = ()
+    held_out: Annotated[
+        float,
+        Range(0, 1, above=True, below=True),
+        Doc("fraction of the training records that the SVM's cost is chosen on"),
+    ] = 0.2
+    threads: Annotated[
+        int, at_least(0), Doc("threads that read and decode, in each worker or without workers")
+    ] = 16
+    workers: Annotated[
+        int, at_least(0), Doc("processes that read and decode; 0: threads of the main process")
+    ] = 0
+    prefetch: Annotated[int, at_least(0), Doc("batches that are read ahead")] = 2
+    verify_checksums: Annotated[bool, Doc("compare the checksum of each record")] = True
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipsConfig:
-    """The clips of a record.
+    """The clips of a record: training clips start at random, test clips are spread evenly.
 
-    `train` clips start at random and are augmented as `video` and `audio` say; `test` clips are
-    spread evenly and shown as `view` says: `spread`, in `crops` squares along the frame's longer
-    side, each as high as its short side; `center`, in one square in the middle, of 87.5 % of the
-    short side. (The authors' three crops for SVMs and linear layers are all that one, so that it is
-    computed once, whatever `crops` is.) `size` is that of the squares in pixels; 0: the size that
-    the network was pretrained with.
+    The authors' three crops for SVMs and linear layers are all the same `center` square, which is
+    therefore computed once, whatever `crops` is.
     """
 
-    train: Annotated[int, at_least(1)] = 25
-    test: Annotated[int, at_least(1)] = 3
-    crops: Annotated[int, at_least(1)] = 3
-    view: TestView = "spread"
-    size: Annotated[int, at_least(0)] = 0
+    train: Annotated[int, at_least(1), Doc("clips of a training record")] = 25
+    test: Annotated[int, at_least(1), Doc("clips of a test record")] = 3
+    crops: Annotated[int, at_least(1), Doc("crops of a test clip, if view is spread")] = 3
+    view: Annotated[
+        TestView,
+        Doc(
+            "crops of test clips: spread: squares of the short side's size along the longer side;"
+            " center: one square in the middle, 87.5 % of the short side"
+        ),
+    ] = "spread"
+    size: Annotated[
+        int, at_least(0), Doc("side of the network's frames, in pixels; 0: that of pretraining")
+    ] = 0
     video: VideoAugment = dataclasses.field(default_factory=VideoAugment)
     audio: AudioAugment = dataclasses.field(default_factory=AudioAugment)
 
 
 @dataclasses.dataclass(frozen=True)
 class SvmConfig:
-    """Linear SVMs, one against the rest, with squared hinge loss (LIBLINEAR's LinearSVC).
+    """Linear SVMs, one against the rest, with squared hinge loss (LIBLINEAR's LinearSVC)."""
 
-    A class is solved when a step of Newton's method would lower its loss by no more than a share
-    of `tolerance`.
-    """
-
-    costs: Annotated[tuple[float, ...], above(0)] = (1e-3, 1e-2, 1e-1, 1.0)
-    tolerance: Annotated[float, above(0)] = 1e-6
-    max_iterations: Annotated[int, at_least(1)] = 100
+    costs: Annotated[
+        tuple[float, ...], above(0), Doc("values of C; the best one on held-out records is used")
+    ] = (1e-3, 1e-2, 1e-1, 1.0)
+    tolerance: Annotated[
+        float, above(0), Doc("largest relative decrease of the loss by the last Newton step")
+    ] = 1e-6
+    max_iterations: Annotated[int, at_least(1), Doc("Newton steps at most")] = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class KnnConfig:
-    """Nearest neighbors vote with weights exp(cosine / `temperature`)."""
+    """k nearest neighbors, weighted by exp(cosine similarity / temperature)."""
 
-    k: Annotated[int, at_least(1)] = 20
-    temperature: Annotated[float, above(0)] = 0.07
+    k: Annotated[int, at_least(1), Doc("nearest neighbors")] = 20
+    temperature: Annotated[float, above(0), Doc("divisor of cosine similarities")] = 0.07
 
 
 @dataclasses.dataclass(frozen=True)
 class FitAugmentConfig:
     """Random changes to clips that train a classifier; 0 turns one off.
 
-    Video, the same in every frame: `operations` of RandAugment of strength `magnitude` (of 10),
-    `erase` the probability of an erased box, and `mixup` and `cutmix` the parameters of their Beta
-    distributions. `cutmix_axes` are those that CutMix cuts, and `mix_group` neighbors in a batch
-    share their draws of mixup and CutMix (0: all); see `xkd_jax.augment.mixing`. Audio: `mel_masks`
-    stretches of 0 to `mel_mask` bands and `time_masks` of 0 to `time_mask` columns masked, and the
-    time warped by up to `time_warp` columns.
+    RandAugment and erasing are the same in every frame. `xkd_jax.augment.mixing` has mixup and
+    CutMix, `xkd_jax.augment.spec_augment` masks and time warping of spectrograms.
     """
 
-    operations: Annotated[int, at_least(0)] = 0
-    magnitude: Annotated[float, Range(0, 10)] = 7.0
-    erase: Annotated[float, Range(0, 1)] = 0.0
-    mixup: Annotated[float, at_least(0)] = 0.0
-    cutmix: Annotated[float, at_least(0)] = 0.0
-    cutmix_axes: CutmixAxes = "height_width"
-    mix_group: Annotated[int, at_least(0)] = 0
-    mel_masks: Annotated[int, at_least(0)] = 0
-    mel_mask: Annotated[int, at_least(0)] = 10
-    time_masks: Annotated[int, at_least(0)] = 0
-    time_mask: Annotated[int, at_least(0)] = 20
-    time_warp: Annotated[int, at_least(0)] = 0
+    operations: Annotated[int, at_least(0), Doc("RandAugment's operations on each clip")] = 0
+    magnitude: Annotated[float, Range(0, 10), Doc("their strength, 10 is the largest")] = 7.0
+    erase: Annotated[float, Range(0, 1), Doc("probability that a box is erased")] = 0.0
+    mixup: Annotated[float, at_least(0), Doc("alpha of mixup's Beta(alpha, alpha)")] = 0.0
+    cutmix: Annotated[float, at_least(0), Doc("alpha of CutMix's Beta(alpha, alpha)")] = 0.0
+    cutmix_axes: Annotated[
+        CutmixAxes, Doc("axes of CutMix's boxes; time_height is that of the released code")
+    ] = "height_width"
+    mix_group: Annotated[
+        int, at_least(0), Doc("clips of a batch that use the same random numbers; 0: all")
+    ] = 0
+    mel_masks: Annotated[int, at_least(0), Doc("frequency masks of a spectrogram")] = 0
+    mel_mask: Annotated[int, at_least(0), Doc("largest width of one, in mel bands")] = 10
+    time_masks: Annotated[int, at_least(0), Doc("time masks of a spectrogram")] = 0
+    time_mask: Annotated[int, at_least(0), Doc("largest width of one, in columns")] = 20
+    time_warp: Annotated[int, at_least(0), Doc("largest shift of time warping, in columns")] = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-    """A classifier trained step by step on one random clip a record and epoch, by AdamW.
+    """A classifier trained by AdamW, on one random clip of each record and epoch."""
 
-    The learning rate rises linearly over `warmup_epochs` and falls to `final_learning_rate` along a
-    cosine, or stays what it is. A batch is differentiated in `parts` of equal size, one after the
-    other, of which one at a time needs memory; mixup and CutMix stay within a part. The pooled
-    features are scaled to length 1 with `normalize`, then `dropout` acts on them. With finetuning
-    each layer of the encoder learns `layer_decay` times as fast as the next, and up to `drop_path`
-    of the samples skip a branch of a block. `augment` is what the training clips go through on top
-    of `clips`. `average` is taken over a record's test clips and crops: of the probabilities of its
-    classes, or of their logarithms before they are normalized, the scores.
-    """
-
-    learning_rate: Annotated[float, above(0)] = 0.01
-    final_learning_rate: Annotated[float, at_least(0)] = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: Annotated[float, at_least(0)] = 0.0
-    epochs: Annotated[float, above(0)] = 100.0
-    warmup_epochs: Annotated[float, at_least(0)] = 10.0
-    b1: Annotated[float, below(1)] = 0.9
-    b2: Annotated[float, below(1)] = 0.999
-    eps: Annotated[float, above(0)] = 1e-8
-    parts: Annotated[int, at_least(1)] = 1
-    label_smoothing: Annotated[float, below(1)] = 0.0
-    normalize: bool = False
-    dropout: Annotated[float, below(1)] = 0.0
-    layer_decay: Annotated[float, Range(0, 1, above=True)] = 1.0
-    drop_path: Annotated[float, below(1)] = 0.0
-    average: Literal["probabilities", "scores"] = "probabilities"
+    learning_rate: Annotated[float, above(0), Doc("largest learning rate, after warmup_epochs")] = (
+        0.01
+    )
+    final_learning_rate: Annotated[
+        float, at_least(0), Doc("learning rate of the last step, if schedule is cosine")
+    ] = 0.0
+    schedule: Annotated[Literal["cosine", "constant"], Doc("learning rate after the warmup")] = (
+        "cosine"
+    )
+    weight_decay: Annotated[float, at_least(0), Doc("times the learning rate")] = 0.0
+    epochs: Annotated[float, above(0), Doc("passes over the training records")] = 100.0
+    warmup_epochs: Annotated[float, at_least(0), Doc("epochs of linear warmup from 0")] = 10.0
+    b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
+    b2: Annotated[float, below(1), Doc("decay of AdamW's second moment")] = 0.999
+    eps: Annotated[float, above(0), Doc("added to AdamW's denominator")] = 1e-8
+    parts: Annotated[
+        int,
+        at_least(1),
+        Doc("equal parts of a batch whose gradients are accumulated; mixing stays within a part"),
+    ] = 1
+    label_smoothing: Annotated[
+        float, below(1), Doc("probability that is spread over all classes")
+    ] = 0.0
+    normalize: Annotated[bool, Doc("scale pooled features to length 1")] = False
+    dropout: Annotated[float, below(1), Doc("rate of dropout of pooled features")] = 0.0
+    layer_decay: Annotated[
+        float,
+        Range(0, 1, above=True),
+        Doc("learning rate of an encoder's layer / that of the next layer, in finetuning"),
+    ] = 1.0
+    drop_path: Annotated[
+        float, below(1), Doc("rate of stochastic depth in the last block, in finetuning")
+    ] = 0.0
+    average: Annotated[
+        Literal["probabilities", "scores"],
+        Doc("what is averaged over a record's test clips and crops; scores: the logits"),
+    ] = "probabilities"
     augment: FitAugmentConfig = FitAugmentConfig()
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """One evaluation; `save` is for the checkpoints of those that train step by step.
+    """One evaluation."""
 
-    `checkpoint` is the folder of a pretraining run, `step` one of its checkpoints (0: the newest).
-    `network` is the student or the teacher of the checkpoint, its networks untrained, or no network
-    at all: the log-mel spectrogram's mean over time. `output` is what is read off a network: the
-    mean over the encoder's patch tokens, or what the projection head makes of it. `share` of each
-    class's training records are used, where records have several classes that of all of them.
-    `features` is the folder in which extracted features are kept (default: in the run's);
-    evaluations can share it.
-    """
-
-    protocol: Protocol = "svm"
-    benchmark: str = ""
-    checkpoint: str = ""
-    step: Annotated[int, at_least(0)] = 0
-    network: Network = "student"
-    output: Literal["encoder", "head"] = "encoder"
-    modality: Literal["video", "audio", "both"] = "video"
-    share: Annotated[float, Range(0, 1, above=True)] = 1.0
-    features: str = ""
-    seed: Annotated[int, SEED] = 0
-    batch_size: Annotated[int, at_least(1)] = 64
-    log_every: Annotated[int, at_least(1)] = 50
+    protocol: Annotated[Protocol, Doc("how features or encoders are evaluated")] = "svm"
+    benchmark: Annotated[str, Doc("name of the benchmark in results and reports")] = ""
+    checkpoint: Annotated[str, Doc("workdir of the pretraining run")] = ""
+    step: Annotated[int, at_least(0), Doc("step of the checkpoint; 0: the newest")] = 0
+    network: Annotated[
+        Network,
+        Doc("untrained: initial parameters; log_mel: the spectrogram's mean over time, no network"),
+    ] = "student"
+    output: Annotated[
+        Literal["encoder", "head"],
+        Doc("features: mean of the encoder's patch tokens, or the projection head's output for it"),
+    ] = "encoder"
+    modality: Annotated[
+        Literal["video", "audio", "both"], Doc("modalities whose encoders are evaluated")
+    ] = "video"
+    share: Annotated[
+        float,
+        Range(0, 1, above=True),
+        Doc("fraction of each class's training records (of all, with several classes a record)"),
+    ] = 1.0
+    features: Annotated[
+        str, Doc("folder of stored features, which evaluations can share; default: in the workdir")
+    ] = ""
+    seed: Annotated[int, SEED, Doc("of clips, augmentation, held-out records and classifiers")] = 0
+    batch_size: Annotated[int, at_least(1), Doc("clips per batch, over all processes")] = 64
+    log_every: Annotated[int, at_least(1), Doc("steps between lines, in training")] = 50
     data: EvalDataConfig = dataclasses.field(default_factory=EvalDataConfig)
     clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     svm: SvmConfig = dataclasses.field(default_factory=SvmConfig)
@@ -188,7 +213,7 @@ class EvalConfig:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those whose encoders are evaluated."""
+        """Modalities whose encoders are evaluated."""
         return MODALITIES if self.modality == "both" else (self.modality,)
 
 

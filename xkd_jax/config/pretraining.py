@@ -1,10 +1,10 @@
-"""What a run can be asked to do: the schema of every file in `configs/`.
+"""Settings of a pretraining run: the schema of every file in `configs/`.
 
-The dataclasses below are the schema and their defaults are the paper's Kinetics-400 settings. A
-config file starts from `default()` (a `ConfigDict`), changes what its experiment changes, and
-command-line overrides come on top; `resolve` then checks keys, types and ranges once and returns
-the frozen dataclasses that the rest of the program sees. Fields are free choices only: whatever
-follows from them is a property here, so an override can't leave a stale value behind.
+The dataclasses are the schema; their defaults are the paper's Kinetics-400 settings. A config file
+starts from `default()` (a `ConfigDict`) and changes some values; command-line overrides are applied
+next. `resolve` then checks keys, types and ranges, and returns the frozen dataclasses that the rest
+of the program reads. Fields are free choices only: what follows from them is a property, so that no
+override leaves a stale value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import ml_collections
 
 from data_pipelines.errors import UserError
-from data_pipelines.field_ranges import Range, above, at_least, below
+from data_pipelines.field_ranges import Doc, Range, above, at_least, below
 from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
@@ -46,31 +46,46 @@ SIZES: dict[str, tuple[Transformer, Transformer]] = {
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """Projection head: `layers` linear layers, the last to `bottleneck`, then to `outputs`."""
+    """Projection head: an MLP to a bottleneck, then one linear layer to the outputs."""
 
-    layers: Annotated[int, at_least(1)] = 3
-    hidden: Annotated[int, at_least(1)] = 2048
-    bottleneck: Annotated[int, at_least(1)] = 256
-    outputs: Annotated[int, at_least(1)] = 8192
+    layers: Annotated[int, at_least(1), Doc("linear layers of the MLP")] = 3
+    hidden: Annotated[int, at_least(1), Doc("width of the MLP's hidden layers")] = 2048
+    bottleneck: Annotated[int, at_least(1), Doc("width of the MLP's last layer")] = 256
+    outputs: Annotated[int, at_least(1), Doc("number of the head's outputs")] = 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The networks.
+    """The networks."""
 
-    `size` is a name of `SIZES` or `ENCODER:DECODER`, each as width/depth/heads, for example
-    `128/4/4:64/2/4`. `variant` says what the modalities share: nothing (`xkd`), the student's
-    Transformer blocks (`mas`), or the student's and the teacher's (`mats`). `remat` is what of a
-    block is computed again for its gradient, to save memory: nothing, all but the matrix products
-    with weights, or all.
-    """
-
-    variant: Literal["xkd", "mas", "mats"] = "xkd"
-    size: str = "base"
+    variant: Annotated[
+        Literal["xkd", "mas", "mats"],
+        Doc(
+            "Transformer blocks that the modalities share: xkd: none; mas: the student's; mats: the"
+            " student's and the teacher's"
+        ),
+    ] = "xkd"
+    size: Annotated[
+        str,
+        Doc(
+            "tiny, small, base, large, huge, or ENCODER:DECODER, each width/depth/heads, such as"
+            " 128/4/4:64/2/4"
+        ),
+    ] = "base"
     head: HeadConfig = HeadConfig()
-    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: Attention = "xla"
-    remat: Remat = "none"
+    compute_dtype: Annotated[
+        Literal["float32", "bfloat16"], Doc("dtype of activations; parameters are float32")
+    ] = "bfloat16"
+    attention: Annotated[
+        Attention, Doc("implementation of attention; cudnn: fused, on NVIDIA GPUs")
+    ] = "xla"
+    remat: Annotated[
+        Remat,
+        Doc(
+            "activations of a block that are recomputed for the gradient, to save memory: none; all"
+            " but the products with weights; all"
+        ),
+    ] = "none"
 
     def _transformers(self) -> tuple[Transformer, Transformer]:
         if self.size in SIZES:
@@ -88,10 +103,12 @@ class ModelConfig:
 
     @property
     def encoder(self) -> Transformer:
+        """Sizes of each modality's encoder."""
         return self._transformers()[0]
 
     @property
     def decoder(self) -> Transformer:
+        """Sizes of each modality's decoder."""
         return self._transformers()[1]
 
     @property
@@ -105,27 +122,35 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """Weight of each named loss; what only a zero-weighted loss needs is not computed.
+    """Weights of the losses; what only a loss of weight 0 needs is not computed.
 
-    The total is the weighted sum over the sum of the weights. The defaults are the paper's
+    The total is the weighted sum divided by the sum of the weights. The defaults are the paper's
     5 L_ae + 1 L_kd + 1 L_da, each of which is the mean of its two terms here.
     """
 
-    reconstruct_video: Annotated[float, at_least(0)] = 2.5
-    reconstruct_audio: Annotated[float, at_least(0)] = 2.5
-    distill_video_to_audio: Annotated[float, at_least(0)] = 0.5
-    distill_audio_to_video: Annotated[float, at_least(0)] = 0.5
-    align_students: Annotated[float, at_least(0)] = 0.5
-    align_teachers: Annotated[float, at_least(0)] = 0.5
+    reconstruct_video: Annotated[float, at_least(0), Doc("error of the masked video patches")] = 2.5
+    reconstruct_audio: Annotated[float, at_least(0), Doc("error of the masked audio patches")] = 2.5
+    distill_video_to_audio: Annotated[
+        float, at_least(0), Doc("cross entropy from the video teacher to the audio student")
+    ] = 0.5
+    distill_audio_to_video: Annotated[
+        float, at_least(0), Doc("cross entropy from the audio teacher to the video student")
+    ] = 0.5
+    align_students: Annotated[
+        float, at_least(0), Doc("distance of the students' video and audio outputs")
+    ] = 0.5
+    align_teachers: Annotated[
+        float, at_least(0), Doc("distance of the teachers' video and audio outputs")
+    ] = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class TemperatureConfig:
-    """A teacher's softmax temperature: `start` to `end`, linearly over `warmup_epochs`."""
+    """Softmax temperature of one teacher."""
 
-    start: Annotated[float, above(0)]
-    end: Annotated[float, above(0)]
-    warmup_epochs: Annotated[int, at_least(0)] = 30
+    start: Annotated[float, above(0), Doc("at step 0")]
+    end: Annotated[float, above(0), Doc("after warmup_epochs, which change it linearly")]
+    warmup_epochs: Annotated[int, at_least(0), Doc("epochs from start to end")] = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,92 +158,115 @@ class LossConfig:
     """The objective (docs/method.md)."""
 
     weights: LossWeights = LossWeights()
-    refinement: Literal["mean", "softmax", "none"] = "mean"
-    teacher_view: Literal["global", "local"] = "global"
-    alignment: str = "mmd"
-    student_temperature: Annotated[float, above(0)] = 0.1
+    refinement: Annotated[
+        Literal["mean", "softmax", "none"],
+        Doc(
+            "weights of the teachers' tokens from cross-modal attention: relative to their mean,"
+            " their softmax, or all 1"
+        ),
+    ] = "mean"
+    teacher_view: Annotated[
+        Literal["global", "local"], Doc("the views that teachers get for distillation")
+    ] = "global"
+    alignment: Annotated[
+        str, Doc("distance of the alignment losses, a name of losses.ALIGNMENTS")
+    ] = "mmd"
+    student_temperature: Annotated[float, above(0), Doc("softmax temperature of students")] = 0.1
     video_teacher_temperature: TemperatureConfig = TemperatureConfig(0.1, 0.1)
     audio_teacher_temperature: TemperatureConfig = TemperatureConfig(0.07, 0.07)
-    center_momentum: Annotated[float, Range(0, 1)] = 0.9
+    center_momentum: Annotated[
+        float, Range(0, 1), Doc("weight of the old center in its moving mean, per step")
+    ] = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW under a cosine schedule, and the teachers' moving average.
+    """AdamW with a cosine schedule, and the teachers' moving average."""
 
-    `learning_rate` is reached after `warmup_epochs` and falls to `final_learning_rate` at the
-    end. `clip` bounds the gradient norm of each student tensor by itself (0: no clipping).
-    """
-
-    learning_rate: Annotated[float, at_least(0)] = 1e-4
-    final_learning_rate: Annotated[float, at_least(0)] = 0.0
-    warmup_epochs: Annotated[float, at_least(0)] = 30.0
-    b1: Annotated[float, below(1)] = 0.9
-    b2: Annotated[float, below(1)] = 0.95
-    eps: Annotated[float, above(0)] = 1e-8
-    weight_decay: Annotated[float, at_least(0)] = 0.3
-    clip: Annotated[float, at_least(0)] = 0.3
-    ema_start: Annotated[float, Range(0, 1)] = 0.997
-    ema_end: Annotated[float, Range(0, 1)] = 1.0
+    learning_rate: Annotated[
+        float, at_least(0), Doc("largest learning rate, after warmup_epochs")
+    ] = 1e-4
+    final_learning_rate: Annotated[
+        float, at_least(0), Doc("learning rate of the last step, along a cosine")
+    ] = 0.0
+    warmup_epochs: Annotated[float, at_least(0), Doc("epochs of linear warmup from 0")] = 30.0
+    b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
+    b2: Annotated[float, below(1), Doc("decay of AdamW's second moment")] = 0.95
+    eps: Annotated[float, above(0), Doc("added to AdamW's denominator")] = 1e-8
+    weight_decay: Annotated[float, at_least(0), Doc("times the learning rate")] = 0.3
+    clip: Annotated[
+        float, at_least(0), Doc("largest gradient norm of each parameter tensor; 0: no clipping")
+    ] = 0.3
+    ema_start: Annotated[
+        float, Range(0, 1), Doc("momentum of the teachers' moving average at step 0")
+    ] = 0.997
+    ema_end: Annotated[
+        float, Range(0, 1), Doc("momentum of the teachers' moving average at the last step")
+    ] = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; -1 takes what is left."""
+    """Devices along each axis of the mesh; one axis may be -1, the remaining devices."""
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: Annotated[int, Doc("devices that divide the batch")] = -1
+    fsdp: Annotated[int, Doc("devices that divide the batch and the parameters")] = 1
+    tensor: Annotated[int, Doc("devices that divide heads and hidden units")] = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Save every `every_steps` and at the end; keep the last `keep_last` and every `keep_every`.
+    """When checkpoints are saved, besides at the end, and which ones are kept."""
 
-    Both periods are in steps; 0 turns one off.
-    """
-
-    every_steps: Annotated[int, at_least(0)] = 2000
-    keep_last: Annotated[int, at_least(0)] = 3
-    keep_every: Annotated[int, at_least(0)] = 0
+    every_steps: Annotated[
+        int, at_least(0), Doc("steps between checkpoints; 0: at the end only")
+    ] = 2000
+    keep_last: Annotated[int, at_least(0), Doc("newest checkpoints that are kept; 0: all")] = 3
+    keep_every: Annotated[
+        int, at_least(0), Doc("checkpoints of each multiple of it are kept, in steps; 0: off")
+    ] = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class NonfiniteConfig:
-    """What to do when a loss or another metric of a step is not finite.
+    """The reaction to a loss or another metric that is not finite."""
 
-    `stop` the run; `skip` the step's update; or `rollback` the state to the last checkpoint, with
-    the step, and so the data and the schedules, going on. `limit` skipped steps, or rollbacks, are
-    put up with from one start of the program; the next one stops it.
-    """
-
-    action: Literal["stop", "skip", "rollback"] = "stop"
-    limit: Annotated[int, at_least(0)] = 10
+    action: Annotated[
+        Literal["stop", "skip", "rollback"],
+        Doc(
+            "stop the run; skip the step's update; or rollback parameters to the last checkpoint"
+            " and continue with the next step's data"
+        ),
+    ] = "stop"
+    limit: Annotated[
+        int, at_least(0), Doc("skips or rollbacks since the program's start; one more stops it")
+    ] = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """What the frozen encoders know of the data set's labels.
+    """Classifiers of the data set's labels on frozen features, during a run."""
 
-    With `enabled`, linear probes before and after training; every `knn_every` steps (0:
-    never), the accuracy of the `k` nearest neighbors. Both learn from the first
-    `train_records` of the training split and are scored on all of `split`.
-    """
-
-    enabled: bool = False
-    split: str = "test"
-    train_records: Annotated[int, at_least(1)] = 3000
-    knn_every: Annotated[int, at_least(0)] = 0
-    k: Annotated[int, at_least(1)] = 20
+    enabled: Annotated[bool, Doc("fit linear probes before and after training")] = False
+    split: Annotated[str, Doc("split that is scored, whole")] = "test"
+    train_records: Annotated[
+        int, at_least(1), Doc("records that probes learn from, the first of the training split")
+    ] = 3000
+    knn_every: Annotated[
+        int, at_least(0), Doc("steps between accuracies of nearest neighbors; 0: never")
+    ] = 0
+    k: Annotated[int, at_least(1), Doc("nearest neighbors")] = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(LoaderConfig):
     """One pretraining run."""
 
-    epochs: Annotated[float, at_least(0)] = 800.0
-    max_steps: Annotated[int, at_least(0)] = 0
-    log_every: Annotated[int, at_least(1)] = 50
+    epochs: Annotated[
+        float, at_least(0), Doc("passes over the training split, unless max_steps is above 0")
+    ] = 800.0
+    max_steps: Annotated[int, at_least(0), Doc("length of the run, in steps; 0: epochs")] = 0
+    log_every: Annotated[int, at_least(1), Doc("steps between lines and scalars")] = 50
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
