@@ -20,7 +20,7 @@ from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
 
-Attention = Literal["xla", "cudnn"]
+Attention = Literal["auto", "xla", "cudnn"]
 Remat = Literal["none", "products", "all"]
 
 
@@ -77,8 +77,12 @@ class ModelConfig:
         Literal["float32", "bfloat16"], Doc("dtype of activations; parameters are float32")
     ] = "bfloat16"
     attention: Annotated[
-        Attention, Doc("implementation of attention; cudnn: fused, on NVIDIA GPUs")
-    ] = "xla"
+        Attention,
+        Doc(
+            "implementation of attention; auto: the platform's fused one; xla, or a fused one by"
+            " name: xla where it can't be used; cudnn: on NVIDIA GPUs"
+        ),
+    ] = "auto"
     remat: Annotated[
         Remat,
         Doc(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, Remat, Transformer
+from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.parallel.axis_rules import constrain
 
@@ -116,8 +116,7 @@ class Block(nnx.Module):
         """Runs the block; `scales` multiply what its branches add (`DropPath`)."""
         x = constrain(x, "batch", None, None)
         qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
-        q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
-        attended = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+        attended = attend(qkv, self.attention)
         x = constrain(x + _scaled(self.proj(attended), scales, 0), "batch", None, None)
         hidden = gelu(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"))
         return constrain(x + _scaled(self.fc2(hidden), scales, 1), "batch", None, None)

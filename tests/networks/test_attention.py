@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice
+
+from xkd_jax.config.pretraining import MeshConfig, ModelConfig
+from xkd_jax.networks import attention
+from xkd_jax.parallel.mesh import make_mesh, on_mesh
+
+H100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+MI300 = AbstractDevice(device_kind="AMD Instinct MI300X", num_cores=304, platform="gpu")
+CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
+
+
+def qkv_of(n, batch=8, heads=2, size=8, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(n), (batch, n, 3, heads, size), dtype)
+
+
+def scored(function):
+    """Its value, and the gradient of a score that weighs every result differently."""
+
+    def score(qkv):
+        out = function(qkv).astype(jnp.float32)
+        return (out * jnp.sin(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+    return jax.value_and_grad(score, has_aux=True)
+
+
+def require_equal(function, expected, qkv):
+    (_, found), gradient = jax.jit(scored(function))(qkv)
+    (_, value), expected_gradient = jax.jit(scored(expected))(qkv)
+    np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture
+def like_cudnn(monkeypatch):
+    """JAX's attention with cuDNN's refusals and XLA's numbers; yields what it was given."""
+    real, shapes = jax.nn.dot_product_attention, []
+
+    def strict(q, k, v, *, implementation, **kwargs):
+        if implementation == "cudnn":
+            shapes.append(q.shape[:3])
+            if q.shape[1] % 2 or q.shape[-1] % 8:
+                raise NotImplementedError(f"Unsupported sequence length Q {q.shape[1]}")
+        return real(q, k, v, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", strict)
+    return shapes
+
+
+@pytest.mark.parametrize("n", [1, 8, 9])
+def test_cudnn_gets_even_lengths_and_the_added_token_changes_nothing(like_cudnn, n):
+    require_equal(attention.cudnn, attention.plain, qkv_of(n))
+    assert [shape[1] for shape in like_cudnn] == [n + n % 2]
+
+
+def on_devices(function, sizes):
+    """The function jitted on a mesh, with the sharding that `shard_map` asks of its arguments."""
+    mesh = make_mesh(MeshConfig(*sizes))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(on_mesh(function, mesh), in_shardings=whole)
+
+
+@pytest.mark.parametrize(
+    "mesh,batch,heads,seen",
+    [
+        ((8, 1, 1), 8, 2, (1, 10, 2)),
+        ((2, 2, 2), 8, 2, (2, 10, 1)),
+        ((4, 1, 2), 3, 3, (3, 10, 3)),  # which this mesh doesn't divide
+    ],
+)
+def test_on_a_mesh_each_device_has_its_own_samples_and_heads(
+    like_cudnn, monkeypatch, mesh, batch, heads, seen
+):
+    monkeypatch.setattr(attention, "traced_device", lambda: H100)
+    qkv = qkv_of(9, batch, heads, dtype=jnp.bfloat16)
+    attend = on_devices(scored(lambda qkv: attention.attend(qkv, "auto")), mesh)
+    (_, found), gradient = attend(qkv)
+    (_, expected), expected_gradient = jax.jit(scored(attention.plain))(qkv)
+    np.testing.assert_allclose(*(np.float32(a) for a in (found, expected)), atol=0.02)
+    np.testing.assert_allclose(*(np.float32(a) for a in (gradient, expected_gradient)), atol=0.02)
+    assert set(like_cudnn) == {seen}
+
+
+@pytest.mark.parametrize(
+    "asked,device,dtype,size,expected",
+    [
+        ("auto", CPU, "bfloat16", 64, "xla"),
+        ("auto", V5E, "bfloat16", 64, "xla"),
+        ("auto", H100, "bfloat16", 64, "cudnn"),
+        ("cudnn", H100, "bfloat16", 80, "cudnn"),
+        ("xla", H100, "bfloat16", 64, "xla"),
+        ("auto", MI300, "bfloat16", 64, "xla"),
+        ("auto", H100, "float32", 64, "xla (cuDNN's needs bfloat16)"),
+        (
+            "cudnn", H100, "bfloat16", 12,
+            "xla (cuDNN's needs heads of a multiple of 8, at most 128, not 12)",
+        ),
+        ("cudnn", CPU, "bfloat16", 64, "xla (cuDNN can't use cpu)"),
+    ],
+)  # fmt: skip
+def test_the_platform_chooses(asked, device, dtype, size, expected):
+    assert str(attention.choose(asked, device, jnp.dtype(dtype), size)) == expected
+
+
+def test_an_old_gpu_computes_with_xla():
+    class T4:
+        device_kind, platform, compute_capability = "Tesla T4", "gpu", "7.5"
+
+    found = attention.choose("auto", T4, jnp.bfloat16, 64)
+    assert str(found) == "xla (cuDNN's needs a GPU of compute capability 8.0 or newer)"
+
+
+def test_the_first_lines_name_both_stacks_where_they_differ():
+    assert attention.describe(ModelConfig(), H100) == "cudnn"
+    assert attention.describe(ModelConfig(attention="xla"), H100) == "xla"
+    found = attention.describe(ModelConfig(size="64/1/2:36/1/3"), H100)
+    assert found.startswith("cudnn in encoders, xla (cuDNN's needs heads of a multiple of 8,")
+
+
+def test_the_mesh_says_what_is_traced_for():
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=H100)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert attention.traced_device() == H100
+    assert attention.traced_device().platform == "cpu"

@@ -1,0 +1,139 @@
+"""Self-attention of a block: the plain formula, and the fused kernel that a platform has for it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import einops
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from xkd_jax.config.pretraining import Attention, ModelConfig
+from xkd_jax.parallel.axis_rules import partition
+
+Kernel = Literal["xla", "cudnn"]
+
+# Logical axes of [batch n 3 heads size] and [batch n heads size].
+_QKV = ("batch", None, None, "heads", None)
+_ATTENDED = ("batch", None, "heads", None)
+
+# What cuDNN's fused attention asks of a head and of the GPU (Ampere).
+_CUDNN_MULTIPLE, _CUDNN_LARGEST, _CUDNN_CAPABILITY = 8, 128, (8, 0)
+
+
+def attend(
+    qkv: Float[Array, "batch n 3 heads size"], attention: Attention
+) -> Float[Array, "batch n heads size"]:
+    """Softmax attention of every token over its sample's, scaled by size ** -0.5.
+
+    Args:
+      qkv: query, key and value of each token, in the compute dtype, which the result has too.
+      attention: of `ModelConfig`.
+    """
+    device = traced_device()
+    kernel = choose(attention, device, qkv.dtype, qkv.shape[-1]).kernel
+    return plain(qkv) if kernel == "xla" else _on_each_shard(cudnn, qkv)
+
+
+def plain(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+    """The formula, which XLA compiles anywhere; the scores are arrays in memory."""
+    q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
+    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+def cudnn(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+    """cuDNN's fused kernel: the scores stay on the chip, forward and backward.
+
+    JAX refuses its gradient for odd lengths (up to 0.12 at least), and most of ours are odd: one
+    token of zeros makes them even.
+    """
+    n = qkv.shape[1]
+    even = jnp.pad(qkv, [(0, 0), (0, n % 2), (0, 0), (0, 0), (0, 0)])
+    return cudnn_of_first(even, n)[:, :n]
+
+
+def cudnn_of_first(
+    qkv: Float[Array, "batch m 3 heads size"], n: int
+) -> Float[Array, "batch m heads size"]:
+    """cuDNN's attention among the first n of m tokens; of the others, no row is meant to be used.
+
+    Raises:
+      NotImplementedError: in a gradient, if m is odd.
+    """
+    q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
+    lengths = None if n == qkv.shape[1] else jnp.full(len(qkv), n, jnp.int32)
+    return jax.nn.dot_product_attention(
+        q, k, v,
+        query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn",
+    )  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """A kernel, and why not another; `reason` is empty where nothing faster is known."""
+
+    kernel: Kernel
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kernel} ({self.reason})" if self.reason else self.kernel
+
+
+def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Choice:
+    """Which kernel computes attention: the one asked for if it can, otherwise XLA's.
+
+    Args:
+      attention: of `ModelConfig`; `auto` asks for the platform's fused kernel.
+      device: a `jax.Device`, or the `jax.sharding.AbstractDevice` of one.
+      dtype: of queries, keys and values.
+      size: of a head.
+    """
+    if attention == "xla":
+        return Choice("xla")
+    if not device.device_kind.startswith(("NVIDIA", "Tesla")) or device.platform == "cpu":
+        return Choice("xla", "" if attention == "auto" else f"cuDNN can't use {device.device_kind}")
+    if refusal := _cudnn_refusal(device, jnp.dtype(dtype), size):
+        return Choice("xla", f"cuDNN's needs {refusal}")
+    return Choice("cudnn")
+
+
+def describe(model: ModelConfig, device: Any) -> str:
+    """The choice for encoders and decoders on a device, for a run's first lines."""
+    dtype = jnp.dtype(model.compute_dtype)
+    encoders, decoders = (
+        choose(model.attention, device, dtype, stack.width // stack.heads)
+        for stack in (model.encoder, model.decoder)
+    )
+    same = encoders == decoders
+    return str(encoders) if same else f"{encoders} in encoders, {decoders} in decoders"
+
+
+def traced_device() -> Any:
+    """The kind of device that is traced for: of the mesh in force, otherwise JAX's first.
+
+    A mesh of devices that only a compiler knows (`planning`) has none of JAX's.
+    """
+    return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+
+
+def _cudnn_refusal(device: Any, dtype: jnp.dtype, size: int) -> str:
+    """What cuDNN's kernel would need and has not; empty: nothing."""
+    capability = getattr(device, "compute_capability", None)
+    if capability and tuple(int(n) for n in capability.split(".")) < _CUDNN_CAPABILITY:
+        return "a GPU of compute capability 8.0 or newer"
+    if dtype != jnp.bfloat16:
+        return "bfloat16"
+    if size % _CUDNN_MULTIPLE or size > _CUDNN_LARGEST:
+        return f"heads of a multiple of {_CUDNN_MULTIPLE}, at most {_CUDNN_LARGEST}, not {size}"
+    return ""
+
+
+def _on_each_shard(kernel: Any, qkv: jax.Array) -> jax.Array:
+    """Runs a kernel, which the compiler can't split, on each device's own samples and heads."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return kernel(qkv)
+    split = partition(_QKV, qkv.shape, mesh)
+    attended = partition(_ATTENDED, (*qkv.shape[:2], *qkv.shape[3:]), mesh)
+    return jax.shard_map(kernel, in_specs=split, out_specs=attended, check_vma=False)(qkv)
