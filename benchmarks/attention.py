@@ -70,7 +70,8 @@ def compare(kernel: str, batch: int, n: int, heads: int, size: int) -> dict[str,
     }  # fmt: skip
     for name in ("xla", kernel):
         run = _values_and_gradients(KERNELS[name])
-        for what, found, truth in zip(("value", "gradient"), run(qkv, cotangent), exact):
+        results = zip(("value", "gradient"), run(qkv, cotangent), exact, strict=True)
+        for what, found, truth in results:
             record[f"{name}_{what}_error"] = _error(found, truth)
         record[f"{name}_ms"] = 1000 * _seconds(run, qkv, cotangent)
     record["within_tolerance"] = all(
