@@ -26,12 +26,22 @@ Remat = Literal["none", "products", "all"]
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """Width, depth and number of heads of a stack of blocks."""
+    """A stack of blocks: its width, depth and number of heads, and what others' stacks differ in.
+
+    The MLP's hidden width is `mlp_ratio` times the width. XKD has no biases in its queries, keys
+    and values (`qkv_bias`), and PyTorch's default `norm_eps` in each LayerNorm.
+    """
 
     width: int
     depth: int
     heads: int
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4
+    qkv_bias: bool = dataclasses.field(default=False, kw_only=True)
+    norm_eps: float = dataclasses.field(default=1e-5, kw_only=True)
+
+    @property
+    def mlp_width(self) -> int:
+        return round(self.width * self.mlp_ratio)
 
 
 # Encoder and decoder of each named size (paper, appendix, and the released code; huge is ours).
@@ -311,7 +321,8 @@ def _check(config: Config) -> None:
 
 def _check_size(model: ModelConfig) -> None:
     for stack in (model.encoder, model.decoder):
-        if min(dataclasses.astuple(stack)) <= 0 or stack.width % stack.heads:
+        sizes = (stack.width, stack.depth, stack.heads, stack.mlp_ratio)
+        if min(sizes) <= 0 or stack.width % stack.heads:
             raise UserError(
                 f"model.size is {model.size!r}: every width must be a positive multiple of its"
                 " number of heads."

@@ -23,11 +23,13 @@ LAYER_NORM_EPS = 1e-5
 STACKED = "layers"
 
 
-def layer_norm(width: int, dtype: DTypeLike, rngs: nnx.Rngs, **kwargs: Any) -> nnx.LayerNorm:
+def layer_norm(
+    width: int, dtype: DTypeLike, rngs: nnx.Rngs, *, eps: float = LAYER_NORM_EPS, **kwargs: Any
+) -> nnx.LayerNorm:
     """LayerNorm as the reference has it; statistics in float32 by the two-pass formula."""
     return nnx.LayerNorm(
         width,
-        epsilon=LAYER_NORM_EPS,
+        epsilon=eps,
         dtype=dtype,
         use_fast_variance=False,
         scale_metadata={"out_sharding": ("norm",)},
@@ -85,7 +87,7 @@ class DropPath(NamedTuple):
 
 
 class Block(nnx.Module):
-    """Pre-norm Transformer block: attention without bias in qkv, then an erf-GELU MLP.
+    """Pre-norm Transformer block: attention, then an erf-GELU MLP.
 
     Tokens are [batch, tokens, width] in the compute dtype.
     """
@@ -94,19 +96,19 @@ class Block(nnx.Module):
         self, config: Transformer, *, dtype: DTypeLike, attention: Attention, rngs: nnx.Rngs
     ):
         width, heads = config.width, config.heads
-        hidden = width * config.mlp_ratio
+        hidden = config.mlp_width
         self.attention = attention
-        self.norm1 = layer_norm(width, dtype, rngs)
+        self.norm1 = layer_norm(width, dtype, rngs, eps=config.norm_eps)
         self.qkv = linear(
             width,
             (3, heads, width // heads),
             ("embed", None, "heads", None),
             dtype,
             rngs,
-            use_bias=False,
+            use_bias=config.qkv_bias,
         )
         self.proj = linear((heads, width // heads), width, ("heads", None, "embed"), dtype, rngs)
-        self.norm2 = layer_norm(width, dtype, rngs)
+        self.norm2 = layer_norm(width, dtype, rngs, eps=config.norm_eps)
         self.fc1 = linear(width, hidden, ("embed", "mlp"), dtype, rngs)
         self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
 
@@ -130,6 +132,9 @@ class Block(nnx.Module):
         kernel = jnp.asarray(self.qkv.kernel[...], normed.dtype)
         q = jnp.einsum("bd,dhc->bhc", normed[:, 0], kernel[:, 0])
         k = jnp.einsum("bnd,dhc->bnhc", normed, kernel[:, 1])
+        if self.qkv.bias is not None:
+            # a key's bias adds the same to every score of the query, which the softmax takes away
+            q = q + jnp.asarray(self.qkv.bias[...], q.dtype)[None, 0]
         scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
 

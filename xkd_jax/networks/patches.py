@@ -7,11 +7,14 @@ from typing import NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Integer
 
 
 def patchify(
-    view: Float[Array, "batch ..."], patch: tuple[int, ...]
+    view: Float[Array, "batch ..."],
+    patch: tuple[int, ...],
+    stride: tuple[int, ...] | None = None,
 ) -> Float[Array, "batch tokens values"]:
     """Cuts views into flattened patches, both in the order of the view's axes.
 
@@ -21,7 +24,13 @@ def patchify(
     Args:
       view: one axis for each of the patch's, and a last one of colors where there are some.
       patch: sides of a patch, which divide the view's.
+      stride: from one patch to the next, where they overlap; what is left at the end is cut off.
     """
+    if stride is not None and stride != patch:
+        for axis, (side, step) in enumerate(zip(patch, stride, strict=True), 1):
+            starts = np.arange(0, view.shape[axis] - side + 1, step)
+            taken = (starts[:, None] + np.arange(side)).reshape(-1)
+            view = jnp.take(view, taken, axis=axis)
     color = " c" if view.ndim == len(patch) + 2 else ""
     axes = range(len(patch))
     cut = " ".join(f"(n{i} p{i})" for i in axes)

@@ -8,6 +8,7 @@ no antialiasing, because the released weights were trained with them.
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +21,22 @@ CUBIC_A = -0.75
 
 
 def resize_positions(
-    positions: Float[Array, "old width"],
+    positions: Float[Array, "embedded width"],
     grid: tuple[int, ...],
     new_grid: tuple[int, ...],
     methods: tuple[Interpolation | None, ...],
-) -> Float[Array, "new width"]:
-    """Resizes positions [1 + prod(grid), width] to [1 + prod(new_grid), width]; CLS comes first.
+) -> Float[Array, "resized width"]:
+    """Resizes positions [special + prod(grid), width] to [special + prod(new_grid), width].
+
+    Those of special tokens, such as CLS, come first.
 
     `methods` says how each axis is interpolated; an axis with None keeps its size. Equal grids
     leave the positions as they are.
     """
     if grid == new_grid:
         return positions
-    cls, table = positions[:1], positions[1:].reshape(*grid, -1)
+    special = len(positions) - math.prod(grid)
+    first, table = positions[:special], positions[special:].reshape(*grid, positions.shape[1])
     for axis, (old, new, method) in enumerate(zip(grid, new_grid, methods, strict=True)):
         if method is not None:
             matrix = jnp.asarray(resize_matrix(old, new, method), positions.dtype)
@@ -41,7 +45,7 @@ def resize_positions(
                 0,
                 axis,
             )
-    return jnp.concatenate([cls, table.reshape(-1, positions.shape[-1])])
+    return jnp.concatenate([first, table.reshape(-1, positions.shape[-1])])
 
 
 @functools.cache

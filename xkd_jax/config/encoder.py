@@ -1,0 +1,55 @@
+"""What describes one modality's encoder, ours or other people's, apart from its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from xkd_jax.config.pretraining import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """A ViT over one modality's patches; the defaults are XKD's.
+
+    Attributes:
+      transformer: the blocks.
+      view: the input that the positions were learned for, how it is normalized, and the patch.
+      special_tokens: how many learned tokens come before the patches': XKD has one, CLS.
+      stride: from one patch to the next along each axis; None: patches don't overlap.
+      norm: where the final LayerNorm stands: on each token, on the pooled features, or nowhere.
+      norm_eps: of the final LayerNorm.
+      pool: the tokens whose mean is the features of an input.
+    """
+
+    transformer: Transformer
+    view: VideoConfig | AudioConfig
+    special_tokens: int = 1
+    stride: tuple[int, ...] | None = None
+    norm: Literal["tokens", "pooled", "none"] = "tokens"
+    norm_eps: float = 1e-5
+    pool: Literal["patches", "special"] = "patches"
+
+    @property
+    def modality(self) -> Modality:
+        return "video" if isinstance(self.view, VideoConfig) else "audio"
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Patches along each axis of the view."""
+        return patch_grid(self.view.global_shape, self.view.patch, self.stride)
+
+
+def patch_grid(
+    shape: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """How many whole patches fit along each axis of a view.
+
+    Args:
+      shape: of the view, without batch and color.
+      patch: sides of a patch.
+      stride: from one patch to the next; None: the patch's sides.
+    """
+    sides = zip(shape, patch, stride or patch, strict=True)
+    return tuple((size - side) // step + 1 for size, side, step in sides)
