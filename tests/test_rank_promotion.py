@@ -42,7 +42,7 @@ def test_a_training_step_and_the_probes(small, variant, refinement, view):
     batch = abstract_batch(config, run.batch_sharding)
     jax.eval_shape(run.initialize)
     following, _ = jax.eval_shape(run.step, run.like, batch)
-    features = jax.eval_shape(probe.encoder(config), following.teacher, batch)
+    features = jax.eval_shape(probe.feature_function(config), following.teacher, batch)
     assert features.keys() == set(MODALITIES)
 
 

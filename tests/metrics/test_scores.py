@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as reference
 
 from data_pipelines.errors import UserError
-from xkd_jax.metrics.knn import vote
+from xkd_jax.metrics.knn import class_scores
 from xkd_jax.metrics.scores import (
     average_precision,
     check_finite,
@@ -40,7 +40,7 @@ def test_average_precision_is_scikit_learns_with_ties_too(decimals):
     assert mean_average_precision(scores, targets) == pytest.approx(100 * present)
 
 
-def test_ranks_count_what_is_ahead():
+def test_ranks_count_irrelevant_candidates_ahead():
     similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.3, 0.4, 0.2]])
     own = np.eye(3, dtype=bool)
     assert ranks(similarity, own).tolist() == [0, 1, 2]
@@ -49,7 +49,7 @@ def test_ranks_count_what_is_ahead():
     assert ranks(similarity, np.zeros((3, 3), bool)).tolist() == [3, 3, 3]
 
 
-def test_votes_are_those_of_an_explicit_loop():
+def test_knn_class_scores_equal_explicit_loop():
     rng = np.random.default_rng(2)
     bank, queries = (rng.normal(size=(n, 6)).astype(np.float32) for n in (30, 9))
     bank, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
@@ -59,9 +59,9 @@ def test_votes_are_those_of_an_explicit_loop():
         cosine = bank @ query
         for i in np.argsort(-cosine)[:5]:
             expected[q, labels[i]] += np.exp((cosine[i] - 1) / 0.07)
-    found = vote(bank, labels, queries, 4, 5, 0.07)
+    found = class_scores(bank, labels, queries, 4, 5, 0.07)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert (vote(bank, labels, bank, 4, 1, 0.07).argmax(1) == labels).all()
+    assert (class_scores(bank, labels, bank, 4, 1, 0.07).argmax(1) == labels).all()
 
 
 def test_what_is_no_number_is_never_right():

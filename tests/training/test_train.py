@@ -88,7 +88,7 @@ def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, c
     assert "resume    from step 2" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "moved")
     noise_shards.write(str(tmp_path / "moved"), seed=1)
-    with pytest.raises(UserError, match="holds a run on other data: the records were replaced"):
+    with pytest.raises(UserError, match=r"holds a run on other data .*: restore the records"):
         resume(tmp_path / "moved", 4)
     resume(config.data.dir, 4)
     assert "resume    from step 3" in capsys.readouterr().out

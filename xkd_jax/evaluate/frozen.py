@@ -17,7 +17,7 @@ from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.splits import some_of_each_class
-from xkd_jax.metrics.knn import unit, vote
+from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import ranks, top_k
 from xkd_jax.parallel.processes import announce
 
@@ -134,10 +134,10 @@ def knn(
     test_features, test_labels = _of(test, test_records)
     bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
     settings = config.knn
-    votes = vote(bank, labels[used], queries, classes, settings.k, settings.temperature)
+    scores = class_scores(bank, labels[used], queries, classes, settings.k, settings.temperature)
     return {
-        "value": top_k(votes, test_labels, 1),
-        "top5": top_k(votes, test_labels, 5),
+        "value": top_k(scores, test_labels, 1),
+        "top5": top_k(scores, test_labels, 5),
         "train_records": len(used),
         "test_records": len(test_labels),
     }

@@ -1,1 +1,1 @@
-"""Scores of predictions, and nearest neighbors."""
+"""Metrics of predictions, and k-nearest-neighbors classification."""

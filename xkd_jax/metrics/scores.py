@@ -1,6 +1,7 @@
-"""Metrics, in percent. Ties never help: a constant score is no better than chance or worse.
+"""Metrics, in percent.
 
-Neither does what is no number: a score of NaN counts as one that another class or candidate beats.
+Of equal scores, those of wrong classes or candidates rank higher, so that a constant score is no
+better than chance. NaN of a right one ranks below all others, NaN of a wrong one above.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from data_pipelines.errors import UserError
 def check_finite(
     values: np.ndarray, what: str, row_name: Callable[[int], str], remedy: str
 ) -> None:
-    """Refuses values of which one is NaN or infinite.
+    """Checks that no value is NaN or infinite.
 
     Args:
       values: float [rows, ...].
-      what: the values and what they are of, to begin a sentence with, in the plural.
-      row_name: given the number of a row, returns what it is of.
-      remedy: what to do, to end the sentence with.
+      what: subject of the message, in the plural, such as "The SVM's scores".
+      row_name: maps the index of a row to its name in the message.
+      remedy: instruction at the end of the message.
 
     Raises:
       UserError: a value is not finite.
@@ -35,12 +36,12 @@ def check_finite(
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of samples whose class is among the k with the highest scores.
+    """Percentage of samples whose class is among the k with the highest scores.
 
     Args:
       scores: float [samples, classes].
       labels: int [samples].
-      k: at least 1. Of equal scores, those of other classes count as higher.
+      k: at least 1.
     """
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     ahead = (~(scores < own)).sum(axis=1) - 1
@@ -80,22 +81,21 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     if not len(present):
         raise UserError(
             f"None of the {len(targets)} test records has a class: build the data set again from"
-            " the benchmark's own lists, or give another --config.data.test_split."
+            " the benchmark's official lists, or give another --config.data.test_split."
         )
     found = [average_precision(scores[:, c], targets[:, c]) for c in present]
     return 100 * float(np.mean(found))
 
 
 def ranks(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """How many irrelevant candidates are ahead of each query's best relevant one, int64 [queries].
+    """Rank of each query's most similar relevant candidate, from 0, int64 [queries].
 
-    A query is found among k candidates where that is below k. All candidates are ahead where none
-    is relevant.
+    It is the number of irrelevant candidates that are at least as similar; all candidates, if none
+    is relevant. Recall at k counts the queries whose rank is below k.
 
     Args:
       similarity: float [queries, candidates].
-      relevant: bool [queries, candidates]. Of equal similarities, irrelevant candidates count as
-        higher.
+      relevant: bool [queries, candidates].
     """
     best = np.where(relevant, similarity, -np.inf).max(axis=1, keepdims=True)
     return (~(similarity < best) & ~relevant).sum(axis=1)

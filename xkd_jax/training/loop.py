@@ -133,7 +133,7 @@ def read_metrics(unread: Unread) -> tuple[dict[str, float], dict[int, str]]:
     rows = {step: jax.device_get(metrics) for step, metrics in unread}
     unread.clear()
     bad = {
-        step: _blame(names)
+        step: _nonfinite_terms(names)
         for step, metrics in rows.items()
         if (names := [name for name, value in metrics.items() if not np.isfinite(value)])
     }
@@ -141,6 +141,6 @@ def read_metrics(unread: Unread) -> tuple[dict[str, float], dict[int, str]]:
     return {name: float(np.mean([metrics[name] for metrics in good])) for name in good[0]}, bad
 
 
-def _blame(bad: list[str]) -> str:
+def _nonfinite_terms(bad: list[str]) -> str:
     terms = [name for name in bad if name.startswith("loss/")]
     return ", ".join(terms or bad)

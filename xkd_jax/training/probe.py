@@ -1,4 +1,4 @@
-"""Probes: what a linear classifier, or a vote of neighbors, can read off the frozen encoders."""
+"""Probes: linear and k-nearest-neighbors classifiers on features of the frozen encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.train_state import module_of
-from xkd_jax.metrics.knn import unit, vote
+from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import top_k
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.precision import matmul_precision
@@ -27,7 +27,7 @@ from xkd_jax.parallel.mesh import put_batch
 from xkd_jax.parallel.processes import announce
 
 Features = dict[str, np.ndarray]
-_TEMPERATURE = 0.07  # of the neighbors' weights, as in DINO
+_TEMPERATURE = 0.07  # divisor of the neighbors' cosines, as in DINO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,11 @@ class Probes:
     """The probes of a run.
 
     Attributes:
-      config: of the run.
-      encode: `encoder`'s function.
-      batch_sharding: of a batch.
-      classes: of the data set.
-      batches: gives one pass over the records that classifiers learn from, and one over those
-        that they are scored on.
+      config: the run's config.
+      encode: the function of `feature_function`.
+      batch_sharding: sharding of every array of a batch.
+      classes: number of classes of the data set.
+      batches: returns one pass over the training records, and one over the test records.
     """
 
     config: Config
@@ -50,11 +49,25 @@ class Probes:
     batches: Callable[[], tuple[Iterable[Batch], Iterable[Batch]]]
 
     def linear(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `linear_probe` and `labeled`; `parameters` are those of `extract_features`."""
+        """Extracts features and returns the accuracies of `linear_probe`.
+
+        Args:
+          parameters: as in `extract_features`.
+
+        Raises:
+          UserError: no record of a split has a class.
+        """
         return linear_probe(*self._features(parameters))
 
     def knn(self, parameters: dict[str, Tree]) -> dict[str, float]:
-        """See `knn_probe` and `labeled`; `parameters` as above."""
+        """Extracts features and returns the accuracies of `knn_probe`.
+
+        Args:
+          parameters: as in `extract_features`.
+
+        Raises:
+          UserError: no record of a split has a class.
+        """
         train, test = self._features(parameters)
         return knn_probe(train, test, self.classes, self.config.probe.k)
 
@@ -80,18 +93,18 @@ def extract_features(
     sharding: NamedSharding,
     batch_size: int,
 ) -> Features:
-    """Pools every encoder's tokens over all batches of an evaluation pipeline.
+    """Computes pooled features of all batches, for each encoder.
 
     Args:
-      encode: `encoder`'s function; compiled once, it serves every call.
-      parameters: {role: encoder and head parameters in the shape of `Teacher`}.
+      encode: the function of `feature_function`.
+      parameters: {role: parameters of encoders and heads, in the structure of `Teacher`}.
       batches: this process's rows of evaluation batches; rows whose `valid` is False are dropped.
-      sharding: of a batch.
-      batch_size: rows of a batch on all processes.
+      sharding: sharding of every array of a batch.
+      batch_size: rows of a batch, over all processes.
 
     Returns:
-      {"{role} {modality}": float32 [records, width], "label": int32 [records]}, of all processes'
-      records on each of them.
+      {"{role} {modality}": float32 [records, width], "label": int32 [records]}: on every process,
+      the records of all processes.
     """
     collected: dict[str, list[np.ndarray]] = {}
     for batch in batches:
@@ -110,20 +123,20 @@ def extract_features(
 
 
 def labeled(found: Features, split: str) -> Features:
-    """Leaves out records without a class (label -1), and says how many.
+    """Leaves out records without a class (label -1), and prints their number.
 
     Args:
-      found: what `extract_features` returns.
-      split: its name, for the message.
+      found: the result of `extract_features`.
+      split: name of the split, for messages.
 
     Raises:
-      UserError: no record has one.
+      UserError: no record has a class.
     """
     has_class = found["label"] >= 0
     lacking = len(has_class) - int(has_class.sum())
     if lacking == len(has_class):
         raise UserError(
-            f"None of the {lacking} records that probes read of the split {split} has a class: give"
+            f"None of the {lacking} records of split {split} that probes use has a class: give"
             " another --config.probe.split, or --config.probe.enabled=False and"
             " --config.probe.knn_every=0."
         )
@@ -133,10 +146,10 @@ def labeled(found: Features, split: str) -> Features:
     return found
 
 
-def encoder(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
+def feature_function(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> {modality: float32 [batch, width]}.
 
-    The features are those of the global views.
+    It pools the encoder's tokens of each global view.
     """
 
     def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
@@ -148,9 +161,13 @@ def encoder(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
 
 
 def linear_probe(train: Features, test: Features) -> dict[str, float]:
-    """Top-1 accuracy in percent of a logistic regression on each kind of features.
+    """Top-1 accuracy in percent of a logistic regression, {"{role} {modality}": accuracy}.
 
-    Features are standardized by the training split. `train` and `test` are what `labeled` returns.
+    Features are standardized by the mean and deviation of the training records.
+
+    Args:
+      train: features and labels that the classifiers are fitted to, the result of `labeled`.
+      test: those that are scored.
     """
     return {
         name: 100
@@ -161,22 +178,25 @@ def linear_probe(train: Features, test: Features) -> dict[str, float]:
 
 
 def knn_probe(train: Features, test: Features, classes: int, k: int) -> dict[str, float]:
-    """Top-1 accuracy in percent of a vote of the `k` nearest by cosine, for each kind.
+    """Top-1 accuracy in percent of k nearest neighbors, {"{role} {modality}": accuracy}.
 
-    `train` and `test` are what `labeled` returns; `classes` is the number of those of the data set,
-    of which the training records need not have all.
+    Args:
+      train: features and labels of the neighbors, the result of `labeled`.
+      test: those that are scored.
+      classes: number of classes of the data set; `train` need not have all of them.
+      k: number of neighbors.
     """
 
     def score(name: str) -> float:
         bank, queries = (unit(found[name]) for found in (train, test))
-        votes = vote(bank, train["label"], queries, classes, k, _TEMPERATURE)
-        return top_k(votes, test["label"], 1)
+        scores = class_scores(bank, train["label"], queries, classes, k, _TEMPERATURE)
+        return top_k(scores, test["label"], 1)
 
     return {name: score(name) for name in train if name != "label"}
 
 
 def _classifier() -> Any:
-    # scikit-learn takes seconds to start, and a run that begins has no probe yet.
+    # Imported here because scikit-learn takes seconds to import.
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

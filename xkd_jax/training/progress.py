@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a line on the terminal, scalars for TensorBoard."""
+"""Output of a run in progress: lines on the terminal, scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from data_pipelines.progress import duration
 
 
 class Progress:
-    """Times a run between log lines.
+    """Log lines with the speed since the line before.
 
-    The rate counts clips over the time since the last line; the data share is the part of that
-    time that the loop stood waiting for a batch.
+    The speed is in clips per second; the data-wait share is the fraction of that time in which the
+    loop waited for a batch.
     """
 
     def __init__(self, steps: int, batch_size: int, start: int):
@@ -29,14 +29,18 @@ class Progress:
         self._step, self._since, self._waited = start, time.perf_counter(), 0.0
 
     def waited(self, seconds: float) -> None:
-        """Adds time that the loop stood waiting for data."""
+        """Adds seconds in which the loop waited for a batch."""
         self._waited += seconds
 
     def line(self, step: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
-        """Closes the stretch since the last line.
+        """Returns the log line of a step, and the scalars of the steps since the line before.
+
+        Args:
+          step: number of steps made.
+          metrics: scalars, with "loss" among them.
 
         Returns:
-          The line to print, and the stretch's scalars: clips a second and the data-wait share.
+          The line, and {name: value} of clips per second and data-wait share.
         """
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
@@ -56,23 +60,30 @@ class Progress:
 
 
 class Scalars:
-    """TensorBoard scalars; on every process but the first nothing is written.
+    """TensorBoard scalars, written by the main process only.
 
-    What can't be written is warned of once and left out, which ends no run. Events are written here
-    and not in a thread of tensorboardX, whose faults nobody could catch.
+    An error of the file system does not stop the run: the first one is printed as a warning, and
+    those scalars are left out. Events are written without the thread of tensorboardX, whose
+    exceptions can't be caught.
     """
 
     def __init__(self, directory: Path, *, enabled: bool, start: int):
-        """Names the folder; TensorBoard drops what it has there of steps after `start`."""
+        """Sets the folder.
+
+        Args:
+          directory: made at the first write.
+          enabled: whether this process writes.
+          start: number of steps made before; TensorBoard drops later scalars of an earlier file.
+        """
         self._directory, self._enabled, self._start = directory, enabled, start
         self._file: FileIO | None = None
         self._warned = False
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of one step."""
+        """Writes the scalars of one step, {tag: value}."""
         if not self._enabled:
             return
-        from tensorboardX import summary  # imported where it is needed, as it takes a while
+        from tensorboardX import summary  # imported here because that takes long
 
         values = [v for name, value in scalars.items() for v in summary.scalar(name, value).value]
         try:
@@ -102,14 +113,14 @@ class Scalars:
         return file
 
     def close(self) -> None:
-        """Ends the file."""
+        """Closes the file."""
         if self._file is not None:
-            with contextlib.suppress(OSError):  # `write` has made sure of what is in it
+            with contextlib.suppress(OSError):  # all events are synced already
                 self._file.close()
 
 
 def _append(file: FileIO, **content: Any) -> None:
-    """Writes an event with this content, whole or not at all.
+    """Writes an event with these fields, completely or not at all.
 
     Raises:
       OSError: it can't be written.
@@ -124,5 +135,5 @@ def _append(file: FileIO, **content: Any) -> None:
         os.fsync(file.fileno())
     except OSError:
         with contextlib.suppress(OSError):
-            file.truncate(file.seek(place))  # a part of an event would hide those after it
+            file.truncate(file.seek(place))  # after a partial event no other one could be read
         raise

@@ -1,4 +1,4 @@
-"""What happens after steps whose loss is not finite: stated, counted, and as configured."""
+"""Recovery from steps whose loss or another metric is not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xkd_jax.training.checkpoint import Checkpoints
 
 
 class Recovery:
-    """Does what the config says after steps that were not finite."""
+    """Counts steps with metrics that are not finite, and stops, skips or rolls back."""
 
     def __init__(
         self,
@@ -22,26 +22,26 @@ class Recovery:
         checkpoints: Checkpoints,
         first_state: Callable[[], TrainState],
     ):
-        """Starts counting.
+        """Starts with a count of 0.
 
         Args:
-          config: the run's.
-          checkpoints: the run's.
-          first_state: gives the state that the run would start from now.
+          config: action and limit.
+          checkpoints: the run's checkpoints.
+          first_state: returns the state that the run would start from now.
         """
         self._config, self._checkpoints, self._first_state = config, checkpoints, first_state
         self._count = 0
 
     def recover(self, state: TrainState, step: int, bad: dict[int, str]) -> TrainState:
-        """The state to go on with.
+        """Returns the state to continue with.
 
         Args:
-          state: after `step`; it may be donated.
-          step: the last one made.
-          bad: {step: what was not finite} since the last call.
+          state: the state after `step`; deleted by a rollback.
+          step: number of steps made.
+          bad: {step: names of metrics that were not finite} since the last call.
 
         Raises:
-          TrainingDivergedError: the config says stop, or it was once too often.
+          TrainingDivergedError: the action is `stop`, or the limit is exceeded.
         """
         if not bad:
             return state

@@ -1,4 +1,4 @@
-"""The lease of a run on its folder, which the main process holds for all of its processes."""
+"""A run's lease on its workdir, held by the main process for all processes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from data_pipelines.lease import Lease
 from xkd_jax.parallel.processes import announce, company, is_main_process, on_main, together
 
 _REMEDY = "wait until it has ended, or give another --workdir."
-_SEEN_SECONDS = 10.0  # for which a network file system may not show a new file elsewhere
+_SEEN_SECONDS = 10.0  # delay until a network file system shows a new file on another host
 
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[Callable[[], None]]:
-    """Keeps other runs out of a folder; every process of the run must enter and leave.
+    """Holds the lease on a folder, so that no other run writes there; every process must enter it.
 
     Yields:
-      What every process must call before the run writes to the folder again after a while. It
-      raises `LeaseLostError` on the main process, and `UnreachableError` on the others, if another
-      run has taken over.
+      A function that every process must call before the run writes to the folder. It raises
+      `LeaseLostError` on the main process, and `UnreachableError` on the others, if another run
+      holds the lease now.
 
     Raises:
       LeaseHeldError: another run holds the lease; on the other processes, `UnreachableError`.
@@ -45,15 +45,15 @@ def held(workdir: Path) -> Iterator[Callable[[], None]]:
                 )
             )
             _check_shared(workdir, leases[0].token if leases else "")
-        with company():  # so that the lease is kept where a save may be under way
+        with company():  # inside the lease, which a save in progress still needs
             yield lambda: on_main(lambda: leases[0].check())
 
 
 def _check_shared(workdir: Path, token: str) -> None:
-    """Makes sure that every process sees what the main process has written.
+    """Checks that every process reads the file which the main process has written.
 
     Raises:
-      UserError: one doesn't.
+      UserError: one process does not find it.
     """
     mine = np.frombuffer(token.encode().ljust(TOKEN_LENGTH), np.uint8)
     theirs = np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes().decode()
@@ -63,7 +63,7 @@ def _check_shared(workdir: Path, token: str) -> None:
             return
         for _ in range(int(_SEEN_SECONDS)):
             with contextlib.suppress(OSError):
-                os.listdir(workdir)  # so that NFS asks its server for what is there now
+                os.listdir(workdir)  # makes NFS refresh its cache
             if (found := Lease(workdir).holder()) and found.token == theirs:
                 return
             time.sleep(1)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the run that it belongs to."""
+"""The record of a run that is saved with each checkpoint."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RECORD_LAYOUT = 2
 class RunRecord:
     """A run at one step.
 
-    step: the number of updates made.
-    config: the run's, as nested dictionaries of what JSON knows.
+    step: number of updates made.
+    config: the run's config, as nested dictionaries of JSON types.
     records: number of records in the data set.
-    data_digest: of the content of the data set; see `Dataset.digest`.
-    versions: {name: version} of what computes; see `versions.versions`.
-    digests: {item: {path of an array: its digest}}; see `digest.digests`.
-    layout: of this record.
+    data_digest: digest of the data set's content (`Dataset.digest`).
+    versions: {name: version} of the program and its libraries (`versions.versions`).
+    digests: {item: {path of an array: its digest}} (`array_digest.digests`).
+    layout: version of this record's fields.
     """
 
     step: int
@@ -36,8 +36,8 @@ class RunRecord:
     digests: dict[str, dict[str, int]]
     layout: int = RECORD_LAYOUT
 
-    # What a resumed run can't change: it decides the shapes of the state or which data belong to
-    # which step. So does the content of the data.
+    # Prefixes of values that a resumed run can't change: they decide the shapes of the state, or
+    # which data a step gets.
     FIXED: ClassVar[tuple[str, ...]] = (
         "config.seed", "config.batch_size", "config.model", *(f"config.{m}" for m in MODALITIES),
         "config.data.split", "config.data.shuffle_window", "config.data.drop_last", "records",
@@ -45,20 +45,26 @@ class RunRecord:
 
     @classmethod
     def of(cls, config: dict[str, Any], records: int, data_digest: str) -> Self:
-        """The record of a run with this config, before its first step."""
+        """Returns the record of a run before its first step.
+
+        Args:
+          config: nested dictionaries; converted to JSON types.
+          records: number of records in the data set.
+          data_digest: digest of the data set's content.
+        """
         return cls(0, json.loads(json.dumps(config)), records, data_digest, versions(), {})
 
     def to_json(self) -> dict[str, Any]:
-        """The record with a checksum of itself."""
+        """Returns the fields, and a checksum of them."""
         content = dataclasses.asdict(self)
         return {**content, "crc32": _checksum(content)}
 
     @staticmethod
     def verified(content: Any) -> dict[str, Any]:
-        """Returns what `to_json` made, without its checksum.
+        """Returns the fields of a record that `to_json` returned.
 
         Raises:
-          ValueError: it is not what was written.
+          ValueError: the checksum differs.
         """
         content = dict(content)
         if content.pop("crc32", None) != _checksum(content):
@@ -67,26 +73,29 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], where: Any) -> RunRecord:
-        """The record that `to_json` made.
+        """Returns the record with these fields.
 
         Args:
-          content: `verified`.
+          content: the result of `verified`.
           where: the checkpoint, for an error message.
 
         Raises:
-          UserError: another version of this program wrote it, in another layout.
+          UserError: another version of this program wrote it, with another layout.
         """
         layout = content.get("layout", 1)
         if layout != RECORD_LAYOUT:
             raise UserError(
-                f"{where} was saved by another version of this program (its record of the run has"
-                f" layout {layout}, and this version reads layout {RECORD_LAYOUT}): use that"
-                " version, or another folder."
+                f"{where} was saved by another version of this program (layout {layout}, this"
+                f" version reads {RECORD_LAYOUT}): use that version, or another folder."
             )
         return cls(**content)
 
     def changes(self, now: RunRecord) -> tuple[list[str], list[str]]:
-        """What is another value now: what may be, and what must not if the run is to go on."""
+        """Compares two records of a run.
+
+        Returns:
+          A text for each value that differs and may, and one for each that prevents resuming.
+        """
         found = [
             (key, f"{key.removeprefix('config.')} ({before!r}, now {after!r})")
             for part in ("config", "records", "versions")
@@ -96,8 +105,14 @@ class RunRecord:
         return [text for _, text in found if text not in forbidden], forbidden
 
     def refuse_other(self, now: RunRecord, directory: Any) -> None:
-        """Raises:
-        UserError: a run as it is `now` can't go on from this one.
+        """Checks that a run can resume from this record.
+
+        Args:
+          now: the record of the run that is to resume.
+          directory: the checkpoints' folder, for an error message.
+
+        Raises:
+          UserError: the data, or a value of `FIXED`, differ.
         """
         if forbidden := self.changes(now)[1]:
             raise UserError(
@@ -106,9 +121,9 @@ class RunRecord:
             )
         if self.data_digest != now.data_digest:
             raise UserError(
-                f"{directory} holds a run on other data: the records were replaced or changed since"
-                f" (digest {self.data_digest}, now {now.data_digest}), so put the old ones back, or"
-                " give another --workdir for a new run."
+                f"{directory} holds a run on other data (digest {self.data_digest}, now"
+                f" {now.data_digest}): restore the records that it was trained on, or give another"
+                " --workdir for a new run."
             )
 
 
@@ -117,9 +132,12 @@ def _checksum(content: dict[str, Any]) -> int:
 
 
 def differences(key: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the dotted key and both values of what differs in two dictionaries.
+    """Yields (dotted key, value before, value after) for each difference of nested dictionaries.
 
-    Keys are those below `key`, or whole ones where that is empty; what a dictionary lacks is None.
+    Args:
+      key: prefix of the keys, or an empty string.
+      before: a dictionary or a value; None for a missing one.
+      after: the same.
     """
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted(before.keys() | after.keys()):

@@ -1,4 +1,4 @@
-"""A pretraining run, from its config to its last checkpoint."""
+"""A pretraining run: data, state, training loop, checkpoints and probes."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from xkd_jax.training import run_lease
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.loop import Loop
-from xkd_jax.training.probe import Probes, encoder
+from xkd_jax.training.probe import Probes, feature_function
 from xkd_jax.training.recovery import Recovery
 
 
 @company()
 def train(config: Config, workdir: Path) -> None:
-    """Runs `config` in `workdir`, or goes on with the run that is there.
+    """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
     Raises:
-      UserError: data, mesh or checkpoints don't fit the config, or another run is using the folder.
-      LostProcessError: another process of the run is gone.
+      UserError: data, mesh or checkpoints don't fit the config, or another run uses the folder.
+      LostProcessError: the connection to another process of the run broke.
       TrainingDivergedError: a loss was not finite.
-      StoppedError: there was notice of a preemption; the state is saved.
+      StoppedError: the program was preempted; the state is saved.
     """
     if config.data.dataset != "spoken_digits" and not config.data.dir:
         raise UserError(
@@ -80,17 +80,17 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
 
 
 def _open(config: Config, directory: str, split: str) -> Dataset:
-    """Opens a split, which must be the same for every process."""
+    """Opens a split and checks that it is the same on every process."""
     dataset = together(lambda: open_dataset(config, directory, split))
     agreement.require({f"data in {directory}": {split: dataset.digest}})
     return dataset
 
 
 def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The state of the newest checkpoint that is intact, or a fresh one.
+    """Returns the state of the newest intact checkpoint, or the initial one without a checkpoint.
 
     Raises:
-      UserError: it is of a step beyond the run's end; otherwise as `Checkpoints.restore`.
+      UserError: the checkpoint's step is beyond the run's end; or as `Checkpoints.restore`.
     """
     state = checkpoints.restore(run.like)
     if state is None:
@@ -112,7 +112,23 @@ def loop(
     workdir: Path,
     probes: Probes | None,
 ) -> TrainState:
-    """Steps to the end of the run, logging, saving and looking at neighbors on the way."""
+    """Runs the remaining steps, with log lines, checkpoints and kNN probes.
+
+    Args:
+      run: the jitted functions.
+      state: the state to start from; it is donated.
+      dataset: the training split.
+      checkpoints: the run's checkpoints.
+      workdir: folder of the TensorBoard scalars.
+      probes: None without probes.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      StoppedError: the program was preempted; the state is saved.
+      TrainingDivergedError: a loss was not finite.
+    """
     config, start = run.config, int(state.step)
     recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
 
@@ -148,7 +164,7 @@ def loop(
 
 
 def data_directory(config: Config, workdir: Path) -> str:
-    """Where the shards are; the spoken digits are made there on first use."""
+    """Returns the folder of the shards; spoken digits are made there on first use."""
     if config.data.dataset == "spoken_digits":
         directory = config.data.dir or str(workdir / "data")
         main_first(lambda: spoken_digits.build(config, directory, announce))
@@ -157,16 +173,21 @@ def data_directory(config: Config, workdir: Path) -> str:
 
 
 def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
-    """The run's probes; they learn from one data set and are scored on the other.
+    """Returns the run's probes.
+
+    Args:
+      run: the jitted functions.
+      dataset: the split that they are fitted to, its first `probe.train_records` records.
+      test: the split that is scored.
 
     Raises:
-      UserError: the data set has no classes, or several a record.
+      UserError: the data set has no classes, or several for each record.
     """
     config, metadata = run.config, dataset.metadata
     if len(metadata.class_names) < 2 or metadata.multi_label:
         raise UserError(
-            f"The data set {metadata.name} has not one class a record, which probes ask for: give"
-            " --config.probe.enabled=False and --config.probe.knn_every=0."
+            f"The data set {metadata.name} does not have one class for each record, as probes need:"
+            " give --config.probe.enabled=False and --config.probe.knn_every=0."
         )
     used = np.arange(min(config.probe.train_records, len(dataset)))
 
@@ -175,13 +196,24 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
         return learn, pipeline.eval_batches(config, test, run.rows)
 
     classes = len(metadata.class_names)
-    return Probes(config, encoder(config), run.batch_sharding, classes, batches)
+    return Probes(config, feature_function(config), run.batch_sharding, classes, batches)
 
 
 def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
-    """Linear-probe accuracies of student and teacher, before training and now."""
+    """Returns linear-probe accuracies of student and teacher, before and after training.
+
+    Args:
+      run: the jitted functions.
+      state: the state after training.
+      probes: the run's probes.
+
+    Returns:
+      {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
+    """
     announce("probe     before training")
-    untrained = probes.linear({"student": run.initialize().teacher})  # at first they are one
+    untrained = probes.linear(
+        {"student": run.initialize().teacher}
+    )  # equal to the student at first
     announce("probe     after training")
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
@@ -190,12 +222,20 @@ def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, fl
 
 
 def both_networks(state: TrainState, config: Config) -> dict[str, Tree]:
-    """Encoders and heads of student and teacher, in the shape of `Teacher`."""
+    """Returns both networks' encoder and head parameters, in the structure of `Teacher`."""
     return {"student": teacher_counterpart(state.student, config.model), "teacher": state.teacher}
 
 
 def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
-    """Prints the probes as a table and writes them as `results.json`."""
+    """Prints the probes' accuracies as a table and writes them to `results.json`.
+
+    Args:
+      results: the result of `probe`.
+      workdir: folder of the file.
+
+    Raises:
+      UserError: the file can't be written.
+    """
     announce(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
     for name in results["before"]:
         announce(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))

@@ -1,4 +1,4 @@
-"""Versions of what decides a run's numbers: this program, Python, the libraries."""
+"""Versions that a run's numbers depend on: this program, Python, the libraries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import data_pipelines
 import xkd_jax
 
-# Distributions that compute, or that decode and read what is computed with. Those that are not
-# installed, as the accelerators' may not be, are left out.
+# Distributions that compute, decode or read. Those that are not installed, such as libraries of
+# other accelerators, are left out.
 _DISTRIBUTIONS = (
     "jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax",
     "orbax-checkpoint", "tensorstore", "numpy", "grain", "simplejpeg", "opencv-python-headless",
@@ -34,8 +34,8 @@ def _installed() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Returns {name: version} of this program, Python and the installed libraries.
 
-    `code` is a digest of the program's source files, 16 hexadecimal digits: it differs between two
-    states of a checkout that have the same version number.
+    `code` is a digest of the program's source files, 16 hexadecimal digits: it distinguishes states
+    of a checkout with the same version number.
     """
     return dict(_installed())
 
