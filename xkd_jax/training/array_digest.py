@@ -1,7 +1,7 @@
-"""A number for the content of every array, the same on every mesh: storage that errs is found out.
+"""Checksums of array values, the same on every mesh, to detect storage corruption.
 
-Of what a checkpoint consists of, Orbax protects its indexes by checksums but not the values, so
-that a flipped bit would come back as another weight.
+Orbax protects the indexes of a checkpoint by checksums, but not the values: a flipped bit would
+otherwise change a weight unnoticed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from xkd_jax.networks.tree import Tree
 
 
 def digests(tree: Tree) -> dict[str, int]:
-    """The digest of each array of a tree, by its path; every process must ask.
+    """Returns {path of an array: its digest}; every process must call it.
 
-    An array's digest is the sum of its words' `mixed` numbers, modulo 2^32. Each word's number
-    depends on its position one to one, so no change of a single word goes unnoticed; of other
-    changes one in 2^32 does. The sum does not depend on its order, hence not on how the array is
-    split: each device sums what it holds.
+    An array's digest is the sum modulo 2^32 of the hashes of its 4-byte words. A word's hash
+    (`mixed`) is one to one for its position, so that every change of a single word is detected;
+    another change is missed with probability 2^-32. Each device adds the words that it holds: the
+    sum does not depend on the sharding.
 
     Args:
-      tree: of `jax.Array`s of 4-byte numbers.
+      tree: of `jax.Array`s with 4-byte dtypes.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     parts = jax.device_get([_parts(leaf) for _, leaf in leaves])
@@ -37,7 +37,7 @@ def digests(tree: Tree) -> dict[str, int]:
 
 
 def _parts(array: jax.Array) -> list[jax.Array]:
-    """Sums of the parts that devices of this process hold and no other device holds before."""
+    """Digests of the first replica of each shard on this process."""
     strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
     found = []
     for shard in array.addressable_shards:
@@ -49,7 +49,13 @@ def _parts(array: jax.Array) -> list[jax.Array]:
 
 @jax.jit
 def _sum(part: jax.Array, begin: jax.Array, *strides: jax.Array) -> jax.Array:
-    """The digest of a part of an array whose first word is at position `begin` of the whole."""
+    """The digest of a shard whose first word is at position `begin` of the flattened array.
+
+    Args:
+      part: the shard's values.
+      begin: uint32 scalar.
+      strides: of the flattened array, one for each axis; uint32 scalars.
+    """
     position = jnp.full(part.shape, begin)
     for axis, stride in enumerate(strides):
         position += stride * jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
@@ -58,7 +64,15 @@ def _sum(part: jax.Array, begin: jax.Array, *strides: jax.Array) -> jax.Array:
 
 
 def mixed(words: jax.Array, position: jax.Array) -> jax.Array:
-    """MurmurHash3's finalizer of each word and its position; for each position one to one."""
+    """Hashes each word with its position by MurmurHash3's finalizer.
+
+    Args:
+      words: uint32, any shape.
+      position: uint32, the same shape.
+
+    Returns:
+      uint32 of that shape; for a fixed position the hash is one to one.
+    """
     mix = words ^ (position * np.uint32(0x9E3779B1))
     mix = (mix ^ (mix >> 16)) * np.uint32(0x85EBCA6B)
     mix = (mix ^ (mix >> 13)) * np.uint32(0xC2B2AE35)

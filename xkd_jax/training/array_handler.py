@@ -1,7 +1,7 @@
-"""How Orbax reads and writes a checkpoint's arrays, such that one that fails is one report.
+"""Orbax's reading and writing of arrays, with one report for all arrays that fail.
 
-Orbax handles all arrays at once. Where one fails it raises that and abandons the others: Python
-and TensorStore then report each of them, a page for each.
+Orbax handles all arrays concurrently. If one fails, it raises that error and abandons the others,
+and Python and TensorStore print a traceback for each of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEAST_SLICE = 2**16  # bytes
 
 
 class _ArrayHandler(ocp.type_handlers.ArrayHandler):
-    """Orbax's, but where an array can't be read it waits for the others before it raises."""
+    """Orbax's handler, which waits for the other arrays before it raises a reading error."""
 
     async def deserialize(
         self,
@@ -28,9 +28,9 @@ class _ArrayHandler(ocp.type_handlers.ArrayHandler):
         """Reads the arrays.
 
         Raises:
-          Exception: of the first that can't be read, as Orbax raises it.
+          Exception: Orbax's, for the first array that can't be read.
         """
-        earlier = asyncio.all_tasks()  # some wait for this one
+        earlier = asyncio.all_tasks()  # some of them await this one
         try:
             return await super().deserialize(infos, args)
         except Exception:
@@ -40,10 +40,10 @@ class _ArrayHandler(ocp.type_handlers.ArrayHandler):
 
 
 def tree_handler() -> ocp.PyTreeCheckpointHandler:
-    """How Orbax saves and reads trees of arrays.
+    """Returns the handler that saves and reads PyTrees of arrays.
 
-    Where several devices hold the same part of an array, each of them saves a slice of it. Cutting
-    that off is a program of its own for each slice, which only pays for large ones.
+    Devices that hold the same shard save one slice of it each. Slicing compiles a program for each
+    slice, so that small arrays are saved by one device.
     """
     arrays = _ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
     return ocp.PyTreeCheckpointHandler(
@@ -52,11 +52,10 @@ def tree_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def report_failed_saves_once() -> None:
-    """Drops what Orbax and TensorStore report of a failed save besides the error that is raised.
+    """Suppresses reports of a failed save that repeat the error which is raised.
 
-    Orbax saves in threads. It logs the exception there, and raises it again at the next call to its
-    manager; each write that ends later finds the thread's event loop closed. Nothing else is
-    dropped.
+    Orbax saves in threads: it logs the exception there, and raises it at the next call of its
+    manager. Writes that end later find the thread's event loop closed. All other reports are kept.
     """
     report = sys.unraisablehook
 

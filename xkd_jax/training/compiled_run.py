@@ -1,4 +1,4 @@
-"""What stays the same from the first step of a run to its last, and is jitted here alone."""
+"""The jitted functions of a run: the training step and the initial state."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from xkd_jax.training import checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A config's functions on a mesh, and how their arguments lie there.
+    """A run's jitted functions, and the shardings of their arguments.
 
     step: jitted (state, batch) -> (state, metrics); the state is donated.
     initialize: jitted () -> the state before the first step.
-    like: the state as `jax.ShapeDtypeStruct` with shardings.
-    batch_sharding: of every array of a batch.
+    like: the state's shapes, dtypes and shardings, as `jax.ShapeDtypeStruct`.
+    batch_sharding: sharding of every array of a batch.
     """
 
     config: Config
@@ -40,7 +40,7 @@ class Run:
 
     @classmethod
     def prepare(cls, config: Config, length: Length, mesh: Mesh) -> Run:
-        """Builds the jitted functions; nothing is compiled before its first call.
+        """Creates the jitted functions; each is compiled at its first call.
 
         Raises:
           UserError: the batch can't be split over the mesh.
@@ -76,5 +76,5 @@ class Run:
 
     @property
     def rows(self) -> list[int]:
-        """The rows of each global batch that this process reads."""
+        """Indices in the global batch of the rows that this process reads."""
         return mesh_lib.local_rows(self.batch_sharding, self.config.batch_size)

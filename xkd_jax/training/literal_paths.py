@@ -1,8 +1,7 @@
-"""Folders whose names mean something to a glob, as `exp[lr=1e-3]` does.
+"""Checkpoints in folders whose names contain glob characters, such as `exp[lr=1e-3]`.
 
-Orbax finds the parts of a checkpoint by globs below its folder, through etils' paths, which take
-the folder's own name for a part of the pattern: nothing is found below such a folder, or another
-folder's files are.
+Orbax lists the parts of a checkpoint with etils' `Path.glob`, which treats the folder's name as a
+part of the pattern: it would list no files of such a folder, or those of another one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _glob_of_etils = _PathClass.glob
 
 
 def take_folders_literally() -> None:
-    """Lets etils' paths glob below a local folder by the pattern alone, whatever its name."""
+    """Replaces etils' `Path.glob` by one that takes a local folder's name literally."""
     _PathClass.glob = _glob
 
 

@@ -1,4 +1,4 @@
-"""The loop of every training, of networks and of classifiers: steps, log lines, saves, stops."""
+"""The training loop, of networks and of classifiers: steps, log lines, checkpoints, preemption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xkd_jax.parallel.processes import announce, is_main_process
 from xkd_jax.training.preemption import Preemption
 from xkd_jax.training.progress import Progress, Scalars
 
-# Steps that may be on their way to the device at once: one runs while the next is handed over.
+# Steps that are dispatched and not finished: one runs while the next one is dispatched.
 IN_FLIGHT = 2
 
 State = TypeVar("State")
@@ -27,7 +27,7 @@ Unread = collections.deque[tuple[int, Mapping[str, jax.Array]]]
 
 
 class Saves(Protocol[Saved]):
-    """What the loop asks of a training's checkpoints; see `checkpoint.ItemCheckpoints`."""
+    """The methods of `checkpoint.ItemCheckpoints` that the loop calls, and `save`."""
 
     def check(self) -> None: ...
 
@@ -40,17 +40,17 @@ class Saves(Protocol[Saved]):
 
 @dataclasses.dataclass(frozen=True)
 class Loop(Generic[State]):
-    """One training's part of the loop.
+    """The settings and functions of one training.
 
-    steps: of the whole training.
+    steps: number of steps of the whole training.
     batch_size: clips in a global batch.
-    log_every, save_every: in steps; both are also done at the last step, and 0 turns off the rest.
-    put: moves a host's rows of a batch to its devices; returns at once.
+    log_every, save_every: periods in steps; 0: at the last step only.
+    put: starts the transfer of a host's rows of a batch to its devices; asynchronous.
     step: (state, batch on devices) -> (next state, scalars, one of them "loss"); donates the state.
-    recover: (state, its step, {step: which scalars were not finite}) -> the state to continue
+    recover: (state, its step, {step: scalars that are not finite}) -> the state to continue
       with; called at each log line.
-    measure: (state, its step) -> more scalars to write, called after each step; may be empty.
-    followed: whether something comes after the last step for which a preempted program has no time.
+    measure: (state, its step) -> more scalars to write; called after each step; may return {}.
+    followed: whether the program does more work after the last step, which preemption prevents.
     """
 
     steps: int
@@ -71,25 +71,28 @@ class Loop(Generic[State]):
         checkpoints: Saves[State],
         folder: Path,
     ) -> State:
-        """Steps to the end of the training, logging and saving on the way.
+        """Runs the remaining steps of the training, with log lines and checkpoints.
 
         Args:
-          state: after step `start`; it is donated.
-          start: steps made so far.
-          batches: this host's rows of the batches from then on; closed at the end.
-          checkpoints: of this training.
-          folder: of its TensorBoard scalars.
+          state: the state after step `start`; it is donated.
+          start: number of steps made before.
+          batches: this host's rows of the batches of the remaining steps; closed at the end.
+          checkpoints: the checkpoints of this training.
+          folder: folder of the TensorBoard scalars.
+
+        Returns:
+          The state after the last step.
 
         Raises:
-          StoppedError: there was notice of a preemption; the state is saved.
+          StoppedError: the program was preempted; the state is saved.
         """
         progress = Progress(self.steps, self.batch_size, start)
         scalars = Scalars(folder, enabled=is_main_process(), start=start)
         unread: Unread = collections.deque()
-        # A writer left open starts a thread when Python ends, which is too late.
+        # A writer left open would start a thread while Python exits, which fails.
         with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
             for step in range(start + 1, self.steps + 1):
-                # Read and moved while the devices are still busy with the step before.
+                # Reading and transfer overlap with the step before.
                 since = time.perf_counter()
                 rows = next(batches)
                 progress.waited(time.perf_counter() - since)
@@ -112,23 +115,23 @@ class Loop(Generic[State]):
                     checkpoints.stop(step)
                 if measured := self.measure(state, step):
                     scalars.write(step, measured)
-            checkpoints.wait()  # while signals still wait: none may cut the last save short
+            checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
             if self.followed and preemption.reached():
                 checkpoints.stop(self.steps)
         return state
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something done every so many steps (0: never), and at the last, is due."""
+    """Whether `step` is the last one or a multiple of `every` (0: of none)."""
     return step == last or (every > 0 and step % every == 0)
 
 
 def read_metrics(unread: Unread) -> tuple[dict[str, float], dict[int, str]]:
-    """Fetches the metrics of the steps since the last call.
+    """Fetches and removes the metrics in `unread`.
 
     Returns:
-      Their means over the steps where all of them are finite (if none is, over all), and
-      {step: what is not finite} of the others.
+      Their means over the steps where all of them are finite (over all steps, if there is no such
+      step), and {step: names of those that are not finite} of the other steps.
     """
     rows = {step: jax.device_get(metrics) for step, metrics in unread}
     unread.clear()

@@ -1,4 +1,4 @@
-"""The notice that this run must soon make room: SIGTERM, or Ctrl-C."""
+"""Preemption of a run: SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from jax.experimental import multihost_utils
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-# JAX agrees on the first point that no process has passed, by a number that must never fall: not
-# the step, which begins again with every loop of a process.
+# JAX needs a counter that never decreases. The step is none: it restarts with every loop.
 _points = itertools.count(1)
 
 
 class Preemption:
-    """Tells when to stop, at the same step on every process; while it is open, signals wait.
+    """Detects preemption, at the same step on every process; as a context it handles signals.
 
-    SIGTERM to any process counts for all of them. The first Ctrl-C is passed on as SIGTERM, the
-    second one ends the process at once.
+    SIGTERM to one process stops all of them. The first Ctrl-C is sent on as SIGTERM, the second one
+    ends the process immediately.
     """
 
     def __init__(self) -> None:
@@ -32,7 +31,7 @@ class Preemption:
 
     def __enter__(self) -> Preemption:
         handlers: dict[int, Handler] = {signal.SIGINT: _pass_on}
-        if not jax.distributed.is_initialized():  # else JAX's own notifier listens, all the time
+        if not jax.distributed.is_initialized():  # else JAX's notifier handles it
             handlers[signal.SIGTERM] = self._notice
         self._before = {number: signal.signal(number, how) for number, how in handlers.items()}
         return self
@@ -47,7 +46,7 @@ class Preemption:
             signal.signal(number, how)
 
     def reached(self) -> bool:
-        """Whether to save after this step and stop; every process must ask after every step."""
+        """Whether to save and stop after this step; every process must call it after each step."""
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(next(_points))
         return self._noticed
