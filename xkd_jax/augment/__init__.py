@@ -1,4 +1,4 @@
-"""Augmentation on the device, of views that the host has cut and drawn (`read.views`)."""
+"""Augmentation on the device: the host draws the random numbers (`data_pipelines.read.views`)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ Kind = Literal["global", "local"]
 
 
 def augment(config: LoaderConfig, batch: dict[str, dict[str, Any]]) -> Views:
-    """Returns normalized views of a batch; deterministic, the random numbers are in the batch.
+    """Returns the normalized views of a batch; deterministic, as the batch has the random numbers.
 
-    A draw that a view lacks is not applied, and costs nothing.
+    An augmentation whose random numbers are missing in a view is not compiled.
 
     Args:
-      config: of the views.
-      batch: views of `read.views` with a leading axis of samples, `{"video": {"global": ...,
-        "local": ...}, "audio": ...}`; other keys are ignored and any part may be missing.
+      config: shapes, augmentation and statistics of the views.
+      batch: views of `data_pipelines.read.views` with a leading axis of samples, `{"video":
+        {"global": ..., "local": ...}, "audio": ...}`; any part may be missing, other keys are
+        ignored.
 
     Returns:
-      The same parts as float32 arrays: video global [B, T, S, S, 3] and local [V, B, t, s, s, 3],
+      float32 arrays under the same keys: video global [B, T, S, S, 3] and local [V, B, t, s, s, 3],
       audio global [B, mels, columns] and local [V, B, mels, local columns].
     """
     views: Views = {}
@@ -58,7 +59,7 @@ _CHANGES: dict[Modality, Callable[..., jax.Array]] = {"video": _video, "audio": 
 def _by_view(
     local: dict[str, jax.Array], change: Callable[[dict[str, jax.Array]], jax.Array]
 ) -> jax.Array:
-    """Changes views [B, V, ...] as if each were a sample of its own; returns [V, B, ...]."""
+    """Applies `change` to views [B, V, ...] flattened to [B * V, ...]; returns [V, B, ...]."""
     views = next(iter(local.values())).shape[1]
     flat = {key: einops.rearrange(draw, "b v ... -> (b v) ...") for key, draw in local.items()}
     return einops.rearrange(change(flat), "(b v) ... -> v b ...", v=views)

@@ -20,9 +20,10 @@ def augment_audio(
     """Returns float32 [B, mels, columns], normalized by `audio.mean` and `audio.std`.
 
     Args:
-      audio: the config's.
-      augment: that of the view: its canvas.
-      view: spectrogram and draws of `data_pipelines.read.views`, with a leading axis of samples.
+      audio: mean and deviation.
+      augment: size of the canvas.
+      view: spectrogram and random numbers of `data_pipelines.read.views`, with a leading axis of
+        samples.
     """
     log_mel = view["log_mel"].astype(jnp.float32) * _STEP - _OFFSET
     if "gain" in view:
@@ -34,20 +35,23 @@ def augment_audio(
 
 
 def _amplify(log_mel: jax.Array, gain: jax.Array) -> jax.Array:
-    """The log-mel of the waveform times `gain` [B]: its power above the floor times gain^2."""
+    """The log-mel spectrogram of `gain` [B] * waveform: power above the floor times gain^2."""
     power = jnp.maximum(jnp.exp(log_mel) - _FLOOR, 0)
     return jnp.log(jnp.square(gain)[:, None, None] * power + _FLOOR)
 
 
 def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax.Array:
-    """Cuts a box out of a zero canvas around a spectrogram and resizes it to the same shape.
+    """Cuts a box out of a zero canvas around a spectrogram and resizes it to the original shape.
 
-    As torch's bicubic interpolation with aligned corners and without antialiasing.
+    The resize equals torch's bicubic interpolation with aligned corners and without antialiasing.
 
     Args:
       log_mel: normalized, float32 [B, mels, columns].
       box: int32 [B, 4]: top, left, height, width on the canvas.
-      canvas: its height and width, in those of the spectrogram, which lies in its center.
+      canvas: height and width of the canvas / those of the spectrogram, which is in its center.
+
+    Returns:
+      float32 [B, mels, columns].
     """
     top, left, height, width = jnp.moveaxis(box, -1, 0)
     rows = _crop_weights(top, height, log_mel.shape[1], canvas[0])
@@ -58,15 +62,15 @@ def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax
 
 
 def _crop_weights(start: jax.Array, extent: jax.Array, size: int, canvas: float) -> jax.Array:
-    """Weights [B, size, size] that read a spectrogram's axis through a box on the canvas."""
+    """Weights [B, size, size] that resample one axis of a spectrogram to a box on the canvas."""
     whole = int(size * canvas)
     margin, last = (whole - size) // 2, extent[:, None] - 1
-    # Quotients from a table, as compiled code would multiply by the divisor's rounded inverse,
-    # which moves positions by more than torch's own rounding.
+    # Quotients from a table: compiled code multiplies by the divisor's rounded inverse, which moves
+    # positions by more than torch's rounding.
     step = np.arange(whole, dtype=np.float32) / np.float32(max(size - 1, 1))
     position = jnp.arange(size, dtype=jnp.float32)[None] * jnp.asarray(step)[last]
     weights = jnp.zeros((len(start), size, size), jnp.float32)
     for place, weight in cubic_taps(position, start[:, None] - margin, last):
-        # Nothing is read where the canvas is zero: no column of the spectrogram matches.
+        # Places outside of the spectrogram match no column: the canvas is zero there.
         weights += jnp.where(place[..., None] == np.arange(size)[None, None], weight[..., None], 0)
     return weights

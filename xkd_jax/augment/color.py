@@ -1,8 +1,8 @@
-"""Color jitter on planes [3, B, T, S, S] of values in 0..255, each sample by its own draws.
+"""Color jitter of planes [3, B, T, S, S] in 0..255, with random numbers for each sample.
 
-Brightness, contrast and saturation are one blend, factor * x + (1 - factor) * reference, clamped,
-with black, the frame's mean gray, or each pixel's own gray as the reference; the hue is a rotation
-in HSV. That is torchvision's ColorJitter (on tensors) in the order drawn for each sample.
+Brightness, contrast and saturation are a blend, factor * x + (1 - factor) * reference, clamped to
+0..255; the reference is black, the frame's mean gray, or each pixel's gray. Hue is a rotation in
+HSV. This is torchvision's ColorJitter (on tensors), in the order drawn for each sample.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# Rec. 601 luma: what PIL's "L" and torchvision's rgb_to_grayscale use.
+# Rec. 601 luma, as PIL's "L" and torchvision's rgb_to_grayscale.
 _LUMA = (0.299, 0.587, 0.114)
-# In the numbering of `order`.
+# Values of `order`.
 _BLENDS = ("brightness", "contrast", "saturation")
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
 
@@ -24,19 +24,28 @@ def gray(pixels: jax.Array) -> jax.Array:
 
 
 def to_gray(pixels: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Makes the chosen samples, bool [B], gray."""
+    """Converts planes [3, B, T, S, S] of the samples `chosen`, bool [B], to gray."""
     return jnp.where(_per_sample(chosen)[None], gray(pixels)[None], pixels)
 
 
 def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
-    """Applies the draws among `brightness`, `contrast`, `saturation`, `hue` in `view["order"]`."""
+    """Applies brightness, contrast, saturation and hue, in the order of `view["order"]`.
+
+    Args:
+      pixels: float32 [3, B, T, S, S] in 0..255.
+      view: `order`, int32 [B, 4], and those of the factors `brightness`, `contrast`, `saturation`
+        and of `hue` (in turns) that apply, float32 [B].
+
+    Returns:
+      The shape and range of `pixels`.
+    """
     if "order" not in view:
         return pixels
     one = jnp.ones(len(view["order"]), jnp.float32)
     factors = jnp.stack([*(view.get(name, one) for name in _BLENDS), one], axis=-1)
 
     def apply(pixels: jax.Array, operation: jax.Array) -> tuple[jax.Array, None]:
-        """One operation of every sample, [B] of those that `order` numbers."""
+        """Applies one operation to each sample, [B] values of `order`."""
         factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
         changed = _blend(pixels, operation, factor, view)
         if "hue" in view:
@@ -62,7 +71,12 @@ def _blend(
 
 
 def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
-    """Rotates the hue of [3, B, T, S, S] by `turns` [B] of the circle; value and chroma stay."""
+    """Rotates the hue by `turns` of the color circle; value and chroma are unchanged.
+
+    Args:
+      pixels: float32 [3, B, T, S, S] in 0..255.
+      turns: float32 [B].
+    """
     red, green, blue = pixels
     value, low = pixels.max(axis=0), pixels.min(axis=0)
     chroma = value - low
@@ -83,5 +97,5 @@ def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def _per_sample(values: jax.Array) -> jax.Array:
-    """[B] to [B, 1, 1, 1], to go with [B, T, S, S]."""
+    """Reshapes [B] to [B, 1, 1, 1], to broadcast with [B, T, S, S]."""
     return values[:, None, None, None]

@@ -1,11 +1,11 @@
-"""Random erasing: a box of noise, at the same place in every frame of a clip."""
+"""Random erasing: a box of noise, the same box in every frame of a clip."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-_AREA = (0.02, 1 / 3)  # of the frame
+_AREA = (0.02, 1 / 3)  # as a fraction of the frame
 _ASPECT = (0.3, 1 / 0.3)
 
 
@@ -14,8 +14,11 @@ def erase(clips: jax.Array, key: jax.Array, probability: float) -> jax.Array:
 
     Args:
       clips: normalized, float32 [batch, frames, size, size, 3].
-      key: decides which, where and the noise.
-      probability: that a clip has one.
+      key: key of the random numbers.
+      probability: of a box in a clip.
+
+    Returns:
+      The shape of `clips`.
     """
     batch, size = len(clips), clips.shape[2]
     which, area, aspect, place, noise = jax.random.split(key, 5)

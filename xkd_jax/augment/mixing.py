@@ -21,24 +21,27 @@ def mix(
     axes: CutmixAxes = "height_width",
     group: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes each clip with its counterpart from the other end of the batch, or of its group.
+    """Mixes clip i of the batch, or of a group, with clip -1 - i.
 
-    With both, a group gets one of them, each with probability 1/2. Mixup blends by a share from
-    Beta(mixup, mixup); CutMix pastes a box whose area is 1 minus a share from Beta(cutmix, cutmix)
-    before it is cut off at the frame's edges. Targets are mixed by the share that is left.
+    If both are on, a group gets mixup or CutMix, each with probability 1/2. Mixup's weight of the
+    first clip is drawn from Beta(mixup, mixup). CutMix replaces a box; the fraction of the frame
+    outside of it is drawn from Beta(cutmix, cutmix), before the box is clipped to the frame.
+    Targets have the weights of the clips that remain.
 
     Args:
       clips: float32 [batch, frames, height, width, 3].
       targets: float32 [batch, classes].
-      key: decides all.
-      mixup: parameter of the distribution; 0: off.
-      cutmix: the same.
-      axes: what a box is cut out of. `height_width`: the same pixels of every frame.
-        `time_height`, as timm's Mixup does to clips with time in the place of height: rows of the
-        box are frames, its columns rows of pixels. The box and its share are still those of a frame
-        of height x width, so that a box beyond the last frame changes targets alone.
-      group: how many neighbors in the batch are mixed by the same draws, a divisor of the batch;
+      key: key of the random numbers.
+      mixup: alpha of mixup's Beta distribution; 0: off.
+      cutmix: alpha of CutMix's Beta distribution; 0: off.
+      axes: axes of the box. `height_width`: the same pixels of every frame. `time_height`: frames
+        and rows of pixels, as timm's Mixup applied to [batch, 3, frames, height, width]. Its size
+        is computed for height x width, so that a box beyond the last frame changes targets only.
+      group: number of consecutive clips that use the same random numbers, a divisor of the batch;
         0: all.
+
+    Returns:
+      Mixed clips and targets, of the same shapes.
     """
 
     def together(
@@ -79,12 +82,12 @@ def _mix_together(
 
 
 def class_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
-    """One-hot targets, float32 [batch, classes], with `smoothing` spread over all classes.
+    """Returns one-hot targets with label smoothing, float32 [batch, classes].
 
     Args:
       labels: int [batch].
-      classes: number of them.
-      smoothing: what is taken from the label's class.
+      classes: number of classes.
+      smoothing: probability that is taken from the label's class and spread over all classes.
     """
     return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
 

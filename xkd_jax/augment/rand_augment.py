@@ -1,9 +1,9 @@
-"""RandAugment of clips: the same operations, by the same amount, on every frame of a clip.
+"""RandAugment of clips: the same operations with the same strength on every frame of a clip.
 
-The operations and their strengths are those of timm's "increasing" set: autocontrast, equalize,
-invert, rotate, posterize, solarize, solarize_add, color, contrast, brightness, sharpness, shears
-and translations. What depends on an image's own values (its range, histogram, mean) is taken over
-the whole clip, as a clip that changes from frame to frame would flicker.
+The operations and their strengths are timm's "increasing" set: autocontrast, equalize, invert,
+rotate, posterize, solarize, solarize_add, color, contrast, brightness, sharpness, shears and
+translations. Statistics of an image (range, histogram, mean) are those of the whole clip, so that
+frames do not flicker.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import numpy as np
 
 from xkd_jax.parallel.axis_rules import on_each_shard
 
-_PROBABILITY = 0.5  # that an operation, once drawn, is applied
+_PROBABILITY = 0.5  # of applying an operation that was drawn
 _SPREAD = 0.5  # standard deviation of the magnitude
-_LARGEST = 10.0
-_FILL = 128.0  # outside of the frame
+_LARGEST = 10.0  # magnitude
+_FILL = 128.0  # value outside of the frame
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def rand_augment(pixels: jax.Array, key: jax.Array, operations: int, magnitude: float) -> jax.Array:
     """Applies a number of random operations to each clip.
 
-    Every device goes through its clips one after the other, so that only what was drawn is
-    computed: all at once, each clip would go through every operation.
+    Every device processes its clips one by one, so that only the operations that were drawn are
+    computed; a batched switch would compute all of them for each clip.
 
     Args:
       pixels: float32 [batch, frames, size, size, 3] in 0..255.
-      key: decides all.
-      operations: how many a clip, drawn with replacement, each applied with probability 1/2.
-      magnitude: of 0 to 10, the mean strength.
+      key: key of the random numbers.
+      operations: number of operations for each clip, drawn with replacement, each applied with
+        probability 1/2.
+      magnitude: mean strength, 0 to 10.
 
     Returns:
       The shape and range of `pixels`.
@@ -64,22 +65,25 @@ def apply(pixels: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.A
 
     Args:
       pixels: float32 in 0..255.
-      operation: int32 index in `OPERATIONS`.
-      level: strength of 0 to 1.
-      sign: 1 or -1, the direction of what has two.
+      operation: int32 scalar, an index in `OPERATIONS`.
+      level: float32 scalar, the strength from 0 to 1.
+      sign: 1 or -1, the direction of operations that have two.
+
+    Returns:
+      The shape and range of `pixels`.
     """
     changed = jax.lax.switch(operation, list(_FUNCTIONS.values()), pixels, level, sign)
     return jnp.clip(changed, 0, 255)
 
 
 def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
-    """Reads every frame at the mapped positions, linearly; `_FILL` outside, as PIL.
+    """Applies an affine map to every frame, with bilinear interpolation, as PIL.
 
-    A position outside of the frame is filled; inside, the pixels at the border are repeated.
+    Positions outside of the frame get `_FILL`; next to the border its pixels are repeated.
 
     Args:
       pixels: float32 [frames, height, width, 3].
-      rows: of the matrix [2, 3] from output to input (y, x), about the center.
+      rows: rows of the matrix [2, 3] from output to input positions (y, x) about the center.
     """
     frames, height, width = pixels.shape[:3]
     matrix = jnp.stack([jnp.stack([jnp.float32(value) for value in row]) for row in rows])
@@ -107,7 +111,7 @@ def _stretch(pixels: jax.Array) -> jax.Array:
 
 
 def _equalize(pixels: jax.Array) -> jax.Array:
-    """Spreads each channel's values evenly, by PIL's rule for the table."""
+    """Equalizes the histogram of each channel, with PIL's lookup table."""
 
     def channel(values: jax.Array) -> jax.Array:
         codes = jnp.clip(jnp.round(values), 0, 255).astype(jnp.int32)
@@ -128,7 +132,7 @@ def _posterize(pixels: jax.Array, level: jax.Array) -> jax.Array:
 
 
 def _smooth(pixels: jax.Array) -> jax.Array:
-    """PIL's SMOOTH: 3 x 3 with 5 in the middle; the border stays."""
+    """PIL's SMOOTH: a 3 x 3 kernel of ones with 5 in the middle; the border is unchanged."""
     inner = pixels[:, 1:-1, 1:-1]
     height, width = pixels.shape[1:3]
     total = 4 * inner
@@ -151,12 +155,12 @@ def _gray(pixels: jax.Array) -> jax.Array:
 
 
 def _enhance(pixels: jax.Array, dull: jax.Array | float, amount: jax.Array) -> jax.Array:
-    """Goes away from a duller clip, or for a negative amount towards it."""
+    """Extrapolates from `dull` beyond the clip, or interpolates for a negative amount."""
     return dull + (1 + 0.9 * amount) * (pixels - dull)
 
 
 def _rotate(pixels: jax.Array, amount: jax.Array) -> jax.Array:
-    """Turns frames counterclockwise by up to 30 degrees."""
+    """Rotates frames counterclockwise by `amount` * 30 degrees."""
     angle = jnp.deg2rad(30.0) * amount
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return _warp(pixels, [[cosine, sine, 0], [-sine, cosine, 0]])
@@ -165,7 +169,7 @@ def _rotate(pixels: jax.Array, amount: jax.Array) -> jax.Array:
 def _shear(pixels: jax.Array, x: jax.Array | float, y: jax.Array | float) -> jax.Array:
     height, width = pixels.shape[1:3]
     x, y = 0.3 * x, 0.3 * y
-    rows = [[1, y, width / 2 * y], [x, 1, height / 2 * x]]  # about the upper left corner
+    rows = [[1, y, width / 2 * y], [x, 1, height / 2 * x]]  # relative to the upper left corner
     return _warp(pixels, rows)
 
 

@@ -1,4 +1,4 @@
-"""SpecAugment: bands and stretches of a spectrogram masked, and its time warped."""
+"""SpecAugment: frequency masks, time masks and time warping of spectrograms."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from xkd_jax.augment.cubic import cubic_taps
 def mask_axis(
     spectrograms: jax.Array, key: jax.Array, axis: int, masks: int, widest: int
 ) -> jax.Array:
-    """Sets random stretches of an axis to the mean of their spectrogram.
+    """Sets random intervals of an axis to the mean of their spectrogram.
 
     Args:
       spectrograms: float32 [batch, mel, time].
-      key: decides where.
-      axis: 1 or 2.
-      masks: how many a spectrogram.
-      widest: each is 0 to `widest` wide, both included, uniformly.
+      key: key of the random numbers.
+      axis: 1 (mel) or 2 (time).
+      masks: number of intervals for each spectrogram.
+      widest: largest width; widths are uniform in 0 to `widest`, inclusive.
+
+    Returns:
+      float32 [batch, mel, time].
     """
     batch, size = len(spectrograms), spectrograms.shape[axis]
     extent, place = jax.random.split(key)
@@ -28,13 +31,16 @@ def mask_axis(
 
 
 def mask(spectrograms: jax.Array, axis: int, width: jax.Array, start: jax.Array) -> jax.Array:
-    """Sets given stretches of an axis to the mean of their spectrogram.
+    """Sets the given intervals of an axis to the mean of their spectrogram.
 
     Args:
       spectrograms: float32 [batch, mel, time].
-      axis: 1 or 2.
+      axis: 1 (mel) or 2 (time).
       width: [batch, masks], in bands or columns; 0: no mask.
-      start: [batch, masks], the first of each.
+      start: [batch, masks], the first band or column of each interval.
+
+    Returns:
+      float32 [batch, mel, time].
     """
     position = jnp.arange(spectrograms.shape[axis])[None, None]
     masked = (position >= start[..., None]) & (position < (start + width)[..., None])
@@ -43,12 +49,15 @@ def mask(spectrograms: jax.Array, axis: int, width: jax.Array, start: jax.Array)
 
 
 def warp_time(spectrograms: jax.Array, key: jax.Array, reach: int) -> jax.Array:
-    """Moves a random column by up to `reach` columns and stretches time on either side of it.
+    """Moves a random column by up to `reach` columns and resizes the parts on both sides of it.
 
     Args:
       spectrograms: float32 [batch, mel, time].
-      key: decides which column, and where to.
-      reach: less than half of the time.
+      key: key of the random numbers.
+      reach: largest shift in columns, less than half of the time axis.
+
+    Returns:
+      float32 [batch, mel, time].
     """
     batch, _, columns = spectrograms.shape
     which, where = jax.random.split(key)
@@ -58,15 +67,18 @@ def warp_time(spectrograms: jax.Array, key: jax.Array, reach: int) -> jax.Array:
 
 
 def warp(spectrograms: jax.Array, column: jax.Array, moved: jax.Array) -> jax.Array:
-    """Stretches what lies before a column, and what begins with it, to meet at another column.
+    """Resizes the columns before `column`, and those from it on, so that it moves to `moved`.
 
-    Each of the two is resized by itself, as torch's bicubic interpolation without aligned corners
-    and without antialiasing: neither reads the other's columns.
+    Both parts are resized separately, as by torch's bicubic interpolation without aligned corners
+    and without antialiasing.
 
     Args:
       spectrograms: float32 [batch, mel, time].
-      column: int32 [batch], where the second part begins; 1 to time - 1.
-      moved: int32 [batch], where it begins afterwards; 1 to time - 1.
+      column: int32 [batch], the second part's first column; 1 to time - 1.
+      moved: int32 [batch], its position in the result; 1 to time - 1.
+
+    Returns:
+      float32 [batch, mel, time].
     """
     columns = spectrograms.shape[2]
     column, moved = column[:, None], moved[:, None]
@@ -76,7 +88,7 @@ def warp(spectrograms: jax.Array, column: jax.Array, moved: jax.Array) -> jax.Ar
     held = jnp.where(is_before, column, columns - column)
     wanted = jnp.where(is_before, moved, columns - moved)
     position = (place - start + 0.5) * (held / wanted) - 0.5
-    lines = spectrograms.swapaxes(1, 2)  # a column is then read in one piece
+    lines = spectrograms.swapaxes(1, 2)  # a column is then contiguous in memory
     warped = jnp.zeros_like(lines)
     for source, weight in cubic_taps(position, first, held - 1):
         warped += weight[..., None] * jax.vmap(lambda line, at: line[at])(lines, source)

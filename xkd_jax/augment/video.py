@@ -1,10 +1,10 @@
 """Video views: crop and resize, flip, color jitter, grayscale, blur, normalization.
 
-The semantics are PIL's and torchvision's, in float32 and without their rounding to whole numbers
-between the steps; values are clamped to 0..255 where they clamp. Against PIL on uint8 images that
-is a difference of at most 1 level for the resize, 1.2 for each of brightness, contrast and
-saturation (PIL cuts fractions off), 0.5 for grayscale and, as PIL keeps only 256 hues, 16 for the
-hue (4 on average); against a rotation in float HSV the hue differs by 0.002.
+The operations are those of PIL and torchvision, in float32 and without their rounding to integers
+between operations; values are clamped to 0..255 where theirs are. The largest differences from PIL
+on uint8 images, in levels: 1 for the resize, 1.2 for each of brightness, contrast and saturation
+(PIL truncates), 0.5 for grayscale, and 16 for hue (4 on average), as PIL has 256 hues only. From a
+rotation in float HSV, hue differs by 0.002.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
     """Returns float32 [B, T, size, size, 3], normalized by `video.mean` and `video.std`.
 
     Args:
-      video: the config's.
-      view: boxes and draws of `data_pipelines.read.views`, with a leading axis of samples.
-      size: height and width of the view.
+      video: mean and deviation of the colors.
+      view: frames, boxes and random numbers of `data_pipelines.read.views`, with a leading axis of
+        samples.
+      size: height and width of the view, in pixels.
     """
-    # Colors come first until the end: an axis of 3 in the last place wastes most of a register.
+    # Colors are the first axis until the end: a last axis of 3 wastes most of a vector register.
     pixels = _resize(view, size)
     pixels = color.jitter(pixels, view)
     if "grayscale" in view:
@@ -40,16 +41,24 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
 
 
 def color_statistics(video: VideoConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the colors, float32 [1, 1, 1, 1, 3], to go with clips."""
+    """Mean and standard deviation of the colors, float32 [1, 1, 1, 1, 3], for clips."""
     mean, std = (np.array(values, np.float32) for values in (video.mean, video.std))
     return mean[None, None, None, None], std[None, None, None, None]
 
 
 def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
-    """Weights [B, out, size] that resize the first `box` of `size` pixels to `out` pixels.
+    """Weights that resize the first `box` of `size` pixels to `out` pixels.
 
-    As PIL's BILINEAR and torch's antialiased bilinear: a triangle as wide as two output pixels
-    where that shrinks, as two input pixels where it enlarges, cut off at the box's ends.
+    As PIL's BILINEAR and torch's antialiased bilinear: a triangle that is two output pixels wide
+    for downsampling, two input pixels for upsampling, truncated at the box's ends.
+
+    Args:
+      box: float32 [B], in pixels.
+      size: length of the input axis.
+      out: length of the output axis.
+
+    Returns:
+      float32 [B, out, size]; each row sums to 1.
     """
     scale = (box / out)[:, None, None]
     center = (jnp.arange(out, dtype=jnp.float32)[None, :, None] + 0.5) * scale
@@ -80,15 +89,15 @@ def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
 
 
 def _reverse(weights: jax.Array, chosen: jax.Array) -> jax.Array:
-    """Turns the outputs of weights [B, out, size] around for the chosen samples, bool [B]."""
+    """Reverses the output axis of weights [B, out, size] for the chosen samples, bool [B]."""
     return jnp.where(chosen[:, None, None], weights[:, ::-1], weights)
 
 
 def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Gaussian blur of [3, B, T, S, S] by pixels along the row and down the column, float32 [B, 2].
+    """Gaussian blur of [3, B, T, S, S] with sigmas [B, 2] along rows and columns, in pixels.
 
-    As torchvision's: 2 * (S // 20) + 1 taps in each direction, reflected at the edges. A sigma of 0
-    leaves a direction unchanged.
+    As torchvision's: 2 * (S // 20) + 1 taps along each axis, with reflected edges. A sigma of 0
+    leaves an axis unchanged.
     """
     along, down = _blur_matrices(sigma.T, pixels.shape[-1])
     rows = jnp.einsum("bsy,cbtyx->cbtsx", down, pixels, precision=_HIGHEST)
@@ -96,7 +105,7 @@ def _blur(pixels: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def _blur_matrices(sigma: jax.Array, size: int) -> jax.Array:
-    """The blur of an axis as a matrix [..., size, size], for sigmas [...]."""
+    """Matrices [..., size, size] that blur one axis, for sigmas [...]."""
     radius = size // 20
     taps = np.expand_dims(np.arange(-radius, radius + 1), tuple(range(sigma.ndim)))
     density = jnp.exp(-0.5 * jnp.square(taps / jnp.maximum(sigma, 1e-3)[..., None]))
