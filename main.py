@@ -85,7 +85,7 @@ def start(config: Config | EvalConfig) -> None:
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if jax.distributed.is_initialized():
         kind = getattr(config, "protocol", "pretraining")
-        with processes.company():
+        with processes.lost_peer_errors():
             agreement.require(
                 {"protocol": kind, "config": dataclasses.asdict(config), "version": versions()}
             )

@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     chosen = attention.choose("auto", jax.devices()[0], jnp.bfloat16, 64).kernel
     records = compare_all(args.kernel or chosen, args.batch)
-    terminal.say(json.dumps(records, indent=2))
+    terminal.print_result(json.dumps(records, indent=2))
     sys.exit(0 if all(record["within_tolerance"] for record in records) else 1)
 
 

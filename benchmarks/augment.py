@@ -78,7 +78,7 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
         "temporary_bytes_per_clip": memory and memory.temp_size_in_bytes * mesh.size / clips,
     }
     if step:
-        run = Run.prepare(config, Length.of(config, _RECORDS), mesh)
+        run = Run.create(config, Length.of(config, _RECORDS), mesh)
         state = run.initialize()
 
         def once() -> Any:
@@ -87,13 +87,13 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
             return metrics
 
         result["step_seconds"] = seconds(once, repeats)
-        result["share_of_step"] = taken["best"] / result["step_seconds"]["best"]
+        result["fraction_of_step"] = taken["best"] / result["step_seconds"]["best"]
     return result
 
 
 def main(config: Config) -> None:
     """Measures and prints."""
-    terminal.say(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
+    terminal.print_text(json.dumps(measure(config, flags.FLAGS.repeats, flags.FLAGS.step)))
 
 
 def run() -> None:

@@ -39,7 +39,7 @@ def main() -> None:
         source = args.source or folder
         if not args.source:
             kinetics_like.make(source, 4)
-        terminal.say(json.dumps(_measure(source), indent=2))
+        terminal.print_text(json.dumps(_measure(source), indent=2))
 
 
 def _measure(source: str) -> dict:
@@ -66,7 +66,7 @@ def _measure(source: str) -> dict:
         "builder_over_bare_decode_and_scale": round(
             best["bare_decode_and_scale"] / best["builder"], 3
         ),
-        "share_spent_decoding": round(best["bare_decode"] / best["builder"], 3),
+        "fraction_spent_decoding": round(best["bare_decode"] / best["builder"], 3),
         "files": len(items),
         "rounds": ROUNDS,
     }

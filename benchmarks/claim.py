@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import whole_numbers
-from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, networks, told_apart
+from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, information, networks
 from benchmarks.output_folder import check_same
 from configs import demo
 from data_pipelines import spoken_digits, terminal
@@ -183,7 +183,7 @@ class Table:
             with (workdir / "log").open("a") as log, self._lock:
                 if self._stopped:
                     raise UserError("The table was stopped.")
-                terminal.say(terminal.escaped(f"$ {' '.join(command)}"))
+                terminal.print_text(terminal.escaped(f"$ {' '.join(command)}"))
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
                 self._running.add(process)
             os.sched_setaffinity(process.pid, cores)  # long before it counts its cores
@@ -205,7 +205,7 @@ class Table:
     def _tell(self, progress: str) -> None:
         text = f"{describe(self._rows, self._done)}\n\n{self._core_hours():.1f} core hours.\n"
         (self._output / "table.md").write_text(text, encoding="utf-8")
-        terminal.say(f"{text}\n{progress}")
+        terminal.print_text(f"{text}\n{progress}")
 
     def _is_made(self, row: str, seed: int) -> bool:
         workdir = self._output / f"{row}-{seed}"
@@ -241,7 +241,7 @@ class Table:
                 both=both["value"],
                 retrieval=statistics.mean(retrieved[direction] for direction in _RETRIEVAL),
             )
-        return Cell(scores, told_apart(workdir))
+        return Cell(scores, information(workdir))
 
     def _core_hours(self) -> float:
         files = self._output.rglob("core_seconds")
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(terminal.escaped(str(error))) from None
     except KeyboardInterrupt:
-        terminal.complain("Stopped; the same command resumes.")
+        terminal.print_error("Stopped; the same command resumes.")
         sys.exit(130)
 
 

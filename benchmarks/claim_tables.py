@@ -60,7 +60,7 @@ def describe(rows: Iterable[str], cells: Cells) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def told_apart(workdir: Path) -> dict[Modality, dict[int, float]]:
+def information(workdir: Path) -> dict[Modality, dict[int, float]]:
     """Returns what a run logged of its teachers, as in `Cell`."""
     logged = scalars(workdir)
     return {

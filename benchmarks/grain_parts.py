@@ -49,7 +49,7 @@ def main() -> None:
         "shuffle_ms_a_record": {n: round(_shuffle(n), 3) for n in (11, 100, 2000, 240_000)},
         "batch_ms_a_clip": {f"{n} workers": _batch(n) for n in (0, 2)},
     }
-    terminal.say(json.dumps(report, indent=2))
+    terminal.print_text(json.dumps(report, indent=2))
 
 
 def _shuffle(records: int) -> float:

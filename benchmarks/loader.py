@@ -55,7 +55,7 @@ def main() -> None:
             build.main([*command, "--workers=1"])
         config = Config(batch_size=BATCH, data=DataConfig(threads=1, prefetch=1))
         dataset = open_dataset(config, f"{folder}/shards", "train")
-        terminal.say(json.dumps(_measure(config, dataset, source), indent=2))
+        terminal.print_text(json.dumps(_measure(config, dataset, source), indent=2))
 
 
 def _measure(config: Config, dataset: Dataset, source: str) -> dict:

@@ -51,7 +51,7 @@ def main() -> None:
             **_memory(config, dataset, args.records),
             **_start_up(folder),
         }
-    terminal.say(json.dumps(report, indent=2))
+    terminal.print_text(json.dumps(report, indent=2))
 
 
 def _scaling(config: Config, dataset: Dataset) -> dict:

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "loss_difference": float(((found - expected) / expected).max()),
         "same_decision": float(same.mean()),
     }
-    terminal.say(json.dumps(result))
+    terminal.print_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
         [--patches=8x16,20x4,40x16,40x8,40x4,40x2]
 
 Nothing that a teacher says in the first steps was learnt: it is what a random network makes of its
-input. The table has the share of the variance of its head's output that lies between the ten words
-(eta squared: 1 where it says the word and nothing else), mean and standard deviation over the
+input. The table has the fraction of the variance of its head's output that lies between the ten
+words (eta squared: 1 where it says the word and nothing else), mean and standard deviation over the
 seeds, for the networks of `configs/demo.py` with patches of so many mel bands x columns of 15.6 ms.
 The clips are the first 2,000 of the training split.
 """
@@ -40,7 +40,7 @@ from xkd_jax.networks.tree import Tree
 _CLIPS = 2000
 
 
-def share_between_classes(outputs: np.ndarray, labels: np.ndarray) -> float:
+def fraction_between_classes(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Returns eta squared: the variance of the class means over all variance.
 
     Args:
@@ -53,8 +53,8 @@ def share_between_classes(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float(between / np.square(centered).sum())
 
 
-def share_of_the_word(config: Config, clips: Any, labels: np.ndarray) -> float:
-    """Returns that share of what the audio teacher of a run says before its first step.
+def word_fraction(config: Config, clips: Any, labels: np.ndarray) -> float:
+    """Returns the fraction of the untrained audio teacher's output variance between the words.
 
     Args:
       config: the run's.
@@ -68,13 +68,15 @@ def share_of_the_word(config: Config, clips: Any, labels: np.ndarray) -> float:
         return teacher_counterpart(parameters(construct(Student, config, key)), config.model)
 
     @jax.jit
-    def say(tree: Tree, views: Any) -> jax.Array:
+    def outputs_of(tree: Tree, views: Any) -> jax.Array:
         teacher = module_of(Teacher, tree, config)
         view = augment(config, {"audio": views})["audio"]["global"]
         return teacher.heads["audio"](pool(teacher.encoders("audio", view)))
 
     tree = start()
-    return share_between_classes(np.concatenate([say(tree, views) for views in clips]), labels)
+    return fraction_between_classes(
+        np.concatenate([outputs_of(tree, views) for views in clips]), labels
+    )
 
 
 def read_clips(config: Config, directory: str) -> tuple[list[Any], np.ndarray]:
@@ -126,10 +128,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         clips, labels = read_clips(first, str(args.output))
     except UserError as error:
         raise SystemExit(terminal.escaped(str(error))) from None
-    terminal.say("| audio patch | share |\n|---|---|")
+    terminal.print_text("| audio patch | fraction |\n|---|---|")
     for (bands, columns), of_seeds in configs.items():
-        shares = [share_of_the_word(config, clips, labels) for config in of_seeds]
-        terminal.say(f"| {bands} x {columns} | {spread(shares, 2)} |")
+        shares = [word_fraction(config, clips, labels) for config in of_seeds]
+        terminal.print_text(f"| {bands} x {columns} | {spread(shares, 2)} |")
 
 
 if __name__ == "__main__":

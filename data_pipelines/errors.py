@@ -7,9 +7,9 @@ import errno
 # Exit statuses of `main.py`, next to 0: a failure, which another try may not meet; bad input, which
 # another try won't mend; and a run that was asked to stop and goes on when it is started again
 # (EX_TEMPFAIL of sysexits.h).
-FAILURE_STATUS = 1
-BAD_INPUT_STATUS = 2
-GO_ON_STATUS = 75
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+EXIT_RESUMABLE = 75
 
 # What a file system says that is out of reach, not that a file is at fault; not every system has
 # each of them.
@@ -31,7 +31,7 @@ _LASTING_WRITES = _EXHAUSTED | {
 }  # fmt: skip
 
 
-def may_pass(error: BaseException, *, writing: bool = False) -> bool:
+def is_transient(error: BaseException, *, writing: bool = False) -> bool:
     """Whether the same access to a file may succeed another time.
 
     Args:
@@ -51,13 +51,13 @@ class UserError(Exception):
     exception but those below keeps its traceback.
     """
 
-    status = BAD_INPUT_STATUS
+    status = EXIT_BAD_INPUT
 
 
 class UnreachableError(UserError):
     """A store, or the other processes of the run, don't answer: another try may reach them."""
 
-    status = FAILURE_STATUS
+    status = EXIT_FAILURE
 
 
 def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserError:
@@ -68,15 +68,15 @@ def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserE
       sentence: the message.
       writing: whether the file was to be written.
     """
-    return (UnreachableError if may_pass(error, writing=writing) else UserError)(sentence)
+    return (UnreachableError if is_transient(error, writing=writing) else UserError)(sentence)
 
 
 class StoppedError(Exception):
-    """The run was asked to stop; the same command goes on (exit status `GO_ON_STATUS`)."""
+    """The run was asked to stop; the same command goes on (exit status `EXIT_RESUMABLE`)."""
 
 
 class LostProcessError(Exception):
-    """Other processes of the run are gone, for their own reasons (exit status `FAILURE_STATUS`)."""
+    """Other processes of the run are gone, for their own reasons (exit status `EXIT_FAILURE`)."""
 
 
 class TrainingDivergedError(UserError):

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from io import FileIO
 
-from data_pipelines.errors import FAILURE_STATUS, LostProcessError, UserError, file_error
+from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError, file_error
 from data_pipelines.holder import Holder
 
 FILE = ".lease"
@@ -42,13 +42,13 @@ _ROOM = 64  # bytes by which a file's content may grow
 class LeaseHeldError(UserError):
     """Another process writes to the folder; it may end soon."""
 
-    status = FAILURE_STATUS
+    status = EXIT_FAILURE
 
 
 class LeaseLostError(UserError):
     """Another process has taken the folder over, or may do so."""
 
-    status = FAILURE_STATUS
+    status = EXIT_FAILURE
 
 
 class Lease:

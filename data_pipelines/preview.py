@@ -115,7 +115,7 @@ def main(config: Config) -> None:
     config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
     sheet = preview(config, _open(config), values.records, values.step)
     _write(sheet, values.output)
-    terminal.say(terminal.escaped(f"{values.records} records: {values.output}"))
+    terminal.print_text(terminal.escaped(f"{values.records} records: {values.output}"))
 
 
 def _write(sheet: np.ndarray, output: str) -> None:

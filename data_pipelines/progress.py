@@ -1,15 +1,15 @@
-"""How far a long task is: lines with its rate and the time left."""
+"""Progress of a long task: periodic lines with the rate and the time left."""
 
 from __future__ import annotations
 
 import math
 import time
 
-TELL_SECONDS = 20.0  # between two lines of a pass, unless it asks for others
+LINE_SECONDS = 20.0  # default time between two lines
 
 
-class Passage:
-    """How far one pass over many things is, for a line on the terminal now and then."""
+class ProgressMeter:
+    """Periodic progress line: count, rate, time left."""
 
     def __init__(
         self, what: str, total: int, unit: str, start: int = 0, every: float | None = None
@@ -17,26 +17,26 @@ class Passage:
         """Starts the clock.
 
         Args:
-          what: begins each line.
-          total: how many things there are.
-          unit: what they are, in the plural.
-          start: how many were done before.
-          every: seconds between two lines (None: `TELL_SECONDS`).
+          what: text at the start of each line.
+          total: number of things to process.
+          unit: name of a thing, in the plural.
+          start: number of things processed before.
+          every: seconds between two lines (None: `LINE_SECONDS`).
         """
         self._what, self._total, self._unit, self._start = what, total, unit, start
-        self._every = TELL_SECONDS if every is None else every
-        self._since = self._told = time.perf_counter()
+        self._every = LINE_SECONDS if every is None else every
+        self._since = self._last_line = time.perf_counter()
 
     def is_due(self) -> bool:
-        """Whether it is time for a line; after that, only `every` seconds later again."""
+        """Whether to print a line now; True at most once in `every` seconds."""
         now = time.perf_counter()
-        if now - self._told < self._every:
+        if now - self._last_line < self._every:
             return False
-        self._told = now
+        self._last_line = now
         return True
 
     def line(self, done: int) -> str:
-        """How many are done, the rate since the start, and the time left."""
+        """Returns the line after `done` things: count, rate since the start, time left."""
         rate = (done - self._start) / max(time.perf_counter() - self._since, 1e-9)
         left = (self._total - done) / rate if rate else float("inf")
         return (
@@ -45,7 +45,7 @@ class Passage:
 
 
 def duration(seconds: float) -> str:
-    """A time left, for people: 59 s, 12 min, 3 h 04 min, 2 d 05 h."""
+    """Formats a duration in seconds: 59 s, 12 min, 3 h 04 min, 2 d 05 h."""
     if not math.isfinite(seconds):
         return "unknown"
     minutes, hours = round(seconds / 60), round(seconds / 3600)

@@ -5,8 +5,8 @@ an escape, so no name ends a command. So are control characters, escape sequence
 writing direction, so no name moves the cursor, changes colors or hides the rest of its line. Files
 keep the true names.
 
-A stream that can't be written to (a full disk, a pipe that nobody reads) never ends a run: `say`
-warns once. Where the text is what a command was asked for, `output` ends the command.
+A stream that can't be written to (a full disk, a closed pipe) never ends a run: `print_text` warns
+once. `print_result`, for the text that a command exists to print, ends the command instead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
 
-from data_pipelines.errors import BAD_INPUT_STATUS
+from data_pipelines.errors import EXIT_BAD_INPUT
 
-CLOSED_PIPE_STATUS = 141  # what a shell reports of a program that SIGPIPE ended
+EXIT_CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 _SPACE = "Zs"
 _warned = False  # whether it was said that standard output can't be written to
 
@@ -34,7 +34,7 @@ def escaped(text: str) -> str:
     return "".join(map(_visible, text))
 
 
-def say(text: str, file: TextIO | None = None, end: str = "\n") -> None:
+def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
     """Prints lines, escaped but for their line feeds; never fails.
 
     Args:
@@ -47,26 +47,28 @@ def say(text: str, file: TextIO | None = None, end: str = "\n") -> None:
     fault = _print(text, file, end)
     if fault is not None and file is sys.stdout and not _warned:
         _warned = True
-        complain(f"Standard output can't be written to ({_reason(fault)}): continuing without it.")
+        print_error(
+            f"Standard output can't be written to ({_reason(fault)}): continuing without it."
+        )
 
 
-def output(text: str) -> None:
-    """Prints what a command was asked for, as `say` does.
+def print_result(text: str) -> None:
+    """Prints what a command was asked for, as `print_text` does.
 
     Raises:
-      SystemExit: nobody reads it (`CLOSED_PIPE_STATUS`), or it can't be written, which is said on
-        standard error (`BAD_INPUT_STATUS`).
+      SystemExit: nobody reads it (`EXIT_CLOSED_PIPE`), or it can't be written, which is said on
+        standard error (`EXIT_BAD_INPUT`).
     """
     if fault := _print(text, sys.stdout, "\n"):
         _end(fault)
 
 
 @contextlib.contextmanager
-def command() -> Iterator[None]:
+def guarded_output() -> Iterator[None]:
     """Surrounds a whole command: output that is left when it ends can't change how it ends.
 
     Raises:
-      SystemExit: that of `output`, for text that was printed in other ways (the lines of --help).
+      SystemExit: as `print_result`, for text printed in other ways (the lines of --help).
     """
     atexit.register(_discard_unwritten)  # a traceback may still come
     stream = sys.stdout
@@ -133,7 +135,7 @@ def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
     return None
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Prints one line, whatever is in it, on standard error; never fails."""
     _print(escaped(sentence), sys.stderr, "\n")
 
@@ -141,12 +143,12 @@ def complain(sentence: str) -> None:
 def _end(fault: OSError) -> NoReturn:
     _discard_unwritten()
     if isinstance(fault, BrokenPipeError):
-        raise SystemExit(CLOSED_PIPE_STATUS)
-    complain(
+        raise SystemExit(EXIT_CLOSED_PIPE)
+    print_error(
         f"error: Standard output can't be written to ({_reason(fault)}): make room, or send it to"
         " another place."
     )
-    raise SystemExit(BAD_INPUT_STATUS)
+    raise SystemExit(EXIT_BAD_INPUT)
 
 
 def _flush(file: TextIO | None) -> OSError | None:

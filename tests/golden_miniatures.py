@@ -165,12 +165,12 @@ def rand_augment(seed: int) -> Arrays:
 def mixup_targets(seed: int) -> Arrays:
     """Three batches of five clips and four classes."""
     rng = np.random.default_rng(seed)
-    share, labels, smoothing = rng.beta(0.6, 0.6, 3), rng.integers(0, 4, (3, 5)), 0.2
+    fraction, labels, smoothing = rng.beta(0.6, 0.6, 3), rng.integers(0, 4, (3, 5)), 0.2
     smoothed = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
-    weight = share[:, None, None]
+    weight = fraction[:, None, None]
     targets = weight * smoothed + (1 - weight) * smoothed[:, ::-1]
     return {
-        "share": share,
+        "share": fraction,
         "labels": labels,
         "smoothing": np.array(smoothing),
         "classes": np.array(4),
@@ -178,9 +178,9 @@ def mixup_targets(seed: int) -> Arrays:
     }
 
 
-def timm_box(share: float, row: int, column: int, height: int, width: int) -> tuple[float, ...]:
-    """timm's rand_bbox: rows, columns, and the share that is left after the box is cut off."""
-    high, wide = (int(side * np.sqrt(1 - share)) for side in (height, width))
+def timm_box(fraction: float, row: int, column: int, height: int, width: int) -> tuple[float, ...]:
+    """timm's rand_bbox: rows, columns, and the fraction that is left after the box is cut off."""
+    high, wide = (int(side * np.sqrt(1 - fraction)) for side in (height, width))
     rows = np.clip([row - high // 2, row + high // 2], 0, height)
     columns = np.clip([column - wide // 2, column + wide // 2], 0, width)
     left = 1 - (rows[1] - rows[0]) * (columns[1] - columns[0]) / (height * width)
@@ -191,9 +191,9 @@ def cutmix_boxes(seed: int, height: int = 60, width: int = 90) -> Arrays:
     """Boxes of frames that are no squares."""
     rng = np.random.default_rng(seed)
     rows = []
-    for share in rng.beta(0.5, 0.5, 50):
+    for fraction in rng.beta(0.5, 0.5, 50):
         row, column = int(rng.integers(height)), int(rng.integers(width))
-        rows.append((share, *timm_box(share, row, column, height, width)))
+        rows.append((fraction, *timm_box(fraction, row, column, height, width)))
     return {"rows": np.array(rows)}
 
 

@@ -15,18 +15,18 @@ if host:
     holder._place = lambda: host[0]
 
 
-def say(text: object) -> None:
+def print_line(text: object) -> None:
     print(text, flush=True)
 
 
 try:
-    with lease.held(folder, "It is in use", "wait.", waiting=say) as held:
-        say("held")
+    with lease.held(folder, "It is in use", "wait.", waiting=print_line) as held:
+        print_line("held")
         for line in sys.stdin:
             if line.strip() == "end":
                 break
             held.check()
-            say("still held")
+            print_line("still held")
 except UserError as error:
-    say(error)
+    print_line(error)
     sys.exit(error.status)

@@ -66,5 +66,5 @@ def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformatio
 def step_of_inputs(config: Config, plan: Schedules):
     """The training step, to be called with `Inputs` in place of a batch."""
     return functools.partial(
-        train_step, config=config, schedules=plan, prepare=lambda inputs, *_: inputs
+        train_step, config=config, schedules=plan, make_inputs=lambda inputs, *_: inputs
     )

@@ -95,7 +95,7 @@ try_to_write, train.Checkpoints._try_to_write = train.Checkpoints._try_to_write,
 loop = train.loop
 if os.environ.get("TINY"):
     train.loop = evaluate_and_loop
-    train.Run.prepare = lambda config, length, mesh: tiny_state.run(config, length.steps)
+    train.Run.create = lambda config, length, mesh: tiny_state.run(config, length.steps)
 else:
     train.Checkpoints.save = lambda self, step, state: None
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from lease_processes import LONG, Process
 
 from data_pipelines import lease
-from data_pipelines.errors import FAILURE_STATUS, LostProcessError, UserError
+from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError
 from data_pipelines.holder import Holder
 from data_pipelines.lease import Lease, LeaseHeldError, LeaseLostError
 
@@ -38,7 +38,7 @@ def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path):
         assert first.line() == "held"
         with Process(tmp_path, "1", "elsewhere") as second:
             refused = second.rest().splitlines()
-            assert second.status() == FAILURE_STATUS
+            assert second.status() == EXIT_FAILURE
     told = rf"\({first.pid} on \S+, since 20\d\d-.* UTC: .*lease_holder.py .*\)"
     assert len(refused) == 2
     assert re.fullmatch(rf"waiting   for another process {told} in {tmp_path}", refused[0])
@@ -101,7 +101,7 @@ def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path):
             first.send(signal.SIGCONT)
             first.tell("check")
             assert f"was taken over by another process ({os.getpid()} on " in first.rest()
-            assert first.status() == FAILURE_STATUS
+            assert first.status() == EXIT_FAILURE
             held.check()  # what the first one wrote in the end changed nothing
 
 

@@ -38,7 +38,7 @@ def test_a_training_step_and_the_probes(small, variant, refinement, view):
         loss=dataclasses.replace(small.loss, refinement=refinement, teacher_view=view),
         nonfinite=dataclasses.replace(small.nonfinite, action="skip"),
     )
-    run = Run.prepare(config, Length(10, 3), make_mesh(config.mesh))
+    run = Run.create(config, Length(10, 3), make_mesh(config.mesh))
     batch = abstract_batch(config, run.batch_sharding)
     jax.eval_shape(run.initialize)
     following, _ = jax.eval_shape(run.step, run.like, batch)
@@ -55,7 +55,7 @@ def test_classifiers_and_encoders(name, tmp_path):
     mesh = make_mesh(config.mesh)
     viewing = pretrained.viewing(config, pretraining)
     network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
-    fit = fitting.prepare(config, pretraining, viewing, mesh, network, 1000, 50)
+    fit = fitting.create_fit(config, pretraining, viewing, mesh, network, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     jax.eval_shape(fit.step, fit.like, network, batch)

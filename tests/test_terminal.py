@@ -38,7 +38,7 @@ def test_a_name_takes_one_line_and_steers_nothing(name, printed):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "shift_jis"])
 def test_every_encoding_takes_every_name(name, encoding):
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", newline="\n")
-    terminal.say(f"first\n{name}", out)
+    terminal.print_text(f"first\n{name}", out)
     told = out.buffer.getvalue().decode(encoding)
     assert told.startswith("first\n")
     assert told.isascii() or encoding != "ascii"
@@ -47,12 +47,12 @@ def test_every_encoding_takes_every_name(name, encoding):
 
 def test_lines_stay_lines():
     out = io.StringIO()
-    terminal.say("one\ntwo", out, end="\r")
+    terminal.print_text("one\ntwo", out, end="\r")
     assert out.getvalue() == "one\ntwo\r"
 
 
 def test_a_complaint_is_one_line(capsys):
-    terminal.complain("a\nb \x1b[31mis not a folder")
+    terminal.print_error("a\nb \x1b[31mis not a folder")
     assert capsys.readouterr().err == r"a\nb \x1b[31mis not a folder" + "\n"
 
 
@@ -105,15 +105,15 @@ STREAMS = ["full", "closed pipe", "closed"]
 RUN = """
 import sys
 from data_pipelines import terminal
-with terminal.command():
+with terminal.guarded_output():
     for step in range(3000):  # more than buffers hold
-        terminal.say(f"step {step}")
-    terminal.complain("a warning")
+        terminal.print_text(f"step {step}")
+    terminal.print_error("a warning")
     END
 """
 PRODUCT = """
 from data_pipelines import terminal
-with terminal.command():
+with terminal.guarded_output():
     {text}
 """
 
@@ -168,12 +168,12 @@ def test_a_run_that_can_say_nothing_at_all_ends_as_it_should(stdout, stderr, end
     assert _start(["-c", RUN.replace("END", end)], stdout, stderr)[0] == status
 
 
-@pytest.mark.parametrize("text", ['terminal.output("it")', 'terminal.output("it" * 10**5)',
-                                  'print("it")', 'print("it" * 10**5)'])  # fmt: skip
+@pytest.mark.parametrize("call", ["terminal.print_result", "print"])
+@pytest.mark.parametrize("text", ['"it"', '"it" * 10**5'])
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("stdout,status", [("full", 2), ("closed pipe", 141), ("closed", 0)])
-def test_a_command_whose_output_nobody_gets_ends_so(text, stdout, status, buffered):
-    found, told = _start(["-c", PRODUCT.format(text=text)], stdout, buffered=buffered)
+def test_command_with_unwritable_output_exits_with_status(call, text, stdout, status, buffered):
+    found, told = _start(["-c", PRODUCT.format(text=f"{call}({text})")], stdout, buffered=buffered)
     assert found == status
     if stdout == "full":
         assert told.startswith("error: Standard output can't be written to (No space left on dev")

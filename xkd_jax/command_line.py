@@ -14,8 +14,8 @@ from ml_collections import config_flags
 
 from data_pipelines import terminal
 from data_pipelines.errors import (
-    FAILURE_STATUS,
-    GO_ON_STATUS,
+    EXIT_FAILURE,
+    EXIT_RESUMABLE,
     LostProcessError,
     StoppedError,
     UserError,
@@ -63,23 +63,23 @@ def run(
         else:
             raise UserError(f"{config_path(sys.argv)} is an evaluation: give a pretraining config.")
 
-    with terminal.command():
+    with terminal.guarded_output():
         try:
             app.run(with_config, flags_parser=parse_flags)
         except UserError as error:
-            terminal.complain(f"error: {error}")
+            terminal.print_error(f"error: {error}")
             _leave(error.status)
         except StoppedError as stopped:
-            terminal.complain(f"stopped   {stopped}")
-            _leave(GO_ON_STATUS)
+            terminal.print_error(f"stopped   {stopped}")
+            _leave(EXIT_RESUMABLE)
         except LostProcessError as loss:
-            terminal.complain(f"error: {loss}")
-            _leave(FAILURE_STATUS)
+            terminal.print_error(f"error: {loss}")
+            _leave(EXIT_FAILURE)
         except SystemExit as end:  # how a command ends that has done its work, too
             _be_gone_soon(end.code if isinstance(end.code, int) else bool(end.code))
             raise
         except BaseException:
-            _be_gone_soon(FAILURE_STATUS)
+            _be_gone_soon(EXIT_FAILURE)
             raise
 
 

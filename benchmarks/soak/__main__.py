@@ -32,7 +32,7 @@ from benchmarks.soak.record import Record
 from benchmarks.soak.report import report
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 
 FLAGS = (
     "--config=configs/demo.py", "--config.model.size=24/2/2:16/1/2", "--config.batch_size=16",
@@ -65,11 +65,11 @@ def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> Non
     Raises:
       SystemExit: it failed, so there is nothing to compare with.
     """
-    progress = Passage(record.name, steps, "steps", start=record.reached())
+    progress = ProgressMeter(record.name, steps, "steps", start=record.reached())
     with start() as program:
         while not program.ended(1):
             if progress.is_due():
-                terminal.say(progress.line(record.reached()))
+                terminal.print_text(progress.line(record.reached()))
     if program.process.returncode:
         raise SystemExit(f"The run without faults failed: see the end of {record.log}.")
 
@@ -94,7 +94,7 @@ def soak(folder: Path, steps: int, seed: int) -> bool:
     with timed(disturbed):
         disturb(starter(folder, steps, disturbed), folder / disturbed.name, steps, disturbed, draw)
     text, passed = report(folder, steps, alone, disturbed)
-    terminal.say(text)
+    terminal.print_text(text)
     return passed
 
 
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         passed = soak(folder, arguments.steps, arguments.seed)
     except KeyboardInterrupt:
-        terminal.complain("Stopped; the same command resumes.")
+        terminal.print_error("Stopped; the same command resumes.")
         sys.exit(130)
     sys.exit(0 if passed else 1)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.soak.program import Program
 from benchmarks.soak.record import Record
 from data_pipelines import terminal
-from data_pipelines.errors import BAD_INPUT_STATUS
-from data_pipelines.progress import Passage
+from data_pipelines.errors import EXIT_BAD_INPUT
+from data_pipelines.progress import ProgressMeter
 
 PAUSE = (0.5, 5.0)  # seconds between a step and the next fault, at random
 STUCK = 900.0  # seconds without a step, after which a start is ended
@@ -88,7 +88,7 @@ def disturb(
     `MOST_VAIN_STARTS` such ends without a new step, or one with the status of bad input, it is
     left as it is.
     """
-    progress = Passage(record.name, steps, "steps", start=record.reached())
+    progress = ProgressMeter(record.name, steps, "steps", start=record.reached())
     vain = 0
     while vain < MOST_VAIN_STARTS:
         before = record.reached()
@@ -101,7 +101,7 @@ def disturb(
             vain = vain + 1 if reached == before else 0
         elif status == 0:
             return
-        if status == BAD_INPUT_STATUS:
+        if status == EXIT_BAD_INPUT:
             return
         if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
             record.note_event(reached, damage)
@@ -110,7 +110,7 @@ def disturb(
 def _follow(
     program: Program,
     record: Record,
-    progress: Passage,
+    progress: ProgressMeter,
     draw: random.Random,
     pause: tuple[float, float],
 ) -> None:
@@ -118,7 +118,7 @@ def _follow(
     seen = program.step
     while not program.ended(0.2):
         if progress.is_due():
-            terminal.say(progress.line(record.reached()))
+            terminal.print_text(progress.line(record.reached()))
         if program.seconds_without_step() > STUCK:
             record.note_event(program.step, f"{UNEXPECTED}no step in {STUCK:.0f} s")
             return

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.soak.record import Record
-from data_pipelines.errors import FAILURE_STATUS, GO_ON_STATUS
+from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE
 
 _STEP = re.compile(r"^step +(\d+)/")
 
@@ -110,9 +110,9 @@ class Program:
         status = self.process.returncode
         if status == 0:
             return True
-        if status == FAILURE_STATUS:
+        if status == EXIT_FAILURE:
             return bool(self._disturbed_workers) and "worker processes were lost" in self.last_line
-        if signal.SIGTERM in self._signals and status == GO_ON_STATUS:
+        if signal.SIGTERM in self._signals and status == EXIT_RESUMABLE:
             return True
         if signal.SIGTERM in self._signals and status == -signal.SIGTERM:
             return self.step == self._steps  # past its last step, nothing is left to save

@@ -23,7 +23,7 @@ class Record:
     def note_event(self, step: int, event: str) -> None:
         """Notes a start or a fault, and prints it."""
         _append(self._events, event)
-        terminal.say(terminal.escaped(f"{self.name}: step {step}  {event}"))
+        terminal.print_text(terminal.escaped(f"{self.name}: step {step}  {event}"))
 
     def note_seconds(self, seconds: float) -> None:
         """Notes the time that this command spent on the run."""

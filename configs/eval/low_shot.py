@@ -19,7 +19,7 @@ def get_config(percent: str = "10") -> ml_collections.ConfigDict:
         raise UserError(f"The config has no variant {percent!r}: give 1, 5 or 10.")
     config = eval_config.default()
     config.benchmark = "k400"
-    config.share = int(percent) / 100
+    config.train_fraction = int(percent) / 100
     config.data.test_split = "validation"
     config.clips.update(train=1, test=3, crops=3)
     config.clips.video.update(area=(0.08, 1.0), grayscale=0.2)

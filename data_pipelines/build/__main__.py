@@ -23,7 +23,7 @@ from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
-from data_pipelines.errors import FAILURE_STATUS, UserError
+from data_pipelines.errors import EXIT_FAILURE, UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 
@@ -137,22 +137,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:
-        terminal.complain(str(error))
+        terminal.print_error(str(error))
         return error.status
     except OSError as error:
-        terminal.complain(
+        terminal.print_error(
             f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
             " make room there (for a URL, in TMPDIR too) or mend its permissions; the same command"
             " goes on."
         )
-        return FAILURE_STATUS
+        return EXIT_FAILURE
     except KeyboardInterrupt:
-        terminal.complain("Stopped; the same command goes on.")
+        terminal.print_error("Stopped; the same command goes on.")
         return 130
-    terminal.say(build_report.summary(report, args.output))
+    terminal.print_text(build_report.summary(report, args.output))
     return 0
 
 
 if __name__ == "__main__":
-    with terminal.command():
+    with terminal.guarded_output():
         sys.exit(main())

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from data_pipelines import terminal
 from data_pipelines.build.ingest import FileResult
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 
 
 class BuildProgress:
@@ -25,7 +25,7 @@ class BuildProgress:
         self._out = out or sys.stderr
         self._overwrites = self._out is not None and self._out.isatty()  # None: it was closed
         every = every / 10 if self._overwrites else every
-        self._passage = Passage("built    ", files, "files", every=every)
+        self._passage = ProgressMeter("built    ", files, "files", every=every)
         self._done = self._left_out = 0
 
     def __call__(self, result: FileResult) -> None:
@@ -35,4 +35,4 @@ class BuildProgress:
         if self._passage.is_due() or self._done == self._files:
             line = f"{self._passage.line(self._done)}  left out {self._left_out}"
             end = "\r" if self._overwrites and self._done < self._files else "\n"
-            terminal.say(line, self._out, end)
+            terminal.print_text(line, self._out, end)

@@ -20,7 +20,7 @@ from data_pipelines.build import media
 from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.file_records import RecordCollector
 from data_pipelines.build.media import Media, MediaError, MediaOptions
-from data_pipelines.errors import UnreachableError, may_pass
+from data_pipelines.errors import UnreachableError, is_transient
 from data_pipelines.format import log_mel as log_mel_lib
 from data_pipelines.format import record_schema, storage
 from data_pipelines.format.record_schema import Record
@@ -106,7 +106,7 @@ def ingest(
     except UnreachableError as error:
         return FileResult(reason=UNREACHABLE, detail=str(error))
     except Exception as error:  # of a decoder we can't vouch for: costs this file only
-        of_system = may_pass(error) and not isinstance(error, av.error.FFmpegError)
+        of_system = is_transient(error) and not isinstance(error, av.error.FFmpegError)
         reason = UNREACHABLE if of_system else "failed"
         return FileResult(reason=reason, detail=f"{type(error).__name__}: {error}")
 

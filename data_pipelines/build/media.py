@@ -35,7 +35,7 @@ _PREROLL = 0.5
 _UNKNOWN_RATE = 25
 # A file may end this much before the length that it states, the larger of the two.
 _ENDS_EARLY_SECONDS = 1.0
-_ENDS_EARLY_SHARE = 0.1
+_ENDS_EARLY_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +191,9 @@ def _cut_off(
     stated = min(container.duration / av.time_base - zero, end)
     reached = max(tracks.frames.until, tracks.sound.until)
     lacking = stated - reached
-    if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_SHARE * stated) or matroska.is_whole(source):
+    if lacking <= max(_ENDS_EARLY_SECONDS, _ENDS_EARLY_FRACTION * stated) or matroska.is_whole(
+        source
+    ):
         return ""
     return f"it ends at {reached:.1f} s of {stated:.1f}"
 

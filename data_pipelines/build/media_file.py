@@ -17,7 +17,7 @@ import av
 
 from data_pipelines.build.damage import MediaError, Reason
 from data_pipelines.build.frame_track import MOST_PIXELS, check_size
-from data_pipelines.errors import may_pass
+from data_pipelines.errors import is_transient
 
 _QUIET = -8  # AV_LOG_QUIET
 # Streams of these formats that are pictures on a sleeve, not video.
@@ -110,7 +110,7 @@ def raise_unreachable(source: SourceFile) -> None:
     Raises:
       OSError: there was one.
     """
-    if source.error and may_pass(source.error):
+    if source.error and is_transient(source.error):
         raise source.error
 
 
@@ -121,7 +121,7 @@ def _open_source(path: str) -> SourceFile:
             raise MediaError(path, "unreadable", "it is no regular file")
         source = SourceFile(path)
     except OSError as error:
-        if may_pass(error):
+        if is_transient(error):
             raise
         reason: Reason = "unreadable" if isinstance(error, PermissionError) else "missing"
         raise MediaError(path, reason, f"it can't be opened ({error.strerror})") from None

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 
 # At most this share of the descriptors that the process may have, and in all.
-_SHARE = 1 / 8
+_FRACTION = 1 / 8
 _FEWEST, _MOST = 4, 256
 # Descriptors that a process needs for other things than the files of `allow`.
 _RESERVED = 64
@@ -135,7 +135,7 @@ class OpenFiles:
 def _limit() -> int:
     """Returns how many files may stay open while nobody uses them."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = _MOST if soft == resource.RLIM_INFINITY else int(soft * _SHARE)
+    allowed = _MOST if soft == resource.RLIM_INFINITY else int(soft * _FRACTION)
     return min(max(allowed, _FEWEST), _MOST)
 
 

@@ -68,7 +68,7 @@ def read_ahead(
                     " data.workers=0 to see the fault."
                 ) from None
             starts += 1
-            terminal.say(f"A loader's worker process {loss}; starting again at batch {due}.")
+            terminal.print_text(f"A loader's worker process {loss}; starting again at batch {due}.")
         finally:
             batches.close()
 
@@ -123,7 +123,7 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
 
     def say() -> None:
         """A thread can't be ended, so a read that hangs may only be told of."""
-        terminal.say(
+        terminal.print_text(
             f"The loader has given nothing for {data.worker_timeout:g} s: is its storage there?"
             " With data.workers above 0 it would start again by itself."
         )

@@ -201,17 +201,17 @@ def draw_eval_views(
     size: tuple[int, int] | None,
     log_mel: np.ndarray | None,
     *,
-    side_share: float = 1.0,
+    side_fraction: float = 1.0,
 ) -> Views:
     """Returns the plain global views of a clip: the central square of the frames, all sound.
 
-    The square's side is `side_share` of the frames' short side, in whole pixels. Other arguments,
-    result and errors are those of `draw_train_views`.
+    The square's side is `side_fraction` of the frames' short side, in whole pixels. Other
+    arguments, result and errors are those of `draw_train_views`.
     """
     views: Views = {}
     if size is not None:
         height, width = size
-        side = max(1, round(side_share * min(size)))
+        side = max(1, round(side_fraction * min(size)))
         box = ((height - side) // 2, (width - side) // 2, side, side)
         canvas = (config.data.short_side, config.data.short_side)
         cut = _cut(size, (0, config.video.frames), box, canvas)

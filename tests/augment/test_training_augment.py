@@ -154,11 +154,11 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
 def test_boxes_are_those_of_timm(size):
     rng = np.random.default_rng(8)
     for _ in range(40):
-        share, row, column = rng.beta(0.5, 0.5), rng.integers(size[0]), rng.integers(size[1])
-        start, stop, left = cut_box(jnp.float32(share), jnp.array([row, column]), size)
+        fraction, row, column = rng.beta(0.5, 0.5), rng.integers(size[0]), rng.integers(size[1])
+        start, stop, left = cut_box(jnp.float32(fraction), jnp.array([row, column]), size)
         found = (start[0], stop[0], start[1], stop[1], left)
         np.testing.assert_allclose(
-            found, golden_miniatures.timm_box(share, row, column, *size), atol=1e-6
+            found, golden_miniatures.timm_box(fraction, row, column, *size), atol=1e-6
         )
 
 

@@ -39,7 +39,7 @@ def test_told_apart_at_the_end_and_over_the_run(tmp_path):
         for step in range(25, 401, 25):
             writer.add_scalar("collapse/audio_teacher_entropy", step / 100, step)
             writer.add_scalar("collapse/audio_teacher_mean_entropy", step / 50, step)
-    told = claim_tables.told_apart(tmp_path)
+    told = claim_tables.information(tmp_path)
     assert told["video"] == {}
     nats = claim_tables.at_the_end(told["audio"])
     assert math.isclose(nats, (325 + 350 + 375 + 400) / 4 / 100, rel_tol=1e-6)

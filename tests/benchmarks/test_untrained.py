@@ -1,4 +1,4 @@
-"""What untrained teachers say: the share of the word, and options that can't be."""
+"""benchmarks.untrained: the fraction of variance between classes, and refused options."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ def test_share_of_outputs_that_are_the_class_and_of_those_that_are_not():
     labels = np.repeat(np.arange(4), 6)
     word = np.eye(4, dtype=np.float32)[labels]
     speaker = np.eye(6, dtype=np.float32)[np.tile(np.arange(6), 4)]
-    assert untrained.share_between_classes(word, labels) == pytest.approx(1)
-    assert untrained.share_between_classes(speaker, labels) == pytest.approx(0)
+    assert untrained.fraction_between_classes(word, labels) == pytest.approx(1)
+    assert untrained.fraction_between_classes(speaker, labels) == pytest.approx(0)
     both = np.concatenate([word, 2 * speaker], axis=1) + 5
     word_variance, speaker_variance = 1 - 1 / 4, 4 * (1 - 1 / 6)
-    share = word_variance / (word_variance + speaker_variance)
-    assert untrained.share_between_classes(both, labels) == pytest.approx(share)
+    fraction = word_variance / (word_variance + speaker_variance)
+    assert untrained.fraction_between_classes(both, labels) == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,12 @@ def test_a_whole_file_that_states_more_than_its_pictures(tmp_path, name, outlast
 
 
 @pytest.mark.parametrize("outlast", ["subtitles", "duration", ""])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("how", ["cut off", "holes"])
-def test_one_that_lacks_bytes_is_damaged(tmp_path, outlast, share, how):
+def test_one_that_lacks_bytes_is_damaged(tmp_path, outlast, fraction, how):
     path = tmp_path / "a.mkv"
     content = _write(path, outlast)
-    kept = content[: round(share * len(content))]
+    kept = content[: round(fraction * len(content))]
     path.write_bytes(kept if how == "cut off" else kept + bytes(len(content) - len(kept)))
     with pytest.raises(MediaError) as error:
         media.decode(str(path), MediaOptions())

@@ -201,27 +201,27 @@ def long_file(request, tmp_path) -> str:
     return media_files.write(tmp_path / request.param, frames, 8)
 
 
-def _fail(monkeypatch, number: int, share: float) -> None:
+def _fail(monkeypatch, number: int, fraction: float) -> None:
     def failing(path, mode, buffering):
         file = _FailingFile(path)
-        file.number, file.after = number, round(share * os.path.getsize(path))
+        file.number, file.after = number, round(fraction * os.path.getsize(path))
         return file
 
     monkeypatch.setattr(media_file, "open", failing, raising=False)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_storage_that_fails_in_the_middle(long_file, monkeypatch, share, keep, number):
-    _fail(monkeypatch, number, share)
+def test_storage_that_fails_in_the_middle(long_file, monkeypatch, fraction, keep, number):
+    _fail(monkeypatch, number, fraction)
     with pytest.raises(OSError, match=os.strerror(number)):
         media.decode(long_file, MediaOptions(audio=False, keep_damaged=keep))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
-def test_bytes_that_can_t_be_read_are_damage(long_file, monkeypatch, share):
-    _fail(monkeypatch, errno.EBADMSG, share)
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6])
+def test_bytes_that_can_t_be_read_are_damage(long_file, monkeypatch, fraction):
+    _fail(monkeypatch, errno.EBADMSG, fraction)
     with pytest.raises(MediaError, match=r"can't be (read|decoded)") as error:
         media.decode(long_file, VIDEO_ONLY)
     assert error.value.reason in ("unreadable", "damaged")

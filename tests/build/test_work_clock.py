@@ -19,18 +19,18 @@ class Process:
         self.time, self.state, self.used = 100.0, "S", 0.0
         self.clock = WorkClock(1, lambda: self.time, lambda _: Usage(self.state, self.used))
 
-    def run(self, seconds: float, state: str, share: float = 0.0) -> float:
-        """Looks at it for a while in which it has a share of a processor."""
+    def run(self, seconds: float, state: str, fraction: float = 0.0) -> float:
+        """Looks at it for a while in which it has a fraction of a processor."""
         self.state = state
         for _ in range(round(seconds / TICK)):
             self.time += TICK
-            self.used += share * TICK
+            self.used += fraction * TICK
             self.clock.look()
         return self.clock.seconds
 
 
 @pytest.mark.parametrize(
-    "state, share, counted",
+    "state, fraction, counted",
     [
         ("R", 1.0, 60.0),  # computes
         ("R", 0.1, 6.0),  # waits for a processor nine tenths of the time
@@ -40,8 +40,8 @@ class Process:
         ("T", 0.0, 60.0),  # was stopped
     ],
 )
-def test_what_is_counted(state, share, counted):
-    assert Process().run(60.0, state, share) == pytest.approx(counted)
+def test_what_is_counted(state, fraction, counted):
+    assert Process().run(60.0, state, fraction) == pytest.approx(counted)
 
 
 def test_time_in_which_nobody_looks_is_not_counted():

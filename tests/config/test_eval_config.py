@@ -26,7 +26,7 @@ UNUSABLE = {
     "svm.max_iterations": 0,
     "svm.tolerance": 0.0,
     "svm.costs": (float("nan"),),
-    "share": 0.0,
+    "train_fraction": 0.0,
     "data.held_out": 1.0,
     "batch_size": 0,
     "clips.test": 0,
@@ -91,8 +91,10 @@ def test_batches_are_those_of_all_the_authors_nodes(name, batch, parts):
 
 def test_what_retrieval_has_no_use_for_is_refused():
     raw = retrieval.get_config()
-    raw.share = 0.1
-    with pytest.raises(UserError, match=r"share is 0\.1.*'retrieval'.*give --config\.share=1"):
+    raw.train_fraction = 0.1
+    with pytest.raises(
+        UserError, match=r"train_fraction is 0\.1.*'retrieval'.*give --config\.train_fraction=1"
+    ):
         eval_config.resolve(raw)
 
 

@@ -172,17 +172,17 @@ def test_several_labels_a_sound(checkpoint, fsd50k, tmp_path, capsys):
 @pytest.mark.parametrize("protocol", ["finetune", "attentive"])
 def test_what_is_trained(checkpoint, esc50, protocol):
     config = _linear(
-        checkpoint, esc50, protocol=protocol, share=0.5,
+        checkpoint, esc50, protocol=protocol, train_fraction=0.5,
         fit=FitConfig(learning_rate=0.1, epochs=1.0, warmup_epochs=0.0, layer_decay=0.5),
     )  # fmt: skip
     mesh = make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.config)
-    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    fit = fitting.create_fit(config, source.config, viewing, mesh, source.parameters, 16, 2)
     before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
-        config, viewing, mesh, benchmark.train, benchmark.splits[0].train, "train"
+        config, viewing, mesh, benchmark.train, benchmark.folds[0].train, "train"
     )
     after, loss = fit.step(fit.initialize(), source.parameters, next(batches))
     assert np.isfinite(loss)
@@ -207,7 +207,7 @@ def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
     mesh = make_mesh(config.mesh)
     viewing = pretrained.viewing(config, pretraining)
     network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
-    fit = fitting.prepare(config, pretraining, viewing, mesh, network, 1000, 50)
+    fit = fitting.create_fit(config, pretraining, viewing, mesh, network, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     after, loss = jax.eval_shape(fit.step, fit.like, network, batch)
@@ -247,7 +247,7 @@ def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, 
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.config)
     benchmark = splits.open_benchmark(viewing, config.data)
-    fit = fitting.prepare(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    fit = fitting.create_fit(config, source.config, viewing, mesh, source.parameters, 16, 2)
     trained = fit.initialize().trained
     records = np.arange(6)
     batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))

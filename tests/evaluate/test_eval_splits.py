@@ -60,7 +60,7 @@ def test_unlabeled_records_of_no_fold_do_not_matter(tmp_path):
     one, two = _records(1, train_folds=(1,)), _records(2, test_folds=(1,))[1:]
     directory = toy_shards.write(tmp_path, [*one, *two, *_records(1, label=-1)], metadata)
     benchmark = _open(directory, folds=(1,))
-    assert len(benchmark.splits[0].train) == len(benchmark.splits[0].test) == 1
+    assert len(benchmark.folds[0].train) == len(benchmark.folds[0].test) == 1
 
 
 @pytest.mark.parametrize("train,test", [("train", "train"), ("train+test", "test")])
@@ -94,7 +94,7 @@ def test_a_store_that_does_not_answer_is_not_the_config_s_fault(tmp_path, monkey
 
 
 def test_a_long_reading_of_the_records_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("data_pipelines.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     _open(directory, train_split="train")
     assert "records   train 5/5  " in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_processes_share_the_reading(tmp_path, monkeypatch):
         rows = index_rows(dataset, range(process, 7, 3))
         padded[process, : len(rows)] = rows
     monkeypatch.setattr(splits.jax, "process_count", lambda: 3)
-    monkeypatch.setattr(splits, "together", lambda action: action())
+    monkeypatch.setattr(splits, "run_on_all", lambda action: action())
     monkeypatch.setattr(
         splits.multihost_utils, "process_allgather", lambda rows, tiled: padded.reshape(9, 5)
     )

@@ -173,12 +173,12 @@ def test_low_shot_and_neighbors_use_a_share_of_each_class(checkpoint, kinetics_s
         kinetics_sound,
         network="log_mel",
         modality="audio",
-        share=0.25,
+        train_fraction=0.25,
         data=EvalDataConfig(dir=kinetics_sound, test_split="validation", threads=2),
     )
     found = evaluation.evaluate(config, tmp_path / "svm")
     assert found["value"] == 100
-    assert found["share"] == 0.25
+    assert found["train_fraction"] == 0.25
     assert found["per_fold"][0]["train_records"] == 2
     assert "held_out_cost" not in found["per_fold"][0]  # one record of a class can't be held out
     knn = dataclasses.replace(config, protocol="knn", knn=eval_config.KnnConfig(k=1))
@@ -196,7 +196,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
 ):
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     whole = evaluation.evaluate(config, tmp_path / "whole")
-    monkeypatch.setattr("data_pipelines.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
     put, count = eval_clips.mesh_lib.put_batch, []
 
     def put_or_die(*arguments):
@@ -344,7 +344,7 @@ def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes,
     [
         ({"network": "log_mel"}, "modality=audio"),
         ({"protocol": "retrieval"}, "modality=both"),
-        ({"share": 0.0}, "share is 0"),
+        ({"train_fraction": 0.0}, "train_fraction is 0"),
         ({"protocol": "swm"}, "give one of 'svm'"),
     ],
 )

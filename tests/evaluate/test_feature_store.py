@@ -31,7 +31,7 @@ def _batch(first):
 def _extract(folder, batches=(0, 3)):
     store = _store(folder)
     with store.opened():
-        store.prepare(_batch(batches[0]))
+        store.allocate(_batch(batches[0]))
         for first in batches:
             store.write(first, _batch(first))
         store.save()
@@ -47,7 +47,7 @@ def test_what_was_written_is_read(tmp_path):
     store = _store(tmp_path / "set")
     with store.opened():
         assert store.done == 3
-        store.prepare(_batch(3))
+        store.allocate(_batch(3))
         store.write(3, _batch(3))
         store.save()
     found = _read(tmp_path / "set")
@@ -60,7 +60,7 @@ def test_one_evaluation_at_a_time_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.1)
     first, second = _store(tmp_path), _store(tmp_path)
     with first.opened():
-        first.prepare(_batch(0))
+        first.allocate(_batch(0))
         with pytest.raises(UserError, match="Another evaluation is extracting"), second.opened():
             pass
         for start in (0, 3):
@@ -133,7 +133,7 @@ def test_a_part_of_another_width_is_not_gone_on_with(tmp_path):
     _extract(tmp_path, (0,))
     store = _store(tmp_path)
     with store.opened(), pytest.raises(UserError, match=r"audio\.npy has another shape"):
-        store.prepare({"audio": np.zeros((3, 1, 8), np.float32), "label": np.zeros(3, int)})
+        store.allocate({"audio": np.zeros((3, 1, 8), np.float32), "label": np.zeros(3, int)})
 
 
 def test_no_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_no_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, store.opened():
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(UserError, match=r"can't take 120 bytes .*No space left.* are free"):
-            store.prepare(_batch(0))
+            store.allocate(_batch(0))
     assert not list(tmp_path.glob("*.npy"))
     _extract(tmp_path)
     audio = (tmp_path / "audio.npy").stat()
@@ -162,7 +162,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, folder):
 @pytest.mark.parametrize("kind", [UserError, UnreachableError])
 def test_what_the_first_process_refuses_ends_the_others_too(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(processes, "is_main_process", lambda: False)
-    monkeypatch.setattr(processes, "most", lambda here: kind.status)
+    monkeypatch.setattr(processes, "global_max", lambda here: kind.status)
     store = _store(tmp_path / "set")
     sentence = "Another process of the run can't go on"
     with pytest.raises(UserError, match=sentence) as error, store.opened():

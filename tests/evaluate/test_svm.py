@@ -54,7 +54,7 @@ def test_an_unsolved_class_is_told(data, capsys):
 
 
 def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
-    monkeypatch.setattr("data_pipelines.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
     svm.fit_path(*data, 5, SvmConfig(costs=COSTS), make_mesh(MeshConfig()))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[0] for line in lines] == ["svm"] * 3

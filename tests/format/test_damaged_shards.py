@@ -41,8 +41,8 @@ def _variants(content: bytes, seed: int) -> Iterator[bytes]:
 
 
 def _apply(content: bytes, changes) -> bytes:
-    for share, kind, new in changes:
-        at = min(int(share * len(content)), max(len(content) - 1, 0))
+    for fraction, kind, new in changes:
+        at = min(int(fraction * len(content)), max(len(content) - 1, 0))
         if kind == "flip":
             bit = 1 << new[0] % 8
             content = (

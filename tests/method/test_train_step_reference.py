@@ -175,12 +175,12 @@ def test_loss_and_gradients(toy):
 def run_step(state, view=VIEW, config=CONFIG):
     calls = []
 
-    def prepare(*arguments):
+    def make_inputs(*arguments):
         calls.append(arguments)
         return inputs(view)
 
     following, metrics = train_step(
-        state, "batch", config=config, schedules=SCHEDULES, prepare=prepare
+        state, "batch", config=config, schedules=SCHEDULES, make_inputs=make_inputs
     )
     assert calls == [("batch", state.step, config)]
     return following, metrics

@@ -13,7 +13,7 @@ from data_pipelines.errors import (
     StoppedError,
     UnreachableError,
     UserError,
-    may_pass,
+    is_transient,
 )
 from xkd_jax.parallel import processes
 from xkd_jax.training import checkpoint
@@ -97,20 +97,20 @@ def two(monkeypatch):
 @pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
 def test_the_error_of_a_collective_is_a_lost_process(two, error):
     sentence = r"lost another process of the run .* start all"
-    with pytest.raises(LostProcessError, match=sentence), processes.company():
+    with pytest.raises(LostProcessError, match=sentence), processes.lost_peer_errors():
         raise error
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=names(OTHERS))
 def test_other_errors_stay_what_they_are(two, error):
-    with pytest.raises(type(error)) as caught, processes.company():
+    with pytest.raises(type(error)) as caught, processes.lost_peer_errors():
         raise error
     assert caught.value is error
 
 
 @pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
 def test_a_run_of_one_process_loses_none(error):
-    with pytest.raises(type(error)) as caught, processes.company():
+    with pytest.raises(type(error)) as caught, processes.lost_peer_errors():
         raise error
     assert caught.value is error
 
@@ -178,7 +178,7 @@ UNKNOWN = [
 def test_status_2_is_for_causes_that_last(config, tmp_path, monkeypatch, name):
     number = getattr(errno, name)
     error = OSError(number, os.strerror(number))
-    assert not may_pass(error, writing=True)
+    assert not is_transient(error, writing=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", _raising(error))
         with pytest.raises(UserError, match=r"make room or mend it") as got:
@@ -193,7 +193,7 @@ def test_status_2_is_for_causes_that_last(config, tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("error", UNKNOWN, ids=names(UNKNOWN))
 def test_unknown_causes_have_status_1(config, tmp_path, monkeypatch, error):
-    assert may_pass(error, writing=True)
+    assert is_transient(error, writing=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", _raising(error))
         with pytest.raises(UnreachableError, match=r"\): give the same command again") as got:

@@ -19,7 +19,7 @@ import pytest
 import several_run
 import tiny_state
 
-from data_pipelines.errors import FAILURE_STATUS, GO_ON_STATUS, UserError
+from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE, UserError
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
@@ -154,14 +154,14 @@ def assert_near(found, losses):
 def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypatch):
     """Four are preempted, of two that go on one is killed, and one alone ends the run."""
     monkeypatch.setattr(
-        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
     losses, records = train_here(config, tmp_path / "whole", monkeypatch)
     workdir, shards = tmp_path / "run", config.data.dir
 
     with Start(4, workdir, tmp_path / "four", shards, TINY="yes", PACE="0.3") as four:
         four.signal_after("step 2/", 2, signal.SIGTERM)
-        assert four.statuses() == [GO_ON_STATUS] * 4, four.output
+        assert four.statuses() == [EXIT_RESUMABLE] * 4, four.output
     (stopped,) = saved_steps(workdir)
     assert 2 <= stopped < STEPS
     assert all(f"after step {stopped}, as asked" in output for output in four.output)
@@ -184,7 +184,7 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
         survivor, killed = two.statuses()
     assert f"resume    from step {stopped}" in two.output[0]
     assert killed == -signal.SIGKILL
-    if survivor == FAILURE_STATUS:  # a broken connection said so
+    if survivor == EXIT_FAILURE:  # a broken connection said so
         assert "lost another process" in two.output[0]
     else:  # JAX ended it, for there was no sign of life from the other
         assert survivor == -signal.SIGABRT
@@ -215,7 +215,7 @@ def test_a_process_that_is_killed_in_a_save_is_lost(config, tmp_path):
     flags = ("--config.max_steps=1",)
     kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
     with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **kill) as two:
-        assert two.statuses() == [FAILURE_STATUS, -signal.SIGKILL], two.output
+        assert two.statuses() == [EXIT_FAILURE, -signal.SIGKILL], two.output
     assert "error: This process lost another process of the run (" in two.output[0]
     assert "make room" not in two.output[0]
     assert "Traceback" not in two.output[0]

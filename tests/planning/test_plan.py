@@ -39,9 +39,9 @@ def test_a_pod_is_planned_without_one(pod):
     assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
     assert pod.fits
     assert pod.length.steps == round(2 * 8000 / 512)
-    # every device does its share of the model's products, and little is done twice
-    share = pod.flops / 256
-    assert share <= pod.costs.flops < 1.1 * share
+    # every device does its fraction of the model's products, and little is done twice
+    fraction = pod.flops / 256
+    assert fraction <= pod.costs.flops < 1.1 * fraction
     assert 0 < pod.utilization < 1
     assert pod.hours == pytest.approx(pod.length.steps * 512 / pod.clips_per_second / 3600)
 
@@ -72,7 +72,7 @@ def test_the_small_slice_and_what_does_not_fit(planned):
     plan = make_plan(planned, where)
     assert plan.fits
     arguments = plan.memory.peak - plan.memory.activations - plan.memory.program
-    run = Run.prepare(planned, plan.length, plan.mesh)
+    run = Run.create(planned, plan.length, plan.mesh)
     batch = abstract_batch(planned, run.batch_sharding)
     assert arguments == device_bytes(run.like) + device_bytes(batch)
 
@@ -96,9 +96,9 @@ def refusing(like):
 @pytest.fixture
 def without_compiler(monkeypatch):
     """Plans on the CPU's eight devices, for what needs no program."""
-    prepare = Run.prepare
+    create = Run.create
     monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
-    monkeypatch.setattr(planning.Run, "prepare", lambda *args: refusing(prepare(*args)))
+    monkeypatch.setattr(planning.Run, "create", lambda *args: refusing(create(*args)))
 
 
 def test_a_program_without_room_says_how_much_it_wants(planned, without_compiler):

@@ -303,7 +303,7 @@ def test_a_central_square_of_a_share_of_the_short_side(config, size, short_side,
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, short_side=short_side)
     )
-    made = views.draw_eval_views(config, size, None, side_share=0.875)["video"]["global"]
+    made = views.draw_eval_views(config, size, None, side_fraction=0.875)["video"]["global"]
     assert made["frames"].box == box
     assert made["frames"].canvas == (short_side, short_side)
     assert tuple(made["box"]) == box[2:]

@@ -34,7 +34,10 @@ def _content(raw=None, keys=(), **changes):
     raw.update_from_flattened_dict(dict(keys))
     evaluation = dataclasses.asdict(eval_config.resolve(raw))
     return {
-        **{k: evaluation[k] for k in ("benchmark", "protocol", "modality", "network", "share")},
+        **{
+            k: evaluation[k]
+            for k in ("benchmark", "protocol", "modality", "network", "train_fraction")
+        },
         "variant": "xkd",
         "size": "base",
         "metric": "top-1",
@@ -188,7 +191,7 @@ def test_what_changes_no_number_is_no_difference(tmp_path):
 
 
 def test_an_svm_on_all_of_kinetics_has_not_the_linear_layers_number(tmp_path):
-    found = _tables(tmp_path, _content(low_shot.get_config(), {"share": 1.0}))
+    found = _tables(tmp_path, _content(low_shot.get_config(), {"train_fraction": 1.0}))
     assert "51.4" not in found
     assert "protocol is svm" in found
 
@@ -236,7 +239,7 @@ def test_a_data_set_that_lacks_files_is_marked(tmp_path):
     "changes,fault",
     [
         ({"protocol": "ridge"}, "protocol is 'ridge'"),
-        ({"share": "all"}, "share is 'all'"),
+        ({"train_fraction": "all"}, "train_fraction is 'all'"),
         ({"per_fold": []}, "over 0 folds"),
         ({"per_fold": None}, "NoneType"),
         ({"per_fold": [{"fold": 1}]}, "it lacks 'value'"),

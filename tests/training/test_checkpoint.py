@@ -321,7 +321,7 @@ def test_what_another_process_cannot_read_ends_this_one_too(
     config, tmp_path, monkeypatch, worst, kind
 ):
     saved(config, tmp_path, 1, 2)
-    monkeypatch.setattr(checkpoint, "most", lambda here: max(here, worst))
+    monkeypatch.setattr(checkpoint, "global_max", lambda here: max(here, worst))
     with pytest.raises(UserError, match="another process can't read its part") as got:
         restored(config, tmp_path)
     assert type(got.value) is kind
@@ -330,7 +330,7 @@ def test_what_another_process_cannot_read_ends_this_one_too(
 def test_damage_of_another_process_part_is_damage_here(config, tmp_path, monkeypatch, capsys):
     saved(config, tmp_path, 1, 2)
     worst = iter((0, 1))  # the record can be read, not the first item
-    monkeypatch.setattr(checkpoint, "most", lambda here: max(here, next(worst, 0)))
+    monkeypatch.setattr(checkpoint, "global_max", lambda here: max(here, next(worst, 0)))
     assert int(restored(config, tmp_path).step) == 1
     assert "step 2: another process can't read its part" in capsys.readouterr().out
     assert (tmp_path / "2.damaged").is_dir()

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from benchmarks import event_files
-from data_pipelines.progress import Passage, duration
+from data_pipelines.progress import ProgressMeter, duration
 from xkd_jax.training.progress import Progress, Scalars
 
 
@@ -31,23 +31,23 @@ def test_line_counts_from_the_line_before(monkeypatch):
     progress = Progress(steps=100, batch_size=8, start=10)
     progress.waited(0.5)
     line, scalars = progress.line(20, {"loss": 1.5})
-    assert scalars == {"speed/clips_per_second": 40.0, "speed/data_wait_share": 0.25}
+    assert scalars == {"speed/clips_per_second": 40.0, "speed/data_wait_fraction": 0.25}
     assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
     _, scalars = progress.line(22, {"loss": 1.0})
-    assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_share": 0.0}
+    assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_fraction": 0.0}
 
 
-def test_a_passage_is_told_now_and_then(monkeypatch):
+def test_meter_is_due_once_per_interval(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    passage = Passage("features  train clip", 100, "clips", start=20)
+    meter = ProgressMeter("features  train clip", 100, "clips", start=20)
     due = []
     for now[0] in (1.0, 19.0, 21.0, 22.0, 41.5):
-        due.append(passage.is_due())
+        due.append(meter.is_due())
     assert due == [False, False, True, False, True]
     now[0] = 40.0
-    assert passage.line(60) == "features  train clip 60/100  1 clips/s  left 40 s"
-    assert passage.line(20) == "features  train clip 20/100  0 clips/s  left unknown"
+    assert meter.line(60) == "features  train clip 60/100  1 clips/s  left 40 s"
+    assert meter.line(20) == "features  train clip 20/100  0 clips/s  left unknown"
 
 
 def test_the_clock_may_jump(monkeypatch):

@@ -34,7 +34,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
     monkeypatch.setattr(lease, "_POLL", 0.02)
     monkeypatch.setattr(
-        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
 
 

@@ -35,7 +35,7 @@ def config(small, shards_dir):
 
 
 def final_state(config, workdir):
-    like = training.Run.prepare(config, training.Length(5, 3), mesh_lib.make_mesh(config.mesh)).like
+    like = training.Run.create(config, training.Length(5, 3), mesh_lib.make_mesh(config.mesh)).like
     digest = open_dataset(config, config.data.dir, "train").digest
     with Checkpoints(workdir / "checkpoints", config, 24, digest) as checkpoints:
         assert checkpoints.latest() == 5
@@ -73,7 +73,7 @@ def test_a_killed_run_ends_as_one_that_was_not(config, tmp_path, monkeypatch, ca
 def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, capsys):
     """The other data set has the same name, rates, number of records and of shards."""
     monkeypatch.setattr(
-        training.Run, "prepare", lambda config, length, mesh: tiny_state.run(config, length.steps)
+        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
 
     def resume(folder, steps):

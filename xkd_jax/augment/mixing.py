@@ -70,15 +70,15 @@ def _mix_together(
 ) -> tuple[jax.Array, jax.Array]:
     choice, blend_key, box_key = jax.random.split(key, 3)
     other = clips[::-1]
-    share = jax.random.beta(blend_key, mixup, mixup) if mixup else jnp.ones(())
-    mixed = share * clips + (1 - share) * other
+    fraction = jax.random.beta(blend_key, mixup, mixup) if mixup else jnp.ones(())
+    mixed = fraction * clips + (1 - fraction) * other
     if cutmix:
         start, stop, left = _random_box(box_key, clips.shape[2:4], cutmix)
         pasted = jnp.where(_inside(start, stop, clips.shape[1:4], axes), other, clips)
         cut = jax.random.bernoulli(choice) if mixup else jnp.array(True)
         mixed = jnp.where(cut, pasted, mixed)
-        share = jnp.where(cut, left, share)
-    return mixed, mix_targets(targets, share)
+        fraction = jnp.where(cut, left, fraction)
+    return mixed, mix_targets(targets, fraction)
 
 
 def class_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
@@ -92,27 +92,27 @@ def class_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Arra
     return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
 
 
-def mix_targets(targets: jax.Array, share: jax.Array) -> jax.Array:
-    """Blends targets [batch, classes], by `share`, with those from the other end of the batch."""
-    return share * targets + (1 - share) * targets[::-1]
+def mix_targets(targets: jax.Array, fraction: jax.Array) -> jax.Array:
+    """Blends targets [batch, classes] by `fraction` with the targets of the batch in reverse."""
+    return fraction * targets + (1 - fraction) * targets[::-1]
 
 
 def cut_box(
-    share: jax.Array, center: jax.Array, size: Sequence[int]
+    fraction: jax.Array, center: jax.Array, size: Sequence[int]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A box whose area is 1 - `share` of the frame, with the frame's aspect, cut off at its edges.
+    """A box of 1 - `fraction` of the frame's area, in its aspect, clipped at the frame's edges.
 
     Args:
-      share: of the frame that is left, a scalar.
+      fraction: of the frame that is left, a scalar.
       center: row and column, [2].
       size: height and width of the frame.
 
     Returns:
-      First row and column [2], last row and column plus one [2], and the share that is left when
+      First row and column [2], last row and column plus one [2], and the fraction that is left when
       the box is cut off.
     """
-    whole = jnp.asarray(size, share.dtype)
-    half = jnp.floor(whole * jnp.sqrt(1 - share)) // 2
+    whole = jnp.asarray(size, fraction.dtype)
+    half = jnp.floor(whole * jnp.sqrt(1 - fraction)) // 2
     start, stop = jnp.clip(center - half, 0, whole), jnp.clip(center + half, 0, whole)
     return start, stop, 1 - (stop - start).prod() / whole.prod()
 
@@ -121,9 +121,9 @@ def _random_box(
     key: jax.Array, size: Sequence[int], cutmix: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     area, place = jax.random.split(key)
-    share = jax.random.beta(area, cutmix, cutmix)
+    fraction = jax.random.beta(area, cutmix, cutmix)
     whole = jnp.asarray(size, jnp.float32)
-    return cut_box(share, jnp.floor(jax.random.uniform(place, (2,)) * whole), size)
+    return cut_box(fraction, jnp.floor(jax.random.uniform(place, (2,)) * whole), size)
 
 
 def _inside(start: jax.Array, stop: jax.Array, shape: Sequence[int], axes: CutmixAxes) -> jax.Array:

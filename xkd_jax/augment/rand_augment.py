@@ -100,8 +100,8 @@ def _warp(pixels: jax.Array, rows: list[list[jax.Array | float]]) -> jax.Array:
     for down in (0, 1):
         for right in (0, 1):
             y, x = jnp.clip(first + np.array([[down], [right]]), 0, size - 1).astype(jnp.int32)
-            share = jnp.abs(1 - down - weight[0]) * jnp.abs(1 - right - weight[1])
-            warped += share[None, :, None] * flat[:, y * width + x]
+            fraction = jnp.abs(1 - down - weight[0]) * jnp.abs(1 - right - weight[1])
+            warped += fraction[None, :, None] * flat[:, y * width + x]
     return jnp.where(inside[None, :, None], warped, _FILL).reshape(pixels.shape)
 
 

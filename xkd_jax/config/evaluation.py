@@ -192,7 +192,7 @@ class EvalConfig:
     modality: Annotated[
         Literal["video", "audio", "both"], Doc("modalities whose encoders are evaluated")
     ] = "video"
-    share: Annotated[
+    train_fraction: Annotated[
         float,
         Range(0, 1, above=True),
         Doc("fraction of each class's training records (of all, with several classes a record)"),
@@ -255,10 +255,10 @@ def _check(config: EvalConfig) -> None:
 def _check_retrieval(config: EvalConfig) -> None:
     if config.modality != "both":
         raise UserError("protocol is 'retrieval': give --config.modality=both.")
-    if config.share < 1:
+    if config.train_fraction < 1:
         raise UserError(
-            f"share is {config.share}, of the training records, and protocol is 'retrieval', which"
-            " has none: give --config.share=1."
+            f"train_fraction is {config.train_fraction}, and protocol 'retrieval' has no training"
+            " records: give --config.train_fraction=1."
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
@@ -22,21 +22,21 @@ from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import Fit, FitState
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.evaluate.splits import Benchmark, Split, some_of_each_class
+from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.loop import Loop
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
-_FIXED = ("protocol", "network", "modality", "share", "seed", "batch_size", "fit")
+_FIXED = ("protocol", "network", "modality", "train_fraction", "seed", "batch_size", "fit")
 _FIXED_OF_CLIPS = ("train", "size", *MODALITIES)  # the others only concern the test
 _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Trains and tests a classifier on each split of a benchmark.
+    """Trains and tests a classifier on each fold of a benchmark.
 
     check_lease: called on every process before something is saved in `workdir`.
     """
@@ -49,14 +49,14 @@ class Classification:
     workdir: Path
     check_lease: Callable[[], None] = lambda: None
 
-    def __call__(self, split: Split) -> dict[str, Any]:
-        """Returns a split's scores, in percent: `value` is top-1, or mAP with several labels.
+    def __call__(self, fold: Fold) -> dict[str, Any]:
+        """Returns a fold's scores, in percent: `value` is top-1, or mAP with several labels.
 
         Raises:
           UserError: the loss was not finite, or the folder holds another training.
         """
-        records = self._some(split.train)
-        fit = fitting.prepare(
+        records = self._some(fold.train)
+        fit = fitting.create_fit(
             self.config,
             self.pretrained.config,
             self.viewing,
@@ -65,20 +65,20 @@ class Classification:
             len(records),
             self.benchmark.classes,
         )
-        state = self._train(fit, split.fold, records)
-        scores, targets = self._test(fit, state, split.test)
-        found = {"train_records": len(records), "test_records": len(split.test)}
+        state = self._train(fit, fold.number, records)
+        scores, targets = self._test(fit, state, fold.test)
+        found = {"train_records": len(records), "test_records": len(fold.test)}
         if self.benchmark.multi_label:
             return {"value": mean_average_precision(scores, targets), **found}
         top1, top5 = (top_k(scores, targets, k) for k in (1, 5))
         return {"value": top1, "top5": top5, **found}
 
     def _some(self, records: np.ndarray) -> np.ndarray:
-        if self.config.share == 1:
+        if self.config.train_fraction == 1:
             return records
         labels = self.benchmark.train_index.label[records]
         rng = np.random.default_rng(self.config.seed)
-        return records[some_of_each_class(labels, self.config.share, rng)[0]]
+        return records[some_of_each_class(labels, self.config.train_fraction, rng)[0]]
 
     def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
         folder = self.workdir / f"fold{fold}"
@@ -146,12 +146,12 @@ class Classification:
             config, self.viewing, self.mesh, self.benchmark.test, records, "test"
         )
         rows, found = len(records) * clips, []
-        passage = Passage("test      clip", rows, "clips")
+        meter = ProgressMeter("test      clip", rows, "clips")
         for number, batch in enumerate(batches, 1):
             scored = fit.predict(state.trained, self.pretrained.parameters, batch)
             found.append(jax.tree.map(np.asarray, scored))
-            if passage.is_due():
-                announce(passage.line(min(number * config.batch_size, rows)))
+            if meter.is_due():
+                print_on_main(meter.line(min(number * config.batch_size, rows)))
         scores, targets = (np.concatenate(part)[:rows] for part in zip(*found, strict=True))
         check_finite(
             scores,

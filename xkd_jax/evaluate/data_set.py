@@ -66,7 +66,7 @@ def summary(benchmark: Benchmark) -> dict[str, Any]:
         benchmark.train_name: benchmark.train_index,
         benchmark.test_name: benchmark.test_index,
     }
-    folds = [split.fold for split in benchmark.splits if split.fold]
+    folds = [fold.number for fold in benchmark.folds if fold.number]
     return {
         "name": metadata.name,
         "classes": benchmark.classes,

@@ -79,5 +79,5 @@ class PlainViews:
 
     def __call__(self, *args: Any) -> views.Views:
         if self.view == "center":
-            return views.draw_eval_views(*args, side_share=CENTER_SIDE)
+            return views.draw_eval_views(*args, side_fraction=CENTER_SIDE)
         return views.draw_crop_views(*args, crops=self.crops)

@@ -17,13 +17,13 @@ from xkd_jax.evaluate.classify import Classification
 from xkd_jax.evaluate.eval_clips import Use
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.features import Extraction
-from xkd_jax.evaluate.splits import Benchmark, Split
+from xkd_jax.evaluate.splits import Benchmark, Fold
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import announce, company, write_once
+from xkd_jax.parallel.processes import lost_peer_errors, print_on_main, write_once
 from xkd_jax.training import run_lease
 
 
-@company()
+@lost_peer_errors()
 def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
@@ -50,15 +50,15 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     _check_labels(config, benchmark)
     data = data_set.summary(benchmark)
     result.refuse_other(config, source, data, workdir)
-    announce(_describe(config, source, benchmark) + data_set.describe(data))
+    print_on_main(_describe(config, source, benchmark) + data_set.describe(data))
     if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
         protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
-        per_fold = _by_split(benchmark, protocol)
+        per_fold = _by_fold(benchmark, protocol)
     else:
         folder = Path(config.features) if config.features else workdir / "features"
-        extraction = Extraction.prepare(config, source, views, mesh, folder)
+        extraction = Extraction.create(config, source, views, mesh, folder)
         per_fold = _on_features(config, benchmark, extraction)
     check_lease()
     return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
@@ -78,20 +78,20 @@ def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
     return "mAP" if benchmark.multi_label else "top-1"
 
 
-def _by_split(
-    benchmark: Benchmark, protocol: Callable[[Split], dict[str, Any]]
+def _by_fold(
+    benchmark: Benchmark, protocol: Callable[[Fold], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     scores = []
-    for split in benchmark.splits:
-        scores.append({"fold": split.fold, **protocol(split)})
-        announce(f"fold {split.fold}    {scores[-1]['value']:.2f} %")
+    for fold in benchmark.folds:
+        scores.append({"fold": fold.number, **protocol(fold)})
+        print_on_main(f"fold {fold.number}    {scores[-1]['value']:.2f} %")
     return scores
 
 
 def _on_features(
     config: EvalConfig, benchmark: Benchmark, extraction: Extraction
 ) -> list[dict[str, Any]]:
-    """Extracts what all splits need, once, and scores each split."""
+    """Extracts what all folds need, once, and scores each fold."""
 
     def extract(part: Use, clips: Use) -> FeatureSet:
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
@@ -100,7 +100,7 @@ def _on_features(
 
     test = extract("test", "test")
     if config.protocol == "retrieval":
-        return _by_split(benchmark, lambda split: frozen.retrieve(test, split.test))
+        return _by_fold(benchmark, lambda fold: frozen.retrieve(test, fold.test))
     # Neighbors are compared with plain clips; an SVM learns from augmented ones.
     train = extract("train", "test" if config.protocol == "knn" else "train")
     score: Callable[..., dict[str, Any]] = (
@@ -108,12 +108,12 @@ def _on_features(
         if config.protocol == "svm"
         else functools.partial(frozen.knn, config, benchmark.classes)
     )
-    return _by_split(benchmark, lambda split: score(train, test, split.train, split.test))
+    return _by_fold(benchmark, lambda fold: score(train, test, fold.train, fold.test))
 
 
 def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
-    tests = ", ".join(str(len(split.test)) for split in benchmark.splits)
-    folds = f"{len(benchmark.splits)} folds, " if len(benchmark.splits) > 1 else ""
+    tests = ", ".join(str(len(fold.test)) for fold in benchmark.folds)
+    folds = f"{len(benchmark.folds)} folds, " if len(benchmark.folds) > 1 else ""
     return (
         f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}\n"
         f"data      {escaped(benchmark.train.metadata.name)}, {benchmark.classes} classes,"

@@ -104,7 +104,7 @@ class FeatureStore:
         self._lease = stack.enter_context(lease.held(self.directory, busy, remedy))
         self.done, _ = self._look()  # what was done by whoever held the lease before
 
-    def prepare(self, found: Mapping[str, np.ndarray]) -> None:
+    def allocate(self, found: Mapping[str, np.ndarray]) -> None:
         """Makes the files for what a batch gives, or opens those that have a part already.
 
         Args:

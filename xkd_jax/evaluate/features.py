@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
@@ -33,7 +33,7 @@ from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.metrics.scores import check_finite
 from xkd_jax.networks.tree import Tree
-from xkd_jax.parallel.processes import announce, on_main
+from xkd_jax.parallel.processes import on_main, print_on_main
 
 _FORMAT = 2
 
@@ -50,7 +50,7 @@ class Extraction:
     directory: Path
 
     @classmethod
-    def prepare(
+    def create(
         cls, config: EvalConfig, pretrained: Pretrained, views: Config, mesh: Mesh, directory: Path
     ) -> Extraction:
         """Builds the jitted encoder; `directory` is where the sets are kept."""
@@ -113,7 +113,7 @@ class Extraction:
         """Encodes batch after batch; one is on the devices while the one before is written."""
         size = self.config.batch_size
         start = store.done // size
-        passage = Passage(f"features  {use} clip", store.rows, "clips", start * size)
+        meter = ProgressMeter(f"features  {use} clip", store.rows, "clips", start * size)
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         batches = clip_batches(self.config, self.views, self.mesh, dataset, records, use, start)
 
@@ -122,11 +122,11 @@ class Extraction:
             found = jax.tree.map(np.asarray, device_arrays)
             self._check(found, store, dataset, records, first)
             if first == start * size:
-                on_main(lambda: store.prepare(found))
+                on_main(lambda: store.allocate(found))
             store.write(first, found)
-            if passage.is_due() or store.done == store.rows:
+            if meter.is_due() or store.done == store.rows:
                 store.save()
-                announce(passage.line(store.done))
+                print_on_main(meter.line(store.done))
 
         for step, batch in enumerate(batches, start):
             running.append((step * size, self.encode(self.pretrained.parameters, batch)))

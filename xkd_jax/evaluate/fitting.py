@@ -69,7 +69,7 @@ class Fit:
     like: FitState
 
 
-def prepare(
+def create_fit(
     config: EvalConfig,
     pretraining: Config,
     viewing: Config,

@@ -1,6 +1,6 @@
 """Protocols on frozen features: linear SVM, nearest neighbors, retrieval across modalities.
 
-Each takes one split's features and returns its scores, in percent, with `value` the one that the
+Each takes one fold's features and returns its scores, in percent, with `value` the one that the
 benchmark is known by.
 """
 
@@ -19,7 +19,7 @@ from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.splits import some_of_each_class
 from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import ranks, top_k
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 
 _RECALLS = (1, 5, 10)
 _QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
@@ -62,7 +62,7 @@ class SvmProtocol:
         """Returns `value` (top-1), `top5`, `cost`, top-1 by cost, and by the held-out choice."""
         rng = np.random.default_rng(self._config.seed)
         features, labels = _of(train, train_records)
-        used, _ = some_of_each_class(labels, self._config.share, rng)
+        used, _ = some_of_each_class(labels, self._config.train_fraction, rng)
         features, labels = features[used], labels[used]
         fitted = self._fit(features, labels)
         test_features, test_labels = _of(test, test_records)
@@ -107,7 +107,7 @@ def _tell_if_at_the_end(top1: dict[float, float], best: float) -> None:
     others = [value for cost, value in top1.items() if cost != best]
     if others and best in (min(top1), max(top1)) and max(others) < top1[best]:
         end = "largest" if best == max(top1) else "smallest"
-        announce(f"svm       cost {best:g} is best, the {end} of svm.costs: try one beyond")
+        print_on_main(f"svm       cost {best:g} is best, the {end} of svm.costs: try one beyond")
 
 
 def knn(
@@ -130,7 +130,7 @@ def knn(
     """
     features, labels = _of(train, train_records)
     rng = np.random.default_rng(config.seed)
-    used, _ = some_of_each_class(labels, config.share, rng)
+    used, _ = some_of_each_class(labels, config.train_fraction, rng)
     test_features, test_labels = _of(test, test_records)
     bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
     settings = config.knn

@@ -22,7 +22,7 @@ from xkd_jax.method.train_state import abstract, construct, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.checkpoint import DamagedError, read_checked, read_record, step_folders
 from xkd_jax.training.run_record import RunRecord
 
@@ -112,7 +112,7 @@ def _saved_config(record: RunRecord, directory: Path) -> Config:
             f"{directory} was written by another version of this program: {error}"
         ) from None
     if lacking := dataclass_schema.lacking(Config, record.config):
-        announce(
+        print_on_main(
             f"config    {directory} is of a version without {', '.join(lacking)}: taken as their"
             " defaults"
         )

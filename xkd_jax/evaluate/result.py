@@ -12,7 +12,7 @@ from typing import Any
 from data_pipelines.errors import UserError, file_error
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.pretrained import Pretrained
-from xkd_jax.parallel.processes import announce, on_main, write_once
+from xkd_jax.parallel.processes import on_main, print_on_main, write_once
 from xkd_jax.training.run_record import differences
 from xkd_jax.training.versions import versions
 
@@ -93,7 +93,7 @@ def finish(
         "network": config.network,
         "variant": pretrained.config.model.variant,
         "size": pretrained.config.model.size,
-        "share": config.share,
+        "train_fraction": config.train_fraction,
         "metric": metric,
         "value": statistics.fmean(values),
         "per_fold": per_fold,
@@ -107,9 +107,9 @@ def finish(
         "pretraining": dataclasses.asdict(pretrained.config),
         "versions": versions(),
     }
-    announce(f"result    {line(content)}")  # first, as the disk may be full
+    print_on_main(f"result    {line(content)}")  # first, as the disk may be full
     write_once(workdir / FILE, content)
-    announce(f"written   {workdir / FILE}")
+    print_on_main(f"written   {workdir / FILE}")
     return content
 
 
@@ -117,11 +117,12 @@ def line(content: dict[str, Any]) -> str:
     """One result in one line."""
     folds = [fold["value"] for fold in content["per_fold"]]
     spread = f" (folds {', '.join(f'{v:.2f}' for v in folds)})" if len(folds) > 1 else ""
-    share = f", {100 * content['share']:g} % of the labels" if content["share"] < 1 else ""
+    percent = 100 * content["train_fraction"]
+    fewer = f", {percent:g} % of the labels" if percent < 100 else ""
     more = "".join(f"; {text}" for text in also(content["per_fold"], digits=2))
     names = ("benchmark", "protocol", "modality", "network")
     return (
-        f"{', '.join(dict.fromkeys(content[name] for name in names))}{share}:"
+        f"{', '.join(dict.fromkeys(content[name] for name in names))}{fewer}:"
         f" {content['metric']} {content['value']:.2f} %{spread}{more}"
     )
 

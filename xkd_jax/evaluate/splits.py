@@ -10,32 +10,32 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
 from xkd_jax.config.evaluation import EvalDataConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.parallel import agreement
-from xkd_jax.parallel.processes import announce, together
+from xkd_jax.parallel.processes import print_on_main, run_on_all
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
-    """One evaluation of a benchmark: `fold` 0 is that of the published splits.
+class Fold:
+    """The records of one training and test: number 0 is the published splits as a whole.
 
     Attributes:
-      fold: its number.
+      number: of the fold.
       train: indices in the training split, int64 [records], ascending.
       test: indices in the test split.
     """
 
-    fold: int
+    number: int
     train: np.ndarray
     test: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's records and its splits.
+    """A benchmark's records and its folds.
 
     Attributes:
       train: the split that holds the training records; where nothing is trained, as `test`.
@@ -44,7 +44,7 @@ class Benchmark:
       test_name: of the split.
       train_index: what its records say of themselves, and the digest of their content.
       test_index: the same of the test split.
-      splits: in the order of the folds.
+      folds: in the order of the config.
     """
 
     train: Dataset
@@ -53,11 +53,11 @@ class Benchmark:
     test_name: str
     train_index: RecordIndex
     test_index: RecordIndex
-    splits: list[Split]
+    folds: list[Fold]
 
     def records(self, use: Literal["train", "test"]) -> np.ndarray:
-        """Returns what any of the splits trains or tests on, int64 [n], ascending."""
-        return np.unique(np.concatenate([getattr(split, use) for split in self.splits]))
+        """Returns what any of the folds trains or tests on, int64 [n], ascending."""
+        return np.unique(np.concatenate([getattr(fold, use) for fold in self.folds]))
 
     @property
     def classes(self) -> int:
@@ -109,7 +109,7 @@ def _by_split(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark
     test_index = train_index = _index(test, test_name, config.threads)
     if labeled:
         train_index = _index(train, train_name, config.threads)
-    everything = Split(0, np.arange(len(train)), np.arange(len(test)))
+    everything = Fold(0, np.arange(len(train)), np.arange(len(test)))
     return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
 
 
@@ -126,16 +126,16 @@ def _by_fold(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
             " that it has by --config.data.folds, or () for train_split and test_split."
         )
     index = _index(dataset, name, config.threads)
-    splits = [
-        Split(fold, index.fold_records(fold, "train"), index.fold_records(fold, "test"))
-        for fold in config.folds
+    chosen = [
+        Fold(number, index.fold_records(number, "train"), index.fold_records(number, "test"))
+        for number in config.folds
     ]
-    for split in splits:
-        both = np.intersect1d(split.train, split.test)
-        if len(both) or not len(split.train) or not len(split.test):
+    for fold in chosen:
+        both = np.intersect1d(fold.train, fold.test)
+        if len(both) or not len(fold.train) or not len(fold.test):
             fault = f"{len(both)} records both train and test" if len(both) else "no records"
-            raise UserError(f"Fold {split.fold} of {config.dir} has {fault}: build it again.")
-    return Benchmark(dataset, dataset, name, name, index, index, splits)
+            raise UserError(f"Fold {fold.number} of {config.dir} has {fault}: build it again.")
+    return Benchmark(dataset, dataset, name, name, index, index, chosen)
 
 
 def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
@@ -145,7 +145,7 @@ def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
         except UserError as error:
             raise type(error)(f"--config.data.{key}={split}: {error}") from None
 
-    dataset = together(opened)
+    dataset = run_on_all(opened)
     agreement.require({f"data in {directory}": {split: dataset.digest}})
     return dataset
 
@@ -174,15 +174,15 @@ def _check_labels(
 
 
 def _index(dataset: Dataset, split: str, threads: int) -> RecordIndex:
-    """Reads every record, a share on each process; says how far it is where that takes long."""
+    """Reads every record, an equal part on each process, and prints progress."""
     records = range(jax.process_index(), len(dataset), jax.process_count())
-    passage = Passage(f"records   {split}", len(records), "records")
+    meter = ProgressMeter(f"records   {split}", len(records), "records")
 
     def tell(done: int) -> None:
-        if passage.is_due():
-            announce(passage.line(done))
+        if meter.is_due():
+            print_on_main(meter.line(done))
 
-    rows = together(lambda: index_rows(dataset, records, threads, tell))
+    rows = run_on_all(lambda: index_rows(dataset, records, threads, tell))
     return index_of(dataset, _interleaved(rows, len(dataset)))
 
 
@@ -196,13 +196,13 @@ def _interleaved(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def some_of_each_class(
-    labels: np.ndarray, share: float, rng: np.random.Generator
+    labels: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a share of each class's records, at least one; returns the chosen and the others.
+    """Draws a fraction of each class's records, at least one; returns the chosen and the others.
 
     Args:
       labels: int [records].
-      share: of 0 to 1.
+      fraction: of 0 to 1.
       rng: decides which.
 
     Returns:
@@ -211,6 +211,6 @@ def some_of_each_class(
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = max(1, round(share * len(members)))
+        count = max(1, round(fraction * len(members)))
         chosen[rng.permutation(members)[:count]] = True
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.progress import Passage
+from data_pipelines.progress import ProgressMeter
 from xkd_jax.config.evaluation import SvmConfig
 from xkd_jax.parallel.axis_rules import RULES
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 
 _CG_ITERATIONS = 30
 _CG_TOLERANCE = 0.1  # of the gradient's norm: Newton's direction need not be exact
@@ -57,17 +57,17 @@ def fit_path(
     problem, axes = _prepare(features, labels, mesh, second_moment)
     weights = jnp.zeros((features.shape[1] + 1, classes), jnp.float32)
     found: dict[float, np.ndarray] = {}
-    passage = Passage("svm       costs", len(config.costs), "costs")
+    meter = ProgressMeter("svm       costs", len(config.costs), "costs")
     for cost in sorted(config.costs):
         weights, solved = solve(problem, weights, cost, config.tolerance, config.max_iterations)
         if not np.all(solved):
-            announce(
+            print_on_main(
                 f"svm       cost {cost:g}: {np.sum(~np.asarray(solved))} of {classes} classes not"
                 f" solved after svm.max_iterations {config.max_iterations}"
             )
         found[cost] = (axes @ np.asarray(weights, np.float64)).astype(np.float32)
-        if passage.is_due():
-            announce(passage.line(len(found)))
+        if meter.is_due():
+            print_on_main(meter.line(len(found)))
     return found
 
 
@@ -172,8 +172,8 @@ class _Objective:
 
     def precondition(self, gradient: jax.Array, active: jax.Array) -> jax.Array:
         """Divides by the Hessian's diagonal were each axis as strong among the active samples."""
-        share = active.sum(0, keepdims=True) / self.problem.used.sum()
-        return gradient / (1 + 2 * self.cost * share * self.problem.spectrum[:, None])
+        fraction = active.sum(0, keepdims=True) / self.problem.used.sum()
+        return gradient / (1 + 2 * self.cost * fraction * self.problem.spectrum[:, None])
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

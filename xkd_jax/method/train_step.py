@@ -43,16 +43,16 @@ def train_step(
     *,
     config: Config,
     schedules: Schedules,
-    prepare: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
+    make_inputs: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
 ) -> tuple[TrainState, Metrics]:
     """One step of the method, to be jitted with its keyword arguments bound.
 
     Args:
       state: before the step.
-      batch: of the data pipeline, or what else `prepare` takes.
+      batch: of the data pipeline, or what else `make_inputs` takes.
       config: of the run.
       schedules: of the run.
-      prepare: makes views and masks of the batch.
+      make_inputs: makes views and masks of the batch.
 
     Returns:
       The next state, and float32 scalars by name.
@@ -60,7 +60,7 @@ def train_step(
     step, active = state.step, ActiveLosses.of(config.loss.weights)
 
     # 1. Views and masks
-    inputs = prepare(batch, step, config)
+    inputs = make_inputs(batch, step, config)
 
     # 2. The objective and its gradient in the students
     outputs, gradients = loss_and_gradients(state, inputs, config, schedules)

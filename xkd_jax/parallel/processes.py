@@ -79,10 +79,10 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def announce(text: str) -> None:
+def print_on_main(text: str) -> None:
     """Prints on the main process."""
     if is_main_process():
-        terminal.say(text)
+        terminal.print_text(text)
 
 
 def write_once(path: Path, content: Any) -> None:
@@ -107,7 +107,7 @@ def write_once(path: Path, content: Any) -> None:
         ) from error  # fmt: skip
 
 
-def most(here: int) -> int:
+def global_max(here: int) -> int:
     """The largest of all processes' numbers; each of them must ask."""
     return int(np.max(multihost_utils.process_allgather(np.array(here))))
 
@@ -121,7 +121,7 @@ def main_first(action: Callable[[], None]) -> None:
         action()
 
 
-def together(action: Callable[[], _T]) -> _T:
+def run_on_all(action: Callable[[], _T]) -> _T:
     """Runs an action on every process, and returns its result where none is refused.
 
     Raises:
@@ -133,7 +133,7 @@ def together(action: Callable[[], _T]) -> _T:
         result = action()
     except UserError as error:
         refusal = error
-    status = most(refusal.status if refusal else 0)
+    status = global_max(refusal.status if refusal else 0)
     if status:
         kind = UnreachableError if status == UnreachableError.status else UserError
         raise refusal or kind("Another process of the run can't go on: see what it says.")
@@ -141,12 +141,12 @@ def together(action: Callable[[], _T]) -> _T:
 
 
 def on_main(action: Callable[[], None]) -> None:
-    """Runs an action on the main process alone; errors are those of `together`."""
-    together(lambda: action() if is_main_process() else None)
+    """Runs an action on the main process alone; errors are those of `run_on_all`."""
+    run_on_all(lambda: action() if is_main_process() else None)
 
 
 @contextlib.contextmanager
-def company() -> Iterator[None]:
+def lost_peer_errors() -> Iterator[None]:
     """Converts the error of a collective, whatever its type, to `LostProcessError`.
 
     (Where no collective fails, JAX ends this process after a while without a sign of life.)
@@ -157,12 +157,12 @@ def company() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (loss := lost_process(error)) is None or loss is error:
+        if (loss := lost_process_error(error)) is None or loss is error:
             raise
         raise loss from error
 
 
-def lost_process(error: BaseException | None) -> LostProcessError | None:
+def lost_process_error(error: BaseException | None) -> LostProcessError | None:
     """Returns what to raise for the error of a collective; None: it is another error.
 
     JAX and Orbax raise `ValueError`, `JaxRuntimeError` or `TimeoutError` where a process is gone.

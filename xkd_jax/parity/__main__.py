@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in parser.parse_args(arguments).files:
             passed &= _compare(path)
     except UserError as error:
-        terminal.complain(str(error))
+        terminal.print_error(str(error))
         return 2
     return 0 if passed else 1
 
@@ -31,16 +31,16 @@ def _compare(path: str) -> bool:
     """Prints the comparisons of one file; returns whether all are inside their tolerances."""
     file = GoldenFile.read(path)
     report = kind_of(file).compare(file)
-    terminal.output(terminal.escaped(f"{path}: {report.title}"))
+    terminal.print_result(terminal.escaped(f"{path}: {report.title}"))
     for row in report.comparisons:
         compared = (
             f"  {'ok  ' if row.passed else 'FAIL'} {row.group:22} {row.error:8.2g}"
             f" (allowed {row.allowed:g}, {row.count} compared) at {row.place}"
         )
-        terminal.output(terminal.escaped(compared))
+        terminal.print_result(terminal.escaped(compared))
     return all(row.passed for row in report.comparisons)
 
 
 if __name__ == "__main__":
-    with terminal.command():
+    with terminal.guarded_output():
         sys.exit(main())

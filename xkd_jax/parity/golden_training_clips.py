@@ -135,14 +135,14 @@ def mixup_targets(file: GoldenFile) -> Report:
     fields = Fields(file)
     classes = int(fields.whole("classes", low=1, high=100_000))
     smoothing = float(fields.real("smoothing", low=0, high=1))
-    share = fields.real("share", "batches", low=0, high=1).astype(np.float32)
+    fraction = fields.real("share", "batches", low=0, high=1).astype(np.float32)
     labels = fields.whole("labels", "batches", "clips", low=0, high=classes - 1)
     expected = fields.real("targets", "batches", "clips", classes)
     fields.finish()
     errors = {}
     for i, row in enumerate(labels):
         targets = mixing.class_targets(jnp.asarray(row, jnp.int32), classes, smoothing)
-        errors[f"batch {i}"] = largest_error(mixing.mix_targets(targets, share[i]), expected[i])
+        errors[f"batch {i}"] = largest_error(mixing.mix_targets(targets, fraction[i]), expected[i])
     return Report(
         f"mixed targets, {len(labels)} batches of {classes} classes",
         [worst("targets", _TARGETS, errors)],
@@ -160,13 +160,13 @@ def cutmix_boxes(file: GoldenFile) -> Report:
     fields = Fields(file)
     rows = fields.real("rows", "boxes", 6, low=0).astype(np.float64)
     fields.finish()
-    share, ends, left = rows[:, 0], rows[:, 1:5].reshape(-1, 2, 2), rows[:, 5]
+    fraction, ends, left = rows[:, 0], rows[:, 1:5].reshape(-1, 2, 2), rows[:, 5]
     if (ends[..., 0] > ends[..., 1]).any() or (ends % 1 != 0).any() or (rows[:, ::5] > 1).any():
-        fields.refuse("a row is not a share, a box in whole pixels, and a share")
+        fields.refuse("a row is not a fraction, a box in whole pixels, and a fraction")
     sizes = _possible_sizes(ends, left)
     if not sizes:
         fields.refuse("its shares are those of no frame around the boxes")
-    found = min((_boxes(share, ends, size) for size in sizes), key=lambda f: _wrong(f, ends))
+    found = min((_boxes(fraction, ends, size) for size in sizes), key=lambda f: _wrong(f, ends))
     start, stop, ours, size = found
     boxes = {f"row {i}": largest_error((start[i], stop[i]), ends[i].T) for i in range(len(rows))}
     shares = {f"row {i}": abs(float(ours[i]) - left[i]) for i in range(len(rows))}
@@ -205,14 +205,14 @@ def _possible_sizes(ends: np.ndarray, left: np.ndarray) -> list[tuple[int, int]]
     ]
 
 
-def _boxes(share: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> _Boxes:
+def _boxes(fraction: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> _Boxes:
     """Our boxes about the centers that the rows have in a frame of that size."""
     whole = np.array(size)
-    half = np.floor(whole * np.sqrt(1 - share)[:, None]) // 2
+    half = np.floor(whole * np.sqrt(1 - fraction)[:, None]) // 2
     start, stop = ends[..., 0], ends[..., 1]
     # An end inside the frame has the center at half the box from it; with neither, any will do.
     center = np.where(start > 0, start + half, np.where(stop < whole, stop - half, whole // 2))
-    cut = jax.vmap(lambda share, center: mixing.cut_box(share, center, size))
+    cut = jax.vmap(lambda fraction, center: mixing.cut_box(fraction, center, size))
     with jax.enable_x64(True):  # as the file's shares are, or one in some thousand rounds otherwise
-        start, stop, left = map(np.asarray, cut(jnp.asarray(share), jnp.asarray(center)))
+        start, stop, left = map(np.asarray, cut(jnp.asarray(fraction), jnp.asarray(center)))
     return start, stop, left, size

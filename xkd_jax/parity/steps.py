@@ -270,7 +270,7 @@ def run(
     """
     step = jax.jit(
         functools.partial(
-            train_step, config=config, schedules=schedules, prepare=lambda inputs, *_: inputs
+            train_step, config=config, schedules=schedules, make_inputs=lambda inputs, *_: inputs
         )
     )
     losses = []

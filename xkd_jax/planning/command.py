@@ -25,7 +25,7 @@ def plan(config: Config, request: str) -> None:
     """
     where = Slice.parse(request.removeprefix(_SEARCH))
     for line in _search(config, where) if request.startswith(_SEARCH) else _plan(config, where):
-        terminal.output(line)
+        terminal.print_result(line)
 
 
 def _plan(config: Config, where: Slice) -> Iterator[str]:

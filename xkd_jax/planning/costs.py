@@ -52,8 +52,8 @@ class Collective:
     @property
     def received(self) -> float:
         """Bytes that a device receives in a step."""
-        share = (len(self.group) - 1) / len(self.group)
-        passes = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
+        fraction = (len(self.group) - 1) / len(self.group)
+        passes = {"all-reduce": 2 * fraction, "collective-permute": 1.0}.get(self.kind, fraction)
         return self.times * self.bytes * passes
 
 

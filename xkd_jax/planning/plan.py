@@ -97,7 +97,7 @@ def make_plan(config: Config, where: Slice) -> Plan:
     """
     length = planned_length(config)
     mesh = mesh_lib.make_mesh(config.mesh, where.devices())
-    run = Run.prepare(config, length, mesh)
+    run = Run.create(config, length, mesh)
     batch = abstract_batch(config, run.batch_sharding)
     flops = model_flops(config, run.like, batch)
     try:

@@ -88,15 +88,15 @@ def collective_seconds(collective: Collective, where: Slice, mesh: Mesh) -> floa
     if not bandwidth:
         return 0.0
     members = len(collective.group)
-    share = (members - 1) / members
+    fraction = (members - 1) / members
     if collective.kind == "all-reduce":
-        return 2 * (collective.bytes * share / bandwidth + hops * HOP)
+        return 2 * (collective.bytes * fraction / bandwidth + hops * HOP)
     if collective.kind == "all-to-all":
         # what is sent travels a quarter of a ring on average, each way
         return collective.bytes * hops / 2 / bandwidth + hops * HOP
     if collective.kind == "collective-permute":
         return collective.bytes / where.chip.link + hops * HOP
-    return collective.bytes * share / bandwidth + hops * HOP
+    return collective.bytes * fraction / bandwidth + hops * HOP
 
 
 def axes_of(group: Sequence[int], mesh: Mesh) -> str:

@@ -67,7 +67,7 @@ class Result:
     network: Network
     variant: str
     size: str
-    share: float
+    train_fraction: float
     metric: str
     value: float
     data: str
@@ -83,7 +83,7 @@ class Result:
     @property
     def table(self) -> str:
         """The key of its table."""
-        if self.share < 1:
+        if self.train_fraction < 1:
             return "low_shot"
         return "linear" if self.protocol == "svm" else self.protocol
 
@@ -126,8 +126,8 @@ def _read(file: Path) -> Result:
 
 def _result(content: dict[str, Any]) -> Result:
     names = (
-        "benchmark", "protocol", "modality", "network", "variant", "size", "share", "metric",
-        "value", "config",
+        "benchmark", "protocol", "modality", "network", "variant", "size", "train_fraction",
+        "metric", "value", "config",
     )  # fmt: skip
     folds, data = content["per_fold"], content.get("data", {})
     held_out = [fold.get("top1_held_out_cost") for fold in folds]
@@ -162,7 +162,7 @@ def tables(results: Sequence[Result]) -> str:
 
 def _order(result: Result) -> tuple[Any, ...]:
     return (
-        result.benchmark, result.data, result.modality, result.share, result.variant,
+        result.benchmark, result.data, result.modality, result.train_fraction, result.variant,
         result.losses, result.network, result.protocol, result.output, result.size, result.step,
     )  # fmt: skip
 
@@ -198,10 +198,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _described(result: Result) -> tuple[str, ...]:
-    share = f" ({100 * result.share:g} %)" if result.share < 1 else ""
+    fraction = f" ({100 * result.train_fraction:g} %)" if result.train_fraction < 1 else ""
     network = f"{result.variant} {result.network}, {result.size}"
     return (
-        result.benchmark + share,
+        result.benchmark + fraction,
         result.data,
         result.protocol,
         result.modality,
@@ -248,12 +248,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = load(parser.parse_args(argv).results)
     except UserError as error:
-        terminal.complain(f"error: {error}")
+        terminal.print_error(f"error: {error}")
         return 2
-    terminal.output(f"{tables(results)}\n\nResults read: {len(results)}.")
+    terminal.print_result(f"{tables(results)}\n\nResults read: {len(results)}.")
     return 0
 
 
 if __name__ == "__main__":
-    with terminal.command():
+    with terminal.guarded_output():
         sys.exit(main())

@@ -23,7 +23,7 @@ from xkd_jax.training import run_record
 # Config files are read by their paths, as --config reads them.
 _CONFIGS = Path(xkd_jax.__file__).parents[1] / "configs" / "eval"
 _Parts = tuple[tuple[str, ...], str | None, str | None]
-_IGNORED = (*CIRCUMSTANCES, "seed", "network", "share")  # the last two are in the tables
+_IGNORED = (*CIRCUMSTANCES, "seed", "network", "train_fraction")  # the last two are in the tables
 
 
 def losses(loss: LossConfig) -> str:

@@ -26,11 +26,11 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from data_pipelines import durable
-from data_pipelines.errors import StoppedError, UnreachableError, UserError, may_pass
+from data_pipelines.errors import StoppedError, UnreachableError, UserError, is_transient
 from xkd_jax.config.pretraining import CheckpointConfig, Config
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.tree import Tree
-from xkd_jax.parallel.processes import announce, lost_process, most, on_main
+from xkd_jax.parallel.processes import global_max, lost_process_error, on_main, print_on_main
 from xkd_jax.training.array_digest import digests
 from xkd_jax.training.array_handler import report_failed_saves_once, tree_handler
 from xkd_jax.training.literal_paths import take_folders_literally
@@ -96,7 +96,7 @@ class ItemCheckpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if lost_process(error):
+        if lost_process_error(error):
             return  # a save that needs the lost one would be waited for
         if error is None:
             self.wait()
@@ -206,11 +206,11 @@ class ItemCheckpoints:
             try:
                 items = self._read(folder, like)
             except DamagedError as damage:
-                announce(f"damaged   the checkpoint of step {folder.name}: {damage}")
+                print_on_main(f"damaged   the checkpoint of step {folder.name}: {damage}")
                 damaged.append(folder)
                 continue
             self._set_aside(damaged)
-            announce(f"resume    from step {folder.name}, {self.directory}")
+            print_on_main(f"resume    from step {folder.name}, {self.directory}")
             return items
         if damaged:
             raise UserError(
@@ -224,7 +224,7 @@ class ItemCheckpoints:
         saved.refuse_other(self._now, self.directory)
         items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
         for change in saved.changes(self._now)[0]:
-            announce(f"changed   {change}")
+            print_on_main(f"changed   {change}")
         return items
 
     def _set_aside(self, folders: list[Path]) -> None:
@@ -415,19 +415,19 @@ def _same_for_all(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever Orbax makes of damaged files
-        if loss := lost_process(error):
+        if loss := lost_process_error(error):
             raise loss from error
         if isinstance(error, (MemoryError, jax.errors.JaxRuntimeError)):
             raise  # not the files' fault
         cause = _cause(error)
         fault = _first_line(cause)
-        if may_pass(cause):
+        if is_transient(cause):
             kind = _OUT_OF_REACH
         elif isinstance(cause, PermissionError):
             kind = _REFUSED
         else:
             kind = _DAMAGED
-    worst = most(kind)
+    worst = global_max(kind)
     fault = fault or "another process can't read its part"
     if worst == _DAMAGED:
         raise DamagedError(fault)
@@ -446,13 +446,13 @@ def _explained(sentence: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if loss := lost_process(error):
+        if loss := lost_process_error(error):
             raise loss from error
         of_files = isinstance(error, (OSError, ValueError, RuntimeError))
         if not of_files or isinstance(error, jax.errors.JaxRuntimeError):
             raise
         cause = _cause(error)
-        lasting = not may_pass(cause, writing=True)
+        lasting = not is_transient(cause, writing=True)
         remedy = f"{'make room or mend it and ' if lasting else ''}give the same command again"
         raise (UserError if lasting else UnreachableError)(
             f"{sentence} ({_first_line(cause)}): {remedy}; the checkpoints that were complete are"

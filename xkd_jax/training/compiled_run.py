@@ -39,7 +39,7 @@ class Run:
     batch_sharding: NamedSharding
 
     @classmethod
-    def prepare(cls, config: Config, length: Length, mesh: Mesh) -> Run:
+    def create(cls, config: Config, length: Length, mesh: Mesh) -> Run:
         """Creates the jitted functions; each is compiled at its first call.
 
         Raises:

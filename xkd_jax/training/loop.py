@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.parallel.processes import announce, is_main_process
+from xkd_jax.parallel.processes import is_main_process, print_on_main
 from xkd_jax.training.preemption import Preemption
 from xkd_jax.training.progress import Progress, Scalars
 
@@ -106,7 +106,7 @@ class Loop(Generic[State]):
                     averages, bad = read_metrics(unread)
                     state = self.recover(state, step, bad)
                     line, speed = progress.line(step, averages)
-                    announce(line)
+                    print_on_main(line)
                     scalars.write(step, averages | speed)
                     checkpoints.check()
                 if saving:

@@ -24,7 +24,7 @@ from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.mesh import put_batch
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 
 Features = dict[str, np.ndarray]
 _TEMPERATURE = 0.07  # divisor of the neighbors' cosines, as in DINO
@@ -141,7 +141,9 @@ def labeled(found: Features, split: str) -> Features:
             " --config.probe.knn_every=0."
         )
     if lacking:
-        announce(f"probe     {lacking} of {len(has_class)} {split} records have no class: left out")
+        print_on_main(
+            f"probe     {lacking} of {len(has_class)} {split} records have no class: left out"
+        )
         return {name: rows[has_class] for name, rows in found.items()}
     return found
 

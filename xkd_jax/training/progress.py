@@ -20,7 +20,7 @@ from data_pipelines.progress import duration
 class Progress:
     """Log lines with the speed since the line before.
 
-    The speed is in clips per second; the data-wait share is the fraction of that time in which the
+    The speed is in clips per second; the data-wait fraction is the part of that time in which the
     loop waited for a batch.
     """
 
@@ -40,20 +40,20 @@ class Progress:
           metrics: scalars, with "loss" among them.
 
         Returns:
-          The line, and {name: value} of clips per second and data-wait share.
+          The line, and {name: value} of clips per second and data-wait fraction.
         """
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
         rate = (step - self._step) / elapsed
         scalars = {
             "speed/clips_per_second": rate * self._batch_size,
-            "speed/data_wait_share": self._waited / elapsed,
+            "speed/data_wait_fraction": self._waited / elapsed,
         }
         left = (self._steps - step) / rate if rate else float("inf")
         text = (
             f"step {step:>{len(str(self._steps))}}/{self._steps}  loss {metrics['loss']:.4f}"
             f"  {scalars['speed/clips_per_second']:.4g} clips/s"
-            f"  data wait {scalars['speed/data_wait_share']:.0%}  left {duration(left)}"
+            f"  data wait {scalars['speed/data_wait_fraction']:.0%}  left {duration(left)}"
         )
         self._step, self._since, self._waited = step, now, 0.0
         return text, scalars
@@ -93,7 +93,7 @@ class Scalars:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                terminal.complain(
+                terminal.print_error(
                     f"{self._directory} can't be written to ({error.strerror or error}): continuing"
                     " without TensorBoard's scalars until it can."
                 )

@@ -9,7 +9,7 @@ import jax
 from data_pipelines.errors import TrainingDivergedError
 from xkd_jax.config.pretraining import NonfiniteConfig
 from xkd_jax.method.train_state import TrainState, advance
-from xkd_jax.parallel.processes import announce
+from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.checkpoint import Checkpoints
 
 
@@ -54,9 +54,9 @@ class Recovery:
         tally = f"{self._count} of at most {self._config.limit}"
         if action == "skip":
             steps = ", ".join(str(n) for n in sorted(bad))
-            announce(f"skipped   step {steps}: {bad[first]} is not finite ({tally})")
+            print_on_main(f"skipped   step {steps}: {bad[first]} is not finite ({tally})")
             return state
-        announce(f"roll back step {first}: {bad[first]} is not finite ({tally})")
+        print_on_main(f"roll back step {first}: {bad[first]} is not finite ({tally})")
         self._checkpoints.wait()
         jax.tree.map(lambda leaf: leaf.delete(), state)  # two states may be too much for a device
         return advance(self._first_state(), step)

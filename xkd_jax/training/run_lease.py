@@ -17,7 +17,13 @@ from data_pipelines import lease
 from data_pipelines.errors import UserError
 from data_pipelines.holder import TOKEN_LENGTH
 from data_pipelines.lease import Lease
-from xkd_jax.parallel.processes import announce, company, is_main_process, on_main, together
+from xkd_jax.parallel.processes import (
+    is_main_process,
+    lost_peer_errors,
+    on_main,
+    print_on_main,
+    run_on_all,
+)
 
 _REMEDY = "wait until it has ended, or give another --workdir."
 _SEEN_SECONDS = 10.0  # delay until a network file system shows a new file on another host
@@ -38,14 +44,14 @@ def held(workdir: Path) -> Iterator[Callable[[], None]]:
     """
     with contextlib.ExitStack() as stack:
         busy, leases = f"Another run is using {workdir}", list[Lease]()
-        with company():
+        with lost_peer_errors():
             on_main(
                 lambda: leases.append(
-                    stack.enter_context(lease.held(workdir, busy, _REMEDY, waiting=announce))
+                    stack.enter_context(lease.held(workdir, busy, _REMEDY, waiting=print_on_main))
                 )
             )
             _check_shared(workdir, leases[0].token if leases else "")
-        with company():  # inside the lease, which a save in progress still needs
+        with lost_peer_errors():  # inside the lease, which a save in progress still needs
             yield lambda: on_main(lambda: leases[0].check())
 
 
@@ -73,4 +79,4 @@ def _check_shared(workdir: Path, token: str) -> None:
             " file system that all hosts share."
         )
 
-    together(see)
+    run_on_all(see)

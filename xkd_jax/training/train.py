@@ -23,10 +23,10 @@ from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
-    announce,
-    company,
+    lost_peer_errors,
     main_first,
-    together,
+    print_on_main,
+    run_on_all,
     write_once,
 )
 from xkd_jax.training import run_lease
@@ -37,7 +37,7 @@ from xkd_jax.training.probe import Probes, feature_function
 from xkd_jax.training.recovery import Recovery
 
 
-@company()
+@lost_peer_errors()
 def train(config: Config, workdir: Path) -> None:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
@@ -61,8 +61,8 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
     dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
     mesh = mesh_lib.make_mesh(config.mesh)
-    run = Run.prepare(config, length, mesh)
-    announce(f"{state_shardings.describe(config, mesh)}\n{_describe(config, dataset, length)}")
+    run = Run.create(config, length, mesh)
+    print_on_main(f"{state_shardings.describe(config, mesh)}\n{_describe(config, dataset, length)}")
 
     probes = None
     if config.probe.enabled or config.probe.knn_every:
@@ -81,7 +81,7 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
 
 def _open(config: Config, directory: str, split: str) -> Dataset:
     """Opens a split and checks that it is the same on every process."""
-    dataset = together(lambda: open_dataset(config, directory, split))
+    dataset = run_on_all(lambda: open_dataset(config, directory, split))
     agreement.require({f"data in {directory}": {split: dataset.digest}})
     return dataset
 
@@ -141,7 +141,7 @@ def loop(
         if probes is None or not every or step % every:
             return {}
         found = probes.knn(both_networks(state, config))
-        announce("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
+        print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
     return Loop(
@@ -167,7 +167,7 @@ def data_directory(config: Config, workdir: Path) -> str:
     """Returns the folder of the shards; spoken digits are made there on first use."""
     if config.data.dataset == "spoken_digits":
         directory = config.data.dir or str(workdir / "data")
-        main_first(lambda: spoken_digits.build(config, directory, announce))
+        main_first(lambda: spoken_digits.build(config, directory, print_on_main))
         return directory
     return config.data.dir
 
@@ -210,11 +210,11 @@ def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, fl
     Returns:
       {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
     """
-    announce("probe     before training")
+    print_on_main("probe     before training")
     untrained = probes.linear(
         {"student": run.initialize().teacher}
     )  # equal to the student at first
-    announce("probe     after training")
+    print_on_main("probe     after training")
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
         "after": probes.linear(both_networks(state, run.config)),
@@ -236,11 +236,11 @@ def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
     Raises:
       UserError: the file can't be written.
     """
-    announce(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
+    print_on_main(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
     for name in results["before"]:
-        announce(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
+        print_on_main(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
     write_once(workdir / "results.json", {"linear_probe_top1": results})
-    announce(f"written   {workdir / 'results.json'}")
+    print_on_main(f"written   {workdir / 'results.json'}")
 
 
 def _describe(config: Config, dataset: Dataset, length: Length) -> str:

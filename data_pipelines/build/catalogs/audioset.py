@@ -6,7 +6,7 @@ import math
 
 from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.listing import Listing, classes
-from data_pipelines.build.catalogs.source_tree import Row, read_table
+from data_pipelines.build.catalogs.source_tree import Line, read_table
 from data_pipelines.errors import UserError
 
 _LISTS = {
@@ -51,7 +51,7 @@ def list_items(source: Source) -> Catalog:
 
 
 def _segment(
-    row: Row, source: Source, numbers: dict[str, int], names: tuple[str, ...]
+    row: Line, source: Source, numbers: dict[str, int], names: tuple[str, ...]
 ) -> tuple[Item, list[str]]:
     """Returns what a row lists, and the names without suffix that its file may have."""
     identifier, mids = row["YTID"], row["positive_labels"].split(",")

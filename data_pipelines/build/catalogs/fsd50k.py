@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.listing import Listing, classes
-from data_pipelines.build.catalogs.source_tree import Row, read_table
+from data_pipelines.build.catalogs.source_tree import Line, read_table
 
 
 def list_items(source: Source) -> Catalog:
@@ -40,7 +40,7 @@ def list_items(source: Source) -> Catalog:
     )
 
 
-def _item(row: Row, part: str, names: tuple[str, ...]) -> Item:
+def _item(row: Line, part: str, names: tuple[str, ...]) -> Item:
     found = row["labels"].split(",")
     unknown = [name for name in found if name not in names]
     if unknown:

@@ -7,7 +7,7 @@ import math
 
 from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.listing import Listing
-from data_pipelines.build.catalogs.source_tree import Row, counted, read_table
+from data_pipelines.build.catalogs.source_tree import Line, counted, read_table
 from data_pipelines.errors import UserError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end", "split")
@@ -85,7 +85,7 @@ def list_kinetics_sound(source: Source) -> Catalog:
     )
 
 
-def _read_rows(source: Source) -> list[Row]:
+def _read_rows(source: Source) -> list[Line]:
     tree = source.list_tree
     lists = tree.lists(_LISTS.get)
     if not lists:
@@ -94,7 +94,7 @@ def _read_rows(source: Source) -> list[Row]:
             " their folder."
         )
     return [
-        Row(
+        Line(
             row.path,
             row.line,
             row.fields | {"label": row.fields.get("label", "").replace("_", " ")},
@@ -104,7 +104,7 @@ def _read_rows(source: Source) -> list[Row]:
     ]
 
 
-def _catalog(source: Source, rows: list[Row], names: tuple[str, ...]) -> Catalog:
+def _catalog(source: Source, rows: list[Line], names: tuple[str, ...]) -> Catalog:
     files = source.tree.by_stem()
     numbers = {name: i for i, name in enumerate(names)}
     listing = Listing(shared=source.untrimmed)

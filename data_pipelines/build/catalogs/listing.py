@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from data_pipelines.build.catalogs.catalog import Item
-from data_pipelines.build.catalogs.source_tree import Ignored, Place, Row, SourceTree, counted
+from data_pipelines.build.catalogs.source_tree import Ignored, Line, Place, SourceTree, counted
 
 
 class _Entry(NamedTuple):
@@ -39,7 +39,7 @@ class Listing:
         self._repeated: list[Place] = []
         self._claims: collections.Counter[str] = collections.Counter()
 
-    def add(self, split: str, item: Item, found: str | None, row: Row) -> None:
+    def add(self, split: str, item: Item, found: str | None, row: Line) -> None:
         """Adds what a row lists.
 
         Args:
@@ -65,7 +65,7 @@ class Listing:
         else:
             self.repeat(row)
 
-    def repeat(self, row: Row) -> None:
+    def repeat(self, row: Line) -> None:
         """Counts a row that says what one before says."""
         self._repeated.append(row.place)
 
@@ -105,7 +105,7 @@ def _difference(before: _Entry, split: str, item: Item) -> str:
     return "" if old == item else f"path ({old.path})"
 
 
-def classes(rows: Iterable[Row], number: str, name: str) -> list[Row]:
+def classes(rows: Iterable[Line], number: str, name: str) -> list[Line]:
     """Returns the rows of a list of classes in the order of their numbers, each class once.
 
     Args:
@@ -116,8 +116,8 @@ def classes(rows: Iterable[Row], number: str, name: str) -> list[Row]:
     Raises:
       UserError: a number is none, or two classes have the same number or name.
     """
-    by_number: dict[int, Row] = {}
-    by_name: dict[str, Row] = {}
+    by_number: dict[int, Line] = {}
+    by_name: dict[str, Line] = {}
     for row in rows:
         at = row.whole(number)
         for before in (by_number.setdefault(at, row), by_name.setdefault(row[name], row)):
@@ -135,9 +135,9 @@ class FoldUses:
     def __init__(self, listing: Listing):
         """Starts without files; rows that repeat another are counted by `listing`."""
         self._listing = listing
-        self._uses: dict[str, dict[int, tuple[str, Row]]] = {}
+        self._uses: dict[str, dict[int, tuple[str, Line]]] = {}
 
-    def add(self, file: str, fold: int, use: str, row: Row) -> None:
+    def add(self, file: str, fold: int, use: str, row: Line) -> None:
         """Adds what a row says.
 
         Raises:
@@ -153,7 +153,7 @@ class FoldUses:
         if earlier is not row:
             self._listing.repeat(row)
 
-    def files(self) -> list[tuple[str, Row]]:
+    def files(self) -> list[tuple[str, Line]]:
         """Returns the files, sorted, each with the first row that lists it."""
         return [(file, next(iter(uses.values()))[1]) for file, uses in sorted(self._uses.items())]
 

@@ -114,7 +114,7 @@ class Place(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Line:
     """A row of an official list.
 
     Attributes:
@@ -181,17 +181,17 @@ class Row:
         return UserError(f"{self.place}: {text}; correct the list or fetch it again.")
 
 
-def read_lines(path: str) -> list[Row]:
+def read_lines(path: str) -> list[Line]:
     """Returns the lines of a text file that are not empty, each as the one field `line`.
 
     Raises:
       UserError: it is not UTF-8.
     """
     lines = enumerate(_lines(path), 1)
-    return [Row(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
+    return [Line(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
 
 
-def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Iterator[Row]:
+def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Iterator[Line]:
     """Yields the rows of a comma-separated list; lines that begin with # are comments.
 
     Args:
@@ -207,7 +207,7 @@ def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Ite
         if names is None:
             names = fields
             continue
-        row = Row(path, line, dict(zip(names, fields, strict=False)))
+        row = Line(path, line, dict(zip(names, fields, strict=False)))
         if lacking := [c for c in columns if c not in row.fields]:
             raise row.fault(f"it lacks {', '.join(lacking)}")
         any_row = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.listing import FoldUses, Listing, classes
-from data_pipelines.build.catalogs.source_tree import Row, read_lines
+from data_pipelines.build.catalogs.source_tree import Line, read_lines
 
 FOLDS = (1, 2, 3)
 
@@ -67,5 +67,5 @@ def _classes(path: str) -> tuple[str, ...]:
         number, *rest = row["line"].split()
         if not number.isdecimal() or len(rest) != 1:
             raise row.fault(f"{row['line']!r} is not 'number name'")
-        rows.append(Row(row.path, row.line, {"number": number, "name": rest[0]}))
+        rows.append(Line(row.path, row.line, {"number": number, "name": rest[0]}))
     return tuple(row["name"] for row in classes(rows, "number", "name"))
