@@ -1,0 +1,236 @@
+"""The pickles in PyTorch's files, without the pickle machine.
+
+Python's unpickler imports and calls what a pickle names. Here its instructions are read by
+`pickletools`, which executes none, and the few that build plain values are followed; a call leads
+to one of the functions that the reader of the format gives by name, or to nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xkd_jax.inference.weight_files.tensors import WeightFileError
+
+# Of one pickle; those of the largest networks have a few megabytes.
+MOST_BYTES = 64 * 2**20
+_MOST_INSTRUCTIONS = 2 * 10**6
+
+Global = tuple[str, str]
+_Key = (str, int, float, bool, bytes, type(None))  # others are hashed by what they hold
+
+
+class Inert:
+    """What stands for an object that isn't needed: nothing can be done with it."""
+
+
+class Callee:
+    """A function or class that a pickle names and the reader of the format has a stand-in for."""
+
+    def __init__(self, call: Callable[..., Any]):
+        self.call = call
+
+
+class _Mark:
+    pass
+
+
+_MARK = _Mark()
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": Inert,
+}  # fmt: skip
+# Instructions whose argument is the value.
+_LITERALS = frozenset((
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+))  # fmt: skip
+_FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Machine:
+    """Follows the instructions of one pickle."""
+
+    def __init__(self, known: Mapping[Global, Any], persistent: Callable[[Any], Any]):
+        """Sets what the pickle's names stand for.
+
+        Args:
+          known: values by module and name, both compared whole, of which only a `Callee` can be
+            called; any other name is `Inert`.
+          persistent: turns a persistent id, which files write in place of storages, into a value.
+        """
+        self._known = known
+        self._persistent = persistent
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def load(self, file: io.BytesIO) -> Any:
+        """Returns the value of the pickle at the file's position, which is then behind it.
+
+        Raises:
+          WeightFileError: it is no pickle, or not one of plain values.
+        """
+        try:
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+                if number == _MOST_INSTRUCTIONS:
+                    raise WeightFileError(f"its pickle has more than {number:,} instructions")
+                if opcode.name == "STOP":
+                    return self._pop()
+                self._step(opcode.name, argument)
+        except WeightFileError:
+            raise
+        except Exception as error:
+            # whatever it was that the bytes made the parser or an instruction do
+            raise WeightFileError(f"its pickle is damaged ({type(error).__name__})") from None
+        raise WeightFileError("its pickle has no end")
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self._stack.append(_EMPTY[name]())
+        elif name in _FIXED_TUPLES:
+            count = _FIXED_TUPLES[name]
+            self._stack.append(tuple(reversed([self._pop() for _ in range(count)])))
+        elif (step := _STEPS.get(name)) is not None:
+            step(self, argument)
+        else:
+            raise WeightFileError(f"its pickle has {name}, an instruction PyTorch never writes")
+
+    def _pop(self) -> Any:
+        value = self._stack.pop()
+        if value is _MARK:
+            raise WeightFileError("its pickle takes a mark for a value")
+        return value
+
+    def _top(self) -> Any:
+        value = self._stack[-1]
+        if value is _MARK:
+            raise WeightFileError("its pickle takes a mark for a value")
+        return value
+
+    def _items(self) -> list[Any]:
+        """Takes what lies above the last mark, and the mark."""
+        items: list[Any] = []
+        while (value := self._stack.pop()) is not _MARK:
+            items.append(value)
+        items.reverse()
+        return items
+
+    def _mark(self, _: Any) -> None:
+        self._stack.append(_MARK)
+
+    def _nothing(self, _: Any) -> None:
+        pass
+
+    def _drop(self, _: Any) -> None:
+        self._stack.pop()
+
+    def _drop_items(self, _: Any) -> None:
+        self._items()
+
+    def _double(self, _: Any) -> None:
+        self._stack.append(self._top())
+
+    def _tuple(self, _: Any) -> None:
+        self._stack.append(tuple(self._items()))
+
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._items())
+
+    def _dict(self, _: Any) -> None:
+        items = self._items()
+        target: dict[Any, Any] = {}
+        _set(target, items)
+        self._stack.append(target)
+
+    def _inert_items(self, _: Any) -> None:
+        self._items()
+        self._stack.append(Inert())
+
+    def _append(self, _: Any) -> None:
+        value, target = self._pop(), self._top()
+        if isinstance(target, list):
+            target.append(value)
+
+    def _appends(self, _: Any) -> None:
+        items, target = self._items(), self._top()
+        if isinstance(target, list):
+            target.extend(items)
+
+    def _set_item(self, _: Any) -> None:
+        value, key = self._pop(), self._pop()
+        _set(self._top(), [key, value])
+
+    def _set_items(self, _: Any) -> None:
+        items = self._items()
+        _set(self._top(), items)
+
+    def _global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._stack.append(self._known.get((module, name), Inert()))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self._pop(), self._pop()
+        named = isinstance(name, str) and isinstance(module, str)
+        self._stack.append(self._known.get((module, name), Inert()) if named else Inert())
+
+    def _call(self, _: Any) -> None:
+        arguments, callee = self._pop(), self._pop()
+        known = isinstance(callee, Callee) and isinstance(arguments, tuple)
+        self._stack.append(callee.call(*arguments) if known else Inert())
+
+    def _call_with_keywords(self, _: Any) -> None:
+        self._pop(), self._pop(), self._pop()
+        self._stack.append(Inert())
+
+    def _set_state(self, _: Any) -> None:
+        """A state sets attributes, such as the versions in a state dict: none is kept."""
+        self._pop()
+        self._top()
+
+    def _persistent_id(self, _: Any) -> None:
+        self._stack.append(self._persistent(self._pop()))
+
+    def _put(self, index: int) -> None:
+        self._memo[index] = self._top()
+
+    def _memoize(self, _: Any) -> None:
+        self._memo[len(self._memo)] = self._top()
+
+    def _get(self, index: int) -> None:
+        self._stack.append(self._memo[index])
+
+
+def _set(target: Any, items: list[Any]) -> None:
+    if len(items) % 2:
+        raise WeightFileError("its pickle has a key without a value")
+    if not isinstance(target, dict):
+        return
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, _Key):
+            raise WeightFileError("its pickle has a key that is neither a text nor a number")
+        target[key] = value
+
+
+_STEPS: dict[str, Callable[[Machine, Any], None]] = {
+    "PROTO": Machine._nothing, "FRAME": Machine._nothing,
+    "MARK": Machine._mark, "POP": Machine._drop, "POP_MARK": Machine._drop_items,
+    "DUP": Machine._double,
+    "TUPLE": Machine._tuple, "LIST": Machine._list, "DICT": Machine._dict,
+    "FROZENSET": Machine._inert_items, "ADDITEMS": Machine._drop_items,
+    "OBJ": Machine._inert_items, "INST": Machine._inert_items,
+    "APPEND": Machine._append, "APPENDS": Machine._appends,
+    "SETITEM": Machine._set_item, "SETITEMS": Machine._set_items,
+    "GLOBAL": Machine._global, "STACK_GLOBAL": Machine._stack_global,
+    "REDUCE": Machine._call, "NEWOBJ": Machine._call, "NEWOBJ_EX": Machine._call_with_keywords,
+    "BUILD": Machine._set_state, "BINPERSID": Machine._persistent_id,
+    "PUT": Machine._put, "BINPUT": Machine._put, "LONG_BINPUT": Machine._put,
+    "MEMOIZE": Machine._memoize,
+    "GET": Machine._get, "BINGET": Machine._get, "LONG_BINGET": Machine._get,
+}  # fmt: skip

@@ -1,0 +1,278 @@
+"""Files of `torch.save`, read without PyTorch.
+
+Since PyTorch 1.6 a file is a zip archive of records that are stored, never compressed:
+`STEM/data.pkl`, a pickle in which persistent ids stand for storages, and `STEM/data/KEY`, their
+bytes. Before that it is five pickles one after the other (a magic number, a version, the system's
+properties, the object, the storages' keys), then each storage's count of elements and its bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from xkd_jax.inference.weight_files import pickles
+from xkd_jax.inference.weight_files.tensors import (
+    BFLOAT16,
+    MOST_SIZE,
+    LazyTensor,
+    WeightFileError,
+    check_sizes,
+)
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+_LEGACY_VERSION = 1001
+_STORED_COUNT = struct.Struct("<q")
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_ENCRYPTED = 0x1
+_DTYPES = {
+    "DoubleStorage": np.dtype("<f8"), "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"), "BFloat16Storage": BFLOAT16,
+    "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"), "CharStorage": np.dtype("<i1"),
+    "ByteStorage": np.dtype("<u1"), "BoolStorage": np.dtype("?"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """Elements that tensors are made of."""
+
+    dtype: np.dtype
+    count: int
+    read: Callable[[], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """A record of a zip archive: where its bytes begin, how many they are, and their CRC-32."""
+
+    start: int
+    size: int
+    crc: int
+
+
+def read(file: BinaryIO, size: int) -> Any:
+    """Returns the object that was saved, with a `LazyTensor` for each tensor.
+
+    Of other objects than numbers, texts, tuples, lists and dictionaries only `Inert` is left. The
+    tensors read from `file`, which has to stay open for that.
+
+    Args:
+      file: open for reading, with `seek`.
+      size: its bytes.
+
+    Raises:
+      WeightFileError: it is no such file, or damaged.
+    """
+    file.seek(0)
+    head = file.read(len(LEGACY_MAGIC))
+    return _read_zip(file, size) if head.startswith(ZIP_MAGIC) else _read_legacy(file, size)
+
+
+def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+    if not isinstance(items, list | tuple):
+        raise WeightFileError("a dictionary in it is made of something else than pairs")
+    found: dict[Any, Any] = {}
+    for pair in items:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise WeightFileError("a dictionary in it is made of something else than pairs")
+        found[pair[0]] = pair[1]
+    return found
+
+
+def _tensor(storage: Any, offset: Any, sizes: Any, strides: Any, *_: Any) -> LazyTensor:
+    """A view of a storage, checked: PyTorch itself checks none of this."""
+    if not isinstance(storage, _Storage):
+        raise WeightFileError("a tensor in it has no storage")
+    shape = check_sizes(sizes)
+    steps = check_sizes(strides) if math.prod(shape) else (0,) * len(shape)
+    if len(steps) != len(shape):
+        raise WeightFileError("a tensor in it has as many strides as not sizes")
+    if type(offset) is not int or not 0 <= offset <= MOST_SIZE:
+        raise WeightFileError("a tensor in it begins nowhere in its storage")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+    if math.prod(shape) and last >= storage.count:
+        raise WeightFileError("a tensor in it reaches past its storage")
+    if math.prod(shape) > storage.count:
+        raise WeightFileError("a tensor in it has more elements than its storage")
+
+    def read_tensor() -> np.ndarray:
+        if not math.prod(shape):
+            return np.zeros(shape, storage.dtype)
+        elements = np.frombuffer(storage.read(), storage.dtype)[offset:]
+        strides_in_bytes = [step * storage.dtype.itemsize for step in steps]
+        view = np.lib.stride_tricks.as_strided(elements, shape, strides_in_bytes, writeable=False)
+        return np.array(view, order="C")
+
+    return LazyTensor(shape, storage.dtype, read_tensor)
+
+
+_GLOBALS: dict[pickles.Global, Any] = {
+    ("collections", "OrderedDict"): pickles.Callee(_ordered_dict),
+    ("torch._utils", "_rebuild_tensor"): pickles.Callee(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): pickles.Callee(_tensor),
+    ("torch._utils", "_rebuild_parameter"): pickles.Callee(lambda data, *_: data),
+    **{("torch", name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
+}
+
+
+def _storage_of(identity: Any, length: int) -> tuple[str, np.dtype, int]:
+    """Key, dtype and count of a persistent id, which has so many parts."""
+    if not isinstance(identity, tuple) or len(identity) != length or identity[0] != "storage":
+        raise WeightFileError("its pickle has a persistent id that is no storage")
+    _, kind, key, _, count = identity[:5]
+    if not isinstance(kind, _StorageType):
+        raise WeightFileError("a storage in it is of a type that is not supported")
+    if not isinstance(key, str) or type(count) is not int or not 0 <= count <= MOST_SIZE:
+        raise WeightFileError("a storage in it has no name or no size")
+    return key, kind.dtype, count
+
+
+def _read_zip(file: BinaryIO, size: int) -> Any:
+    records = _records(file, size)
+    stems = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
+    if len(stems) != 1:
+        raise WeightFileError("it is a zip archive, but not one that torch.save makes")
+    stem = stems[0]
+    if any(name.startswith((f"{stem}/code/", f"{stem}/constants.pkl")) for name in records):
+        raise WeightFileError("it is a TorchScript program: save its state_dict() instead")
+    order = records.get(f"{stem}/byteorder")
+    if order is not None and _content(file, order, 16) != b"little":
+        raise WeightFileError("it was saved on a big-endian machine: save it again on another")
+
+    def persistent(identity: Any) -> _Storage:
+        key, dtype, count = _storage_of(identity, 5)
+        record = records.get(f"{stem}/data/{key}")
+        if record is None:
+            raise WeightFileError("a storage that it names is not in it")
+        if record.size != count * dtype.itemsize:
+            raise WeightFileError("a storage in it is not as long as its tensors say")
+        return _Storage(dtype, count, lambda: _content(file, record, record.size))
+
+    pickle = _content(file, records[f"{stem}/data.pkl"], pickles.MOST_BYTES)
+    return pickles.Machine(_GLOBALS, persistent).load(io.BytesIO(pickle))
+
+
+def _records(file: BinaryIO, size: int) -> Mapping[str, _Record]:
+    """The archive's records by name, which are stored one after the other without overlap."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except Exception:  # whatever damage makes of its parser
+        raise WeightFileError("it is a damaged zip archive, perhaps cut off") from None
+    found: dict[str, _Record] = {}
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.filename in found:
+            raise WeightFileError("two records in it have one name")
+        if (
+            entry.compress_type != zipfile.ZIP_STORED
+            or entry.flag_bits & _ENCRYPTED
+            or entry.compress_size != entry.file_size
+        ):
+            raise WeightFileError(
+                "it has compressed or encrypted records, which torch.save never makes"
+            )
+        if entry.header_offset < end:
+            raise WeightFileError("records in it overlap")
+        start = _start(file, entry)
+        end = start + entry.file_size
+        if end > size:
+            raise WeightFileError("it is cut off: a record reaches past its end")
+        found[entry.filename] = _Record(start, entry.file_size, entry.CRC)
+    return found
+
+
+def _start(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Where a record's bytes begin, behind a header of variable length."""
+    file.seek(entry.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(ZIP_MAGIC):
+        raise WeightFileError("a record in it has no header")
+    *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    return entry.header_offset + len(header) + name_length + extra_length
+
+
+def _content(file: BinaryIO, record: _Record, most: int) -> bytes:
+    """The bytes of a record, which may be at most so many, checked against its CRC."""
+    if record.size > most:
+        raise WeightFileError(f"a record in it has more than {most:,} bytes")
+    file.seek(record.start)
+    content = file.read(record.size)
+    if len(content) != record.size or zlib.crc32(content) != record.crc:
+        raise WeightFileError("it is damaged: the checksum of a record is another")
+    return content
+
+
+def _read_legacy(file: BinaryIO, size: int) -> Any:
+    file.seek(0)
+    head = io.BytesIO(file.read(min(size, pickles.MOST_BYTES)))
+    storages: dict[str, tuple[np.dtype, int]] = {}
+    places: dict[str, int] = {}
+
+    def persistent(identity: Any) -> _Storage:
+        key, dtype, count = _storage_of(identity, 6)
+        if identity[5] is not None:
+            raise WeightFileError("a storage in it is part of another: save it with PyTorch 1.6")
+        if storages.setdefault(key, (dtype, count)) != (dtype, count):
+            raise WeightFileError("a storage in it has two sizes")
+
+        def read_storage() -> bytes:
+            file.seek(places[key])
+            content = file.read(count * dtype.itemsize)
+            if len(content) < count * dtype.itemsize:
+                raise WeightFileError("it is cut off")
+            return content
+
+        return _Storage(dtype, count, read_storage)
+
+    header = [pickles.Machine({}, _no_storage).load(head) for _ in range(3)]
+    if header[1] != _LEGACY_VERSION or not isinstance(header[2], dict):
+        raise WeightFileError("it is of a version of PyTorch that is not known")
+    if header[2].get("little_endian") is not True:
+        raise WeightFileError("it was saved on a big-endian machine: save it again on another")
+    found = pickles.Machine(_GLOBALS, persistent).load(head)
+    keys = pickles.Machine({}, _no_storage).load(head)
+    places |= _legacy_places(file, head.tell(), keys, storages, size)
+    return found
+
+
+def _no_storage(_: Any) -> Any:
+    raise WeightFileError("it has storages where none can be")
+
+
+def _legacy_places(
+    file: BinaryIO, start: int, keys: Any, storages: Mapping[str, tuple[np.dtype, int]], size: int
+) -> dict[str, int]:
+    """Where each storage's elements begin, in bytes."""
+    places: dict[str, int] = {}
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise WeightFileError("it has no list of its storages")
+    if sorted(keys) != sorted(storages):
+        raise WeightFileError("its storages are not those of its tensors")
+    for key in keys:
+        dtype, count = storages[key]
+        file.seek(start)
+        stated = file.read(_STORED_COUNT.size)
+        if len(stated) < _STORED_COUNT.size or _STORED_COUNT.unpack(stated)[0] != count:
+            raise WeightFileError("a storage in it is not as long as its tensors say")
+        places[key] = start + _STORED_COUNT.size
+        start = places[key] + count * dtype.itemsize
+        if start > size:
+            raise WeightFileError("it is cut off")
+    return places

@@ -1,0 +1,91 @@
+"""Any file of weights: recognized by its content, whatever its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import storage
+from xkd_jax.inference.weight_files import safetensors_file, torch_file
+from xkd_jax.inference.weight_files.tensors import WeightFileError
+
+_HEAD = 512
+# Of which format a file is that somebody may take for one of weights, by its first bytes.
+_OTHERS = (
+    (re.compile(rb"\s*(<!doctype|<html|<\?xml)", re.I), "a web page: download the file it shows"),
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS: run git lfs pull"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd"), "compressed: unpack it"),
+    (re.compile(rb"\x89HDF"), "an HDF5 file, which is not supported"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array, which is not supported"),
+    (re.compile(rb"[\x00-\xff]{257}ustar"), "a tar archive: unpack it"),
+)  # fmt: skip
+
+
+class WeightFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      path: of the file.
+      root: what was saved, with `LazyTensor`s, readable while the file is open.
+      metadata: texts beside it.
+    """
+
+    path: str
+    root: Any
+    metadata: dict[str, str]
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[WeightFile]:
+    """Opens a file of PyTorch's or a safetensors file, of this machine or behind a URL.
+
+    Raises:
+      UserError: it isn't there, is none of both, or is damaged; also from within the context, where
+        reading a tensor finds that.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_local(path))
+        try:
+            yield _read(path, file)
+        except WeightFileError as error:
+            raise UserError(f"{path} can't be used as weights: {error}.") from None
+
+
+def _read(path: str, file: BinaryIO) -> WeightFile:
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(_HEAD)
+    if not head:
+        raise WeightFileError("it is empty")
+    for pattern, what in _OTHERS:
+        if pattern.match(head):
+            raise WeightFileError(f"it is {what}")
+    if head.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
+        return WeightFile(path, torch_file.read(file, size), {})
+    if safetensors_file.looks_like_one(head):
+        tensors, metadata = safetensors_file.read(file, size)
+        return WeightFile(path, tensors, metadata)
+    raise WeightFileError("it is neither a file of torch.save nor a safetensors file")
+
+
+@contextlib.contextmanager
+def _local(path: str) -> Iterator[BinaryIO]:
+    try:
+        if storage.is_remote(path):
+            with tempfile.NamedTemporaryFile() as copy:
+                storage.fetch(path, cast(BinaryIO, copy))
+                copy.seek(0)
+                yield cast(BinaryIO, copy)
+        else:
+            with open(path, "rb") as file:
+                yield file
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: check the path.") from None
+    except OSError as error:
+        raise file_error(
+            error, f"{path} can't be read ({error.strerror or error}): make it readable."
+        ) from None
