@@ -9,11 +9,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from data_pipelines.loader_config import Modality
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
-from xkd_jax.method.objective import Inputs, ObjectiveOutputs, next_centers, objective
+from xkd_jax.method.objective import (
+    Inputs,
+    ModalityViews,
+    ObjectiveOutputs,
+    next_centers,
+    objective,
+)
 from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.random_streams import Stream, stream_key
 from xkd_jax.method.schedules import Schedules
@@ -28,7 +35,11 @@ Metrics = dict[str, jax.Array]
 
 def inputs_of(batch: Any, step: jax.Array, config: Config) -> Inputs:
     """Augments the views of a batch of the data pipeline, and draws what is masked of them."""
-    views = augment(config, batch)
+    return masked(augment(config, batch), step, config)
+
+
+def masked(views: dict[Modality, ModalityViews], step: jax.Array, config: Config) -> Inputs:
+    """Draws what is masked of views that are augmented and normalized."""
     masks = {}
     for m in views:
         shape = (len(views[m]["global"]), config.modality(m).tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -12,11 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.random_streams import Stream, stream_key
 from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
-from xkd_jax.method.train_step import train_step
+from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import checkpoint
 
@@ -39,8 +41,20 @@ class Run:
     batch_sharding: NamedSharding
 
     @classmethod
-    def create(cls, config: Config, length: Length, mesh: Mesh) -> Run:
+    def create(
+        cls,
+        config: Config,
+        length: Length,
+        mesh: Mesh,
+        make_inputs: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
+    ) -> Run:
         """Creates the jitted functions; each is compiled at its first call.
+
+        Args:
+          config: of the run.
+          length: of the run.
+          mesh: of all devices.
+          make_inputs: see `train_step`.
 
         Raises:
           UserError: the batch can't be split over the mesh.
@@ -56,7 +70,10 @@ class Run:
             length=length,
             step=jax.jit(
                 mesh_lib.on_mesh(
-                    functools.partial(train_step, config=config, schedules=plan), mesh
+                    functools.partial(
+                        train_step, config=config, schedules=plan, make_inputs=make_inputs
+                    ),
+                    mesh,
                 ),
                 in_shardings=(state_sharding, batch_sharding),
                 out_shardings=(state_sharding, whole),

@@ -1,0 +1,1 @@
+"""Measurements on an accelerator, with one command (`__main__`)."""

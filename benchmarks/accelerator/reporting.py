@@ -1,0 +1,81 @@
+"""How the process of a section reports to the command that started it, and when it may measure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from data_pipelines import terminal
+
+# Before each line of a result; every other line is for the reader of the log.
+RESULT = "RESULT "
+READY = "READY"
+START = "START"
+
+
+def report(name: str, **values: Any) -> None:
+    """Prints a result: a name, and values that JSON can hold."""
+    terminal.say(RESULT + json.dumps({"name": name, **values}))
+    sys.stdout.flush()
+
+
+def wait_for_start(waits: bool) -> None:
+    """Says that everything is prepared, and waits for the device to be free of other sections.
+
+    Args:
+      waits: whether the command will send a line; without it this returns at once.
+
+    Raises:
+      SystemExit: the command is gone.
+    """
+    if not waits:
+        return
+    terminal.say(READY)
+    sys.stdout.flush()
+    if sys.stdin.readline().strip() != START:
+        raise SystemExit("The command that started this section is gone.")
+
+
+def attempt(name: str, measure: Callable[[], None]) -> None:
+    """Runs one measurement; an error becomes its result, so that the next ones still come."""
+    since = time.perf_counter()
+    try:
+        measure()
+    except Exception as error:  # of a compiler, a library or a full memory: all of them are results
+        message = f"{type(error).__name__}: {error}"[:2000]
+        report(name, error=message, seconds=round(time.perf_counter() - since, 1))
+
+
+def block_times(
+    step: Callable[[], object],
+    wait: Callable[[], object],
+    *,
+    blocks: int,
+    seconds: float,
+    most: int = 100,
+) -> list[float]:
+    """Seconds a step in each of several blocks of steps.
+
+    The first two steps are left out; the second one's time sets how many fill a block.
+
+    Args:
+      step: starts a step; may return before it has ended.
+      wait: returns when the last step has ended.
+      blocks: number of blocks.
+      seconds: of a block.
+      most: steps in a block.
+    """
+
+    def timed(steps: int) -> float:
+        since = time.perf_counter()
+        for _ in range(steps):
+            step()
+        wait()
+        return (time.perf_counter() - since) / steps
+
+    timed(1)
+    steps = min(max(int(seconds / timed(1)), 1), most)
+    return [timed(steps) for _ in range(blocks)]

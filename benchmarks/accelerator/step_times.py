@@ -1,0 +1,253 @@
+"""Times the training step of the k400 config on one device, in several variants.
+
+    python -m benchmarks.accelerator.step_times --wave=64:auto:global,64:xla:global [--wave=...]
+
+A variant is CLIPS:ATTENTION:TEACHER_VIEW, then further words: `views` takes normalized views that
+are on the device in place of a batch of the loader, so that the step has no augmentation (the
+authors' step has none either); `library` leaves matrix products to the vendor's library alone;
+`trace` also records two steps and reports their kernels. The variants of a wave are compiled side
+by side, then timed one after another. Data are random and stay on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.accelerator import device_rates, kernels, reporting
+from benchmarks.augment import random_batch
+from configs import k400
+from data_pipelines.errors import UserError
+from xkd_jax.augment import augment
+from xkd_jax.config import pretraining
+from xkd_jax.config.pretraining import Config
+from xkd_jax.method.schedules import Length
+from xkd_jax.method.train_step import inputs_of, masked
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning.flops import count_flops
+from xkd_jax.training.compiled_run import Run
+
+_RECORDS = 240_000  # which sets the schedules' lengths only
+_WORDS = ("views", "library", "trace")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to run the step."""
+
+    clips: int
+    attention: str
+    teacher_view: str
+    words: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Reads CLIPS:ATTENTION:TEACHER_VIEW[:WORD ...].
+
+        Raises:
+          UserError: it is none.
+        """
+        clips, *rest = text.split(":")
+        if not clips.isdecimal() or len(rest) < 2 or not set(rest[2:]) <= set(_WORDS):
+            raise UserError(
+                f"{text!r} is no variant: give CLIPS:ATTENTION:TEACHER_VIEW, and words of"
+                f" {', '.join(_WORDS)}."
+            )
+        return cls(int(clips), rest[0], rest[1], frozenset(rest[2:]))
+
+    def config(self, tiny: bool) -> Config:
+        """The k400 config with the variant's settings, on one device."""
+        raw = k400.get_config()
+        raw.batch_size = self.clips
+        raw.model.attention = self.attention
+        raw.loss.teacher_view = self.teacher_view
+        if tiny:
+            raw.model.size = "48/1/3:24/1/3"
+            raw.model.head.update(hidden=32, bottleneck=16, outputs=64)
+        return pretraining.resolve(raw)
+
+    def __str__(self) -> str:
+        return ":".join([str(self.clips), self.attention, self.teacher_view, *sorted(self.words)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A variant's compiled step, its batch on the device, and what compiling took."""
+
+    variant: Variant
+    run: Run
+    step: jax.stages.Compiled
+    batch: Any
+    seconds: float
+
+
+def compile_variant(variant: Variant, tiny: bool) -> Compiled:
+    """Compiles the step of a variant."""
+    config = variant.config(tiny)
+    run, shapes = _run(variant, config), _batch_shapes(variant, config)
+    since = time.perf_counter()
+    lowered = run.step.lower(run.like, shapes)
+    options = {"xla_gpu_enable_triton_gemm": False} if "library" in variant.words else None
+    step = lowered.compile(compiler_options=options)
+    return Compiled(variant, run, step, shapes, time.perf_counter() - since)
+
+
+def flops_of_clip(teacher_view: str, tiny: bool) -> float:
+    """Operations of the step's matrix products for a clip, attention's included."""
+    variant = Variant(8, "xla", teacher_view, frozenset({"views"}))
+    config = variant.config(tiny)
+    run = _run(variant, config)
+    return count_flops(run.step, run.like, _batch_shapes(variant, config)) / variant.clips
+
+
+def measure(
+    compiled: Compiled, state: Any, *, peak_flops: float, flops: float, short: bool
+) -> Any:
+    """Times a variant and reports it.
+
+    Args:
+      compiled: the variant.
+      state: before its steps; donated.
+      peak_flops: of the device, measured, a second.
+      flops: of the step.
+      short: whether few steps do.
+
+    Returns:
+      The state after its steps, for the next variant.
+    """
+    batch = _batch(compiled)
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = compiled.step(state, batch)
+        losses.append(metrics["loss"])
+
+    losses: list[jax.Array] = []
+    blocks, seconds = (2, 0.0) if short else (5, 1.0)
+    times = reporting.block_times(
+        step, lambda: jax.block_until_ready((state, losses)), blocks=blocks, seconds=seconds
+    )
+    taken, clips = statistics.median(times), compiled.variant.clips
+    reporting.report(
+        "step",
+        variant=str(compiled.variant),
+        clips=clips,
+        attention=compiled.variant.attention,
+        teacher_view=compiled.variant.teacher_view,
+        augmented="views" not in compiled.variant.words,
+        library="library" in compiled.variant.words,
+        compile_seconds=round(compiled.seconds, 1),
+        milliseconds=round(1e3 * taken, 2),
+        milliseconds_of_blocks=[round(1e3 * t, 2) for t in times],
+        clips_per_second=round(clips / taken, 1),
+        share_of_matmul=round(flops / taken / peak_flops, 3),
+        teraflop=round(flops / 1e12, 2),
+        loss=float(losses[-1]),
+        **_memory(compiled.step),
+    )
+    if "trace" in compiled.variant.words:
+        reporting.attempt("kernels", functools.partial(_trace, compiled, step, lambda: losses[-1]))
+    return state
+
+
+def _trace(compiled: Compiled, step: Any, last: Any) -> None:
+    steps = 2
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    options.host_tracer_level = 1
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            for _ in range(steps):
+                step()
+            jax.block_until_ready(last())
+        found = kernels.summarize(kernels.read(folder), steps)
+    reporting.report("kernels", variant=str(compiled.variant), **found)
+
+
+def _run(variant: Variant, config: Config) -> Run:
+    prepare = masked if "views" in variant.words else inputs_of
+    mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
+    return Run.prepare(config, Length.of(config, _RECORDS), mesh, prepare)
+
+
+def _batch_shapes(variant: Variant, config: Config) -> Any:
+    """The shapes of what the step takes: a batch of the loader, or views."""
+    few = random_batch(dataclasses.replace(config, batch_size=1))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((variant.clips, *a.shape[1:]), a.dtype), few)
+    if "views" in variant.words:
+        return jax.eval_shape(functools.partial(augment, config), shapes)
+    return shapes
+
+
+def _batch(compiled: Compiled) -> Any:
+    """Random data of the shapes, on the device."""
+    config = compiled.run.config
+    if "views" not in compiled.variant.words:
+        return jax.device_put(random_batch(config), jax.devices()[0])
+    leaves, tree = jax.tree.flatten(compiled.batch)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    normal = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, normal)
+
+
+def _memory(step: jax.stages.Compiled) -> dict[str, float | None]:
+    """GiB at the step's peak, as the compiler planned it, and as the device saw it so far."""
+    planned, seen = step.memory_analysis(), jax.devices()[0].memory_stats() or {}
+    total = planned and (
+        planned.argument_size_in_bytes
+        + planned.output_size_in_bytes
+        - planned.alias_size_in_bytes
+        + planned.temp_size_in_bytes
+    )
+    peak = seen.get("peak_bytes_in_use")
+    return {
+        "planned_gib": total and round(total / 2**30, 2),
+        "peak_gib_so_far": peak and round(peak / 2**30, 2),
+    }
+
+
+def main() -> None:
+    """Compiles and times the waves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wave", action="append", required=True, help="variants, by commas")
+    parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device")
+    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    tiny, waits, state = args.rehearse, args.wait, None
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=8)
+    flops: dict[str, Any] = {}
+    peak = 0.0
+    for wave in args.wave:
+        variants = [Variant.parse(text) for text in wave.split(",")]
+        waiting = [pool.submit(compile_variant, variant, tiny) for variant in variants]
+        for view in {v.teacher_view for v in variants} - flops.keys():
+            flops[view] = pool.submit(flops_of_clip, view, tiny)
+        concurrent.futures.wait([*waiting, *flops.values()])
+        reporting.wait_for_start(waits)
+        waits = False
+        peak = peak or device_rates.report_rates(256 if tiny else 8192)
+        for variant, future in zip(variants, waiting, strict=True):
+            try:
+                compiled = future.result()
+                state = compiled.run.initialize() if state is None else state
+                state = measure(
+                    compiled, state, peak_flops=peak, short=tiny,
+                    flops=variant.clips * flops[variant.teacher_view].result(),
+                )  # fmt: skip
+            except Exception as error:  # the other variants are still worth their time
+                message = f"{type(error).__name__}: {error}"[:2000]
+                reporting.report("step", variant=str(variant), error=message)
+                state = None
+
+
+if __name__ == "__main__":
+    main()
