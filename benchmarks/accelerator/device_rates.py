@@ -20,7 +20,8 @@ def report_rates(size: int) -> float:
       Operations a second of the product.
     """
     left, right = (
-        jax.random.normal(key, (size, size), jnp.bfloat16) for key in jax.random.split(jax.random.key(0))
+        jax.random.normal(key, (size, size), jnp.bfloat16)
+        for key in jax.random.split(jax.random.key(0))
     )
     product = 2 * size**3 / _seconds(jax.jit(jnp.matmul), left, right)
     moved = jnp.ones((size, size, 4), jnp.float32)

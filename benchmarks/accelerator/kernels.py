@@ -30,9 +30,9 @@ def summarize(profile: jax.profiler.ProfileData, steps: int) -> dict[str, Any]:
     """Returns the kernels with the most time, of `steps` steps.
 
     Returns:
-      `busy_milliseconds` a step, in which the device ran a kernel or copied; `kernels`, `operations`
-      and `places`: lists of {name, milliseconds, calls} a step, by kernel, by operation of the
-      compiled program, and by where that comes from in the source.
+      `busy_milliseconds` a step, in which the device ran a kernel or copied; `kernels`,
+      `operations` and `places`: lists of {name, milliseconds, calls} a step, by kernel, by
+      operation of the compiled program, and by where that comes from in the source.
     """
     by_kernel, by_operation, by_place = _Times(), _Times(), _Times()
     spans = []
@@ -72,7 +72,7 @@ class _Times:
 def _device_events(
     profile: jax.profiler.ProfileData,
 ) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
-    """(name, start, duration in ns, stats) of what streams of devices ran; without one, the CPU's."""
+    """(name, start, duration in ns, stats) of what devices ran; without a device, the CPU."""
     planes = list(profile.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     for plane in devices or planes:

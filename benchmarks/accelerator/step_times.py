@@ -15,13 +15,16 @@ import argparse
 import concurrent.futures
 import dataclasses
 import functools
+import gzip
+import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks.accelerator import device_rates, kernels, reporting
 from benchmarks.augment import random_batch
@@ -110,7 +113,7 @@ def flops_of_clip(teacher_view: str, tiny: bool) -> float:
 
 
 def measure(
-    compiled: Compiled, state: Any, *, peak_flops: float, flops: float, short: bool
+    compiled: Compiled, state: Any, *, peak_flops: float, flops: float, short: bool, keep: str
 ) -> Any:
     """Times a variant and reports it.
 
@@ -120,6 +123,7 @@ def measure(
       peak_flops: of the device, measured, a second.
       flops: of the step.
       short: whether few steps do.
+      keep: folder for the trace and the program of a traced variant; empty: they are not kept.
 
     Returns:
       The state after its steps, for the next variant.
@@ -155,11 +159,15 @@ def measure(
         **_memory(compiled.step),
     )
     if "trace" in compiled.variant.words:
-        reporting.attempt("kernels", functools.partial(_trace, compiled, step, lambda: losses[-1]))
+        reporting.attempt(
+            "kernels", functools.partial(_trace, compiled, step, lambda: losses[-1], keep)
+        )
     return state
 
 
-def _trace(compiled: Compiled, step: Any, last: Any) -> None:
+def _trace(
+    compiled: Compiled, step: Callable[[], None], last: Callable[[], jax.Array], keep: str
+) -> None:
     steps = 2
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -170,19 +178,27 @@ def _trace(compiled: Compiled, step: Any, last: Any) -> None:
                 step()
             jax.block_until_ready(last())
         found = kernels.summarize(kernels.read(folder), steps)
-    reporting.report("kernels", variant=str(compiled.variant), **found)
+        reporting.report("kernels", variant=str(compiled.variant), **found)
+        if keep:
+            name = str(compiled.variant).replace(":", "-")
+            for path in Path(folder).rglob("*.xplane.pb"):
+                shutil.copy(path, f"{keep}/{name}.xplane.pb")
+            with gzip.open(f"{keep}/{name}.hlo.txt.gz", "wt", encoding="utf-8") as file:
+                file.write(compiled.step.as_text() or "")
 
 
 def _run(variant: Variant, config: Config) -> Run:
-    prepare = masked if "views" in variant.words else inputs_of
+    make_inputs = masked if "views" in variant.words else inputs_of
     mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
-    return Run.prepare(config, Length.of(config, _RECORDS), mesh, prepare)
+    return Run.create(config, Length.of(config, _RECORDS), mesh, make_inputs)
 
 
 def _batch_shapes(variant: Variant, config: Config) -> Any:
     """The shapes of what the step takes: a batch of the loader, or views."""
     few = random_batch(dataclasses.replace(config, batch_size=1))
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((variant.clips, *a.shape[1:]), a.dtype), few)
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((variant.clips, *a.shape[1:]), a.dtype), few
+    )
     if "views" in variant.words:
         return jax.eval_shape(functools.partial(augment, config), shapes)
     return shapes
@@ -215,38 +231,66 @@ def _memory(step: jax.stages.Compiled) -> dict[str, float | None]:
     }
 
 
+class Waves:
+    """Compiles the variants of a wave side by side, then times them with one state.
+
+    Args:
+      tiny: whether the model is tiny and few steps do.
+      keep: see `measure`.
+      patience: seconds of compiling after which those that are compiled are timed first.
+    """
+
+    def __init__(self, *, tiny: bool, keep: str, patience: float):
+        self._tiny, self._keep, self._patience = tiny, keep, patience
+        self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=8)
+        self._flops: dict[str, concurrent.futures.Future[float]] = {}
+        self._state: Any = None
+        self._peak = 0.0
+
+    def time(self, variants: list[Variant], wait_for_start: Callable[[], None]) -> None:
+        """Times the variants of a wave, in their order."""
+        submit = self._pool.submit
+        compiling = {v: submit(compile_variant, v, self._tiny) for v in variants}
+        if self._state is None:
+            self._state = submit(_run(variants[0], variants[0].config(self._tiny)).initialize)
+        for view in {v.teacher_view for v in variants} - self._flops.keys():
+            self._flops[view] = submit(flops_of_clip, view, self._tiny)
+        pending: list[concurrent.futures.Future[Any]] = [*compiling.values(), *self._flops.values()]
+        concurrent.futures.wait(pending, timeout=self._patience)
+        wait_for_start()
+        self._peak = self._peak or device_rates.report_rates(256 if self._tiny else 8192)
+        for variant in sorted(variants, key=lambda v: not compiling[v].done()):
+            try:
+                self._time(compiling[variant].result())
+            except Exception as error:  # the other variants are still worth their time
+                message = f"{type(error).__name__}: {error}"[:2000]
+                reporting.report("step", variant=str(variant), error=message)
+                self._state = None
+
+    def _time(self, compiled: Compiled) -> None:
+        if isinstance(self._state, concurrent.futures.Future):
+            self._state = self._state.result()
+        state = compiled.run.initialize() if self._state is None else self._state
+        self._state = measure(
+            compiled, state, peak_flops=self._peak, short=self._tiny, keep=self._keep,
+            flops=compiled.variant.clips * self._flops[compiled.variant.teacher_view].result(),
+        )  # fmt: skip
+
+
 def main() -> None:
     """Compiles and times the waves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wave", action="append", required=True, help="variants, by commas")
+    parser.add_argument("--keep", default="", help="folder for traces and traced programs")
+    parser.add_argument("--patience", type=float, default=100, help="seconds to compile a wave")
     parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    tiny, waits, state = args.rehearse, args.wait, None
-    pool = concurrent.futures.ThreadPoolExecutor(max_workers=8)
-    flops: dict[str, Any] = {}
-    peak = 0.0
-    for wave in args.wave:
-        variants = [Variant.parse(text) for text in wave.split(",")]
-        waiting = [pool.submit(compile_variant, variant, tiny) for variant in variants]
-        for view in {v.teacher_view for v in variants} - flops.keys():
-            flops[view] = pool.submit(flops_of_clip, view, tiny)
-        concurrent.futures.wait([*waiting, *flops.values()])
-        reporting.wait_for_start(waits)
-        waits = False
-        peak = peak or device_rates.report_rates(256 if tiny else 8192)
-        for variant, future in zip(variants, waiting, strict=True):
-            try:
-                compiled = future.result()
-                state = compiled.run.initialize() if state is None else state
-                state = measure(
-                    compiled, state, peak_flops=peak, short=tiny,
-                    flops=variant.clips * flops[variant.teacher_view].result(),
-                )  # fmt: skip
-            except Exception as error:  # the other variants are still worth their time
-                message = f"{type(error).__name__}: {error}"[:2000]
-                reporting.report("step", variant=str(variant), error=message)
-                state = None
+    parsed = [[Variant.parse(text) for text in wave.split(",")] for wave in args.wave]
+    waves = Waves(tiny=args.rehearse, keep=args.keep, patience=args.patience)
+    for number, variants in enumerate(parsed):
+        waits = args.wait and number == 0
+        waves.time(variants, functools.partial(reporting.wait_for_start, waits))
 
 
 if __name__ == "__main__":

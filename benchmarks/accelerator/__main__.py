@@ -1,0 +1,218 @@
+"""Measures a checkout on an accelerator: parity, speed beside the authors' code, data, the demo.
+
+    python -m benchmarks.accelerator --output=RESULT.json [--golden=FOLDER] [--authors=CODE]
+        [--shards=FOLDER]
+    python -m benchmarks.accelerator --table=RESULT.json     # the tables of docs/performance.md
+
+Each section is a process with a time limit; its results are printed and written to the output as
+they come, and one that fails or is stopped leaves the others their time. Without the folder that a
+section needs, it is left out and listed. `--rehearse` runs everything with tiny models, on a CPU.
+Sections: goldens, step, authors, more_steps, loader, demo (--sections=..., in this order).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accelerator import hardware_tables
+from benchmarks.accelerator.section import Process, Section
+from data_pipelines import durable, terminal
+from data_pipelines.errors import UserError
+
+NAMES = ("goldens", "step", "authors", "more_steps", "loader", "demo")
+# Variants of the step (`step_times`), in the order in which they are worth their time; those of a
+# wave are compiled side by side.
+FIRST_WAVES = ("64:auto:global:library,64:auto:local:views,64:xla:global,64:auto:global:trace",)
+LATER_WAVES = ("128:auto:global,32:auto:global,16:auto:global,64:auto:local",)
+TINY_WAVES = ("2:auto:global:trace", "2:auto:local:views")
+_QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit"
+
+
+def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
+    """The sections that were asked for, in order."""
+    keep = f"--keep={logs}"
+    module = "benchmarks.accelerator."
+    tiny = ("--rehearse",) if args.rehearse else ()
+    waves = TINY_WAVES if args.rehearse else tuple(args.wave or FIRST_WAVES)
+    later = TINY_WAVES[:1] if args.rehearse else tuple(args.more_waves or LATER_WAVES)
+    variant = "2:auto:global" if args.rehearse else args.fed_variant
+    small = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}
+    large = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8"}
+    steps = ("-m", module + "step_times")
+    made = {
+        "goldens": Section(
+            "goldens", ("-m", module + "goldens", f"--folder={args.golden}", *tiny), 120, small,
+            left_out="" if args.golden else "give --golden=FOLDER of golden cases",
+        ),
+        "step": Section(
+            "step", (*steps, *(f"--wave={w}" for w in waves), keep, *tiny),
+            200,
+            large, prepares_beside="goldens",
+        ),
+        "authors": Section(
+            "authors",
+            ("-m", module + "authors", f"--code={args.authors}", f"--clips={args.authors_clips}",
+             *tiny),
+            90, prepares_beside="goldens",
+            left_out=_authors_lack(args.authors),
+        ),
+        "more_steps": Section(
+            "more_steps", (*steps, *(f"--wave={w}" for w in later), keep, *tiny),
+            200, large,
+        ),
+        "loader": Section(
+            "loader",
+            ("-m", module + "feeding", f"--shards={args.shards}", f"--variant={variant}",
+             f"--workers={'0' if args.rehearse else args.workers}", *tiny),
+            120, large,
+            left_out="" if args.shards else "give --shards=FOLDER of shards",
+        ),
+        "demo": Section(
+            "demo", ("-m", module + "digits", f"--steps={args.demo_steps}", *tiny), 240,
+        ),
+    }  # fmt: skip
+    scale = args.patience
+    return [
+        Section(
+            s.name, s.arguments, s.seconds * scale, s.environment, s.prepares_beside, s.left_out
+        )
+        for s in (made[name] for name in args.sections)
+    ]
+
+
+def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> dict[str, Any]:
+    """Runs the sections one after another and writes what they report to the output.
+
+    Returns:
+      The results: `machine`, `began`, and `sections` by name, each with its `status` and `results`.
+    """
+    began, deadline = time.monotonic(), time.monotonic() + seconds
+    record: dict[str, Any] = {
+        "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "sections": {},
+    }
+    waiting: dict[str, Process] = {}
+
+    def log_of(section: Section) -> Path:
+        return logs / f"{section.name}.log"
+
+    def say(text: str) -> None:
+        terminal.say(f"{time.monotonic() - began:6.1f} s  {text}")
+        sys.stdout.flush()
+
+    def write() -> None:
+        with durable.replacing(str(output), f"{output}.part") as file:
+            file.write(json.dumps(record, indent=1).encode())
+
+    say(json.dumps(record["machine"]))
+    try:
+        for section in chosen:
+            found: dict[str, Any] = {"status": "running", "results": []}
+            record["sections"][section.name] = found
+            if section.left_out:
+                found.update(status="left out", reason=section.left_out)
+            else:
+                process = waiting.pop(section.name, None) or Process(section, log_of(section))
+                for other in chosen:
+                    if other.prepares_beside == section.name and not other.left_out:
+                        waiting[other.name] = Process(other, log_of(other))
+
+                def keep(result: dict[str, Any], found: dict[str, Any] = found) -> None:
+                    found["results"].append(result)
+                    say(json.dumps({k: v for k, v in result.items() if not isinstance(v, list)}))
+                    write()
+
+                found.update(process.collect(keep, deadline))
+            reason = f": {found['reason']}" if "reason" in found else ""
+            say(f"{section.name} {found['status']}{reason}")
+            write()
+    finally:
+        for process in waiting.values():
+            process.stop()
+    return record
+
+
+def machine() -> dict[str, Any]:
+    """The accelerator, the cores and the versions of what computes."""
+    from data_pipelines.worker_processes import usable_cores
+    from xkd_jax.training.versions import versions
+
+    found: dict[str, Any] = {"cores": usable_cores(), "versions": versions()}
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader"]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+        found["gpu"] = (answer.stdout or answer.stderr).strip()
+    return found
+
+
+def _authors_lack(code: str) -> str:
+    if not code:
+        return "give --authors=FOLDER, codes/train of the authors' repository"
+    missing = [
+        name
+        for name in ("torch", "timm", "torchsummary", "einops", "yaml")
+        if importlib.util.find_spec(name) is None
+    ]
+    return f"it needs {', '.join(missing)}, which is not installed" if missing else ""
+
+
+def _names(text: str) -> list[str]:
+    asked = text.split(",")
+    if wrong := [name for name in asked if name not in NAMES]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r}: give names of {', '.join(NAMES)}.")
+    return [name for name in NAMES if name in asked]
+
+
+def main() -> int:
+    """Runs the command; the exit status is 1 if a section failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accelerator", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--output", default="accelerator.json", help="file for the results")
+    add("--logs", default="", help="folder of logs, traces and programs (default: the output's)")
+    add("--table", default="", metavar="FILE", help="print the tables of results instead")
+    add("--sections", type=_names, default=list(NAMES), help="names by commas")
+    add("--seconds", type=float, default=480, help="limit of all sections together")
+    add("--golden", default="", help="folder of golden cases")
+    add("--authors", default="", help="codes/train of the authors' repository")
+    add("--authors_clips", default="64,16,32,128", help="batch sizes for the authors' step")
+    add("--shards", default="", help="folder of shards with a train split")
+    add("--wave", action="append", help="variants of the section step, by commas; may be repeated")
+    add("--more_waves", action="append", help="the same of the section more_steps")
+    add("--fed_variant", default="64:auto:global", help="variant that is trained from shards")
+    add("--workers", default="0,12", help="worker processes of the loader, as in 0,12")
+    add("--demo_steps", type=int, default=400)
+    add("--patience", type=float, default=1.0, help="factor of the sections' time limits")
+    add("--rehearse", action="store_true", help="tiny models, on any device")
+    args = parser.parse_args()
+    try:
+        if args.table:
+            terminal.output(hardware_tables.tables(hardware_tables.load(args.table)))
+            return 0
+        output = Path(args.output)
+        logs = Path(args.logs) if args.logs else output.parent
+        logs.mkdir(parents=True, exist_ok=True)
+        record = run(sections(args, logs), output, logs, args.seconds)
+    except UserError as error:
+        terminal.complain(f"error: {error}")
+        return error.status
+    failed = [n for n, s in record["sections"].items() if s["status"] not in ("done", "left out")]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    with terminal.command():
+        sys.exit(main())

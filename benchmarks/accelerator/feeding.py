@@ -1,0 +1,128 @@
+"""Trains the k400 config's step from shards, as the loop does: clips a second, and data wait.
+
+    python -m benchmarks.accelerator.feeding --shards=FOLDER --variant=64:auto:global
+
+The loader alone is timed too. The records are read again and again, so they come from memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import jax
+
+from benchmarks.accelerator import reporting, step_times
+from data_pipelines.loader_config import MODALITIES
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.worker_processes import usable_cores
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.loop import IN_FLIGHT
+
+
+@dataclasses.dataclass
+class Waits:
+    """Iterates over batches, adding up the seconds in which none was ready."""
+
+    batches: Iterator[Any]
+    seconds: float = 0.0
+
+    def next(self) -> Any:
+        """The next batch."""
+        since = time.perf_counter()
+        batch = next(self.batches)
+        self.seconds += time.perf_counter() - since
+        return batch
+
+
+@contextlib.contextmanager
+def _batches(dataset: Dataset, config: Any, workers: int) -> Iterator[Generator[Any]]:
+    data = dataclasses.replace(config.data, workers=workers, threads=2 if workers else 16)
+    config = dataclasses.replace(config, data=data)
+    with contextlib.closing(pipeline.train_batches(config, dataset)) as batches:
+        yield batches
+
+
+def measure_loader(dataset: Dataset, config: Any, workers: int, batches_timed: int) -> None:
+    """Reports the clips a second of the loader when nothing else runs."""
+    with _batches(dataset, config, workers) as batches:
+        for _ in range(2 + config.data.prefetch):
+            next(batches)
+        since = time.perf_counter()
+        for _ in range(batches_timed):
+            next(batches)
+        taken = time.perf_counter() - since
+    reporting.report(
+        "loader", workers=workers, cores=usable_cores(), clips=config.batch_size,
+        clips_per_second=round(batches_timed * config.batch_size / taken, 1),
+    )  # fmt: skip
+
+
+def measure_training(
+    dataset: Dataset, compiled: step_times.Compiled, workers: int, steps: int
+) -> None:
+    """Reports clips a second of training from shards, and the share of time without a batch."""
+    run, config = compiled.run, compiled.run.config
+    state = run.initialize()
+    on_their_way: collections.deque[jax.Array] = collections.deque()
+
+    def step(waits: Waits) -> None:
+        nonlocal state
+        rows = waits.next()
+        views = {m: rows[m] for m in MODALITIES}
+        batch = mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
+        state, metrics = compiled.step(state, batch)
+        on_their_way.append(metrics["loss"])
+        if len(on_their_way) > IN_FLIGHT:
+            jax.block_until_ready(on_their_way.popleft())
+
+    with _batches(dataset, config, workers) as batches:
+        waits = Waits(batches)
+        for _ in range(3 + config.data.prefetch):
+            step(waits)
+        jax.block_until_ready(state)
+        waits.seconds, since = 0.0, time.perf_counter()
+        for _ in range(steps):
+            step(waits)
+        jax.block_until_ready(state)
+        taken = time.perf_counter() - since
+    reporting.report(
+        "training", workers=workers, clips=config.batch_size, steps=steps,
+        clips_per_second=round(steps * config.batch_size / taken, 1),
+        data_wait_share=round(waits.seconds / taken, 4),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measures the loader, then training."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shards", required=True, help="folder of shards with a train split")
+    parser.add_argument("--variant", default="64:auto:global", help="as of step_times")
+    parser.add_argument("--workers", default="0,12", help="worker processes, as in 0,12")
+    parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device")
+    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    variant = step_times.Variant.parse(args.variant)
+    compiled = step_times.compile_variant(variant, args.rehearse)
+    reporting.wait_for_start(args.wait)
+    dataset = open_dataset(compiled.run.config, args.shards, "train")
+    steps = 2 if args.rehearse else 40
+    for workers in map(int, args.workers.split(",")):
+        reporting.attempt(
+            "loader",
+            lambda workers=workers: measure_loader(dataset, compiled.run.config, workers, steps),  # type: ignore[misc]
+        )
+        reporting.attempt(
+            "training",
+            lambda workers=workers: measure_training(dataset, compiled, workers, steps),  # type: ignore[misc]
+        )
+
+
+if __name__ == "__main__":
+    main()
