@@ -108,7 +108,7 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
         return logs / f"{section.name}.log"
 
     def say(text: str) -> None:
-        terminal.say(f"{time.monotonic() - began:6.1f} s  {text}")
+        terminal.print_text(f"{time.monotonic() - began:6.1f} s  {text}")
         sys.stdout.flush()
 
     def write() -> None:
@@ -200,19 +200,19 @@ def main() -> int:
     args = parser.parse_args()
     try:
         if args.table:
-            terminal.output(hardware_tables.tables(hardware_tables.load(args.table)))
+            terminal.print_result(hardware_tables.tables(hardware_tables.load(args.table)))
             return 0
         output = Path(args.output)
         logs = Path(args.logs) if args.logs else output.parent
         logs.mkdir(parents=True, exist_ok=True)
         record = run(sections(args, logs), output, logs, args.seconds)
     except UserError as error:
-        terminal.complain(f"error: {error}")
+        terminal.print_error(f"error: {error}")
         return error.status
     failed = [n for n, s in record["sections"].items() if s["status"] not in ("done", "left out")]
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    with terminal.command():
+    with terminal.guarded_output():
         sys.exit(main())

@@ -63,7 +63,7 @@ def follow(command: list[str], steps: int) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            terminal.say(line.rstrip("\n"))
+            terminal.print_text(line.rstrip("\n"))
             elapsed = round(time.perf_counter() - since, 1)
             if found := _STEP.search(line):
                 moments.setdefault("first_line_seconds", elapsed)

@@ -18,7 +18,7 @@ START = "START"
 
 def report(name: str, **values: Any) -> None:
     """Prints a result: a name, and values that JSON can hold."""
-    terminal.say(RESULT + json.dumps({"name": name, **values}))
+    terminal.print_text(RESULT + json.dumps({"name": name, **values}))
     sys.stdout.flush()
 
 
@@ -33,7 +33,7 @@ def wait_for_start(waits: bool) -> None:
     """
     if not waits:
         return
-    terminal.say(READY)
+    terminal.print_text(READY)
     sys.stdout.flush()
     if sys.stdin.readline().strip() != START:
         raise SystemExit("The command that started this section is gone.")
