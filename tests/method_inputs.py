@@ -4,17 +4,22 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from random_parameters import random_student
 
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
-from xkd_jax.method.schedules import Length, Schedules
+from xkd_jax.method.schedules import Length, Schedules, schedules
+from xkd_jax.method.state_shardings import abstract_state
+from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.patches import random_masking
+from xkd_jax.networks.student import teacher_counterpart
 
 LENGTH = Length(steps=10, steps_per_epoch=5)
 
@@ -38,8 +43,12 @@ def with_weights(config: Config, **weights: float) -> Config:
 
 
 def learning(config: Config) -> Config:
-    """Without warm-up, so that the first step moves something."""
-    return change(config, optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3})
+    """Without warm-up, so that the first step moves something; steps that are not finite don't."""
+    return change(
+        config,
+        optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3},
+        nonfinite={"action": "skip"},
+    )
 
 
 def mask_noise(config: Config, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -52,10 +61,9 @@ def make_inputs(config: Config, views, seed: int = 0) -> Inputs:
     """The views with random masks."""
     noise = mask_noise(config, len(views["video"]["global"]), seed)
     masks = {
-        m: random_masking(jax.numpy.asarray(n), config.modality(m).mask_ratio)
-        for m, n in noise.items()
+        m: random_masking(jnp.asarray(n), config.modality(m).mask_ratio) for m, n in noise.items()
     }
-    return Inputs(views=jax.tree.map(jax.numpy.asarray, views), masks=masks)
+    return Inputs(views=jax.tree.map(jnp.asarray, views), masks=masks)
 
 
 def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformation:
@@ -68,3 +76,18 @@ def step_of_inputs(config: Config, plan: Schedules):
     return functools.partial(
         train_step, config=config, schedules=plan, make_inputs=lambda inputs, *_: inputs
     )
+
+
+def first_state(config: Config, plan: Schedules) -> TrainState:
+    """A state before the first step, drawn by NumPy: nothing is compiled."""
+    shapes = abstract_state(config, optimizer_of(config, plan))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    student = random_student(config)
+    teacher = teacher_counterpart(student, config.model)
+    return jax.tree.map(jnp.asarray, state.replace(student=student, teacher=teacher))
+
+
+def start(config: Config):
+    """A state before the first step, and the step on one device, jitted alike for all tests."""
+    plan = schedules(config, LENGTH)
+    return first_state(config, plan), jax.jit(step_of_inputs(config, plan)), plan

@@ -6,40 +6,43 @@ import random
 import jax
 import numpy as np
 import pytest
-from method_inputs import LENGTH, change, learning, make_inputs, optimizer_of, step_of_inputs
+from method_inputs import (
+    LENGTH,
+    change,
+    first_state,
+    learning,
+    make_inputs,
+    optimizer_of,
+    start,
+    step_of_inputs,
+    with_weights,
+)
 
 from data_pipelines.read import views
 from xkd_jax.config.pretraining import resolve
+from xkd_jax.method.objective import objective
 from xkd_jax.method.random_streams import Stream, stream_key
 from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.state_shardings import abstract_state
-from xkd_jax.method.train_state import initial_state, is_count
+from xkd_jax.method.train_state import initial_state, is_count, module_of
 from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
-from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+
+# one worker runs what shares the fixture below
+ONE_STEP = pytest.mark.xdist_group("one training step")
 
 
-def learns_and_skips(config):
-    """For all tests here: the step compiles once."""
-    return learning(change(config, nonfinite={"action": "skip"}))
+@pytest.fixture(scope="module")
+def xkd(small, make_views):
+    """The small configuration, its first state, step and schedules, and views."""
+    config = learning(small)
+    return config, *start(config), make_views(config)
 
 
-def initial(config, plan):
-    return jax.jit(
-        lambda: initial_state(stream_key(0, Stream.INITIALIZE), config, optimizer_of(config, plan))
-    )()
-
-
-def start(config):
-    plan = schedules(config, LENGTH)
-    return initial(config, plan), jax.jit(step_of_inputs(config, plan)), plan
-
-
-def learns_and_teachers_follow(small, make_views, variant) -> list[float]:
+def assert_learns_and_teachers_follow(config, state, step, plan, views) -> list[float]:
     """Returns the losses of some steps."""
-    config = change(learns_and_skips(small), model={"variant": variant})
-    state, step, plan = start(config)
-    inputs = make_inputs(config, make_views(config))
+    inputs = make_inputs(config, views)
     losses = []
     for _ in range(4):
         previous = state
@@ -57,30 +60,41 @@ def learns_and_teachers_follow(small, make_views, variant) -> list[float]:
         state.teacher,
         expected,
     )
-    shared = {"xkd": (False, False), "mas": (True, False), "mats": (True, True)}[variant]
-    for tree, is_shared in zip((state.student, state.teacher), shared, strict=True):
+    shared = {"xkd": (False, False), "mas": (True, False), "mats": (True, True)}
+    trees = (state.student, state.teacher)
+    for tree, is_shared in zip(trees, shared[config.model.variant], strict=True):
         assert (SHARED in tree["encoders"]["blocks"]) == is_shared
     return losses
 
 
-def test_students_learn_and_teachers_follow(small, make_views):
-    learns_and_teachers_follow(small, make_views, "xkd")
+@ONE_STEP
+def test_students_learn_and_teachers_follow(xkd):
+    assert_learns_and_teachers_follow(*xkd)
 
 
 def test_mas_and_mats_learn_and_differ_in_settings_alone(small, make_views):
     """Each teacher of `mas` starts as the one student and follows it: they stay the same."""
-    mas, mats = (learns_and_teachers_follow(small, make_views, v) for v in ("mas", "mats"))
-    np.testing.assert_allclose(mas, mats, rtol=1e-5)
+    few = with_weights(
+        change(small, video={"local_views": 0}, audio={"local_views": 0}),
+        reconstruct_video=1.0,
+        align_teachers=1.0,
+    )
+    losses = []
+    for variant in ("mas", "mats"):
+        config = change(learning(few), model={"variant": variant, "size": "16/1/2:8/1/2"})
+        views = make_views(config)
+        losses.append(assert_learns_and_teachers_follow(config, *start(config), views))
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_a_step_that_is_not_finite_can_be_skipped(small, make_views):
-    config = learns_and_skips(small)
-    state, step, _ = start(config)
-    views = make_views(config)
+@ONE_STEP
+def test_a_step_that_is_not_finite_can_be_skipped(xkd):
+    config, state, step, _, views = xkd
     state, metrics = step(state, make_inputs(config, views))
     assert np.isfinite(metrics["loss"])
-    views["video"]["global"][0, 0, 0, 0, 0] = np.nan
-    after, metrics = step(state, make_inputs(config, views))
+    bad = jax.tree.map(np.copy, views)
+    bad["video"]["global"][0, 0, 0, 0, 0] = np.nan
+    after, metrics = step(state, make_inputs(config, bad))
     assert np.isnan(metrics["loss"])
     assert int(after.step) == 2
     jax.tree.map(
@@ -90,32 +104,48 @@ def test_a_step_that_is_not_finite_can_be_skipped(small, make_views):
 
 def test_teachers_start_as_copies_of_the_students(small):
     config = change(small, model={"variant": "mas"})
-    state = initial(config, schedules(config, LENGTH))
+    optimizer = optimizer_of(config, schedules(config, LENGTH))
+    key = stream_key(0, Stream.INITIALIZE)
+    state = jax.jit(lambda: initial_state(key, config, optimizer))()
     blocks = state.teacher["encoders"]["blocks"]
     own = state.student["encoders"]["blocks"][SHARED]
     for modality in ("video", "audio"):
         jax.tree.map(np.testing.assert_array_equal, blocks[modality], own)
 
 
+def terms(config, plan, state, inputs):
+    """The objective's terms at a state."""
+    student = module_of(Student, state.student, config)
+    teacher = module_of(Teacher, state.teacher, config)
+    temperatures = {m: of(state.step) for m, of in plan.teacher_temperature.items()}
+    return objective(student, teacher, state.centers, temperatures, inputs, config.loss).terms
+
+
 def test_bfloat16_stays_near_float32(small, make_views):
+    """Parameters stay float32, and so do the losses, near to those computed in float32."""
     inputs = make_inputs(small, make_views(small))
     losses = []
     for dtype in ("float32", "bfloat16"):
-        config = change(learns_and_skips(small), model={"compute_dtype": dtype})
-        state, step, _ = start(config)
-        state, metrics = step(state, inputs)
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.student)} == {"float32"}
-        losses.append(metrics)
-    for name, value in losses[0].items():
-        if name.startswith("loss/reconstruct"):
-            np.testing.assert_allclose(losses[1][name], value, rtol=0.02)
-    assert np.isfinite(losses[1]["loss"])
+        config = change(learning(small), model={"compute_dtype": dtype})
+        plan = schedules(config, LENGTH)
+        state = first_state(config, plan)
+        losses.append(jax.jit(functools.partial(terms, config, plan))(state, inputs))
+    after, _ = jax.eval_shape(step_of_inputs(config, plan), state, inputs)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(after.student)} == {"float32"}
+    float32, bfloat16 = losses
+    for name, value in bfloat16.items():
+        assert np.isfinite(value)
+        assert value.dtype == "float32"
+        if name.startswith("reconstruct"):
+            np.testing.assert_allclose(value, float32[name], rtol=0.02)
+            assert value != float32[name]
 
 
-def test_metrics_hold_every_loss_schedules_norms_and_collapse(small, make_views):
-    state, step, _ = start(learns_and_skips(small))
-    _, metrics = step(state, make_inputs(small, make_views(small)))
-    for weight in dataclasses.asdict(small.loss.weights):
+@ONE_STEP
+def test_metrics_hold_every_loss_schedules_norms_and_collapse(xkd):
+    config, state, step, _, views = xkd
+    _, metrics = step(state, make_inputs(config, views))
+    for weight in dataclasses.asdict(config.loss.weights):
         assert f"loss/{weight}" in metrics
     for name in (
         "schedule/learning_rate",

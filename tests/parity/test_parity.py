@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -116,13 +117,28 @@ def test_a_variant_that_there_is_not_is_refused(tmp_path, capsys):
     assert "model.variant is 'x'" in capsys.readouterr().err
 
 
+def spoiled(case, folder, **changed):
+    """The path of the case with other arrays."""
+    np.savez(folder / "spoiled.npz", **case.arrays | changed)
+    return str(folder / "spoiled.npz")
+
+
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
-def test_golden_case_passes_and_a_changed_one_fails(tmp_path, capsys):
+def test_golden_case_passes_and_other_numbers_fail(tmp_path, capsys):
     path = GOLDEN / "xkd_paper.npz"
     assert main([str(path)]) == 0
     case = steps.Case.of(GoldenFile.read(str(path)))
-    meta = case.meta | {"student_temp": 0.11}
-    spoiled = case.arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-    np.savez(tmp_path / "spoiled.npz", **spoiled)
-    assert main([str(tmp_path / "spoiled.npz")]) == 1
+    losses = case.arrays["losses"].copy()
+    losses[0, 0] *= 1 + 3 * steps.TOLERANCES["losses at step 0"]
+    meta = np.frombuffer(json.dumps(case.meta).encode(), np.uint8)
+    assert main([spoiled(case, tmp_path, meta=meta, losses=losses)]) == 1
+    assert re.findall("FAIL (.*?)  ", capsys.readouterr().out) == ["losses at step 0"]
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
+def test_another_temperature_fails(tmp_path, capsys):
+    case = steps.Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
+    meta = json.dumps(case.meta | {"student_temp": 0.11}).encode()
+    assert main([spoiled(case, tmp_path, meta=np.frombuffer(meta, np.uint8))]) == 1
     assert "FAIL losses at step 0" in capsys.readouterr().out
