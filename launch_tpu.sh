@@ -34,6 +34,8 @@ readonly preempted=75
 # Exit status of main.py for bad input: starting again would not help.
 readonly bad_input=2
 readonly folder=xkd_jax
+# Questions in a row that Google may leave without an answer before it has given the first.
+readonly silences=3
 # What a worker without an exit status is said to have ended with.
 readonly lost=1
 # Whether main.py runs on a worker; its shell leads a process group.
@@ -47,7 +49,7 @@ fail() {
 
 parse() {
   name="" zone="" project="" type="" version="" slices=1 spot="" lines=20 poll=60 retries=3 dry=""
-  imagined=ABSENT environment=() arguments=()
+  imagined=ABSENT answered="" silent=0 environment=() arguments=()
   [[ $# -gt 0 ]] || { usage >&2; exit 2; }
   command=$1
   shift
@@ -169,16 +171,32 @@ everywhere() {
   return "$failed"
 }
 
-# What the queued resource is. A dry run asks nobody: nothing is there until it was created.
+# Sets `now` to what the queued resource is, and `reason` to why that can't be found out. A dry run
+# asks nobody: nothing is there until it was created.
 state() {
+  reason=""
   if [[ -n $dry ]]; then
-    echo "$imagined"
-  elif ! queue describe --format='value(state.state)' 2> /dev/null; then
-    case $(queue describe 2>&1 || true) in
-      *NOT_FOUND*) echo ABSENT ;;
-      *) echo "out of reach" ;;
+    now=$imagined
+  elif now=$(queue describe --format='value(state.state)' 2> /dev/null); then
+    answered=yes
+  else
+    reason=$(queue describe 2>&1 > /dev/null || true)
+    case $reason in
+      *NOT_FOUND*) now=ABSENT answered=yes ;;
+      *) now="out of reach" ;;
     esac
   fi
+  [[ $now != "out of reach" ]] || unanswered
+}
+
+# Says why Google does not answer, and ends if it never has.
+unanswered() {
+  [[ -n $reason ]] || reason="gcloud gives no reason"
+  say "$name is $now: $(printable "$(tr '\n' ' ' <<< "$reason" | sed 's/ *$//')")"
+  [[ -z $answered ]] || return 0
+  silent=$((silent + 1))
+  [[ $silent -lt $silences ]] ||
+    fail "gcloud did not answer $silences times, for the reason above: see that gcloud auth list shows an account, that --project and --zone are right, and that the network is there."
 }
 
 ask() {
@@ -196,11 +214,11 @@ ask() {
 create() {
   ask
   local now
-  while now=$(state); [[ $now != ACTIVE ]]; do
+  while state; [[ $now != ACTIVE ]]; do
     case $now in
       FAILED | SUSPENDING | SUSPENDED) fail "$name is $now: stop it and create it again." ;;
     esac
-    say "$name is $now"
+    [[ $now == "out of reach" ]] || say "$name is $now"
     sleep "$poll"
   done
 }
@@ -252,9 +270,9 @@ watch() {
   local now said word words failure
   while true; do
     [[ -n $dry ]] || sleep "$poll"
-    now=$(state)
+    state
     if [[ $now != ACTIVE ]]; then
-      say "$name is $now"
+      [[ $now == "out of reach" ]] || say "$name is $now"
       return "$preempted"
     fi
     if [[ -n $dry ]]; then
@@ -285,7 +303,7 @@ say() {
 run() {
   local failures=0 status now
   while true; do
-    now=$(state)
+    state
     case $now in
       ACTIVE) ;;
       ABSENT | SUSPENDING | SUSPENDED | FAILED)
@@ -298,7 +316,7 @@ run() {
         continue
         ;;
       *) # asked for, on its way out, or Google doesn't answer
-        say "$name is $now"
+        [[ $now == "out of reach" ]] || say "$name is $now"
         sleep "$poll"
         continue
         ;;

@@ -1,8 +1,25 @@
-"""The one entry point.
+"""Pretrain XKD, evaluate a checkpoint, or plan a run.
 
-python main.py --config=configs/NAME.py[:VARIANT] [--config.a.b=x ...] [--workdir=RUN]
-python main.py --config=configs/eval/NAME.py[:VARIANT] --config.checkpoint=RUN ...
-python main.py --config=... --plan=v5e:16x16      # what the run would need on that TPU slice
+usage: python main.py --config=FILE[:VARIANT] [--config.KEY=VALUE ...] [--workdir=RUN]
+
+  try it (10 minutes)  python main.py --config=configs/demo.py
+  make shards          python -m data_pipelines.build --dataset=folder --source=VIDEOS \\
+                           --output=SHARDS
+  pretrain on them     python main.py --config=configs/k400.py --config.data.dir=SHARDS \\
+                           --workdir=RUN
+  resume               the same command again
+  watch the losses     tensorboard --logdir=RUN
+  see all settings     python main.py --config=configs/k400.py --show
+  change settings      --config.batch_size=64 --config.model.size=small
+  use less memory      --config.batch_size=32 --config.model.remat=all --config.mesh.fsdp=4
+  evaluate             python main.py --config=configs/eval/knn.py --config.checkpoint=RUN \\
+                           --config.data.dir=SHARDS --workdir=runs/knn
+  compare results      python -m xkd_jax.report runs
+  plan on a TPU slice  python main.py --config=configs/k400.py --plan=v5e:16x16
+
+FILE is one of configs/*.py and configs/eval/*.py; each begins with its command and its expected
+result. RUN is a folder for checkpoints and results, runs/NAME-VARIANT unless given. Without
+tensorboard: pip install tensorboard. --helpfull lists every flag. Pages: README.md and docs/.
 """
 
 import dataclasses
@@ -108,4 +125,4 @@ def default_workdir(config_path: str) -> str:
 
 
 if __name__ == "__main__":
-    command_line.run(main, evaluate)
+    command_line.run(main, evaluate, guide=__doc__)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 
 # Exit statuses of `main.py`, next to 0: a failure, which another try may not meet; bad input, which
-# another try won't mend; and a run that was asked to stop and goes on when it is started again
-# (EX_TEMPFAIL of sysexits.h).
+# another try won't mend; a run that was asked to stop and goes on when it is started again
+# (EX_TEMPFAIL of sysexits.h); and one that Ctrl-C ended at once, as shells say it.
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 EXIT_RESUMABLE = 75
+EXIT_INTERRUPTED = 130
 
 # What a file system says that is out of reach, not that a file is at fault; not every system has
 # each of them.

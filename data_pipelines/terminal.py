@@ -15,6 +15,7 @@ import atexit
 import contextlib
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO, cast
@@ -23,6 +24,7 @@ from data_pipelines.errors import EXIT_BAD_INPUT
 
 EXIT_CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 _SPACE = "Zs"
+_printed = time.monotonic()  # when the last line was
 _warned = False  # whether it was said that standard output can't be written to
 
 
@@ -61,6 +63,19 @@ def print_result(text: str) -> None:
     """
     if fault := _print(text, sys.stdout, "\n"):
         _end(fault)
+
+
+def is_interactive() -> bool:
+    """Whether standard output is a terminal on which a line can be written over."""
+    stream = sys.stdout
+    if stream is None or stream.closed or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def quiet_seconds() -> float:
+    """The time since the last line was printed."""
+    return time.monotonic() - _printed
 
 
 @contextlib.contextmanager
@@ -123,16 +138,25 @@ def _check(watched: _Watched) -> None:
 
 def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
     """Prints lines; returns what kept them from being printed."""
+    global _printed
+    _printed = time.monotonic()
     if file is None or file.closed:  # as by `>&-`
         return None
     lines = "\n".join(map(escaped, text.split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
     lines = lines.encode(encoding, "backslashreplace").decode(encoding)
     try:
-        print(lines, end=end, file=file, flush=True)
+        with _above_bars(file):
+            print(lines, end=end, file=file, flush=True)
     except OSError as error:
         return error
     return None
+
+
+def _above_bars(file: TextIO) -> contextlib.AbstractContextManager[None]:
+    """Lifts the lines that are written in place (`activity`) while another one is printed."""
+    library = sys.modules.get("tqdm")
+    return library.tqdm.external_write_mode(file=file) if library else contextlib.nullcontext()
 
 
 def print_error(sentence: str) -> None:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import main
+from xkd_jax.config import dataclass_schema
+from xkd_jax.config.pretraining import Config
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,7 +22,16 @@ def run(*arguments):
     "arguments,sentence",
     [
         ((), "There is no --config"),
-        (("--config=configs/nope.py",), "configs/nope.py does not exist"),
+        (
+            ("--config=configs/nope.py",),
+            "configs/nope.py does not exist: configs has audioset.py, ",
+        ),
+        (
+            ("--config=configs/eval/uc101.py",),
+            "finetune.py, fsd50k_linear.py, hmdb51.py, k400_line",
+        ),
+        (("--config=configs/eval/uc101.py",), "Did you mean configs/eval/ucf101.py?"),
+        (("--config=nope/nope.py",), "nope/nope.py does not exist: configs has audioset.py, "),
         (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
         (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and so no 'xdk': give --con"),
         (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),
@@ -42,6 +54,41 @@ def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):
     assert found.stderr.count("\n") == 1
     assert found.stderr.startswith("error: ")
     assert sentence in found.stderr
+
+
+def test_alone_and_with_help_the_command_prints_its_guide():
+    alone, asked = run(), run("--help")
+    assert (alone.returncode, asked.returncode) == (2, 0)
+    assert alone.stdout == asked.stdout
+    assert alone.stderr == asked.stderr == ""
+    assert all(len(line) <= 100 for line in asked.stdout.splitlines())
+    commands = [line for line in asked.stdout.splitlines() if "--config=configs/" in line]
+    for path in re.findall(r"configs/[a-z0-9/_]+\.py", "\n".join(commands)):
+        assert (ROOT / path).is_file()
+    assert len(commands) >= 5
+
+
+def test_helpfull_lists_every_flag():
+    found = run("--helpfull")
+    assert found.returncode == 1  # as absl ends it
+    for flag in ("--workdir", "--plan", "--[no]show", "--verbosity"):
+        assert flag in found.stdout
+
+
+def test_show_prints_every_key_and_what_the_command_line_changed():
+    found = run(
+        "--config=configs/demo.py", "--show", "--config.batch_size=4", "--noconfig.probe.enabled"
+    )
+    assert found.returncode == 0, found.stderr
+    lines = {line[2:].split(" = ")[0]: line for line in found.stdout.splitlines() if " = " in line}
+    assert {*dataclass_schema.keys(Config)} <= {*lines}
+    assert re.fullmatch(
+        r"\* batch_size = 4  +clips per step.*  \[the file: 64; default: 256\]", lines["batch_size"]
+    )
+    assert re.fullmatch(r"  video\.frames = 8  +[^ ].*  \[default: 32\]", lines["video.frames"])
+    assert lines["data.dir"].startswith("  data.dir = ''  ")
+    changed = "batch_size 64 -> 4, probe.enabled True -> False"
+    assert found.stdout.splitlines()[-1] == f"2 keys changed by the command line: {changed}"
 
 
 def test_a_url_is_no_workdir():

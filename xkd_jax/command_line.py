@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import threading
@@ -14,13 +15,15 @@ from ml_collections import config_flags
 
 from data_pipelines import terminal
 from data_pipelines.errors import (
+    EXIT_BAD_INPUT,
     EXIT_FAILURE,
+    EXIT_INTERRUPTED,
     EXIT_RESUMABLE,
     LostProcessError,
     StoppedError,
     UserError,
 )
-from xkd_jax.config import dataclass_schema, flag_errors
+from xkd_jax.config import dataclass_schema, flag_errors, listing
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
@@ -28,6 +31,9 @@ from xkd_jax.config.pretraining import Config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
+)
+_SHOW = flags.DEFINE_boolean(
+    "show", False, "Print every key of the config with its value, default and meaning, and end."
 )
 # What Python says where a config file takes no variant and is given one.
 _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
@@ -41,7 +47,9 @@ _JAX_PATIENCE = 300
 
 
 def run(
-    main: Callable[[Config], None], evaluate: Callable[[EvalConfig], None] | None = None
+    main: Callable[[Config], None],
+    evaluate: Callable[[EvalConfig], None] | None = None,
+    guide: str = "",
 ) -> None:
     """Runs a command with its checked config.
 
@@ -50,13 +58,18 @@ def run(
     Args:
       main: takes the config of a pretraining run.
       evaluate: takes that of an evaluation; None: the command takes none.
+      guide: what --help prints, and the command without any arguments; empty: absl's text.
     """
     logging.set_verbosity(logging.WARNING)
 
     def with_config(argv: list[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
-        if _schema(_CONFIG.value) is Config:
+        pretraining = _schema(_CONFIG.value) is Config
+        if _SHOW.value:
+            resolve = xkd_config.resolve if pretraining else eval_config.resolve
+            show(resolve(_CONFIG.value))
+        elif pretraining:
             main(xkd_config.resolve(_CONFIG.value))
         elif evaluate is not None:
             evaluate(eval_config.resolve(_CONFIG.value))
@@ -64,6 +77,9 @@ def run(
             raise UserError(f"{config_path(sys.argv)} is an evaluation: give a pretraining config.")
 
     with terminal.guarded_output():
+        if guide and (len(sys.argv) == 1 or {"--help", "-help", "-h"} & {*sys.argv}):
+            terminal.print_result(guide.strip())
+            sys.exit(0 if len(sys.argv) > 1 else EXIT_BAD_INPUT)
         try:
             app.run(with_config, flags_parser=parse_flags)
         except UserError as error:
@@ -75,6 +91,9 @@ def run(
         except LostProcessError as loss:
             terminal.print_error(f"error: {loss}")
             _leave(EXIT_FAILURE)
+        except KeyboardInterrupt:
+            terminal.print_error("stopped   by Ctrl-C, without saving: the same command resumes")
+            _leave(EXIT_INTERRUPTED)
         except SystemExit as end:  # how a command ends that has done its work, too
             _be_gone_soon(end.code if isinstance(end.code, int) else bool(end.code))
             raise
@@ -112,6 +131,26 @@ def config_path(argv: list[str]) -> str:
     return path
 
 
+def show(config: Config | EvalConfig) -> None:
+    """Prints every key of a config, and what the command line changed."""
+    changed = changes()
+    terminal.print_result(
+        f"{config_path(sys.argv)}: KEY = VALUE  meaning  [default: where the value is another one]"
+        "; * changed by the command line"
+    )
+    for line in listing.lines(config, changed):
+        terminal.print_result(line)
+    count = "1 key" if len(changed) == 1 else f"{len(changed)} keys"
+    text = f": {listing.described(changed)}" if changed else ""
+    terminal.print_result(f"\n{count} changed by the command line{text}")
+
+
+def changes() -> dict[str, tuple[Any, Any]]:
+    """{key of the config: (value in the config file, value that the command line gives)}."""
+    written = read_config(config_path(sys.argv))
+    return listing.changes(written.to_dict(), _CONFIG.value.to_dict())
+
+
 def read_config(path: str) -> Any:
     """The content of a config file, FILE.py or FILE.py:VARIANT, as --config reads it."""
     return flags.FLAGS[_CONFIG.name].parser.parse(path)
@@ -127,7 +166,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not path and not any("help" in argument for argument in argv):
         raise UserError("There is no --config: give --config=configs/demo.py, for example.")
     if path and not Path(path).is_file():
-        raise UserError(f"The config file {path} does not exist: see the folder configs.")
+        raise UserError(_no_such_file(Path(path)))
     try:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:
@@ -152,6 +191,19 @@ def _schema_given(argv: list[str]) -> type | None:
         return _schema(read_config(config_path(argv)))
     except (OSError, *_VALUE_ERRORS):
         return None
+
+
+def _no_such_file(path: Path) -> str:
+    """Lists the configs of the folder, or else those of configs."""
+    for folder in (path.parent, Path("configs")):
+        files = sorted(folder.glob("*.py")) if folder.is_dir() else []
+        names = [file.name for file in files if "def get_config(" in file.read_text("utf-8")]
+        if names:
+            near = difflib.get_close_matches(path.name, names, n=1)
+            question = f" Did you mean {folder / near[0]}?" if near else ""
+            has = f"{folder} has {', '.join(names)}."
+            return f"The config file {path} does not exist: {has}{question}"
+    return f"The config file {path} does not exist: give one, such as configs/demo.py."
 
 
 def _explain_key(argv: list[str], error: Exception) -> str:

@@ -29,6 +29,7 @@ case "$*" in
     ;;
   *"queued-resources delete"*) rm -rf state xkd xkd-* ;;
   *"queued-resources describe"*)
+    [[ -s answers ]] && { sed -i 1d answers; cat state; exit; }
     [[ ! -s silence ]] || { sed -i 1d silence; echo "connection refused" >&2; exit 1; }
     cat state 2> /dev/null || { echo "ERROR: NOT_FOUND: Resource xkd" >&2; exit 1; }
     case $(cat state) in WAITING* | PROVISIONING) echo ACTIVE > state ;; esac
@@ -279,8 +280,28 @@ def test_a_cloud_that_does_not_answer_is_asked_again(cloud):
     (cloud.path / "silence").write_text("x\n" * 4)  # the state is asked for twice each time
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
-    assert found.stderr.count("xkd is out of reach") == 2
+    assert found.stderr.count("xkd is out of reach: connection refused\n") == 2
     assert not calls(cloud, "resources create")
+
+
+def test_without_a_login_the_reason_is_shown_and_three_attempts_are_made(cloud):
+    (cloud.path / "silence").write_text("x\n" * 99)
+    for command in (("run", *WHERE, TYPE, "--poll=0", *MAIN), ("create", *WHERE, TYPE, "--poll=0")):
+        found = cloud(*command)
+        assert found.returncode == 2
+        *attempts, last = found.stderr.splitlines()
+        assert len(attempts) == 3
+        assert all(line.endswith("xkd is out of reach: connection refused") for line in attempts)
+        assert last.startswith("error: gcloud did not answer 3 times, for the reason above: see")
+
+
+def test_a_cloud_that_has_answered_may_be_silent_for_longer(cloud):
+    (cloud.path / "state").write_text("WAITING_FOR_RESOURCES")
+    (cloud.path / "silence").write_text("x\n" * 10)
+    (cloud.path / "answers").write_text("x\n")
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("xkd is out of reach") == 5
 
 
 def test_a_preempted_run_goes_on_where_it_is(cloud):

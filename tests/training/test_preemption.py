@@ -10,12 +10,12 @@ import pytest
 import small_run
 import tiny_state
 
-from data_pipelines.errors import StoppedError
+from data_pipelines.errors import EXIT_INTERRUPTED, StoppedError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints
-from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.preemption import STOPPING, Preemption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -77,7 +77,7 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
         assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
-def test_the_second_ctrl_c_does_not_wait():
+def test_the_second_ctrl_c_does_not_wait(capfd):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with Preemption() as preemption:
         assert not preemption.reached()
@@ -87,6 +87,33 @@ def test_the_second_ctrl_c_does_not_wait():
             os.kill(os.getpid(), signal.SIGINT)
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert after == before
+    assert capfd.readouterr().err == f"{STOPPING}\n"
+
+
+# A call that Python's handlers of signals wait for, as they do for a step or its compilation. (The
+# signal is kept from this thread, so that it does not cut the call short.)
+DEAF = """
+import ctypes, signal
+from xkd_jax.training import preemption
+preemption.PATIENCE = 0.05
+with preemption.Preemption():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    print("open", flush=True)
+    ctypes.CDLL(None).sleep(60)
+"""
+
+
+def test_ctrl_c_is_answered_while_a_step_runs():
+    """At once, both times, though the main thread is in compiled code for a minute."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with running:
+        assert running.stdout.readline() == "open\n"
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.readline() == f"{STOPPING}\n"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == EXIT_INTERRUPTED
 
 
 SECOND_LOOP = """
@@ -95,7 +122,7 @@ import jax
 jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
 from xkd_jax.training.checkpoint import ItemCheckpoints
 from xkd_jax.config.pretraining import CheckpointConfig
-from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.preemption import STOPPING, Preemption
 from xkd_jax.training.run_record import RunRecord
 with Preemption() as preemption:
     assert not any(preemption.reached() for _ in range(20))

@@ -3,11 +3,14 @@ import os
 import time
 import types
 
+import fake_terminal
+import numpy as np
 import pytest
 
 from benchmarks import event_files
+from data_pipelines import terminal
 from data_pipelines.progress import ProgressMeter, duration
-from xkd_jax.training.progress import Progress, Scalars
+from xkd_jax.training.progress import Progress, Scalars, loss_terms
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,64 @@ def test_line_counts_from_the_line_before(monkeypatch):
     assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
     _, scalars = progress.line(22, {"loss": 1.0})
     assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_fraction": 0.0}
+
+
+TERMS = {
+    "loss/reconstruct_video": 1.04, "loss/reconstruct_audio": 0.98765,
+    "loss/distill_video_to_audio": 5.2, "loss/align_students": 0.0123,
+}  # fmt: skip
+
+
+def test_the_terms_of_a_loss_are_grouped_by_kind():
+    text = "reconstruct video 1.04 audio 0.988, distill video to audio 5.2, align students 0.0123"
+    assert loss_terms({"loss": 6.0, "schedule/ema": 1.0, **TERMS}) == text
+    assert loss_terms({"loss": 6.0}) == ""
+
+
+def test_a_line_ends_with_the_terms_of_the_loss(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    progress = Progress(steps=100, batch_size=8, start=0, enabled=False)
+    line, _ = progress.line(1, {"loss": 1.5, "loss/align_students": 0.5})
+    assert line.endswith("  align students 0.5")
+
+
+def test_what_came_before_the_first_step_does_not_slow_it(monkeypatch):
+    clock = iter([0.0, 60.0, 62.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(steps=100, batch_size=8, start=10)
+    progress.waited(30.0)
+    progress.begin()
+    _, scalars = progress.line(11, {"loss": 1.5})
+    assert scalars == {"speed/clips_per_second": 4.0, "speed/data_wait_fraction": 0.0}
+
+
+def test_between_two_lines_a_step_is_shown_every_ten_seconds(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    terminal.print_text("begin")
+    progress = Progress(steps=100, batch_size=8, start=0)
+    with progress.shown:
+        for step in range(1, 9):
+            now[0] = 4.0 * step
+            progress.reached(step, {"loss": np.float32(0.25 * step), "loss/align_students": 0.5})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "step   3/100  loss 0.7500  align students 0.5",
+        "step   6/100  loss 1.5000  align students 0.5",
+    ]
+
+
+def test_on_a_terminal_steps_are_a_bar_in_place(monkeypatch):
+    out = fake_terminal.use(monkeypatch)
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress(steps=100, batch_size=8, start=0)
+    with progress.shown:
+        for step in range(1, 51):
+            now[0] = 1.0 * step
+            progress.reached(step, {"loss": np.float32(0.5), "loss/align_students": 0.5})
+    assert out.in_place()[-1].startswith("step 50/100 |██████████          | ")
+    assert out.in_place()[-1].endswith(", loss 0.5000  align students 0.5")
+    assert out.screen() == []
 
 
 def test_meter_is_due_once_per_interval(monkeypatch):

@@ -87,7 +87,11 @@ def allowed(kind: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value as Python writes it, cut off where it would fill the terminal."""
-    text = repr(value)
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text, cut off where it would fill the terminal."""
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 

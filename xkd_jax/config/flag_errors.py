@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,8 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
         if kind is not None and value is not None and not _is_written(value, kind):
             shown, allowed = dataclass_schema.shown(value), dataclass_schema.allowed(kind)
             return f"--{name} is {shown}: give {allowed}."
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _no_such_flag(argv, name, schema)
     reason = " ".join(str(error).split()).rstrip(".")
     return f"{reason}: see python {argv[0]} --help."
 
@@ -64,6 +67,22 @@ def _wrong_value(argv: Sequence[str], name: str, key: str, kind: Any) -> str:
     if value is None:
         return f"{key} has no value: give --config.{key}=VALUE, {allowed}."
     return f"{key} is {dataclass_schema.shown(value)}: give {allowed}."
+
+
+def _no_such_flag(argv: Sequence[str], name: str, schema: type | None) -> str:
+    """Names the flag, or the key of the config, that is most like the one given."""
+    sentence = f"There is no flag --{name}"
+    section, _, rest = name.partition(".")
+    key = rest if difflib.get_close_matches(section, [_PREFIX.rstrip(".")]) else name
+    known = [flag for flag in flags.FLAGS if not flag.startswith(_PREFIX)]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if not near and schema is not None and (found := dataclass_schema.nearest_key(key, schema)):
+        near = [_PREFIX + found]
+    if not near:
+        return f"{sentence}: see python {argv[0]} --help, and --show for the keys of a config."
+    value = _given(argv, name)
+    written = "" if value is None or value.startswith("-") else f"={dataclass_schema.cut(value)}"
+    return f"{sentence}. Did you mean --{near[0]}{written}?"
 
 
 def _is_written(text: str, kind: type) -> bool:

@@ -26,7 +26,8 @@ from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import print_on_main
-from xkd_jax.training.loop import Loop
+from xkd_jax.training.compiled_run import compile_step
+from xkd_jax.training.loop import Loop, Step
 
 # What decides a training's state and data; one that goes on from another's checkpoint shares it.
 _FIXED = ("protocol", "network", "modality", "train_fraction", "seed", "batch_size", "fit")
@@ -121,9 +122,14 @@ class Classification:
             records=records,
         )
 
-        def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
-            state, loss = fit.step(state, self.pretrained.parameters, batch)
-            return state, {"loss": loss}
+        def compile_fit(state: FitState, batch: Batch) -> Step[FitState]:
+            compiled = compile_step(fit.step, state, self.pretrained.parameters, batch)
+
+            def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
+                state, loss = compiled(state, self.pretrained.parameters, batch)
+                return state, {"loss": loss}
+
+            return step
 
         return Loop(
             steps=fit.steps,
@@ -131,7 +137,7 @@ class Classification:
             log_every=config.log_every,
             save_every=config.save.every_steps,
             put=lambda batch: on_devices(batch, config, sharding),
-            step=step,
+            compile=compile_fit,
             recover=_refuse_nonfinite,
             measure=lambda state, step: {},
             followed=True,  # by the test, and other folds

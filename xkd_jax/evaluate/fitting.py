@@ -55,7 +55,7 @@ class Fit:
     Attributes:
       steps: of the whole training.
       initialize: () -> FitState.
-      step: (state, network parameters, batch) -> (state, loss).
+      step: jitted (state, network parameters, batch) -> (state, loss); the state is donated.
       predict: (trained, network parameters, batch) -> (probabilities or scores, as `fit.average`
         says, float32 [batch, classes], averaged over crops; the batch's labels), whole on every
         device.
@@ -64,7 +64,7 @@ class Fit:
 
     steps: int
     initialize: Callable[[], FitState]
-    step: Callable[[FitState, Tree, Batch], tuple[FitState, jax.Array]]
+    step: jax.stages.Wrapped
     predict: Callable[[Tree, Tree, Batch], tuple[jax.Array, jax.Array]]
     like: FitState
 

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.activity import Activity
+from data_pipelines.progress import duration
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
@@ -20,6 +22,7 @@ from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.processes import is_main_process, print_on_main
 from xkd_jax.training import checkpoint
 
 
@@ -91,7 +94,20 @@ class Run:
             batch_sharding=batch_sharding,
         )
 
+    def compile(self, state: TrainState, batch: Any) -> jax.stages.Compiled:
+        """The step, compiled for arrays of the shapes and shardings of these."""
+        return compile_step(self.step, state, batch)
+
     @property
     def rows(self) -> list[int]:
         """Indices in the global batch of the rows that this process reads."""
         return mesh_lib.local_rows(self.batch_sharding, self.config.batch_size)
+
+
+def compile_step(step: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
+    """Compiles a jitted step for arguments like these, saying that it does and how long it took."""
+    print_on_main("compiling the step ...")
+    with Activity("compiling the step", enabled=is_main_process()) as activity:
+        compiled = step.lower(*args).compile()
+    print_on_main(f"compiled  in {duration(activity.seconds)}")
+    return compiled

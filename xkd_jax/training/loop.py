@@ -22,6 +22,7 @@ from xkd_jax.training.progress import Progress, Scalars
 IN_FLIGHT = 2
 
 State = TypeVar("State")
+Step = Callable[[State, Batch], tuple[State, Mapping[str, jax.Array]]]
 Saved = TypeVar("Saved", contravariant=True)
 Unread = collections.deque[tuple[int, Mapping[str, jax.Array]]]
 
@@ -44,9 +45,10 @@ class Loop(Generic[State]):
 
     steps: number of steps of the whole training.
     batch_size: clips in a global batch.
-    log_every, save_every: periods in steps; 0: at the last step only.
+    log_every, save_every: periods in steps; 0: at the last step only. The first step is logged too.
     put: starts the transfer of a host's rows of a batch to its devices; asynchronous.
-    step: (state, batch on devices) -> (next state, scalars, one of them "loss"); donates the state.
+    compile: (state, batch on devices) -> the step, compiled for such arrays: (state, batch) ->
+      (next state, scalars, one of them "loss"); it donates the state.
     recover: (state, its step, {step: scalars that are not finite}) -> the state to continue
       with; called at each log line.
     measure: (state, its step) -> more scalars to write; called after each step; may return {}.
@@ -58,7 +60,7 @@ class Loop(Generic[State]):
     log_every: int
     save_every: int
     put: Callable[[Batch], Batch]
-    step: Callable[[State, Batch], tuple[State, Mapping[str, jax.Array]]]
+    compile: Callable[[State, Batch], Step[State]]
     recover: Callable[[State, int, dict[int, str]], State]
     measure: Callable[[State, int], Mapping[str, float]]
     followed: bool
@@ -86,23 +88,34 @@ class Loop(Generic[State]):
         Raises:
           StoppedError: the program was preempted; the state is saved.
         """
-        progress = Progress(self.steps, self.batch_size, start)
+        progress = Progress(self.steps, self.batch_size, start, enabled=is_main_process())
         scalars = Scalars(folder, enabled=is_main_process(), start=start)
         unread: Unread = collections.deque()
+        advance: Step[State] | None = None
         # A writer left open would start a thread while Python exits, which fails.
-        with contextlib.closing(scalars), contextlib.closing(batches), Preemption() as preemption:
+        with (
+            contextlib.closing(scalars),
+            contextlib.closing(batches),
+            Preemption() as preemption,
+            progress.shown,
+        ):
             for step in range(start + 1, self.steps + 1):
                 # Reading and transfer overlap with the step before.
                 since = time.perf_counter()
                 rows = next(batches)
                 progress.waited(time.perf_counter() - since)
-                state, metrics = self.step(state, self.put(rows))
+                placed = self.put(rows)
+                if advance is None:
+                    advance = self.compile(state, placed)
+                    progress.begin()
+                state, metrics = advance(state, placed)
                 unread.append((step, metrics))
                 if len(unread) > IN_FLIGHT:
                     jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
+                    progress.reached(*unread[-1 - IN_FLIGHT])
                 preempted = preemption.reached()
                 saving = preempted or is_due(step, self.save_every, self.steps)
-                if saving or is_due(step, self.log_every, self.steps):
+                if saving or step == start + 1 or is_due(step, self.log_every, self.steps):
                     averages, bad = read_metrics(unread)
                     state = self.recover(state, step, bad)
                     line, speed = progress.line(step, averages)

@@ -12,7 +12,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from data_pipelines import terminal
+from data_pipelines.activity import Activity
 from data_pipelines.format.tfrecord import frame
 from data_pipelines.progress import duration
 
@@ -24,13 +27,34 @@ class Progress:
     loop waited for a batch.
     """
 
-    def __init__(self, steps: int, batch_size: int, start: int):
+    def __init__(self, steps: int, batch_size: int, start: int, *, enabled: bool = True):
+        """Starts the clock.
+
+        Args:
+          steps: of the whole run.
+          batch_size: clips in a global batch.
+          start: steps made before.
+          enabled: whether this process shows how far the run is between its lines.
+        """
+        self.shown = Activity("step", total=steps, done=start, enabled=enabled)
         self._steps, self._batch_size = steps, batch_size
         self._step, self._since, self._waited = start, time.perf_counter(), 0.0
+
+    def begin(self) -> None:
+        """Starts the clock again: what came before the first step has another rate."""
+        self._since, self._waited = time.perf_counter(), 0.0
 
     def waited(self, seconds: float) -> None:
         """Adds seconds in which the loop waited for a batch."""
         self._waited += seconds
+
+    def reached(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Shows a step that has been made, unless something was shown just before."""
+        if self.shown.is_due():
+            found = jax.device_get(metrics)
+            self.shown.show(step, f"loss {found['loss']:.4f}  {loss_terms(found)}".rstrip())
+        else:
+            self.shown.reached(step)
 
     def line(self, step: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
         """Returns the log line of a step, and the scalars of the steps since the line before.
@@ -54,9 +78,25 @@ class Progress:
             f"step {step:>{len(str(self._steps))}}/{self._steps}  loss {metrics['loss']:.4f}"
             f"  {scalars['speed/clips_per_second']:.4g} clips/s"
             f"  data wait {scalars['speed/data_wait_fraction']:.0%}  left {duration(left)}"
+            + (f"  {terms}" if (terms := loss_terms(metrics)) else "")
         )
         self._step, self._since, self._waited = step, now, 0.0
+        self.shown.reached(step)
         return text, scalars
+
+
+def loss_terms(metrics: Mapping[str, float]) -> str:
+    """The terms of a loss, those of one kind together: `reconstruct video 1.04 audio 0.98, ...`.
+
+    Args:
+      metrics: of a step; terms are named `loss/KIND_PART`.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        if name.startswith("loss/"):
+            kind, _, part = name.removeprefix("loss/").partition("_")
+            kinds.setdefault(kind, []).append(f"{part.replace('_', ' ')} {value:.3g}".lstrip())
+    return ", ".join(f"{kind} {' '.join(parts)}" for kind, parts in kinds.items())
 
 
 class Scalars:

@@ -150,7 +150,7 @@ def loop(
         log_every=config.log_every,
         save_every=config.checkpoint.every_steps,
         put=put,
-        step=run.step,
+        compile=run.compile,
         recover=recovery.recover,
         measure=neighbors,
         followed=config.probe.enabled,

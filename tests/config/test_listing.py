@@ -1,0 +1,30 @@
+"""What `--show` and the line of changes print."""
+
+import dataclasses
+
+from xkd_jax.config import listing
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import Config
+
+
+def test_nothing_changed_is_no_mark():
+    for config in (Config(), EvalConfig()):
+        lines = [line for line in listing.lines(config, {}) if line]
+        assert all(line.startswith("  ") for line in lines)
+        assert not [line for line in lines if "[default:" in line]
+
+
+def test_changes_are_of_the_file_and_name_both_values():
+    before = {"epochs": 1.0, "video": {"patch": (4, 16, 16)}, "data": {"dir": ""}}
+    now = {"epochs": 1.0, "video": {"patch": (2, 8, 8)}, "data": {"dir": "shards"}}
+    changed = listing.changes(before, now)
+    assert changed == {"video.patch": ((4, 16, 16), (2, 8, 8)), "data.dir": ("", "shards")}
+    assert (
+        listing.described(changed) == "video.patch (4, 16, 16) -> (2, 8, 8), data.dir '' -> shards"
+    )
+    config = dataclasses.replace(Config(), max_steps=200)
+    line = next(
+        line for line in listing.lines(config, {"max_steps": (1200, 200)}) if "max_steps =" in line
+    )
+    assert line.startswith("* max_steps = 200  ")
+    assert line.endswith("  [the file: 1200; default: 0]")
