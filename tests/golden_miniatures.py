@@ -1,4 +1,4 @@
-"""Small golden files, made by Pillow and NumPy alone in the layout of the authors' numbers."""
+"""Small golden files in the authors' layout, computed by Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def smooth(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """A frame of soft colors."""
+    """Returns a smooth random frame."""
     few = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
     return few.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -71,7 +71,7 @@ def _video_case(rng, height: int, width: int, size: int, grey: bool, sigma) -> A
 
 
 def video_augment(seed: int) -> Arrays:
-    """Three clips: plain, blurred down the column, and grey and blurred in both directions."""
+    """Three clips: without blur, blurred along columns, and gray with blur along both axes."""
     rng = np.random.default_rng(seed)
     cases = [
         (30, 41, 24, False, (0.0, 0.0)),
@@ -86,7 +86,7 @@ def video_augment(seed: int) -> Arrays:
 
 
 def spectrogram_crop(seed: int) -> Arrays:
-    """Boxes on a canvas that is half as long again as the spectrogram."""
+    """Boxes on a canvas 1.5 times as long as the spectrogram."""
     rng = np.random.default_rng(seed)
     mels, columns = 12, 20
     spectrogram = rng.normal(size=(mels, columns)).astype(np.float32)
@@ -104,7 +104,7 @@ def spectrogram_crop(seed: int) -> Arrays:
 
 
 def spec_augment(seed: int) -> Arrays:
-    """Two warps, three masks of bands and one of columns."""
+    """Two time warps, three frequency masks and one time mask."""
     rng = np.random.default_rng(seed)
     spectrogram = rng.normal(-0.5, 1, (16, 50)).astype(np.float32)
     moves = rng.integers(1, 50, (2, 2))
@@ -127,7 +127,7 @@ def spec_augment(seed: int) -> Arrays:
 
 
 def rand_augment(seed: int) -> Arrays:
-    """Eight operations at magnitude 7 of 10 on two frames that are no squares."""
+    """Eight operations at magnitude 7 of 10 on two frames that are not square."""
     rng = np.random.default_rng(seed)
     height, width = 20, 27
     frames = [smooth(rng, height, width) for _ in range(2)]
@@ -179,7 +179,7 @@ def mixup_targets(seed: int) -> Arrays:
 
 
 def timm_box(fraction: float, row: int, column: int, height: int, width: int) -> tuple[float, ...]:
-    """timm's rand_bbox: rows, columns, and the fraction that is left after the box is cut off."""
+    """timm's rand_bbox: rows, columns, and the fraction outside of the clipped box."""
     high, wide = (int(side * np.sqrt(1 - fraction)) for side in (height, width))
     rows = np.clip([row - high // 2, row + high // 2], 0, height)
     columns = np.clip([column - wide // 2, column + wide // 2], 0, width)
@@ -188,7 +188,7 @@ def timm_box(fraction: float, row: int, column: int, height: int, width: int) ->
 
 
 def cutmix_boxes(seed: int, height: int = 60, width: int = 90) -> Arrays:
-    """Boxes of frames that are no squares."""
+    """Boxes of frames that are not square."""
     rng = np.random.default_rng(seed)
     rows = []
     for fraction in rng.beta(0.5, 0.5, 50):
@@ -198,7 +198,7 @@ def cutmix_boxes(seed: int, height: int = 60, width: int = 90) -> Arrays:
 
 
 def schedules(seed: int) -> Arrays:
-    """The paper's schedules over 40 epochs of some number of clips."""
+    """The paper's schedules over 40 epochs."""
     rng = np.random.default_rng(seed)
     records = int(rng.integers(5_000, 20_000))
     per_epoch, epochs = records // 256, 40
@@ -219,7 +219,7 @@ def schedules(seed: int) -> Arrays:
 
 
 def sounds(seed: int) -> Arrays:
-    """A sound of 2 s and its spectrograms."""
+    """A waveform of 2 s and its spectrograms."""
     waveform = np.random.default_rng(seed).integers(-9000, 9000, 32000).astype(np.int16)
     normalized = lambda samples: (log_mel(samples / 32768) + 5.3688107) / 4.410007  # noqa: E731
     return {
@@ -239,7 +239,7 @@ FILES = {
 
 
 def layer_decay(depth: int, decay: float, weight_decay: float) -> dict[str, list[float]]:
-    """Each tensor of a finetuned network, as the authors name them."""
+    """Learning rate factor and weight decay of each tensor, under the authors' names."""
     found = {name: [decay ** (depth + 1), 0.0] for name in ("cls_token", "pos_embed")}
     found["patch_embed.proj.weight"] = [decay ** (depth + 1), weight_decay]
     found["patch_embed.proj.bias"] = [decay ** (depth + 1), 0.0]

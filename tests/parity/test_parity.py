@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import re
@@ -9,10 +10,12 @@ from random_parameters import random_student
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.parity import author_weights, steps
+from xkd_jax.parity import author_weights
 from xkd_jax.parity.__main__ import main
-from xkd_jax.parity.comparison import worst
+from xkd_jax.parity.comparison import relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
+from xkd_jax.parity.step_case import Case
+from xkd_jax.parity.steps import TOLERANCES
 
 GOLDEN = pathlib.Path(__file__).parents[3] / "shared" / "golden"
 
@@ -27,9 +30,7 @@ def roots(config: Config):
 
 
 @pytest.mark.parametrize("variant", ["xkd", "mas", "mats"])
-def test_parameters_survive_the_authors_names(small, variant):
-    import dataclasses
-
+def test_export_then_load_returns_same_parameters(small, variant):
     config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant=variant))
     tree = roots(config)
     named = author_weights.export(tree, config)
@@ -45,10 +46,10 @@ def test_parameters_survive_the_authors_names(small, variant):
     assert shared == (variant != "xkd")
 
 
-def test_missing_and_foreign_tensors_are_named(small):
+def test_load_refuses_missing_and_unknown_tensors_by_name(small):
     named = author_weights.export(roots(small), small)
     del named["vid_ae.mask_token"]
-    with pytest.raises(UserError, match=r"no tensor vid_ae\.mask_token"):
+    with pytest.raises(UserError, match=r"lack vid_ae\.mask_token"):
         author_weights.load(named, {}, small)
     named = author_weights.export(roots(small), small) | {
         "vid_student.backbone.fc.weight": np.ones(1)
@@ -57,7 +58,7 @@ def test_missing_and_foreign_tensors_are_named(small):
         author_weights.load(named, {}, small)
 
 
-def test_a_gain_other_than_one_is_refused(small):
+def test_load_refuses_head_gain_other_than_one(small):
     named = author_weights.export(roots(small), small)
     gain = "vid_student.head.last_layer.weight_g"
     author_weights.load(named | {gain: np.ones((48, 1))}, {}, small)
@@ -65,7 +66,7 @@ def test_a_gain_other_than_one_is_refused(small):
         author_weights.load(named | {gain: np.full((48, 1), 2.0)}, {}, small)
 
 
-def test_one_name_of_a_shared_tensor_is_enough(small):
+def test_load_accepts_alias_of_shared_tensor(small):
     named = author_weights.export(roots(small), small)
     alias, canonical = "aud_student.head.mlp.1.bias", "somewhere.else"
     moved = {canonical if k == alias else k: v for k, v in named.items()}
@@ -73,11 +74,11 @@ def test_one_name_of_a_shared_tensor_is_enough(small):
     np.testing.assert_array_equal(tree["student"]["heads"]["audio"]["norm"]["bias"], named[alias])
 
 
-def test_a_file_that_is_no_case_is_refused(tmp_path, capsys):
+def test_file_that_is_not_a_case_is_refused(tmp_path, capsys):
     path = tmp_path / "case.npz"
     path.write_bytes(b"not a zip")
     assert main([str(path)]) == 2
-    assert "is no golden case" in capsys.readouterr().err
+    assert "is not a golden case" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.npz")]) == 2
 
 
@@ -91,7 +92,7 @@ def test_a_file_that_is_no_case_is_refused(tmp_path, capsys):
         b'{"variant": 3, "video": [], "a": null}',
     ],
 )
-def test_a_description_that_lacks_something_is_one_sentence(tmp_path, capsys, meta):
+def test_incomplete_description_is_refused_in_one_sentence(tmp_path, capsys, meta):
     path = tmp_path / "case.npz"
     np.savez(path, meta=np.frombuffer(meta, np.uint8), losses=np.zeros((2, 3)))
     assert main([str(path)]) == 2
@@ -100,17 +101,17 @@ def test_a_description_that_lacks_something_is_one_sentence(tmp_path, capsys, me
     assert "is a damaged golden file" in error
 
 
-def test_errors_are_relative_to_the_largest_entry_and_nothing_is_skipped():
+def test_errors_are_relative_to_largest_entry_and_infinite_if_missing():
     expected = {"a": np.asarray([1.0, -4.0]), "b": np.asarray([1.0])}
-    found = steps._largest(expected, {"a": np.asarray([1.0, -4.4])})
+    found = relative_errors(expected, {"a": np.asarray([1.0, -4.4])})
     np.testing.assert_allclose(found["a"], 0.1)
     assert np.isinf(found["b"])
     assert not worst("outputs", 1.0, {"a": float("nan")}).passed
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
-def test_a_variant_that_there_is_not_is_refused(tmp_path, capsys):
-    case = steps.Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
+def test_unknown_variant_is_refused(tmp_path, capsys):
+    case = Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
     meta = np.frombuffer(json.dumps(case.meta | {"variant": "x"}).encode(), np.uint8)
     np.savez(tmp_path / "case.npz", **case.arrays | {"meta": meta})
     assert main([str(tmp_path / "case.npz")]) == 2
@@ -118,18 +119,18 @@ def test_a_variant_that_there_is_not_is_refused(tmp_path, capsys):
 
 
 def spoiled(case, folder, **changed):
-    """The path of the case with other arrays."""
+    """Writes the case with changed arrays and returns its path."""
     np.savez(folder / "spoiled.npz", **case.arrays | changed)
     return str(folder / "spoiled.npz")
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
-def test_golden_case_passes_and_other_numbers_fail(tmp_path, capsys):
+def test_golden_case_passes_and_changed_losses_fail(tmp_path, capsys):
     path = GOLDEN / "xkd_paper.npz"
     assert main([str(path)]) == 0
-    case = steps.Case.of(GoldenFile.read(str(path)))
+    case = Case.of(GoldenFile.read(str(path)))
     losses = case.arrays["losses"].copy()
-    losses[0, 0] *= 1 + 3 * steps.TOLERANCES["losses at step 0"]
+    losses[0, 0] *= 1 + 3 * TOLERANCES["losses at step 0"]
     meta = np.frombuffer(json.dumps(case.meta).encode(), np.uint8)
     assert main([spoiled(case, tmp_path, meta=meta, losses=losses)]) == 1
     assert re.findall("FAIL (.*?)  ", capsys.readouterr().out) == ["losses at step 0"]
@@ -137,8 +138,8 @@ def test_golden_case_passes_and_other_numbers_fail(tmp_path, capsys):
 
 @pytest.mark.heavy
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
-def test_another_temperature_fails(tmp_path, capsys):
-    case = steps.Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
+def test_golden_case_with_other_temperature_fails(tmp_path, capsys):
+    case = Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
     meta = json.dumps(case.meta | {"student_temp": 0.11}).encode()
     assert main([spoiled(case, tmp_path, meta=np.frombuffer(meta, np.uint8))]) == 1
     assert "FAIL losses at step 0" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The comparison of data and protocols, on miniatures made by Pillow and NumPy."""
+"""`xkd_jax.parity` on small golden files that Pillow and NumPy compute."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ KINDS = pytest.mark.parametrize("kind", golden_miniatures.FILES)
 
 
 def run(capsys, folder, arrays) -> tuple[int, str, str]:
-    """Status, output and error of the command on a file of these arrays, or this JSON object."""
+    """Returns (exit status, stdout, stderr) of the command on a file of `arrays`."""
     if any(isinstance(value, np.ndarray) for value in arrays.values()):
         path = folder / "case.npz"
         np.savez(path, **arrays)
@@ -27,7 +27,7 @@ def run(capsys, folder, arrays) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @KINDS
-def test_numbers_of_an_independent_computation_pass(tmp_path, capsys, kind, seed):
+def test_pillow_and_numpy_results_pass(tmp_path, capsys, kind, seed):
     status, output, _ = run(capsys, tmp_path, golden_miniatures.FILES[kind](seed))
     assert "FAIL" not in output
     assert status == 0
@@ -35,7 +35,7 @@ def test_numbers_of_an_independent_computation_pass(tmp_path, capsys, kind, seed
 
 
 @pytest.mark.parametrize("decay,weight_decay,depth", [(0.45, 0.05, 12), (0.75, 0.3, 3)])
-def test_layers_of_any_depth_and_decay(tmp_path, capsys, decay, weight_decay, depth):
+def test_layer_decay_of_any_depth_and_factor(tmp_path, capsys, decay, weight_decay, depth):
     table = golden_miniatures.layer_decay(depth, decay, weight_decay)
     status, output, _ = run(capsys, tmp_path, table)
     assert status == 0
@@ -50,7 +50,7 @@ def test_layers_of_any_depth_and_decay(tmp_path, capsys, decay, weight_decay, de
 
 
 def longer_box(rows: np.ndarray) -> np.ndarray:
-    """The rows with one more line of pixels in the first box that touches no edge."""
+    """Returns the rows with the first box inside the frame one pixel higher."""
     inside = (rows[:, 1] > 0) & (rows[:, 1] < rows[:, 2]) & (rows[:, 2] < rows[:, 2].max())
     rows = rows.copy()
     rows[np.flatnonzero(inside)[0], 2] += 1
@@ -83,7 +83,7 @@ def longer_box(rows: np.ndarray) -> np.ndarray:
         ("sounds", "noise/log_mel", lambda a: a + 0.01, "log_mel"),
     ],
 )
-def test_other_numbers_fail(tmp_path, capsys, kind, name, change, group):
+def test_changed_numbers_fail(tmp_path, capsys, kind, name, change, group):
     arrays = golden_miniatures.FILES[kind](0)
     arrays[name] = change(arrays[name])
     status, output, _ = run(capsys, tmp_path, arrays)
@@ -95,7 +95,7 @@ OPTIONAL = ("_temperature", "/plus", "/minus")
 
 
 @KINDS
-def test_a_damaged_file_is_one_sentence(tmp_path, capsys, kind):
+def test_damaged_file_is_refused_in_one_sentence(tmp_path, capsys, kind):
     whole = golden_miniatures.FILES[kind](0)
     damaged = []
     for name, value in whole.items():
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, capsys, kind):
         {"head.other.bias": [1.0, 0.0]},
     ],
 )
-def test_a_damaged_table_is_one_sentence(tmp_path, capsys, change):
+def test_damaged_layer_table_is_refused_in_one_sentence(tmp_path, capsys, change):
     table = golden_miniatures.layer_decay(2, 0.5, 0.1) | change
     status, _, error = run(capsys, tmp_path, table)
     assert status == 2
@@ -142,16 +142,16 @@ def test_a_damaged_table_is_one_sentence(tmp_path, capsys, change):
     [b"", b"PK", b"PK\x03\x04" + bytes(60), b"{", b"[1, 2]", b'"text"', b"[" * 100_000, b"\xff\xfe",
      b'{"a": 1}'],
 )  # fmt: skip
-def test_an_unknown_file_is_one_sentence(tmp_path, capsys, content):
+def test_unknown_file_is_refused_in_one_sentence(tmp_path, capsys, content):
     path = tmp_path / "case"
     path.write_bytes(content)
     assert main([str(path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "is no golden case" in error
+    assert "is not a golden case" in error
 
 
-def test_a_cut_or_changed_file_is_one_sentence_or_fails(tmp_path, capsys):
+def test_truncated_or_flipped_file_is_refused_or_fails(tmp_path, capsys):
     path = tmp_path / "case.npz"
     np.savez_compressed(path, **golden_miniatures.mixup_targets(0))
     whole = path.read_bytes()
@@ -164,14 +164,14 @@ def test_a_cut_or_changed_file_is_one_sentence_or_fails(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == (1 if status == 2 else 0)
 
 
-def test_arrays_that_are_pickled_are_not_read(tmp_path, capsys):
+def test_pickled_arrays_are_refused(tmp_path, capsys):
     arrays = {"rows": np.array([object], dtype=object)}
     np.savez(tmp_path / "case.npz", allow_pickle=True, **arrays)
     assert main([str(tmp_path / "case.npz")]) == 2
-    assert "is no golden case" in capsys.readouterr().err
+    assert "is not a golden case" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no golden cases beside the project")
 @pytest.mark.parametrize("path", sorted(SHARED.glob("*.[nj]*")), ids=lambda path: path.stem)
-def test_the_authors_numbers_pass(path, capsys):
+def test_authors_numbers_pass(path, capsys):
     assert main([str(path)]) == 0

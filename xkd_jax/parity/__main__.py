@@ -12,9 +12,14 @@ from xkd_jax.parity.kinds import kind_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command and returns its exit status.
+
+    Args:
+      arguments: of the command line; None: those of the process.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.parity", description="Compare with numbers of the authors' code."
+        prog="python -m xkd_jax.parity",
+        description="Compare this implementation with numbers of the authors' code.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="golden case, .npz or .json")
     passed = True
@@ -22,13 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
         for path in parser.parse_args(arguments).files:
             passed &= _compare(path)
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         return 2
     return 0 if passed else 1
 
 
 def _compare(path: str) -> bool:
-    """Prints the comparisons of one file; returns whether all are inside their tolerances."""
+    """Prints the comparisons of one file and returns whether all are within their tolerances."""
     file = GoldenFile.read(path)
     report = kind_of(file).compare(file)
     terminal.print_result(terminal.escaped(f"{path}: {report.title}"))

@@ -1,4 +1,4 @@
-"""The authors' parameter names, and where each of their tensors lives in our trees."""
+"""The authors' parameter names, and the path of each of their tensors in our parameter trees."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PATCH_EMBEDDING: dict[Modality, str] = {"video": "cuboid_embed", "audio": "patc
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of the reference.
+    """One tensor of the authors' networks.
 
     Attributes:
-      name: in the authors' state dict.
-      path: keys of ours, from the roots "student", "teacher" and "centers".
-      layer: index into a stack of blocks, or None.
-      ours: converts their layout to ours.
-      theirs: converts ours back.
+      name: name in the authors' state dict.
+      path: keys in our tree, from the roots "student", "teacher" and "centers".
+      layer: index in a stack of blocks, or None.
+      ours: converts the authors' layout to ours.
+      theirs: converts our layout to the authors'.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Entry:
 
 
 def entries(config: Config) -> list[Entry]:
-    """Every trained tensor, every teacher's and the centers, under the authors' names.
+    """Returns the entries of all parameters of student and teacher, and of the centers.
 
-    Where blocks are shared, each modality's names are listed and lead to the same place.
+    Shared blocks have an entry for each modality, with the same path.
     """
     found: list[Entry] = []
     for m in MODALITIES:
@@ -56,15 +56,15 @@ def entries(config: Config) -> list[Entry]:
 
 
 def load(tensors: Mapping[str, Array], aliases: Mapping[str, str], config: Config) -> Tree:
-    """Builds {"student", "teacher", "centers"} from tensors under the authors' names.
+    """Returns {"student", "teacher", "centers"} with tensors under the authors' names.
 
     Args:
-      tensors: by name; of tensors known by several names, one is enough.
-      aliases: other names of tensors.
-      config: of the network that the tensors belong to.
+      tensors: {name: array}; one name of a tensor with several names suffices.
+      aliases: {name: another name of the same tensor}.
+      config: sizes of the networks.
 
     Raises:
-      UserError: a tensor is missing, has the wrong shape, or is not part of the network.
+      UserError: a tensor is missing or is not part of the networks.
     """
     tree: Tree = {}
     stacks: dict[tuple[str | int, ...], dict[int, Array]] = {}
@@ -82,7 +82,12 @@ def load(tensors: Mapping[str, Array], aliases: Mapping[str, str], config: Confi
 
 
 def export(tree: Tree, config: Config) -> dict[str, Array]:
-    """Returns the tensors of any of the roots of `load`'s tree under the authors' names."""
+    """Returns the tensors of a tree under the authors' names.
+
+    Args:
+      tree: one or more of the roots "student", "teacher" and "centers".
+      config: sizes of the networks.
+    """
     tree = jax.tree.map(np.asarray, tree)
     return {
         entry.name: entry.theirs(_get(tree, entry))
@@ -161,7 +166,7 @@ def _blocks(name: str, path: tuple[str | int, ...], config: Transformer) -> Iter
 
 def _head(config: Config, m: Modality, role: str) -> list[Entry]:
     name, path = f"{PREFIX[m]}_{role}.head", (role, "heads", m)
-    # the reference's MLP is a list of (linear, norm, activation) with one norm module throughout
+    # the authors' MLP is a list of (linear, norm, activation); all norms are the same module
     return [
         *(
             entry
@@ -193,11 +198,10 @@ def _find(name: str, tensors: Mapping[str, Array], aliases: Mapping[str, str]) -
         return tensors[name]
     if aliases.get(name) in tensors:
         return tensors[aliases[name]]
-    if name in CENTERS:  # absent before the first step, when a center is zero
-        raise UserError(f"The reference has no tensor {name}: it must come with its centers.")
+    if name in CENTERS:
+        raise UserError(f"The authors' tensors lack {name}: give a file that has the centers.")
     raise UserError(
-        f"The reference has no tensor {name}: check that the model's variant and depths are those"
-        " of the file."
+        f"The authors' tensors lack {name}: give a config with the variant and depths of the file."
     )
 
 
@@ -210,9 +214,15 @@ def _refuse_unknown(
             continue
         if name.endswith("last_layer.weight_g"):
             if not np.all(value == 1):
-                raise UserError(f"{name} is not 1 everywhere: the head's gain is fixed at 1.")
+                raise UserError(
+                    f"{name} is not 1 everywhere, and the head's gain is fixed at 1: give another"
+                    " file."
+                )
             continue
-        raise UserError(f"The network has no place for the reference's tensor {name}.")
+        raise UserError(
+            f"The network has no tensor {name}: give a config with the variant and depths of the"
+            " file."
+        )
 
 
 def _put(tree: Tree, path: tuple[str | int, ...], value: Array) -> None:

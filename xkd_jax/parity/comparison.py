@@ -1,4 +1,4 @@
-"""Errors of one group of numbers against its tolerance."""
+"""Comparison of a group of numbers: its largest error, and the tolerance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from data_pipelines.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The largest error of one group, where it is, and how large it may be."""
+    """The largest error of one group.
+
+    Attributes:
+      group: name of the group.
+      error: the largest error.
+      allowed: the tolerance.
+      place: name of the array with the largest error.
+      count: number of arrays that were compared.
+    """
 
     group: str
     error: float
@@ -23,44 +31,63 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is a number inside the tolerance."""
+        """Whether the error is within the tolerance; NaN is not."""
         return self.error <= self.allowed
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a file holds, in words, and the comparisons of its groups."""
+    """A description of a file's content, and the comparisons of its groups."""
 
     title: str
     comparisons: list[Comparison]
 
 
 def worst(group: str, allowed: float, errors: Mapping[str, float]) -> Comparison:
-    """Returns the largest of the errors, which are by place.
+    """Returns the comparison with the largest of several errors.
 
     Args:
-      group: name of what is compared.
+      group: name of the group.
       allowed: the tolerance.
-      errors: {place: error}.
+      errors: {place: error}; NaN counts as infinite.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no error.
     """
     if not errors:
-        raise UserError(f"The case has nothing to compare in its group {group!r}.")
-    # a comparison that is not a number is the worst there can be
+        raise UserError(
+            f"The case has nothing to compare in its group {group!r}: give a complete file."
+        )
     place = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     return Comparison(group, errors[place], allowed, place, len(errors))
 
 
 def largest_error(found: Any, expected: Any) -> float:
-    """Largest absolute difference of `found` from `expected`; infinite between different shapes."""
+    """Largest absolute difference of two arrays; infinite for different shapes."""
     return _reduced(np.max, found, expected)
 
 
 def mean_error(found: Any, expected: Any) -> float:
-    """Mean absolute difference of `found` from `expected`; infinite between different shapes."""
+    """Mean absolute difference of two arrays; infinite for different shapes."""
     return _reduced(np.mean, found, expected)
+
+
+def relative_errors(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:
+    """Returns {name: largest absolute difference / largest absolute expected value}.
+
+    Args:
+      expected: arrays by name.
+      found: the same; the error of a missing array, or of another shape, is infinite.
+    """
+    errors = {}
+    for name, value in expected.items():
+        value = np.asarray(value, np.float64)
+        if name not in found or np.shape(found[name]) != value.shape:
+            errors[name] = np.inf
+            continue
+        difference = np.abs(np.asarray(found[name], np.float64) - value).max()
+        errors[name] = float(difference / max(np.abs(value).max(), np.finfo(np.float64).tiny))
+    return errors
 
 
 def _reduced(reduce: Any, found: Any, expected: Any) -> float:

@@ -1,4 +1,4 @@
-"""Reading of golden files: what they hold is checked before anything is computed from it."""
+"""Reading of golden files; type, shape and range of each array are checked before its use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INTEGERS, _NUMBERS = "iu", "iuf"
 
 @dataclasses.dataclass(frozen=True)
 class GoldenFile:
-    """One file in memory: arrays by name (.npz), or one JSON object."""
+    """The content of one file: arrays by name (.npz), or one JSON object."""
 
     path: str
     content: dict[str, Any]
@@ -29,10 +29,10 @@ class GoldenFile:
 
     @classmethod
     def read(cls, path: str) -> GoldenFile:
-        """Reads a file; nothing in it is unpickled.
+        """Reads a file, without unpickling.
 
         Raises:
-          UserError: it can't be read, or is neither an .npz nor a JSON object.
+          UserError: the file can't be read, or is neither an .npz nor a JSON object.
         """
         try:
             data = Path(path).read_bytes()
@@ -41,33 +41,33 @@ class GoldenFile:
                     return cls(path, {name: file[name] for name in file.files}, is_json=False)
             content = json.loads(data)
         except FileNotFoundError:
-            raise UserError(f"{path} does not exist: name a golden file.") from None
-        # a damaged .npz raises whatever its part of zip, zlib or NumPy finds first
+            raise UserError(f"{path} does not exist: give a golden file.") from None
+        # for a damaged .npz, zip, zlib and NumPy raise many types
         except Exception as error:
             raise UserError(
-                f"{path} is no golden case ({type(error).__name__}: {error}): give an .npz or a"
+                f"{path} is not a golden case ({type(error).__name__}: {error}): give an .npz or a"
                 " .json with numbers of the authors' code."
             ) from None
         if not isinstance(content, dict):
             raise UserError(
-                f"{path} is no golden case (its JSON is no object): give an .npz or a .json with"
-                " numbers of the authors' code."
+                f"{path} is not a golden case (its JSON is not an object): give an .npz or a .json"
+                " with numbers of the authors' code."
             )
         return cls(path, content, is_json=True)
 
     def damaged(self, why: str) -> UserError:
-        """The error that says what is wrong with the file."""
-        return UserError(f"{self.path} is a damaged golden file: {why}; get it again.")
+        """Returns the error of a damaged file; `why` is a clause such as "it lacks 'meta'"."""
+        return UserError(f"{self.path} is a damaged golden file: {why}: get it again.")
 
 
 class Fields:
-    """Takes arrays out of a file one by one and checks type, shape and range of each.
+    """Takes the arrays of a file one by one, and checks type, shape and range of each.
 
-    A name in a shape stands for one size throughout, given by the first array that has it.
+    A name in a shape is a size that all arrays share; the first array with the name sets it.
     """
 
     def __init__(self, file: GoldenFile, prefix: str = ""):
-        """Takes the arrays whose names begin with `prefix`, which is left off in `take`."""
+        """Selects the arrays whose names begin with `prefix`; methods take names without it."""
         self._file, self._prefix = file, prefix
         self._left = {name for name in file.content if name.startswith(prefix)}
         self.sizes: dict[str, int] = {}
@@ -76,40 +76,44 @@ class Fields:
         return self._prefix + name in self._left
 
     def names(self) -> list[str]:
-        """What has not been taken, sorted."""
+        """Sorted names of arrays that were not taken yet."""
         return sorted(name.removeprefix(self._prefix) for name in self._left)
 
     def whole(
         self, name: str, *shape: int | str, low: float = -math.inf, high: float = math.inf
     ) -> np.ndarray:
-        """Takes integers of that shape, `low` to `high`, as int64."""
+        """Takes integers from `low` to `high`, and returns them as int64."""
         return self._take(name, _INTEGERS, shape, low, high).astype(np.int64)
 
     def real(
         self, name: str, *shape: int | str, low: float = -math.inf, high: float = math.inf
     ) -> np.ndarray:
-        """Takes finite numbers of that shape, `low` to `high`, as they are stored."""
+        """Takes finite numbers from `low` to `high`, and returns them with their dtype."""
         return self._take(name, _NUMBERS, shape, low, high)
 
     def levels(self, name: str, *shape: int | str) -> np.ndarray:
-        """Takes uint8 values of that shape."""
+        """Takes integers from 0 to 255, and returns them as uint8."""
         found = self._take(name, _INTEGERS, shape, 0, 255)
         return found.astype(np.uint8)
 
     def flag(self, name: str) -> bool:
-        """Takes one truth value."""
+        """Takes one boolean."""
         return bool(self._take(name, "b", (), 0, 1))
 
     def finish(self) -> None:
-        """Raises:
-        UserError: an array was not taken, so that it would not be compared.
+        """Checks that all arrays were taken.
+
+        Raises:
+          UserError: an array was not taken, and would not be compared.
         """
         if self._left:
-            self.refuse(f"{min(self._left)!r} is no part of such a file")
+            self.refuse(f"{min(self._left)!r} is not an array of this kind of file")
 
     def refuse(self, why: str) -> NoReturn:
-        """Raises:
-        UserError: always, with what is wrong.
+        """Refuses the file.
+
+        Raises:
+          UserError: always, with `why`.
         """
         raise self._file.damaged(why)
 
@@ -122,12 +126,12 @@ class Fields:
         self._left.remove(name)
         array = self._file.content[name]
         if array.dtype.kind not in kinds:
-            self.refuse(f"{name!r} is of type {array.dtype}")
+            self.refuse(f"{name!r} has dtype {array.dtype}")
         self._check_shape(name, array.shape, tuple(shape))
         if array.size and not (low <= array.min() and array.max() <= high):
             self.refuse(f"{name!r} has values outside of {low:g} to {high:g}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            self.refuse(f"{name!r} has values that are no finite numbers")
+            self.refuse(f"{name!r} has values that are not finite")
         return array
 
     def _check_shape(self, name: str, found: tuple[int, ...], shape: tuple[int | str, ...]) -> None:
@@ -139,4 +143,4 @@ class Fields:
             wanted = ", ".join(
                 str(self.sizes.get(n, n) if isinstance(n, str) else n) for n in shape
             )
-            self.refuse(f"{name!r} has the shape {list(found)} in place of [{wanted}]")
+            self.refuse(f"{name!r} has shape {list(found)}, not [{wanted}]")

@@ -1,4 +1,4 @@
-"""Comparison of what clips go through before a classifier is trained on them."""
+"""Comparison of the augmentation of clips that train a classifier."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from xkd_jax.augment import mixing, rand_augment, spec_augment
 from xkd_jax.parity.comparison import Report, largest_error, mean_error, worst
 from xkd_jax.parity.golden_file import Fields, GoldenFile
 
-_MASKS = 1e-5  # the mean's rounding: which values are masked is exact
+_MASKS = 1e-5  # rounding of the mean; the masked positions are equal
 _WARP = 1e-4
-_LEVELS = 0.7  # of 255, on average: Pillow cuts fractions off
+_LEVELS = 0.7  # of 255, on average: Pillow truncates
 _TARGETS = 1e-6
 _SHARE = 1e-6
 _MOST_PIXELS = 10_000_000  # of a frame
-_MAGNITUDE = 0.7  # 7 of 10, that of every file
+_MAGNITUDE = 0.7  # 7 of 10, in all files
 _SIGNS = {"plus": 1.0, "minus": -1.0}
-# timm's name of each operation: ours
+# {timm's name of an operation: our name}
 _OPERATIONS = {
     "AutoContrast": "autocontrast",
     "Equalize": "equalize",
@@ -39,7 +39,7 @@ _OPERATIONS = {
 
 
 def spec_augments(file: GoldenFile) -> Report:
-    """Compares warped time, and masks of bands and then of columns.
+    """Compares time warping, and frequency masks followed by time masks.
 
     Raises:
       UserError: the file is damaged.
@@ -77,7 +77,7 @@ def spec_augments(file: GoldenFile) -> Report:
 
 
 def _masks(fields: Fields, name: str, count: str, size: int) -> np.ndarray:
-    """Width and first band or column of each mask, int64 [masks, 2]."""
+    """Takes the width and first band or column of each mask, int64 [masks, 2]."""
     found = fields.whole(name, count, 2, low=0, high=size)
     if (found.sum(1) > size).any():
         fields.refuse(f"{name!r} has a mask that ends after the axis of {size}")
@@ -85,7 +85,7 @@ def _masks(fields: Fields, name: str, count: str, size: int) -> np.ndarray:
 
 
 def rand_augments(file: GoldenFile) -> Report:
-    """Compares operations of RandAugment, each frame by itself.
+    """Compares operations of RandAugment, applied to each frame separately.
 
     Raises:
       UserError: the file is damaged, or has an operation that RandAugment lacks.
@@ -98,7 +98,7 @@ def rand_augments(file: GoldenFile) -> Report:
     for name in fields.names():
         operation, _, sign = name.partition("/")
         if operation not in _OPERATIONS or sign not in _SIGNS:
-            fields.refuse(f"{name!r} is no operation of RandAugment with its direction")
+            fields.refuse(f"{name!r} is not an operation of RandAugment with its direction")
         expected = fields.levels(name, "frames", "height", "width", 3)
         found = _applied(frames, _OPERATIONS[operation], _SIGNS[sign])
         errors.setdefault(operation, {})[sign] = mean_error(found, expected)
@@ -127,7 +127,7 @@ def _applied(frames: np.ndarray, operation: str, sign: float) -> jax.Array:
 
 
 def mixup_targets(file: GoldenFile) -> Report:
-    """Compares smoothed targets that are mixed with those of the batch turned around.
+    """Compares smoothed targets, mixed with those of the reversed batch.
 
     Raises:
       UserError: the file is damaged.
@@ -152,7 +152,7 @@ def mixup_targets(file: GoldenFile) -> Report:
 def cutmix_boxes(file: GoldenFile) -> Report:
     """Compares boxes of CutMix and the shares that they leave.
 
-    The file gives neither the frame's size nor the boxes' centers; both follow from its rows.
+    The file has neither the frame's size nor the boxes' centers; both are computed from its rows.
 
     Raises:
       UserError: the file is damaged.
@@ -180,14 +180,14 @@ _Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
 
 
 def _wrong(found: _Boxes, ends: np.ndarray) -> tuple[int, int]:
-    """How many boxes differ, and how far the frame is from a square."""
+    """Returns the number of boxes that differ, and |height - width| of the frame."""
     start, stop, _, size = found
     differ = (np.stack([start, stop], -1) != ends).any((1, 2))
     return int(differ.sum()), abs(size[0] - size[1])
 
 
 def _possible_sizes(ends: np.ndarray, left: np.ndarray) -> list[tuple[int, int]]:
-    """Heights and widths that hold all boxes, with the area that most shares imply."""
+    """Returns the (height, width) that contain all boxes and have the most frequent area."""
     extent = ends[..., 1] - ends[..., 0]
     area = extent.prod(1)
     known = (area > 0) & (left < 1)
@@ -206,11 +206,11 @@ def _possible_sizes(ends: np.ndarray, left: np.ndarray) -> list[tuple[int, int]]
 
 
 def _boxes(fraction: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> _Boxes:
-    """Our boxes about the centers that the rows have in a frame of that size."""
+    """Returns our boxes around the centers that the rows have in a frame of this size."""
     whole = np.array(size)
     half = np.floor(whole * np.sqrt(1 - fraction)[:, None]) // 2
     start, stop = ends[..., 0], ends[..., 1]
-    # An end inside the frame has the center at half the box from it; with neither, any will do.
+    # The center is half a box away from an edge inside the frame; without one, any center fits.
     center = np.where(start > 0, start + half, np.where(stop < whole, stop - half, whole // 2))
     cut = jax.vmap(lambda fraction, center: mixing.cut_box(fraction, center, size))
     with jax.enable_x64(True):  # as the file's shares are, or one in some thousand rounds otherwise

@@ -1,4 +1,4 @@
-"""Comparison of views: frames that are augmented, spectrograms and their crops."""
+"""Comparison of views: augmented frames, log-mel spectrograms and their crops."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from xkd_jax.augment.video import augment_video
 from xkd_jax.parity.comparison import Report, largest_error, mean_error, worst
 from xkd_jax.parity.golden_file import Fields, GoldenFile
 
-# Levels of 255 between the authors' whole ones and our fractions, mean and largest. Pillow rounds
-# in both directions of a resize, cuts off the fraction after each change of color, and keeps 256
-# hues, which later changes may amplify; the authors' blur cuts fractions off.
+# Tolerances in levels of 255, mean and largest. The authors' values are integers, ours are not:
+# Pillow rounds after each axis of a resize, truncates after each change of color and has 256 hues;
+# later changes can amplify that. The authors' blur truncates.
 _LEVELS = {
     "resized": (0.35, 1.01),
     "jittered": (2.5, 20.0),
@@ -35,7 +35,7 @@ _PLAIN = VideoConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
 
 
 def video_augment(file: GoldenFile) -> Report:
-    """Compares crop and resize, jitter, grey and blur of clips, each from the stage before it.
+    """Compares crop and resize, jitter, gray and blur of clips, each applied to the stage before.
 
     Raises:
       UserError: the file is damaged.
@@ -57,7 +57,7 @@ def video_augment(file: GoldenFile) -> Report:
 
 
 def _stages(fields: Fields) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Returns (stage, ours, the authors') of one case."""
+    """Returns (stage, our frames, the authors' frames) of one case."""
     frames = fields.levels("frames", "frames", "height", "width", 3)
     height, width = fields.sizes["height"], fields.sizes["width"]
     top, left, high, wide = fields.whole("box", 4, low=0).tolist()
@@ -82,7 +82,7 @@ def _stages(fields: Fields) -> list[tuple[str, np.ndarray, np.ndarray]]:
         "grey": {"grayscale": np.array(True)},
         "blurred": {"blur_sigma": sigma},
     }
-    # the box lies at the origin of a canvas, as the data pipeline gives it
+    # as in the data pipeline, the box is at the origin of a canvas
     shown, box, found = np.zeros_like(frames), (high, wide), []
     shown[:, :high, :wide] = frames[:, top : top + high, left : left + wide]
     for stage, expected in stages.items():
@@ -92,14 +92,14 @@ def _stages(fields: Fields) -> list[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def _jitter(fields: Fields) -> dict[str, np.ndarray]:
-    """The draws of flip and jitter, as the data pipeline gives them."""
+    """Returns the random numbers of flip and jitter, in the data pipeline's layout."""
     factors = fields.real("factors", 4, low=-100, high=100).astype(np.float64)
     order = fields.whole("order", 4)
     if sorted(order.tolist()) != [0, 1, 2, 3]:
-        fields.refuse("its order does not have each of four operations once")
+        fields.refuse("its order is not a permutation of four operations")
     if (factors[:3] < 0).any() or abs(factors[3]) > 0.5:
         fields.refuse("its factors are not of brightness, contrast, saturation and hue")
-    # Pillow's hue is a byte: torchvision turns it by a whole number of 256ths.
+    # Pillow's hue is a byte: torchvision shifts it by a multiple of 1/256.
     factors[3] = int(factors[3] * 255) / 256
     return {
         "flip": np.array(fields.flag("flip")),
@@ -122,7 +122,7 @@ def _augment_plainly(batch: dict[str, jax.Array], size: int) -> jax.Array:
 
 
 def spectrogram_crop(file: GoldenFile) -> Report:
-    """Compares boxes of a spectrogram on its zero canvas, resized back.
+    """Compares random resized crops of a spectrogram.
 
     Raises:
       UserError: the file is damaged.
@@ -147,7 +147,7 @@ def spectrogram_crop(file: GoldenFile) -> Report:
 
 
 def log_mels(file: GoldenFile) -> Report:
-    """Compares normalized log-mel spectrograms of waveforms, whole and of a part.
+    """Compares normalized log-mel spectrograms, of a waveform and of a part of it.
 
     Raises:
       UserError: the file is damaged.
@@ -169,4 +169,4 @@ def log_mels(file: GoldenFile) -> Report:
             errors[part][name] = largest_error((ours - audio.mean) / audio.std, expected)
         fields.finish()
     comparisons = [worst(part, _LOG_MEL, found) for part, found in errors.items()]
-    return Report(f"log-mel spectrograms of {len(names)} sounds", comparisons)
+    return Report(f"log-mel spectrograms of {len(names)} waveforms", comparisons)

@@ -1,4 +1,4 @@
-"""The kinds of golden files, each known by a key that only it has."""
+"""The kinds of golden files; keys that only one kind has identify it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from xkd_jax.parity.golden_file import GoldenFile
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a file can hold.
+    """One kind of golden file.
 
     Attributes:
-      name: of the kind.
-      keys: patterns; a key of the file that is like one of them decides.
-      compare: runs our code on a file of the kind.
+      name: name in messages.
+      keys: patterns; a file with a key that matches one of them is of this kind.
+      compare: runs our code on the file's inputs.
     """
 
     name: str
@@ -46,10 +46,10 @@ LAYERS = Kind("layer decay", ("head.classifier.weight", "blocks.0.*"), optimizat
 
 
 def kind_of(file: GoldenFile) -> Kind:
-    """Returns what a file holds.
+    """Returns the kind of a file.
 
     Raises:
-      UserError: none of its keys is of a known kind.
+      UserError: no key of the file matches a kind.
     """
     kinds = (LAYERS,) if file.is_json else KINDS
     for kind in kinds:
@@ -58,6 +58,6 @@ def kind_of(file: GoldenFile) -> Kind:
     found = ", ".join(map(repr, sorted(file.content)[:5])) or "none"
     known = ", ".join(kind.name for kind in (*KINDS, LAYERS))
     raise UserError(
-        f"{file.path} is no golden case (its first keys: {found}): give a file of one of the kinds"
-        f" {known}."
+        f"{file.path} is not a golden case (its first keys: {found}): give a file of one of the"
+        f" kinds {known}."
     )

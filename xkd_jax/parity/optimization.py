@@ -1,4 +1,4 @@
-"""Comparison of schedules, and of learning rates and weight decays by layer."""
+"""Comparison of schedules, and of learning rates and weight decays of layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEMPERATURE = 1e-7
 _FACTOR = 2e-6  # relative
 _DECAY = 1e-9
 _DEEPEST = 200
-# Parts of a name in the authors' finetuned network, and in the pretrained one.
+# {prefix of a name in the authors' finetuned network: prefix in the pretrained one}
 _RENAMED = {
     "pos_embed": "enc_pos_embed",
     "patch_embed.": "cuboid_embed.",
@@ -43,10 +43,10 @@ _READOUT = {
 
 
 def schedule_values(file: GoldenFile) -> Report:
-    """Compares the length of the paper's run on a number of clips, and its schedules.
+    """Compares the length of a run on a number of clips, and its schedules.
 
-    The settings are the defaults of `xkd_jax.config`, with the last batch of an epoch dropped as in
-    the released code; a temperature's ends are its first and last value.
+    Settings are the defaults of `xkd_jax.config`, with `drop_last` as in the released code; a
+    temperature's start and end are the first and last value of the file.
 
     Raises:
       UserError: the file is damaged.
@@ -95,10 +95,10 @@ def schedule_values(file: GoldenFile) -> Report:
 
 
 def layer_decay(file: GoldenFile) -> Report:
-    """Compares each finetuned tensor's factor of the learning rate, and its weight decay.
+    """Compares each finetuned tensor's learning rate factor and weight decay.
 
-    The depth is that of the names; the factor from layer to layer is that of the last block, and
-    the weight decay the largest.
+    The file's names give the depth, the factor of its last block the layer decay, and its largest
+    value the weight decay.
 
     Raises:
       UserError: the file is damaged.
@@ -106,7 +106,7 @@ def layer_decay(file: GoldenFile) -> Report:
     table = _table(file)
     blocks = [int(m[1]) for name in table if (m := re.match(r"blocks\.(\d{1,3})\.", name))]
     if not blocks or max(blocks) >= _DEEPEST:
-        raise file.damaged(f"its names are not those of 1 to {_DEEPEST} blocks")
+        raise file.damaged(f"its names are not of 1 to {_DEEPEST} blocks")
     depth = 1 + max(blocks)
     last = [
         factor for name, (factor, _) in table.items() if name.startswith(f"blocks.{depth - 1}.")
@@ -116,7 +116,7 @@ def layer_decay(file: GoldenFile) -> Report:
     if missing := sorted(ours.keys() - table.keys()):
         raise file.damaged(f"it lacks {missing[0]!r}")
     if foreign := sorted(table.keys() - ours.keys()):
-        raise file.damaged(f"{foreign[0]!r} is no tensor of a network of {depth} blocks")
+        raise file.damaged(f"{foreign[0]!r} is not a tensor of a network of {depth} blocks")
     factors = {name: abs(ours[name][0] / factor - 1) for name, (factor, _) in table.items()}
     weights = {name: abs(ours[name][1] - decay) for name, (_, decay) in table.items()}
     return Report(
@@ -127,7 +127,7 @@ def layer_decay(file: GoldenFile) -> Report:
 
 
 def _table(file: GoldenFile) -> dict[str, tuple[float, float]]:
-    """Each tensor's factor of the learning rate, above 0 and up to 1, and weight decay."""
+    """Returns {tensor: (learning rate factor in (0, 1], weight decay)}."""
     found = {}
     for name, pair in file.content.items():
         numbers = isinstance(pair, list) and [
@@ -136,13 +136,13 @@ def _table(file: GoldenFile) -> dict[str, tuple[float, float]]:
         if not numbers or len(pair) != 2 or len(numbers) != 2:
             raise file.damaged(f"{name!r} is not a pair of numbers")
         if not (0 < numbers[0] <= 1 and 0 <= numbers[1] < np.inf):
-            raise file.damaged(f"{name!r} has no factor of up to 1 and weight decay of at least 0")
+            raise file.damaged(f"{name!r} is not a factor in (0, 1] and a decay of at least 0")
         found[name] = (numbers[0], numbers[1])
     return found
 
 
 def _tensors(depth: int, decay: float, weight_decay: float) -> dict[str, tuple[float, float]]:
-    """Ours, under the authors' names."""
+    """Returns our {tensor: (learning rate factor, weight decay)}, under the authors' names."""
     config = Config(model=ModelConfig(size=f"8/{depth}/1:8/1/1"))
     trained = {
         "network": encoder_part(parameters(abstract(Teacher, config)), "video"),
@@ -168,7 +168,7 @@ def _by_path(tree: Tree) -> dict[tuple[str, ...], Any]:
 
 
 def _places(config: Config) -> list[tuple[str, tuple[str, ...], int]]:
-    """Name in the authors' finetuned network, path in what is trained, layer of a stack or 0."""
+    """Returns (name in the authors' finetuned network, our path, layer of a stack or 0)."""
     found: list[tuple[str, tuple[str, ...], int]] = []
     found += [(name, path, 0) for name, path in _READOUT.items()]
     for entry in author_weights.entries(config):
