@@ -31,7 +31,7 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import pretraining as config_lib
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.method.train_state import construct, module_of, parameters
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
@@ -64,12 +64,13 @@ def word_fraction(config: Config, clips: Any, labels: np.ndarray) -> float:
 
     @jax.jit
     def start() -> Tree:
-        key = stream_key(config.seed, Stream.INITIALIZE)
-        return teacher_counterpart(parameters(construct(Student, config, key)), config.model)
+        key = stream_key(config.seed, INITIALIZE)
+        student = parameters(construct(Student, config.architecture, key))
+        return teacher_counterpart(student, config.architecture)
 
     @jax.jit
     def outputs_of(tree: Tree, views: Any) -> jax.Array:
-        teacher = module_of(Teacher, tree, config)
+        teacher = module_of(Teacher, tree, config.architecture)
         view = augment(config, {"audio": views})["audio"]["global"]
         return teacher.heads["audio"](pool(teacher.encoders("audio", view)))
 

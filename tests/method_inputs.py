@@ -80,10 +80,10 @@ def step_of_inputs(config: Config, plan: Schedules):
 
 def first_state(config: Config, plan: Schedules) -> TrainState:
     """A state before the first step, drawn by NumPy: nothing is compiled."""
-    shapes = abstract_state(config, optimizer_of(config, plan))
+    shapes = abstract_state(config.architecture, optimizer_of(config, plan))
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     student = random_student(config)
-    teacher = teacher_counterpart(student, config.model)
+    teacher = teacher_counterpart(student, config.architecture)
     return jax.tree.map(jnp.asarray, state.replace(student=student, teacher=teacher))
 
 

@@ -23,7 +23,7 @@ def checkpoint(folder, config):
         step=jnp.int32(7),
         student=jax.tree.map(jnp.asarray, random_student(config, 0)),
         teacher=jax.tree.map(
-            jnp.asarray, teacher_counterpart(random_student(config, 1), config.model)
+            jnp.asarray, teacher_counterpart(random_student(config, 1), config.architecture)
         ),
         centers={},
         optimizer={"count": jnp.zeros(())},

@@ -17,4 +17,6 @@ def random_student(config: Config, seed: int = 0):
         noise = 0.1 * rng.normal(size=leaf.shape)
         return (noise + (path_names(path)[-1] == "scale")).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, parameters(abstract(Student, config)))
+    return jax.tree_util.tree_map_with_path(
+        draw, parameters(abstract(Student, config.architecture))
+    )

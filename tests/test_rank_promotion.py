@@ -42,7 +42,9 @@ def test_a_training_step_and_the_probes(small, variant, refinement, view):
     batch = abstract_batch(config, run.batch_sharding)
     jax.eval_shape(run.initialize)
     following, _ = jax.eval_shape(run.step, run.like, batch)
-    features = jax.eval_shape(probe.feature_function(config), following.teacher, batch)
+    features = jax.eval_shape(
+        probe.feature_function(config.architecture, config), following.teacher, batch
+    )
     assert features.keys() == set(MODALITIES)
 
 
@@ -54,14 +56,16 @@ def test_classifiers_and_encoders(name, tmp_path):
     config, pretraining = evaluation.resolve(raw), Config()
     mesh = make_mesh(config.mesh)
     viewing = pretrained.viewing(config, pretraining)
-    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
-    fit = fitting.create_fit(config, pretraining, viewing, mesh, network, 1000, 50)
+    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining.architecture), nnx.Param))
+    fit = fitting.create_fit(config, pretraining.architecture, viewing, mesh, network, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     jax.eval_shape(fit.step, fit.like, network, batch)
     scores, _ = jax.eval_shape(fit.predict, fit.like.trained, network, batch)
     assert scores.shape == (config.batch_size, 50)
-    jax.eval_shape(encoding.encoder(config, pretraining, viewing, mesh), network, batch)
+    jax.eval_shape(
+        encoding.encoder(config, pretraining.architecture, viewing, mesh), network, batch
+    )
 
 
 def test_support_vector_machines():

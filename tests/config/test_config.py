@@ -55,7 +55,10 @@ def test_every_key_has_a_short_meaning(schema):
 def test_parameter_counts_of_base(variant, trained, total):
     config = Config(model=ModelConfig(variant=variant))
     student, teacher = (
-        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters(abstract(cls, config))))
+        sum(
+            math.prod(leaf.shape)
+            for leaf in jax.tree.leaves(parameters(abstract(cls, config.architecture)))
+        )
         for cls in (Student, Teacher)
     )
     assert round(student / 1e6, 1) == trained

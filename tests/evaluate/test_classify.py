@@ -178,7 +178,8 @@ def test_what_is_trained(checkpoint, esc50, protocol):
     mesh = make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.config)
-    fit = fitting.create_fit(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    architecture = source.config.architecture
+    fit = fitting.create_fit(config, architecture, viewing, mesh, source.parameters, 16, 2)
     before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
@@ -206,8 +207,8 @@ def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
     config, pretraining = eval_config.resolve(raw), Config()
     mesh = make_mesh(config.mesh)
     viewing = pretrained.viewing(config, pretraining)
-    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining), nnx.Param))
-    fit = fitting.create_fit(config, pretraining, viewing, mesh, network, 1000, 50)
+    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining.architecture), nnx.Param))
+    fit = fitting.create_fit(config, pretraining.architecture, viewing, mesh, network, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     after, loss = jax.eval_shape(fit.step, fit.like, network, batch)
@@ -247,7 +248,8 @@ def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, 
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.config)
     benchmark = splits.open_benchmark(viewing, config.data)
-    fit = fitting.create_fit(config, source.config, viewing, mesh, source.parameters, 16, 2)
+    architecture = source.config.architecture
+    fit = fitting.create_fit(config, architecture, viewing, mesh, source.parameters, 16, 2)
     trained = fit.initialize().trained
     records = np.arange(6)
     batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))
@@ -292,7 +294,7 @@ def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tm
 
 
 def test_weights_decay_and_nothing_else(small):
-    network = teacher_counterpart(random_student(small, 0), small.model)
+    network = teacher_counterpart(random_student(small, 0), small.architecture)
     found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
     assert found["embeddings"]["audio"]["projection"]["kernel"]
     assert found["blocks"]["audio"]["layers"]["fc1"]["kernel"]
@@ -310,7 +312,7 @@ def test_layers_learn_ever_faster():
 
 def test_an_encoders_part_is_laid_over_the_rest(small):
     network, other = (
-        teacher_counterpart(random_student(small, seed), small.model) for seed in (0, 1)
+        teacher_counterpart(random_student(small, seed), small.architecture) for seed in (0, 1)
     )
     merged = fitting.overlay(network, fitting.encoder_part(other, "audio"))
     for modality, expected in (("audio", other), ("video", network)):

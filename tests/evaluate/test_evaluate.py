@@ -130,12 +130,12 @@ def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path
     views = pretrained.viewing(config, source.config)
     dataset = open_dataset(views, ucf101, "all")
     (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
-    student = teacher_counterpart(random_student(small, 0), small.model)
+    student = teacher_counterpart(random_student(small, 0), small.architecture)
 
     @jax.jit
     def encode(student, video):
         view = augment(views, {"video": video})["video"]["global"]
-        return pool(module_of(Teacher, student, source.config).encoders("video", view))
+        return pool(module_of(Teacher, student, source.config.architecture).encoders("video", view))
 
     seen = encode(student, batch["video"])
     np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
@@ -289,7 +289,7 @@ def test_networks_that_share_their_blocks(small, tmp_path):
     for number, network in enumerate(("student", "teacher")):
         evaluation = miniatures.evaluation(folder, "", network=network)
         tree = pretrained.load(evaluation, _mesh()).parameters
-        expected = teacher_counterpart(random_student(config, number), config.model)
+        expected = teacher_counterpart(random_student(config, number), config.architecture)
         assert jax.tree.structure(tree) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
         part = fitting.encoder_part(tree, "audio")["encoders"]

@@ -8,6 +8,7 @@ import pytest
 from numpy_networks import softmax
 
 from data_pipelines.errors import UserError
+from xkd_jax.config.directions import Direction
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method import losses
 from xkd_jax.method.collapse_metrics import collapse_metrics, entropy, mean_cosine, spread
@@ -171,7 +172,7 @@ def collapse_inputs(latent):
     targets = np.random.default_rng(15).dirichlet(np.ones(6), size=4)
     outputs = ObjectiveOutputs(
         loss=jnp.float32(0), terms={}, latents={"audio": latent}, reconstructions={},
-        projections={}, teachers={}, targets={"video": jnp.float32(targets)},
+        projections={}, teachers={}, targets={Direction("video", "audio"): jnp.float32(targets)},
     )  # fmt: skip
     return outputs, targets
 

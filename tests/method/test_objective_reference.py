@@ -9,6 +9,7 @@ import pytest
 from numpy_networks import softmax
 from stand_in_networks import OUTPUTS, WIDTH, Reference, patches, stand_in
 
+from xkd_jax.config.directions import directions
 from xkd_jax.config.pretraining import LossConfig, LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, head_of_mean, next_centers, objective, weighted_mean
@@ -109,7 +110,8 @@ def test_every_term_equals_numpy(refinement, teacher_view, centers):
     weights = dataclasses.asdict(WEIGHTS)
     total = sum(weights[n] * value for n, value in terms.items()) / sum(weights.values())
     np.testing.assert_allclose(outputs.loss, total, rtol=1e-4)
-    for m in MODALITIES:
+    for d in directions(MODALITIES):
+        m = d.teacher
         found, teacher = outputs.projections[m], outputs.teachers[m]
         np.testing.assert_allclose(found.outputs, projected[m], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(teacher.output, taught[m], rtol=1e-3, atol=1e-4)
@@ -121,7 +123,7 @@ def test_every_term_equals_numpy(refinement, teacher_view, centers):
         tokens = Reference(TEACHER).encode(m, seen)
         np.testing.assert_allclose(teacher.tokens, tokens, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(
-            outputs.targets[m].sum(-1), 1, rtol=1e-5, err_msg="a distribution a sample"
+            outputs.targets[d].sum(-1), 1, rtol=1e-5, err_msg="a distribution a sample"
         )
         assert teacher.refined.shape == tokens[:, 1:].shape
         if refinement == "none":
@@ -151,7 +153,8 @@ def test_one_loss_by_itself_is_the_same_and_nothing_else_is_computed(name, cente
     kind, _, rest = name.partition("_")
     needs_teachers = kind == "distill" or rest == "teachers"
     assert outputs.teachers.keys() == (set(MODALITIES) if needs_teachers else set())
-    assert outputs.targets.keys() == ({rest.split("_")[0]} if kind == "distill" else set())
+    distilled = {tuple(rest.split("_to_"))} if kind == "distill" else set()
+    assert outputs.targets.keys() == distilled
     learners = {"distill": {rest.split("_")[-1]}, "align": set(MODALITIES)}.get(kind, set())
     assert outputs.projections.keys() == (set() if rest == "teachers" else learners)
     assert outputs.reconstructions.keys() == ({rest} if kind == "reconstruct" else set())

@@ -12,11 +12,11 @@ from flax import nnx
 from xkd_jax.config.pretraining import Config, HeadConfig, MeshConfig, ModelConfig
 from xkd_jax.method import state_shardings as shardings
 from xkd_jax.method import train_state as states
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.parallel import mesh as mesh_lib
 
-CONFIG = Config(model=ModelConfig(variant="mas", head=HeadConfig(outputs=6)))
+ARCHITECTURE = Config(model=ModelConfig(variant="mas", head=HeadConfig(outputs=6))).architecture
 RULES = (
     "batch -> data x fsdp, embed -> fsdp, heads -> tensor, mlp -> tensor, outputs -> tensor,"
     " bottleneck -> -, patch -> -, norm -> -, layers -> -"
@@ -30,16 +30,16 @@ class Layer(nnx.Module):
 
 
 class SmallTeacher(Teacher):
-    def __init__(self, config, *, rngs):
-        assert config is CONFIG
+    def __init__(self, architecture, *, rngs):
+        assert architecture is ARCHITECTURE
         blocks = {m: Layer(rngs, (8, 4), ("embed", "mlp")) for m in ("video", "audio")}
         self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
         self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
 
 
 class SmallStudent(Student):
-    def __init__(self, config, *, rngs):
-        assert config is CONFIG
+    def __init__(self, architecture, *, rngs):
+        assert architecture is ARCHITECTURE
         blocks = {"shared": Layer(rngs, (8, 4), ("embed", "mlp"))}
         self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
         self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
@@ -49,8 +49,8 @@ class SmallStudent(Student):
 class Counting(SmallStudent):
     """With an array that is no parameter."""
 
-    def __init__(self, config, *, rngs):
-        super().__init__(config, rngs=rngs)
+    def __init__(self, architecture, *, rngs):
+        super().__init__(architecture, rngs=rngs)
         self.count = nnx.Variable(jnp.zeros(()))
 
 
@@ -67,7 +67,7 @@ def mesh():
 
 
 def initial(seed=0):
-    return states.initial_state(stream_key(seed, Stream.INITIALIZE), CONFIG, optax.adam(0.1))
+    return states.initial_state(stream_key(seed, INITIALIZE), ARCHITECTURE, optax.adam(0.1))
 
 
 def test_initial_state():
@@ -99,8 +99,8 @@ def test_parameters_are_those_of_the_key():
 
 def test_networks_are_made_in_a_mesh_that_lacks_their_axes(mesh):
     with jax.set_mesh(mesh):
-        made = states.construct(SmallStudent, CONFIG, jax.random.key(0))
-        shapes = states.abstract(SmallStudent, CONFIG)
+        made = states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0))
+        shapes = states.abstract(SmallStudent, ARCHITECTURE)
     assert made.decoders["video"].kernel.shape == (3, 8)
     leaves = jax.tree.leaves(states.parameters(shapes))
     assert leaves
@@ -108,11 +108,11 @@ def test_networks_are_made_in_a_mesh_that_lacks_their_axes(mesh):
 
 
 def test_parameters_and_module_are_inverse():
-    made = states.construct(SmallStudent, CONFIG, jax.random.key(0))
+    made = states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0))
     params = states.parameters(made)
     assert params.keys() == {"encoders", "heads", "decoders"}
     changed = jax.tree.map(lambda leaf: leaf + 1, params)
-    again = states.module_of(SmallStudent, changed, CONFIG)
+    again = states.module_of(SmallStudent, changed, ARCHITECTURE)
     assert isinstance(again, SmallStudent)
     found = states.parameters(again)
     assert jax.tree.structure(found) == jax.tree.structure(changed)
@@ -120,9 +120,9 @@ def test_parameters_and_module_are_inverse():
 
 
 def test_what_is_no_parameter_is_left_out(mesh):
-    made = states.construct(Counting, CONFIG, jax.random.key(0))
+    made = states.construct(Counting, ARCHITECTURE, jax.random.key(0))
     assert states.parameters(made).keys() == {"encoders", "heads", "decoders"}
-    found = shardings.parameter_shardings(Counting, CONFIG, mesh)
+    found = shardings.parameter_shardings(Counting, ARCHITECTURE, mesh)
     assert specs(found) == STUDENT_SPECS
 
 
@@ -162,14 +162,14 @@ TEACHER_SPECS = {
 
 
 def test_parameters_are_split_by_the_axes_they_name(mesh):
-    found = shardings.parameter_shardings(SmallStudent, CONFIG, mesh)
+    found = shardings.parameter_shardings(SmallStudent, ARCHITECTURE, mesh)
     assert specs(found) == STUDENT_SPECS
     assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
 
 
 def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
     transformation = optax.adam(0.1)
-    found = shardings.state_shardings(CONFIG, mesh, transformation)
+    found = shardings.state_shardings(ARCHITECTURE, mesh, transformation)
     assert specs(found.student) == STUDENT_SPECS
     assert specs(found.teacher) == TEACHER_SPECS
     assert specs(found.optimizer[0].mu) == specs(found.optimizer[0].nu) == STUDENT_SPECS
@@ -177,7 +177,7 @@ def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
     assert specs(found.step) == ()
     assert specs(found.centers) == {"video_to_audio": (), "audio_to_video": ()}
     assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
-    shapes = shardings.abstract_state(CONFIG, transformation)
+    shapes = shardings.abstract_state(ARCHITECTURE, transformation)
     assert jax.tree.structure(shapes) == jax.tree.structure(found)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
     same = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), initial())
@@ -186,18 +186,18 @@ def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
 
 def test_the_description_counts_parameters_and_what_a_device_holds(mesh, monkeypatch):
     class Large(Counting):
-        def __init__(self, config, *, rngs):
-            super().__init__(config, rngs=rngs)
+        def __init__(self, architecture, *, rngs):
+            super().__init__(architecture, rngs=rngs)
             self.decoders["video"] = Layer(rngs, (900, 2000), ("bottleneck", "embed"))
 
     monkeypatch.setattr(shardings, "Student", Large)
-    assert shardings.describe(CONFIG, mesh) == (
+    assert shardings.describe(ARCHITECTURE, mesh) == (
         "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 processes)\n"
         f"sharding  {RULES}\n"
         "trained   1.8 M parameters, 0.9 M on each device"
     )
 
 
-def test_the_config_is_used_as_given():
+def test_the_architecture_is_used_as_given():
     with pytest.raises(AssertionError):
-        states.abstract(SmallStudent, dataclasses.replace(CONFIG, seed=1))
+        states.abstract(SmallStudent, dataclasses.replace(ARCHITECTURE))

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from xkd_jax.config.directions import Direction
 from xkd_jax.config.pretraining import (
     Config,
     LossConfig,
@@ -20,7 +21,7 @@ from xkd_jax.method import train_step as module
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs, TeacherOutputs
 from xkd_jax.method.optimizer import optimizer
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.random_streams import mask_stream, stream_key
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import (
@@ -57,9 +58,13 @@ def arrays(seed, **shapes):
     return {name: jnp.asarray(rng.normal(size=n), jnp.float32) for name, n in shapes.items()}
 
 
+def norms(video, audio):
+    return {"video": arrays(video, scale=3), "audio": arrays(audio, scale=3)}
+
+
 def students():
     return {
-        "encoders": {"blocks": {"shared": arrays(0, kernel=(2, 3))}, "norms": arrays(1, scale=3)},
+        "encoders": {"blocks": {"shared": arrays(0, kernel=(2, 3))}, "norms": norms(1, 8)},
         "heads": {"audio": arrays(2, kernel=(3, 2))},
         "decoders": {"video": arrays(3, kernel=(2, 2), bias=2)},
     }
@@ -68,7 +73,7 @@ def students():
 def teachers():
     blocks = {"video": arrays(4, kernel=(2, 3)), "audio": arrays(5, kernel=(2, 3))}
     return {
-        "encoders": {"blocks": blocks, "norms": arrays(6, scale=3)},
+        "encoders": {"blocks": blocks, "norms": norms(6, 9)},
         "heads": {"audio": arrays(7, kernel=(3, 2))},
     }
 
@@ -101,8 +106,8 @@ def toy(monkeypatch):
     """Puts a quadratic objective of the parameters themselves in place of the networks'."""
     seen = []
 
-    def module_of(cls, params, config):
-        assert config.model is CONFIG.model
+    def module_of(cls, params, architecture):
+        assert architecture.model is CONFIG.model
         return cls, params
 
     def objective(student, teacher, centers, temperatures, inputs, config):
@@ -130,7 +135,8 @@ def toy(monkeypatch):
         }
         return ObjectiveOutputs(
             loss=loss, terms=squares, latents={"video": none + 1}, reconstructions={},
-            projections={}, teachers=outputs, targets={"video": jax.nn.softmax(view)},
+            projections={}, teachers=outputs,
+            targets={Direction("video", "audio"): jax.nn.softmax(view)},
         )  # fmt: skip
 
     monkeypatch.setattr(module, "module_of", module_of)
@@ -138,6 +144,8 @@ def toy(monkeypatch):
     return seen
 
 
+# The temperatures of `SCHEDULES` at `STEP`.
+AT_STEP = {"video": jnp.float32(0.2 * STEP), "audio": jnp.float32(0.3 * STEP)}
 VIEW = np.float32([[0.5, 2.0], [1.5, -1.0]])
 
 
@@ -146,8 +154,7 @@ def inputs(view=VIEW):
 
 
 def expected_gradients(state, view=VIEW):
-    at = {"video": 0.2 * STEP, "audio": 0.3 * STEP}
-    scale = 2 * factor(state.teacher, state.centers, at, view)
+    scale = 2 * factor(state.teacher, state.centers, AT_STEP, view)
     return {
         name: jax.tree.map(lambda w, name=name: scale * FACTORS[name] * w, group)
         for name, group in state.student.items()
@@ -163,7 +170,9 @@ def assert_close(found, expected, rtol=1e-5):
 
 def test_loss_and_gradients(toy):
     state = start()
-    outputs, gradients = loss_and_gradients(state, inputs(), CONFIG, SCHEDULES)
+    outputs, gradients = loss_and_gradients(
+        state, AT_STEP, inputs(), CONFIG.architecture, CONFIG.loss
+    )
     assert_close(gradients, expected_gradients(state))
     total = factor(state.teacher, state.centers, {"video": 0.6, "audio": 0.9}, VIEW) * sum(
         outputs.terms.values()
@@ -223,7 +232,9 @@ def test_a_step_updates_students_then_teachers_and_centers(toy):
 def test_metrics_of_a_step(toy):
     state = start()
     _, metrics = run_step(state)
-    outputs, gradients = loss_and_gradients(state, inputs(), CONFIG, SCHEDULES)
+    outputs, gradients = loss_and_gradients(
+        state, AT_STEP, inputs(), CONFIG.architecture, CONFIG.loss
+    )
     squares = {
         name: sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(group))
         for name, group in gradients.items()
@@ -319,7 +330,7 @@ def test_inputs_are_augmented_views_and_masks_of_their_own_stream(monkeypatch):
     found = inputs_of("batch", jnp.int32(7), config)
     assert calls == [(config, "batch")]
     assert found.views is views
-    streams = {"video": (Stream.MASK_VIDEO, 8, 0.75), "audio": (Stream.MASK_AUDIO, 4, 0.25)}
+    streams = {"video": (mask_stream("video"), 8, 0.75), "audio": (mask_stream("audio"), 4, 0.25)}
     assert found.masks.keys() == streams.keys()
     for m, (stream, tokens, ratio) in streams.items():
         noise = jax.random.uniform(stream_key(5, stream, 7), (3, tokens))

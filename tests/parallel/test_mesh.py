@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import jax
@@ -77,7 +76,7 @@ def test_losses_are_the_same_on_every_mesh(single_device, axes):
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
     plan = schedules(config, LENGTH)
     transformation = optimizer_of(config, plan)
-    shardings = state_shardings.state_shardings(config, mesh, transformation)
+    shardings = state_shardings.state_shardings(config.architecture, mesh, transformation)
     step = jax.jit(
         mesh_lib.on_mesh(step_of_inputs(config, plan), mesh),
         in_shardings=(shardings, input_shardings(inputs, mesh)),
@@ -94,7 +93,7 @@ def test_losses_are_the_same_on_every_mesh(single_device, axes):
     assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
         state.student["heads"]["audio"]["directions"].sharding
     )
-    shapes = state_shardings.abstract_state(config, transformation)
+    shapes = state_shardings.abstract_state(config.architecture, transformation)
     with checkpoint.Checkpoints(directory, config, 1, "") as checkpoints:
         restored = checkpoints.restore(checkpoint.like(shapes, shardings))
     resumed, _ = losses_of(step, restored, inputs, HALF)
@@ -162,7 +161,7 @@ def test_put_batch_keeps_values_and_splits_rows():
 
 def test_description_names_rules_and_sizes(small):
     mesh = mesh_lib.make_mesh(MeshConfig(2, 2, 2))
-    text = state_shardings.describe(dataclasses.replace(small), mesh)
+    text = state_shardings.describe(small.architecture, mesh)
     assert "data 2 x fsdp 2 x tensor 2" in text
     assert "embed -> fsdp" in text
 

@@ -24,7 +24,7 @@ def roots(config: Config):
     student = random_student(config)
     return {
         "student": student,
-        "teacher": teacher_counterpart(student, config.model),
+        "teacher": teacher_counterpart(student, config.architecture),
         "centers": {d: np.zeros(48, np.float32) for d in author_weights.CENTERS.values()},
     }
 

@@ -39,8 +39,8 @@ def describe(config, axes=(8, 1, 1)):
     transformation = optimizer_of(config, schedules(config, Length(10, 5)))
     mesh = mesh_lib.make_mesh(MeshConfig(*axes))
     return checkpoint.like(
-        state_shardings.abstract_state(config, transformation),
-        state_shardings.state_shardings(config, mesh, transformation),
+        state_shardings.abstract_state(config.architecture, transformation),
+        state_shardings.state_shardings(config.architecture, mesh, transformation),
     )
 
 

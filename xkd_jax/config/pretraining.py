@@ -10,13 +10,20 @@ override leaves a stale value.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import ml_collections
 
 from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least, below
-from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
+from data_pipelines.loader_config import (
+    MODALITIES,
+    AudioConfig,
+    LoaderConfig,
+    Modality,
+    VideoConfig,
+)
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
 
@@ -135,6 +142,21 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What decides which parameters student and teacher have, and their shapes.
+
+    Attributes:
+      model: sizes, and what the modalities share.
+      views: of every modality that there is.
+      modalities: those that the networks have, in the order of `MODALITIES`.
+    """
+
+    model: ModelConfig
+    views: Mapping[Modality, VideoConfig | AudioConfig]
+    modalities: tuple[Modality, ...] = MODALITIES
+
+
+@dataclasses.dataclass(frozen=True)
 class LossWeights:
     """Weights of the losses; what only a loss of weight 0 needs is not computed.
 
@@ -191,6 +213,10 @@ class LossConfig:
     center_momentum: Annotated[
         float, Range(0, 1), Doc("weight of the old center in its moving mean, per step")
     ] = 0.9
+
+    def teacher_temperature(self, modality: Modality) -> TemperatureConfig:
+        """That of one modality's teacher."""
+        return getattr(self, f"{modality}_teacher_temperature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,6 +314,11 @@ class Config(LoaderConfig):
     checkpoint: CheckpointConfig = CheckpointConfig()
     nonfinite: NonfiniteConfig = NonfiniteConfig()
     probe: ProbeConfig = ProbeConfig()
+
+    @property
+    def architecture(self) -> Architecture:
+        """That of the run's networks."""
+        return Architecture(self.model, {m: self.modality(m) for m in MODALITIES})
 
 
 def default() -> ml_collections.ConfigDict:

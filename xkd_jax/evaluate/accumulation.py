@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import einops
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +32,7 @@ def accumulated(differentiate: Differentiated, parts: int) -> Differentiated:
     def over_parts(trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> LossAndGradients:
         # a slice a turn, not one transposition of everything: the batch is not held twice
         stacked = jax.tree.map(
-            lambda rows: rows.reshape(len(rows) // parts, parts, *rows.shape[1:]), batch
+            lambda rows: einops.rearrange(rows, "(n parts) ... -> n parts ...", parts=parts), batch
         )
 
         def add(total: LossAndGradients, part: jax.Array) -> tuple[LossAndGradients, None]:

@@ -11,12 +11,11 @@ import jax
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES
+from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
@@ -44,7 +43,7 @@ class Classification:
 
     config: EvalConfig
     pretrained: Pretrained
-    viewing: Config
+    viewing: LoaderConfig
     mesh: jax.sharding.Mesh
     benchmark: Benchmark
     workdir: Path
@@ -59,7 +58,7 @@ class Classification:
         records = self._some(fold.train)
         fit = fitting.create_fit(
             self.config,
-            self.pretrained.config,
+            self.pretrained.config.architecture,
             self.viewing,
             self.mesh,
             self.pretrained.parameters,

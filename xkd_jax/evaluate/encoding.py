@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import einops
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture
 from xkd_jax.evaluate.eval_clips import TARGETS
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
@@ -24,13 +24,13 @@ from xkd_jax.parallel.mesh import on_mesh
 
 
 def encoder(
-    config: EvalConfig, pretraining: Config, views: Config, mesh: Mesh
+    config: EvalConfig, architecture: Architecture, views: LoaderConfig, mesh: Mesh
 ) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> features and labels, whole on every device.
 
     Args:
-      config: of the evaluation.
-      pretraining: of the networks.
+      config: of the evaluation: which network, modalities and output.
+      architecture: of the networks.
       views: of the batch's views (`pretrained.viewing`).
       mesh: of the devices.
 
@@ -46,18 +46,19 @@ def encoder(
 
     def encode_crop(network: Teacher | None, modality: Modality, crop: Batch) -> jax.Array:
         view = augment(views, {modality: crop})[modality]["global"]
-        with matmul_precision(pretraining.model):
+        with matmul_precision(architecture.model):
             return features_of(network, modality, view)
 
     def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
         network = None
         if config.network != "log_mel":
-            network = module_of(Teacher, params, pretraining)
+            network = module_of(Teacher, params, architecture)
         found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
         for modality in config.modalities:
             of_crop = functools.partial(encode_crop, network, modality)
             # one after the other: three crops take no more memory than one
-            found[modality] = jax.lax.map(of_crop, crops_first(batch[modality])).swapaxes(0, 1)
+            crops = jax.lax.map(of_crop, crops_first(batch[modality]))
+            found[modality] = einops.rearrange(crops, "crops b d -> b crops d")
         return found
 
     return jax.jit(on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
@@ -68,4 +69,9 @@ def crops_first(modality_views: Batch) -> Batch:
     view = modality_views["global"]
     if "frames" not in view or view["frames"].ndim == 5:
         return {"global": {name: value[None] for name, value in view.items()}}
-    return {"global": {name: jnp.moveaxis(value, 1, 0) for name, value in view.items()}}
+    return {
+        "global": {
+            name: einops.rearrange(value, "b crops ... -> crops b ...")
+            for name, value in view.items()
+        }
+    }

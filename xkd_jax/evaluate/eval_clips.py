@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read import pipeline, views
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig, TestView
-from xkd_jax.config.pretraining import Config
 from xkd_jax.parallel import mesh as mesh_lib
 
 # Clips that train are random and augmented; clips that test are spread evenly and plain.
@@ -26,7 +26,7 @@ CENTER_SIDE = 0.875
 
 def clip_batches(
     config: EvalConfig,
-    viewing: Config,
+    viewing: LoaderConfig,
     mesh: Mesh,
     dataset: Dataset,
     records: np.ndarray,

@@ -21,12 +21,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES
+from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate.encoding import encoder
 from xkd_jax.evaluate.eval_clips import Use, clip_batches
 from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
@@ -44,17 +43,22 @@ class Extraction:
 
     config: EvalConfig
     pretrained: Pretrained
-    views: Config
+    views: LoaderConfig
     mesh: Mesh
     encode: Callable[[Tree, Batch], dict[str, jax.Array]]
     directory: Path
 
     @classmethod
     def create(
-        cls, config: EvalConfig, pretrained: Pretrained, views: Config, mesh: Mesh, directory: Path
+        cls,
+        config: EvalConfig,
+        pretrained: Pretrained,
+        views: LoaderConfig,
+        mesh: Mesh,
+        directory: Path,
     ) -> Extraction:
         """Builds the jitted encoder; `directory` is where the sets are kept."""
-        encode = encoder(config, pretrained.config, views, mesh)
+        encode = encoder(config, pretrained.config.architecture, views, mesh)
         return cls(config, pretrained, views, mesh, encode, directory)
 
     def extract(

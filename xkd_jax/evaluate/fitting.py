@@ -17,12 +17,12 @@ import optax
 from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
 from xkd_jax.config.evaluation import EvalConfig, FitConfig
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture
 from xkd_jax.evaluate.accumulation import accumulated
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.readout import Readout
@@ -71,8 +71,8 @@ class Fit:
 
 def create_fit(
     config: EvalConfig,
-    pretraining: Config,
-    viewing: Config,
+    architecture: Architecture,
+    viewing: LoaderConfig,
     mesh: Mesh,
     network: Tree,
     records: int,
@@ -82,7 +82,7 @@ def create_fit(
 
     Args:
       config: of the evaluation.
-      pretraining: of the networks.
+      architecture: of the networks.
       viewing: of the views (`pretrained.viewing`).
       mesh: of the devices.
       network: parameters in the shape of `Teacher`; finetuning starts from them.
@@ -91,8 +91,9 @@ def create_fit(
     """
     steps = max(1, round(config.fit.epochs * records / config.batch_size))
     warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
-    transformation = _optimizer(config, _learning_rate(config.fit, steps, warmup), pretraining)
-    classifier = _Classifier(config, pretraining, viewing, classes)
+    rate = _learning_rate(config.fit, steps, warmup)
+    transformation = _optimizer(config.fit, rate, architecture.model.encoder.depth)
+    classifier = _Classifier(config, architecture, viewing, classes)
     differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.parts)
 
     def initialize(network: Tree) -> FitState:
@@ -107,7 +108,7 @@ def create_fit(
         return FitState(state.step + 1, trained, optimizer), loss
 
     shapes = jax.eval_shape(initialize, network)
-    placed = _shardings(shapes, transformation, pretraining, mesh)
+    placed = _shardings(shapes, transformation, architecture, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     start = jax.jit(initialize, out_shardings=placed)
     return Fit(
@@ -126,8 +127,10 @@ def create_fit(
 class _Classifier:
     """The network with its readout, as functions of parameters."""
 
-    def __init__(self, config: EvalConfig, pretraining: Config, viewing: Config, classes: int):
-        self._config, self._pretraining, self._viewing = config, pretraining, viewing
+    def __init__(
+        self, config: EvalConfig, architecture: Architecture, viewing: LoaderConfig, classes: int
+    ):
+        self._config, self._architecture, self._viewing = config, architecture, viewing
         self._modality: Modality = config.modalities[0]
         self._classes = classes
         self._graph, _ = nnx.split(nnx.eval_shape(self._fresh_readout))
@@ -135,7 +138,7 @@ class _Classifier:
     def _fresh_readout(self) -> Readout:
         with nnx.use_eager_sharding(False):
             return Readout(
-                self._pretraining.model.encoder,
+                self._architecture.model.encoder,
                 self._classes,
                 attentive=self._config.protocol == "attentive",
                 rngs=nnx.Rngs(jax.random.key(self._config.seed)),
@@ -191,13 +194,13 @@ class _Classifier:
     ) -> jax.Array:
         fit = self._config.fit
         params = overlay(network, trained.get("network", {}))
-        encoders = module_of(Teacher, params, self._pretraining).encoders
+        encoders = module_of(Teacher, params, self._architecture).encoders
         readout = nnx.merge(self._graph, trained["readout"])
         drop_path = None
         if key is not None:
             path_key, key = jax.random.split(key)
             drop_path = DropPath(fit.drop_path, path_key) if fit.drop_path else None
-        with matmul_precision(self._pretraining.model):
+        with matmul_precision(self._architecture.model):
             tokens = encoders(self._modality, view, drop_path=drop_path)
             return readout(tokens, normalize=fit.normalize, dropout=fit.dropout, key=key)
 
@@ -226,18 +229,13 @@ def _learning_rate(fit: FitConfig, steps: int, warmup: int) -> Schedule:
     return cosine(fit.learning_rate, fit.final_learning_rate, steps, warmup=warmup)
 
 
-def _optimizer(
-    config: EvalConfig, learning_rate: Schedule, pretraining: Config
-) -> optax.GradientTransformation:
-    fit = config.fit
-
+def _optimizer(fit: FitConfig, learning_rate: Schedule, depth: int) -> optax.GradientTransformation:
     def scale(updates: Tree) -> Tree:
         return jax.tree_util.tree_map_with_path(
             lambda path, update: update * layer_scale(path, update.ndim, fit.layer_decay, depth),
             updates,
         )
 
-    depth = pretraining.model.encoder.depth
     return optax.chain(
         optax.scale_by_adam(fit.b1, fit.b2, fit.eps),
         optax.add_decayed_weights(fit.weight_decay, mask=decays),
@@ -270,13 +268,16 @@ def decays(params: Tree) -> Tree:
 
 
 def _shardings(
-    shapes: FitState, transformation: optax.GradientTransformation, pretraining: Config, mesh: Mesh
+    shapes: FitState,
+    transformation: optax.GradientTransformation,
+    architecture: Architecture,
+    mesh: Mesh,
 ) -> FitState:
     """The encoder lies as in pretraining; the readout is whole on every device."""
     whole = NamedSharding(mesh, PartitionSpec())
     trained = jax.tree.map(lambda _: whole, shapes.trained)
     if "network" in trained:
-        lying = parameter_shardings(Teacher, pretraining, mesh)
+        lying = parameter_shardings(Teacher, architecture, mesh)
         trained["network"] = _same_part(lying, trained["network"])
     optimizer = optax.tree_map_params(
         transformation,

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
-from data_pipelines.loader_config import DataConfig
+from data_pipelines.loader_config import DataConfig, LoaderConfig
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import abstract, construct, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
@@ -124,31 +124,32 @@ def _network(
 ) -> Tree:
     if config.network == "log_mel":
         return {}
+    architecture = pretraining.architecture
     if config.network == "untrained":
-        key = stream_key(pretraining.seed, Stream.INITIALIZE)
+        key = stream_key(pretraining.seed, INITIALIZE)
         fresh = jax.jit(
-            lambda: parameters(construct(Student, pretraining, key)),
-            out_shardings=parameter_shardings(Student, pretraining, mesh),
+            lambda: parameters(construct(Student, architecture, key)),
+            out_shardings=parameter_shardings(Student, architecture, mesh),
         )
-        return teacher_counterpart(fresh(), pretraining.model)
+        return teacher_counterpart(fresh(), pretraining.architecture)
     cls = Student if config.network == "student" else Teacher
-    tree = read_checked(folder, record, config.network, _like(cls, pretraining, mesh))
-    return teacher_counterpart(tree, pretraining.model) if cls is Student else tree
+    tree = read_checked(folder, record, config.network, _like(cls, architecture, mesh))
+    return teacher_counterpart(tree, pretraining.architecture) if cls is Student else tree
 
 
-def _like(cls: type[Teacher], pretraining: Config, mesh: Mesh) -> Tree:
+def _like(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
     """Shapes, dtypes and shardings of a module's parameters."""
     return jax.tree.map(
         lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
-        nnx.to_pure_dict(nnx.state(abstract(cls, pretraining), nnx.Param)),
-        parameter_shardings(cls, pretraining, mesh),
+        nnx.to_pure_dict(nnx.state(abstract(cls, architecture), nnx.Param)),
+        parameter_shardings(cls, architecture, mesh),
     )
 
 
-def viewing(config: EvalConfig, pretraining: Config) -> Config:
-    """The pretraining config with the evaluation's data, batch and global views, and no local ones.
+def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
+    """The views of an evaluation: global ones alone, of its own data, batch, size and augmentation.
 
-    It is for the data pipeline and the augmentation; the networks are built from `pretraining`.
+    Rates and lengths are those that the networks were pretrained with.
 
     Raises:
       UserError: data.dir is empty or no data set, clips.size is no number of patches, or the
@@ -171,11 +172,9 @@ def viewing(config: EvalConfig, pretraining: Config) -> Config:
         )
     described = metadata.FILE in storage.sizes(directory)
     held = metadata.read(directory).short_side if described else 0
-    return dataclasses.replace(
-        pretraining,
+    return LoaderConfig(
         seed=config.seed,
         batch_size=config.batch_size,
-        mesh=config.mesh,
         video=dataclasses.replace(
             pretraining.video,
             size=config.clips.size or pretraining.video.size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import einops
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -27,10 +28,10 @@ class AttentivePool(nnx.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [batch, 1 + tokens, width] with CLS first to float32 [batch, width]."""
         normed = self.norm(tokens[:, 1:].astype(jnp.float32))
-        keys, values = jnp.moveaxis(self.keys_values(normed), 2, 0)
+        keys, values = einops.rearrange(self.keys_values(normed), "b n two h d -> two b n h d")
         query = jnp.broadcast_to(self.query[...], (len(tokens), 1, *self.query.shape))
         attended = jax.nn.dot_product_attention(query, keys, values)
-        return attended.reshape(len(tokens), -1)
+        return einops.rearrange(attended, "b 1 h d -> b (h d)")
 
 
 class Readout(nnx.Module):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import einops
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
 from xkd_jax.config.evaluation import EvalDataConfig
-from xkd_jax.config.pretraining import Config
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import print_on_main, run_on_all
 
@@ -70,7 +71,9 @@ class Benchmark:
         return self.train.metadata.multi_label
 
 
-def open_benchmark(views: Config, config: EvalDataConfig, *, labeled: bool = True) -> Benchmark:
+def open_benchmark(
+    views: LoaderConfig, config: EvalDataConfig, *, labeled: bool = True
+) -> Benchmark:
     """Opens the data, reads every record once and lists each split's records.
 
     Args:
@@ -92,7 +95,7 @@ def open_benchmark(views: Config, config: EvalDataConfig, *, labeled: bool = Tru
     return benchmark
 
 
-def _by_split(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
+def _by_split(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benchmark:
     test_name = config.test_split
     train_name = config.train_split if labeled else test_name
     shared = set(train_name.split("+")) & set(test_name.split("+"))
@@ -113,7 +116,7 @@ def _by_split(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark
     return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
 
 
-def _by_fold(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
+def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benchmark:
     name = config.train_split
     dataset = _open(views, config.dir, "train_split", name)
     if labeled:
@@ -138,7 +141,7 @@ def _by_fold(views: Config, config: EvalDataConfig, labeled: bool) -> Benchmark:
     return Benchmark(dataset, dataset, name, name, index, index, chosen)
 
 
-def _open(views: Config, directory: str, key: str, split: str) -> Dataset:
+def _open(views: LoaderConfig, directory: str, key: str, split: str) -> Dataset:
     def opened() -> Dataset:
         try:
             return open_dataset(views, directory, split)
@@ -192,7 +195,8 @@ def _interleaved(rows: np.ndarray, count: int) -> np.ndarray:
     padded = np.zeros((-(-count // processes), rows.shape[1]), rows.dtype)
     padded[: len(rows)] = rows
     every = np.asarray(multihost_utils.process_allgather(padded, tiled=True))
-    return every.reshape(processes, *padded.shape).swapaxes(0, 1).reshape(-1, rows.shape[1])[:count]
+    in_order = einops.rearrange(every, "(p n) columns -> (n p) columns", p=processes)
+    return in_order[:count]
 
 
 def some_of_each_class(

@@ -3,34 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.directions import Direction, directions
 from xkd_jax.config.pretraining import LossWeights
-
-
-class Direction(NamedTuple):
-    """A direction of distillation.
-
-    teacher: the modality whose teacher gives the targets.
-    student: the modality whose student learns them.
-    """
-
-    teacher: Modality
-    student: Modality
-
-    @property
-    def name(self) -> str:
-        """As in the names of losses and centers: `video_to_audio`."""
-        return f"{self.teacher}_to_{self.student}"
-
-
-DIRECTIONS: tuple[Direction, ...] = tuple(
-    Direction(teacher, student)
-    for teacher in MODALITIES
-    for student in MODALITIES
-    if teacher != student
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +31,7 @@ class ActiveLosses:
     @property
     def distilled(self) -> tuple[Direction, ...]:
         """Directions of distillation."""
-        return tuple(d for d in DIRECTIONS if f"distill_{d.name}" in self.weights)
+        return tuple(d for d in directions(MODALITIES) if f"distill_{d.name}" in self.weights)
 
     @property
     def projected(self) -> tuple[Modality, ...]:

@@ -19,9 +19,10 @@ def collapse_metrics(outputs: ObjectiveOutputs) -> dict[str, Float[Array, ""]]:
     `feature_cosine` near 1.
     """
     metrics: dict[str, jax.Array] = {}
-    for m, targets in outputs.targets.items():
-        metrics[f"collapse/{m}_teacher_entropy"] = entropy(targets).mean()
-        metrics[f"collapse/{m}_teacher_mean_entropy"] = entropy(targets.mean(0))
+    for direction, targets in outputs.targets.items():
+        name = f"collapse/{direction.teacher}_teacher"
+        metrics[f"{name}_entropy"] = entropy(targets).mean()
+        metrics[f"{name}_mean_entropy"] = entropy(targets.mean(0))
     for m, latent in outputs.latents.items():
         features = jax.lax.stop_gradient(pool(latent))
         metrics[f"collapse/{m}_feature_spread"] = spread(features)

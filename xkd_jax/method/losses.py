@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +98,14 @@ def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> F
     mean = jax.lax.stop_gradient((x.mean(0, keepdims=True) + y.mean(0, keepdims=True)) / 2)
     x, y = x - mean, y - mean
     return _mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)
+
+
+def mean_over_pairs(
+    align: Alignment, samples: Sequence[Float[Array, "_ outputs"]]
+) -> Float[Array, ""]:
+    """The mean alignment loss over all pairs of samples, of which there are at least two."""
+    pairs = [align(x, y) for x, y in itertools.combinations(samples, 2)]
+    return functools.reduce(operator.add, pairs) / len(pairs)
 
 
 # Choices of `loss.alignment`.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import einops
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import Modality
+from xkd_jax.config.directions import Direction
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.method import losses
-from xkd_jax.method.active_losses import ActiveLosses, Direction
+from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.refinement import cross_modal_attention, refine_tokens
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.patches import Masking
@@ -54,7 +57,7 @@ class TeacherOutputs(struct.PyTreeNode):
 
     tokens: of the teacher's view [batch, 1 + tokens, width], CLS first.
     cls_attention: of the last block's CLS query over the patch tokens [batch, heads, tokens].
-    cross_attention: the same, weighted by the other modality's [batch, heads, tokens].
+    cross_attention: the same, weighted by the other modalities' [batch, heads, tokens].
     refined: the refined patch tokens [batch, tokens, width].
     output: of the head, float32 [batch, outputs].
     """
@@ -74,7 +77,7 @@ class ObjectiveOutputs(struct.PyTreeNode):
     latents: the student's tokens of the masked global view [batch, 1 + kept, width], CLS first.
     reconstructions, projections: of the student.
     teachers: outputs of the teachers.
-    targets: the teachers' distributions [batch, outputs].
+    targets: the teachers' distributions [batch, outputs], by direction.
     """
 
     loss: Leaf
@@ -83,14 +86,14 @@ class ObjectiveOutputs(struct.PyTreeNode):
     reconstructions: dict[Modality, Reconstruction]
     projections: dict[Modality, Projection]
     teachers: dict[Modality, TeacherOutputs]
-    targets: dict[Modality, Leaf]
+    targets: dict[Direction, Leaf]
 
 
 def objective(
     student: Student,
     teacher: Teacher,
     centers: dict[str, Float[Array, " outputs"]],
-    temperatures: dict[Modality, Float[Array, ""]],
+    temperatures: Mapping[Modality, Float[Array, ""]],
     inputs: Inputs,
     config: LossConfig,
 ) -> ObjectiveOutputs:
@@ -128,22 +131,23 @@ def objective(
 
     # Cross-modal distillation
     targets = {
-        d.teacher: losses.teacher_softmax(
+        d: losses.teacher_softmax(
             teachers[d.teacher].output, centers[d.name], temperatures[d.teacher]
         )
         for d in active.distilled
     }
     for d in active.distilled:
         terms[f"distill_{d.name}"] = losses.distillation(
-            projections[d.student].outputs, targets[d.teacher], config.student_temperature
+            projections[d.student].outputs, targets[d], config.student_temperature
         )
 
     # Domain alignment
     if active.aligns("students"):
-        rows = (einops.rearrange(projections[m].outputs, "v b k -> (b v) k") for m in MODALITIES)
-        terms["align_students"] = align(*rows)
+        rows = [einops.rearrange(of.outputs, "v b k -> (b v) k") for of in projections.values()]
+        terms["align_students"] = losses.mean_over_pairs(align, rows)
     if active.aligns("teachers"):
-        terms["align_teachers"] = align(*(teachers[m].output for m in MODALITIES))
+        outputs = [of.output for of in teachers.values()]
+        terms["align_teachers"] = losses.mean_over_pairs(align, outputs)
 
     loss = weighted_mean(terms, active.weights)
     return ObjectiveOutputs(loss, terms, latents, reconstructions, projections, teachers, targets)
@@ -176,8 +180,8 @@ def teach(
     attended = {m: teacher.encoders.with_cls_attention(m, view) for m, view in seen.items()}
     outputs = {}
     for m, (tokens, attention) in attended.items():
-        (other,) = (a for n, (_, a) in attended.items() if n != m)
-        cross = cross_modal_attention(attention, other, config.refinement)
+        others = jnp.concatenate([a for n, (_, a) in attended.items() if n != m], axis=-1)
+        cross = cross_modal_attention(attention, others, config.refinement)
         refined = refine_tokens(tokens[:, 1:], cross)
         output = head_of_mean(teacher, m, refined)
         outputs[m] = TeacherOutputs(tokens, refined, output, attention, cross)

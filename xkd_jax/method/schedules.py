@@ -95,9 +95,7 @@ def schedules(config: Config, length: Length) -> Schedules:
         weight_decay=constant(optimizer.weight_decay),
         ema=cosine(optimizer.ema_start, optimizer.ema_end, length.steps),
         teacher_temperature={
-            m: epoch_warmup(
-                getattr(config.loss, f"{m}_teacher_temperature"), length.steps_per_epoch
-            )
+            m: epoch_warmup(config.loss.teacher_temperature(m), length.steps_per_epoch)
             for m in MODALITIES
         },
     )

@@ -10,16 +10,16 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture
 from xkd_jax.method.train_state import TrainState, abstract, initial_state
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.axis_rules import RULES, partition
 
 
-def parameter_shardings(cls: type[Teacher], config: Config, mesh: Mesh) -> Tree:
+def parameter_shardings(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
     """Shardings of a module's parameters, by the axes its layers name."""
-    state = nnx.state(abstract(cls, config), nnx.Param)
+    state = nnx.state(abstract(cls, architecture), nnx.Param)
     axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
     shapes = nnx.to_pure_dict(state)
     return jax.tree.map(
@@ -31,16 +31,16 @@ def parameter_shardings(cls: type[Teacher], config: Config, mesh: Mesh) -> Tree:
 
 
 def state_shardings(
-    config: Config, mesh: Mesh, transformation: optax.GradientTransformation
+    architecture: Architecture, mesh: Mesh, transformation: optax.GradientTransformation
 ) -> TrainState:
     """Shardings of the whole training state, in its shape."""
-    shapes = abstract_state(config, transformation)
+    shapes = abstract_state(architecture, transformation)
     whole = NamedSharding(mesh, PartitionSpec())
-    student = parameter_shardings(Student, config, mesh)
+    student = parameter_shardings(Student, architecture, mesh)
     parts: dict[str, Any] = {
         "step": whole,
         "student": student,
-        "teacher": parameter_shardings(Teacher, config, mesh),
+        "teacher": parameter_shardings(Teacher, architecture, mesh),
         "centers": jax.tree.map(lambda _: whole, shapes.centers),
         "optimizer": optax.tree_map_params(
             transformation,
@@ -53,15 +53,19 @@ def state_shardings(
     return TrainState(**parts)
 
 
-def abstract_state(config: Config, transformation: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    architecture: Architecture, transformation: optax.GradientTransformation
+) -> TrainState:
     """The training state's shapes and dtypes."""
-    return jax.eval_shape(lambda key: initial_state(key, config, transformation), jax.random.key(0))
+    return jax.eval_shape(
+        lambda key: initial_state(key, architecture, transformation), jax.random.key(0)
+    )
 
 
-def describe(config: Config, mesh: Mesh) -> str:
+def describe(architecture: Architecture, mesh: Mesh) -> str:
     """The mesh and the rule table, with the share of the student's parameters on a device."""
-    shapes = nnx.to_pure_dict(nnx.state(abstract(Student, config), nnx.Param))
-    shardings = parameter_shardings(Student, config, mesh)
+    shapes = nnx.to_pure_dict(nnx.state(abstract(Student, architecture), nnx.Param))
+    shardings = parameter_shardings(Student, architecture, mesh)
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     local = sum(
         math.prod(sharding.shard_shape(leaf.shape))

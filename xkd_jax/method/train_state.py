@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from flax import nnx, struct
 
-from xkd_jax.config.pretraining import Config
-from xkd_jax.method.active_losses import DIRECTIONS
+from xkd_jax.config.directions import directions
+from xkd_jax.config.pretraining import Architecture
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Leaf, Tree
 
@@ -36,41 +36,44 @@ class TrainState(struct.PyTreeNode):
 
 
 def initial_state(
-    key: jax.Array, config: Config, transformation: optax.GradientTransformation
+    key: jax.Array, architecture: Architecture, transformation: optax.GradientTransformation
 ) -> TrainState:
     """The state before the first step; the teachers are copies of the students.
 
     Args:
       key: typed PRNG key, a scalar.
-      config: of the run.
+      architecture: of the networks.
       transformation: the optimizer, of which the state begins.
     """
-    student = parameters(construct(Student, config, key))
-    teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config.model))
+    student = parameters(construct(Student, architecture, key))
+    teacher = jax.tree.map(jnp.array, teacher_counterpart(student, architecture))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         student=student,
         teacher=teacher,
-        centers={d.name: jnp.zeros(config.model.head.outputs) for d in DIRECTIONS},
+        centers={
+            d.name: jnp.zeros(architecture.model.head.outputs)
+            for d in directions(architecture.modalities)
+        },
         optimizer=transformation.init(student),
     )
 
 
-def construct(cls: type[Network], config: Config, key: jax.Array) -> Network:
+def construct(cls: type[Network], architecture: Architecture, key: jax.Array) -> Network:
     """Makes a module with fresh parameters, drawn from `key`, a scalar typed PRNG key.
 
     Its annotations name logical axes for `sharding`, which places whole trees under jit; NNX must
     not try to place single variables meanwhile.
     """
     with nnx.use_eager_sharding(False):
-        return cls(config, rngs=nnx.Rngs(key))
+        return cls(architecture, rngs=nnx.Rngs(key))
 
 
-def abstract(cls: type[Network], config: Config) -> Network:
+def abstract(cls: type[Network], architecture: Architecture) -> Network:
     """The module with shapes in place of parameters; nothing is computed."""
     # In a mesh, as while a step is traced, NNX would take the logical axes for the mesh's own.
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return nnx.eval_shape(lambda: construct(cls, config, jax.random.key(0)))
+        return nnx.eval_shape(lambda: construct(cls, architecture, jax.random.key(0)))
 
 
 def parameters(module: nnx.Module) -> Tree:
@@ -78,9 +81,9 @@ def parameters(module: nnx.Module) -> Tree:
     return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
-def module_of(cls: type[Network], params: Tree, config: Config) -> Network:
+def module_of(cls: type[Network], params: Tree, architecture: Architecture) -> Network:
     """The module with these parameters, as nested dictionaries of arrays."""
-    graph, _ = nnx.split(abstract(cls, config))
+    graph, _ = nnx.split(abstract(cls, architecture))
     return nnx.merge(graph, params)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture, Config, LossConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
 from xkd_jax.method.objective import (
@@ -22,7 +23,7 @@ from xkd_jax.method.objective import (
     objective,
 )
 from xkd_jax.method.optimizer import optimizer
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.random_streams import mask_stream, stream_key
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState, is_count, module_of
 from xkd_jax.networks.patches import random_masking
@@ -33,17 +34,17 @@ from xkd_jax.networks.tree import Tree
 Metrics = dict[str, jax.Array]
 
 
-def inputs_of(batch: Any, step: jax.Array, config: Config) -> Inputs:
+def inputs_of(batch: Any, step: jax.Array, config: LoaderConfig) -> Inputs:
     """Augments the views of a batch of the data pipeline, and draws what is masked of them."""
     return masked(augment(config, batch), step, config)
 
 
-def masked(views: dict[Modality, ModalityViews], step: jax.Array, config: Config) -> Inputs:
+def masked(views: dict[Modality, ModalityViews], step: jax.Array, config: LoaderConfig) -> Inputs:
     """Draws what is masked of views that are augmented and normalized."""
     masks = {}
     for m in views:
         shape = (len(views[m]["global"]), config.modality(m).tokens)
-        noise = jax.random.uniform(stream_key(config.seed, Stream.mask(m), step), shape)
+        noise = jax.random.uniform(stream_key(config.seed, mask_stream(m), step), shape)
         masks[m] = random_masking(noise, config.modality(m).mask_ratio)
     return Inputs(views, masks)
 
@@ -54,7 +55,7 @@ def train_step(
     *,
     config: Config,
     schedules: Schedules,
-    make_inputs: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
+    make_inputs: Callable[[Any, jax.Array, LoaderConfig], Inputs] = inputs_of,
 ) -> tuple[TrainState, Metrics]:
     """One step of the method, to be jitted with its keyword arguments bound.
 
@@ -74,7 +75,10 @@ def train_step(
     inputs = make_inputs(batch, step, config)
 
     # 2. The objective and its gradient in the students
-    outputs, gradients = loss_and_gradients(state, inputs, config, schedules)
+    temperatures = {m: of(step) for m, of in schedules.teacher_temperature.items()}
+    outputs, gradients = loss_and_gradients(
+        state, temperatures, inputs, config.architecture, config.loss
+    )
 
     # 3. Students by AdamW
     transformation = optimizer(config.optimizer, schedules, active)
@@ -82,7 +86,7 @@ def train_step(
     student = optax.apply_updates(state.student, updates)
 
     # 4. Teachers by the moving average of the students, and centers by that of the teachers
-    counterpart = teacher_counterpart(student, config.model)
+    counterpart = teacher_counterpart(student, config.architecture)
     teacher = moving_average(state.teacher, counterpart, schedules.ema(step))
     centers = next_centers(state.centers, outputs, active.distilled, config.loss.center_momentum)
 
@@ -101,16 +105,27 @@ def train_step(
 
 
 def loss_and_gradients(
-    state: TrainState, inputs: Inputs, config: Config, schedules: Schedules
+    state: TrainState,
+    temperatures: Mapping[Modality, Float[Array, ""]],
+    inputs: Inputs,
+    architecture: Architecture,
+    loss: LossConfig,
 ) -> tuple[ObjectiveOutputs, Tree]:
-    """The objective at a state, and its gradient in the shape of the student's parameters."""
-    temperatures = {m: of(state.step) for m, of in schedules.teacher_temperature.items()}
+    """The objective at a state, and its gradient in the shape of the student's parameters.
+
+    Args:
+      state: parameters and centers.
+      temperatures: of the teachers' softmax, float32 scalars by modality.
+      inputs: views and masks.
+      architecture: of the networks.
+      loss: weights and settings of the losses.
+    """
 
     def loss_of(params: Tree) -> tuple[jax.Array, ObjectiveOutputs]:
-        student = module_of(Student, params, config)
-        teacher = module_of(Teacher, state.teacher, config)
-        with matmul_precision(config.model):
-            outputs = objective(student, teacher, state.centers, temperatures, inputs, config.loss)
+        student = module_of(Student, params, architecture)
+        teacher = module_of(Teacher, state.teacher, architecture)
+        with matmul_precision(architecture.model):
+            outputs = objective(student, teacher, state.centers, temperatures, inputs, loss)
         return outputs.loss, outputs
 
     gradients, outputs = jax.grad(loss_of, has_aux=True)(state.student)

@@ -1,4 +1,4 @@
-"""The encoders of both modalities, and what they share."""
+"""The encoders of all modalities, and what they share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
-from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
-from xkd_jax.config.pretraining import Attention, ModelConfig, Remat
+from xkd_jax.config.pretraining import Architecture, Attention, Remat
 from xkd_jax.networks.blocks import Blocks, DropPath, layer_norm, linear
 from xkd_jax.networks.patches import gather_tokens, patchify
+from xkd_jax.networks.per_modality import per_modality
 from xkd_jax.networks.positions import resize_positions
 
 SHARED = "shared"
@@ -144,38 +145,33 @@ def final_norm(config: EncoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.L
 
 
 class Encoders(nnx.Module):
-    """One ViT a modality; with `shared`, both run their tokens through the same blocks.
+    """One ViT a modality; with `shared`, all run their tokens through the same blocks.
 
     Embeddings, positions, CLS tokens and final norms always belong to their modality.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        views: dict[Modality, VideoConfig | AudioConfig],
-        *,
-        shared: bool,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, architecture: Architecture, *, shared: bool, rngs: nnx.Rngs):
+        model, modalities = architecture.model, architecture.modalities
         dtype = jnp.dtype(model.compute_dtype)
         self.shared = shared
-        configs = {m: EncoderConfig(model.encoder, views[m]) for m in MODALITIES}
-        self.embeddings = nnx.Dict(
-            {m: Embedding(configs[m], dtype=dtype, rngs=rngs) for m in MODALITIES}
+        configs = {m: EncoderConfig(model.encoder, architecture.views[m]) for m in MODALITIES}
+        self.embeddings = per_modality(
+            lambda m: Embedding(configs[m], dtype=dtype, rngs=rngs), modalities
         )
-        self.blocks = nnx.Dict(
-            {
-                owner: Blocks(
-                    model.encoder,
-                    dtype=dtype,
-                    attention=model.attention,
-                    remat=model.remat,
-                    rngs=rngs,
-                )
-                for owner in ((SHARED,) if shared else MODALITIES)
-            }
+
+        def blocks() -> Blocks:
+            return Blocks(
+                model.encoder,
+                dtype=dtype,
+                attention=model.attention,
+                remat=model.remat,
+                rngs=rngs,
+            )
+
+        self.blocks = (
+            nnx.Dict({SHARED: blocks()}) if shared else per_modality(lambda _: blocks(), modalities)
         )
-        self.norms = nnx.Dict({m: final_norm(configs[m], dtype, rngs) for m in MODALITIES})
+        self.norms = per_modality(lambda m: final_norm(configs[m], dtype, rngs), modalities)
 
     def __call__(
         self,

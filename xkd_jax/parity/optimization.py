@@ -145,7 +145,7 @@ def _tensors(depth: int, decay: float, weight_decay: float) -> dict[str, tuple[f
     """Returns our {tensor: (learning rate factor, weight decay)}, under the authors' names."""
     config = Config(model=ModelConfig(size=f"8/{depth}/1:8/1/1"))
     trained = {
-        "network": encoder_part(parameters(abstract(Teacher, config)), "video"),
+        "network": encoder_part(parameters(abstract(Teacher, config.architecture)), "video"),
         "readout": parameters(nnx.eval_shape(lambda: _readout(config))),
     }
     scales = jax.tree_util.tree_map_with_path(

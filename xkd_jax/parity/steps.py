@@ -74,8 +74,9 @@ def compare(case: Case) -> list[Comparison]:
     state = case_state(case, config, schedules)
     before = _exported(state, config)
     inputs = case_inputs(case, config, 0)
-    of = functools.partial(loss_and_gradients, config=config, schedules=schedules)
-    outputs, gradients = jax.jit(of)(state, inputs)
+    temperatures = {m: of(0) for m, of in schedules.teacher_temperature.items()}
+    of = functools.partial(loss_and_gradients, architecture=config.architecture, loss=config.loss)
+    outputs, gradients = jax.jit(of)(state, temperatures, inputs)
     losses, state = run(case, config, schedules, state)
     after = _exported(state, config)
     gradients = author_weights.export({"student": gradients}, config)

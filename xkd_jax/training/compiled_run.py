@@ -11,13 +11,14 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.activity import Activity
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import duration
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
-from xkd_jax.method.random_streams import Stream, stream_key
+from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import inputs_of, train_step
@@ -49,7 +50,7 @@ class Run:
         config: Config,
         length: Length,
         mesh: Mesh,
-        make_inputs: Callable[[Any, jax.Array, Config], Inputs] = inputs_of,
+        make_inputs: Callable[[Any, jax.Array, LoaderConfig], Inputs] = inputs_of,
     ) -> Run:
         """Creates the jitted functions; each is compiled at its first call.
 
@@ -62,10 +63,10 @@ class Run:
         Raises:
           UserError: the batch can't be split over the mesh.
         """
-        plan = schedules(config, length)
+        plan, architecture = schedules(config, length), config.architecture
         active = ActiveLosses.of(config.loss.weights)
         transformation = optimizer(config.optimizer, plan, active)
-        state_sharding = state_shardings.state_shardings(config, mesh, transformation)
+        state_sharding = state_shardings.state_shardings(architecture, mesh, transformation)
         batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
         whole = NamedSharding(mesh, PartitionSpec())
         return cls(
@@ -84,12 +85,12 @@ class Run:
             ),
             initialize=jax.jit(
                 lambda: initial_state(
-                    stream_key(config.seed, Stream.INITIALIZE), config, transformation
+                    stream_key(config.seed, INITIALIZE), architecture, transformation
                 ),
                 out_shardings=state_sharding,
             ),
             like=checkpoint.like(
-                state_shardings.abstract_state(config, transformation), state_sharding
+                state_shardings.abstract_state(architecture, transformation), state_sharding
             ),
             batch_sharding=batch_sharding,
         )

@@ -12,10 +12,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture, Config
 from xkd_jax.method.train_state import module_of
 from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import top_k
@@ -148,16 +148,24 @@ def labeled(found: Features, split: str) -> Features:
     return found
 
 
-def feature_function(config: Config) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
+def feature_function(
+    architecture: Architecture, config: LoaderConfig
+) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> {modality: float32 [batch, width]}.
 
     It pools the encoder's tokens of each global view.
+
+    Args:
+      architecture: of the networks.
+      config: of the views.
     """
 
     def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
-        network, views = module_of(Teacher, params, config), augment(config, batch)
-        with matmul_precision(config.model):
-            return {m: pool(network.encoders(m, views[m]["global"])) for m in MODALITIES}
+        network, views = module_of(Teacher, params, architecture), augment(config, batch)
+        with matmul_precision(architecture.model):
+            return {
+                m: pool(network.encoders(m, views[m]["global"])) for m in architecture.modalities
+            }
 
     return jax.jit(encode)
 

@@ -14,7 +14,7 @@ from data_pipelines.loader_config import MODALITIES
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Architecture, Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
@@ -62,7 +62,8 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
     length = Length.of(config, len(dataset))
     mesh = mesh_lib.make_mesh(config.mesh)
     run = Run.create(config, length, mesh)
-    print_on_main(f"{state_shardings.describe(config, mesh)}\n{_describe(config, dataset, length)}")
+    print_on_main(state_shardings.describe(config.architecture, mesh))
+    print_on_main(_describe(config, dataset, length))
 
     probes = None
     if config.probe.enabled or config.probe.knn_every:
@@ -140,7 +141,7 @@ def loop(
         every = config.probe.knn_every
         if probes is None or not every or step % every:
             return {}
-        found = probes.knn(both_networks(state, config))
+        found = probes.knn(both_networks(state, config.architecture))
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
@@ -196,7 +197,8 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
         return learn, pipeline.eval_batches(config, test, run.rows)
 
     classes = len(metadata.class_names)
-    return Probes(config, feature_function(config), run.batch_sharding, classes, batches)
+    encode = feature_function(config.architecture, config)
+    return Probes(config, encode, run.batch_sharding, classes, batches)
 
 
 def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
@@ -217,13 +219,14 @@ def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, fl
     print_on_main("probe     after training")
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
-        "after": probes.linear(both_networks(state, run.config)),
+        "after": probes.linear(both_networks(state, run.config.architecture)),
     }
 
 
-def both_networks(state: TrainState, config: Config) -> dict[str, Tree]:
+def both_networks(state: TrainState, architecture: Architecture) -> dict[str, Tree]:
     """Returns both networks' encoder and head parameters, in the structure of `Teacher`."""
-    return {"student": teacher_counterpart(state.student, config.model), "teacher": state.teacher}
+    student = teacher_counterpart(state.student, architecture)
+    return {"student": student, "teacher": state.teacher}
 
 
 def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
