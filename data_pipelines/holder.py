@@ -23,7 +23,7 @@ class Holder:
     """The process that a lease belongs to.
 
     host, pid: of the process.
-    place: the machine since its start, and the processes that see each other; see `_place`.
+    place: the machine since its start, and the processes that see each other; see `place`.
     started: when the process started, in the kernel's ticks; 0 where that isn't known.
     since: when the lease began, by the clock of the holder's machine; only to be shown.
     command: of the process.
@@ -46,7 +46,7 @@ class Holder:
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
-            place=_place(),
+            place=place(),
             started=_start_ticks(os.getpid()) or 0,
             since=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             command=shlex.join(sys.orig_argv)[:_LONGEST_COMMAND],
@@ -72,7 +72,7 @@ class Holder:
 
     def has_ended(self) -> bool:
         """Whether it is known to be a process of this machine that has ended."""
-        if self.place != _place():
+        if self.place != place():
             return False
         started = _start_ticks(self.pid)
         if started is not None:
@@ -92,7 +92,7 @@ _KINDS = {
 }  # fmt: skip
 
 
-def _place() -> str:
+def place() -> str:
     """The same for processes that see each other, on a machine that wasn't started again since."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:

@@ -31,11 +31,11 @@ from data_pipelines.holder import Holder
 
 FILE = ".lease"
 # Seconds after which a file that stays the same is no holder's any more, between two changes of
-# it, and for which a holder that is alive is waited for: it may be about to end.
+# it, for which a holder that is alive is waited for (it may be about to end), and between two looks.
 EXPIRY = 60.0
 HEARTBEAT = 10.0
 PATIENCE = 15.0
-_POLL = 0.5
+POLL = 0.5
 _ROOM = 64  # bytes by which a file's content may grow
 
 
@@ -103,7 +103,7 @@ class Lease:
                     raise LeaseHeldError(f"{busy}{who}: {remedy}")
                 if watch.looks == 2:  # the first look at a process that is just ending says little
                     waiting(f"waiting   for another process{who} in {self.folder}")
-                time.sleep(_POLL)
+                time.sleep(POLL)
             for name in os.listdir(self.folder):  # of processes that were killed as they followed
                 if name.startswith(f"{FILE}."):
                     _remove(os.path.join(self.folder, name))
@@ -234,7 +234,7 @@ class _Watch:
         """Looks once more; whether the holder has ended or is taken to have."""
         now, before = time.monotonic(), self.holder
         # A pause of this process or of the storage is no silence of the holder's.
-        passed, self._last = min(now - self._last, 2 * _POLL), now
+        passed, self._last = min(now - self._last, 2 * POLL), now
         self.looks, self.waited = self.looks + 1, self.waited + passed
         self._same = self._same + passed if content == self._content else 0.0
         self._content, self.holder = content, Holder.parse(content)

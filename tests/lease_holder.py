@@ -10,9 +10,9 @@ from data_pipelines import holder, lease
 from data_pipelines.errors import UserError
 
 folder, expiry, *host = sys.argv[1:]
-lease.EXPIRY, lease.HEARTBEAT, lease.PATIENCE, lease._POLL = float(expiry), 0.05, 0.3, 0.02
+lease.EXPIRY, lease.HEARTBEAT, lease.PATIENCE, lease.POLL = float(expiry), 0.05, 0.3, 0.02
 if host:
-    holder._place = lambda: host[0]
+    holder.place = lambda: host[0]
 
 
 def print_line(text: object) -> None:

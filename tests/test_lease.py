@@ -23,14 +23,40 @@ def fast(monkeypatch):
     monkeypatch.setattr(lease, "EXPIRY", 1.0)
     monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
-    monkeypatch.setattr(lease, "_POLL", 0.02)
+    monkeypatch.setattr(lease, "POLL", 0.02)
+
+
+class Clock:
+    """Time that passes only where this process waits, and then at once."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock by which this process sees other leases."""
+    clock = Clock()
+    monkeypatch.setattr(lease, "time", clock)
+    return clock
 
 
 def _held(folder):
     """Whether this process gets the lease without waiting for it to expire."""
-    start = time.monotonic()
+    start = lease.time.monotonic()
     with lease.held(folder, "In use", "wait."):
-        return time.monotonic() - start < lease.EXPIRY / 2
+        return lease.time.monotonic() - start < lease.EXPIRY / 2
+
+
+def _ended(command):
+    """The holder of a process of this machine that has ended."""
+    return dataclasses.replace(Holder.this_process(), started=1, command=command)
 
 
 def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path):
@@ -81,17 +107,16 @@ def test_a_number_that_another_process_has_now_is_no_holder(tmp_path):
     assert _held(tmp_path)
 
 
-def test_a_killed_holder_of_another_machine_expires(tmp_path):
+def test_a_killed_holder_of_another_machine_expires(tmp_path, clock):
     with Process(tmp_path, LONG, "elsewhere") as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
         first.status()
-    start = time.monotonic()
     with lease.held(tmp_path, "In use", "wait."):
-        assert lease.EXPIRY <= time.monotonic() - start < 10
+        assert lease.EXPIRY <= clock.now < lease.EXPIRY + 3 * lease.POLL
 
 
-def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path):
+def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path, clock):
     with Process(tmp_path, "0.6") as first:
         assert first.line() == "held"
         first.tell("check")
@@ -106,10 +131,9 @@ def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path):
 
 
 def test_a_holder_that_was_stopped_and_is_alone_goes_on(tmp_path):
-    with Process(tmp_path, "0.3") as first:
+    with Process(tmp_path, "0") as first:  # seconds: any stop is longer
         assert first.line() == "held"
         first.send(signal.SIGSTOP)
-        time.sleep(0.5)
         first.send(signal.SIGCONT)
         first.tell("check")
         assert first.line() == "still held"
@@ -152,6 +176,7 @@ def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
             _held(tmp_path)
     (file,) = tmp_path.iterdir()
     os.utime(file, (now, now))
+    monkeypatch.setattr(lease, "time", Clock())
     assert not _held(tmp_path)  # but after the expiry
 
 
@@ -170,7 +195,7 @@ def test_a_pause_of_the_watching_process_is_no_silence_of_the_holder(tmp_path, m
     "content",
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
-def test_a_file_that_is_not_whole_expires(tmp_path, content):
+def test_a_file_that_is_not_whole_expires(tmp_path, clock, content):
     """Its process was killed while it began, or the disk lost it."""
     (tmp_path / ".lease").write_bytes(content)
     found = []
@@ -181,35 +206,41 @@ def test_a_file_that_is_not_whole_expires(tmp_path, content):
     assert not os.listdir(tmp_path)
 
 
+class Killed(BaseException):
+    pass
+
+
+def _die(*paths):
+    raise Killed
+
+
 def test_a_process_that_was_killed_while_it_followed_another_is_followed(tmp_path, monkeypatch):
-    renamed = os.rename
-    for name in ("dead", "dead too"):
-        other = Lease(tmp_path)
-        other._mine = dataclasses.replace(other._mine, started=1, command=name)
-        monkeypatch.setattr(os, "rename", lambda *paths: None)
-        assert other._try(lease._Watch()) == (name == "dead")
+    (tmp_path / ".lease").write_bytes(_ended("dead").content())
+    with monkeypatch.context() as patch:
+        following = _ended("dead too")
+        patch.setattr(Holder, "this_process", lambda: following)
+        patch.setattr(os, "rename", _die)
+        with pytest.raises(Killed):
+            Lease(tmp_path).acquire("In use", "wait.")
     assert len(os.listdir(tmp_path)) == 2
-    monkeypatch.setattr(os, "rename", renamed)
     assert _held(tmp_path)
     assert not os.listdir(tmp_path)
 
 
 def test_one_that_is_late_does_not_take_a_new_lease_for_the_old_one(tmp_path, monkeypatch):
-    other = Lease(tmp_path)
-    other._mine = dataclasses.replace(other._mine, started=1)
-    assert other._try(lease._Watch())
+    """A third process follows between its look at the old lease and its own step."""
+    (tmp_path / ".lease").write_bytes(_ended("dead").content())
+    has_ended, followed = Holder.has_ended, []
     with contextlib.ExitStack() as stack:
-        late, is_over = Lease(tmp_path), lease._Watch.is_over
 
-        def pause(watch, content):
-            over = is_over(watch, content)
-            monkeypatch.setattr(lease._Watch, "is_over", is_over)
+        def pause(holder):
+            monkeypatch.setattr(Holder, "has_ended", has_ended)
             followed.append(stack.enter_context(lease.held(tmp_path, "In use", "wait.")))
-            return over
+            return True
 
-        followed: list[Lease] = []
-        monkeypatch.setattr(lease._Watch, "is_over", pause)
-        assert not late._try(lease._Watch())
+        monkeypatch.setattr(Holder, "has_ended", pause)
+        with pytest.raises(LeaseHeldError):
+            Lease(tmp_path).acquire("In use", "wait.")
         followed[0].check()
 
 

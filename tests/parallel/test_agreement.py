@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jax
 import noise_shards
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
 from xkd_jax.parallel import agreement
@@ -62,18 +64,20 @@ class Device:
 
 def test_other_numbers_of_devices_are_one_sentence(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda x: np.stack([x, x]))
     monkeypatch.setattr(jax, "devices", lambda: [Device(0), Device(0), Device(1), Device(1)] * 3)
-    agreement._require_equal_devices()
+    agreement.require({})
     monkeypatch.setattr(jax, "devices", lambda: [Device(0), Device(1), Device(1)])
     with pytest.raises(UserError, match=r"devices \(1 of process 0, 2 of process 1\): give each"):
         agreement.require({})
 
 
-# main.py with a version of the program that the environment may change.
+# main.py with a version of the program that the environment may change; a folder is looked for once.
 MAIN = """
 import os, runpy
-from xkd_jax.training import versions
-versions._code = lambda: os.environ.get("CODE", "0")
+from xkd_jax.training import run_lease, versions
+versions.versions = lambda: {"code": os.environ.get("CODE", "0")}
+run_lease.SEEN_SECONDS = 0.0
 runpy.run_path("MAIN", run_name="__main__")
 """.replace("MAIN", str(HERE.parent / "main.py"))
 

@@ -1,5 +1,6 @@
 """A run's folder is written to by one run at a time."""
 
+import contextlib
 import dataclasses
 import os
 
@@ -11,7 +12,6 @@ from lease_processes import LONG, Process
 
 from data_pipelines import lease
 from data_pipelines.errors import UserError
-from data_pipelines.holder import TOKEN_LENGTH
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import evaluation as evaluation
@@ -32,7 +32,7 @@ def config(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
-    monkeypatch.setattr(lease, "_POLL", 0.02)
+    monkeypatch.setattr(lease, "POLL", 0.02)
     monkeypatch.setattr(
         training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
@@ -83,13 +83,26 @@ def test_no_data_leaves_no_folder(config, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_folder_that_another_process_does_not_see_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lease, "_SEEN_SECONDS", 1.0)
+@pytest.fixture
+def another_process(monkeypatch):
+    """The check of a process that is not the main one, which holds the lease in this one too."""
+    monkeypatch.setattr(run_lease, "SEEN_SECONDS", 0.0)
     monkeypatch.setattr(run_lease, "is_main_process", lambda: False)
-    sentence = r"on \S+ \(process 0\) is not the folder of that name on the main process' host"
-    with lease.held(tmp_path, "In use", "wait.") as held:
-        run_lease._check_shared(tmp_path, held.token)
+
+
+def test_a_folder_that_every_process_sees_is_accepted(tmp_path, another_process):
+    with run_lease.held(tmp_path) as check:
+        check()
+
+
+@pytest.mark.parametrize("there", ["nothing", "another lease"])
+def test_a_folder_that_another_process_does_not_see_is_one_sentence(
+    tmp_path, monkeypatch, another_process, there
+):
+    with contextlib.ExitStack() as stack:
+        if there == "another lease":
+            stack.enter_context(lease.held(tmp_path / "elsewhere", "In use", "wait."))
+        monkeypatch.setattr(run_lease, "Lease", lambda folder: lease.Lease(folder / "elsewhere"))
+        sentence = r"on \S+ \(process 0\) is not the folder of that name on the main process' host"
         with pytest.raises(UserError, match=sentence):
-            run_lease._check_shared(tmp_path, "0" * TOKEN_LENGTH)
-        with pytest.raises(UserError, match=sentence):
-            run_lease._check_shared(tmp_path / "elsewhere", held.token)
+            stack.enter_context(run_lease.held(tmp_path))

@@ -1,6 +1,9 @@
 import importlib.metadata
 import re
+from pathlib import Path
 
+import data_pipelines
+import xkd_jax
 from xkd_jax.training import versions
 
 
@@ -13,23 +16,25 @@ def test_python_libraries_and_this_program_are_named():
     assert all(isinstance(value, str) for value in found.values())
 
 
-def test_a_library_that_is_not_installed_is_left_out(monkeypatch):
-    monkeypatch.setattr(versions, "_DISTRIBUTIONS", ("no-such-distribution", "numpy"))
-    found = versions._installed.__wrapped__()
-    assert "no-such-distribution" not in found
-    assert "numpy" in found
+def test_a_library_that_is_not_installed_is_left_out():
+    found = versions.installed(["no-such-distribution", "numpy"])
+    assert found == {"numpy": importlib.metadata.version("numpy")}
 
 
-def test_any_change_of_the_source_is_another_code(tmp_path, monkeypatch):
+def test_any_change_of_the_source_is_another_code(tmp_path):
     (tmp_path / "below").mkdir()
     init, below = tmp_path / "__init__.py", tmp_path / "below" / "a.py"
     init.write_text("")
     below.write_text("x = 1\n")
-    monkeypatch.setattr(versions.xkd_jax, "__file__", str(init))
-    before = versions._code()
-    assert versions._code() == before
+    before = versions.source_digest([tmp_path])
+    assert versions.source_digest([tmp_path]) == before
     below.write_text("x = 2\n")
-    changed = versions._code()
+    changed = versions.source_digest([tmp_path])
     assert changed != before
     below.rename(tmp_path / "below" / "b.py")
-    assert versions._code() not in (before, changed)
+    assert versions.source_digest([tmp_path]) not in (before, changed)
+
+
+def test_the_code_is_that_of_both_packages():
+    folders = (Path(package.__file__).parent for package in (xkd_jax, data_pipelines))
+    assert versions.versions()["code"] == versions.source_digest(folders)

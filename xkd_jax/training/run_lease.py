@@ -26,7 +26,7 @@ from xkd_jax.parallel.processes import (
 )
 
 _REMEDY = "wait until it has ended, or give another --workdir."
-_SEEN_SECONDS = 10.0  # delay until a network file system shows a new file on another host
+SEEN_SECONDS = 10.0  # delay until a network file system shows a new file on another host
 
 
 @contextlib.contextmanager
@@ -67,11 +67,14 @@ def _check_shared(workdir: Path, token: str) -> None:
     def see() -> None:
         if is_main_process():
             return
-        for _ in range(int(_SEEN_SECONDS)):
+        end = time.monotonic() + SEEN_SECONDS
+        while True:
             with contextlib.suppress(OSError):
                 os.listdir(workdir)  # makes NFS refresh its cache
             if (found := Lease(workdir).holder()) and found.token == theirs:
                 return
+            if time.monotonic() >= end:
+                break
             time.sleep(1)
         raise UserError(
             f"{workdir} on {socket.gethostname()} (process {jax.process_index()}) is not the folder"
