@@ -31,7 +31,8 @@ from data_pipelines.holder import Holder
 
 FILE = ".lease"
 # Seconds after which a file that stays the same is no holder's any more, between two changes of
-# it, for which a holder that is alive is waited for (it may be about to end), and between two looks.
+# it, for which a holder that is alive is waited for (it may be about to end), and between two
+# looks.
 EXPIRY = 60.0
 HEARTBEAT = 10.0
 PATIENCE = 15.0

@@ -72,7 +72,7 @@ def test_other_numbers_of_devices_are_one_sentence(monkeypatch):
         agreement.require({})
 
 
-# main.py with a version of the program that the environment may change; a folder is looked for once.
+# main.py with a version of the program that the environment may change; it looks for a folder once.
 MAIN = """
 import os, runpy
 from xkd_jax.training import run_lease, versions

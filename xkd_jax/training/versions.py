@@ -43,7 +43,8 @@ def installed(distributions: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def _code() -> str:
-    return source_digest(Path(str(package.__file__)).parent for package in (xkd_jax, data_pipelines))
+    packages = (xkd_jax, data_pipelines)
+    return source_digest(Path(str(package.__file__)).parent for package in packages)
 
 
 def source_digest(folders: Iterable[Path]) -> str:
