@@ -30,7 +30,7 @@ def arguments():
 
 
 @pytest.mark.parametrize("differentiate", [False, True])
-def test_a_loop_counts_as_often_as_it_runs(differentiate):
+def test_loop_counts_once_per_iteration(differentiate):
     loop, flat = (jax.grad(f) if differentiate else f for f in (scanned, unrolled))
     products = 2 * LAYERS * ROWS * WIDTH * WIDTH
     # the gradient of the weights of all layers, and of the input of all but the first
@@ -47,8 +47,8 @@ def test_a_loop_counts_as_often_as_it_runs(differentiate):
 
 
 @pytest.mark.parametrize("start,step,limit,rounds", [(0, 1, 5, 5), (0, 2, 8, 4), (1, 3, 9, 3)])
-def test_a_loop_is_counted_by_its_counter(start, step, limit, rounds):
-    """Compilers for TPUs make loops of two rounds, and don't say how often any loop runs."""
+def test_loop_iterations_follow_from_its_counter(start, step, limit, rounds):
+    """TPU compilers unroll loops by 2 and omit known_trip_count."""
 
     def function(x, w):
         def body(carry):
@@ -62,7 +62,7 @@ def test_a_loop_is_counted_by_its_counter(start, step, limit, rounds):
     assert Costs.of(text).flops == rounds * 2 * ROWS * WIDTH * WIDTH
 
 
-def test_a_loop_that_ends_by_another_rule_is_not_guessed_at():
+def test_loop_without_constant_limit_raises():
     def function(x):
         return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: x @ x, x)
 
@@ -71,7 +71,7 @@ def test_a_loop_that_ends_by_another_rule_is_not_guessed_at():
         Costs.of(text)
 
 
-def test_what_no_result_depends_on_is_not_counted():
+def test_unused_products_are_not_counted():
     def function(weights, x):
         unused = x @ weights[0]
         del unused
@@ -80,7 +80,7 @@ def test_what_no_result_depends_on_is_not_counted():
     assert count_flops(function, *arguments()) == 2 * ROWS * WIDTH * WIDTH
 
 
-def test_rematerialization_counts_again():
+def test_rematerialized_products_count_again():
     def loss(policy):
         def body(x, w):
             return jnp.tanh(jnp.tanh(x @ w) @ w), None
@@ -92,7 +92,7 @@ def test_rematerialization_counts_again():
     assert again > plain
 
 
-def test_collectives_count_with_their_group_and_loop():
+def test_collectives_have_group_and_runs_of_their_loop():
     mesh = mesh_lib.make_mesh(MeshConfig(2, 4, 1))
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
@@ -128,7 +128,7 @@ def test_collectives_count_with_their_group_and_loop():
         ("source_target_pairs={{0,2},{2,0}}", (0, 2)),
     ],
 )
-def test_groups_are_read_in_every_way_they_are_written(text, group):
+def test_device_groups_in_each_notation_of_xla(text, group):
     assert costs._group(text) == group
 
 
@@ -156,7 +156,7 @@ ENTRY %main (a: bf16[4,16,32], b: f32[6,8,8], i: s32[]) -> bf16[4,16,16] {
 """
 
 
-def test_products_of_a_tpu_program_count_their_passes_and_their_traffic():
+def test_tpu_products_count_passes_and_traffic():
     product, fusion = Costs.of(TPU).work
     assert (product.flops, product.passes) == (2 * 8 * 8 * 16, 6 * 2 * 8 * 8 * 16)
     assert product.bytes == 4 * (2 * 8 * 16 + 8 * 8)
@@ -166,7 +166,7 @@ def test_products_of_a_tpu_program_count_their_passes_and_their_traffic():
     assert fusion.bytes == 4 * 8 * 8 + 4 + 2 * 4 * 16 * 16
 
 
-def test_a_program_is_read_whole():
+def test_every_computation_of_a_program_is_parsed():
     compiled = jax.jit(scanned).lower(*arguments()).compile()
     module = Module.parse(compiled.as_text())
     assert sorted(times for _, times in module.runs())[-1] == LAYERS

@@ -24,7 +24,7 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def planned(small):
-    """One loss, so that compiling takes seconds; its video encoder and decoder are whole."""
+    """One loss, so that compilation takes seconds; video encoder and decoder have full size."""
     config = change(with_weights(small, reconstruct_video=1.0), data={"records": 8000})
     return dataclasses.replace(config, max_steps=0, epochs=2.0, mesh=MeshConfig(-1, 2, 1))
 
@@ -35,7 +35,7 @@ def pod(planned):
 
 
 @needs_compiler
-def test_a_pod_is_planned_without_one(pod):
+def test_pod_is_planned_without_hardware(pod):
     assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
     assert pod.fits
     assert pod.length.steps == round(2 * 8000 / 512)
@@ -47,7 +47,7 @@ def test_a_pod_is_planned_without_one(pod):
 
 
 @needs_compiler
-def test_parameters_are_gathered_along_fsdp_and_gradients_reduced_over_the_batch(pod):
+def test_fsdp_gathers_parameters_and_batch_reduces_gradients(pod):
     kinds = {(c.kind, axes_of(c.group, pod.mesh)) for c in pod.costs.collectives}
     assert ("all-gather", "fsdp") in kinds
     assert any(kind == "all-reduce" and "data" in axes for kind, axes in kinds)
@@ -56,7 +56,7 @@ def test_parameters_are_gathered_along_fsdp_and_gradients_reduced_over_the_batch
 
 
 @needs_compiler
-def test_the_report_has_every_figure_and_ends_with_the_verdict(pod):
+def test_report_has_every_figure_and_ends_with_verdict(pod):
     text = "\n".join(plan_text.lines(pod))
     for word in (
         "v5e:16x16, 256 chips, 64 hosts", "data 128 x fsdp 2 x tensor 1", "optimizer",
@@ -67,7 +67,7 @@ def test_the_report_has_every_figure_and_ends_with_the_verdict(pod):
 
 
 @needs_compiler
-def test_the_small_slice_and_what_does_not_fit(planned):
+def test_memory_of_plan_equals_bytes_of_its_arguments(planned):
     where = Slice.parse("v5e:2x2")
     plan = make_plan(planned, where)
     assert plan.fits
@@ -78,7 +78,7 @@ def test_the_small_slice_and_what_does_not_fit(planned):
 
 
 def refusing(like):
-    """A step whose compiler finds no room."""
+    """A step whose compilation runs out of memory."""
 
     class Step:
         def lower(self, *args):
@@ -95,13 +95,13 @@ def refusing(like):
 
 @pytest.fixture
 def without_compiler(monkeypatch):
-    """Plans on the CPU's eight devices, for what needs no program."""
+    """Plans with the CPU's eight devices, without the TPU compiler."""
     create = Run.create
     monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
     monkeypatch.setattr(planning.Run, "create", lambda *args: refusing(create(*args)))
 
 
-def test_a_program_without_room_says_how_much_it_wants(planned, without_compiler):
+def test_out_of_memory_program_reports_bytes_needed(planned, without_compiler):
     plan = make_plan(planned, Slice.parse("v5e:2x4"))
     assert not plan.fits
     assert plan.memory.activations == 90.5 * GIB
@@ -109,7 +109,7 @@ def test_a_program_without_room_says_how_much_it_wants(planned, without_compiler
     assert "flops" in "\n".join(plan_text.lines(plan))
 
 
-def test_without_records_there_is_no_plan(planned, without_compiler):
+def test_plan_without_records_is_refused(planned, without_compiler):
     config = change(planned, data={"records": 0})
     with pytest.raises(UserError, match=r"give --config\.data\.records=N"):
         make_plan(config, Slice.parse("v5e:2x4"))
@@ -122,12 +122,12 @@ class Device:
 
 
 def torus_mesh(shape, axes):
-    """A mesh in row-major order over a torus."""
+    """A mesh in row-major order on a torus."""
     devices = [Device(i, divmod(i, shape[1])) for i in range(shape[0] * shape[1])]
     return SimpleNamespace(devices=SimpleNamespace(flat=devices), shape=axes)
 
 
-def test_collectives_are_as_fast_as_the_links_they_can_use():
+def test_collective_seconds_follow_from_links_of_torus():
     where = Slice.parse("v5e:16x16")
     mesh = torus_mesh((16, 16), {"data": 16, "fsdp": 16, "tensor": 1})
     link, size = where.chip.link, 1e9
@@ -145,7 +145,7 @@ def test_collectives_are_as_fast_as_the_links_they_can_use():
     assert axes_of(both, mesh) == "data x fsdp"
 
 
-def test_a_step_takes_what_its_slowest_part_takes():
+def test_step_takes_time_of_its_slowest_resource():
     where = Slice.parse("v5e:16x16")
     mesh = torus_mesh((16, 16), {"data": 16, "fsdp": 16, "tensor": 1})
     chip = where.chip

@@ -20,12 +20,12 @@ WHERE = Slice.parse("v5e:2x4")
 
 @pytest.fixture
 def config(small):
-    """A batch of 32 on 8 chips, one of which may hold parameters alone."""
+    """A batch of 32 on 8 chips."""
     return dataclasses.replace(change(small, data={"records": 100}), batch_size=32)
 
 
 def planner(gib):
-    """Plans by rule: activations by batch and remat, seconds by batch, remat and mesh."""
+    """Returns a planner with simple rules in place of the compiler."""
 
     def make(config, where):
         if config.mesh.tensor == 2 and config.mesh.fsdp == 2:
@@ -54,7 +54,7 @@ def planner(gib):
         (200, "batch_size=8", 5),
     ],
 )
-def test_what_would_fit_is_the_least_change_that_does(config, gib, change_, tries):
+def test_what_would_fit_stops_at_first_change_that_fits(config, gib, change_, tries):
     make = planner(gib)
     config = dataclasses.replace(config, mesh=MeshConfig(-1, 1, 1))
     lines = list(what_would_fit(make(config, WHERE), make))
@@ -64,13 +64,13 @@ def test_what_would_fit_is_the_least_change_that_does(config, gib, change_, trie
     assert change_ in lines[-1]
 
 
-def test_a_model_that_never_fits_is_told_so(config):
+def test_model_that_never_fits_is_reported(config):
     make = planner(10_000)
     lines = list(what_would_fit(make(config, WHERE), make))
     assert "take a larger one" in lines[-1]
 
 
-def test_a_search_ranks_what_fits_by_clips_a_second(config):
+def test_search_ranks_fitting_plans_by_clips_per_second(config):
     found = list(search(config, WHERE, planner(14)))
     plans = [f for f in found if isinstance(f, Plan)]
     assert any("no such mesh" in f for f in found if isinstance(f, str))
@@ -86,7 +86,7 @@ def test_a_search_ranks_what_fits_by_clips_a_second(config):
 
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (1, -1, 1), (1, 4, -1)])
-def test_what_would_fit_is_said_in_flags_that_replace_the_mesh(config, axes):
+def test_what_would_fit_prints_flags_that_replace_mesh(config, axes):
     make = planner(40)
     config = dataclasses.replace(config, mesh=MeshConfig(*axes))
     tried, found = what_would_fit(make(config, WHERE), make)
@@ -94,17 +94,17 @@ def test_what_would_fit_is_said_in_flags_that_replace_the_mesh(config, axes):
     assert found.startswith("would fit --config.mesh.data=-1 ")
 
 
-def test_a_search_without_any_plan_says_so(config, monkeypatch, capsys):
+def test_search_without_plan_is_refused(config, monkeypatch, capsys):
     def refuse(config, where):
         raise UserError("no such mesh.")
 
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, refuse))
-    with pytest.raises(UserError, match="No mesh or batch that was tried can be planned"):
+    with pytest.raises(UserError, match="No mesh or batch fits, for the reasons above"):
         command.plan(config, "search:v5e:2x4")
     assert "no such mesh" in capsys.readouterr().out
 
 
-def test_the_command_prints_a_table_and_ends_with_the_verdict(config, monkeypatch, capsys):
+def test_command_prints_table_and_ends_with_verdict(config, monkeypatch, capsys):
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, planner(14)))
     command.plan(config, "search:v5e:2x4")
     lines = capsys.readouterr().out.splitlines()
@@ -112,7 +112,7 @@ def test_the_command_prints_a_table_and_ends_with_the_verdict(config, monkeypatc
     assert lines[-1].startswith("fits: yes")
 
 
-def test_the_command_says_what_would_fit_before_the_verdict(config, monkeypatch, capsys):
+def test_command_prints_what_would_fit_before_verdict(config, monkeypatch, capsys):
     make = planner(20)
     monkeypatch.setattr(command, "make_plan", make)
     monkeypatch.setattr(command, "what_would_fit", lambda p: what_would_fit(p, make))

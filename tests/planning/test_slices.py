@@ -12,15 +12,15 @@ from xkd_jax.planning.slices import CHIPS, Slice
 @pytest.mark.parametrize(
     "text,sentence",
     [
-        ("v9:4x4", "no TPU 'v9'"),
-        ("h100:8", "no TPU 'h100'"),
+        ("v9:4x4", "v9:4x4 names no known TPU"),
+        ("h100:8", "names no known TPU: give one of v4, v5e"),
         ("v5e", "has 2 dimensions"),
         ("v5e:4x4x4", "has 2 dimensions"),
-        ("v5p:16x16", "has 3 dimensions: give its shape, for example v5p:4x4x4"),
+        ("v5p:16x16", "has 3 dimensions: give one, for example v5p:4x4x4"),
         ("v5e:0x4", "has 2 dimensions"),
     ],
 )
-def test_what_is_no_slice_is_refused(text, sentence):
+def test_unknown_slice_is_refused(text, sentence):
     with pytest.raises(UserError, match=sentence):
         Slice.parse(text)
 
@@ -35,27 +35,27 @@ def test_what_is_no_slice_is_refused(text, sentence):
         ("v4:2x2x1", 4, 1, (False, False, False)),
     ],
 )
-def test_a_slice_knows_its_chips_hosts_and_rings(text, chips, hosts, rings):
+def test_slice_has_chips_hosts_and_rings(text, chips, hosts, rings):
     found = Slice.parse(text)
     assert (found.chips, found.hosts) == (chips, hosts)
     assert tuple(found.is_ring(d) for d in range(len(found.shape))) == rings
     assert str(found) == text
 
 
-def test_without_the_compiler_a_plan_says_how_to_get_it(monkeypatch):
+def test_plan_without_compiler_names_its_installation(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"libtpu, which is not installed: pip install"):
         Slice.parse("v5e:2x2").devices()
 
 
-def test_chips_are_those_that_exist():
+def test_chip_rates_are_plausible():
     for chip in CHIPS.values():
         # the operations that a byte of memory has to feed: between 160 and 600 on all of them
         assert 160 < chip.flops / chip.bandwidth < 600
         assert 10e9 < chip.link < chip.bandwidth
 
 
-def test_slices_that_are_one_run_differ_along_the_data_axis_alone():
+def test_slices_of_one_run_differ_along_data_axis_only():
     pytest.importorskip("libtpu")
     one = Slice.parse("v5e:2x4")
     with slices._quiet_environment():

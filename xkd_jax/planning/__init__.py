@@ -1,1 +1,1 @@
-"""What a run would need on a TPU slice, from the compiler's own program for it."""
+"""Plans of runs on TPU slices, from the program that the TPU compiler generates."""

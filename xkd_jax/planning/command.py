@@ -1,4 +1,4 @@
-"""What `main.py --plan` prints."""
+"""The output of `main.py --plan`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ _SEARCH = "search:"
 
 
 def plan(config: Config, request: str) -> None:
-    """Prints the plan of `request`: GENERATION:SHAPE, or search:GENERATION:SHAPE.
+    """Prints a plan; its last line states whether the run fits.
 
-    The last line says whether it fits.
+    Args:
+      config: the run's config.
+      request: GENERATION:SHAPE, or search:GENERATION:SHAPE.
 
     Raises:
-      UserError: no such slice, no compiler, or mesh or batch don't fit the slice.
+      UserError: the slice or its compiler does not exist, or mesh or batch don't fit the slice.
     """
     where = Slice.parse(request.removeprefix(_SEARCH))
     for line in _search(config, where) if request.startswith(_SEARCH) else _plan(config, where):
@@ -46,8 +48,7 @@ def _search(config: Config, where: Slice) -> Iterator[str]:
             yield f"tried     {list(ranked([found]))[1].strip()}"
     if not plans:
         raise UserError(
-            "No mesh or batch that was tried can be planned, for the reasons above: give another"
-            " slice or batch_size."
+            "No mesh or batch fits, for the reasons above: give another slice or batch_size."
         )
     yield from ranked(plans)
     fitting = [p for p in plans if p.fits]

@@ -1,4 +1,4 @@
-"""What a compiled step does on each device: operations, memory traffic and collectives."""
+"""Costs of a compiled step on each device: operations, memory traffic and collectives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLLECTIVES = (
 # Passes of the bfloat16 matrix unit that one float32 product of this precision takes.
 PASSES = {"default": 1, "high": 3, "highest": 6}
 
-# These move nothing by themselves, or what they move is counted where it ends up.
+# Operations without memory traffic, or whose traffic is counted at another operation.
 _FREE = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call",
     "conditional", "copy-done", "slice-done", "after-all", "partition-id", "replica-id",
@@ -37,10 +37,10 @@ class Collective:
     """One collective of the program.
 
     kind: one of `COLLECTIVES`.
-    bytes: of the whole buffer on a device (gathered, reduced, or before it is scattered).
-    group: the devices that take part with the first one, as positions in the mesh.
-    asynchronous: whether the compiler lets other work go on meanwhile.
-    times: how often it runs in a step.
+    bytes: size of the whole buffer on a device (gathered, reduced, or before it is scattered).
+    group: the first device's group, as indices in the flattened mesh.
+    asynchronous: whether it overlaps with other operations.
+    times: number of runs in a step.
     """
 
     kind: str
@@ -59,7 +59,14 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One operation on a device: matrix operations, passes they take, and bytes of main memory."""
+    """One operation on a device.
+
+    flops: floating-point operations of its matrix products.
+    passes: the same, times the passes of the matrix unit that their precision needs.
+    bytes: main memory read and written.
+    times: number of runs in a step.
+    asynchronous: whether it overlaps with other operations.
+    """
 
     flops: float
     passes: float
@@ -70,14 +77,18 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Everything that one step does on one device."""
+    """Costs of all operations and collectives of one step on one device."""
 
     work: tuple[Work, ...]
     collectives: tuple[Collective, ...]
 
     @classmethod
     def of(cls, text: str) -> Costs:
-        """Reads a compiled program's text."""
+        """Reads the text of a compiled program (`jax.stages.Compiled.as_text`).
+
+        Raises:
+          ValueError: an operation is written in an unknown way.
+        """
         module = Module.parse(text)
         work: list[Work] = []
         found: dict[str, Collective] = {}
@@ -85,7 +96,7 @@ class Costs:
             operations = module.computations[computation]
             for operation in operations.values():
                 for collective in _collectives(module, operation, times):
-                    # an asynchronous one is spread over several operations, all of one chain
+                    # an asynchronous collective is several operations with one chain_id
                     found.setdefault(*collective)
                 work.append(_work(module, operations, operation, times))
         return cls(
@@ -95,12 +106,12 @@ class Costs:
 
     @property
     def flops(self) -> float:
-        """Of matrix products and convolutions."""
+        """Floating-point operations of matrix products and convolutions."""
         return sum(w.times * w.flops for w in self.work)
 
     @property
     def bytes(self) -> float:
-        """Read from and written to main memory."""
+        """Bytes of main memory read and written."""
         return sum(w.times * w.bytes for w in self.work)
 
 
@@ -154,7 +165,7 @@ def _product_flops(scope: dict[str, Operation], product: Operation) -> float:
 
 
 def _window_pairs(text: str, axis: int, size: int, positions: int) -> int:
-    """How many pairs of a window's position and tap meet an element of the input on one axis."""
+    """Number of (window position, tap) pairs inside the input, along one axis."""
 
     def field(name: str, default: int) -> list[int]:
         found = re.search(rf"\b{name}=([\d_\-x]+)", window)
@@ -205,7 +216,7 @@ def _traffic(module: Module, scope: dict[str, Operation], operation: Operation) 
 
 
 def _destination(operation: Operation) -> Array:
-    """Where a copy goes: a started one's result is (source, destination, context)."""
+    """The destination of a copy; copy-start returns (source, destination, context)."""
     arrays = [a for a in operation.result if a.shape]
     return arrays[1] if operation.opcode.endswith("-start") and len(arrays) > 1 else arrays[0]
 
@@ -215,7 +226,7 @@ def _slow(arrays: Sequence[Array]) -> float:
 
 
 def _fusion_traffic(module: Module, scope: dict[str, Operation], fusion: Operation) -> float:
-    """A fusion reads of an operand only the slices it takes, and updates its result in place."""
+    """Traffic of a fusion: slices of operands are read alone, updates of slices are in place."""
     inner = module.computations[fusion.called["calls"]]
     readers: dict[str, list[Operation]] = {}
     for part in inner.values():
@@ -265,7 +276,7 @@ def _written(inner: dict[str, Operation], root: Operation, result: Sequence[Arra
 def _collectives(
     module: Module, operation: Operation, times: int
 ) -> Iterator[tuple[str, Collective]]:
-    """Collectives of an operation, each with the name of the chain it belongs to."""
+    """Yields (name of its chain, collective) for each collective of an operation."""
     for part in module.inside(operation):
         kind = part.opcode.removesuffix("-start")
         if kind not in COLLECTIVES:
@@ -293,7 +304,7 @@ def _buffer(part: Operation, kind: str) -> float:
 
 
 def _group(text: str) -> tuple[int, ...]:
-    """The first group of devices of a collective, in any of the ways that XLA writes them."""
+    """The first device group of a collective, in each of XLA's notations."""
     if found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
         return int(found[1]), int(found[2])
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
@@ -305,7 +316,7 @@ def _group(text: str) -> tuple[int, ...]:
     raise ValueError(f"collective without a group: {text[:300]}")
 
 
-# mesh['data'=2,'fsdp'=4] {'fsdp'}, where the devices are not in order with device_ids=([4,2]T(1,0))
+# mesh['data'=2,'fsdp'=4] {'fsdp'}; with device_ids=([4,2]T(1,0)) if devices are not in order
 _MESH = re.compile(
     r"replica_groups=mesh\[(?P<mesh>[^\]]*)\]"
     r"(?:, device_ids=\(\[(?P<shape>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))?"
@@ -314,7 +325,7 @@ _MESH = re.compile(
 
 
 def _mesh_group(mesh: str, split: str, shape: str | None, order: str | None) -> tuple[int, ...]:
-    """The devices along the axes of `split`, at the first place of all other axes."""
+    """The devices along the axes in `split`, at index 0 of all other axes."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
     chosen = re.findall(r"'(\w+)'", split)
     devices = _counted(shape or str(math.prod(sizes.values())), order).reshape([*sizes.values()])
@@ -323,7 +334,7 @@ def _mesh_group(mesh: str, split: str, shape: str | None, order: str | None) -> 
 
 
 def _counted(shape: str, order: str | None) -> np.ndarray:
-    """[shape]T(order): counts in that shape, puts its axes in that order, and returns one row."""
+    """Flattened `arange` of the shape with axes in `order`: XLA's notation [shape]T(order)."""
     sizes = [int(n) for n in shape.split(",")]
     axes = [int(n) for n in order.split(",")] if order else None
     return np.arange(math.prod(sizes)).reshape(sizes).transpose(axes).ravel()

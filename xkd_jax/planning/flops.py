@@ -1,4 +1,4 @@
-"""Operations of a function's matrix products, counted in its own program before any compiler."""
+"""Floating-point operations of a function's matrix products, counted in its jaxpr."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import jax
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
-    """Multiplications and additions of all matrix products of a call, over all devices.
+    """Returns multiplications + additions of all matrix products of a call, over all devices.
 
-    The body of a scan counts as often as it runs, and what rematerialization computes again counts
-    again. Everything else (norms, softmax, augmentation's blends) is a few per cent and left out.
+    The body of a scan counts once for each iteration, and rematerialized products count again.
+    Other operations (norms, softmax, augmentation) are a few percent and not counted.
 
     Args:
-      function: traceable, as for `jax.eval_shape`.
-      args: its arguments, or their shapes.
+      function: a function that `jax.eval_shape` accepts.
+      args: its arguments, or their `jax.ShapeDtypeStruct`s.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _jaxpr_flops(jaxpr: Any) -> float:
-    """Counts the equations that a result depends on: compilers leave the others out."""
+    """Counts the equations that a result depends on: compilers remove the others."""
     needed = {id(variable) for variable in jaxpr.outvars}
     total = 0.0
     for equation in reversed(jaxpr.eqns):
@@ -51,7 +51,7 @@ def _product_flops(equation: Any) -> float:
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    """The programs that an operation calls, whatever it calls them."""
+    """Yields the jaxprs among an equation's parameters."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if hasattr(item, "eqns"):

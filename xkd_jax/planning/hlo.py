@@ -1,8 +1,8 @@
-"""A compiled program's text, read as operations with the number of times each runs.
+"""Operations in the text of a compiled program, and how often each computation runs.
 
-XLA's own cost analysis counts the body of a loop once. Here every computation has the number of
-times that it runs. A loop's counter goes from one constant to another, by 1 where `jax.lax.scan`
-made it, and by 2 where the compiler did and put two rounds into the body.
+XLA's cost analysis counts the body of a loop once; here it counts once for each iteration. A loop's
+counter goes from a constant to another one, in steps of 1 (`jax.lax.scan`) or 2 (loops that the
+compiler unrolls once).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-# Bytes of an element.
+# Bytes of one element.
 _BYTES = {
     "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16,
@@ -30,9 +30,9 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of the program, as one device holds it.
+    """An array of the program on one device.
 
-    `fast` is whether it lives in the chip's own vector memory instead of its main memory.
+    `fast`: whether it is in the chip's vector memory, not in main memory.
     """
 
     dtype: str
@@ -48,10 +48,10 @@ class Array:
 class Operation:
     """One instruction.
 
-    result: the arrays it makes (several for a tuple).
-    operands: names of the instructions it reads.
-    called: {role: computation} of those that it calls.
-    text: what follows the operands: its attributes.
+    result: its output array, or the arrays of its output tuple.
+    operands: names of the instructions that it reads.
+    called: {role: name of a computation that it calls}.
+    text: its attributes, the text after the operands.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class _Scalar:
-    """What a loop carries at a place of its tuple, plus an offset; without a place, a constant."""
+    """Element `place` of a loop's tuple, plus `offset`; the constant `offset` if place is None."""
 
     place: int | None
     offset: int
@@ -73,14 +73,14 @@ class _Scalar:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A program: {computation: {name: operation}}, and the name of the one that is run."""
+    """A program: {computation: {name: operation}}, and the name of the entry computation."""
 
     computations: dict[str, dict[str, Operation]]
     entry: str
 
     @classmethod
     def parse(cls, text: str) -> Module:
-        """Reads what `jax.stages.Compiled.as_text` returns."""
+        """Parses the result of `jax.stages.Compiled.as_text`."""
         computations: dict[str, dict[str, Operation]] = {}
         entry, current = "", None
         for line in text.splitlines():
@@ -94,9 +94,9 @@ class Module:
         return cls(computations, entry)
 
     def runs(self) -> Iterator[tuple[str, int]]:
-        """Computations of the entry and of loops, with how often each runs in one call.
+        """Yields (computation, runs in one call) for the entry and the computations it calls.
 
-        Computations inside of a fusion belong to their fusion and are left out.
+        Computations of fusions are not among them: they are parts of the fusion operation.
         """
         waiting = [(self.entry, 1)]
         while waiting:
@@ -110,10 +110,14 @@ class Module:
                     waiting.extend((called, times) for called in operation.called.values())
 
     def trips(self, loop: Operation, around: dict[str, Operation]) -> int:
-        """How often a loop of the computation `around` runs in one call of that.
+        """Returns the number of iterations of a loop.
+
+        Args:
+          loop: the `while` operation.
+          around: the computation that it is in.
 
         Raises:
-          ValueError: its counter isn't compared with a constant, or doesn't go by a constant.
+          ValueError: its counter's limit or increment is not a constant.
         """
         if found := re.search(r'known_trip_count[^0-9}]*"?(\d+)', loop.text):
             return int(found[1])
@@ -128,7 +132,7 @@ class Module:
         return math.ceil((limit.offset - counter.offset - before.offset) / after.offset)
 
     def _compared(self, condition: dict[str, Operation]) -> tuple[Operation, list[_Scalar]]:
-        """Returns the comparison that a condition is, and its two sides."""
+        """Returns the comparison of a loop's condition, and its two sides."""
         root = _root(condition)
         sides = [self._scalar(name, condition) for name in root.operands]
         if root.opcode == "fusion":
@@ -143,7 +147,7 @@ class Module:
         """Returns an integer of a loop; `given` are the values of the computation's parameters.
 
         Raises:
-          ValueError: it is made in another way than counters are.
+          ValueError: the operation is not one of those that make a counter.
         """
         operation = computation[name]
         number = re.match(r"(-?\d+)\)", operation.text)
@@ -168,10 +172,10 @@ class Module:
             case "fusion":
                 inner = self.computations[operation.called["calls"]]
                 return self._scalar(_root(inner).name, inner, values)
-        raise ValueError(f"{name} is no counter of a loop")
+        raise ValueError(f"{name} is not the counter of a loop")
 
     def inside(self, operation: Operation) -> Iterator[Operation]:
-        """An operation, and for a fusion all that it is made of."""
+        """Yields an operation and, for a fusion, all operations in it."""
         yield operation
         called = operation.called.get("calls")
         if called is not None:
@@ -194,7 +198,7 @@ def _operation(line: str) -> Operation | None:
         return None
     opcode, start = found[1], found.end()
     end = _closing(rest, start)
-    literal = opcode in ("constant", "parameter")  # a value or a number, and no operand
+    literal = opcode in ("constant", "parameter")  # a value or an index, not an operand
     attributes = rest[start:] if literal else rest[end:]
     return Operation(
         name=head[2],

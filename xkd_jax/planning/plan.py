@@ -1,4 +1,4 @@
-"""The plan of a run on a slice: its true step, compiled for it, and what that says."""
+"""The plan of a run on a slice: its training step, compiled for it, and the costs of that."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.slices import GIB, Slice
 from xkd_jax.training.compiled_run import Run
 
-# Clips a second that one core loads and decodes: 149 and 177 in two runs of benchmarks.loader on
-# one thread of a virtual x86-64 machine; the lower one. To be measured anew on the hosts meant.
+# Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (149
+# and 177) with one thread on a virtual x86-64 machine. Measure it again on the run's hosts.
 LOADER_RATE = 149.0
 
 
@@ -35,7 +35,7 @@ class Memory:
     """Bytes on each device.
 
     Students, teachers (with the centers), the optimizer's moments and the batch are arguments of
-    the step; `activations` is all that it makes on the way, `program` its own code.
+    the step; `activations` are its temporaries, `program` is its code.
     """
 
     students: float
@@ -54,9 +54,10 @@ class Memory:
 class Plan:
     """A config on a slice.
 
-    flops: of the matrix products of one step on all devices, nothing computed twice.
-    costs, step: what each device does and how long it takes at least; None where the compiler
-      found no room.
+    flops: floating-point operations of one step's matrix products on all devices, without
+      rematerialization.
+    costs, step: costs and least duration on each device; None if the compiler reports that memory
+      does not suffice.
     """
 
     config: Config
@@ -74,7 +75,7 @@ class Plan:
 
     @property
     def utilization(self) -> float:
-        """Share of the chips' peak that goes into operations that the model calls for."""
+        """Model FLOPs utilization: `flops` / what the chips can do in that time."""
         assert self.step is not None
         return self.flops / (self.where.chips * self.where.chip.flops * self.step.seconds)
 
@@ -90,10 +91,10 @@ class Plan:
 
 
 def make_plan(config: Config, where: Slice) -> Plan:
-    """Compiles the step that a run would take, and reads the plan off it.
+    """Compiles the training step for a slice and computes its plan.
 
     Raises:
-      UserError: no compiler, no such slice, or mesh or batch don't fit it.
+      UserError: the slice or its compiler does not exist, or mesh or batch don't fit it.
     """
     length = planned_length(config)
     mesh = mesh_lib.make_mesh(config.mesh, where.devices())
@@ -115,20 +116,20 @@ def make_plan(config: Config, where: Slice) -> Plan:
 
 
 def planned_length(config: Config) -> Length:
-    """Steps of the run over the data set that `data.records` describes.
+    """Length of the run on a data set of `data.records` records.
 
     Raises:
-      UserError: it is 0.
+      UserError: `data.records` is 0.
     """
     if not config.data.records:
         raise UserError(
-            "data.records is 0: give --config.data.records=N, the number of clips to plan for."
+            "data.records is 0: give --config.data.records=N, the number of records to plan for."
         )
     return Length.of(config, config.data.records)
 
 
 def abstract_batch(config: Config, placed: NamedSharding) -> Any:
-    """A batch of the data pipeline as `jax.ShapeDtypeStruct`."""
+    """Returns a batch of the data pipeline as `jax.ShapeDtypeStruct`s with a sharding."""
     side = config.data.short_side
     frames = np.zeros((config.video.frames, side, side, 3), np.uint8)
     log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
@@ -143,7 +144,7 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
 
 
 def model_flops(config: Config, state: TrainState, batch: Any) -> float:
-    """Operations of one step's matrix products over all devices, without rematerialization."""
+    """Returns the FLOPs of one step's matrix products on all devices, without rematerialization."""
     plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
     plan = schedules(plain, Length(2, 1))
     step = functools.partial(train_step, config=plain, schedules=plan)
@@ -151,7 +152,7 @@ def model_flops(config: Config, state: TrainState, batch: Any) -> float:
 
 
 def device_bytes(tree: Any) -> float:
-    """Bytes of a tree of placed shapes on each device."""
+    """Returns the bytes on each device of a tree of `jax.ShapeDtypeStruct`s with shardings."""
     return sum(
         np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=float) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -170,9 +171,9 @@ def _memory(state: TrainState, batch: Any, activations: float, program: float = 
 
 
 def _missing(error: Exception) -> float:
-    """Bytes that a program would have needed beside its arguments, as the compiler's refusal says.
+    """Returns the bytes of temporaries in the compiler's out-of-memory error.
 
-    Any other failure is raised again.
+    Any other error is raised again.
     """
     units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     found = re.search(r"temporaries \(([\d.]+)([KMGT])\) exceeds", str(error))

@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""The text of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xkd_jax.planning.slices import GIB
 
 
 def lines(plan: Plan) -> Iterator[str]:
-    """The plan, all but its verdict."""
+    """Yields the lines of a plan, without its verdict."""
     where, mesh = plan.where, plan.mesh
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     yield f"slice     {where}, {where.chips} chips, {where.hosts} hosts"
@@ -22,7 +22,7 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"flops     {plan.flops:.3g} a step, {clip:.0f} G a clip"
         return
     yield (
-        f"flops     {plan.flops:.3g} a step, {clip:.0f} G a clip; with what is computed again"
+        f"flops     {plan.flops:.3g} a step, {clip:.0f} G a clip; with rematerialization"
         f" {plan.costs.flops:.3g} on each device"
     )
     yield from _network(plan)
@@ -30,8 +30,8 @@ def lines(plan: Plan) -> Iterator[str]:
     yield (
         f"step      {1e3 * step.seconds:.1f} ms at least, bound by {step.bound}: matrix unit"
         f" {1e3 * step.compute:.1f} ms, memory {1e3 * step.memory:.1f} ms"
-        f" ({plan.costs.bytes / 1e9:.0f} GB), network {1e3 * step.hidden:.1f} ms beside them and"
-        f" {1e3 * step.exposed:.1f} ms that they wait for"
+        f" ({plan.costs.bytes / 1e9:.0f} GB), network {1e3 * step.hidden:.1f} ms overlapped and"
+        f" {1e3 * step.exposed:.1f} ms exposed"
     )
     yield (
         f"rate      {plan.clips_per_second:.0f} clips/s at most,"
@@ -50,7 +50,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 
 def verdict(plan: Plan) -> str:
-    """Whether the plan fits, with the figures that decide it."""
+    """Returns the line that states whether the plan fits, and its peak memory."""
     answer = "yes" if plan.fits else "no"
     return f"fits: {answer}, peak {plan.memory.peak / GIB:.2f} of {plan.where.chip.hbm} GiB"
 
@@ -84,5 +84,5 @@ def _network(plan: Plan) -> Iterator[str]:
     for (kind, axes, hidden), (count, received, seconds) in sorted(totals.items()):
         yield (
             f"network   {kind:18} over {axes:15} {count:5.0f} a step, {received / 1e6:8.1f} MB a"
-            f" device, {1e3 * seconds:6.2f} ms{', beside other work' if hidden else ''}"
+            f" device, {1e3 * seconds:6.2f} ms{', overlapped' if hidden else ''}"
         )

@@ -1,4 +1,4 @@
-"""How long a step must take at least, from what it does and what the chip can do."""
+"""Least duration of a step, from its costs and the chip's peak rates (roofline)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jax.sharding import Mesh
 from xkd_jax.planning.costs import Collective, Costs
 from xkd_jax.planning.slices import Slice
 
-# Seconds that a message takes from a chip to the next, however short it is (about a microsecond,
-# "How to scale your model", Google DeepMind 2025, chapter 3).
+# Latency in seconds between neighboring chips ("How to scale your model", Google DeepMind 2025,
+# chapter 3: about a microsecond).
 HOP = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Seconds of a step on each chip, and the parts they come from.
+    """Durations of a step on each chip, in seconds.
 
-    compute, memory: were the chip only limited by its matrix unit, or its memory.
-    chip: each operation limited by whichever of the two it needs longer.
-    hidden, exposed: collectives that run beside other work, and those that all work waits for.
+    compute, memory: if only the matrix unit, or only the memory, limited it.
+    chip: each operation limited by the slower of the two.
+    hidden, exposed: collectives that overlap with other operations, and those that do not.
     """
 
     compute: float
@@ -36,7 +36,7 @@ class Step:
 
     @property
     def bound(self) -> str:
-        """What takes longest."""
+        """The resource that takes longest."""
         network = self.hidden + self.exposed
         largest = max(self.compute, self.memory, network)
         if largest == network:
@@ -45,7 +45,7 @@ class Step:
 
 
 def predict(costs: Costs, where: Slice, mesh: Mesh) -> Step:
-    """Returns the least time of a step; no latency of kernels, vector units or hosts is in it."""
+    """Returns the least duration, without kernel latencies, vector units and hosts."""
     chip = where.chip
     passes = sum(w.times * w.passes for w in costs.work) / chip.flops
     memory = costs.bytes / chip.bandwidth
@@ -72,10 +72,10 @@ def predict(costs: Costs, where: Slice, mesh: Mesh) -> Step:
 
 
 def collective_seconds(collective: Collective, where: Slice, mesh: Mesh) -> float:
-    """Seconds of one run of a collective.
+    """Returns the seconds of one run of a collective.
 
-    The buffer travels along every dimension of the torus that the group extends over at once: in
-    both directions where the dimension is a ring that the group fills, in one where it is a line.
+    It uses all torus dimensions of its group at once: both directions of a dimension that is a ring
+    within the group, one direction of a line.
     """
     coordinates = [mesh.devices.flat[member].coords for member in collective.group]
     bandwidth, hops = 0.0, 0
@@ -92,7 +92,7 @@ def collective_seconds(collective: Collective, where: Slice, mesh: Mesh) -> floa
     if collective.kind == "all-reduce":
         return 2 * (collective.bytes * fraction / bandwidth + hops * HOP)
     if collective.kind == "all-to-all":
-        # what is sent travels a quarter of a ring on average, each way
+        # on average data travels a quarter of a ring in each direction
         return collective.bytes * hops / 2 / bandwidth + hops * HOP
     if collective.kind == "collective-permute":
         return collective.bytes / where.chip.link + hops * HOP
@@ -100,7 +100,7 @@ def collective_seconds(collective: Collective, where: Slice, mesh: Mesh) -> floa
 
 
 def axes_of(group: Sequence[int], mesh: Mesh) -> str:
-    """Names of the mesh axes that a group of devices extends over."""
+    """Returns the names of the mesh axes along which a group of devices extends."""
     sizes = list(mesh.shape.items())
     names = []
     stride = 1

@@ -1,4 +1,4 @@
-"""Other ways to run a config on a slice: what would fit, and what would be fastest."""
+"""Search for meshes, rematerialization and batches that fit a slice, or are fastest on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMATS: tuple[Remat, ...] = typing.get_args(Remat)
 
 
 def with_mesh(config: Config, fsdp: int, tensor: int) -> Config:
-    """The config on another mesh; the data axis takes what is left."""
+    """The config with another mesh; `mesh.data` is -1, the remaining devices."""
     return dataclasses.replace(config, mesh=MeshConfig(-1, fsdp, tensor))
 
 
@@ -31,7 +31,7 @@ def with_batch(config: Config, batch_size: int) -> Config:
 
 
 def flags(config: Config) -> str:
-    """The command-line flags that say what the functions above change."""
+    """The command-line flags of mesh, rematerialization and batch."""
     mesh = config.mesh
     return (
         f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp}"
@@ -41,10 +41,14 @@ def flags(config: Config) -> str:
 
 
 def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
-    """Says which change makes a plan fit that doesn't, compiling one after the other.
+    """Yields a line for each change that was tried, until one fits.
 
-    Cheapest first: what computes some things twice, then what splits the parameters further, then
-    what changes the training (the batch).
+    The order is: more rematerialization, parameters split over more devices, a smaller batch (which
+    changes the training).
+
+    Args:
+      plan: a plan that does not fit.
+      planner: makes the plan of a config.
     """
     config, where = plan.config, plan.where
     config = with_mesh(config, plan.mesh.shape["fsdp"], plan.mesh.shape["tensor"])
@@ -77,10 +81,12 @@ def _splits(batch_size: int, config: Config, where: Slice) -> bool:
 
 
 def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterator[Plan | str]:
-    """Tries meshes, then rematerialization on the best of them, then other batches.
+    """Tries meshes, then rematerialization with the best mesh, then batches.
 
-    The best so far is what fits with most clips a second. Yields every plan that was made, and a
-    line for each that the slice has no room or no devices for.
+    The best plan is the one that fits and has most clips per second.
+
+    Yields:
+      Each plan, and a line for each config that the slice or the compiler refuses.
     """
     best: Plan | None = None
     seen: set[Config] = set()
@@ -107,7 +113,7 @@ def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterat
 
 
 def meshes(config: Config, where: Slice) -> Iterator[Config]:
-    """Splits of the slice: parameters along none, one or all of its dimensions; heads in two."""
+    """Yields configs with fsdp over one chip, one dimension or all chips, and tensor 1 or 2."""
     heads = min(config.model.encoder.heads, config.model.decoder.heads)
     for tensor in (n for n in (1, 2) if heads % n == 0 and where.chips % n == 0):
         for fsdp in sorted({1, min(where.shape[0], where.chips // tensor), where.chips // tensor}):
@@ -116,20 +122,20 @@ def meshes(config: Config, where: Slice) -> Iterator[Config]:
 
 
 def remats(config: Config, where: Slice) -> Iterator[Config]:
-    """Every rematerialization."""
+    """Yields configs with each value of `model.remat`."""
     del where
     return (with_remat(config, remat) for remat in REMATS)
 
 
 def batches(config: Config, where: Slice) -> Iterator[Config]:
-    """Half the batch and twice the batch, where they can be split."""
+    """Yields configs with half and twice the batch, if they can be split over the slice."""
     for batch_size in (config.batch_size // 2, 2 * config.batch_size):
         if batch_size and _splits(batch_size, config, where):
             yield with_batch(config, batch_size)
 
 
 def ranked(plans: list[Plan]) -> Iterator[str]:
-    """A table of the plans, those that fit first, by clips a second."""
+    """Yields the lines of a table of plans, by clips per second, those that fit first."""
     yield f"{'rank':>4} {'clips/s':>9} {'step ms':>8} {'peak GiB':>9}  flags"
     order = sorted(plans, key=lambda p: (p.fits, p.clips_per_second if p.step else 0), reverse=True)
     for rank, plan in enumerate(order, 1):

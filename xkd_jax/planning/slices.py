@@ -1,9 +1,9 @@
-"""TPU slices: their chips' constants, and their devices without owning one.
+"""TPU slices: constants of their chips, and their devices for compilation without hardware.
 
 Sources: Google Cloud's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" for memory, peaks, ports
-and chips of a host; one link's bandwidth in one direction is a chip's documented bidirectional
-bandwidth over twice its ports (v4: Jouppi et al., "TPU v4", ISCA 2023, table 4). The memory that a
-program may use is what the compiler of each generation says when it refuses one (libtpu 0.0.50).
+and chips of a host; a link's bandwidth in one direction is a chip's documented bidirectional
+bandwidth / (2 * ports) (v4: Jouppi et al., "TPU v4", ISCA 2023, table 4). Memory for programs is
+the limit in the compiler's out-of-memory errors (libtpu 0.0.50).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation's chip.
+    """The chip of one generation.
 
-    hbm: GiB of memory that a program may use.
-    flops: peak bfloat16 operations a second.
-    bandwidth: of the memory, in bytes a second.
-    link: bytes a second of one inter-chip link, in one direction.
-    ring: a torus dimension of this size, or a multiple of it, is closed to a ring.
-    dimensions: of the torus.
-    per_host: chips of one host of a slice with several.
+    hbm: memory for programs, in GiB.
+    flops: peak bfloat16 operations per second.
+    bandwidth: memory bandwidth, in bytes per second.
+    link: bandwidth of one inter-chip link in one direction, in bytes per second.
+    ring: torus dimensions whose size is a multiple of this are rings.
+    dimensions: number of torus dimensions.
+    per_host: chips of one host, in a slice with several hosts.
     host_cores: virtual CPU cores of such a host.
-    topology_options: of the compiler's topology, so that a chip is one device.
+    topology_options: options of the compiler's topology with which a chip is one device.
     """
 
     hbm: float
@@ -70,30 +70,30 @@ CHIPS: dict[str, Chip] = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice by its generation and its shape, for example v5e and (16, 16)."""
+    """A slice: its generation and shape, for example v5e and (16, 16)."""
 
     generation: str
     shape: tuple[int, ...]
 
     @classmethod
     def parse(cls, text: str) -> Slice:
-        """Reads GENERATION:AxB or GENERATION:AxBxC.
+        """Parses GENERATION:AxB or GENERATION:AxBxC.
 
         Raises:
-          UserError: there is no such slice.
+          UserError: the generation is unknown, or the shape has another number of dimensions.
         """
         generation, _, shape = text.partition(":")
         if generation not in CHIPS:
             raise UserError(
-                f"--plan={text}: there is no TPU {generation!r}: give one of {', '.join(CHIPS)}"
-                " and a shape, for example v5e:16x16."
+                f"--plan={text} names no known TPU: give one of {', '.join(CHIPS)} and a shape, for"
+                " example v5e:16x16."
             )
         dimensions = CHIPS[generation].dimensions
         if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (dimensions - 1), shape):
             example = "x".join(["4"] * dimensions)
             raise UserError(
-                f"--plan={text}: a slice of {generation} has {dimensions} dimensions: give its"
-                f" shape, for example {generation}:{example}."
+                f"--plan={text} has no shape, and {generation} has {dimensions} dimensions: give"
+                f" one, for example {generation}:{example}."
             )
         return cls(generation, tuple(int(n) for n in shape.split("x")))
 
@@ -113,14 +113,14 @@ class Slice:
         return math.ceil(self.chips / self.chip.per_host)
 
     def is_ring(self, dimension: int) -> bool:
-        """Whether the torus closes along a dimension."""
+        """Whether a dimension of the torus is a ring."""
         return self.shape[dimension] % self.chip.ring == 0
 
     def devices(self) -> list[Any]:
-        """The devices to compile for; no such machine is needed.
+        """Returns descriptions of the slice's devices, for compilation without hardware.
 
         Raises:
-          UserError: the compiler is not installed, or knows no slice of this shape.
+          UserError: the compiler is not installed, or does not support this shape.
         """
         if importlib.util.find_spec("libtpu") is None:
             raise UserError(
@@ -138,13 +138,13 @@ class Slice:
             except jax.errors.JaxRuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
-                    f"--plan={self}: the compiler knows no such slice ({reason}): take a shape"
-                    " that can be rented."
+                    f"--plan={self} is not supported by the compiler ({reason}): give a shape that"
+                    " Cloud TPU offers."
                 ) from None
         return list(topology.devices)
 
 
-# Without these, libtpu looks for the machine it runs on, and notes on stderr that it is on none.
+# Without these, libtpu searches for a TPU and prints to stderr that there is none.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
