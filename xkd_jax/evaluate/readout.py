@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from xkd_jax.config.pretraining import Transformer
-from xkd_jax.networks.blocks import layer_norm, linear
+from xkd_jax.networks.blocks import linear
 from xkd_jax.networks.encoder import embedding_init, pool
+from xkd_jax.networks.layer_norm import layer_norm
 
 _SMALLEST_NORM = 1e-12
 

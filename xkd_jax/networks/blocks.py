@@ -13,30 +13,12 @@ from jaxtyping import Array, Float
 from xkd_jax.config.pretraining import Attention, Remat, Transformer
 from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
+from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.parallel.axis_rules import constrain
-
-# The reference's value for every LayerNorm (PyTorch's default).
-LAYER_NORM_EPS = 1e-5
 
 # Name under which a stack keeps its parameters: their first axis is the layer. Rules that hold
 # "per tensor" (clipping, weight decay) hold per layer there.
 STACKED = "layers"
-
-
-def layer_norm(
-    width: int, dtype: DTypeLike, rngs: nnx.Rngs, *, eps: float = LAYER_NORM_EPS, **kwargs: Any
-) -> nnx.LayerNorm:
-    """LayerNorm as the reference has it; statistics in float32 by the two-pass formula."""
-    return nnx.LayerNorm(
-        width,
-        epsilon=eps,
-        dtype=dtype,
-        use_fast_variance=False,
-        scale_metadata={"out_sharding": ("norm",)},
-        bias_metadata={"out_sharding": ("norm",)},
-        rngs=rngs,
-        **kwargs,
-    )
 
 
 def linear(

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Integer
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
 from xkd_jax.config.pretraining import Architecture, Attention, Remat
-from xkd_jax.networks.blocks import Blocks, DropPath, layer_norm, linear
+from xkd_jax.networks.blocks import Blocks, DropPath, linear
+from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.patches import gather_tokens, patchify
 from xkd_jax.networks.per_modality import per_modality
 from xkd_jax.networks.positions import resize_positions

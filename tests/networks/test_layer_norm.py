@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xkd_jax.networks.layer_norm import normalize
+
+
+def formula(x, scale, bias, eps=1e-5):
+    """In the order of operations that automatic differentiation knows how to reverse."""
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + eps) * scale + bias
+
+
+def inputs(shape=(2, 5, 24), dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = 3 + 2 * jax.random.normal(keys[0], shape, dtype)
+    scale, bias = (jax.random.normal(key, shape[-1:]) for key in keys[1:3])
+    return x, scale, bias, jax.random.normal(keys[3], shape, dtype)
+
+
+def pulled_back(function):
+    def run(x, scale, bias, cotangent):
+        value, pull = jax.vjp(function, x, scale, bias)
+        return value, *pull(cotangent)
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize("shape", [(24,), (2, 5, 24)])
+@pytest.mark.parametrize("eps", [1e-5, 1e-2])
+def test_equals_the_formula_in_value_and_gradients(shape, eps):
+    found, expected = (
+        pulled_back(lambda x, scale, bias, f=f: f(x, scale, bias, eps))(*inputs(shape))
+        for f in (normalize, formula)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_rounded_once():
+    x, scale, bias, cotangent = inputs(dtype=jnp.bfloat16)
+    found = pulled_back(normalize)(x, scale, bias, cotangent)
+    assert [a.dtype for a in found] == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
+    wide = pulled_back(formula)(
+        x.astype(jnp.float32), scale, bias, cotangent.astype(jnp.float32)
+    )
+    for a, b in zip(found, wide, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=2**-8)
+
+
+def test_a_row_far_from_zero_keeps_its_digits():
+    """Where the mean of squares less the square of the mean would leave none."""
+    x, scale, bias, cotangent = inputs()
+    near = pulled_back(normalize)(x, scale, bias, cotangent)[0]
+    far = pulled_back(normalize)(x + 4096, scale, bias, cotangent)[0]
+    np.testing.assert_allclose(far, near, atol=5e-3)
+
+
+def test_the_gradient_keeps_no_array_of_the_inputs_size_but_the_input():
+    x, scale, bias, _ = inputs((4, 32, 64), jnp.bfloat16)
+    _, pull = jax.eval_shape(lambda *args: jax.vjp(normalize, *args), x, scale, bias)
+    sizes = [leaf.size for leaf in jax.tree.leaves(pull)]
+    assert sizes.count(x.size) == 1
+    assert sum(sizes) < 1.1 * x.size

@@ -1,0 +1,91 @@
+"""LayerNorm, with a gradient that is computed from its input and two numbers a row."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+# The reference's value for every LayerNorm (PyTorch's default).
+LAYER_NORM_EPS = 1e-5
+
+
+class LayerNorm(nnx.LayerNorm):
+    """`nnx.LayerNorm` over the last axis, computed by `normalize`."""
+
+    def __call__(
+        self, x: Float[Array, "*rows width"], *, mask: None = None
+    ) -> Float[Array, "*rows width"]:
+        """Normalizes the rows, in the module's dtype."""
+        assert self.scale is not None
+        assert self.bias is not None
+        x = x.astype(self.dtype or x.dtype)
+        return normalize(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+def layer_norm(
+    width: int, dtype: DTypeLike, rngs: nnx.Rngs, *, eps: float = LAYER_NORM_EPS, **kwargs: Any
+) -> LayerNorm:
+    """LayerNorm as the reference has it."""
+    return LayerNorm(
+        width,
+        epsilon=eps,
+        dtype=dtype,
+        scale_metadata={"out_sharding": ("norm",)},
+        bias_metadata={"out_sharding": ("norm",)},
+        rngs=rngs,
+        **kwargs,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(
+    x: Float[Array, "*rows width"],
+    scale: Float[Array, " width"],
+    bias: Float[Array, " width"],
+    eps: float = LAYER_NORM_EPS,
+) -> Float[Array, "*rows width"]:
+    """Brings each row to mean 0 and variance 1, times `scale`, plus `bias`.
+
+    The statistics are in float32 by the two-pass formula; the result has the dtype of x. The
+    gradient keeps x, which its user has kept already, and a mean and a deviation a row, where
+    automatic differentiation keeps three float32 arrays of x's size.
+    """
+    return _forward(x, scale, bias, eps)[0]
+
+
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(-1, keepdims=True)
+    centered = wide - mean
+    inverse = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + eps)
+    out = centered * (inverse * _row(scale, x.ndim)) + _row(bias, x.ndim)
+    return out.astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _backward(
+    eps: float, kept: tuple[jax.Array, ...], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, inverse, scale = kept
+    cotangent = cotangent.astype(jnp.float32)
+    normed = (x.astype(jnp.float32) - mean) * inverse
+    inner = cotangent * _row(scale, x.ndim)
+    along = (inner * normed).mean(-1, keepdims=True)
+    gradient = inverse * (inner - inner.mean(-1, keepdims=True) - normed * along)
+    rows = tuple(range(x.ndim - 1))
+    return gradient.astype(x.dtype), (cotangent * normed).sum(rows), cotangent.sum(rows)
+
+
+def _row(vector: jax.Array, ndim: int) -> jax.Array:
+    """A vector as one row of an array of so many axes."""
+    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+
+
+normalize.defvjp(_forward, _backward)
