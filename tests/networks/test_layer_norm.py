@@ -43,9 +43,7 @@ def test_bfloat16_is_rounded_once():
     x, scale, bias, cotangent = inputs(dtype=jnp.bfloat16)
     found = pulled_back(normalize)(x, scale, bias, cotangent)
     assert [a.dtype for a in found] == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
-    wide = pulled_back(formula)(
-        x.astype(jnp.float32), scale, bias, cotangent.astype(jnp.float32)
-    )
+    wide = pulled_back(formula)(x.astype(jnp.float32), scale, bias, cotangent.astype(jnp.float32))
     for a, b in zip(found, wide, strict=True):
         np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=2**-8)
 
