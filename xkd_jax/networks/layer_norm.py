@@ -19,9 +19,10 @@ class LayerNorm(nnx.LayerNorm):
     """`nnx.LayerNorm` over the last axis, computed by `normalize`."""
 
     def __call__(
-        self, x: Float[Array, "*rows width"], *, mask: None = None
+        self, x: Float[Array, "*rows width"], *, mask: jax.Array | None = None
     ) -> Float[Array, "*rows width"]:
-        """Normalizes the rows, in the module's dtype."""
+        """Normalizes the rows, in the module's dtype; a mask is not supported."""
+        assert mask is None
         assert self.scale is not None
         assert self.bias is not None
         x = x.astype(self.dtype or x.dtype)
