@@ -17,6 +17,7 @@ import datetime
 import importlib.util
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
         "machine": machine(),
         "sections": {},
     }
-    waiting: dict[str, Process] = {}
+    started: dict[str, Process] = {}
 
     def log_of(section: Section) -> Path:
         return logs / f"{section.name}.log"
@@ -123,10 +124,12 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
             if section.left_out:
                 found.update(status="left out", reason=section.left_out)
             else:
-                process = waiting.pop(section.name, None) or Process(section, log_of(section))
+                if section.name not in started:
+                    started[section.name] = Process(section, log_of(section))
+                process = started[section.name]
                 for other in chosen:
                     if other.prepares_beside == section.name and not other.left_out:
-                        waiting[other.name] = Process(other, log_of(other))
+                        started[other.name] = Process(other, log_of(other))
 
                 def keep(result: dict[str, Any], found: dict[str, Any] = found) -> None:
                     found["results"].append(result)
@@ -138,7 +141,7 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
             say(f"{section.name} {found['status']}{reason}")
             write()
     finally:
-        for process in waiting.values():
+        for process in started.values():
             process.stop()
     return record
 
@@ -198,6 +201,7 @@ def main() -> int:
     add("--patience", type=float, default=1.0, help="factor of the sections' time limits")
     add("--rehearse", action="store_true", help="tiny models, on any device")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sections end too
     try:
         if args.table:
             terminal.print_result(hardware_tables.tables(hardware_tables.load(args.table)))

@@ -96,7 +96,9 @@ class Process:
         return {"status": "done", "seconds": taken}
 
     def stop(self) -> None:
-        """Ends it and what it started."""
+        """Ends it and what it started, if it runs."""
+        if self._process.poll() is not None:
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
