@@ -52,7 +52,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
     steps = ("-m", module + "step_times")
     made = {
         "goldens": Section(
-            "goldens", ("-m", module + "goldens", f"--folder={args.golden}", *tiny), 120, small,
+            "goldens", ("-m", module + "goldens", f"--folder={args.golden}", *tiny), 100, small,
             left_out="" if args.golden else "give --golden=FOLDER of golden cases",
         ),
         "step": Section(
