@@ -228,6 +228,8 @@ def test_little_endian_files_that_say_it_are_read(written):
         (zipped({"w": GOOD})[:-30], "cut off"),
         (zipped({"w": GOOD}, more=[("archive/code/a.py", "")]), "TorchScript"),
         (zipped({"w": GOOD}, more=[("other/data.pkl", b"N.")]), "torch.save"),
+        (b"\x80\x02K\x01.", "neither"),
+        (zipped([1, "two"]), "something else than a dictionary"),
         (b"", "empty"),
         (b"\n<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),

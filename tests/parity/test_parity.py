@@ -9,8 +9,8 @@ from random_parameters import random_student
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config
+from xkd_jax.inference import author_weights
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.parity import author_weights
 from xkd_jax.parity.__main__ import main
 from xkd_jax.parity.comparison import relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile

@@ -21,6 +21,9 @@ class EncoderConfig:
       norm: where the final LayerNorm stands: on each token, on the pooled features, or nowhere.
       norm_eps: of the final LayerNorm.
       pool: the tokens whose mean is the features of an input.
+      spectrogram: how sound becomes the audio view's bands: as XKD's log-mel
+        (`data_pipelines.format.log_mel`), or as Kaldi's filter bank with zeros after the end
+        (`xkd_jax.inference.kaldi`).
     """
 
     transformer: Transformer
@@ -30,6 +33,7 @@ class EncoderConfig:
     norm: Literal["tokens", "pooled", "none"] = "tokens"
     norm_eps: float = 1e-5
     pool: Literal["patches", "special"] = "patches"
+    spectrogram: Literal["log_mel", "kaldi"] = "log_mel"
 
     @property
     def modality(self) -> Modality:

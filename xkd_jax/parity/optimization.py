@@ -14,11 +14,11 @@ from flax import nnx
 from xkd_jax.config.pretraining import Config, ModelConfig, TemperatureConfig
 from xkd_jax.evaluate.fitting import decays, encoder_part, layer_scale
 from xkd_jax.evaluate.readout import Readout
+from xkd_jax.inference import author_weights
 from xkd_jax.method.schedules import Length, epoch_warmup, schedules
 from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Teacher
 from xkd_jax.networks.tree import Tree, path_names
-from xkd_jax.parity import author_weights
 from xkd_jax.parity.comparison import Report, worst
 from xkd_jax.parity.golden_file import Fields, GoldenFile
 

@@ -15,13 +15,13 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.pretraining import Config, HeadConfig, LossConfig, LossWeights, ModelConfig
+from xkd_jax.inference import author_weights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.patches import random_masking
-from xkd_jax.parity import author_weights
 from xkd_jax.parity.golden_file import GoldenFile
 
 

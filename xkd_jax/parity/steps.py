@@ -11,12 +11,12 @@ import numpy as np
 
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.pretraining import Config
+from xkd_jax.inference import author_weights
 from xkd_jax.method.objective import ObjectiveOutputs
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
 from xkd_jax.networks.patches import Masking
-from xkd_jax.parity import author_weights
 from xkd_jax.parity.comparison import Comparison, Report, relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.step_case import Case, case_config, case_inputs, case_schedules, case_state

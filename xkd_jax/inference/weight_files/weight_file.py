@@ -31,12 +31,12 @@ class WeightFile(NamedTuple):
 
     Attributes:
       path: of the file.
-      root: what was saved, with `LazyTensor`s, readable while the file is open.
+      root: the dictionary that was saved, with `LazyTensor`s, readable while the file is open.
       metadata: texts beside it.
     """
 
     path: str
-    root: Any
+    root: dict[Any, Any]
     metadata: dict[str, str]
 
 
@@ -65,7 +65,10 @@ def _read(path: str, file: BinaryIO) -> WeightFile:
         if pattern.match(head):
             raise WeightFileError(f"it is {what}")
     if head.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
-        return WeightFile(path, torch_file.read(file, size), {})
+        root = torch_file.read(file, size)
+        if not isinstance(root, dict):
+            raise WeightFileError("it holds something else than a dictionary of tensors")
+        return WeightFile(path, root, {})
     if safetensors_file.looks_like_one(head):
         tensors, metadata = safetensors_file.read(file, size)
         return WeightFile(path, tensors, metadata)

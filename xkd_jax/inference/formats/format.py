@@ -1,0 +1,111 @@
+"""What every format of weights gives: encoders, and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import Modality
+from xkd_jax.config.encoder import EncoderConfig
+from xkd_jax.inference.formats.state_dict import Given, StateDict
+from xkd_jax.inference.tensor_names import encoder_entries, tree_of
+from xkd_jax.networks.encoder import Encoder
+from xkd_jax.networks.tree import Tree
+
+
+class EncoderWeights(NamedTuple):
+    """An encoder's description and its parameters, float32 arrays in the shape of `Encoder`."""
+
+    config: EncoderConfig
+    params: Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a file.
+
+    Attributes:
+      network: "student" or "teacher", of files that hold both.
+      given: by the person, of what the file doesn't say.
+      config: the content of the config.json beside the file; empty: there is none.
+    """
+
+    network: str = "student"
+    given: Given = dataclasses.field(default_factory=Given)
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+      name: for messages.
+      license: of the published weights of that kind.
+      recognizes: whether names of tensors are of this kind.
+      convert: takes the encoders out, and leaves what is no encoder.
+    """
+
+    name: str
+    license: str
+    recognizes: Callable[[frozenset[str]], bool]
+    convert: Callable[[StateDict, Request], dict[Modality, EncoderWeights]]
+
+
+def encoder_weights(
+    config: EncoderConfig, tensors: Mapping[str, np.ndarray], path: str
+) -> EncoderWeights:
+    """Builds an encoder of tensors under the names of `tensor_names`.
+
+    Raises:
+      UserError: a tensor is missing or has another shape than the config calls for.
+    """
+
+    def find(name: str) -> np.ndarray:
+        if name not in tensors:
+            raise UserError(f"{path} has no tensor {name}, which its other tensors call for.")
+        return tensors[name]
+
+    entries = encoder_entries(config)
+    try:
+        params = tree_of(entries, find)
+    except ValueError as error:
+        raise UserError(f"{path} has tensors of shapes that don't fit together: {error}.") from None
+    like = encoder_shapes(config)
+    for entry in entries:
+        expected, found = (_at(tree, entry.path) for tree in (like, params))
+        if expected.shape != found.shape:
+            raise UserError(
+                f"{path} has {entry.name} in a shape that doesn't fit its other tensors: here its"
+                f" kind has {found.shape}, and {expected.shape} is needed."
+            )
+    return EncoderWeights(config, params)
+
+
+def encoder_shapes(config: EncoderConfig) -> Tree:
+    """Shapes of an encoder's parameters, as a tree of `jax.ShapeDtypeStruct`."""
+    return nnx.to_pure_dict(nnx.state(abstract_encoder(config, jnp.float32), nnx.Param))
+
+
+def abstract_encoder(config: EncoderConfig, dtype: Any) -> Encoder:
+    """The module with shapes in place of parameters, to compute in `dtype`."""
+
+    def make() -> Encoder:
+        with nnx.use_eager_sharding(False):
+            return Encoder.create(config, dtype=dtype, rngs=nnx.Rngs(0))
+
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        return nnx.eval_shape(make)
+
+
+def _at(tree: Tree, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree

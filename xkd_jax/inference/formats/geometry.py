@@ -1,0 +1,110 @@
+"""What files of weights don't say of their networks: heads, and sizes of inputs and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from xkd_jax.config import dataclass_schema
+from xkd_jax.inference.formats.state_dict import Given
+
+# Heads of each width in the papers of XKD, VideoMAE and its second version, AudioMAE, CAV-MAE.
+PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+_ASKED: dict[Modality, tuple[str, ...]] = {
+    "video": ("frames", "size", "patch"),
+    "audio": ("mels", "columns", "patch"),
+}
+
+
+def heads_of(path: str, width: int, given: Given, stated: int | None = None) -> int:
+    """Number of heads: as the file's config states, as given, or as published for that width.
+
+    Raises:
+      UserError: none of them says it, or it does not divide the width.
+    """
+    if stated is not None and given.heads not in (None, stated):
+        raise UserError(f"heads is {given.heads}, but {path} states {stated}: leave heads out.")
+    heads = stated or given.heads or PUBLISHED_HEADS.get(width)
+    if heads is None:
+        raise UserError(
+            f"{path} does not say how many heads its attention of width {width} has: give heads."
+        )
+    if heads < 1 or width % heads:
+        raise UserError(f"heads is {heads}: give a divisor of the width {width} of {path}.")
+    return heads
+
+
+def view_of(
+    path: str,
+    modality: Modality,
+    given: Given,
+    known: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    tokens: int | None,
+    values: int,
+) -> VideoConfig | AudioConfig:
+    """The view that positions are for, of what the file says and what is given.
+
+    Args:
+      path: of the file, for error messages.
+      modality: of the encoder.
+      given: by the person; may not contradict the file.
+      known: fields that the file says.
+      defaults: fields that it doesn't say: as published.
+      tokens: positions in the file; None: it has none, so any number will do.
+      values: numbers in one patch.
+
+    Raises:
+      UserError: sizes are missing, contradict the file, or don't fit its tensors.
+    """
+    fields = dict(getattr(given, modality) or {})
+    for name, value in known.items():
+        if name in fields and _plain(fields[name]) != _plain(value):
+            raise UserError(
+                f"{modality}[{name!r}] is {fields[name]!r}, but {path} states {value!r}: leave it"
+                " out."
+            )
+    fields = {**defaults, **fields, **known}
+    if missing := [name for name in _ASKED[modality] if name not in fields]:
+        raise UserError(
+            f"{path} does not say the {', '.join(missing)} of its {modality} input: give"
+            f" {modality}={{{', '.join(f'{name!r}: ...' for name in missing)}}}."
+        )
+    view: VideoConfig | AudioConfig = (
+        dataclass_schema.build(VideoConfig, fields)
+        if modality == "video"
+        else dataclass_schema.build(AudioConfig, fields)
+    )
+    _check_fit(path, modality, view, tokens, values)
+    return view
+
+
+def _check_fit(
+    path: str,
+    modality: Modality,
+    view: VideoConfig | AudioConfig,
+    tokens: int | None,
+    values: int,
+) -> None:
+    names = ", ".join(_ASKED[modality])
+    if any(n % p for n, p in zip(view.global_shape, view.patch, strict=True)):
+        raise UserError(
+            f"{path}: an input of {view.global_shape} is no whole number of patches of"
+            f" {view.patch}: give other {names} by {modality}=."
+        )
+    if view.patch_values != values:
+        raise UserError(
+            f"{path} has patches of {values} values, and those of {view.patch} have"
+            f" {view.patch_values}: give other {names} by {modality}=."
+        )
+    if tokens is not None and view.tokens != tokens:
+        raise UserError(
+            f"{path} has positions of {tokens} patches, and an input of {view.global_shape} in"
+            f" patches of {view.patch} has {view.tokens}: give other {names} by {modality}=."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
