@@ -62,7 +62,7 @@ def main(config: Config) -> None:
     start(config)
     from xkd_jax.training import train
 
-    train.train(config, workdir())
+    train.train(config, workdir(), command_line.written_config())
 
 
 def plan(config: Config, target: str) -> None:

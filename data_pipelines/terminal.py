@@ -36,6 +36,11 @@ def escaped(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def count(number: int, noun: str) -> str:
+    """`1 record`, `1,200 records`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
     """Prints lines, escaped but for their line feeds; never fails.
 

@@ -151,6 +151,14 @@ def changes() -> dict[str, tuple[Any, Any]]:
     return listing.changes(written.to_dict(), _CONFIG.value.to_dict())
 
 
+def written_config() -> Config | None:
+    """What the pretraining config file alone says; None: its own values are not valid."""
+    try:
+        return xkd_config.resolve(read_config(config_path(sys.argv)))
+    except UserError:
+        return None
+
+
 def read_config(path: str) -> Any:
     """The content of a config file, FILE.py or FILE.py:VARIANT, as --config reads it."""
     return flags.FLAGS[_CONFIG.name].parser.parse(path)

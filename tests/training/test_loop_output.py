@@ -53,4 +53,5 @@ def test_a_terminal_keeps_the_same_lines_and_shows_a_bar(go, monkeypatch):
     assert [line[:8] for line in steps] == ["step 1/7", "step 4/7", "step 7/7"]
     shown = out.in_place()
     assert any(text.startswith("step 0/7 |") for text in shown)
+    assert any(text.startswith("saving the last checkpoint ... 00:0") for text in shown)
     assert any(text.startswith("compiling the step ... 00:0") for text in shown)

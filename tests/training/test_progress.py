@@ -64,7 +64,7 @@ def test_what_came_before_the_first_step_does_not_slow_it(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(steps=100, batch_size=8, start=10)
     progress.waited(30.0)
-    progress.begin()
+    progress.running()
     _, scalars = progress.line(11, {"loss": 1.5})
     assert scalars == {"speed/clips_per_second": 4.0, "speed/data_wait_fraction": 0.0}
 
@@ -74,7 +74,7 @@ def test_between_two_lines_a_step_is_shown_every_ten_seconds(monkeypatch, capsys
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     terminal.print_text("begin")
     progress = Progress(steps=100, batch_size=8, start=0)
-    with progress.shown:
+    with progress.running():
         for step in range(1, 9):
             now[0] = 4.0 * step
             progress.reached(step, {"loss": np.float32(0.25 * step), "loss/align_students": 0.5})
@@ -89,7 +89,7 @@ def test_on_a_terminal_steps_are_a_bar_in_place(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     progress = Progress(steps=100, batch_size=8, start=0)
-    with progress.shown:
+    with progress.running():
         for step in range(1, 51):
             now[0] = 1.0 * step
             progress.reached(step, {"loss": np.float32(0.5), "loss/align_students": 0.5})

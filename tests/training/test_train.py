@@ -84,6 +84,11 @@ def test_a_run_probes_and_a_killed_one_ends_the_same(
 
 
 def assert_reported(workdir, printed):
+    assert "chance, of 3 classes       33.3     33.3" in printed
+    following = (
+        f"--config=configs/eval/knn.py:video --config.checkpoint={workdir} --config.data.dir="
+    )
+    assert f"next      python main.py {following}" in printed
     assert "step 2/5  loss" in printed
     assert "clips/s" in printed
     assert "embed -> fsdp" in printed
@@ -122,6 +127,45 @@ def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, c
     assert "resume    from step 3" in capsys.readouterr().out
 
 
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(
+        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
+    )
+
+
+def test_a_run_that_has_ended_is_not_changed(config, tmp_path, capsys, tiny):
+    training.train(config, tmp_path)
+    (tmp_path / "results.json").write_text("{}")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    probing = change(config, probe={"enabled": True})
+    for again in (config, probing):
+        training.train(again, tmp_path)
+        *_, last = capsys.readouterr().out.splitlines()
+        assert last.startswith("ended     this run ended at step 5: nothing was changed; for more")
+    with pytest.raises(UserError, match="step 5, and this one ends at step 4, so it has ended and"):
+        training.train(dataclasses.replace(config, max_steps=4), tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+    training.train(dataclasses.replace(config, max_steps=6), tmp_path)
+    assert "step 6/6" in capsys.readouterr().out
+
+
+def test_a_run_says_what_differs_from_its_config_file_and_that_it_is_short(
+    config, tmp_path, capsys, tiny
+):
+    written = dataclasses.replace(config, max_steps=1200)
+    short = "note      5 of the config file's 1,200 steps are too few to show an effect"
+    training.train(config, tmp_path / "a", written)
+    lines = capsys.readouterr().out.splitlines()
+    assert "flags     max_steps 1200 -> 5" in lines
+    assert lines.count(short) == 2  # before the first step and at the end
+    training.train(config, tmp_path / "b", config)
+    lines = capsys.readouterr().out.splitlines()
+    assert "flags     none: all settings are those of the config file" in lines
+    assert not [line for line in lines if line.startswith("note")]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
     """The third step's; it is noticed at the next line that is logged, before the save there."""
 
@@ -133,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
             term = jnp.where(following.step == 3, jnp.nan, 1.0)
             return following, metrics | {"loss/align_students": term}
 
-        return dataclasses.replace(run, step=step)
+        return dataclasses.replace(run, step=jax.jit(step))
 
     monkeypatch.setattr(training.Run, "create", create)
     with pytest.raises(TrainingDivergedError, match="is not finite") as error:

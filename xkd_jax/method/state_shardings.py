@@ -73,8 +73,9 @@ def describe(architecture: Architecture, mesh: Mesh) -> str:
     )
     rules = ", ".join(f"{axis} -> {' x '.join(names) or '-'}" for axis, names in RULES.items())
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    processes = f"{n} processes" if (n := jax.process_count()) > 1 else "1 process"
     return (
-        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {jax.process_count()} processes)\n"
+        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {processes})\n"
         f"sharding  {rules}\n"
         f"trained   {total / 1e6:.1f} M parameters, {local / 1e6:.1f} M on each device"
     )

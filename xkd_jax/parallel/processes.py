@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines import durable, terminal
+from data_pipelines.activity import Activity
 from data_pipelines.errors import (
     LostProcessError,
     StoppedError,
@@ -83,6 +84,11 @@ def print_on_main(text: str) -> None:
     """Prints on the main process."""
     if is_main_process():
         terminal.print_text(text)
+
+
+def main_activity(what: str) -> Activity:
+    """A long phase (`the verb in -ing`), shown on the main process while it is open."""
+    return Activity(what, enabled=is_main_process())
 
 
 def write_once(path: Path, content: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.activity import Activity
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import duration
 from xkd_jax.config.pretraining import Config
@@ -23,7 +22,7 @@ from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import is_main_process, print_on_main
+from xkd_jax.parallel.processes import main_activity, print_on_main
 from xkd_jax.training import checkpoint
 
 
@@ -108,7 +107,7 @@ class Run:
 def compile_step(step: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
     """Compiles a jitted step for arguments like these, saying that it does and how long it took."""
     print_on_main("compiling the step ...")
-    with Activity("compiling the step", enabled=is_main_process()) as activity:
+    with main_activity("compiling the step") as activity:
         compiled = step.lower(*args).compile()
     print_on_main(f"compiled  in {duration(activity.seconds)}")
     return compiled

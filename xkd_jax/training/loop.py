@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.parallel.processes import is_main_process, print_on_main
+from xkd_jax.parallel.processes import is_main_process, main_activity, print_on_main
 from xkd_jax.training.preemption import Preemption
 from xkd_jax.training.progress import Progress, Scalars
 
@@ -97,7 +97,7 @@ class Loop(Generic[State]):
             contextlib.closing(scalars),
             contextlib.closing(batches),
             Preemption() as preemption,
-            progress.shown,
+            contextlib.ExitStack() as after_compilation,
         ):
             for step in range(start + 1, self.steps + 1):
                 # Reading and transfer overlap with the step before.
@@ -107,7 +107,7 @@ class Loop(Generic[State]):
                 placed = self.put(rows)
                 if advance is None:
                     advance = self.compile(state, placed)
-                    progress.begin()
+                    after_compilation.enter_context(progress.running())
                 state, metrics = advance(state, placed)
                 unread.append((step, metrics))
                 if len(unread) > IN_FLIGHT:
@@ -128,7 +128,8 @@ class Loop(Generic[State]):
                     checkpoints.stop(step)
                 if measured := self.measure(state, step):
                     scalars.write(step, measured)
-            checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
+            with main_activity("saving the last checkpoint"):
+                checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
             if self.followed and preemption.reached():
                 checkpoints.stop(self.steps)
         return state

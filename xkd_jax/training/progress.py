@@ -36,13 +36,17 @@ class Progress:
           start: steps made before.
           enabled: whether this process shows how far the run is between its lines.
         """
-        self.shown = Activity("step", total=steps, done=start, enabled=enabled)
+        self._shown = Activity("step", total=steps, done=start, enabled=enabled)
         self._steps, self._batch_size = steps, batch_size
         self._step, self._since, self._waited = start, time.perf_counter(), 0.0
 
-    def begin(self) -> None:
-        """Starts the clock again: what came before the first step has another rate."""
+    def running(self) -> Activity:
+        """Starts the clock again, and shows while it is open how far the run is.
+
+        To be opened before the first step: compilation has another rate.
+        """
         self._since, self._waited = time.perf_counter(), 0.0
+        return self._shown
 
     def waited(self, seconds: float) -> None:
         """Adds seconds in which the loop waited for a batch."""
@@ -50,11 +54,11 @@ class Progress:
 
     def reached(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Shows a step that has been made, unless something was shown just before."""
-        if self.shown.is_due():
+        if self._shown.is_due():
             found = jax.device_get(metrics)
-            self.shown.show(step, f"loss {found['loss']:.4f}  {loss_terms(found)}".rstrip())
+            self._shown.show(step, f"loss {found['loss']:.4f}  {loss_terms(found)}".rstrip())
         else:
-            self.shown.reached(step)
+            self._shown.reached(step)
 
     def line(self, step: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
         """Returns the log line of a step, and the scalars of the steps since the line before.
@@ -81,21 +85,26 @@ class Progress:
             + (f"  {terms}" if (terms := loss_terms(metrics)) else "")
         )
         self._step, self._since, self._waited = step, now, 0.0
-        self.shown.reached(step)
+        self._shown.reached(step)
         return text, scalars
 
 
 def loss_terms(metrics: Mapping[str, float]) -> str:
-    """The terms of a loss, those of one kind together: `reconstruct video 1.04 audio 0.98, ...`.
+    """The terms of a loss: `reconstruct video 1.04 audio 0.98, align students 0.1`.
 
     Args:
       metrics: of a step; terms are named `loss/KIND_PART`.
     """
+    prefix = "loss/"
+    return grouped({k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)})
+
+
+def grouped(terms: Mapping[str, float]) -> str:
+    """Numbers by names KIND_PART in words, those of one kind together."""
     kinds: dict[str, list[str]] = {}
-    for name, value in metrics.items():
-        if name.startswith("loss/"):
-            kind, _, part = name.removeprefix("loss/").partition("_")
-            kinds.setdefault(kind, []).append(f"{part.replace('_', ' ')} {value:.3g}".lstrip())
+    for name, value in terms.items():
+        kind, _, part = name.partition("_")
+        kinds.setdefault(kind, []).append(f"{part.replace('_', ' ')} {value:.3g}".lstrip())
     return ", ".join(f"{kind} {' '.join(parts)}" for kind, parts in kinds.items())
 
 

@@ -14,8 +14,8 @@ from data_pipelines.loader_config import MODALITIES
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
+from data_pipelines.terminal import escaped
 from xkd_jax.config.pretraining import Architecture, Config
-from xkd_jax.method import state_shardings
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
@@ -23,23 +23,34 @@ from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
+    global_max,
     lost_peer_errors,
+    main_activity,
     main_first,
     print_on_main,
     run_on_all,
     write_once,
 )
-from xkd_jax.training import run_lease
+from xkd_jax.training import run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.loop import Loop
 from xkd_jax.training.probe import Probes, feature_function
 from xkd_jax.training.recovery import Recovery
 
+RESULTS = "results.json"  # of the probes, in the run's folder
+
 
 @lost_peer_errors()
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, written: Config | None = None) -> None:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
+
+    A run that has ended is not changed.
+
+    Args:
+      config: of the run.
+      workdir: folder of the run.
+      written: what the config file alone says, to print what differs; None: not known.
 
     Raises:
       UserError: data, mesh or checkpoints don't fit the config, or another run uses the folder.
@@ -53,17 +64,19 @@ def train(config: Config, workdir: Path) -> None:
             " python -m data_pipelines.build."
         )
     with run_lease.held(workdir) as check_lease:
-        _train(config, workdir, check_lease)
+        _train(config, workdir, written, check_lease)
 
 
-def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> None:
+def _train(
+    config: Config, workdir: Path, written: Config | None, check_lease: Callable[[], None]
+) -> None:
     directory = data_directory(config, workdir)
     dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
     mesh = mesh_lib.make_mesh(config.mesh)
     run = Run.create(config, length, mesh)
-    print_on_main(state_shardings.describe(config.architecture, mesh))
-    print_on_main(_describe(config, dataset, length))
+    for line in run_summary.lines(config, written, len(dataset), length, mesh):
+        print_on_main(line)
 
     probes = None
     if config.probe.enabled or config.probe.knn_every:
@@ -71,18 +84,33 @@ def _train(config: Config, workdir: Path, check_lease: Callable[[], None]) -> No
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
     with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
-        state = first_state(run, checkpoints)
+        with main_activity("reading or making the first state"):
+            state = first_state(run, checkpoints)
+        if int(state.step) == length.steps and _is_complete(config, workdir):
+            print_on_main(
+                f"ended     this run ended at step {length.steps}: nothing was changed; for more"
+                " steps give a larger max_steps or epochs, for a new run another --workdir"
+            )
+            return
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)
     if config.probe.enabled and probes is not None:
         results = probe(run, state, probes)
         check_lease()
-        report(results, workdir)
+        report(results, workdir, probes.classes)
+    for line in run_summary.last_lines(config, written, len(dataset), workdir, directory):
+        print_on_main(line)
+
+
+def _is_complete(config: Config, workdir: Path) -> bool:
+    """Whether nothing comes after the last step that has not been done."""
+    return not config.probe.enabled or bool(global_max(int((workdir / RESULTS).exists())))
 
 
 def _open(config: Config, directory: str, split: str) -> Dataset:
     """Opens a split and checks that it is the same on every process."""
-    dataset = run_on_all(lambda: open_dataset(config, directory, split))
+    with main_activity(f"opening the split {escaped(split)}"):
+        dataset = run_on_all(lambda: open_dataset(config, directory, split))
     agreement.require({f"data in {directory}": {split: dataset.digest}})
     return dataset
 
@@ -99,8 +127,8 @@ def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
     if int(state.step) > run.length.steps:
         raise UserError(
             f"{checkpoints.directory} holds a run at step {int(state.step)}, and this one ends at"
-            f" step {run.length.steps}: give a max_steps or epochs that reaches it, or another"
-            " --workdir."
+            f" step {run.length.steps}, so it has ended and nothing was changed: give a max_steps"
+            " or epochs that reaches it, or another --workdir."
         )
     return state
 
@@ -141,7 +169,8 @@ def loop(
         every = config.probe.knn_every
         if probes is None or not every or step % every:
             return {}
-        found = probes.knn(both_networks(state, config.architecture))
+        with main_activity("finding nearest neighbors"):
+            found = probes.knn(both_networks(state, config.architecture))
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
@@ -168,7 +197,8 @@ def data_directory(config: Config, workdir: Path) -> str:
     """Returns the folder of the shards; spoken digits are made there on first use."""
     if config.data.dataset == "spoken_digits":
         directory = config.data.dir or str(workdir / "data")
-        main_first(lambda: spoken_digits.build(config, directory, print_on_main))
+        with main_activity("making spoken digits"):
+            main_first(lambda: spoken_digits.build(config, directory, print_on_main))
         return directory
     return config.data.dir
 
@@ -213,13 +243,14 @@ def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, fl
       {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
     """
     print_on_main("probe     before training")
-    untrained = probes.linear(
-        {"student": run.initialize().teacher}
-    )  # equal to the student at first
+    with main_activity("fitting linear probes before training"):
+        untrained = probes.linear({"student": run.initialize().teacher})  # at first they are equal
     print_on_main("probe     after training")
+    with main_activity("fitting linear probes after training"):
+        trained = probes.linear(both_networks(state, run.config.architecture))
     return {
         "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
-        "after": probes.linear(both_networks(state, run.config.architecture)),
+        "after": trained,
     }
 
 
@@ -229,12 +260,13 @@ def both_networks(state: TrainState, architecture: Architecture) -> dict[str, Tr
     return {"student": student, "teacher": state.teacher}
 
 
-def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
+def report(results: Mapping[str, Mapping[str, float]], workdir: Path, classes: int) -> None:
     """Prints the probes' accuracies as a table and writes them to `results.json`.
 
     Args:
       results: the result of `probe`.
       workdir: folder of the file.
+      classes: of the data set, of which a guess finds one in so many.
 
     Raises:
       UserError: the file can't be written.
@@ -242,12 +274,6 @@ def report(results: Mapping[str, Mapping[str, float]], workdir: Path) -> None:
     print_on_main(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
     for name in results["before"]:
         print_on_main(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
-    write_once(workdir / "results.json", {"linear_probe_top1": results})
-    print_on_main(f"written   {workdir / 'results.json'}")
-
-
-def _describe(config: Config, dataset: Dataset, length: Length) -> str:
-    return (
-        f"data      {len(dataset)} records, batch {config.batch_size}\n"
-        f"run       {length.steps} steps of {length.steps_per_epoch} an epoch"
-    )
+    print_on_main(f"{f'chance, of {classes} classes':22}" + f"{100 / classes:9.1f}" * len(results))
+    write_once(workdir / RESULTS, {"linear_probe_top1": results})
+    print_on_main(f"written   {workdir / RESULTS}")

@@ -1,0 +1,118 @@
+"""The lines that a run begins with: what is run, on what, and what differs from the config file."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.terminal import count
+from xkd_jax.config import listing
+from xkd_jax.config.pretraining import Config
+from xkd_jax.method import state_shardings
+from xkd_jax.method.active_losses import ActiveLosses
+from xkd_jax.method.schedules import Length
+from xkd_jax.networks import attention
+from xkd_jax.training.progress import grouped
+
+_SHARED = {"xkd": "no shared blocks", "mas": "shared student blocks", "mats": "shared blocks"}
+# A run of less than this fraction of its config file's steps is called short.
+_SHORT = 0.5
+
+
+def lines(
+    config: Config, written: Config | None, records: int, length: Length, mesh: Mesh
+) -> Iterator[str]:
+    """Describes a run.
+
+    Args:
+      config: of the run.
+      written: what its config file alone says; None: not known.
+      records: of the training split.
+      length: of the run.
+      mesh: of its devices.
+    """
+    yield from _method(config, mesh)
+    yield state_shardings.describe(config.architecture, mesh)
+    yield f"data      {count(records, 'record')}, batch {config.batch_size}"
+    if records < config.batch_size:
+        are, less = ("are", " or less") if records > 1 else ("is", "")
+        yield (
+            f"note      {count(records, 'record')} {are} fewer than a batch of {config.batch_size}:"
+            f" every batch repeats some; give --config.batch_size={records}{less}, or more data"
+        )
+    yield f"run       {count(length.steps, 'step')} of {length.steps_per_epoch} an epoch"
+    if written is not None:
+        changed = listing.changes(dataclasses.asdict(written), dataclasses.asdict(config))
+        none = "none: all settings are those of the config file"
+        yield f"flags     {listing.described(changed) or none}"
+        yield from _short(length, Length.of(written, records))
+
+
+def last_lines(
+    config: Config, written: Config | None, records: int, workdir: Path, directory: str
+) -> Iterator[str]:
+    """What a run ends with: that it was too short, if it was, and the command that comes next.
+
+    Args:
+      config: of the run.
+      written: as for `lines`.
+      records: of the training split.
+      workdir: folder of the run.
+      directory: of its shards.
+    """
+    if written is not None:
+        yield from _short(Length.of(config, records), Length.of(written, records))
+    digits = config.data.dataset == "spoken_digits"
+    name = "spoken_digits" if digits else "knn"
+    flags = {
+        "config": f"configs/eval/{name}.py:video",
+        "config.checkpoint": str(workdir),
+        "config.data.dir": directory,
+        "workdir": f"{workdir}_{name}_video",
+    }
+    command = " ".join(f"--{flag}={shlex.quote(value)}" for flag, value in flags.items())
+    yield f"next      python main.py {command}"
+
+
+def _short(length: Length, whole: Length) -> Iterator[str]:
+    """Says if a run is much shorter than the one that its config file describes."""
+    if length.steps < _SHORT * whole.steps:
+        yield (
+            f"note      {length.steps:,} of the config file's {whole.steps:,} steps are too few to"
+            " show an effect"
+        )
+
+
+def _method(config: Config, mesh: Mesh) -> Iterator[str]:
+    loss, model = config.loss, config.model
+    yield (
+        f"method    {model.variant} ({_SHARED[model.variant]}), refinement {loss.refinement},"
+        f" teachers see the {loss.teacher_view} view, alignment {loss.alignment}"
+    )
+    for modality in MODALITIES:
+        yield f"{modality:9} {_views(config, modality)}"
+    weights = ActiveLosses.of(loss.weights).weights
+    off = [name for name in dataclasses.asdict(loss.weights) if name not in weights]
+    yield f"losses    {grouped(weights)}" + (f"; off: {', '.join(off)}" if off else "")
+    yield (
+        f"network   {model.size}, {model.compute_dtype},"
+        f" attention {attention.describe(model, mesh.devices.flat[0])}, remat {model.remat}"
+    )
+
+
+def _views(config: Config, modality: Modality) -> str:
+    view = config.modality(modality)
+    shape, patch, local = (
+        " x ".join(map(str, sides)) for sides in (view.global_shape, view.patch, view.local_shape)
+    )
+    seen = round(view.tokens * (1 - view.mask_ratio))
+    views = f", {count(view.local_views, 'local view')} of {local}" if view.local_views else ""
+    return (
+        f"{shape} in patches of {patch}: {view.tokens} tokens, {view.mask_ratio:.0%} masked,"
+        f" {seen} seen{views}"
+    )
