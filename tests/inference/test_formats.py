@@ -154,7 +154,7 @@ def author_tensors(config):
     """Every tensor of a student and a teacher under the authors' names, and our trees of them."""
     roots = {
         "student": random_student(config, 0),
-        "teacher": teacher_counterpart(random_student(config, 1), config.model),
+        "teacher": teacher_counterpart(random_student(config, 1), config.architecture),
         "centers": {d: np.ones(48, np.float32) for d in author_weights.CENTERS.values()},
     }
     return author_weights.export(roots, config), roots
