@@ -25,9 +25,9 @@ from data_pipelines.read.dataset import Dataset, open_dataset
 from xkd_jax import command_line
 from xkd_jax.config.pretraining import Config
 
-_TILE = 112  # height of every picture, pixels
-_GAP = 4
-_CAPTION = 16
+TILE = 112  # height of every picture, pixels
+GAP = 4
+CAPTION = 16
 _GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # shown of a view, at most
 _LOUDEST = 2.5  # standard deviations that the color scale spans, either way
 
@@ -88,13 +88,13 @@ def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
 
 def _scale(image: np.ndarray) -> np.ndarray:
     """Enlarges or shrinks an image to the height of a tile; pixels stay visible."""
-    width = max(1, round(image.shape[1] * _TILE / image.shape[0]))
-    mode = cv2.INTER_AREA if image.shape[0] > _TILE else cv2.INTER_NEAREST
-    return cv2.resize(np.ascontiguousarray(image), (width, _TILE), interpolation=mode)
+    width = max(1, round(image.shape[1] * TILE / image.shape[0]))
+    mode = cv2.INTER_AREA if image.shape[0] > TILE else cv2.INTER_NEAREST
+    return cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=mode)
 
 
 def _row(caption: str, strips: list[np.ndarray]) -> np.ndarray:
-    apart = [np.pad(strip, ((_CAPTION, _GAP), (0, _GAP), (0, 0))) for strip in strips]
+    apart = [np.pad(strip, ((CAPTION, GAP), (0, GAP), (0, 0))) for strip in strips]
     row = np.ascontiguousarray(np.concatenate(apart, axis=1))
     white, thin = (255, 255, 255), 1
     cv2.putText(row, caption, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, white, thin, cv2.LINE_AA)

@@ -69,7 +69,7 @@ def write(
         if video is not None:
             container.mux(video.encode())
         if audio is not None:
-            _write_sound(container, audio, sound, sample_rate, sound_start)
+            write_sound(container, audio, sound, sample_rate, sound_start)
     return str(path)
 
 
@@ -100,7 +100,7 @@ def add_tracks(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     for stream, sound in zip(audios, sounds, strict=True):
-        _write_sound(container, stream, sound, sample_rate, 0.0)
+        write_sound(container, stream, sound, sample_rate, 0.0)
 
 
 def levels(jpegs: Iterable[bytes]) -> list[float]:
@@ -119,7 +119,7 @@ def set_display_matrix(path, matrix: Iterable[float]) -> None:
     pathlib.Path(path).write_bytes(content[:where] + wanted + content[where + len(wanted) :])
 
 
-def _write_sound(container, stream, sound, sample_rate: int, start: float) -> None:
+def write_sound(container, stream, sound, sample_rate: int, start: float) -> None:
     resampler = av.AudioResampler(
         format=stream.codec_context.format, layout=stream.layout, rate=sample_rate,
         frame_size=stream.codec_context.frame_size or 1024,

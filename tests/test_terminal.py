@@ -91,7 +91,7 @@ def test_every_command_prints_names_so(tmp_path, command, stream):
 
 
 def test_a_report_s_tables_escape_what_results_say():
-    assert report._line(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
+    assert report.table_row(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
 
 
 def test_what_a_data_set_left_out_takes_one_line():

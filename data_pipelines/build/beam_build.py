@@ -44,14 +44,15 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
                 pipeline
                 | "Shards" >> beam.Create(builder.unfinished(plan, output))
                 | "Spread" >> beam.Reshuffle()
-                | "Build" >> beam.Map(_build_shard, plan.source, plan.options, output, timeout)
+                | "Build" >> beam.Map(build_shard, plan.source, plan.options, output, timeout)
             )
         return builder.finish(plan, output)
 
 
-def _build_shard(
+def build_shard(
     shard: ShardPlan, source: str, options: IngestOptions, output: str, timeout: float
 ) -> None:
+    """Makes one shard in `output`, decoding in another process, which a file may crash."""
     work = functools.partial(ingest, directory=source, options=options)
     with builder.file_workers(work, output, 1, timeout) as worker:
         builder.write_shard(shard, common_cause.checked(worker.map(shard.items)), output)

@@ -16,7 +16,7 @@ from typing import IO, overload
 from data_pipelines.errors import UnreachableError
 
 # Bytes of a file's records that are held in memory.
-_MOST_BYTES = 1 << 24
+MAX_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RecordCollector:
         """
         self._held.append(record)
         self._lengths.append(len(record))
-        if self._directory is not None and sum(map(len, self._held)) > _MOST_BYTES:
+        if self._directory is not None and sum(map(len, self._held)) > MAX_BYTES:
             self._write_held(self._directory)
 
     def _write_held(self, directory: str) -> None:

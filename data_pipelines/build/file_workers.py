@@ -15,7 +15,7 @@ from data_pipelines.build.work_clock import TICK, WorkClock
 # Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
 # are held in memory.
 _AHEAD = 8
-_MOST_BYTES = 1 << 28
+MAX_BYTES = 1 << 28
 _ALIVE = "alive"
 # Seconds that a new process may take before its first sign of life.
 _START_UP = 120.0
@@ -100,7 +100,7 @@ class FileWorkers:
 
     def _ahead(self, done: dict[int, Any]) -> int:
         """How many items may be under way or done from the one on that is due: that one always."""
-        heavy = sum(map(self._weigh, done.values())) > _MOST_BYTES
+        heavy = sum(map(self._weigh, done.values())) > MAX_BYTES
         return 1 if heavy else _AHEAD * self._count
 
     def _hand_out(self, waiting: collections.deque, limit: int) -> None:

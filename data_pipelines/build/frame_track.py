@@ -19,7 +19,7 @@ _LONGEST_FRAME = 600.0
 # A decoder holds a dozen frames: of 8192 x 8192 pixels they are 1.2 GB.
 MOST_PIXELS = 1 << 26
 # Bytes of the frames of one record, which is read in one piece.
-_MOST_BYTES = 1 << 29
+MAX_BYTES = 1 << 29
 # Matrices of ITU-T H.273 that libswscale refuses; the first is linear and converted here.
 _YCGCO = 8
 _MATRICES = {
@@ -117,10 +117,10 @@ class FrameTrack:
                 self._jpeg = self._compress(self._held)
             self.frames.append(self._jpeg)
             self._bytes += len(self._jpeg)
-            if self._bytes > _MOST_BYTES:
+            if self._bytes > MAX_BYTES:
                 raise UnfitError(
                     "too large",
-                    f"its frames up to {time:.0f} s take more than {_MOST_BYTES >> 20} MiB, the"
+                    f"its frames up to {time:.0f} s take more than {MAX_BYTES >> 20} MiB, the"
                     " most for one record (--max_seconds cuts it into several)",
                 )
 

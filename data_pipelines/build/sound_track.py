@@ -16,7 +16,7 @@ from data_pipelines.build.sound_clock import SoundClock
 _TOLERANCE = 0.04
 _LONGEST_GAP = 600.0
 # Bytes of the samples of one record.
-_MOST_BYTES = 1 << 29
+MAX_BYTES = 1 << 29
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
@@ -119,10 +119,10 @@ class SoundTrack:
             samples = self._resampler.resample_chunk(samples, last=last)
         self._pieces.append(samples)
         self._made += samples.nbytes
-        if self._made > _MOST_BYTES:
+        if self._made > MAX_BYTES:
             raise UnfitError(
                 "too large",
-                f"its samples take more than {_MOST_BYTES >> 20} MiB, the most for one record"
+                f"its samples take more than {MAX_BYTES >> 20} MiB, the most for one record"
                 " (--max_seconds cuts it into several)",
             )
 

@@ -28,13 +28,13 @@ def import_librosa() -> ModuleType:
       UserError: its functions can be cached nowhere.
     """
     if "librosa" not in sys.modules:
-        _ensure_folder()
+        ensure_folder()
     import librosa
 
     return librosa
 
 
-def _ensure_folder() -> None:
+def ensure_folder() -> None:
     """Points numba to a private temporary folder where it may write to none of its own.
 
     Raises:

@@ -125,14 +125,14 @@ class OpenFiles:
             for key in [key for key in self._files if key[0] is owner]:
                 if not self._files[key].users:
                     os.close(self._files.pop(key).descriptor)
-        excess = len(self._files) - (_limit() if most is None else most)
+        excess = len(self._files) - (limit() if most is None else most)
         if excess > 0:
             idle = (key for key, file in self._files.items() if not file.users)
             for key in list(itertools.islice(idle, excess)):
                 os.close(self._files.pop(key).descriptor)
 
 
-def _limit() -> int:
+def limit() -> int:
     """Returns how many files may stay open while nobody uses them."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _MOST if soft == resource.RLIM_INFINITY else int(soft * _FRACTION)

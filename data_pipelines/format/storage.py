@@ -27,7 +27,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one
 # before: a minute in all.
 _TRIES = 8
-_FIRST_WAIT = 0.5
+FIRST_WAIT = 0.5
 # Errors that the same read would meet again.
 _LASTING = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
 # What this machine says of its own disk, where files go through it.
@@ -250,7 +250,7 @@ def persistently(path: str, action: Callable[..., _T], *args: Any, **options: An
                 raise
             last = f"{type(error).__name__}: {error}"
         if number < _TRIES - 1:
-            time.sleep(_FIRST_WAIT * 2**number)
+            time.sleep(FIRST_WAIT * 2**number)
     raise UnreachableError(
         f"{path} can't be reached ({_TRIES} tries, the last: {last}): check the connection and the"
         " permissions."

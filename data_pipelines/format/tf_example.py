@@ -25,7 +25,7 @@ _BYTES, _FLOATS, _INTS = 1, 2, 3
 
 # Fields that are read of one message, those of its fields included. A field of two bytes takes some
 # 200 as an object and a microsecond; a record of this project has 12 features and one a frame.
-_MOST_FIELDS = 2**20
+MAX_FIELDS = 2**20
 _LONGEST_KEY = 1000
 
 
@@ -37,7 +37,7 @@ class _Budget:
     """Counts down the fields that may still be read of a message."""
 
     def __init__(self) -> None:
-        self.left = _MOST_FIELDS
+        self.left = MAX_FIELDS
 
     def spend(self, count: int) -> None:
         """Takes so many off.
@@ -47,7 +47,7 @@ class _Budget:
         """
         self.left -= count
         if self.left < 0:
-            raise WireError(f"more than {_MOST_FIELDS:,} fields")
+            raise WireError(f"more than {MAX_FIELDS:,} fields")
 
 
 class Feature:

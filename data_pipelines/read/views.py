@@ -188,7 +188,7 @@ def draw_train_views(
             views["video"]["local"] = _stack(local)
     if log_mel is not None:
         rng = rng_of("audio/global")
-        views["audio"] = {"global": _audio_view(log_mel, config.audio.global_augment, rng)}
+        views["audio"] = {"global": audio_view(log_mel, config.audio.global_augment, rng)}
         if config.audio.local_views:
             rngs = [rng_of(f"audio/local/{i}") for i in range(config.audio.local_views)]
             local = [_local_audio_view(config.audio, log_mel, rng) for rng in rngs]
@@ -251,14 +251,15 @@ def train_views(
     There are zeros around the boxes. Arguments and errors are those of `draw_train_views`, but for
       frames: uint8 [video.frames, height, width, 3], or None for no video views.
     """
-    return _cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
+    return cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
 
 
 def _size(frames: np.ndarray | None) -> tuple[int, int] | None:
     return None if frames is None else (frames.shape[1], frames.shape[2])
 
 
-def _cut_out(views: Views, frames: np.ndarray | None) -> Views:
+def cut_out(views: Views, frames: np.ndarray | None) -> Views:
+    """Puts the drawn parts of the frames, uint8 [frames, height, width, 3], in their places."""
     for view in views.get("video", {}).values():
         cut = view["frames"]
         view["frames"] = np.zeros(cut.shape, cut.dtype)
@@ -371,10 +372,11 @@ def _uncut(cut: Cut) -> View:
 
 def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: random.Random) -> View:
     start = rng.randint(0, log_mel.shape[1] - audio.local_columns)
-    return _audio_view(log_mel[:, start : start + audio.local_columns], audio.local_augment, rng)
+    return audio_view(log_mel[:, start : start + audio.local_columns], audio.local_augment, rng)
 
 
-def _audio_view(log_mel: np.ndarray, augment: AudioAugment, rng: random.Random) -> View:
+def audio_view(log_mel: np.ndarray, augment: AudioAugment, rng: random.Random) -> View:
+    """A view of a spectrogram [mels, columns], with what the step does to it drawn from `rng`."""
     view: View = {"log_mel": log_mel}
     if augment.volume:
         view["gain"] = np.float32(rng.uniform(1 - augment.volume, 1 + augment.volume))

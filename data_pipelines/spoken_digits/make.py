@@ -142,15 +142,15 @@ def _make_shards(
     # Forked processes would inherit the locks of JAX's threads.
     context = multiprocessing.get_context("spawn")
     cores, arguments = worker_processes.usable_cores(), (config, words)
-    with futures.ProcessPoolExecutor(cores, context, _Worker.start, arguments) as pool:
+    with futures.ProcessPoolExecutor(cores, context, Worker.start, arguments) as pool:
         jobs = {
-            split: [pool.submit(_Worker.make_shard, split, i, output_dir) for i in range(_SHARDS)]
+            split: [pool.submit(Worker.make_shard, split, i, output_dir) for i in range(_SHARDS)]
             for split in SPLITS
         }
         return {split: [job.result() for job in submitted] for split, submitted in jobs.items()}
 
 
-class _Worker:
+class Worker:
     """What a process needs for every shard, sent to it once."""
 
     config: LoaderConfig

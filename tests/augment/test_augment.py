@@ -323,7 +323,7 @@ def test_evaluation_views_are_only_resized_and_normalized(config):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (config.video.frames, 16, 16, 3), np.uint8)
     codes = rng.integers(0, 40000, config.audio.global_shape).astype(np.uint16)
-    drawn = views._cut_out(views.draw_eval_views(config, (16, 16), codes), frames)
+    drawn = views.cut_out(views.draw_eval_views(config, (16, 16), codes), frames)
     batch = jax.tree.map(lambda leaf: leaf[None], drawn)
     made = augment(config, {**batch, "label": {}})
     pixels = np.asarray(made["video"]["global"])[0] * config.video.std + np.array(config.video.mean)

@@ -72,7 +72,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, m
     plan = build_plan.make_plan(str(videos), "toy", catalog, options, 1)
     output = str(tmp_path / "out")
     with builder.start(plan, output):
-        beam_build._build_shard(plan.shards[0], plan.source, options, output, 4.0)
+        beam_build.build_shard(plan.shards[0], plan.source, options, output, 4.0)
         with pytest.raises(UnreachableError, match="1 of 6 files timed out"):
             builder.finish(plan, output)
     report = json.loads((tmp_path / "out" / "report.json").read_text())

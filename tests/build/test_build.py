@@ -16,8 +16,11 @@ import pytest
 
 from data_pipelines import lease
 from data_pipelines.build import __main__ as build
-from data_pipelines.build import builder
-from data_pipelines.build.ingest import UNREACHABLE, FileResult, ingest
+from data_pipelines.build import build_plan, builder
+from data_pipelines.build.catalogs import CATALOGS
+from data_pipelines.build.catalogs.catalog import Source
+from data_pipelines.build.ingest import UNREACHABLE, FileResult, IngestOptions, ingest
+from data_pipelines.build.media import MediaOptions
 from data_pipelines.format import metadata, record_schema, storage, tfrecord
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
@@ -319,10 +322,9 @@ def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, m
 def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     monkeypatch.setattr(lease, "PATIENCE", 0.1)
-    args = build._parser().parse_args(
-        ["--dataset=folder", f"--source={videos}", f"--output={tmp_path / 'out'}"]
-    )
-    with builder.start(build._plan(args), str(tmp_path / "out")):
+    catalog = CATALOGS["folder"](Source(str(videos)))
+    plan = build_plan.make_plan(str(videos), "folder", catalog, IngestOptions(MediaOptions()), 1)
+    with builder.start(plan, str(tmp_path / "out")):
         shutil.rmtree(tmp_path / "out" / ".build")  # as the first does in the end
         assert _build(videos, tmp_path / "out") == 1
     assert "is being built by another process" in capsys.readouterr().err

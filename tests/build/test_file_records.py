@@ -31,7 +31,7 @@ def _collect(directory, records=RECORDS):
 
 @pytest.mark.parametrize("most", [0, 150, 4000, 1 << 20])
 def test_records_come_back_in_order(tmp_path, monkeypatch, most):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", most)
+    monkeypatch.setattr(file_records, "MAX_BYTES", most)
     records = pickle.loads(pickle.dumps(_collect(str(tmp_path))))  # as between processes
     assert list(records) == list(records) == RECORDS
     assert len(records) == len(RECORDS)
@@ -45,12 +45,12 @@ def test_records_come_back_in_order(tmp_path, monkeypatch, most):
 
 
 def test_without_a_folder_all_are_held(monkeypatch):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", 10)
+    monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     assert _collect(None) == tuple(RECORDS)
 
 
 def test_an_exception_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", 10)
+    monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     collector = RecordCollector(str(tmp_path))
     with contextlib.suppress(ZeroDivisionError), collector:
         collector.add(RECORDS[5])
@@ -60,7 +60,7 @@ def test_an_exception_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_can_t_hold_them_is_no_fault_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", 10)
+    monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     with pytest.raises(UnreachableError, match="can't hold its records"):
         _collect(str(tmp_path / "absent"))
 
@@ -81,7 +81,7 @@ def _ingest(folder, item, waiting=None):
 
 
 def test_memory_is_that_of_one_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(file_records, "MAX_BYTES", 1 << 20)
     (tmp_path / "waiting").mkdir()
     item = _slideshow(tmp_path)
     tracemalloc.start()
@@ -101,7 +101,7 @@ def test_the_shard_is_the_same_and_nothing_is_left(tmp_path, monkeypatch):
     item = _slideshow(tmp_path)
     contents = []
     for most in (1 << 40, 1000):
-        monkeypatch.setattr(file_records, "_MOST_BYTES", most)
+        monkeypatch.setattr(file_records, "MAX_BYTES", most)
         waiting = tmp_path / f"waiting {most}"
         waiting.mkdir()
         result = _ingest(tmp_path, item, str(waiting))
@@ -115,7 +115,7 @@ def test_the_shard_is_the_same_and_nothing_is_left(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_damaged_later_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_records, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(file_records, "MAX_BYTES", 1000)
     (tmp_path / "waiting").mkdir()
     item = _slideshow(tmp_path)
     decode = media.decode

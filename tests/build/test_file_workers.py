@@ -1,7 +1,10 @@
 import ctypes
 import functools
+import multiprocessing
 import os
+import pickle
 import signal
+import struct
 import time
 from multiprocessing import connection
 
@@ -10,13 +13,16 @@ import pytest
 from data_pipelines.build import file_workers
 from data_pipelines.build.file_workers import FileWorkers
 
+TIMEOUT = 0.6  # seconds of work
+
 
 def work(item, alive):
     kind, number = item
     if kind == "crash":
         os.kill(os.getpid(), 9)
     if kind == "cut off":
-        connection.Connection._send = _send_half
+        connection.Connection.send = _send_half
+        alive()
     if kind == "segfault":
         ctypes.string_at(0)
     if kind == "hang":
@@ -36,14 +42,15 @@ def work(item, alive):
         time.sleep(60)
     if kind == "slow":
         for _ in range(4):
-            time.sleep(0.5)
+            time.sleep(TIMEOUT / 2)
             alive()
     time.sleep(0.02 * (number % 3))
     return kind, number
 
 
-def _send_half(pipe, content):
-    os.write(pipe.fileno(), content[: len(content) // 2])
+def _send_half(pipe, message):
+    content = pickle.dumps(message)
+    os.write(pipe.fileno(), struct.pack("!i", len(content)) + content[: len(content) // 2])
     os.kill(os.getpid(), 9)
 
 
@@ -51,7 +58,7 @@ def lost(item, reason, detail):
     return reason, item[1], detail
 
 
-def run(items, workers=2, timeout=1.2):
+def run(items, workers=2, timeout=TIMEOUT):
     with FileWorkers(work, lost, workers, timeout, len) as pool:
         return list(pool.map(items))
 
@@ -69,7 +76,7 @@ def test_a_crash_or_hang_costs_its_item_only():
     ]  # fmt: skip
     assert [r[1] for r in results] == list(range(9))
     assert "exit code -9" in results[1][2]
-    assert "1.2 s" in results[3][2]
+    assert f"{TIMEOUT} s" in results[3][2]
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
@@ -81,7 +88,7 @@ def test_what_happens_once_costs_nothing(tmp_path, how):
 
 
 def test_the_second_try_is_alone(tmp_path):
-    with FileWorkers(functools.partial(_count_others, tmp_path), lost, 3, 1.0, len) as pool:
+    with FileWorkers(functools.partial(_count_others, tmp_path), lost, 3, TIMEOUT, len) as pool:
         results = list(pool.map(range(12)))
     assert results[4] == [4]
     assert any(len(others) > 1 for others in results)
@@ -94,41 +101,45 @@ def _count_others(folder, item, alive):
     if item == 4 and not first.exists():
         first.touch()
         time.sleep(60)
-    time.sleep(0.2)
+    time.sleep(0.05)
     under_way = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
     (folder / str(item)).unlink()
     return under_way
 
 
 def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
-    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, int) as pool:
+    with FileWorkers(functools.partial(_touch, tmp_path, 16), lost, 2, 30, int) as pool:
         results = pool.map(range(100))
         assert next(results) == 0
-        assert len(list(tmp_path.iterdir())) <= 16  # eight for each worker
+        assert len(list(tmp_path.iterdir())) == 16  # eight for each worker
         assert list(results) == list(range(1, 100))
 
 
 def test_memory_is_bounded_by_what_results_weigh(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_workers, "_MOST_BYTES", 5)
-    with FileWorkers(functools.partial(_touch, tmp_path), lost, 2, 30, lambda n: 2) as pool:
+    monkeypatch.setattr(file_workers, "MAX_BYTES", 5)
+    with FileWorkers(functools.partial(_touch, tmp_path, 4), lost, 2, 30, lambda n: 2) as pool:
         results = pool.map(range(40))
         assert next(results) == 0
-        assert len(list(tmp_path.iterdir())) <= 4  # the one due and three that waited
+        assert len(list(tmp_path.iterdir())) == 4  # the one due and three that waited
         assert list(results) == list(range(1, 40))
 
 
-def _touch(folder, item, alive):
-    """The first item is slow, so that others get as far ahead as they may."""
+def _touch(folder, ahead, item, alive):
+    """The first item ends when others are as far ahead as they may be, or a little later."""
     (folder / str(item)).touch()
-    time.sleep(0.0 if item else 1.0)
+    while not item and len(list(folder.iterdir())) < ahead:
+        time.sleep(0.001)
+    time.sleep(0.0 if item else 0.05)
     return item
 
 
 def test_leaving_ends_the_processes():
+    before = set(multiprocessing.active_children())
     with FileWorkers(work, lost, 2, 30, len) as pool:
         results = pool.map([("fine", 0), ("hang", 1), ("hang", 2)])
         next(results)
-        processes = [w.process for w in pool._workers]
+        processes = set(multiprocessing.active_children()) - before
+        assert len(processes) == 2
     assert not any(p.is_alive() for p in processes)
 
 

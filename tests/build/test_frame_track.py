@@ -128,7 +128,7 @@ def test_the_bound_is_stated(monkeypatch):
 def test_frames_of_a_record_are_bounded(monkeypatch):
     frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
     size = len(_track(frame).frames[0])
-    monkeypatch.setattr(frame_track, "_MOST_BYTES", 8 * size)
+    monkeypatch.setattr(frame_track, "MAX_BYTES", 8 * size)
     assert len(_track(frame).frames) == 8
     with pytest.raises(UnfitError, match="--max_seconds") as error:
         _track(frame, 9)

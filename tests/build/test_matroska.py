@@ -40,7 +40,7 @@ def _write(path: pathlib.Path, outlast: str, live: bool = False) -> bytes:
             container.mux(video.encode(frame))
         container.mux(video.encode())
         sound = 0.5 * rng.standard_normal((1, 4 * 48000)).astype(np.float32)
-        media_files._write_sound(container, audio, sound.clip(-1, 1), 48000, 0.0)
+        media_files.write_sound(container, audio, sound.clip(-1, 1), 48000, 0.0)
         for packet in subtitles.demux() if outlast == "subtitles" else ():
             if packet.size:
                 packet.stream = text

@@ -206,7 +206,7 @@ def test_a_stream_without_frames(tmp_path):
         video = container.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=16000, layout="mono")
-        media_files._write_sound(container, audio, media_files.tone(1.0, 16000), 16000, 0.0)
+        media_files.write_sound(container, audio, media_files.tone(1.0, 16000), 16000, 0.0)
     assert _reason(tmp_path / "a.mkv") == "no video"
 
 
@@ -219,7 +219,7 @@ def test_a_picture_on_the_sleeve_is_no_video(tmp_path):
         picture.disposition = av.stream.Disposition.attached_pic
         frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         container.mux([*picture.encode(frame), *picture.encode()])
-        media_files._write_sound(container, audio, media_files.tone(1.0, 16000), 16000, 0.0)
+        media_files.write_sound(container, audio, media_files.tone(1.0, 16000), 16000, 0.0)
     assert _reason(tmp_path / "a.m4a") == "no video"
 
 

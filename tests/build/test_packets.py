@@ -120,7 +120,7 @@ def _with_empty_packets(path, codec: str, empty: set[int], sound: bool) -> str:
                     packet.pts, packet.dts, packet.duration = kept.pts, kept.dts, kept.duration
                 container.mux(packet)
         if audio:
-            media_files._write_sound(container, audio, media_files.tone(3.0, 16000), 16000, 0.0)
+            media_files.write_sound(container, audio, media_files.tone(3.0, 16000), 16000, 0.0)
     return str(path)
 
 

@@ -60,7 +60,7 @@ def test_many_channels_of_a_file(tmp_path, name, codec, channels):
 
 
 def test_sound_of_a_record_is_bounded(monkeypatch):
-    monkeypatch.setattr(sound_track, "_MOST_BYTES", 4 * 16000)
+    monkeypatch.setattr(sound_track, "MAX_BYTES", 4 * 16000)
     track = SoundTrack(16000, 0.0, math.inf)
     track.add(_frame(np.zeros((1, 16000), np.float32)), 0.0)
     with pytest.raises(UnfitError, match="--max_seconds") as error:

@@ -96,7 +96,7 @@ def test_audioset(tmp_path, name):
 
 
 def test_the_run_on_audioset_reads_the_splits_that_its_catalog_makes():
-    splits = set(audioset._LISTS.values())
+    splits = set(audioset.LISTS.values())
     assert set(audioset_config.get_config().data.split.split("+")) == splits - {"eval"}
 
 

@@ -111,9 +111,9 @@ def test_neighbors_of_official_folds(checkpoint, esc50, tmp_path, folds):
 
 def test_keys_that_an_older_checkpoint_lacks_are_announced(small, capsys):
     values = dataclasses.asdict(small)
-    assert pretrained._saved_config(RunRecord.of(values, 8, ""), "run") == small
+    assert pretrained.saved_config(RunRecord.of(values, 8, ""), "run") == small
     assert capsys.readouterr().out == ""
     del values["audio"]["local_views"]
-    pretrained._saved_config(RunRecord.of(values, 8, ""), "run")
+    pretrained.saved_config(RunRecord.of(values, 8, ""), "run")
     said = "run is of a version without audio.local_views: taken as their defaults"
     assert said in capsys.readouterr().out

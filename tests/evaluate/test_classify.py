@@ -134,7 +134,7 @@ def test_a_notice_during_the_last_save_stops_before_the_test(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(FitCheckpoints, "save", save_and_be_told)
-    monkeypatch.setattr(classify.Classification, "_test", pytest.fail)
+    monkeypatch.setattr(classify, "clip_batches", pytest.fail)
     with pytest.raises(StoppedError, match="after step 12, as asked"):
         evaluation.evaluate(_linear(checkpoint, esc50), tmp_path)
 
@@ -232,7 +232,7 @@ def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_
 
     records = np.array([1, 4, 7, 9, 18])  # ten clips: a batch and a part of one
     fit = types.SimpleNamespace(predict=predict)
-    scores, targets = protocol._test(fit, types.SimpleNamespace(trained={}), records)
+    scores, targets = protocol.score(fit, types.SimpleNamespace(trained={}), records)
     assert scores[:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
     assert scores[:, 1].tolist() == [-0.5, -2.5, -4.5, -6.5, -8.5]
     assert targets.tolist() == [benchmark.train[int(i)].label for i in records]

@@ -108,7 +108,7 @@ def test_processes_share_the_reading(tmp_path, monkeypatch):
     ]
     directory = toy_shards.write(tmp_path, records, metadata)
     dataset = open_dataset(toy_shards.CONFIG, directory, "train")
-    alone = splits._index(dataset, "train", 2)
+    alone = splits.index_records(dataset, "train", 2)
     assert sorted(alone.label.tolist())[:2] == [-1, 0]
     assert alone.train_folds.sum(0).tolist() == [4, 3]
     padded = np.zeros((3, 3, 5), np.uint32)
@@ -120,6 +120,6 @@ def test_processes_share_the_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(
         splits.multihost_utils, "process_allgather", lambda rows, tiled: padded.reshape(9, 5)
     )
-    shared = splits._index(dataset, "train", 2)
+    shared = splits.index_records(dataset, "train", 2)
     for field in dataclasses.fields(alone):
         np.testing.assert_array_equal(getattr(shared, field.name), getattr(alone, field.name))

@@ -160,7 +160,7 @@ def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path,
 
     # retrieval needs the test features alone, which are there
     retrieval = dataclasses.replace(config, protocol="retrieval")
-    monkeypatch.setattr(features.Extraction, "_run", None)  # would be called
+    monkeypatch.setattr(features, "clip_batches", None)  # would be called
     found = evaluation.evaluate(retrieval, tmp_path / "retrieval")
     assert found["metric"] == "recall at 1"
     assert found["per_fold"][0]["audio_to_video_same_class_recall_5"] == 100
@@ -217,7 +217,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
         np.testing.assert_array_equal(np.load(path), np.load(resumed))
     assert made == 5
     with monkeypatch.context() as patch:
-        patch.setattr(features.Extraction, "_run", None)  # would be called
+        patch.setattr(features, "clip_batches", None)  # would be called
         assert evaluation.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
 
 
@@ -259,7 +259,7 @@ def test_the_center_view_is_one_square_whatever_the_number_of_crops(small, check
         config = miniatures.evaluation(checkpoint, esc50, clips=shown)
         source = types.SimpleNamespace(step=1, crc32=2, config=small)
         extraction = features.Extraction(config, source, small, None, None, None)
-        found.append(extraction._made_from("content", "all", np.arange(3), "test"))
+        found.append(extraction.made_from("content", "all", np.arange(3), "test"))
     assert found[0] != found[1]
     assert found[2] not in found[:2]  # kept apart from the features of other views
 
@@ -373,7 +373,7 @@ def test_both_modalities_are_scaled_apart():
 def test_decision_values_are_averaged_over_clips_and_crops():
     features_of = np.array([[[[1.0], [-5.0]], [[1.0], [1.0]]]])  # 2 clips of 2 crops
     weights = np.array([[1.0, -1.0], [0.25, -0.25]])
-    scores = frozen._mean_scores(weights, features_of)
+    scores = frozen.mean_scores(weights, features_of)
     np.testing.assert_allclose(scores, [[-0.25, 0.25]])  # three of four votes are for class 0
 
 
@@ -397,7 +397,7 @@ def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels)
     found = dataclasses.replace(found, target=target)
     whole = frozen.retrieve(found, np.arange(30))
     assert 0 < whole["video_to_audio_recall_1"] < whole["video_to_audio_same_class_recall_1"] < 100
-    monkeypatch.setattr(frozen, "_QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(frozen, "QUERIES_AT_ONCE", 7)
     assert frozen.retrieve(found, np.arange(30)) == whole
 
 

@@ -212,7 +212,7 @@ HOSTILE = {
 @pytest.fixture
 def budget(monkeypatch):
     """So that messages of a few thousand fields do for some of millions."""
-    monkeypatch.setattr(tf_example, "_MOST_FIELDS", 4000)
+    monkeypatch.setattr(tf_example, "MAX_FIELDS", 4000)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

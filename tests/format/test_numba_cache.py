@@ -1,5 +1,6 @@
 """Machines on which numba finds no folder for its cache."""
 
+import io
 import os
 import pathlib
 import stat
@@ -42,26 +43,35 @@ def test_a_spectrogram_where_nothing_but_the_temporary_folder_can_be_written(tmp
     assert done.stdout.startswith(f"(80, 112) {tmp_path}/numba-")
 
 
+def _allow_files_in(folder, monkeypatch):
+    """Lets files be made below one folder alone."""
+    make = tempfile.TemporaryFile
+
+    def make_or_refuse(*args, dir=None, **options):
+        if str(dir).startswith(folder):
+            return make(*args, dir=dir, **options)
+        raise OSError(30, "Read-only file system", dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make_or_refuse)
+
+
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch) -> pathlib.Path:
     """The temporary folder, as all that can be written to."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
-    writable = numba_cache._writable
-    monkeypatch.setattr(
-        numba_cache, "_writable", lambda path: path.startswith(str(tmp_path)) and writable(path)
-    )
+    _allow_files_in(str(tmp_path), monkeypatch)
     return tmp_path
 
 
 def test_the_folder_is_private_and_used_again(nowhere):
-    numba_cache._ensure_folder()
+    numba_cache.ensure_folder()
     folder = os.environ["NUMBA_CACHE_DIR"]
     assert folder == numba.config.CACHE_DIR
     assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
     numba.config.CACHE_DIR = ""
-    numba_cache._ensure_folder()
+    numba_cache.ensure_folder()
     assert os.environ["NUMBA_CACHE_DIR"] == folder
 
 
@@ -77,7 +87,7 @@ def test_a_folder_that_others_may_have_filled_is_not_used(nowhere, trap):
         path.symlink_to(nowhere / "elsewhere")
     else:
         path.touch(mode=0o600)
-    numba_cache._ensure_folder()
+    numba_cache.ensure_folder()
     folder = os.environ["NUMBA_CACHE_DIR"]
     assert folder not in (str(path), str(nowhere / "elsewhere"))
     assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
@@ -85,20 +95,21 @@ def test_a_folder_that_others_may_have_filled_is_not_used(nowhere, trap):
 
 def test_what_can_be_written_is_left_as_it_is(nowhere, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(nowhere / "mine"))
-    numba_cache._ensure_folder()
+    numba_cache.ensure_folder()
     assert str(nowhere / "mine") == numba.config.CACHE_DIR
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    monkeypatch.setattr(numba_cache, "_writable", lambda path: True)
-    numba_cache._ensure_folder()
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: io.BytesIO())
+    monkeypatch.setattr(os, "makedirs", lambda *args, **options: None)
+    numba_cache.ensure_folder()
     assert numba.config.CACHE_DIR == ""
 
 
 def test_no_temporary_folder_is_one_sentence(nowhere, monkeypatch):
-    monkeypatch.setattr(numba_cache, "_writable", lambda path: False)
+    _allow_files_in(str(nowhere / "not this one"), monkeypatch)
 
     def refuse(*args, **options):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(UserError, match=r"\(Read-only file system\): set NUMBA_CACHE_DIR to one"):
-        numba_cache._ensure_folder()
+        numba_cache.ensure_folder()

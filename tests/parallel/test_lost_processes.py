@@ -4,6 +4,7 @@ import errno
 import os
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 import tiny_state
 from tiny_checkpoints import DATA, RECORDS, restored, saved
@@ -140,9 +141,9 @@ def test_a_process_lost_in_a_save_is_no_full_disk(config, tmp_path, monkeypatch,
             checkpoints.save(2, tiny_state.fill(2))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint._Manager, name, lose)
+        patch.setattr(ocp.CheckpointManager, name, lose)
         if where != "opening":
-            patch.setattr(checkpoint._Manager, "close", lambda self: pytest.fail("it waits"))
+            patch.setattr(ocp.CheckpointManager, "close", lambda self: pytest.fail("it waits"))
         with pytest.raises(LostProcessError, match="lost another process"):
             use()
 

@@ -129,7 +129,7 @@ def test_collectives_have_group_and_runs_of_their_loop():
     ],
 )
 def test_device_groups_in_each_notation_of_xla(text, group):
-    assert costs._group(text) == group
+    assert costs.first_group(text) == group
 
 
 TPU = """HloModule step, is_scheduled=true

@@ -58,7 +58,7 @@ def test_chip_rates_are_plausible():
 def test_slices_of_one_run_differ_along_data_axis_only():
     pytest.importorskip("libtpu")
     one = Slice.parse("v5e:2x4")
-    with slices._quiet_environment():
+    with slices.quiet_environment():
         from jax.experimental import topologies
 
         devices = topologies.get_topology_desc(

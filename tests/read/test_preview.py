@@ -49,14 +49,14 @@ def _gray(level: int, size: int) -> bytes:
 
 def test_a_row_shows_frames_and_spectrograms_of_a_record(config, dataset):
     sheet = preview.preview(config, dataset, records=3)
-    tile, row = preview._TILE, preview._TILE + preview._CAPTION + preview._GAP
+    tile, row = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP
     assert sheet.shape[0] == 3 * row
     levels = []
-    for top in range(preview._CAPTION, 3 * row, row):
+    for top in range(preview.CAPTION, 3 * row, row):
         shown = sheet[top : top + tile, : tile * config.video.frames]
         assert np.ptp(shown.astype(int)) <= 2
         levels.append(round(float(shown.mean()), -1))
-        left = tile * (config.video.frames + config.video.local_frames) + 2 * preview._GAP
+        left = tile * (config.video.frames + config.video.local_frames) + 2 * preview.GAP
         spectrogram = sheet[top : top + tile, left : left + 2 * tile].astype(int)
         loud, quiet = spectrogram[-1, 0], spectrogram[0, 0]
         assert loud.sum() > quiet.sum() + 100  # the lowest band is at the bottom

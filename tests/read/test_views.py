@@ -249,7 +249,7 @@ def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspec
 def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
     augment = AudioAugment(volume=0, crop=True, canvas=canvas)
     log_mel = np.zeros((mels, columns), np.uint16)
-    view = views._audio_view(log_mel, augment, random.Random(seed))
+    view = views.audio_view(log_mel, augment, random.Random(seed))
     top, left, height, width = view["box"]
     high, wide = views.canvas_of_log_mel(mels, columns, augment)
     assert 0 <= top <= high - height
@@ -260,7 +260,7 @@ def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
 
 def test_evaluation_sees_the_central_square_and_all_sound(config):
     frames, log_mel = clip(config)
-    made = views._cut_out(views.draw_eval_views(config, frames.shape[1:3], log_mel), frames)
+    made = views.cut_out(views.draw_eval_views(config, frames.shape[1:3], log_mel), frames)
     np.testing.assert_array_equal(made["video"]["global"]["frames"], frames[:, :, 6:26])
     np.testing.assert_array_equal(made["video"]["global"]["box"], [20, 20])
     np.testing.assert_array_equal(made["audio"]["global"]["log_mel"], log_mel)

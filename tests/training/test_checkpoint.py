@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny_state
 from method_inputs import change, optimizer_of
@@ -137,7 +138,7 @@ def test_a_record_of_another_layout_is_refused_and_no_damage(config, tmp_path, l
     content = RunRecord.verified(json.loads(path.read_text()))
     content.pop("layout")
     content |= {} if layout is None else {"layout": layout}
-    path.write_text(json.dumps(content | {"crc32": run_record._checksum(content)}))
+    path.write_text(json.dumps(content | {"crc32": run_record.checksum(content)}))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match=r"/2 was saved by another version of this program"):
         restored(config, tmp_path)
@@ -339,13 +340,13 @@ def test_damage_of_another_process_part_is_damage_here(config, tmp_path, monkeyp
 def test_a_listing_that_lags_behind_a_renaming_is_waited_for(config, tmp_path, monkeypatch):
     saved(config, tmp_path, 1, 2)
     flip_a_bit(values_file(tmp_path / "2" / "student"))
-    steps, stale = checkpoint._Manager.all_steps, iter([[1, 2], [1, 2]])
+    steps, stale = ocp.CheckpointManager.all_steps, iter([[1, 2], [1, 2]])
 
     def lagging(self, *args, **kwargs):
         found = steps(self, *args, **kwargs)
         return found if 2 in found else next(stale, found)
 
-    monkeypatch.setattr(checkpoint._Manager, "all_steps", lagging)
+    monkeypatch.setattr(ocp.CheckpointManager, "all_steps", lagging)
     monkeypatch.setattr(checkpoint.time, "sleep", lambda _: None)
     assert int(restored(config, tmp_path).step) == 1
     assert next(stale, None) is None

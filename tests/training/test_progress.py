@@ -1,7 +1,7 @@
 import errno
 import os
+import resource
 import time
-import types
 
 import fake_terminal
 import numpy as np
@@ -160,17 +160,18 @@ def test_scalars_that_cannot_be_written_are_warned_of_once(tmp_path, monkeypatch
     assert f"{directory} can't be written to (" in told
 
 
-def test_a_part_of_an_event_does_not_hide_those_after_it(tmp_path, monkeypatch):
+def test_a_part_of_an_event_does_not_hide_those_after_it(tmp_path, capsys):
     """A disk that is full takes the beginning of a write; then there is room again."""
     scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=0)
     scalars.write(1, {"loss": 1.0})
-    file = scalars._file
-    scalars._file = types.SimpleNamespace(
-        write=lambda data: file.write(data[:9]), tell=file.tell, seek=file.seek,
-        truncate=file.truncate, fileno=file.fileno,
-    )  # fmt: skip
-    scalars.write(2, {"loss": 2.0})
-    scalars._file = file
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 9, limits[1]))
+    try:
+        scalars.write(2, {"loss": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "can't be written to (" in capsys.readouterr().err
     scalars.write(3, {"loss": 3.0})
     scalars.close()
     assert event_files.scalars(tmp_path) == {1: {"loss": 1.0}, 3: {"loss": 3.0}}

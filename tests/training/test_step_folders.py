@@ -6,6 +6,7 @@ import shutil
 import jax
 import miniatures
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny_state
 from tiny_checkpoints import DATA, RECORDS, restored, saved
@@ -16,7 +17,6 @@ from xkd_jax.evaluate import pretrained
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import FitState
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training import checkpoint
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints, DamagedError, read_record
 
@@ -183,7 +183,7 @@ def _record_of_another(folder):
 @pytest.mark.parametrize("noticed_by", ["wait", "the next save", "the end"])
 def test_what_was_saved_is_read_back(config, tmp_path, monkeypatch, harm, noticed_by):
     """Whatever befalls it on the way to the disk, without an error."""
-    finish, harms = checkpoint._Manager.wait_until_finished, [harm]
+    finish, harms = ocp.CheckpointManager.wait_until_finished, [harm]
 
     def finish_badly(self):
         finish(self)
@@ -199,7 +199,7 @@ def test_what_was_saved_is_read_back(config, tmp_path, monkeypatch, harm, notice
                 checkpoints.save(3, tiny_state.fill(3))
 
     saved(config, tmp_path, 1)
-    monkeypatch.setattr(checkpoint._Manager, "wait_until_finished", finish_badly)
+    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", finish_badly)
     with pytest.raises(UnreachableError, match="/2 was saved and can't be read back"):
         save_and_wait()
 

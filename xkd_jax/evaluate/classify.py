@@ -66,7 +66,7 @@ class Classification:
             self.benchmark.classes,
         )
         state = self._train(fit, fold.number, records)
-        scores, targets = self._test(fit, state, fold.test)
+        scores, targets = self.score(fit, state, fold.test)
         found = {"train_records": len(records), "test_records": len(fold.test)}
         if self.benchmark.multi_label:
             return {"value": mean_average_precision(scores, targets), **found}
@@ -142,7 +142,7 @@ class Classification:
             followed=True,  # by the test, and other folds
         ).run(state, start, batches, checkpoints, folder / "tensorboard")
 
-    def _test(
+    def score(
         self, fit: Fit, state: FitState, records: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the records' probabilities [records, classes], averaged, and their labels."""

@@ -76,7 +76,7 @@ class Extraction:
         Raises:
           UserError: features are not finite, or the set's folder can't be used.
         """
-        made_from = self._made_from(content, split, records, use)
+        made_from = self.made_from(content, split, records, use)
         digest = hashlib.blake2b(json.dumps(made_from, sort_keys=True).encode(), digest_size=8)
         clips = getattr(self.config.clips, use)
         store = FeatureStore(
@@ -91,7 +91,8 @@ class Extraction:
         _check_targets(found, dataset, store.directory)
         return found
 
-    def _made_from(self, content: str, split: str, records: np.ndarray, use: Use) -> dict[str, Any]:
+    def made_from(self, content: str, split: str, records: np.ndarray, use: Use) -> dict[str, Any]:
+        """What decides the features of a set, ready for JSON; arguments as those of `extract`."""
         config, pretrained = self.config, self.pretrained
         made_from = {
             "format": _FORMAT,

@@ -22,7 +22,7 @@ from xkd_jax.metrics.scores import ranks, top_k
 from xkd_jax.parallel.processes import print_on_main
 
 _RECALLS = (1, 5, 10)
-_QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
+QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
 
 
 def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class SvmProtocol:
         features, labels = features[used], labels[used]
         fitted = self._fit(features, labels)
         test_features, test_labels = _of(test, test_records)
-        scores = {cost: _mean_scores(weights, test_features) for cost, weights in fitted.items()}
+        scores = {cost: mean_scores(weights, test_features) for cost, weights in fitted.items()}
         top1 = {cost: top_k(scores[cost], test_labels, 1) for cost in scores}
         cost = max(top1, key=lambda c: top1[c])
         _tell_if_at_the_end(top1, cost)
@@ -89,7 +89,7 @@ class SvmProtocol:
     ) -> float:
         fitted = self._fit(features[fit], labels[fit])
         top1 = {
-            cost: top_k(_mean_scores(weights, features[held_out]), labels[held_out], 1)
+            cost: top_k(mean_scores(weights, features[held_out]), labels[held_out], 1)
             for cost, weights in fitted.items()
         }
         return max(top1, key=lambda c: top1[c])
@@ -171,8 +171,8 @@ def _ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Candidates ahead of the query's own, and of the first of its class, int64 [records] each."""
     own, shared = [], []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        block = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        block = np.arange(start, min(start + QUERIES_AT_ONCE, len(queries)))
         similarity = queries[block] @ candidates.T
         itself = block[:, None] == np.arange(len(candidates))
         own.append(ranks(similarity, itself))
@@ -191,7 +191,7 @@ def _of(found: FeatureSet, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return joined(found, records), found.target[found.rows_of(records)]
 
 
-def _mean_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
+def mean_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Decision values [records, classes], averaged over clips and crops."""
     # The function is linear, so its mean over clips is its value at their mean.
     return svm.decide(weights, features.mean(axis=(1, 2)))

@@ -58,7 +58,7 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
         record = read_record(folder)
         made = {"step": record.step, "crc32": record.to_json()["crc32"]}
         agreement.require({f"checkpoint {folder}": made})
-        pretraining = _saved_config(record, directory)
+        pretraining = saved_config(record, directory)
         tree = _network(folder, record, config, pretraining, mesh)
     except DamagedError as damage:
         raise UserError(
@@ -99,7 +99,12 @@ def _chosen(directory: Path, asked: int) -> Path:
     return chosen[0]
 
 
-def _saved_config(record: RunRecord, directory: Path) -> Config:
+def saved_config(record: RunRecord, directory: Path) -> Config:
+    """The configuration of the run that a checkpoint's record describes.
+
+    Raises:
+      UserError: the record is a classifier's, or has values that this version can't take.
+    """
     if "protocol" in record.config:
         raise UserError(
             f"{directory} is of a classifier that an evaluation trained: give --config.checkpoint"

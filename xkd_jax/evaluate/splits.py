@@ -109,9 +109,9 @@ def _by_split(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Ben
     if labeled:
         train = _open(views, config.dir, "train_split", train_name)
         _check_classes(train, config.dir)
-    test_index = train_index = _index(test, test_name, config.threads)
+    test_index = train_index = index_records(test, test_name, config.threads)
     if labeled:
-        train_index = _index(train, train_name, config.threads)
+        train_index = index_records(train, train_name, config.threads)
     everything = Fold(0, np.arange(len(train)), np.arange(len(test)))
     return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
 
@@ -128,7 +128,7 @@ def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benc
             f"The data set {dataset.metadata.name} has {held} and no fold {unknown[0]}: give some"
             " that it has by --config.data.folds, or () for train_split and test_split."
         )
-    index = _index(dataset, name, config.threads)
+    index = index_records(dataset, name, config.threads)
     chosen = [
         Fold(number, index.fold_records(number, "train"), index.fold_records(number, "test"))
         for number in config.folds
@@ -176,7 +176,7 @@ def _check_labels(
         )
 
 
-def _index(dataset: Dataset, split: str, threads: int) -> RecordIndex:
+def index_records(dataset: Dataset, split: str, threads: int) -> RecordIndex:
     """Reads every record, an equal part on each process, and prints progress."""
     records = range(jax.process_index(), len(dataset), jax.process_count())
     meter = ProgressMeter(f"records   {split}", len(records), "records")

@@ -288,7 +288,7 @@ def _collectives(
             Collective(
                 kind="reduce-scatter" if scattered else kind,
                 bytes=_buffer(part, kind),
-                group=_group(part.text),
+                group=first_group(part.text),
                 asynchronous=bool(chain) or part.opcode.endswith("-start"),
                 times=times,
             ),
@@ -300,10 +300,10 @@ def _buffer(part: Operation, kind: str) -> float:
     if kind in ("all-gather", "collective-permute") and part.opcode.endswith("-start"):
         arrays = arrays[len(arrays) // 2 :]  # (operands, results)
     total = sum(array.bytes for array in arrays)
-    return total * len(_group(part.text)) if kind == "reduce-scatter" else total
+    return total * len(first_group(part.text)) if kind == "reduce-scatter" else total
 
 
-def _group(text: str) -> tuple[int, ...]:
+def first_group(text: str) -> tuple[int, ...]:
     """The first device group of a collective, in each of XLA's notations."""
     if found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
         return int(found[1]), int(found[2])

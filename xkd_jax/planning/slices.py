@@ -127,7 +127,7 @@ class Slice:
                 "A plan needs the TPU compiler, libtpu, which is not installed: pip install -e"
                 " '.[plan]' (Linux, x86-64)."
             )
-        with _quiet_environment():
+        with quiet_environment():
             import jax
             from jax.experimental import topologies
 
@@ -156,7 +156,8 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def _quiet_environment() -> Iterator[None]:
+def quiet_environment() -> Iterator[None]:
+    """Keeps libtpu from looking for the machine it runs on, while it only compiles."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:

@@ -174,11 +174,11 @@ def _table(title: str, results: Sequence[Result]) -> str:
         number = notes.setdefault(note, len(notes) + 1) if note else ""
         return " ".join(filter(None, (text, note and f"[{number}]")))
 
-    lines = [_line(_COLUMNS), "|" + "---|" * len(_COLUMNS)]
+    lines = [table_row(_COLUMNS), "|" + "---|" * len(_COLUMNS)]
     for result in results:
         number, otherwise = _published(result)
         lines.append(
-            _line(
+            table_row(
                 (
                     *_described(result),
                     marked(_measured(result), _lacking(result)),
@@ -193,7 +193,8 @@ def _table(title: str, results: Sequence[Result]) -> str:
     return "\n".join([f"## {title}", "", *lines, *(["", below] if below else [])])
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """One row of a Markdown table; what a terminal would obey is escaped."""
     return f"| {' | '.join(map(terminal.escaped, cells))} |"
 
 

@@ -57,7 +57,7 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, and a checksum of them."""
         content = dataclasses.asdict(self)
-        return {**content, "crc32": _checksum(content)}
+        return {**content, "crc32": checksum(content)}
 
     @staticmethod
     def verified(content: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class RunRecord:
           ValueError: the checksum differs.
         """
         content = dict(content)
-        if content.pop("crc32", None) != _checksum(content):
+        if content.pop("crc32", None) != checksum(content):
             raise ValueError("its record of the run is not what was written")
         return content
 
@@ -127,7 +127,8 @@ class RunRecord:
             )
 
 
-def _checksum(content: dict[str, Any]) -> int:
+def checksum(content: dict[str, Any]) -> int:
+    """CRC-32 of a record's content as JSON with sorted keys."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 

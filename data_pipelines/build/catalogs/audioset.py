@@ -9,7 +9,7 @@ from data_pipelines.build.catalogs.listing import Listing, classes
 from data_pipelines.build.catalogs.source_tree import Line, read_table
 from data_pipelines.errors import UserError
 
-_LISTS = {
+LISTS = {
     "balanced_train_segments.csv": "balanced_train",
     "unbalanced_train_segments.csv": "unbalanced_train",
     "eval_segments.csv": "eval",
@@ -35,10 +35,10 @@ def list_items(source: Source) -> Catalog:
     table = classes(listed, "index", "mid")
     names = tuple(row["display_name"] for row in table)
     numbers = {row["mid"]: i for i, row in enumerate(table)}
-    listed_splits = lists.lists(_LISTS.get)
+    listed_splits = lists.lists(LISTS.get)
     if not listed_splits:
         raise UserError(
-            f"{lists.directory} has none of {', '.join(_LISTS)}: point --lists at their folder."
+            f"{lists.directory} has none of {', '.join(LISTS)}: point --lists at their folder."
         )
     listing = Listing(listed_splits, shared=source.untrimmed)
     files = source.tree.by_stem()
