@@ -116,7 +116,7 @@ def test_a_preempted_training_is_saved_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(classify, "on_devices", put_with_notice)
-        with pytest.raises(StoppedError, match=f"after step {step}, as asked"):
+        with pytest.raises(StoppedError, match=f"after step {step}, as requested"):
             evaluation.evaluate(config, tmp_path)
     folder = tmp_path / "fold1" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir() if path.name.isdigit()) == saved
@@ -135,7 +135,7 @@ def test_a_notice_during_the_last_save_stops_before_the_test(
 
     monkeypatch.setattr(FitCheckpoints, "save", save_and_be_told)
     monkeypatch.setattr(classify, "clip_batches", pytest.fail)
-    with pytest.raises(StoppedError, match="after step 12, as asked"):
+    with pytest.raises(StoppedError, match="after step 12, as requested"):
         evaluation.evaluate(_linear(checkpoint, esc50), tmp_path)
 
 

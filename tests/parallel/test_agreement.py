@@ -32,13 +32,13 @@ HERE = Path(__file__).parents[1]
         ([{"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 1, "c": 2}], r"a is [^;]*; c is [^;]*: start"),
     ],
 )
-def test_the_sentence_names_keys_values_and_processes(values, sentence):
+def test_message_names_keys_values_and_processes(values, sentence):
     found = agreement.describe([f"h{i}" for i in range(len(values))], values)
     assert re.search(rf"^The processes of the run disagree: {sentence}", found)
     assert found.endswith(": start all of them with the same flags, program, libraries and data.")
 
 
-def test_of_many_differences_some_are_named_and_the_others_counted():
+def test_message_names_eight_differences_and_counts_others():
     values = [{f"key{i:02}": process for i in range(20)} for process in range(300)]
     found = agreement.describe(["host"] * 300, values)
     assert found.count("key") == 8
@@ -47,7 +47,7 @@ def test_of_many_differences_some_are_named_and_the_others_counted():
     assert len(found) < 4000
 
 
-def test_of_many_processes_some_are_named():
+def test_message_names_eight_processes():
     values = [{"a": int(process == 7)} for process in range(300)]
     found = agreement.describe([f"h{process // 8}" for process in range(300)], values)
     assert (
@@ -62,7 +62,7 @@ class Device:
         self.process_index = process_index
 
 
-def test_other_numbers_of_devices_are_one_sentence(monkeypatch):
+def test_different_numbers_of_devices_are_one_sentence(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(multihost_utils, "process_allgather", lambda x: np.stack([x, x]))
     monkeypatch.setattr(jax, "devices", lambda: [Device(0), Device(0), Device(1), Device(1)] * 3)
@@ -109,7 +109,7 @@ def _start(*differences):
     return found
 
 
-def test_two_processes_that_were_started_differently_say_so(tmp_path):
+def test_processes_with_different_flags_are_refused(tmp_path):
     flags = [f"--workdir={tmp_path / 'run'}"]
     rate, seed, steps = (
         f"--config.{key}" for key in ("optimizer.learning_rate", "seed", "max_steps")
@@ -133,7 +133,7 @@ def test_two_processes_that_were_started_differently_say_so(tmp_path):
 
 
 @pytest.mark.parametrize("shared", ["workdir", "data"])
-def test_folders_that_two_processes_do_not_share_are_noticed(tmp_path, shared):
+def test_unshared_workdir_is_refused(tmp_path, shared):
     """The same relative path, in two folders, is what a path is on two machines."""
     for seed, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()

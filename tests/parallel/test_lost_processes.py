@@ -17,7 +17,7 @@ from data_pipelines.errors import (
     is_transient,
 )
 from xkd_jax.parallel import processes
-from xkd_jax.training import checkpoint
+from xkd_jax.training import saved_checkpoint
 from xkd_jax.training.checkpoint import Checkpoints
 
 GLOO = "UNKNOWN: Gloo AllGather failed: [external/pair.cc:538] Read error [127.0.0.1]:1: Conn"
@@ -96,21 +96,21 @@ def two(monkeypatch):
 
 
 @pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
-def test_the_error_of_a_collective_is_a_lost_process(two, error):
+def test_error_of_collective_becomes_lost_process_error(two, error):
     sentence = r"lost another process of the run .* start all"
     with pytest.raises(LostProcessError, match=sentence), processes.lost_peer_errors():
         raise error
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=names(OTHERS))
-def test_other_errors_stay_what_they_are(two, error):
+def test_other_errors_are_unchanged(two, error):
     with pytest.raises(type(error)) as caught, processes.lost_peer_errors():
         raise error
     assert caught.value is error
 
 
 @pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
-def test_a_run_of_one_process_loses_none(error):
+def test_single_process_has_no_lost_process(error):
     with pytest.raises(type(error)) as caught, processes.lost_peer_errors():
         raise error
     assert caught.value is error
@@ -123,7 +123,7 @@ def config(small):
 
 @pytest.mark.parametrize("error", SOME, ids=names(SOME))
 @pytest.mark.parametrize("where", ["saving", "waiting", "checking", "opening"])
-def test_a_process_lost_in_a_save_is_no_full_disk(config, tmp_path, monkeypatch, error, where):
+def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeypatch, error, where):
     """Nothing is waited for then: the manager's close would wait for the process that is gone."""
     saved(config, tmp_path, 1)
     name = {
@@ -149,7 +149,7 @@ def test_a_process_lost_in_a_save_is_no_full_disk(config, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("error", SOME, ids=names(SOME))
-def test_a_process_lost_in_a_restore_is_no_damage(config, tmp_path, monkeypatch, error):
+def test_process_lost_during_restore_is_not_damage(config, tmp_path, monkeypatch, error):
     saved(config, tmp_path, 1, 2)
     before = sorted(tmp_path.rglob("*"))
 
@@ -158,7 +158,7 @@ def test_a_process_lost_in_a_restore_is_no_damage(config, tmp_path, monkeypatch,
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "read_item", lose)
+        patch.setattr(saved_checkpoint, "read_item", lose)
         with pytest.raises(LostProcessError):
             restored(config, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
@@ -176,13 +176,13 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_status_2_is_for_causes_that_last(config, tmp_path, monkeypatch, name):
+def test_permanent_causes_have_status_2(config, tmp_path, monkeypatch, name):
     number = getattr(errno, name)
     error = OSError(number, os.strerror(number))
     assert not is_transient(error, writing=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", _raising(error))
-        with pytest.raises(UserError, match=r"make room or mend it") as got:
+        with pytest.raises(UserError, match=r"make room or repair it") as got:
             saved(config, tmp_path / "checkpoints", 1)
     assert got.value.status == 2
     with monkeypatch.context() as patch:
@@ -193,11 +193,11 @@ def test_status_2_is_for_causes_that_last(config, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("error", UNKNOWN, ids=names(UNKNOWN))
-def test_unknown_causes_have_status_1(config, tmp_path, monkeypatch, error):
+def test_transient_and_unknown_causes_have_status_1(config, tmp_path, monkeypatch, error):
     assert is_transient(error, writing=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", _raising(error))
-        with pytest.raises(UnreachableError, match=r"\): give the same command again") as got:
+        with pytest.raises(UnreachableError, match=r"\): run the same command again") as got:
             saved(config, tmp_path / "checkpoints", 1)
     assert got.value.status == 1
     if isinstance(error, OSError):

@@ -70,7 +70,7 @@ def single_device(small, make_views, tmp_path_factory):
     "axes",
     [(2, 2, 2), *(pytest.param(axes, marks=pytest.mark.heavy) for axes in ((2, 1, 1), (1, 4, 1)))],
 )
-def test_losses_are_the_same_on_every_mesh(single_device, axes):
+def test_losses_are_equal_on_every_mesh(single_device, axes):
     """From the first step, and where a run of one device goes on with more of them."""
     config, inputs, expected, directory = single_device
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
@@ -100,7 +100,7 @@ def test_losses_are_the_same_on_every_mesh(single_device, axes):
     np.testing.assert_allclose(resumed, expected[HALF:], rtol=1e-4)
 
 
-def test_dimensions_that_do_not_divide_stay_whole():
+def test_indivisible_dimensions_are_not_split():
     mesh = mesh_lib.make_mesh(MeshConfig(1, 4, 2))
     assert axis_rules.partition(("embed", "mlp"), (6, 8), mesh) == PartitionSpec(None, "tensor")
     assert axis_rules.partition(("layers", "embed", None), (3, 8, 5), mesh) == PartitionSpec(
@@ -108,7 +108,7 @@ def test_dimensions_that_do_not_divide_stay_whole():
     )
 
 
-def test_minus_one_takes_what_is_left():
+def test_minus_one_is_number_of_remaining_devices():
     assert dict(mesh_lib.make_mesh(MeshConfig(-1, 2, 2)).shape) == {
         "data": 2,
         "fsdp": 2,
@@ -128,24 +128,24 @@ def test_minus_one_takes_what_is_left():
         ((2, 2, 2), 8, 1, 8),
     ],
 )
-def test_cpu_cores_become_devices_that_the_batch_can_use(axes, batch, cores, devices):
+def test_cpu_devices_divide_the_batch(axes, batch, cores, devices):
     assert mesh_lib.cpu_devices(MeshConfig(*axes), batch, cores) == devices
 
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])
-def test_a_mesh_that_does_not_fit_is_refused(axes):
+def test_mesh_with_wrong_number_of_devices_is_refused(axes):
     with pytest.raises(UserError, match="doesn't fit 8 devices"):
         mesh_lib.make_mesh(MeshConfig(*axes))
 
 
-def test_a_batch_that_does_not_split_is_refused():
+def test_indivisible_batch_is_refused():
     mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
     with pytest.raises(UserError, match="multiple"):
         mesh_lib.batch_sharding(mesh, 12)
 
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
-def test_one_process_provides_every_row(axes):
+def test_single_process_provides_every_row(axes):
     mesh = mesh_lib.make_mesh(MeshConfig(*axes))
     assert mesh_lib.local_rows(mesh_lib.batch_sharding(mesh, 16), 16) == list(range(16))
 
@@ -166,7 +166,7 @@ def test_description_names_rules_and_sizes(small):
     assert "embed -> fsdp" in text
 
 
-def test_activations_stay_where_the_rules_put_them():
+def test_activations_are_sharded_by_axis_rules():
     mesh = mesh_lib.make_mesh(MeshConfig(2, 2, 2))
 
     def function(x):
@@ -179,7 +179,7 @@ def test_activations_stay_where_the_rules_put_them():
     assert jax.jit(function)(x).sharding.is_fully_replicated  # no mesh, no constraint
 
 
-def test_the_alignment_loss_is_split_by_rows():
+def test_alignment_loss_is_sharded_by_rows():
     """No device multiplies all rows with all rows, nor in the gradient."""
     mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
     rows, outputs = 64, 16

@@ -151,7 +151,7 @@ def assert_near(found, losses):
         np.testing.assert_allclose(values, losses[step], rtol=1e-4)
 
 
-def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypatch):
+def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch):
     """Four are preempted, of two that go on one is killed, and one alone ends the run."""
     monkeypatch.setattr(
         training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
@@ -210,7 +210,7 @@ def test_four_processes_then_two_then_one_are_one_run(config, tmp_path, monkeypa
     assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
 
 
-def test_a_process_that_is_killed_in_a_save_is_lost(config, tmp_path):
+def test_process_killed_during_save_is_lost(config, tmp_path):
     """The others try again: its end is not taken for a fault of the disk."""
     flags = ("--config.max_steps=1",)
     kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
@@ -221,7 +221,7 @@ def test_a_process_that_is_killed_in_a_save_is_lost(config, tmp_path):
     assert "Traceback" not in two.output[0]
 
 
-def test_the_network_has_the_same_losses_on_two_processes(config, tmp_path, monkeypatch):
+def test_losses_are_equal_on_two_processes(config, tmp_path, monkeypatch):
     """Nothing is saved here, which would take as long as all the rest."""
     config = dataclasses.replace(config, max_steps=3)
     monkeypatch.setattr(training.Checkpoints, "save", lambda self, step, state: None)
@@ -235,18 +235,18 @@ def test_the_network_has_the_same_losses_on_two_processes(config, tmp_path, monk
 
 
 @pytest.mark.parametrize("count,index", [(0, 0), (2, 2), (2, -1)])
-def test_a_process_number_that_does_not_fit_is_refused(count, index):
+def test_invalid_process_id_is_refused(count, index):
     with pytest.raises(UserError, match="each its own number from 0"):
         processes.start("localhost:1", count, index)
 
 
 @pytest.mark.parametrize("count,index", [(2, 1), (2, -1), (0, 1)])
-def test_process_numbers_without_a_coordinator_are_refused(count, index):
+def test_process_id_without_coordinator_is_refused(count, index):
     with pytest.raises(UserError, match=rf"{count} --process_id={index} without --coordinator"):
         processes.start("", count, index)
 
 
-def test_json_is_replaced_whole(tmp_path):
+def test_json_file_is_replaced_atomically(tmp_path):
     processes.write_once(tmp_path / "new" / "a.json", {"b": 1})
     processes.write_once(tmp_path / "new" / "a.json", {"b": 2})
     assert json.loads((tmp_path / "new" / "a.json").read_text()) == {"b": 2}
@@ -257,7 +257,7 @@ def _no_room(descriptor):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+def test_failed_json_write_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     processes.write_once(path, {"b": 1})
     with monkeypatch.context() as patch:

@@ -23,7 +23,7 @@ from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 from xkd_jax.method import state_shardings
 from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training import checkpoint, run_record, versions
+from xkd_jax.training import checkpoint, checkpoint_errors, run_record, saved_checkpoint, versions
 from xkd_jax.training.checkpoint import Checkpoints, ItemCheckpoints
 from xkd_jax.training.run_record import RunRecord
 
@@ -56,7 +56,7 @@ def fill(like, seed):
 
 
 def values_file(folder):
-    """The file that holds most of an item's values."""
+    """Returns the largest file of an item's values."""
     return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
 
 
@@ -70,7 +70,7 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_comes_back_bit_for_bit_onto_any_mesh(config, tmp_path):
+def test_restored_state_is_bitwise_identical_on_any_mesh(config, tmp_path):
     state = fill(describe(config, (2, 2, 2)), 0)
     with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
         checkpoints.save(3, state)
@@ -85,13 +85,13 @@ def test_comes_back_bit_for_bit_onto_any_mesh(config, tmp_path):
             assert leaf.sharding == wanted.sharding
 
 
-def test_keeps_the_last_and_every_kth(config, tmp_path):
+def test_last_and_every_kth_checkpoints_are_kept(config, tmp_path):
     saved(config, tmp_path, *range(1, 8))
     kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
     assert kept == [4, 6, 7]
 
 
-def test_a_run_of_other_data_or_size_is_refused(config, tmp_path):
+def test_checkpoint_of_other_data_or_size_is_refused(config, tmp_path):
     saved(config, tmp_path, 1)
     for other, named in (
         (dataclasses.replace(config, seed=7), "seed (0, now 7)"),
@@ -110,7 +110,7 @@ def test_a_run_of_other_data_or_size_is_refused(config, tmp_path):
     assert restored(config, tmp_path) is not None
 
 
-def test_what_may_change_under_a_resume_is_named(config, tmp_path, capsys):
+def test_changed_settings_of_resumed_run_are_printed(config, tmp_path, capsys):
     saved(config, tmp_path, 1)
     assert restored(dataclasses.replace(config, log_every=7), tmp_path) is not None
     printed = capsys.readouterr().out
@@ -118,7 +118,7 @@ def test_what_may_change_under_a_resume_is_named(config, tmp_path, capsys):
     assert f"resume    from step 1, {tmp_path}" in printed
 
 
-def test_another_version_of_a_library_is_announced(config, tmp_path, monkeypatch, capsys):
+def test_changed_library_version_is_printed(config, tmp_path, monkeypatch, capsys):
     saved(config, tmp_path, 1)
     assert restored(config, tmp_path) is not None
     assert "versions" not in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_another_version_of_a_library_is_announced(config, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("layout", [None, 1, 3, "2"])
-def test_a_record_of_another_layout_is_refused_and_no_damage(config, tmp_path, layout):
+def test_record_of_other_layout_is_refused_without_renaming(config, tmp_path, layout):
     saved(config, tmp_path, 1, 2)
     path = tmp_path / "2" / "run" / "metadata"
     content = RunRecord.verified(json.loads(path.read_text()))
@@ -145,8 +145,8 @@ def test_a_record_of_another_layout_is_refused_and_no_damage(config, tmp_path, l
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_no_program_is_compiled_to_save_small_arrays(config, tmp_path, caplog):
-    """Eight devices hold each; were each of them to save a slice, that would be eight programs."""
+def test_saving_small_arrays_compiles_nothing(config, tmp_path, caplog):
+    """All eight devices hold these arrays; slicing them would compile eight programs."""
     whole = jax.NamedSharding(mesh_lib.make_mesh(MeshConfig()), jax.P())
     item = {"w": jax.device_put(np.zeros((24, 40), np.float32), whole)}
     now = RunRecord.of({}, 1, DATA)
@@ -158,7 +158,7 @@ def test_no_program_is_compiled_to_save_small_arrays(config, tmp_path, caplog):
 
 
 def damages(folder):
-    """Ways to damage a checkpoint: a name, what to do, and a file of it."""
+    """Yields (name, function that damages a file, file of the checkpoint)."""
     values = values_file(folder / "student")
     yield "values' bit", flip_a_bit, values
     yield "values cut", truncate, values
@@ -170,7 +170,7 @@ def damages(folder):
     yield "item gone", shutil.rmtree, folder / "teacher"
 
 
-def test_the_newest_intact_checkpoint_is_used_and_nothing_lost(config, tmp_path, capsys):
+def test_newest_intact_checkpoint_is_restored_and_damaged_one_kept(config, tmp_path, capsys):
     whole = saved(config, tmp_path / "whole", 1, 2)
     for name, damage, path in damages(whole / "2"):
         copy = tmp_path / name
@@ -186,8 +186,8 @@ def test_the_newest_intact_checkpoint_is_used_and_nothing_lost(config, tmp_path,
     tiny_state.assert_same(restored(config, copy), tiny_state.fill(2))
 
 
-def test_no_flipped_bit_comes_back_as_another_weight(config, tmp_path):
-    """Files hold places that nothing reads; a flip there may go unnoticed, as nothing is wrong."""
+def test_flipped_bit_never_changes_restored_values(config, tmp_path):
+    """A flip in unused bytes of a file changes no value, and need not be detected."""
     whole = saved(config, tmp_path / "whole", 1, 2)
     used = []
     for file in (values_file(whole / "2" / item) for item in ("student", "rest")):
@@ -201,7 +201,7 @@ def test_no_flipped_bit_comes_back_as_another_weight(config, tmp_path):
     assert used.count(1) > 8
 
 
-def test_with_no_intact_checkpoint_a_run_does_not_start_again(config, tmp_path):
+def test_run_without_intact_checkpoint_is_refused(config, tmp_path):
     saved(config, tmp_path, 1)
     flip_a_bit(values_file(tmp_path / "1" / "student"))
     before = sorted(tmp_path.rglob("*"))
@@ -244,8 +244,8 @@ except UserError as error:
 """
 
 
-def test_each_fault_of_many_arrays_is_one_line(tmp_path):
-    """Orbax reads and writes all at once, and abandons the others where one fails."""
+def test_error_of_many_arrays_is_one_line(tmp_path):
+    """Orbax reads and writes all arrays concurrently, and abandons the others if one fails."""
     ran = subprocess.run(
         [sys.executable, "-c", MANY_ARRAYS, str(tmp_path)],
         capture_output=True, text=True, check=True, cwd=ROOT,
@@ -259,7 +259,7 @@ def test_each_fault_of_many_arrays_is_one_line(tmp_path):
 
 
 def of_tensorstore(number):
-    """As Orbax raises it: TensorStore's words are of its own kind, the number is the system's."""
+    """Returns an error as Orbax raises it, with the system's error number in TensorStore's text."""
     error = Exception("Encountered error while reading array index")
     error.__cause__ = ValueError(
         'FAILED_PRECONDITION: Error reading "w/0.0" in OCDBT database at local file "/run/": Failed'
@@ -277,7 +277,7 @@ def of_tensorstore(number):
         (of_tensorstore(errno.EACCES), "Permission denied: '/run/d/0f'", UserError),
     ],
 )
-def test_what_cannot_be_read_is_not_for_that_damaged(
+def test_unreadable_checkpoint_is_not_renamed_as_damaged(
     config, tmp_path, monkeypatch, error, fault, kind
 ):
     saved(config, tmp_path, 1, 2)
@@ -286,7 +286,7 @@ def test_what_cannot_be_read_is_not_for_that_damaged(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "read_item", gone)
+        patch.setattr(saved_checkpoint, "read_item", gone)
         with pytest.raises(
             UserError, match=rf"The checkpoint .*2 can't be read \(.*{fault}\)"
         ) as got:
@@ -303,10 +303,8 @@ def test_what_cannot_be_read_is_not_for_that_damaged(
         (TimeoutError("ChainedFuture timed out after 1769.38 seconds."), UnreachableError),
     ],
 )
-def test_what_cannot_be_written_ends_the_run_where_it_will_not_pass(
-    config, tmp_path, monkeypatch, error, kind
-):
-    """gcsfuse says EMFILE where it can't rename a folder, as Orbax does with a whole checkpoint."""
+def test_write_error_has_kind_of_its_cause(config, tmp_path, monkeypatch, error, kind):
+    """gcsfuse returns EMFILE if it can't rename a folder, as Orbax does with checkpoints."""
 
     def refuse(*_, **__):
         raise error
@@ -318,26 +316,24 @@ def test_what_cannot_be_written_ends_the_run_where_it_will_not_pass(
 
 
 @pytest.mark.parametrize("worst,kind", [(2, UnreachableError), (3, UserError)])
-def test_what_another_process_cannot_read_ends_this_one_too(
-    config, tmp_path, monkeypatch, worst, kind
-):
+def test_read_error_of_other_process_is_raised_here(config, tmp_path, monkeypatch, worst, kind):
     saved(config, tmp_path, 1, 2)
-    monkeypatch.setattr(checkpoint, "global_max", lambda here: max(here, worst))
+    monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, worst))
     with pytest.raises(UserError, match="another process can't read its part") as got:
         restored(config, tmp_path)
     assert type(got.value) is kind
 
 
-def test_damage_of_another_process_part_is_damage_here(config, tmp_path, monkeypatch, capsys):
+def test_damage_found_by_other_process_is_damage_here(config, tmp_path, monkeypatch, capsys):
     saved(config, tmp_path, 1, 2)
     worst = iter((0, 1))  # the record can be read, not the first item
-    monkeypatch.setattr(checkpoint, "global_max", lambda here: max(here, next(worst, 0)))
+    monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, next(worst, 0)))
     assert int(restored(config, tmp_path).step) == 1
     assert "step 2: another process can't read its part" in capsys.readouterr().out
     assert (tmp_path / "2.damaged").is_dir()
 
 
-def test_a_listing_that_lags_behind_a_renaming_is_waited_for(config, tmp_path, monkeypatch):
+def test_stale_listing_after_renaming_is_reloaded(config, tmp_path, monkeypatch):
     saved(config, tmp_path, 1, 2)
     flip_a_bit(values_file(tmp_path / "2" / "student"))
     steps, stale = ocp.CheckpointManager.all_steps, iter([[1, 2], [1, 2]])
@@ -347,13 +343,13 @@ def test_a_listing_that_lags_behind_a_renaming_is_waited_for(config, tmp_path, m
         return found if 2 in found else next(stale, found)
 
     monkeypatch.setattr(ocp.CheckpointManager, "all_steps", lagging)
-    monkeypatch.setattr(checkpoint.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     assert int(restored(config, tmp_path).step) == 1
     assert next(stale, None) is None
 
 
-def test_a_full_disk_is_one_sentence(config, tmp_path):
-    """The kernel refuses to write more than a few bytes, as it does when a disk is full."""
+def test_full_disk_is_one_sentence(config, tmp_path):
+    """A limit of the file size stands for a full disk."""
     saved(config, tmp_path, 1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -368,7 +364,7 @@ def test_a_full_disk_is_one_sentence(config, tmp_path):
 
 @contextlib.contextmanager
 def without_privileges():
-    """Root may write anywhere: its privileges are put down for a while."""
+    """Drops the privileges of root, which may write everywhere."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -379,7 +375,7 @@ def without_privileges():
             os.seteuid(0)
 
 
-def test_a_read_only_directory_is_one_sentence(config):
+def test_read_only_directory_is_one_sentence(config):
     with tempfile.TemporaryDirectory() as name:  # where others may read
         folder = saved(config, Path(name) / "checkpoints", 1)
         folder.parent.chmod(0o755)
@@ -393,21 +389,21 @@ def test_a_read_only_directory_is_one_sentence(config):
         folder.chmod(0o755)
 
 
-def test_a_directory_that_vanishes_is_one_sentence(config, tmp_path):
+def test_removed_directory_is_one_sentence(config, tmp_path):
     state = tiny_state.fill(1)
     with Checkpoints(tmp_path / "there", config, RECORDS, DATA) as checkpoints:
         shutil.rmtree(tmp_path / "there")
-        with pytest.raises(UserError, match="has vanished"):
+        with pytest.raises(UserError, match="the folder is missing"):
             checkpoints.save(1, state)
 
 
-def test_a_directory_that_cannot_be_made_is_one_sentence(config, tmp_path):
+def test_directory_that_cannot_be_created_is_one_sentence(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be used"):
         Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS, DATA)
 
 
-def test_a_record_of_the_run_that_was_changed_is_not_believed(config, tmp_path):
+def test_edited_record_is_damage(config, tmp_path):
     saved(config, tmp_path, 1)
     path = tmp_path / "1" / "run" / "metadata"
     record = json.loads(path.read_text())

@@ -20,12 +20,12 @@ def reference(array):
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4)])
-def test_digest_is_the_sum_that_it_says(shape):
+def test_digest_equals_sum_of_hashes(shape):
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert digests({"a": jnp.asarray(array)}) == {"['a']": reference(array)}
 
 
-def test_every_flipped_bit_swapped_word_and_blank_stretch_changes_it():
+def test_flipped_bit_swapped_word_and_zeroed_interval_change_digest():
     words = np.random.default_rng(1).integers(0, 2**32, 6, dtype=np.uint32)
     flipped = [words ^ (np.arange(6) == i) * np.uint32(1 << b) for i in range(6) for b in range(32)]
     changed = [*flipped, words[[1, 0, 2, 3, 4, 5]], words[[5, 1, 2, 3, 4, 0]]]
@@ -35,7 +35,7 @@ def test_every_flipped_bit_swapped_word_and_blank_stretch_changes_it():
     assert len(set(blank.values())) == 3
 
 
-def test_digests_are_the_same_on_every_mesh():
+def test_digests_are_independent_of_mesh():
     tree = {"a": {"b": np.arange(64, dtype=np.float32).reshape(8, 8)}, "n": np.int32(3)}
     mesh = mesh_lib.make_mesh(MeshConfig(2, 2, 2))
     for spec in (jax.P(), jax.P("tensor"), jax.P(("data", "fsdp"), "tensor")):

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what goes on from there ends bit for bit the same."""
+"""Loops killed by SIGKILL at random times resume with bitwise identical results."""
 
 import multiprocessing
 import random
@@ -19,14 +19,14 @@ STEPS, MOST_KILLS = 8, 20
 
 @pytest.fixture(scope="module")
 def context():
-    """Children are forked from a server that has everything imported and nothing started."""
+    """A context whose children are forked from a server with all modules imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kill_targets"])
     return context
 
 
 def run(context, target, *args, kill_after=None):
-    """Runs a target; returns its seconds after it said it had started, or None if killed."""
+    """Runs a target; returns its seconds after it signals its start, or None if it was killed."""
     started = context.Event()
     process = context.Process(target=target, args=(*args, started))
     process.start()
@@ -73,7 +73,7 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
-def test_a_killed_loop_goes_on_from_a_whole_checkpoint(context, tmp_path, kills):
+def test_killed_loop_resumes_from_complete_checkpoint(context, tmp_path, kills):
     """Also when the kill is in the middle of a save, and of the first save."""
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))

@@ -35,7 +35,7 @@ def go(tmp_path):
     return go
 
 
-def test_a_pipe_gets_lines_of_the_compilation_and_of_the_first_step(go, capsys):
+def test_pipe_gets_lines_of_compilation_and_first_step(go, capsys):
     go()
     compiling, compiled, *steps = capsys.readouterr().out.splitlines()
     assert compiling == "compiling the step ..."
@@ -44,7 +44,7 @@ def test_a_pipe_gets_lines_of_the_compilation_and_of_the_first_step(go, capsys):
         assert re.fullmatch(STEP.format(step), line), line
 
 
-def test_a_terminal_keeps_the_same_lines_and_shows_a_bar(go, monkeypatch):
+def test_terminal_keeps_same_lines_and_shows_progress_bar(go, monkeypatch):
     out = fake_terminal.use(monkeypatch)
     go()
     compiling, compiled, *steps = out.screen()

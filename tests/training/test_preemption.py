@@ -19,7 +19,7 @@ from xkd_jax.training.preemption import STOPPING, Preemption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
+def test_preempted_run_saves_and_resumes_with_identical_state(
     tmp_path, number, monkeypatch, capsys
 ):
     raw = small_run.get_config()
@@ -29,7 +29,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
     dataset = open_dataset(config, config.data.dir, "train")
     put, seen = training.mesh_lib.put_batch, []
 
-    def put_and_ask(*args):
+    def put_and_signal(*args):
         seen.append(1)
         if len(seen) == 3:
             os.kill(os.getpid(), number)
@@ -44,17 +44,15 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_where_it_was(
             return training.loop(run, state, dataset, checkpoints, workdir, None)
 
     whole = go(tmp_path / "whole")
-    monkeypatch.setattr(training.mesh_lib, "put_batch", put_and_ask)
-    with pytest.raises(StoppedError, match=r"after step 3, as asked.*the same command goes on"):
+    monkeypatch.setattr(training.mesh_lib, "put_batch", put_and_signal)
+    with pytest.raises(StoppedError, match=r"after step 3, as requested.*run the same"):
         go(tmp_path / "stopped")
     tiny_state.assert_same(go(tmp_path / "stopped"), whole)
     assert "resume    from step 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("probes", [False, True])
-def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
-    tmp_path, monkeypatch, probes
-):
+def test_signal_during_last_save_does_not_abort_it(tmp_path, monkeypatch, probes):
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 0
@@ -63,12 +61,12 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
     dataset = open_dataset(config, config.data.dir, "train")
     run, save = tiny_state.run(config, 2), Checkpoints.save
 
-    def save_and_be_told(*args):
+    def save_and_signal(*args):
         save(*args)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Checkpoints, "save", save_and_be_told)
-    to_come = pytest.raises(StoppedError, match="after step 2, as asked")
+    monkeypatch.setattr(Checkpoints, "save", save_and_signal)
+    to_come = pytest.raises(StoppedError, match="after step 2, as requested")
     with Checkpoints(tmp_path / "checkpoints", config, len(dataset), dataset.digest) as checkpoints:
         state = training.first_state(run, checkpoints)
         with to_come if probes else contextlib.nullcontext():
@@ -77,7 +75,7 @@ def test_a_notice_that_comes_during_the_last_save_does_not_cut_it_short(
         assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
-def test_the_second_ctrl_c_does_not_wait(capfd):
+def test_second_ctrl_c_interrupts_immediately(capfd):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with Preemption() as preemption:
         assert not preemption.reached()
@@ -103,7 +101,7 @@ with preemption.Preemption():
 """
 
 
-def test_ctrl_c_is_answered_while_a_step_runs():
+def test_ctrl_c_is_answered_during_step():
     """At once, both times, though the main thread is in compiled code for a minute."""
     running = subprocess.Popen(
         [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -126,7 +124,7 @@ from xkd_jax.training.preemption import STOPPING, Preemption
 from xkd_jax.training.run_record import RunRecord
 with Preemption() as preemption:
     assert not any(preemption.reached() for _ in range(20))
-if sys.argv[2]:  # Orbax has questions of its own about notices
+if sys.argv[2]:  # Orbax also has a detection of preemption
     record = RunRecord.of({}, 1, "")
     with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
         checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
@@ -138,7 +136,7 @@ with Preemption() as preemption:
 
 
 @pytest.mark.parametrize("saves", [False, True])
-def test_in_a_run_of_several_processes_a_later_loop_hears_of_a_notice_before_it(tmp_path, saves):
+def test_second_loop_of_distributed_run_detects_earlier_signal(tmp_path, saves):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"

@@ -28,7 +28,7 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_line_counts_from_the_line_before(monkeypatch):
+def test_line_has_speed_since_line_before(monkeypatch):
     clock = iter([0.0, 2.0, 4.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(steps=100, batch_size=8, start=10)
@@ -46,20 +46,20 @@ TERMS = {
 }  # fmt: skip
 
 
-def test_the_terms_of_a_loss_are_grouped_by_kind():
+def test_loss_terms_are_grouped_by_kind():
     text = "reconstruct video 1.04 audio 0.988, distill video to audio 5.2, align students 0.0123"
     assert loss_terms({"loss": 6.0, "schedule/ema": 1.0, **TERMS}) == text
     assert loss_terms({"loss": 6.0}) == ""
 
 
-def test_a_line_ends_with_the_terms_of_the_loss(monkeypatch):
+def test_line_ends_with_loss_terms(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     progress = Progress(steps=100, batch_size=8, start=0, enabled=False)
     line, _ = progress.line(1, {"loss": 1.5, "loss/align_students": 0.5})
     assert line.endswith("  align students 0.5")
 
 
-def test_what_came_before_the_first_step_does_not_slow_it(monkeypatch):
+def test_time_before_first_step_does_not_count(monkeypatch):
     clock = iter([0.0, 60.0, 62.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(steps=100, batch_size=8, start=10)
@@ -69,7 +69,7 @@ def test_what_came_before_the_first_step_does_not_slow_it(monkeypatch):
     assert scalars == {"speed/clips_per_second": 4.0, "speed/data_wait_fraction": 0.0}
 
 
-def test_between_two_lines_a_step_is_shown_every_ten_seconds(monkeypatch, capsys):
+def test_step_is_shown_every_ten_seconds_between_lines(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     terminal.print_text("begin")
@@ -84,7 +84,7 @@ def test_between_two_lines_a_step_is_shown_every_ten_seconds(monkeypatch, capsys
     ]
 
 
-def test_on_a_terminal_steps_are_a_bar_in_place(monkeypatch):
+def test_terminal_shows_steps_as_progress_bar(monkeypatch):
     out = fake_terminal.use(monkeypatch)
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
@@ -111,7 +111,7 @@ def test_meter_is_due_once_per_interval(monkeypatch):
     assert meter.line(20) == "features  train clip 20/100  0 clips/s  left unknown"
 
 
-def test_the_clock_may_jump(monkeypatch):
+def test_jumping_system_clock_does_not_change_speed(monkeypatch):
     jumps = iter([1e9, 0.0, 2e9, 5.0])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     progress = Progress(steps=100, batch_size=8, start=0)
@@ -121,7 +121,7 @@ def test_the_clock_may_jump(monkeypatch):
     assert line.endswith("left 0 s")
 
 
-def test_only_the_writing_process_leaves_events(tmp_path):
+def test_only_writing_process_creates_event_files(tmp_path):
     for enabled in (False, True):
         scalars = Scalars(tmp_path / str(enabled), enabled=enabled, start=0)
         scalars.write(1, {"loss": 1.0})
@@ -147,7 +147,7 @@ def _make(obstacle, directory, monkeypatch):
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "below a file", "full", "quota", "stale"])
-def test_scalars_that_cannot_be_written_are_warned_of_once(tmp_path, monkeypatch, capsys, obstacle):
+def test_unwritable_scalars_are_reported_once(tmp_path, monkeypatch, capsys, obstacle):
     directory = tmp_path / "run" / "tensorboard"
     directory.parent.mkdir()
     _make(obstacle, directory, monkeypatch)
@@ -155,13 +155,13 @@ def test_scalars_that_cannot_be_written_are_warned_of_once(tmp_path, monkeypatch
     for step in (1, 2, 3):
         scalars.write(step, {"loss": 1.0})
     scalars.close()
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"{directory} can't be written to (" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"{directory} can't be written to (" in printed
 
 
-def test_a_part_of_an_event_does_not_hide_those_after_it(tmp_path, capsys):
-    """A disk that is full takes the beginning of a write; then there is room again."""
+def test_partial_event_does_not_hide_later_events(tmp_path, capsys):
+    """A full disk writes a part of an event; later there is space again."""
     scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=0)
     scalars.write(1, {"loss": 1.0})
     (file,) = (tmp_path / "tensorboard").iterdir()

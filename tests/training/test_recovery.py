@@ -27,7 +27,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture
 def train(config, tmp_path, monkeypatch):
-    """Runs steps with an action; the sound of `poisoned` batches, from 1 on, is no number."""
+    """Runs steps with an action; audio of the `poisoned` batches (counted from 1) is NaN."""
 
     def go(steps, action, poisoned=(), limit=10):
         put, seen = training.mesh_lib.put_batch, []
@@ -56,7 +56,7 @@ def counts(state):
     return {int(leaf) for leaf in jax.tree.leaves(state) if is_count(leaf)}
 
 
-def test_a_skipped_step_moves_nothing_but_the_counts(train, capsys):
+def test_skipped_step_changes_only_counters(train, capsys):
     before = train(2, "skip")
     after = train(4, "skip", poisoned=(1, 2))
     printed = capsys.readouterr().out
@@ -68,7 +68,7 @@ def test_a_skipped_step_moves_nothing_but_the_counts(train, capsys):
     )
 
 
-def test_a_rolled_back_run_goes_on_from_its_checkpoint_with_later_data(train, capsys, monkeypatch):
+def test_rolled_back_run_continues_from_checkpoint_with_later_data(train, capsys, monkeypatch):
     records, batches = [], training.pipeline.train_batches
 
     def recorded(*args):
@@ -91,20 +91,20 @@ def test_a_rolled_back_run_goes_on_from_its_checkpoint_with_later_data(train, ca
     assert len(set(records[-2:])) == 2  # the data went on
 
 
-def test_before_the_first_checkpoint_a_roll_back_starts_afresh(train, capsys):
+def test_rollback_without_checkpoint_restores_initial_state(train, capsys):
     state = train(1, "rollback", poisoned=(1,))
     assert "roll back step 1" in capsys.readouterr().out
     np.testing.assert_array_equal(state.student["w"], tiny_state.fill(0).student["w"])
 
 
 @pytest.mark.parametrize("action", ["skip", "rollback"])
-def test_more_than_the_limit_stops_the_run(train, action):
+def test_exceeded_limit_stops_run(train, action):
     with pytest.raises(TrainingDivergedError, match="2 times were put up with before") as error:
         train(9, action, poisoned=(3, 4, 5), limit=2)
     assert (error.value.step, error.value.checkpoint) == (5, 4)
 
 
-def test_stop_names_the_step_the_loss_and_the_last_good_checkpoint(train):
+def test_stop_names_step_loss_and_last_checkpoint(train):
     with pytest.raises(TrainingDivergedError) as error:
         train(9, "stop", poisoned=(6,))
     assert str(error.value).startswith("Step 6: loss is not finite; the run stops without saving")

@@ -38,7 +38,7 @@ def quick(monkeypatch):
     )
 
 
-def test_a_second_run_is_refused_before_it_writes_anything(config, tmp_path, capsys):
+def test_second_run_is_refused_before_it_writes(config, tmp_path, capsys):
     evaluated = EvalConfig(checkpoint="nowhere")
     with Process(tmp_path, LONG, "elsewhere") as other:
         assert other.line() == "held"
@@ -51,13 +51,13 @@ def test_a_second_run_is_refused_before_it_writes_anything(config, tmp_path, cap
     assert os.listdir(tmp_path) == [".lease"]
 
 
-def test_a_run_that_ended_leaves_nothing_of_its_lease(config, tmp_path):
+def test_finished_run_removes_its_lease(config, tmp_path):
     training.train(config, tmp_path)
     assert not list(tmp_path.glob(".lease*"))
 
 
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
-def test_a_run_that_was_taken_over_saves_nothing_more(config, tmp_path, monkeypatch, every, last):
+def test_run_with_lost_lease_saves_nothing(config, tmp_path, monkeypatch, every, last):
     """As after a pause of its machine; it notices at the next line that it logs."""
     write = progress.Scalars.write
 
@@ -76,7 +76,7 @@ def test_a_run_that_was_taken_over_saves_nothing_more(config, tmp_path, monkeypa
     assert (tmp_path / ".lease").exists()
 
 
-def test_no_data_leaves_no_folder(config, tmp_path):
+def test_run_without_data_creates_no_folder(config, tmp_path):
     without = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=""))
     with pytest.raises(UserError, match=r"data\.dir is empty"):
         training.train(without, tmp_path / "run")
@@ -90,13 +90,13 @@ def another_process(monkeypatch):
     monkeypatch.setattr(run_lease, "is_main_process", lambda: False)
 
 
-def test_a_folder_that_every_process_sees_is_accepted(tmp_path, another_process):
+def test_folder_shared_by_all_processes_is_accepted(tmp_path, another_process):
     with run_lease.held(tmp_path) as check:
         check()
 
 
 @pytest.mark.parametrize("there", ["nothing", "another lease"])
-def test_a_folder_that_another_process_does_not_see_is_one_sentence(
+def test_folder_not_shared_with_other_process_is_one_sentence(
     tmp_path, monkeypatch, another_process, there
 ):
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Checkpoints under names that are not their step's, and saves that did not happen."""
+"""Checkpoints in folders with another step's name, and saves that did not happen."""
 
 import dataclasses
 import shutil
@@ -18,7 +18,9 @@ from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import FitState
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints, DamagedError, read_record
+from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoint_errors import DamagedError
+from xkd_jax.training.saved_checkpoint import read_record
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def three(small, tmp_path_factory):
 
 
 def rename(*pairs):
-    """Renames folders, all at once."""
+    """Returns a function that renames folders simultaneously."""
 
     def change(folder):
         for before, _ in pairs:
@@ -49,7 +51,7 @@ def copy(before, after):
     return lambda folder: shutil.copytree(folder / before, folder / after)
 
 
-# What was done by hand, the step that a run resumes from, and what is set aside.
+# {change by a user: (function, step that a run resumes from, folders renamed as damaged)}
 CHANGES = {
     "renamed to a later step": (rename(("9", "20")), 4, ["20"]),
     "renamed to an earlier step": (rename(("4", "3"), ("9", "2")), 1, ["2", "3"]),
@@ -67,7 +69,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change,step,aside", CHANGES.values(), ids=CHANGES)
-def test_a_run_resumes_from_a_checkpoint_under_its_own_name(
+def test_run_resumes_from_checkpoint_with_matching_name(
     config, three, tmp_path, capsys, change, step, aside
 ):
     folder = tmp_path / "checkpoints"
@@ -94,7 +96,7 @@ def test_a_run_resumes_from_a_checkpoint_under_its_own_name(
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(step + 1))
 
 
-def test_other_names_are_left_alone(config, three, tmp_path):
+def test_folders_with_other_names_are_ignored(config, three, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(three, folder)
     names = ("20.bak", "20 (copy)", "step_20", "-20", "²0", "٢٠", "20.damaged")
@@ -104,7 +106,7 @@ def test_other_names_are_left_alone(config, three, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"1", "4", "9", *names}
 
 
-def test_a_classifiers_checkpoint_under_another_name_is_not_used(tmp_path, capsys):
+def test_renamed_classifier_checkpoint_is_not_used(tmp_path, capsys):
     def state(step):
         values = {"w": jax.device_put(np.full(4, step, np.float32))}
         return FitState(jax.numpy.int32(step), values, {"count": jax.numpy.int32(step)})
@@ -125,7 +127,7 @@ def test_a_classifiers_checkpoint_under_another_name_is_not_used(tmp_path, capsy
 
 
 @pytest.mark.parametrize("name,asked", [("20", 0), ("20", 20), ("07", 0), ("007", 7)])
-def test_an_evaluation_refuses_a_checkpoint_under_another_name(checkpoint, tmp_path, name, asked):
+def test_evaluation_refuses_renamed_checkpoint(checkpoint, tmp_path, name, asked):
     shutil.copytree(checkpoint, tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"
     (folder / "7").rename(folder / name)
@@ -137,7 +139,7 @@ def test_an_evaluation_refuses_a_checkpoint_under_another_name(checkpoint, tmp_p
                            mesh_lib.make_mesh(config.mesh)).step == 7  # fmt: skip
 
 
-def test_a_run_beyond_its_end_is_refused(config, three, tmp_path):
+def test_checkpoint_beyond_end_of_run_is_refused(config, three, tmp_path):
     shutil.copytree(three, tmp_path / "checkpoints")
     for steps in (9, 8):
         run = tiny_state.run(config, steps)
@@ -150,7 +152,7 @@ def test_a_run_beyond_its_end_is_refused(config, three, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 8, 9])
-def test_a_save_that_does_not_happen_is_an_error(config, three, tmp_path, step):
+def test_skipped_save_is_an_error(config, three, tmp_path, step):
     shutil.copytree(three, tmp_path / "checkpoints")
     with (
         pytest.raises(UserError, match=rf"step {step} was not saved, as .* one of step 9: let"),
@@ -181,8 +183,8 @@ def _record_of_another(folder):
 
 @pytest.mark.parametrize("harm", [_lose, _rename, _lose_index, _lose_record, _record_of_another])
 @pytest.mark.parametrize("noticed_by", ["wait", "the next save", "the end"])
-def test_what_was_saved_is_read_back(config, tmp_path, monkeypatch, harm, noticed_by):
-    """Whatever befalls it on the way to the disk, without an error."""
+def test_saved_checkpoint_is_verified(config, tmp_path, monkeypatch, harm, noticed_by):
+    """Also if the file system reports no error."""
     finish, harms = ocp.CheckpointManager.wait_until_finished, [harm]
 
     def finish_badly(self):
@@ -204,7 +206,7 @@ def test_what_was_saved_is_read_back(config, tmp_path, monkeypatch, harm, notice
         save_and_wait()
 
 
-def test_the_record_tells_the_folder(config, three, tmp_path):
+def test_record_has_step_of_its_folder(config, three, tmp_path):
     assert read_record(three / "9").step == 9
     shutil.copytree(three / "9", tmp_path / "8")
     with pytest.raises(DamagedError, match="saved as step 9"):

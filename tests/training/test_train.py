@@ -74,7 +74,7 @@ def kill_after(monkeypatch, batches):
     monkeypatch.setattr(training.mesh_lib, "put_batch", put_or_die)
 
 
-def test_a_run_probes_and_a_killed_one_ends_the_same(
+def test_killed_run_ends_with_identical_state_and_probes(
     config, tmp_path, monkeypatch, capsys, created_once
 ):
     probe = dataclasses.replace(config.probe, enabled=True, knn_every=4, k=5)
@@ -111,7 +111,7 @@ def assert_reported(workdir, printed):
     assert min(scores["after"].values()) > 80  # brightness and loudness are easy to read off
 
 
-def test_data_may_move_and_must_not_be_replaced(config, tmp_path, monkeypatch, capsys):
+def test_moved_data_is_accepted_and_replaced_data_refused(config, tmp_path, monkeypatch, capsys):
     """The other data set has the same name, rates, number of records and of shards."""
     monkeypatch.setattr(
         training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
@@ -174,7 +174,7 @@ def test_a_run_says_what_differs_from_its_config_file_and_that_it_is_short(
     assert not [line for line in lines if line.startswith("note")]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
+def test_nonfinite_loss_stops_run(config, tmp_path, monkeypatch):
     """The third step's; it is noticed at the next line that is logged, before the save there."""
 
     def create(config, length, mesh):
@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["2"]
 
 
-def test_no_data_is_one_sentence(config, tmp_path):
+def test_missing_data_is_one_sentence(config, tmp_path):
     with pytest.raises(UserError, match=r"data\.dir is empty"):
         training.train(change(config, data={"dir": ""}), tmp_path)
 
@@ -203,5 +203,5 @@ def test_no_data_is_one_sentence(config, tmp_path):
     "step,every,last,due",
     [(4, 2, 9, True), (5, 2, 9, False), (9, 2, 9, True), (9, 0, 9, True), (4, 0, 9, False)],
 )
-def test_what_is_due(step, every, last, due):
+def test_is_due_at_multiples_and_last_step(step, every, last, due):
     assert is_due(step, every, last) == due

@@ -7,7 +7,7 @@ import xkd_jax
 from xkd_jax.training import versions
 
 
-def test_python_libraries_and_this_program_are_named():
+def test_versions_of_python_libraries_and_program():
     found = versions.versions()
     assert {"python", "xkd_jax", "code", "jax", "jaxlib", "flax", "optax"} <= found.keys()
     assert {"orbax-checkpoint", "numpy", "grain"} <= found.keys()
@@ -16,12 +16,12 @@ def test_python_libraries_and_this_program_are_named():
     assert all(isinstance(value, str) for value in found.values())
 
 
-def test_a_library_that_is_not_installed_is_left_out():
+def test_library_that_is_not_installed_is_omitted():
     found = versions.installed(["no-such-distribution", "numpy"])
     assert found == {"numpy": importlib.metadata.version("numpy")}
 
 
-def test_any_change_of_the_source_is_another_code(tmp_path):
+def test_changed_source_changes_code_digest(tmp_path):
     (tmp_path / "below").mkdir()
     init, below = tmp_path / "__init__.py", tmp_path / "below" / "a.py"
     init.write_text("")
@@ -35,6 +35,6 @@ def test_any_change_of_the_source_is_another_code(tmp_path):
     assert versions.source_digest([tmp_path]) not in (before, changed)
 
 
-def test_the_code_is_that_of_both_packages():
+def test_code_digest_covers_both_packages():
     folders = (Path(package.__file__).parent for package in (xkd_jax, data_pipelines))
     assert versions.versions()["code"] == versions.source_digest(folders)

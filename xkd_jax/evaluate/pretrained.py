@@ -23,8 +23,9 @@ from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import print_on_main
-from xkd_jax.training.checkpoint import DamagedError, read_checked, read_record, step_folders
+from xkd_jax.training.checkpoint_errors import DamagedError
 from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders
 
 
 @dataclasses.dataclass(frozen=True)

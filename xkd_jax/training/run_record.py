@@ -128,7 +128,7 @@ class RunRecord:
 
 
 def checksum(content: dict[str, Any]) -> int:
-    """CRC-32 of a record's content as JSON with sorted keys."""
+    """Returns the CRC-32 of a record's fields."""
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
