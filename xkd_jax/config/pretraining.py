@@ -103,8 +103,8 @@ class ModelConfig:
     remat: Annotated[
         Remat,
         Doc(
-            "activations of a block that are recomputed for the gradient, to save memory: none; all"
-            " but the products with weights; all"
+            "activations of a block that are recomputed for the gradient, to save memory: none;"
+            " products: all but products with weights and attention; all"
         ),
     ] = "none"
 

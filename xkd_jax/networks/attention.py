@@ -7,10 +7,12 @@ from typing import Any, Literal, NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, ModelConfig
+from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import partition
 
 Kernel = Literal["xla", "cudnn"]
@@ -39,8 +41,8 @@ def attend(
 
 def plain(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
     """The formula, which XLA compiles anywhere; the scores are arrays in memory."""
-    q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
-    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+    q, k, v = einops.rearrange(checkpoint_name(qkv, KEPT), "b n qkv h d -> qkv b n h d")
+    return checkpoint_name(jax.nn.dot_product_attention(q, k, v, implementation="xla"), KEPT)
 
 
 def cudnn(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
@@ -62,7 +64,9 @@ def cudnn_of_first(
     Raises:
       NotImplementedError: in a gradient, if m is odd.
     """
-    q, k, v = einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
+    q, k, v = (
+        checkpoint_name(part, KEPT) for part in einops.rearrange(qkv, "b n qkv h d -> qkv b n h d")
+    )
     lengths = None if n == qkv.shape[1] else jnp.full(len(qkv), n, jnp.int32)
     return jax.nn.dot_product_attention(
         q, k, v,

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, Remat, Transformer
 from xkd_jax.networks.attention import attend
+from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.parallel.axis_rules import constrain
@@ -102,8 +104,9 @@ class Block(nnx.Module):
         qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
         attended = attend(qkv, self.attention)
         x = constrain(x + _scaled(self.proj(attended), scales, 0), "batch", None, None)
-        hidden = gelu(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"))
-        return constrain(x + _scaled(self.fc2(hidden), scales, 1), "batch", None, None)
+        x = checkpoint_name(x, KEPT)
+        hidden = checkpoint_name(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"), KEPT)
+        return constrain(x + _scaled(self.fc2(gelu(hidden)), scales, 1), "batch", None, None)
 
     def cls_attention(self, x: Float[Array, "batch n width"]) -> Float[Array, "batch heads m"]:
         """The attention of the CLS query over the m = n - 1 patch tokens, in float32.
@@ -175,9 +178,6 @@ class Blocks(nnx.Module):
             (inputs, _), (params, scales) = carry, layer
             return (nnx.merge(graph, params)(inputs, scales), inputs), None
 
-        if self.remat != "none":
-            kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            policy = kept if self.remat == "products" else None
-            body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+        body = checkpointed(body, self.remat)
         (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales))
         return x, last_input
