@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, Remat, Transformer
 from xkd_jax.networks.attention import attend
-from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
+from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.parallel.axis_rules import constrain
 
 # Name under which a stack keeps its parameters: their first axis is the layer. Rules that hold
