@@ -23,7 +23,7 @@ import time
 from benchmarks import kinetics_like
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
-from data_pipelines.format import shards, tfrecord
+from data_pipelines.format import record_source, shard_index, shards
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
@@ -108,9 +108,9 @@ def _start_up(folder: str) -> dict:
     seconds = {}
     for name in ("index", "headers"):
         if name == "headers":
-            os.remove(path + tfrecord.INDEX_SUFFIX)
+            os.remove(path + shard_index.SUFFIX)
         start = time.perf_counter()
-        assert len(tfrecord.TFRecordSource({path: written.size})) == MILLION
+        assert len(record_source.TFRecordSource({path: written.size})) == MILLION
         seconds[name] = round(time.perf_counter() - start, 3)
     return {"seconds_to_open_a_million_records_by": seconds}
 

@@ -1,1 +1,1 @@
-"""From files of video and sound to batches of views."""
+"""Data: builds data sets from files of video and sound, and reads them as batches of views."""

@@ -1,4 +1,4 @@
-"""What a command is doing while it takes long: in place on a terminal, else line by line."""
+"""Progress of a long phase of a command: a bar on a terminal, otherwise periodic lines."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from data_pipelines import terminal
 from data_pipelines.progress import duration
 
-LINE_SECONDS = 10.0  # without a line, where the output is no terminal
+LINE_SECONDS = 10.0  # between lines, if the output is not a terminal
 REFRESH_SECONDS = 1.0  # on a terminal
-# The activities that are open, the innermost last: only that one prints lines.
+# Open activities, the innermost last; only that one prints lines.
 _open: list[Activity] = []
 
 
 class Activity:
-    """Shows a long phase while it is open.
+    """Shows the progress of a phase. Use as a context manager.
 
-    On a terminal it is a line in place, with a bar where its parts are counted, that goes when the
-    phase ends. Elsewhere it is a line whenever nothing was printed for `LINE_SECONDS`.
+    On a terminal it is one line, with a bar if parts are counted, which is removed at the end of
+    the phase. Otherwise a line is printed whenever nothing was printed for `LINE_SECONDS`.
     """
 
     def __init__(self, what: str, *, total: int = 0, done: int = 0, enabled: bool = True):
-        """Describes the phase.
+        """Sets the text of the phase.
 
         Args:
-          what: is done, `compiling the step`; or what is counted, `step`.
-          total: how many parts there are; 0: they are not counted.
-          done: how many were done before.
-          enabled: whether anything is shown, as it is on one process of a run.
+          what: name of the phase (`compiling the step`), or of its parts (`step`).
+          total: number of parts; 0: not counted.
+          done: number of parts completed before.
+          enabled: whether to print; true on the main process of a run only.
         """
         self._what, self._total, self._done, self._enabled = what, total, done, enabled
         self._since = self._shown = time.monotonic()
@@ -63,11 +63,11 @@ class Activity:
 
     @property
     def seconds(self) -> float:
-        """Since it was opened."""
+        """Time since the start of the phase."""
         return time.monotonic() - self._since
 
     def is_due(self) -> bool:
-        """Whether it is time to `show` how far it is."""
+        """Whether `show` should be called now."""
         if not self._enabled:
             return False
         if self._bar is not None:
@@ -75,7 +75,7 @@ class Activity:
         return terminal.quiet_seconds() >= LINE_SECONDS
 
     def show(self, done: int, note: str) -> None:
-        """Shows how many parts are done, and what is to be said of them."""
+        """Prints or updates the number of completed parts, with a note."""
         self._done, self._shown = done, time.monotonic()
         if self._bar is not None:
             self._bar.n = done
@@ -84,13 +84,13 @@ class Activity:
             terminal.print_text(f"{self._counted()}  {note}")
 
     def reached(self, done: int) -> None:
-        """Notes how many parts are done; nothing is printed."""
+        """Sets the number of completed parts without printing."""
         self._done, self._shown = done, time.monotonic()
         if self._bar is not None:
             self._bar.n = done
 
     def tick(self) -> None:
-        """Brings the line in place up to date, or prints one if there was none for long."""
+        """Refreshes the bar, or prints a line if none was printed for `LINE_SECONDS`."""
         if self._bar is not None:
             self._bar.refresh()
         elif _open[-1] is self and terminal.quiet_seconds() >= LINE_SECONDS:
@@ -107,9 +107,9 @@ class Activity:
 
 
 def _bar(what: str, total: int, done: int) -> Any:
-    from tqdm import tqdm  # imported where it is needed, as it takes a while
+    from tqdm import tqdm  # imported here, as the import is slow
 
-    tqdm.monitor_interval = 0  # its thread is not needed beside ours
+    tqdm.monitor_interval = 0  # disables tqdm's own thread
     counted = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {elapsed}, left {remaining}{postfix}"
     return tqdm(
         desc=terminal.escaped(what),

@@ -1,4 +1,4 @@
-"""CPU quotas of containers: of this process's control group (Linux) and of those around it."""
+"""CPU quotas of containers: of this process's control group (Linux) and of its ancestors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# How mountinfo writes a space, a tab, a line break or a backslash.
+# Octal escape of a space, tab, line feed or backslash in mountinfo.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def cpu_quotas(root: str = "/") -> Iterator[float]:
-    """Yields every quota that holds for this process, in cores.
+    """Yields every quota that limits this process, in cores.
 
-    They are `cpu.max` of version 2 and `cpu.cfs_quota_us` over `cpu.cfs_period_us` of version 1
-    (Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
+    The quota is `cpu.max` in cgroup version 2, and `cpu.cfs_quota_us` / `cpu.cfs_period_us` in
+    version 1 (Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
 
     Args:
-      root: below which `proc` and `sys` lie.
+      root: folder that contains `proc` and `sys`.
     """
     top = Path(root)
     mounts = _mounts(top)
@@ -28,14 +28,14 @@ def cpu_quotas(root: str = "/") -> Iterator[float]:
         if kind == "cpu" and "cpu" not in controllers.split(","):
             continue
         for mount, at_top in mounts.get(kind, []):
-            for folder in _around(top / mount.lstrip("/"), at_top, group):
+            for folder in _with_ancestors(top / mount.lstrip("/"), at_top, group):
                 quota = _quota_2(folder) if kind == "cgroup2" else _quota_1(folder)
                 if quota is not None:
                     yield quota
 
 
 def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:
-    """Returns where groups are mounted and which of them is at the top there, by their kind.
+    """Returns {kind: [(mount point, group mounted there)]}; kind is "cgroup2" or "cpu".
 
     A line of mountinfo: ID PARENT DEVICE ROOT MOUNT OPTIONS ... - TYPE SOURCE SUPER_OPTIONS.
     """
@@ -56,10 +56,10 @@ def _unescaped(path: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), path)
 
 
-def _around(mount: Path, top: str, group: str) -> Iterator[Path]:
-    """Yields the folder of a group and those of the groups around it, as far as they are visible.
+def _with_ancestors(mount: Path, top: str, group: str) -> Iterator[Path]:
+    """Yields the folders of a group and of its ancestors, as far as they are mounted.
 
-    In a container the group may be named as the host sees it, beyond what is mounted.
+    A container may show the group's path on the host, of which only the end is mounted.
     """
     inner = PurePosixPath(group)
     if inner.is_relative_to(top):
@@ -70,19 +70,19 @@ def _around(mount: Path, top: str, group: str) -> Iterator[Path]:
 
 
 def _quota_2(folder: Path) -> float | None:
-    """Returns a quota of version 2: microseconds, or "max", in a period of so many."""
+    """Returns a quota of version 2; the file holds "QUOTA PERIOD" in microseconds, or "max"."""
     return _ratio(*_text(folder / "cpu.max").split()[:2])
 
 
 def _quota_1(folder: Path) -> float | None:
-    """Returns a quota of version 1; -1: there is none."""
+    """Returns a quota of version 1; the file holds -1 for no quota."""
     return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
 
 
 def _ratio(quota: str = "", period: str = "") -> float | None:
     try:
         numbers = int(quota), int(period)
-    except ValueError:  # "max", or not there
+    except ValueError:  # "max", or no such file
         return None
     return numbers[0] / numbers[1] if min(numbers) > 0 else None
 
@@ -90,5 +90,5 @@ def _ratio(quota: str = "", period: str = "") -> float | None:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux, or not to be seen
+    except OSError:  # not Linux, or not readable
         return ""

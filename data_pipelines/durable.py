@@ -1,4 +1,4 @@
-"""Files of this machine that a power failure leaves whole: the old ones or the new ones."""
+"""Atomic, synced writes to local files: after a power failure the old or the new file is whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-# Said by file systems that have no way to sync a folder, and need none or do so by themselves.
+# Errors of file systems that can't sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -18,10 +18,10 @@ def replacing(path: str, temporary: str) -> Iterator[BinaryIO]:
 
     Args:
       path: of the file.
-      temporary: its name until then, in the same folder.
+      temporary: path of the unfinished file, in the same folder.
 
     Raises:
-      OSError: it can't be written; the old file is as it was.
+      OSError: the file can't be written; the old one is unchanged.
     """
     try:
         with open(temporary, "wb") as file:
@@ -37,10 +37,10 @@ def replacing(path: str, temporary: str) -> Iterator[BinaryIO]:
 
 
 def make_folders(path: str) -> None:
-    """Makes a folder and its parents where they are missing.
+    """Makes a folder and its missing parents, and syncs them.
 
     Raises:
-      OSError: one can't be made.
+      OSError: a folder can't be made.
     """
     missing, at = [], os.path.abspath(path)
     while not os.path.isdir(at):
@@ -52,7 +52,7 @@ def make_folders(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Makes the names in a folder survive a power failure.
+    """Syncs the names in a folder, so that they survive a power failure.
 
     Raises:
       OSError: the file system failed.
@@ -68,7 +68,7 @@ def sync_folder(path: str) -> None:
 
 
 def sync_tree(path: str) -> None:
-    """Makes all files and folders below a folder survive a power failure.
+    """Syncs all files and folders below a folder, so that they survive a power failure.
 
     Raises:
       OSError: the file system failed.

@@ -1,20 +1,17 @@
-"""Exceptions that say what went wrong in one sentence for the person who started the run."""
+"""Exceptions whose message is one sentence for the user, and the exit statuses of commands."""
 
 from __future__ import annotations
 
 import errno
 
-# Exit statuses of `main.py`, next to 0: a failure, which another try may not meet; bad input, which
-# another try won't mend; a run that was asked to stop and goes on when it is started again
-# (EX_TEMPFAIL of sysexits.h); and one that Ctrl-C ended at once, as shells say it.
-EXIT_FAILURE = 1
-EXIT_BAD_INPUT = 2
-EXIT_RESUMABLE = 75
-EXIT_INTERRUPTED = 130
+# Exit statuses besides 0.
+EXIT_FAILURE = 1  # the same command may succeed later
+EXIT_BAD_INPUT = 2  # the input or the config must change first
+EXIT_RESUMABLE = 75  # stopped on request; the same command resumes (EX_TEMPFAIL of sysexits.h)
+EXIT_INTERRUPTED = 130  # ended by Ctrl-C without saving; 128 + SIGINT
 
-# What a file system says that is out of reach, not that a file is at fault; not every system has
-# each of them.
-_PASSING = frozenset(
+# Errors of a file system that is out of reach; not every system defines all of them.
+_TRANSIENT = frozenset(
     getattr(errno, name)
     for name in (
         "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED",
@@ -22,10 +19,11 @@ _PASSING = frozenset(
     )
     if hasattr(errno, name)
 )  # fmt: skip
-# Too many files are open, where one is read; writing, gcsfuse means by it what it never does.
+# Too many open files: transient for reads. For writes gcsfuse returns it for operations that it
+# never supports.
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE))
-# What a file system says of a write that will fail again until a person does something.
-_LASTING_WRITES = _EXHAUSTED | {
+# Errors of writes that fail again until a person changes something.
+_PERMANENT_WRITES = _EXHAUSTED | {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
     errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
     errno.ELOOP, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK,
@@ -33,61 +31,61 @@ _LASTING_WRITES = _EXHAUSTED | {
 
 
 def is_transient(error: BaseException, *, writing: bool = False) -> bool:
-    """Whether the same access to a file may succeed another time.
+    """Whether the same access to a file may succeed later.
 
     Args:
-      error: what it raised.
-      writing: whether a file was written; then every cause that isn't known to last may pass.
+      error: raised by the access.
+      writing: whether a file was written; then every cause not known to be permanent is transient.
     """
     number = error.errno if isinstance(error, OSError) else None
     if writing:
-        return number not in _LASTING_WRITES
-    return isinstance(error, TimeoutError) or number in _PASSING or number in _EXHAUSTED
+        return number not in _PERMANENT_WRITES
+    return isinstance(error, TimeoutError) or number in _TRANSIENT or number in _EXHAUSTED
 
 
 class UserError(Exception):
-    """Bad input: one sentence that names the thing at fault and the remedy.
+    """Bad input. The message is one sentence: what is wrong, where, and what to do.
 
-    `main.py` and the command-line tools print the sentence and exit with `status`; every other
-    exception but those below keeps its traceback.
+    Commands print the message and exit with `status`. Exceptions of types that are not in this file
+    print a traceback.
     """
 
     status = EXIT_BAD_INPUT
 
 
 class UnreachableError(UserError):
-    """A store, or the other processes of the run, don't answer: another try may reach them."""
+    """Storage or another process does not respond; the same command may succeed later."""
 
     status = EXIT_FAILURE
 
 
 def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserError:
-    """What to raise where a file can't be used: `UnreachableError` where that may pass.
+    """Returns the exception for a file that can't be used: `UnreachableError` if transient.
 
     Args:
-      error: what the system raised.
+      error: raised by the system.
       sentence: the message.
-      writing: whether the file was to be written.
+      writing: whether the access was a write.
     """
     return (UnreachableError if is_transient(error, writing=writing) else UserError)(sentence)
 
 
 class StoppedError(Exception):
-    """The run was asked to stop; the same command goes on (exit status `EXIT_RESUMABLE`)."""
+    """The run was asked to stop; the same command resumes it (exit status `EXIT_RESUMABLE`)."""
 
 
 class LostProcessError(Exception):
-    """Other processes of the run are gone, for their own reasons (exit status `EXIT_FAILURE`)."""
+    """Another process of the run has ended or is unreachable (exit status `EXIT_FAILURE`)."""
 
 
 class TrainingDivergedError(UserError):
-    """A loss was not finite, and the config says stop or it was too often.
+    """A loss is not finite, and `nonfinite.action` is stop or `nonfinite.limit` is exceeded.
 
     Attributes:
-      step: the first step at which it was not.
-      term: the losses (or other metrics) that were not.
+      step: first step with a value that is not finite.
+      term: names of the losses or other metrics that are not finite.
       checkpoint: step of the last good checkpoint, or None.
-      tolerated: how many steps or rollbacks were put up with before.
+      tolerated: number of steps skipped, or of rollbacks, before.
     """
 
     def __init__(self, step: int, term: str, checkpoint: int | None, tolerated: int = 0):

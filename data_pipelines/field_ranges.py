@@ -22,12 +22,12 @@ class Doc:
 class Range:
     """Finite numbers from `low` to `high`.
 
-    On a tuple it holds for each value, and a tuple of any length must have at least one.
+    For a tuple, every value must be in the range; a tuple may not be empty.
 
-    above: `low` itself is outside.
-    below: `high` itself is outside.
-    ascending: no value of a tuple is smaller than the one before it.
-    noun: what messages call the values of a tuple; by default, their number and "values".
+    above: exclude `low` itself.
+    below: exclude `high` itself.
+    ascending: each value of a tuple must be at least the one before it.
+    noun: name of a tuple's values in messages; by default, their number and "values".
     """
 
     low: float
@@ -43,12 +43,12 @@ class Range:
         return over and under and math.isfinite(value)
 
     def holds(self, values: tuple[float, ...]) -> bool:
-        """Whether all the values of a tuple are in the range, and in its order."""
+        """Whether all values of a tuple are in the range, and in order."""
         ordered = not self.ascending or list(values) == sorted(values)
         return bool(values) and all(value in self for value in values) and ordered
 
     def words(self) -> str:
-        """What a number may be, in words that follow "give"."""
+        """Returns the permitted numbers, as text to follow "give"."""
         low, high = self.low, self.high
         if math.isinf(high):
             return f"{'more than' if self.above else 'at least'} {low}"
@@ -59,7 +59,7 @@ class Range:
         return f"{low} to {'below ' if self.below else ''}{high}"
 
     def words_of_tuple(self, count: int | None) -> str:
-        """What a tuple of `count` values (None: of any number) may be, in words after "give"."""
+        """Returns the permitted tuples of `count` values (None: any), as text after "give"."""
         number = "one or more" if count is None else _COUNTS.get(count, str(count))
         text = self.noun or f"{number} values"
         text += f" {'above' if self.above else 'of at least'} {self.low}"
@@ -69,7 +69,7 @@ class Range:
 
 
 def at_least(low: float) -> Range:
-    """Numbers from `low` on."""
+    """Numbers of at least `low`."""
     return Range(low)
 
 
@@ -79,10 +79,10 @@ def above(low: float, *, noun: str = "") -> Range:
 
 
 def below(high: float) -> Range:
-    """Numbers from 0 on that are smaller than `high`."""
+    """Numbers of at least 0 and less than `high`."""
     return Range(0, high, below=True)
 
 
 def interval(high: float = math.inf) -> Range:
-    """For a tuple: two ends above 0 and up to `high`, the smaller one first."""
+    """For a tuple: two numbers above 0 and up to `high`, the smaller one first."""
     return Range(0, high, above=True, ascending=True)

@@ -1,4 +1,4 @@
-"""The process that holds a lease: how it is written, and whether it has ended."""
+"""The process that holds a lease: its JSON form, and whether it has ended."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Holder:
     """The process that a lease belongs to.
 
     host, pid: of the process.
-    place: the machine since its start, and the processes that see each other; see `place`.
-    started: when the process started, in the kernel's ticks; 0 where that isn't known.
-    since: when the lease began, by the clock of the holder's machine; only to be shown.
-    command: of the process.
-    token: random, of this lease alone.
-    beat: how often the file was changed.
+    place: identifies the boot of the machine and the PID namespace; see `place`.
+    started: start time of the process in kernel ticks; 0 if unknown.
+    since: start of the lease by the holder's clock; for messages only.
+    command: command line of the process.
+    token: random text that is unique to this lease.
+    beat: number of times that the file was rewritten.
     """
 
     host: str
@@ -42,7 +42,7 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
-        """A new lease of this process."""
+        """Returns this process as the holder of a new lease."""
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -55,7 +55,7 @@ class Holder:
 
     @classmethod
     def parse(cls, content: bytes) -> Holder | None:
-        """The holder that a lease's file names; None: it is not whole, or no lease's."""
+        """Returns the holder named in a lease file; None if the content is invalid."""
         try:
             found = cls(**json.loads(content))
         except (ValueError, TypeError, RecursionError):
@@ -64,14 +64,14 @@ class Holder:
         return found if kinds == _KINDS else None
 
     def content(self) -> bytes:
-        """What `parse` reads."""
+        """Returns the content of the lease file, which `parse` reads."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
     def __str__(self) -> str:
         return escaped(f"{self.pid} on {self.host}, since {self.since}: {self.command}")
 
     def has_ended(self) -> bool:
-        """Whether it is known to be a process of this machine that has ended."""
+        """Whether this is a process of this machine and has ended; False if unknown."""
         if self.place != place():
             return False
         started = _start_ticks(self.pid)
@@ -81,7 +81,7 @@ class Holder:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
-        except OSError:  # another user's
+        except OSError:  # a process of another user
             return False
         return False
 
@@ -93,7 +93,7 @@ _KINDS = {
 
 
 def place() -> str:
-    """The same for processes that see each other, on a machine that wasn't started again since."""
+    """Returns an identifier of the boot and the PID namespace, within which PIDs are unique."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -102,12 +102,12 @@ def place() -> str:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process of this machine started; -1: it has ended; None: that isn't known."""
+    """Returns the start time of a process of this machine; -1 if it has ended, None if unknown."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # from the third on
+            fields = file.read().rpartition(b")")[2].split()  # from field 3
         state, threads, ticks = fields[0], int(fields[17]), int(fields[19])
-    except (OSError, ValueError, IndexError):  # another user's may be hidden
+    except (OSError, ValueError, IndexError):  # no such process, or hidden from this user
         return None
-    # One that has ended is listed until its parent asks for it; its threads may live longer.
+    # A zombie is listed until its parent waits for it; other threads of it may still run.
     return -1 if state in (b"Z", b"X") and threads <= 1 else ticks

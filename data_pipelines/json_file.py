@@ -1,7 +1,7 @@
-"""JSON files of a data set or a build, read as if anybody could have written them.
+"""Strict reading of the JSON files of a data set or a build, as untrusted input.
 
-What they hold is checked against a dataclass. Whatever is wrong with one is a `ContentError`, a few
-words to put into a sentence that names the file.
+The content is checked against a dataclass. Every fault raises `ContentError`, whose text callers
+put into a sentence with the file's name.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from data_pipelines.format import storage
 
 _T = TypeVar("_T")
 
-# Bytes of a file that describes a data set; the class names of any fit many times.
+# Bytes of a file that describes a data set; far more than the class names of any benchmark.
 _MOST_BYTES = 2**24
 _MOST_SHOWN = 60
-# Beyond, a whole number fits into no array.
+# Largest int64.
 _MOST_INT = 2**63 - 1
 
 
 class ContentError(ValueError):
-    """What is wrong with a file's content."""
+    """Invalid content of a file."""
 
 
-def read(path: str, most: int = _MOST_BYTES) -> Any:
-    """Returns what a JSON file holds; see `parse`.
+def read(path: str, max_bytes: int = _MOST_BYTES) -> Any:
+    """Returns the value in a JSON file; see `parse`.
 
     Args:
       path: of the file.
-      most: bytes that it may have.
+      max_bytes: largest size of the file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ContentError: it is longer, or as `parse`.
-      UserError: it can't be read.
+      ContentError: the file is larger or is refused by `parse`.
+      UserError: the file can't be read.
     """
     try:
-        content = storage.read(path, most + 1)
+        content = storage.read(path, max_bytes + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise file_error(
-            error, f"{path} can't be read ({error.strerror}): make it readable."
+            error, f"{path} can't be read ({error.strerror}): check its permissions and its disk."
         ) from None
-    if len(content) > most:
-        raise ContentError(f"it has more than {most:,} bytes")
+    if len(content) > max_bytes:
+        raise ContentError(f"it has more than {max_bytes:,} bytes")
     return parse(content)
 
 
 def parse(content: bytes) -> Any:
-    """Returns what JSON says: strictly in UTF-8, each key once, numbers finite.
+    """Returns the value of JSON text in UTF-8 with unique keys and finite numbers.
 
     Raises:
-      ContentError: it is anything else.
+      ContentError: the content is anything else.
     """
     try:
         return json.loads(
@@ -76,43 +76,43 @@ def parse(content: bytes) -> Any:
     except ContentError:
         raise
     except ValueError as error:
-        raise ContentError(f"it is no JSON: {error}") from None
+        raise ContentError(f"it is not valid JSON: {error}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         (twice, _), *_ = collections.Counter(key for key, _ in pairs).most_common(1)
-        raise ContentError(f"it has {shown(twice)} twice")
+        raise ContentError(f"it has the key {shown(twice)} twice")
     return values
 
 
 def _no_number(text: str) -> float:
-    raise ContentError(f"{text} is no number")
+    raise ContentError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ContentError(f"{text[:_MOST_SHOWN]} is no number that can be used")
+        raise ContentError(f"{text[:_MOST_SHOWN]} is not a finite number")
     return value
 
 
 def shown(value: Any) -> str:
-    """Returns a value as Python writes it, cut off where it is long."""
+    """Returns the `repr` of a value, cut off after 60 characters."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def build(schema: type[_T], values: Any) -> _T:
-    """Returns values as a dataclass whose fields they are, each of its type.
+    """Returns a dataclass from the values of a JSON object, checking the type of each field.
 
     Args:
-      schema: a dataclass of texts, numbers, bools, dictionaries, tuples and other such dataclasses;
-        a field of type Any takes anything.
-      values: what `read` gave.
+      schema: a dataclass; its fields are str, int, float, bool, dict, tuple, such dataclasses, or
+        Any.
+      values: returned by `read`.
 
     Raises:
-      ContentError: a field is missing that has no default, unknown, or of another type.
+      ContentError: a field without default is missing, or a key is unknown or of another type.
     """
     return typing.cast(_T, _checked(schema, values, "it"))
 
@@ -146,8 +146,8 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
 def _check_text(where: str, value: str) -> None:
     try:
         value.encode()
-    except UnicodeEncodeError:  # halves of a pair, as JSON's \\u can write
-        raise ContentError(f"{where} is {shown(value)}, which has no UTF-8") from None
+    except UnicodeEncodeError:  # a lone surrogate, which a JSON escape can produce
+        raise ContentError(f"{where} is {shown(value)}, which can't be encoded in UTF-8") from None
 
 
 def _fields(schema: Any, value: Any, where: str) -> Any:

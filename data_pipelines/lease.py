@@ -1,17 +1,17 @@
-"""Leases on folders: one process at a time writes there, on this machine or on another one.
+"""Leases on folders: at most one process writes to a folder, across machines.
 
-The file `.lease` in a folder names the process that may write there; it is removed in the end. The
-holder changes it every few seconds. Another process may follow when the holder is a process of the
-same machine that has ended, or when the file has stayed the same for `EXPIRY` seconds by the clock
-of the process that watches: clocks of two machines are never compared.
+The file `.lease` in a folder names the process that may write there, the holder. The holder
+rewrites it every few seconds and removes it at the end. Another process may take the lease over if
+the holder is a process of the same machine that has ended, or if the file has not changed for
+`EXPIRY` seconds by the clock of the waiting process. Clocks of machines are never compared.
 
-No file system's locks are needed, as of several processes that create a file which must not exist
-one alone succeeds, on network file systems as well. Where there is no `.lease`, a process creates
-it. To replace the file of a holder that has ended, a process first creates `.lease.DIGEST`, of that
-file's content; then it makes sure that this is still the content, and renames its own file.
+File locks are not needed: exclusive creation of a file is atomic, also on network file systems. If
+there is no `.lease`, a process creates it exclusively. To take over from an ended holder, a process
+first creates `.lease.DIGEST`, with the digest of the old file's content, then checks that this
+content is unchanged, and renames its own file to `.lease`.
 
-A process that was stopped for longer than the expiry (SIGSTOP, a suspended machine) may lose its
-lease, and has to ask (`Lease.check`) before it writes.
+A process that was stopped for longer than `EXPIRY` (SIGSTOP, a suspended machine) may lose its
+lease. It must call `Lease.check` before it writes.
 """
 
 from __future__ import annotations
@@ -30,36 +30,34 @@ from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError, fil
 from data_pipelines.holder import Holder
 
 FILE = ".lease"
-# Seconds after which a file that stays the same is no holder's any more, between two changes of
-# it, for which a holder that is alive is waited for (it may be about to end), and between two
-# looks.
-EXPIRY = 60.0
-HEARTBEAT = 10.0
-PATIENCE = 15.0
+# Seconds.
+EXPIRY = 60.0  # without a change of the file, until the lease expires
+HEARTBEAT = 10.0  # between two changes by the holder
+PATIENCE = 15.0  # to wait for a running holder, which may be about to end
 POLL = 0.5
-_ROOM = 64  # bytes by which a file's content may grow
+_ROOM = 64  # bytes by which the file's content may grow
 
 
 class LeaseHeldError(UserError):
-    """Another process writes to the folder; it may end soon."""
+    """Another process holds the lease; it may end soon."""
 
     status = EXIT_FAILURE
 
 
 class LeaseLostError(UserError):
-    """Another process has taken the folder over, or may do so."""
+    """This process no longer holds the lease."""
 
     status = EXIT_FAILURE
 
 
 class Lease:
-    """One process' lease on a folder. Safe to use from several threads."""
+    """A lease of this process on a folder. Thread-safe."""
 
     def __init__(self, folder: str | os.PathLike[str]):
-        """Names the folder; nothing is read.
+        """Creates an object without reading or writing.
 
         Args:
-          folder: of this machine, not a URL; made where missing.
+          folder: local path, not a URL; `acquire` creates it if missing.
         """
         self.folder = os.fspath(folder)
         self._path = os.path.join(self.folder, FILE)
@@ -71,7 +69,7 @@ class Lease:
 
     @property
     def token(self) -> str:
-        """Random text that names this lease; it is in the folder while the lease is held."""
+        """Random text that is unique to this lease; it is in the file while the lease is held."""
         return self._mine.token
 
     def acquire(
@@ -81,18 +79,18 @@ class Lease:
         patience: float | None = None,
         waiting: Callable[[str], object] = lambda line: None,
     ) -> None:
-        """Takes the lease, and keeps it in a thread until it is released or the process ends.
+        """Takes the lease, and renews it in a thread until `release` or the end of the process.
 
         Args:
-          busy: begins the sentence where another process holds it.
-          remedy: ends that sentence.
-          patience: seconds to wait for a holder that is alive (infinite: as long as it takes;
-            None: `PATIENCE`). One that gives no sign of life is waited for until it expires.
-          waiting: given a line of text once, if another process holds the lease.
+          busy: start of the error message if another process holds the lease.
+          remedy: end of that message.
+          patience: seconds to wait for a holder that renews its lease (inf: without limit; None:
+            `PATIENCE`). A holder that does not is waited for until its lease expires.
+          waiting: called once with a line of text, if another process holds the lease.
 
         Raises:
-          LeaseHeldError: another process holds it, and is alive.
-          UserError: the folder can't be made or written to; `UnreachableError` where that may pass.
+          LeaseHeldError: another process holds the lease and renews it.
+          UserError: the folder can't be created or written to; `UnreachableError` if transient.
         """
         patience = PATIENCE if patience is None else patience
         watch = _Watch()
@@ -102,54 +100,54 @@ class Lease:
                 who = _named(watch.holder)
                 if watch.is_alive and watch.waited >= patience:
                     raise LeaseHeldError(f"{busy}{who}: {remedy}")
-                if watch.looks == 2:  # the first look at a process that is just ending says little
+                if watch.looks == 2:  # at the first look the holder may be about to end
                     waiting(f"waiting   for another process{who} in {self.folder}")
                 time.sleep(POLL)
-            for name in os.listdir(self.folder):  # of processes that were killed as they followed
+            for name in os.listdir(self.folder):  # left by processes killed while taking over
                 if name.startswith(f"{FILE}."):
                     _remove(os.path.join(self.folder, name))
         except OSError as error:
             raise file_error(
-                error, f"{self.folder} can't be written to ({error.strerror}): make room, or give"
-                " a folder that can be.", writing=True,
+                error, f"{self.folder} can't be written to ({error.strerror}): free disk space,"
+                " or give another folder.", writing=True,
             ) from None  # fmt: skip
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def check(self) -> None:
-        """Makes sure that this process still holds the lease; to be called before writing.
+        """Checks that this process still holds the lease; must be called before a write.
 
         Raises:
-          LeaseLostError: it doesn't, as it was stopped for too long.
-          UserError: the folder can't be read; `UnreachableError` where that may pass.
+          LeaseLostError: another process has the lease, or its file was removed.
+          UserError: the folder can't be read; `UnreachableError` if transient.
         """
         try:
             content = _read(self._path)
         except OSError as error:
             raise file_error(
-                error, f"{self.folder} can't be read any more ({error.strerror}): mend that and"
-                " give the same command again.",
+                error, f"{self.folder} can no longer be read ({error.strerror}): restore access"
+                " and repeat the command.",
             ) from None  # fmt: skip
         if content is None:
             raise LeaseLostError(
-                f"{self._path} was removed while in use: give the same command again, and leave"
-                " that file alone."
+                f"{self._path} was removed while in use: repeat the command, and do not remove"
+                " that file."
             )
         holder = Holder.parse(content)
         if holder is None or holder.token != self.token:
             raise LeaseLostError(
-                f"{self.folder} was taken over by another process{_named(holder)}, as this one gave"
-                f" no sign of life for {EXPIRY:g} s: it ends without writing there any more."
+                f"{self.folder} was taken over by another process{_named(holder)} because this one"
+                f" did not renew its lease for {EXPIRY:g} s: it ends without writing there."
             )
 
     def holder(self) -> Holder | None:
-        """Who holds the lease now, as this process sees the folder; None: nobody is known to."""
+        """Returns the holder named in the folder now; None if there is none or it can't be read."""
         try:
             return Holder.parse(_read(self._path) or b"")
         except OSError:
             return None
 
     def release(self) -> None:
-        """Lets another process have the lease; it is no fault if the file can't be removed."""
+        """Releases the lease; ignores a lease file that can't be removed."""
         self._ended.set()
         if (holder := self.holder()) and holder.token == self.token:
             with contextlib.suppress(OSError):
@@ -159,7 +157,7 @@ class Lease:
                 self._file.close()
 
     def _try(self, watch: _Watch) -> bool:
-        """Looks once, and takes the lease if it may; whether it has."""
+        """Tries once to take the lease; returns whether it succeeded."""
         content = _read(self._path)
         if content is None:
             return self._create(self._path)
@@ -167,19 +165,19 @@ class Lease:
             return False
         claim = f"{self._path}.{hashlib.blake2b(content, digest_size=8).hexdigest()}"
         if not self._create(claim):
-            # Somebody else is about to follow, or was killed just there.
+            # Another process is taking over, or was killed while doing so.
             if watch.claim.is_over(_read(claim) or b""):
                 _remove(claim)
             return False
         if _read(self._path) != content:
             _remove(claim)
             return False
-        with contextlib.suppress(FileNotFoundError):  # this process was taken for dead meanwhile
+        with contextlib.suppress(FileNotFoundError):  # this claim has expired and was removed
             os.rename(claim, self._path)
         return (holder := self.holder()) is not None and holder.token == self.token
 
     def _create(self, path: str) -> bool:
-        """Whether there was no such file; there is now, and it is this lease's."""
+        """Creates a file with this lease's content; returns False if it exists already."""
         try:
             file = open(path, "xb", buffering=0)  # noqa: SIM115, as it stays open
         except FileExistsError:
@@ -197,9 +195,9 @@ class Lease:
         return True
 
     def _keep(self) -> None:
-        """Changes the file now and then; by its descriptor, as the name may be another's soon."""
+        """Renews the lease through the descriptor, as the name may now belong to another file."""
         while not self._ended.wait(HEARTBEAT):
-            # What it means that this can't be done is found out by `check`.
+            # A failure here is detected by `check`.
             with self._writing, contextlib.suppress(OSError, ValueError):
                 self._mine = dataclasses.replace(self._mine, beat=self._mine.beat + 1)
                 assert self._file is not None
@@ -212,13 +210,13 @@ class Lease:
 
 
 class _Watch:
-    """What one process has seen of another's file, by its own clock.
+    """Observations of another process' lease file, by this process' clock.
 
     Attributes:
-      looks: how often it has looked.
-      waited: seconds since the first look.
-      holder: named by the file at the last look.
-      is_alive: whether one holder has changed the file.
+      looks: number of observations.
+      waited: seconds since the first one.
+      holder: named by the file at the last one.
+      is_alive: whether a holder has renewed its lease meanwhile.
     """
 
     def __init__(self) -> None:
@@ -228,13 +226,13 @@ class _Watch:
 
     @functools.cached_property
     def claim(self) -> _Watch:
-        """Another one, for the file of a process that is about to follow."""
+        """Observations of the claim file of a process that is taking over."""
         return _Watch()
 
     def is_over(self, content: bytes) -> bool:
-        """Looks once more; whether the holder has ended or is taken to have."""
+        """Adds an observation; returns whether the holder has ended or its lease has expired."""
         now, before = time.monotonic(), self.holder
-        # A pause of this process or of the storage is no silence of the holder's.
+        # A pause of this process or of the storage must not count as missing renewals.
         passed, self._last = min(now - self._last, 2 * POLL), now
         self.looks, self.waited = self.looks + 1, self.waited + passed
         self._same = self._same + passed if content == self._content else 0.0
@@ -255,11 +253,11 @@ def held(
 ) -> Iterator[Lease]:
     """Holds the lease on a folder.
 
-    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `Lease.acquire`, and so are
-    the errors.
+    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `Lease.acquire`, which also
+    defines the other errors.
 
     Raises:
-      LeaseLostError: something went wrong, and the reason may be that the lease was lost.
+      LeaseLostError: the block raised an exception, and the lease is lost.
     """
     lease = Lease(folder)
     lease.acquire(busy, remedy, patience, waiting)
@@ -272,7 +270,7 @@ def held(
             raise loss from error
         except UserError:
             pass
-        # What others wait for may still be written until the process ends, and the lease with it.
+        # After a lost peer, asynchronous writes may run until the process ends: keep the lease.
         if not isinstance(error, LostProcessError):
             lease.release()
         raise
@@ -283,7 +281,7 @@ def held(
 
 
 def _read(path: str) -> bytes | None:
-    """A file's content; None: there is none."""
+    """Returns the content of a file; None if there is no such file."""
     try:
         with open(path, "rb") as file:
             return file.read()

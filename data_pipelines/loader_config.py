@@ -1,7 +1,7 @@
 """Settings of the loader: the views of a clip, the data set, and how it is read.
 
 A run's config (`xkd_jax.config.pretraining`) extends `LoaderConfig`. The defaults are the paper's
-Kinetics-400 settings. Fields are free choices only: what follows from them is a property.
+Kinetics-400 settings. Fields are independent settings; derived values are properties.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data_pipelines.field_ranges import Doc, Range, above, at_least, below, inte
 Modality = Literal["video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 Interpolation = Literal["linear", "cubic"]
-SEED = Range(0, 2**32 - 1)  # JAX takes 32 bits of it
+SEED = Range(0, 2**32 - 1)  # JAX uses 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class AudioAugment:
 
 
 class ViewConfig:
-    """What follows from the shapes of a modality's views and patches."""
+    """Properties derived from the shapes of a modality's views and patches."""
 
     patch: tuple[int, ...]
 
@@ -99,7 +99,7 @@ class ViewConfig:
 
     @property
     def interpolation(self) -> tuple[Interpolation | None, ...]:
-        """How positions are resized along each axis of the token grid; None: never."""
+        """Resize method of positions along each axis of the token grid; None: never resized."""
         raise NotImplementedError
 
     @property
@@ -264,7 +264,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoaderConfig:
-    """What decides the batches of a run."""
+    """Settings that determine the batches of a run."""
 
     seed: Annotated[int, SEED, Doc("of parameters, order, augmentation and masks")] = 0
     batch_size: Annotated[int, at_least(1), Doc("clips per step, over all processes")] = 256
@@ -278,5 +278,5 @@ class LoaderConfig:
         return self.video.frames / self.video.frame_rate
 
     def modality(self, name: Modality) -> VideoConfig | AudioConfig:
-        """The views of one modality."""
+        """Returns the view settings of one modality."""
         return getattr(self, name)

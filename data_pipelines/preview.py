@@ -1,10 +1,10 @@
-"""Draws a contact sheet of augmented views, as the network sees them.
+"""Draws a contact sheet of augmented views, the inputs of the networks.
 
     python -m data_pipelines.preview --config=configs/k400.py --config.data.dir=SHARDS
 
-Writes a PNG with a row for each of a few records: frames of the global view, frames of each local
-view, the global spectrogram and each local one (low frequencies at the bottom). The records and
-the draws are those of the run's batch of the same step.
+Writes a PNG with one row per record: frames of the global view, frames of each local view, the
+global spectrogram and each local one (low frequencies at the bottom). Records and random draws are
+those of the run's batch at the given step.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from xkd_jax.config.pretraining import Config
 TILE = 112  # height of every picture, pixels
 GAP = 4
 CAPTION = 16
-_GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # shown of a view, at most
-_LOUDEST = 2.5  # standard deviations that the color scale spans, either way
+_GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # largest number shown of a view
+_LOUDEST = 2.5  # standard deviations at each end of the color scale
 
 
 def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
@@ -63,12 +63,12 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
 def _video_strips(video: VideoConfig, views: dict[str, Any], row: int) -> list[np.ndarray]:
     shown = [(np.asarray(views["global"])[row], _GLOBAL_FRAMES)]
     shown += [(view[row], _LOCAL_FRAMES) for view in np.asarray(views.get("local", []))]
-    return [_frame_strip(video, frames, most) for frames, most in shown]
+    return [_frame_strip(video, frames, count) for frames, count in shown]
 
 
-def _frame_strip(video: VideoConfig, frames: np.ndarray, most: int) -> np.ndarray:
-    """Some frames of a normalized view [T, S, S, 3], side by side."""
-    chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+def _frame_strip(video: VideoConfig, frames: np.ndarray, count: int) -> np.ndarray:
+    """Returns `count` frames of a normalized view [T, S, S, 3], side by side."""
+    chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     pixels = frames[chosen] * np.array(video.std) + np.array(video.mean)
     images = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
     return np.concatenate([_scale(image) for image in images], axis=1)
@@ -81,13 +81,13 @@ def _audio_strips(audio: AudioConfig, views: dict[str, Any], row: int) -> list[n
 
 
 def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
-    """A normalized spectrogram [mels, columns] in false colors."""
+    """Returns a normalized spectrogram [mels, columns] as an image in false colors."""
     levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)[::-1]
     return _scale(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
 
 
 def _scale(image: np.ndarray) -> np.ndarray:
-    """Enlarges or shrinks an image to the height of a tile; pixels stay visible."""
+    """Resizes an image to the height of a tile; enlarged pixels keep sharp edges."""
     width = max(1, round(image.shape[1] * TILE / image.shape[0]))
     mode = cv2.INTER_AREA if image.shape[0] > TILE else cv2.INTER_NEAREST
     return cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=mode)
@@ -110,7 +110,11 @@ def _open(config: Config) -> Dataset:
 
 
 def main(config: Config) -> None:
-    """Writes the sheet."""
+    """Writes the sheet of a config to `--output`.
+
+    Raises:
+      UserError: the data set can't be read, or the file can't be written.
+    """
     values = flags.FLAGS
     config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
     sheet = preview(config, _open(config), values.records, values.step)
@@ -124,7 +128,9 @@ def _write(sheet: np.ndarray, output: str) -> None:
         encoded = cv2.imencode(".png", sheet[..., ::-1], smallest)[1]
         pathlib.Path(output).write_bytes(encoded.tobytes())
     except OSError as error:
-        raise UserError(f"{output} can't be written: {error.strerror}.") from None
+        raise UserError(
+            f"{output} can't be written ({error.strerror}): give another --output."
+        ) from None
 
 
 def run() -> None:

@@ -1,9 +1,9 @@
-"""Printing of text that holds names from outside: of files, classes, splits and data sets.
+"""Printing of text that contains untrusted names: of files, classes, splits and data sets.
 
-Every command prints through this module. A character that the stream's encoding lacks is printed as
-an escape, so no name ends a command. So are control characters, escape sequences and marks of
-writing direction, so no name moves the cursor, changes colors or hides the rest of its line. Files
-keep the true names.
+Every command prints through this module. It escapes characters that the stream's encoding lacks,
+so that printing never raises. It also escapes control characters, escape sequences and marks of
+writing direction, so that a name can't move the cursor, change colors or hide text. Names in files
+are not escaped.
 
 A stream that can't be written to (a full disk, a closed pipe) never ends a run: `print_text` warns
 once. `print_result`, for the text that a command exists to print, ends the command instead.
@@ -22,32 +22,32 @@ from typing import Any, NoReturn, TextIO, cast
 
 from data_pipelines.errors import EXIT_BAD_INPUT
 
-EXIT_CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+EXIT_CLOSED_PIPE = 141  # status that a shell reports for a program ended by SIGPIPE
 _SPACE = "Zs"
-_printed = time.monotonic()  # when the last line was
-_warned = False  # whether it was said that standard output can't be written to
+_printed = time.monotonic()  # time of the last line
+_warned = False  # whether the warning about standard output was printed
 
 
 def escaped(text: str) -> str:
     r"""Returns text with each character that is not visible as an escape (`\n`, `\x1b`, `\u202e`).
 
-    For a name within other text: it takes one line.
+    Use it for a name inside other text: the result is one line.
     """
     return "".join(map(_visible, text))
 
 
 def count(number: int, noun: str) -> str:
-    """`1 record`, `1,200 records`."""
+    """Returns a number with its noun: `1 record`, `1,200 records`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
-    """Prints lines, escaped but for their line feeds; never fails.
+    """Prints lines, escaped except for line feeds; never raises.
 
     Args:
       text: one line or several.
-      file: where to; None: standard output.
-      end: is printed after it as given.
+      file: the stream; None: standard output.
+      end: printed after the text, not escaped.
     """
     global _warned
     file = sys.stdout if file is None else file
@@ -60,18 +60,18 @@ def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
 
 
 def print_result(text: str) -> None:
-    """Prints what a command was asked for, as `print_text` does.
+    """Prints the text that a command exists to print, as `print_text`.
 
     Raises:
-      SystemExit: nobody reads it (`EXIT_CLOSED_PIPE`), or it can't be written, which is said on
-        standard error (`EXIT_BAD_INPUT`).
+      SystemExit: the pipe is closed (`EXIT_CLOSED_PIPE`), or the text can't be written
+        (`EXIT_BAD_INPUT`, with a message on standard error).
     """
     if fault := _print(text, sys.stdout, "\n"):
         _end(fault)
 
 
 def is_interactive() -> bool:
-    """Whether standard output is a terminal on which a line can be written over."""
+    """Whether standard output is a terminal that can overwrite a line."""
     stream = sys.stdout
     if stream is None or stream.closed or os.environ.get("TERM") == "dumb":
         return False
@@ -79,18 +79,18 @@ def is_interactive() -> bool:
 
 
 def quiet_seconds() -> float:
-    """The time since the last line was printed."""
+    """Returns the time since the last line was printed."""
     return time.monotonic() - _printed
 
 
 @contextlib.contextmanager
 def guarded_output() -> Iterator[None]:
-    """Surrounds a whole command: output that is left when it ends can't change how it ends.
+    """Wraps a whole command: unwritten output at its end can't change its exit status.
 
     Raises:
       SystemExit: as `print_result`, for text printed in other ways (the lines of --help).
     """
-    atexit.register(_discard_unwritten)  # a traceback may still come
+    atexit.register(_discard_unwritten)  # after a traceback too
     stream = sys.stdout
     watched = _Watched(stream)
     sys.stdout = cast(TextIO, watched) if stream is not None else None
@@ -111,7 +111,7 @@ def guarded_output() -> Iterator[None]:
 
 
 class _Watched:
-    """A stream that remembers what kept it from being written to, whoever wrote and was told."""
+    """A stream that keeps the error of a failed write, even if the writer ignores it."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -142,10 +142,10 @@ def _check(watched: _Watched) -> None:
 
 
 def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
-    """Prints lines; returns what kept them from being printed."""
+    """Prints lines; returns the error of the write, or None."""
     global _printed
     _printed = time.monotonic()
-    if file is None or file.closed:  # as by `>&-`
+    if file is None or file.closed:  # closed by `>&-`
         return None
     lines = "\n".join(map(escaped, text.split("\n")))
     encoding = getattr(file, "encoding", None) or "utf-8"
@@ -159,13 +159,13 @@ def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
 
 
 def _above_bars(file: TextIO) -> contextlib.AbstractContextManager[None]:
-    """Lifts the lines that are written in place (`activity`) while another one is printed."""
+    """Prints above a progress bar (`activity`), if there is one."""
     library = sys.modules.get("tqdm")
     return library.tqdm.external_write_mode(file=file) if library else contextlib.nullcontext()
 
 
 def print_error(sentence: str) -> None:
-    """Prints one line, whatever is in it, on standard error; never fails."""
+    """Prints text as one escaped line on standard error; never raises."""
     _print(escaped(sentence), sys.stderr, "\n")
 
 
@@ -174,14 +174,14 @@ def _end(fault: OSError) -> NoReturn:
     if isinstance(fault, BrokenPipeError):
         raise SystemExit(EXIT_CLOSED_PIPE)
     print_error(
-        f"error: Standard output can't be written to ({_reason(fault)}): make room, or send it to"
-        " another place."
+        f"error: Standard output can't be written to ({_reason(fault)}): free disk space, or"
+        " redirect it to another file."
     )
     raise SystemExit(EXIT_BAD_INPUT)
 
 
 def _flush(file: TextIO | None) -> OSError | None:
-    """Writes what is left; returns what keeps it from being written."""
+    """Flushes a stream; returns the error, or None."""
     try:
         if file is not None and not file.closed:
             file.flush()
@@ -191,7 +191,7 @@ def _flush(file: TextIO | None) -> OSError | None:
 
 
 def _discard_unwritten() -> None:
-    """Lets Python end without another try, which would be a traceback and a status of its own."""
+    """Discards unwritten output: a failed flush at exit would change the status."""
     for file in (sys.stdout, sys.stderr):
         if _flush(file) is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Processes that share the cores of this machine: how many, and for how long."""
+"""Worker processes: how many cores there are, and ending with the parent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from data_pipelines.cpu_quota import cpu_quotas
 def usable_cores(root: str = "/") -> int:
     """Returns the number of cores that this process may use, at least 1.
 
-    The least of the machine's, of its affinity's and of the CPU quotas of its container, where a
-    part of a core counts as a whole one.
+    It is the minimum of the machine's cores, the process' affinity, and the CPU quotas of its
+    container, each rounded up.
 
     Args:
-      root: below which `proc` and `sys` lie.
+      root: folder that contains `proc` and `sys`.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -27,7 +27,7 @@ def usable_cores(root: str = "/") -> int:
 
 
 def end_with_parent() -> None:
-    """Makes this worker process end where its parent is killed and can't tell it to."""
+    """Ends this worker process, with status 1, when its parent process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -257,7 +257,7 @@ def test_a_folder_that_is_removed_is_noticed(tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, name):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"can't be written to \(.*\): make room, or give"):
+    with pytest.raises(UserError, match=r"can't be written to \(.*\): free disk space, or give"):
         Lease(tmp_path / name).acquire("In use", "wait.")
 
 

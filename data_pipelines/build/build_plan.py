@@ -13,8 +13,8 @@ from data_pipelines.build.catalogs.catalog import Catalog, Item
 from data_pipelines.build.catalogs.source_tree import Ignored
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.errors import UserError
+from data_pipelines.format import shard_names, storage
 from data_pipelines.format import shards as shard_lib
-from data_pipelines.format import storage, tfrecord
 from data_pipelines.format.metadata import Metadata
 
 _FILES_PER_SHARD = 256
@@ -98,7 +98,7 @@ def make_plan(
         count = shards or min(max(math.ceil(len(items) / _FILES_PER_SHARD), 1), _MOST_SHARDS)
         bounds = [len(items) * i // count for i in range(count + 1)]
         for i in range(count):
-            file = tfrecord.shard_name(name, split, i, count)
+            file = shard_names.shard_name(name, split, i, count)
             plans.append(ShardPlan(split, file, tuple(mixed[bounds[i] : bounds[i + 1]])))
     return BuildPlan(source, metadata, options, tuple(plans), catalog.ignored)
 

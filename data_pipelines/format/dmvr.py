@@ -1,10 +1,10 @@
-"""Shards that others made in the DMVR schema of scenic, read as they are.
+"""Reads shards in the DMVR schema of scenic without conversion.
 
 A record is a `tf.train.SequenceExample` with `image/encoded` (one JPEG a frame),
-`WAVEFORM/feature/floats` or `melspec/feature/floats`, and `clip/label/...`; the files are called
-`NAME-00000-of-000NN`. A record is brought to the config's rates when it is read: frames are picked
+`WAVEFORM/feature/floats` or `melspec/feature/floats`, and `clip/label/...`; the files are named
+`NAME-00000-of-000NN`. Records are resampled to the config's rates at reading: frames are selected
 by their time stamps, and the spectrogram is computed from the waveform. A stored spectrogram is
-taken where there is no waveform and it has the config's bands and columns a second.
+used if there is no waveform and if it has the config's bands and columns per second.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from data_pipelines.loader_config import LoaderConfig
 _SHARD_NAME = re.compile(
     r"(?P<name>.+?)(?P<end>(\.tfrecords?)?)-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
 )
-# A frame this late, in seconds, still counts as on time.
+# A frame that is late by at most so many seconds counts as on time.
 _EARLY = 0.001
 _SAMPLE_RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
-# No sample is beyond this, at a full scale of 1.
+# Bound of a sample's magnitude, at a full scale of 1.
 _LOUDEST = 1000.0
-# More seconds than any record has.
+# Upper bound of a record's length, in seconds.
 _LONGEST = 100_000.0
-# How far a rate that is inferred from durations may be off.
+# Relative error that is accepted for a rate inferred from durations.
 _RATE_TOLERANCE = 0.05
 _MELSPEC_BANDS, _MELSPEC_COLUMNS = 128, 100.0
 
 
 def has_shards(directory: str) -> bool:
-    """Whether files of a folder are called as shards of this schema are."""
+    """Whether a folder contains files with names of such shards."""
     return any(map(_SHARD_NAME.fullmatch, storage.sizes(directory)))
 
 
@@ -49,7 +49,7 @@ def find_shards(directory: str, split: str) -> dict[str, int]:
     """Returns path and size of each shard whose name is the split or ends with it, in order.
 
     Raises:
-      UserError: there are none, several data sets have such, or one is missing.
+      UserError: there are none, they are of several data sets, or a shard is missing.
     """
     found = storage.sizes(directory)
     matches = [m for m in map(_SHARD_NAME.fullmatch, sorted(found)) if m]
@@ -61,18 +61,19 @@ def find_shards(directory: str, split: str) -> dict[str, int]:
     if len(builds) != 1:
         names = ", ".join(sorted({m["name"] for m in matches})) or "no such files"
         raise UserError(
-            f"{directory} has not one set of shards {split}-00000-of-000NN: it has {names}."
+            f"{directory} must have one set of shards {split}-00000-of-000NN, and it has {names}:"
+            " give the folder of one data set, or another data.split."
         )
     ((name, end, shards),) = builds
     wanted = [f"{name}{end}-{i:05d}-of-{shards}" for i in range(int(shards))]
     for shard in wanted:
         if shard not in found:
-            raise UserError(f"{directory} lacks the shard {shard}: copy it again.")
+            raise UserError(f"{directory} lacks the shard {shard}: copy the shard again.")
     return {storage.join(directory, shard): found[shard] for shard in wanted}
 
 
 def metadata_for(config: LoaderConfig) -> Metadata:
-    """Returns the metadata of such shards: the config's rates, to which records are brought."""
+    """Returns metadata with the config's rates, to which `DmvrParser` resamples records."""
     audio = config.audio
     return Metadata(
         name="dmvr", frame_rate=config.video.frame_rate, short_side=0,
@@ -82,7 +83,7 @@ def metadata_for(config: LoaderConfig) -> Metadata:
 
 @dataclasses.dataclass(frozen=True)
 class DmvrParser:
-    """Makes records of serialized sequence examples, at the rates of a config."""
+    """Parses serialized sequence examples to records at the rates of a config."""
 
     config: LoaderConfig
 
@@ -91,11 +92,11 @@ class DmvrParser:
 
         Args:
           data: a serialized `SequenceExample`.
-          where: names the record in an error.
+          where: name of the record in error messages.
 
         Raises:
-          UserError: it is no such example, has neither frames nor sound, or doesn't say enough to
-            tell its rates.
+          UserError: the data is not such an example, it has neither frames nor sound, or its rates
+            can't be inferred.
         """
         try:
             example = _Example(*tf_example.parse_sequence_example(data))
@@ -103,22 +104,24 @@ class DmvrParser:
             if fault := record_schema.label_fault(
                 record.label, record.labels, record_schema.MAX_CLASSES
             ):
-                raise _LackingError(f"has {fault}: mend clip/label/index")
+                raise _InvalidError(f"has {fault}: correct clip/label/index")
             if fault := record_schema.size_fault(record):
-                raise _LackingError(f"is beyond what a record may hold ({fault}): cut it")
+                raise _InvalidError(f"is beyond what a record may hold ({fault}): cut it")
             return record
-        except ValueError as error:  # a WireError, or of a text that is not UTF-8
-            raise UserError(f"{where} is no SequenceExample ({error}): check the files.") from None
-        except _LackingError as error:
+        except ValueError as error:  # a WireError, or text that is not UTF-8
+            raise UserError(
+                f"{where} is not a valid SequenceExample ({error}): copy or write the shard again."
+            ) from None
+        except _InvalidError as error:
             raise UserError(f"{where} {error}.") from None
 
 
-class _LackingError(Exception):
-    """What a record lacks, and the remedy."""
+class _InvalidError(Exception):
+    """A record can't be used; the text is the end of a sentence, with a remedy."""
 
 
 class _Example:
-    """Typed access to a sequence example; what isn't there is empty."""
+    """Typed access to a sequence example; missing features are empty."""
 
     def __init__(self, context: dict[str, Feature], lists: dict[str, FeatureList]):
         self._context = context
@@ -129,15 +132,15 @@ class _Example:
         return [value for step in self._steps("image/encoded") for value in step.bytes_list()]
 
     def frame_micros(self) -> np.ndarray:
-        """Returns the time stamp of each frame, float64 [frames]: no difference overflows."""
+        """Returns the time stamp of each frame in microseconds, float64 [frames]."""
         steps = [step.ints() for step in self._steps("image/timestamp")]
         return np.concatenate([np.zeros(0), *steps])
 
     def floats(self, name: str) -> np.ndarray:
-        """Returns the float lists of a feature, put end to end, float32."""
+        """Returns the float lists of a feature, concatenated, float32 [values]."""
         steps = [step.floats() for step in self._steps(name)]
         if (count := sum(len(step) for step in steps)) > record_schema.MAX_SAMPLES:
-            raise _LackingError(f"has {count:,} numbers in {name}: cut it into shorter records")
+            raise _InvalidError(f"has {count:,} numbers in {name}: cut it into shorter records")
         return np.concatenate([np.zeros(0, np.float32), *steps])
 
     def ints(self, name: str) -> list[int]:
@@ -145,7 +148,7 @@ class _Example:
         return self._context[name].ints().tolist() if name in self._context else []
 
     def number(self, name: str) -> float:
-        """Returns a number of the context, of either type; 0 where there is none."""
+        """Returns an int or float of the context; 0 if missing."""
         if name not in self._context:
             return 0.0
         feature = self._context[name]
@@ -154,7 +157,7 @@ class _Example:
         )
 
     def texts(self, name: str) -> list[str]:
-        """Returns a list of texts of the context."""
+        """Returns a list of strings of the context."""
         values = self._context[name].bytes_list() if name in self._context else []
         return [record_schema.text(value, "replace") for value in values]
 
@@ -164,15 +167,15 @@ class _Example:
 
 def _record(example: _Example, config: LoaderConfig, where: str) -> Record:
     frames = example.frames()
-    samples = _mend(example.floats("WAVEFORM/feature/floats"))
+    samples = _repair_samples(example.floats("WAVEFORM/feature/floats"))
     melspec = example.floats("melspec/feature/floats")
     if not frames and not samples.size and not melspec.size:
-        if example.texts("log_mel"):  # a record of ours is a sequence example without sequences
-            raise _LackingError("is of an unfinished build: run data_pipelines.build again")
-        raise _LackingError("has no image/encoded, WAVEFORM or melspec: check its schema")
-    told = _seconds(example, len(frames))
-    rate = _sample_rate(example, samples.size, told) if samples.size else 0
-    seconds = told or (
+        if example.texts("log_mel"):  # a record in this package's layout
+            raise _InvalidError("is of an unfinished build: run data_pipelines.build again")
+        raise _InvalidError("has no image/encoded, WAVEFORM or melspec: check its schema")
+    stated = _seconds(example, len(frames))
+    rate = _sample_rate(example, samples.size, stated) if samples.size else 0
+    seconds = stated or (
         samples.size / rate if rate else melspec.size / (_MELSPEC_BANDS * _MELSPEC_COLUMNS)
     )
     if samples.size:
@@ -197,7 +200,7 @@ def _record(example: _Example, config: LoaderConfig, where: str) -> Record:
 
 
 def _seconds(example: _Example, frames: int) -> float:
-    """Returns how long the record lasts as far as its video or its clip tells; 0: it doesn't."""
+    """Returns the length in seconds by the video or the clip's bounds; 0 if unknown."""
     micros = example.frame_micros()
     rate = example.number("image/frame_rate")
     start, end = (example.ints(f"clip/{k}/timestamp") for k in ("start", "end"))
@@ -209,62 +212,66 @@ def _seconds(example: _Example, frames: int) -> float:
     elif start and end:
         seconds = (end[0] - start[0]) / 1e6
     if not 0 <= seconds <= _LONGEST:
-        raise _LackingError(f"lasts {seconds:g} s by its own account: mend its time stamps")
+        raise _InvalidError(f"has a length of {seconds:g} s by its time stamps: correct them")
     return seconds
 
 
 def _sample_rate(example: _Example, samples: int, seconds: float) -> int:
-    """Returns the rate of the waveform: as told, or the usual one that fits its duration."""
+    """Returns the waveform's sample rate: as stated, or the common rate that fits its duration."""
     if told := example.number("WAVEFORM/feature/sample_rate"):
         if not _SAMPLE_RATES[0] <= told <= _SAMPLE_RATES[-1]:
-            raise _LackingError(f"has a waveform at {told:g} Hz: mend its sample rate")
+            raise _InvalidError(f"has a waveform at {told:g} Hz: correct its sample rate")
         return round(told)
     near = min(_SAMPLE_RATES, key=lambda rate: abs(samples - rate * seconds))
     if not seconds or abs(samples - near * seconds) > _RATE_TOLERANCE * samples:
-        raise _LackingError("has a waveform of unknown rate: add WAVEFORM/feature/sample_rate")
+        raise _InvalidError("has a waveform of unknown rate: add WAVEFORM/feature/sample_rate")
     return near
 
 
 def _frame_times(example: _Example, frames: int, seconds: float) -> np.ndarray:
-    """Returns when each frame appears, in seconds after the first, float64 [frames]."""
+    """Returns the time of each frame in seconds after the first, float64 [frames]."""
     micros = example.frame_micros()
     if frames and micros.size:
         if len(micros) != frames or (np.diff(micros) < 0).any():
-            raise _LackingError(
-                f"has {len(micros)} time stamps for {frames} frames, or not in order"
+            raise _InvalidError(
+                f"has {len(micros)} time stamps for {frames} frames, or not in order:"
+                " correct image/timestamp"
             )
         return np.asarray((micros - micros[0]) / 1e6)
     if frames and not seconds:
-        raise _LackingError("has frames of unknown rate: add image/timestamp or image/frame_rate")
+        raise _InvalidError("has frames of unknown rate: add image/timestamp or image/frame_rate")
     return np.arange(frames) * (seconds / max(frames, 1))
 
 
 def _pick(
     frames: list[memoryview], times: np.ndarray, seconds: float, config: LoaderConfig
 ) -> tuple[memoryview, ...]:
-    """Returns the frames that a screen shows at the config's rate."""
+    """Returns the frame that is visible at each time of the config's frame rate."""
     if not frames:
         return ()
     rate = config.video.frame_rate
     count = math.ceil((seconds - _EARLY) * rate)
     if max(count, len(frames)) > record_schema.MAX_FRAMES:
-        raise _LackingError(f"lasts {seconds:g} s by its own account: cut it into shorter records")
+        raise _InvalidError(
+            f"has a length of {seconds:g} s by its time stamps: cut it into shorter records"
+        )
     shown = np.arange(count) / rate
     places = np.searchsorted(times, shown + _EARLY, side="right") - 1
     return tuple(frames[max(place, 0)] for place in places)
 
 
-def _mend(samples: np.ndarray) -> np.ndarray:
-    """Returns samples, and where they are integers that were stored as floats, as floats.
+def _repair_samples(samples: np.ndarray) -> np.ndarray:
+    """Returns float32 samples; converts integers that were written as the bits of floats.
 
-    A known fault of such shards: int32 read as float32 is 0, a number too small for any use, or no
-    number at all, which no waveform is made of. Full scale is taken to be that of 16 bits, or of
-    32 where that is exceeded.
+    A known fault of such shards. The bits of a small int32 read as float32 are 0, subnormal or NaN,
+    which no real waveform consists of. Full scale is that of 16 bits, or of 32 bits if exceeded.
     """
     integers = samples.view(np.int32)
     if (np.abs(samples) >= np.finfo(np.float32).tiny).any():
         if not (np.abs(samples) < _LOUDEST).all():
-            raise _LackingError("has a waveform with samples that are no sound: write it again")
+            raise _InvalidError(
+                "has a waveform with samples that are not finite or too large: write it again"
+            )
         return samples
     if not (integers & 0x7FFFFFFF).any():
         return samples
@@ -284,11 +291,11 @@ def _stored_spectrogram(melspec: np.ndarray, config: LoaderConfig) -> np.ndarray
     if not melspec.size:
         return np.zeros((audio.mels, 0), np.float32)
     if audio.mels != _MELSPEC_BANDS or audio.sample_rate != _MELSPEC_COLUMNS * audio.hop:
-        raise _LackingError(
+        raise _InvalidError(
             f"has no waveform but a spectrogram of {_MELSPEC_BANDS} bands at {_MELSPEC_COLUMNS:g}"
             f" columns a second: set audio.mels={_MELSPEC_BANDS} and audio.hop="
             f"{audio.sample_rate / _MELSPEC_COLUMNS:g}"
         )
     if melspec.size % audio.mels or not np.isfinite(melspec).all():
-        raise _LackingError("has a spectrogram that is not whole: write it again")
+        raise _InvalidError("has an incomplete spectrogram: write it again")
     return melspec.reshape(-1, audio.mels).T

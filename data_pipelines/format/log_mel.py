@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, as the shards hold them."""
+"""Computes the log-mel spectrograms that are stored in shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines.format import numba_cache
 from data_pipelines.format.record_schema import LOG_MEL_FLOOR
 
-# Columns computed at a time, which bounds the memory that a long file takes.
+# Columns computed at a time, to bound memory for long files.
 _BLOCK = 4096
 
 
@@ -18,15 +18,16 @@ def log_mel(
 ) -> np.ndarray:
     """Returns log(mel power + 2^-23), not normalized, float32 [mels, 1 + samples // hop].
 
-    A Hann window of `fft` samples around every `hop`th sample, the waveform reflected at its ends;
-    power spectrum; Slaney's mel filters from 0 Hz to Nyquist. Of no samples it is [mels, 0].
+    Hann window of `fft` samples centered at every `hop`th sample, with reflection at the ends;
+    power spectrum; Slaney's mel filters from 0 Hz to Nyquist. Without samples the result is [mels,
+    0].
 
     Args:
-      waveform: float [samples], full scale at 1. It may be shorter than the window.
+      waveform: float [samples], full scale at 1; may be shorter than the window.
       sample_rate: in Hz.
       fft: samples in a window.
-      hop: samples from column to column.
-      mels: number of bands.
+      hop: samples between columns.
+      mels: number of mel bands.
     """
     if not waveform.size:
         return np.zeros((mels, 0), np.float32)

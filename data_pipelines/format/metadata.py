@@ -1,4 +1,4 @@
-"""What a data set says of itself, in its `metadata.json`."""
+"""The metadata of a data set, in its `metadata.json`."""
 
 from __future__ import annotations
 
@@ -17,29 +17,27 @@ from data_pipelines.loader_config import LoaderConfig
 FILE = "metadata.json"
 FORMAT_VERSION = 1
 _CHECKSUM = "checksum"
-# What a data set or a split may be called: it names files.
+# Permitted names of data sets and splits, which are parts of file names.
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What holds for every record of a data set; kept in its `metadata.json`.
+    """Properties that all records of a data set have; stored in `metadata.json` with a checksum.
 
     Attributes:
       name: of the data set, letters, digits and underscores.
-      frame_rate: frames a second; 0 where the data set has no video.
-      short_side: of the stored frames, in pixels; 0 where it has no video, or frames of any size.
-      sample_rate: of the audio, in Hz; 0 where the data set has no audio.
+      frame_rate: frames per second; 0 without video.
+      short_side: of the stored frames, in pixels; 0 without video or with frames of any size.
+      sample_rate: of the audio, in Hz; 0 without audio.
       fft: samples in a window of the spectrogram.
-      hop: samples from column to column.
+      hop: samples between columns of the spectrogram.
       mels: bands of the spectrogram.
-      class_names: of the labels, in order; none where there are no labels.
-      multi_label: whether records have `labels` and not `label`.
+      class_names: of the labels, in order; empty without labels.
+      multi_label: whether records have `labels` in place of `label`.
       folds: number of official folds.
       left_out: number of source files left out for each reason.
       version: of this layout.
-
-    The file also has a checksum of all this.
     """
 
     name: str
@@ -57,7 +55,7 @@ class Metadata:
 
     @property
     def classes(self) -> int:
-        """Number of classes that labels may name; the most there can be where none are named."""
+        """Number of classes; without class names, the largest permitted one."""
         named = len(self.class_names)
         return named if named or self.multi_label else MAX_CLASSES
 
@@ -76,10 +74,10 @@ def _checksum(values: dict[str, Any]) -> str:
 def read(directory: str) -> Metadata:
     """Returns the metadata of the data set in a folder.
 
-    Files of data sets that were built before they had a checksum are read too.
+    Files of older builds, without a checksum, are accepted.
 
     Raises:
-      UserError: the folder holds no complete data set, or one of another layout, or the file is
+      UserError: the folder has no complete data set or another layout version, or the file is
         damaged.
     """
     path = storage.join(directory, FILE)
@@ -87,7 +85,7 @@ def read(directory: str) -> Metadata:
         return _from_values(json_file.read(path), path)
     except FileNotFoundError:
         raise UserError(
-            f"{directory or 'data.dir'} holds no complete data set (no {FILE}): make one with"
+            f"{directory or 'data.dir'} has no complete data set (no {FILE}): build one with"
             " data_pipelines.build."
         ) from None
     except json_file.ContentError as error:
@@ -100,15 +98,15 @@ def _from_values(values: Any, path: str) -> Metadata:
     version = values.get("version") if isinstance(values, dict) else FORMAT_VERSION
     if type(version) is int and version != FORMAT_VERSION:
         raise UserError(
-            f"{path} describes layout {json_file.shown(version)}, and this program reads layout"
+            f"{path} has layout version {json_file.shown(version)}, and this program reads version"
             f" {FORMAT_VERSION}: build the data set again."
         )
     if isinstance(values, dict) and _CHECKSUM in values:
-        told = values.pop(_CHECKSUM)
-        if told != _checksum(values):
-            raise json_file.ContentError("its checksum fails")
+        stored = values.pop(_CHECKSUM)
+        if stored != _checksum(values):
+            raise json_file.ContentError("its checksum is wrong")
     metadata = json_file.build(Metadata, values)
-    for field in dataclasses.fields(Metadata):  # also those that have defaults
+    for field in dataclasses.fields(Metadata):  # fields with defaults too
         if field.name not in values:
             raise json_file.ContentError(f"it lacks {field.name}")
     if fault := _fault(metadata):
@@ -117,7 +115,7 @@ def _from_values(values: Any, path: str) -> Metadata:
 
 
 def _fault(metadata: Metadata) -> str:
-    """Returns which value no data set can have, in words, or ""."""
+    """Returns a description of the first invalid value, or ""."""
     video, audio = metadata.frame_rate > 0, metadata.sample_rate > 0
     ranges = {
         "frame_rate": (0, 1e6),
@@ -136,10 +134,10 @@ def _fault(metadata: Metadata) -> str:
 
 
 def check_config(metadata: Metadata, config: LoaderConfig) -> None:
-    """Checks that a config reads the data set as it was written.
+    """Checks that a config has the rates and sizes of the data set.
 
     Raises:
-      UserError: a rate or size of the config is not that of the data set; it names both.
+      UserError: a rate or size of the config differs; the message has both values.
     """
     video = {
         "video.frame_rate": (metadata.frame_rate, config.video.frame_rate),
@@ -157,6 +155,6 @@ def check_config(metadata: Metadata, config: LoaderConfig) -> None:
             flag = key.rpartition(".")[2]
             raise UserError(
                 f"The data set {metadata.name} was made with {key} {stored:g}, but the network's"
-                f" config says {asked:g}: build the data set again with --{flag}={asked:g}, or"
+                f" config has {asked:g}: build the data set again with --{flag}={asked:g}, or"
                 f" pretrain with --config.{key}={stored:g}."
             )

@@ -1,7 +1,7 @@
-"""A folder for numba's cache of compiled functions, on machines that have none.
+"""A folder for numba's cache of compiled functions.
 
-librosa asks for that cache, and where numba finds no folder that it may write to (a read-only
-installation and home, as in many containers), importing librosa fails.
+librosa requires that cache. If numba has no writable folder for it (a read-only installation and
+home, as in many containers), importing librosa fails.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def import_librosa() -> ModuleType:
-    """Imports librosa, which takes a second: readers of shards don't need it.
+    """Imports librosa when first needed, as the import takes a second.
 
     Raises:
-      UserError: its functions can be cached nowhere.
+      UserError: there is no writable folder for numba's cache.
     """
     if "librosa" not in sys.modules:
         ensure_folder()
@@ -35,7 +35,7 @@ def import_librosa() -> ModuleType:
 
 
 def ensure_folder() -> None:
-    """Points numba to a private temporary folder where it may write to none of its own.
+    """Sets numba's cache to a private temporary folder if its default folders are not writable.
 
     Raises:
       UserError: there is no temporary folder either.
@@ -51,13 +51,13 @@ def ensure_folder() -> None:
         return
     if _writable(AppDirs(appname="numba", appauthor=False).user_cache_dir):
         return
-    # Processes that are started from here find it, whichever comes first.
+    # The environment variable is for child processes.
     try:
         config.CACHE_DIR = os.environ[_VARIABLE] = _private_folder()
     except OSError as error:
         raise UserError(
             f"There is no folder for numba's cache ({error.strerror or error}): set {_VARIABLE} to"
-            " one that can be written to."
+            " a writable folder."
         ) from None
 
 
@@ -71,7 +71,7 @@ def _folders_beside(package: str) -> Iterator[str]:
 
 
 def _writable(folder: str) -> bool:
-    """Whether a file can be made in a folder, itself made where missing, as numba tries too."""
+    """Whether a file can be created in a folder, which is created if missing, as numba does."""
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -81,7 +81,7 @@ def _writable(folder: str) -> bool:
 
 
 def _private_folder() -> str:
-    """Returns a folder that is this user's alone, as numba unpickles what it finds there."""
+    """Returns a folder that only this user can write to, as numba unpickles files in it."""
     path = os.path.join(tempfile.gettempdir(), f"numba-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)

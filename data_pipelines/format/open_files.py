@@ -1,8 +1,7 @@
-"""Files that a process keeps open for reading: no more than its limit of descriptors allows.
+"""A cache of descriptors of files that a process reads, within its limit of open files.
 
 `ulimit -n` is 256 on macOS and may be as low in a container, while a data set has thousands of
-shards. So all readers of a process share one set of open files; the one that was used longest ago
-makes room for the next.
+shards. All readers of a process share one cache, which closes the least recently used files.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ import resource
 import threading
 from collections.abc import Iterator
 
-# At most this share of the descriptors that the process may have, and in all.
+# Files kept open: this fraction of the process' limit, within the two bounds.
 _FRACTION = 1 / 8
 _FEWEST, _MOST = 4, 256
-# Descriptors that a process needs for other things than the files of `allow`.
+# Descriptors that a process needs besides the files of `allow`.
 _RESERVED = 64
 
-# The owner of a file, and the file's number among its owner's.
+# (owner of the file, its number among the owner's files)
 _Key = tuple[object, int]
 
 
@@ -34,17 +33,16 @@ class _File:
 
 
 class OpenFiles:
-    """Descriptors by a key, kept for their next use; safe to use from several threads.
+    """A least-recently-used cache of file descriptors. Thread-safe.
 
-    A descriptor that is in use is never closed: while more than the limit are, more are open, one
-    a thread at most.
+    A descriptor in use is never closed, so more than the limit may be open: at most one per thread.
     """
 
     def __init__(self) -> None:
         self._reset()
 
     def after_fork(self) -> None:
-        """Starts again without files in a process that was forked off, whoever had the lock."""
+        """Closes all files in a forked child; the lock may be held by a thread of the parent."""
         for file in self._files.values():
             os.close(file.descriptor)
         self._reset()
@@ -52,7 +50,7 @@ class OpenFiles:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._files: collections.OrderedDict[_Key, _File] = collections.OrderedDict()
-        # Owners whose files are to be closed; appended to where the lock can't be taken.
+        # Owners whose files are to be closed; filled without the lock.
         self._gone: collections.deque[object] = collections.deque()
 
     def __len__(self) -> int:
@@ -64,11 +62,11 @@ class OpenFiles:
 
         Args:
           owner: of the file; hashable. See `close`.
-          number: of the file among its owner's.
-          path: of the file, looked at when it is not open.
+          number: of the file among the owner's files.
+          path: of the file.
 
         Raises:
-          OSError: it can't be opened.
+          OSError: the file can't be opened.
         """
         key = (owner, number)
         file = self._take(key) or self._put(key, self._open(path))
@@ -80,9 +78,9 @@ class OpenFiles:
                 self._close_some()
 
     def close(self, owner: object) -> None:
-        """Closes the files of an owner, now or with the next use of any; may be called anywhere.
+        """Closes the files of an owner, now or at the next use of the cache.
 
-        Also where garbage is collected, which may be in the middle of another call.
+        Safe to call from a finalizer, which may run within another method.
         """
         self._gone.append(owner)
         if self._lock.acquire(blocking=False):
@@ -100,7 +98,7 @@ class OpenFiles:
             return file
 
     def _put(self, key: _Key, descriptor: int) -> _File:
-        """Keeps a file that was opened, or the one that another thread opened meanwhile."""
+        """Adds an open file, or closes it if another thread has added the same file."""
         with self._lock:
             file = self._files.setdefault(key, _File(descriptor, users=0))
             file.users += 1
@@ -115,17 +113,17 @@ class OpenFiles:
             if error.errno != errno.EMFILE:
                 raise
         with self._lock:
-            self._close_some(most=0)  # others of the process have taken the descriptors
+            self._close_some(kept=0)  # other code of the process uses up the descriptors
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _close_some(self, most: int | None = None) -> None:
-        """Closes files that nobody uses: those of owners that are gone, and those too many."""
+    def _close_some(self, kept: int | None = None) -> None:
+        """Closes unused files: of closed owners, and those beyond `kept` (None: the limit)."""
         while self._gone:
             owner = self._gone.popleft()
             for key in [key for key in self._files if key[0] is owner]:
                 if not self._files[key].users:
                     os.close(self._files.pop(key).descriptor)
-        excess = len(self._files) - (limit() if most is None else most)
+        excess = len(self._files) - (limit() if kept is None else kept)
         if excess > 0:
             idle = (key for key, file in self._files.items() if not file.users)
             for key in list(itertools.islice(idle, excess)):
@@ -133,16 +131,17 @@ class OpenFiles:
 
 
 def limit() -> int:
-    """Returns how many files may stay open while nobody uses them."""
+    """Returns the number of files that the cache keeps open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = _MOST if soft == resource.RLIM_INFINITY else int(soft * _FRACTION)
     return min(max(allowed, _FEWEST), _MOST)
 
 
 def allow(count: int) -> bool:
-    """Lets the process have that many files open at once, beside what it has; whether it may.
+    """Raises the soft limit of open files, up to the hard limit, for `count` more files.
 
-    The soft limit is raised where it has to be, up to the hard one.
+    Returns:
+      Whether the limit now suffices.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _RESERVED
@@ -150,13 +149,13 @@ def allow(count: int) -> bool:
         return True
     if hard != resource.RLIM_INFINITY and needed > hard:
         return False
-    with contextlib.suppress(OSError, ValueError):  # macOS has a lower bound that it doesn't tell
+    with contextlib.suppress(OSError, ValueError):  # macOS has a lower, undocumented limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
         return True
     return False
 
 
-# Of this process; each process opens files for itself.
+# The cache of this process.
 OPEN_FILES = OpenFiles()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=OPEN_FILES.after_fork)

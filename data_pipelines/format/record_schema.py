@@ -1,12 +1,12 @@
-"""What a record of a data set holds.
+"""The schema of a record: its features, their encoding and their bounds.
 
 A record is a `tf.train.Example` in the layout that tensorflow-datasets reads. The writer, the
-reader and the synthetic data sets all use this module and nothing else knows the layout:
+reader and the synthetic data sets use this module, which alone defines the layout:
 
 | feature       | in the file                   | what                                          |
 |---------------|-------------------------------|-----------------------------------------------|
-| `frames`      | bytes list: a JPEG a frame    | at the set's frame rate; none: no video       |
-| `log_mel`     | bytes: uint16 [columns, mels] | of the whole file, fixed point; none: no audio |
+| `frames`      | bytes list: one JPEG a frame  | at the set's frame rate; empty: no video      |
+| `log_mel`     | bytes: uint16 [columns, mels] | of the whole file, fixed point; empty: no audio |
 | `waveform`    | bytes: int16 [samples]        | mono, at the set's sample rate, where kept    |
 | `label`       | int64                         | class of a single-label record, or -1         |
 | `labels`      | int64 list                    | classes of a record of a multi-label data set |
@@ -20,9 +20,9 @@ reader and the synthetic data sets all use this module and nothing else knows th
 Log-mel, natural logarithm of mel power + 2^-23 and not normalized, is stored as
 round((x + 16) * 2048) within [-16, 16): an error of at most 2^-12 = 0.000244.
 
-The `MAX_` constants bound what a record may hold. They lie far above what honest records hold, and
-keep a few bytes of a damaged or hostile one from costing gigabytes or minutes. The writer refuses
-what the reader would.
+The `MAX_` constants bound a record. They are far above the values of real records, and prevent that
+a few bytes of a damaged or hostile record cost gigabytes or minutes. Writer and reader check the
+same bounds.
 """
 
 from __future__ import annotations
@@ -38,22 +38,19 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import tf_example
 
 LOG_MEL_FLOOR = float(np.log(2.0**-23))
-# Of a record: its bytes (half of what protobuf can read), its frames (4.5 hours at 8 a second), the
-# columns of its spectrogram (10 hours at 16 kHz and hop 143), its samples (2.3 hours at 16 kHz).
-MAX_RECORD_BYTES = 2**30
-MAX_FRAMES = 2**17
-MAX_COLUMNS = 2**22
-MAX_SAMPLES = 2**27
-# Labels and folds of a record, each, and bytes of a text of it.
-MAX_INTS = 2**12
-MAX_TEXT = 2**16
-# Classes of a data set: labels become int32 on the device.
+# Of a record.
+MAX_RECORD_BYTES = 2**30  # half of the limit of protobuf
+MAX_FRAMES = 2**17  # 4.5 hours at 8 frames per second
+MAX_COLUMNS = 2**22  # 10 hours at 16 kHz and hop 143
+MAX_SAMPLES = 2**27  # 2.3 hours at 16 kHz
+MAX_INTS = 2**12  # number of labels, and of folds
+MAX_TEXT = 2**16  # bytes of a text
+# Classes of a data set: labels are int32 on the device.
 MAX_CLASSES = 2**31 - 1
-# Of a frame: its longer side over its shorter, its pixels where the data set states no short side
-# (3840 x 2160 at most), and the scans of a progressive JPEG (encoders write about 10), each of
-# which costs a pass over all pixels and may be a few bytes.
-MAX_ASPECT = 16
-MAX_PIXELS = 2**23
+# Of a frame.
+MAX_ASPECT = 16  # longer side / shorter side
+MAX_PIXELS = 2**23  # in data sets without a short side; more than 3840 x 2160
+# Of a progressive JPEG: a scan of a few bytes costs a pass over all pixels. Usual files have 10.
 MAX_SCANS = 32
 _SCAN = b"\xff\xda"
 
@@ -74,21 +71,21 @@ def _no_waveform() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Record:
-    """One file, or one stretch of it.
+    """One example of a data set: a source file, or a part of it.
 
     Attributes:
-      id: name that no other record of the split has.
+      id: name, unique in the split.
       path: the source file, relative to the source folder.
       frames: JPEG bytes of each frame.
       log_mel: uint16 [mels, columns], fixed point; see `encode_log_mel`.
       waveform: int16 [samples], mono.
       label: the class of a single-label record; -1: none.
-      labels: the classes, in a multi-label data set.
+      labels: the classes of a record of a multi-label data set.
       label_text: the class or classes in words.
       train_folds: official folds that train on this record.
       test_folds: official folds that test on it.
-      start: where the record begins in the source, in seconds.
-      end: where it ends.
+      start: of the record in the source, in seconds.
+      end: of the record in the source, in seconds.
     """
 
     id: str
@@ -106,41 +103,41 @@ class Record:
 
 
 def encode_log_mel(log_mel: np.ndarray) -> np.ndarray:
-    """Returns uint16 fixed point of a float log-mel of any shape, clipped to [-16, 16)."""
+    """Converts a float log-mel of any shape to uint16 fixed point, clipped to [-16, 16)."""
     steps = np.rint((log_mel.astype(np.float64) + _LOG_MEL_OFFSET) * _LOG_MEL_STEPS)
     return np.clip(steps, 0, 65535).astype(np.uint16)
 
 
 def decode_log_mel(codes: np.ndarray) -> np.ndarray:
-    """Returns float32 log-mel of uint16 fixed point."""
+    """Converts uint16 fixed point of any shape to a float32 log-mel."""
     return codes.astype(np.float32) / np.float32(_LOG_MEL_STEPS) - np.float32(_LOG_MEL_OFFSET)
 
 
 def frame_fault(height: int, width: int, short_side: int) -> str:
-    """Returns what is wrong with the size that a JPEG image states, before it is decoded, or "".
+    """Returns what is wrong with the stated size of a JPEG image before decoding, or "".
 
     Args:
       height: in pixels.
       width: in pixels.
-      short_side: of the data set's frames (`Metadata.short_side`); 0: it states none.
+      short_side: of the data set's frames (`Metadata.short_side`); 0: frames of any size.
     """
-    most = MAX_ASPECT * short_side**2 if short_side else MAX_PIXELS
+    max_pixels = MAX_ASPECT * short_side**2 if short_side else MAX_PIXELS
     short, long = sorted((height, width))
-    if short > 0 and long <= MAX_ASPECT * short and height * width <= most:
+    if short > 0 and long <= MAX_ASPECT * short and height * width <= max_pixels:
         return ""
     bound = f"short side {short_side}" if short_side else f"{MAX_PIXELS:,} pixels"
     return f"it states {width} x {height} pixels, beyond {bound} and sides of {MAX_ASPECT} to 1"
 
 
 def scans_fault(jpeg: bytes | memoryview) -> str:
-    """Returns whether a JPEG image has too many scans to decode, in words, or ""."""
-    # Within the data of a scan a byte of 255 is followed by 0 or by a number of 208 to 215.
+    """Returns a description of too many scans in a JPEG image, or ""."""
+    # In the data of a scan, the byte 255 is followed by 0 or by 208 to 215.
     scans = bytes(jpeg).count(_SCAN)
     return f"it has {scans} scans, more than {MAX_SCANS}" if scans > MAX_SCANS else ""
 
 
 def label_fault(label: int, labels: Sequence[int], classes: int) -> str:
-    """Returns which of a record's labels names no class, in words, or "".
+    """Returns a description of the first label that is not a class, or "".
 
     Args:
       label: of a single-label record; -1: none.
@@ -156,7 +153,7 @@ def label_fault(label: int, labels: Sequence[int], classes: int) -> str:
 
 
 def size_fault(record: Record) -> str:
-    """Returns what of a record is beyond its bound, in words, or ""."""
+    """Returns a description of the first exceeded bound, or ""."""
     counts = {
         "frames": (len(record.frames), MAX_FRAMES),
         "columns of its spectrogram": (record.log_mel.shape[1], MAX_COLUMNS),
@@ -164,9 +161,9 @@ def size_fault(record: Record) -> str:
         **{name: (len(getattr(record, name)), MAX_INTS) for name in _INT_LISTS},
         **{f"characters of {name}": (len(getattr(record, name)), MAX_TEXT) for name in _TEXTS},
     }
-    for what, (count, most) in counts.items():
-        if count > most:
-            return f"it has {count:,} {what}, more than {most:,}"
+    for what, (count, bound) in counts.items():
+        if count > bound:
+            return f"it has {count:,} {what}, more than {bound:,}"
     if not all(math.isfinite(getattr(record, name)) for name in _TIMES):
         return f"it lasts from {record.start} to {record.end} s"
     return ""
@@ -176,7 +173,7 @@ def serialize(record: Record) -> bytes:
     """Returns a record as a `tf.train.Example`; equal records give equal bytes.
 
     Raises:
-      ValueError: the record is beyond the bounds above, which `parse` would refuse.
+      ValueError: the record exceeds a bound, so `parse` would refuse it.
     """
     if fault := size_fault(record):
         raise ValueError(f"{fault}: cut it into shorter records (--max_seconds)")
@@ -199,9 +196,9 @@ def serialize(record: Record) -> bytes:
 
 
 def classes_needed(data: bytes) -> int | None:
-    """Returns how many classes a data set must have for the labels of a serialized record.
+    """Returns the number of classes that the labels of a serialized record require.
 
-    More than there can be where one is negative; None where the data is no record.
+    It is MAX_CLASSES + 1 if a label is invalid, and None if the data is not a record.
     """
     try:
         features = tf_example.parse_example(data)
@@ -221,11 +218,11 @@ def parse(
     Args:
       data: the example.
       mels: bands of the spectrogram (`Metadata.mels`).
-      where: names the record in an error.
-      classes: of the data set (`Metadata.classes`); None: labels are taken as they are.
+      where: name of the record in error messages.
+      classes: of the data set (`Metadata.classes`); None: labels are not checked.
 
     Raises:
-      UserError: the data is no example of this layout, or a label is none of the classes.
+      UserError: the data is not an example of this layout, or a label is not a class.
     """
     try:
         record = _parsed(tf_example.parse_example(data), mels)
@@ -236,12 +233,12 @@ def parse(
         fault = str(error)
     if fault:
         raise UserError(
-            f"{where} has not the layout of data_pipelines.format.record_schema ({fault}): build"
-            " the shards with data_pipelines.build."
+            f"{where} does not have the layout of data_pipelines.format.record_schema ({fault}):"
+            " build the shards with data_pipelines.build."
         )
     fault = "" if classes is None else label_fault(record.label, record.labels, classes)
     if fault:
-        raise UserError(f"{where} has {fault}: build the data set again from the right lists.")
+        raise UserError(f"{where} has {fault}: build the data set again from the official lists.")
     return record
 
 
@@ -249,8 +246,8 @@ def _parsed(features: dict[str, tf_example.Feature], mels: int) -> Record:
     """Returns the record of an example's features.
 
     Raises:
-      KeyError: it lacks one.
-      ValueError: one is of another type or length.
+      KeyError: a feature is missing.
+      ValueError: a feature has another type or length.
     """
     fields: dict[str, Any] = {n: tuple(features[n].ints().tolist()) for n in _INT_LISTS}
     fields |= {n: text(_only(features[n].bytes_list())) for n in _TEXTS}
@@ -265,10 +262,10 @@ def _parsed(features: dict[str, tf_example.Feature], mels: int) -> Record:
 
 
 def text(value: memoryview, errors: str = "strict") -> str:
-    """Returns a text of a record.
+    """Decodes a text of a record; `errors` is that of `bytes.decode`.
 
     Raises:
-      ValueError: it is too long, or not UTF-8 and `errors` (see `str`) doesn't allow for that.
+      ValueError: the text is too long, or not UTF-8 with `errors` "strict".
     """
     if len(value) > MAX_TEXT:
         raise ValueError(f"it has a text of {len(value):,} bytes, more than {MAX_TEXT:,}")

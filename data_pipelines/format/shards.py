@@ -1,8 +1,8 @@
-"""Writing a data set: TFRecord shards, their indexes, and the files that describe them.
+"""Writes a data set: TFRecord shards, their indexes, and the JSON files that describe them.
 
-The layout is that of tensorflow-datasets, so `tfds.builder_from_directory` opens the folder; its
-JSON files are written by its own classes, which need no TensorFlow for that. `metadata.json`
-appears first and `dataset_info.json` last: a folder with the latter is complete.
+The layout is that of tensorflow-datasets: `tfds.builder_from_directory` opens the folder, whose
+JSON files are written by classes of that library, without TensorFlow. `metadata.json` is written
+first and `dataset_info.json` last: a folder with the latter is complete.
 """
 
 from __future__ import annotations
@@ -19,22 +19,29 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
-from data_pipelines.format import open_files, record_schema, storage, tfrecord
+from data_pipelines.format import (
+    open_files,
+    record_schema,
+    shard_index,
+    shard_names,
+    storage,
+    tfrecord,
+)
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 
-if TYPE_CHECKING:  # takes a while
+if TYPE_CHECKING:  # slow to import
     import tensorflow_datasets as tfds
 
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
-# What `storage.writer` writes before a shard, an index or a description has its name.
+# Temporary files of `storage.writer` for shards, indexes and JSON files.
 _LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?|\w+\.json)\.\d+\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished shard: its number of records and its size in bytes."""
+    """A finished shard: its number of records, and their size in bytes."""
 
     records: int
     size: int
@@ -58,21 +65,21 @@ class _ShardWriter:
         self._classes = max(self._classes or 0, needed or 0) if known else None
 
     def write_index(self) -> Shard:
-        """Writes the index; to be called when the shard has its name."""
-        entries = np.zeros(len(self._entries), tfrecord.INDEX_ENTRY)
+        """Writes the index; must be called after the shard is renamed to its final name."""
+        entries = np.zeros(len(self._entries), shard_index.ENTRY)
         entries["length"] = [length for length, _ in self._entries]
         entries["crc"] = np.frombuffer(b"".join(footer for _, footer in self._entries), "<u4")
-        with storage.writer(self._path + tfrecord.INDEX_SUFFIX) as file:
-            file.write(tfrecord.pack_index(entries, self._classes))
+        with storage.writer(self._path + shard_index.SUFFIX) as file:
+            file.write(shard_index.pack(entries, self._classes))
         return Shard(len(entries), int(entries["length"].sum()) + tfrecord.FRAMING * len(entries))
 
 
 def write_shard(path: str, records: Iterable[bytes]) -> Shard:
-    """Writes one shard and its index; neither has its name before it is complete and synced.
+    """Writes one shard and its index; each is renamed to its final name when complete and synced.
 
     Args:
-      path: of the shard; see `tfrecord.shard_name`.
-      records: serialized records, taken one at a time.
+      path: of the shard; see `shard_names.shard_name`.
+      records: serialized records, consumed one at a time.
     """
     with storage.writer(path) as file:
         shard = _ShardWriter(path, file)
@@ -88,31 +95,31 @@ def write_dataset(
     shards: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes a data set from records in memory or made one at a time, in this process.
+    """Writes a data set from an iterable of records, in this process.
 
-    Records go to the shards in turn. The same records give the same bytes.
+    Records are distributed over the shards in turn. The same records give the same bytes.
 
     Args:
-      output_dir: the folder (or URL), made where missing.
+      output_dir: the folder (or URL), created if missing.
       metadata: of the data set; its `name` names the shards.
       splits: the records of each split.
       shards: number of shards of each split.
-      progress: called with the number of records written so far, after each.
+      progress: called after each record with the number written so far.
 
     Raises:
-      UserError: the folder holds a complete data set already, a name is unfit for a file, or this
-        process may not have as many files open.
+      UserError: the folder has a complete data set already, a name is not permitted, or the limit
+        of open files is too low.
     """
     start_dataset(output_dir, metadata, splits)
     if not open_files.allow(shards):
         raise UserError(
-            f"{shards} shards are written at once, and this process may not have so many files"
-            " open: raise the limit (ulimit -n), or ask for fewer shards."
+            f"{shards} shards are written at the same time, more than the limit of open files:"
+            " raise the limit (ulimit -n), or give fewer shards."
         )
     written = 0
     finished: dict[str, list[Shard]] = {}
     for split, records in splits.items():
-        names = [tfrecord.shard_name(metadata.name, split, i, shards) for i in range(shards)]
+        names = [shard_names.shard_name(metadata.name, split, i, shards) for i in range(shards)]
         paths = [storage.join(output_dir, name) for name in names]
         with contextlib.ExitStack() as stack:
             writers = [_ShardWriter(p, stack.enter_context(storage.writer(p))) for p in paths]
@@ -126,26 +133,26 @@ def write_dataset(
 
 
 def start_dataset(output_dir: str, metadata: Metadata, splits: Iterable[str]) -> None:
-    """Makes the folder of a data set and checks that it can take one.
+    """Creates the folder of a new data set.
 
     Args:
       output_dir: the folder, a path or URL.
       metadata: of the data set.
-      splits: their names.
+      splits: names of the splits.
 
     Raises:
-      UserError: it holds a complete data set already, or a name is unfit for a file.
+      UserError: the folder has a complete data set already, or a name is not permitted.
     """
     check_names(metadata.name, *splits)
     storage.make_folder(output_dir)
     if storage.exists(storage.join(output_dir, DATASET_INFO)):
-        raise UserError(f"{output_dir} holds a data set already: give another folder.")
+        raise UserError(f"{output_dir} has a complete data set already: give another folder.")
 
 
 def remove_leftovers(output_dir: str) -> None:
-    """Removes what a process that was killed had begun to write; for who holds the folder's lease.
+    """Removes temporary files of killed processes.
 
-    Without the lease it would take the files of a process that is still writing them.
+    The caller must hold the folder's lease, as another process could still be writing such files.
     """
     if not storage.is_remote(output_dir):
         for name in storage.sizes(output_dir):
@@ -154,10 +161,10 @@ def remove_leftovers(output_dir: str) -> None:
 
 
 def check_names(*names: str) -> None:
-    """Checks the names of a data set and its splits, which name its files.
+    """Checks the names of a data set and its splits, which are parts of file names.
 
     Raises:
-      UserError: one is unfit for that.
+      UserError: a name is not permitted.
     """
     for name in names:
         if not metadata_lib.NAME.fullmatch(name):
@@ -169,7 +176,7 @@ def check_names(*names: str) -> None:
 def finish_dataset(
     output_dir: str, metadata: Metadata, splits: Mapping[str, Sequence[Shard]]
 ) -> None:
-    """Describes finished shards in the folder's JSON files.
+    """Writes the JSON files that describe finished shards, which completes the data set.
 
     Args:
       output_dir: the folder (or URL) of the shards.
@@ -204,7 +211,7 @@ def _write_tfds_files(
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description="Made by data_pipelines of xkd_jax; metadata.json says how.",
+        description="Made by data_pipelines of xkd_jax; see metadata.json.",
         features=_tfds_features(metadata),
     )
     info.set_file_format("tfrecord")
@@ -213,7 +220,7 @@ def _write_tfds_files(
 
 
 def _tfds_features(metadata: Metadata) -> tfds.features.FeaturesDict:
-    """Returns the features of `schema` in the terms of tensorflow-datasets."""
+    """Returns the features of `record_schema` as features of tensorflow-datasets."""
     import tensorflow_datasets as tfds
 
     features = tfds.features

@@ -1,7 +1,7 @@
-"""Files of a data set, on a local disk or behind a URL (`gs://`, `s3://`, `memory://`).
+"""Files of a data set, on a local disk or in remote storage (`gs://`, `s3://`, `memory://`).
 
-URLs go through fsspec, which needs the store's own package (gcsfs, s3fs) installed beside it. Reads
-that fail for a reason that may pass are tried again, whatever the store's package does by itself.
+URLs are accessed by fsspec, which needs the package of the storage (gcsfs, s3fs). Accesses with
+transient errors are retried, in addition to retries within that package.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ from data_pipelines.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
-# A letter alone is a drive of Windows.
+# At least two letters: one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# Tries of a read or an upload, and seconds from the first to the second; each wait is twice the one
-# before: a minute in all.
+# Retries of an access: about a minute in total, as each wait is twice the one before.
 _TRIES = 8
-FIRST_WAIT = 0.5
-# Errors that the same read would meet again.
-_LASTING = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
-# What this machine says of its own disk, where files go through it.
+FIRST_WAIT = 0.5  # seconds
+# Errors that a retry can't change.
+_PERMANENT = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
+# Errors of a full local disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is a URL, SCHEME://..., and not a path of this machine (with a colon, say)."""
+    """Whether `path` is a URL, SCHEME://..., and not a local path."""
     return _URL.match(path) is not None
 
 
 def filesystem(path: str) -> Any:
-    """Returns the fsspec filesystem behind a URL.
+    """Returns the fsspec file system of a URL.
 
     Raises:
-      UserError: the scheme is unknown, or the package that speaks it is not installed.
+      UserError: the scheme is unknown, or its package is not installed.
     """
     import fsspec
 
@@ -61,16 +60,16 @@ def filesystem(path: str) -> Any:
 
 
 def join(directory: str, name: str) -> str:
-    """Returns the path of `name` (which is text, see `walk`) in `directory`."""
+    """Returns the path of `name` in `directory`; `name` is text, see `walk`."""
     if is_remote(directory):
         return f"{directory.rstrip('/')}/{name}"
     return f"{directory}/{os.fsdecode(name.encode('utf-8', 'surrogateescape'))}"
 
 
 def as_text(path: str) -> str:
-    """Returns a path of this machine as it is in UTF-8, whatever the locale it was given in.
+    """Returns a local path as text, by decoding its bytes as UTF-8.
 
-    Python decodes names by the locale; in one that is not UTF-8, text would depend on that.
+    Python decodes names by the locale; this result does not depend on it.
     """
     return path if is_remote(path) else os.fsencode(path).decode("utf-8", "surrogateescape")
 
@@ -80,12 +79,12 @@ def sizes(directory: str) -> dict[str, int]:
 
     Raises:
       UserError: there is no such folder, or it can't be listed.
-      UnreachableError: the store or file system doesn't answer.
+      UnreachableError: the storage does not respond.
     """
     try:
         if is_remote(directory):
             store = filesystem(directory)
-            entries = persistently(directory, store.ls, directory, detail=True, refresh=True)
+            entries = with_retries(directory, store.ls, directory, detail=True, refresh=True)
             return {
                 e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"])
                 for e in entries
@@ -100,18 +99,19 @@ def sizes(directory: str) -> dict[str, int]:
 
 
 def walk(directory: str) -> Iterator[str]:
-    """Yields the path below `directory`, with forward slashes, of every file that isn't hidden.
+    """Yields the path of every file below `directory`, except hidden files and folders.
 
-    Paths are text: the same in every locale (`as_text`). `join` makes names of this system of them.
+    Paths are relative to `directory`, with forward slashes, as text that does not depend on the
+    locale (`as_text`); `join` converts them to local paths.
 
     Raises:
-      UserError: there is no such folder, it or one below can't be listed, or a name is not UTF-8.
-      UnreachableError: the store or file system doesn't answer.
+      UserError: there is no such folder, a folder can't be listed, or a name is not UTF-8.
+      UnreachableError: the storage does not respond.
     """
     if is_remote(directory):
         store = filesystem(directory)
         root = store._strip_protocol(directory).rstrip("/") + "/"
-        found = (path.removeprefix(root) for path in persistently(directory, store.find, directory))
+        found = (path.removeprefix(root) for path in with_retries(directory, store.find, directory))
         yield from (path for path in found if not any(map(_is_hidden, path.split("/"))))
         return
     if not os.path.isdir(directory):
@@ -119,11 +119,12 @@ def walk(directory: str) -> Iterator[str]:
     seen = set()
     for folder, folders, names in os.walk(directory, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # reached before, through a link
             folders.clear()
             continue
         seen.add(real)
-        # Sorted, so that of a folder and a link to it the same one is kept on every file system.
+        # Sorted, so that the choice between a folder and a link to it does not depend on the
+        # system.
         shown = (name for name in folders if not _is_hidden(name))
         folders[:] = sorted(shown, key=os.fsencode)
         for name in names:
@@ -150,39 +151,40 @@ def _refuse(error: OSError) -> None:
 
 def _cannot_list(directory: str, error: OSError) -> UserError:
     return file_error(
-        error, f"{directory} can't be listed ({error.strerror}): make it readable, or move it away."
+        error, f"{directory} can't be listed ({error.strerror}): make it readable, or remove it."
     )
 
 
 def exists(path: str) -> bool:
-    """Returns whether there is a file of that name."""
+    """Returns whether a file exists."""
     if is_remote(path):
-        return bool(persistently(path, filesystem(path).exists, path))
+        return bool(with_retries(path, filesystem(path).exists, path))
     return os.path.isfile(path)
 
 
-def read(path: str, most: int | None = None) -> bytes:
-    """Returns the content of a file, or so many of its first bytes at most.
+def read(path: str, max_bytes: int | None = None) -> bytes:
+    """Returns the content of a file, or its first `max_bytes` bytes.
 
     Raises:
       FileNotFoundError: there is no such file.
-      UnreachableError: a store doesn't answer.
+      UnreachableError: remote storage does not respond.
     """
     if is_remote(path):
-        part = {} if most is None else {"start": 0, "end": most}
-        return cast(bytes, persistently(path, filesystem(path).cat_file, path, **part))
+        part = {} if max_bytes is None else {"start": 0, "end": max_bytes}
+        return cast(bytes, with_retries(path, filesystem(path).cat_file, path, **part))
     with open(path, "rb") as file:
-        if most is None:
+        if max_bytes is None:
             return file.read()
-        return file.read(min(most, os.fstat(file.fileno()).st_size))  # `read` takes that memory
+        # `read` allocates as many bytes as it is asked for.
+        return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
 
 def fetch(url: str, file: BinaryIO) -> None:
-    """Copies a remote file into a local one that is empty.
+    """Copies a remote file into an empty local file.
 
     Raises:
       FileNotFoundError: there is no such file.
-      UnreachableError: the store doesn't answer, or this machine has no room.
+      UnreachableError: the storage does not respond, or the local disk is full.
     """
 
     def copy() -> None:
@@ -193,67 +195,70 @@ def fetch(url: str, file: BinaryIO) -> None:
         file.flush()
 
     try:
-        persistently(url, copy)
+        with_retries(url, copy)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise UnreachableError(
-            f"{url} can't be copied to {tempfile.gettempdir()} ({error.strerror}): make room there."
+            f"{url} can't be copied to {tempfile.gettempdir()} ({error.strerror}): free disk"
+            " space there."
         ) from None
 
 
 def read_range(url: str, start: int, end: int) -> bytes:
-    """Returns the bytes of a remote file from `start` to before `end`, in one request.
+    """Returns bytes `start` to `end` (exclusive) of a remote file, in one request.
 
     Raises:
-      UserError: there is no such file any more.
-      UnreachableError: the store doesn't answer.
+      UserError: the file was removed.
+      UnreachableError: the storage does not respond.
     """
     try:
-        return cast(bytes, persistently(url, filesystem(url).cat_file, url, start=start, end=end))
+        return cast(bytes, with_retries(url, filesystem(url).cat_file, url, start=start, end=end))
     except FileNotFoundError:
-        raise UserError(f"{url} was removed while in use: start the run again.") from None
+        raise UserError(
+            f"{url} was removed while in use: restore it, and repeat the command."
+        ) from None
 
 
 def size(url: str) -> int:
-    """Returns the size in bytes of a remote file now, -1 if there is none."""
+    """Returns the current size in bytes of a remote file; -1 if there is none."""
     store = filesystem(url)
     store.invalidate_cache()
     try:
-        return int(persistently(url, store.size, url))
+        return int(with_retries(url, store.size, url))
     except FileNotFoundError:
         return -1
 
 
-def persistently(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
-    """Returns what a read or an upload of a store does, trying again where that may help.
+def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
+    """Returns the result of an access to remote storage, with retries after transient errors.
 
     Args:
-      path: that is read or written, for the error message.
-      action: is called as `action(*args, **options)`.
+      path: of the file, for error messages.
+      action: called as `action(*args, **options)`.
 
     Raises:
-      UnreachableError: it failed each time, or the store refuses it.
-      OSError: there is no such file, or this machine's own disk is full.
+      UnreachableError: every try failed, or access is denied.
+      OSError: there is no such file, or the local disk is full.
     """
     for number in range(_TRIES):
         try:
             return action(*args, **options)
-        except _LASTING:
+        except _PERMANENT:
             raise
         except PermissionError as error:
             raise UnreachableError(
-                f"{path} is refused ({error}): check the credentials and the permissions."
+                f"Access to {path} is denied ({error}): check the credentials and the permissions."
             ) from None
-        except Exception as error:  # each store's package has errors of its own
+        except Exception as error:  # each package defines other errors
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise
             last = f"{type(error).__name__}: {error}"
         if number < _TRIES - 1:
             time.sleep(FIRST_WAIT * 2**number)
     raise UnreachableError(
-        f"{path} can't be reached ({_TRIES} tries, the last: {last}): check the connection and the"
-        " permissions."
+        f"{path} can't be reached ({_TRIES} tries, last error: {last}): check the connection and"
+        " the permissions."
     )
 
 
@@ -265,7 +270,7 @@ def locked(
     patience: float | None = None,
     waiting: Callable[[str], object] = lambda line: None,
 ) -> Iterator[None]:
-    """`lease.held` for a folder; a store's needs none, as two builders write the same there.
+    """`lease.held` for a local folder; nothing for a URL, where two builders write the same bytes.
 
     `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `lease.Lease.acquire`.
     """
@@ -278,44 +283,46 @@ def locked(
 
 @contextlib.contextmanager
 def writer(path: str) -> Iterator[BinaryIO]:
-    """Yields a file that appears under `path` once it is complete and synced, or not at all.
+    """Yields a file for writing, which appears as `path` only when it is complete and synced.
 
-    On this machine that is a temporary name, fsync and rename. A URL's file is made here and
-    uploaded whole, since an interrupted upload of some stores leaves a truncated file.
+    A local file is written under a temporary name, synced and renamed. A remote file is written to
+    a local temporary file and then uploaded, as an interrupted stream could leave a truncated file.
 
     Raises:
-      UnreachableError: the store doesn't answer.
+      UnreachableError: the storage does not respond.
     """
     if is_remote(path):
         with tempfile.NamedTemporaryFile() as file:
             yield cast(BinaryIO, file)
             file.flush()
-            persistently(path, filesystem(path).put_file, file.name, path)
+            with_retries(path, filesystem(path).put_file, file.name, path)
         return
     with durable.replacing(path, f"{path}.{os.getpid()}.tmp") as local:
         yield local
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and its parents where the store has folders.
+    """Creates a folder and its parents.
 
     Raises:
-      UserError: it can't be made; `UnreachableError` where that may pass.
+      UserError: the folder can't be created; `UnreachableError` if transient.
     """
     if is_remote(path):
-        persistently(path, filesystem(path).makedirs, path, exist_ok=True)
+        with_retries(path, filesystem(path).makedirs, path, exist_ok=True)
         return
     try:
         durable.make_folders(path)
     except OSError as error:
-        raise file_error(error, f"{path} can't be made: {error.strerror}.", writing=True) from None
+        raise file_error(
+            error, f"{path} can't be created ({error.strerror}): give another folder.", writing=True
+        ) from None
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder, if it is there, and what is in it."""
+    """Removes a folder and its content, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         if is_remote(path):
-            # fsspec takes the path for a glob
-            persistently(path, filesystem(path).rm, glob.escape(path), recursive=True)
+            # `rm` interprets the path as a glob.
+            with_retries(path, filesystem(path).rm, glob.escape(path), recursive=True)
         else:
             shutil.rmtree(path)

@@ -1,8 +1,8 @@
-"""tf.train.Example and tf.train.SequenceExample on the wire, without TensorFlow.
+"""Parses and serializes tf.train.Example and tf.train.SequenceExample without TensorFlow.
 
-Reading copies nothing: byte strings are views into the record, and numbers that lie packed become
-arrays as they are. (Parsing a megabyte of JPEG images with protobuf costs a loader a tenth of
-decoding a clip, in copies and in fresh memory.) Messages, from tensorflow/core/example/*.proto:
+Parsing copies no data: byte strings are views of the record, and packed floats become arrays
+without a loop. (For a megabyte of JPEG images, the copies and allocations of protobuf cost a tenth
+of the decoding of a clip.) Messages, from tensorflow/core/example/*.proto:
 
     Example          { Features features = 1 }
     SequenceExample  { Features context = 1; FeatureLists feature_lists = 2 }
@@ -18,32 +18,32 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-# Wire types: how a field's value is laid down.
+# Wire types of protobuf: the encoding of a field's value.
 _VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 
 
-# Fields that are read of one message, those of its fields included. A field of two bytes takes some
-# 200 as an object and a microsecond; a record of this project has 12 features and one a frame.
+# Limit of the fields in one message and its submessages. A field of two bytes takes about 200 bytes
+# as an object, and a microsecond; a record has 12 features and one field per frame.
 MAX_FIELDS = 2**20
 _LONGEST_KEY = 1000
 
 
 class WireError(ValueError):
-    """The bytes are no such message."""
+    """The bytes are not a valid message."""
 
 
 class _Budget:
-    """Counts down the fields that may still be read of a message."""
+    """The number of fields of a message that may still be read."""
 
     def __init__(self) -> None:
         self.left = MAX_FIELDS
 
     def spend(self, count: int) -> None:
-        """Takes so many off.
+        """Subtracts `count`.
 
         Raises:
-          WireError: there are not so many.
+          WireError: fewer are left.
         """
         self.left -= count
         if self.left < 0:
@@ -51,9 +51,10 @@ class _Budget:
 
 
 class Feature:
-    """One feature: a list of byte strings, of floats or of integers; of what it isn't, empty.
+    """One feature: a list of byte strings, of floats or of integers.
 
-    Nothing is read before it is asked for; each method may raise `WireError`.
+    The accessors of the two other kinds return empty lists. Each method parses the message anew and
+    may raise `WireError`.
     """
 
     def __init__(self, message: memoryview, budget: _Budget | None = None):
@@ -78,7 +79,7 @@ class Feature:
         return np.array([part % 2**64 for part in parts], np.uint64).astype(np.int64)
 
     def _values(self, kind: int) -> Iterator[memoryview | int]:
-        """Yields the values of a list, or several of them packed into one view."""
+        """Yields the values of a list; a view has several packed values."""
         for message in self._lists(kind):
             yield from (value for inner, value in _fields(message, self._budget) if inner == 1)
 
@@ -88,7 +89,7 @@ class Feature:
 
 
 class FeatureList:
-    """The features of a list, in order; nothing is read before it is iterated over."""
+    """The features of a list, in order; they are parsed during iteration."""
 
     def __init__(self, message: memoryview, budget: _Budget):
         self._message = message
@@ -103,7 +104,7 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     """Returns the features of a serialized Example.
 
     Raises:
-      WireError: the data is no such message; a feature's own may raise it when it is read.
+      WireError: the data is not an Example. Values are parsed, and may raise it, on access.
     """
     budget = _Budget()
     entries = _map(_messages(memoryview(data), 1, budget), budget)
@@ -128,7 +129,7 @@ def parse_sequence_example(data: bytes) -> tuple[dict[str, Feature], dict[str, F
 def serialize_example(
     features: Mapping[str, Sequence[bytes | memoryview] | np.ndarray],
 ) -> bytes:
-    """Returns an Example, its features in the order of their names.
+    """Returns a serialized Example with its features in the order of their names.
 
     Args:
       features: byte strings as a list, floats as a float32 array, integers as an int64 array.
@@ -155,7 +156,7 @@ def _sized(number: int, value: bytes | memoryview) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Returns seven bits a byte, the lowest first; the top bit says that more follow."""
+    """Returns the base-128 varint of an unsigned integer."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -165,7 +166,7 @@ def _varint(value: int) -> bytes:
 
 
 def _map(messages: Iterable[memoryview], budget: _Budget) -> Iterator[tuple[str, memoryview]]:
-    """Yields key and value of each entry of the maps in field 1 of some messages."""
+    """Yields key and value of each entry of the maps in field 1 of the messages."""
     for message in messages:
         for entry in _messages(message, 1, budget):
             key, value = memoryview(b""), memoryview(b"")
@@ -180,19 +181,19 @@ def _map(messages: Iterable[memoryview], budget: _Budget) -> Iterator[tuple[str,
 
 
 def _messages(message: memoryview, wanted: int, budget: _Budget) -> list[memoryview]:
-    """Returns the sized fields of a number; quickly while there are no others."""
+    """Returns the length-delimited fields number `wanted`; fast if the message has no others."""
     tag, start, end = wanted << 3 | _SIZED, 0, len(message)
     found: list[memoryview] = []
     while start + 2 < end and message[start] == tag and len(found) <= budget.left:
         low, high = message[start + 1], message[start + 2]
-        if low > 0x7F > high:  # two bytes, as of most images; a call would cost more than the rest
+        if low > 0x7F > high:  # inlined for lengths of two bytes, those of most images
             start += 3
             stop = start + (low & 0x7F | high << 7)
         else:
             size, start = _read_varint(message, start + 1)
             stop = start + size
         if stop > end:
-            raise WireError("a field that is cut off")
+            raise WireError("a truncated field")
         found.append(message[start:stop])
         start = stop
     budget.spend(len(found))
@@ -205,7 +206,7 @@ def _messages(message: memoryview, wanted: int, budget: _Budget) -> list[memoryv
 
 
 def _fields(message: memoryview, budget: _Budget) -> Iterator[tuple[int, memoryview | int]]:
-    """Yields number and value of each field, unsigned integers as such and others as views."""
+    """Yields number and value of each field: an int for a varint, otherwise a view."""
     position, end = 0, len(message)
     while position < end:
         budget.spend(1)
@@ -222,13 +223,13 @@ def _fields(message: memoryview, budget: _Budget) -> Iterator[tuple[int, memoryv
         else:
             raise WireError(f"a field of wire type {kind}")
         if position + size > end:
-            raise WireError("a field that is cut off")
+            raise WireError("a truncated field")
         yield key >> 3, message[position : position + size]
         position += size
 
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Returns the number at a position, and the position after it."""
+    """Returns the varint at a position, and the position after it."""
     try:
         value = message[position]
         shift, position = 7, position + 1
@@ -242,7 +243,7 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
                 raise WireError("a number of more than 64 bits")
         return value | byte << shift, position + 1
     except IndexError:
-        raise WireError("a number that is cut off") from None
+        raise WireError("a truncated number") from None
 
 
 def _varints(packed: memoryview, budget: _Budget) -> Iterator[int]:
@@ -255,5 +256,5 @@ def _varints(packed: memoryview, budget: _Budget) -> Iterator[int]:
 
 def _packed(value: memoryview | int, dtype: np.dtype) -> np.ndarray:
     if isinstance(value, int) or len(value) % dtype.itemsize:
-        raise WireError("floats that are no whole number of floats")
+        raise WireError("a list of floats with a wrong length")
     return np.frombuffer(value, dtype)

@@ -1,1 +1,1 @@
-"""From shards to batches of views: order, decoding, views, batches, workers."""
+"""Reads shards as batches of views: order, decoding, views, batches, workers."""

@@ -1,4 +1,4 @@
-"""Rows put together into a batch, in place and by several threads."""
+"""Assembles rows to batches, in place and in several threads."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ import numpy as np
 
 from data_pipelines.read.buffers import ALIGNMENT, Buffers, carve, map_leaves
 
-# A nested dictionary of arrays, numbers and what is pending: things with a shape and dtype that a
-# fill writes once their places in the batch are known.
+# A nested dictionary of arrays, numbers and pending values: objects with shape and dtype whose
+# content a `Fill` writes into the batch.
 Row = dict[str, Any]
-# In bytes. Smaller arrays have memory of their own, so that who keeps one doesn't keep a batch.
+# Bytes. Smaller arrays have separate memory, so that keeping one does not keep the whole batch.
 _LARGE = 1 << 16
-# Given what is pending in a row, each with its place.
+# Called with the pending values of a row, each with its array in the batch.
 Fill = Callable[[list[tuple[Any, np.ndarray]]], None]
 
 
 class BatchInPlace(grain.MapDataset):
-    """Groups the rows of its parent into batches, as `grain.MapDataset.batch` does, in threads.
+    """Groups the rows of its parent into batches in threads; replaces `grain.MapDataset.batch`.
 
-    Grain's `batch` reads the rows of a batch one after the other, holds all of them and stacks them
-    in one thread. Here each thread reads a row and writes it to its place in the batch; decoders
-    release the interpreter's lock, so the threads run at the same time. A batch past the end of the
-    parent is filled up with rows of zeros.
+    Grain's `batch` reads the rows of a batch in one thread and then stacks copies of them. Here
+    each thread reads a row and writes it directly into the batch; decoders release the GIL, so
+    threads run in parallel. Rows past the end of the parent are zeros.
     """
 
     def __init__(
@@ -39,15 +38,14 @@ class BatchInPlace(grain.MapDataset):
         threads: int,
         buffers: Buffers,
     ):
-        """Makes the data set of batches.
+        """Creates the data set of batches.
 
         Args:
-          parent: gives a row and its fill, (`Row`, `Fill`); the same keys, shapes and dtypes for
-            all.
-          batch_size: elements of the parent from one batch to the next.
-          rows: those wanted of each batch: this host's.
-          threads: that load the rows of a batch.
-          buffers: where large arrays are put.
+          parent: its elements are (`Row`, `Fill`), with equal keys, shapes and dtypes.
+          batch_size: rows of the global batch.
+          rows: indices of this host's rows in the global batch.
+          threads: number of threads that load the rows of a batch.
+          buffers: memory for large arrays.
         """
         super().__init__(parent)
         self._batch_size = batch_size
@@ -67,7 +65,7 @@ class BatchInPlace(grain.MapDataset):
         positions = [int(index) * self._batch_size + row for row in self._rows]
         count = len(positions)
         positions = [p for p in positions if p < len(parent)]
-        # With no position left, the first element tells shapes and dtypes of the zeros.
+        # Without positions, the first element defines shapes and dtypes of the zeros.
         example, fill = parent[positions[0] if positions else 0]
         batch = _allocate(example, count, self._buffers)
         if positions:
@@ -78,10 +76,10 @@ class BatchInPlace(grain.MapDataset):
 
         def load(thread: int) -> None:
             try:
-                for place in places:  # shared by the threads: each takes the next
+                for place in places:  # the iterator is shared by the threads
                     _put(batch, place, *parent[positions[place]])
             except BaseException:
-                collections.deque(places, 0)  # the other threads stop too
+                collections.deque(places, 0)  # exhausts the iterator, which stops the other threads
                 raise
 
         if self._pool is None:
@@ -94,23 +92,23 @@ class BatchInPlace(grain.MapDataset):
 
 
 def _allocate(row: Row, count: int, buffers: Buffers) -> Row:
-    """Returns a batch for `count` such rows, of any content; large arrays lie in one buffer."""
-    needed = sum(_room(leaf, count) for leaf in _leaves(row))
+    """Returns an uninitialized batch of `count` such rows; large arrays share one buffer."""
+    needed = sum(_buffer_bytes(leaf, count) for leaf in _leaves(row))
     memory, start = buffers.empty(needed), 0
 
     def array(leaf: Any) -> np.ndarray:
         nonlocal start
-        room, shape = _room(leaf, count), (count, *leaf.shape)
-        if not room:
+        size, shape = _buffer_bytes(leaf, count), (count, *leaf.shape)
+        if not size:
             return np.empty(shape, leaf.dtype)
-        start += room
-        return carve(memory, start - room, shape, leaf.dtype)
+        start += size
+        return carve(memory, start - size, shape, leaf.dtype)
 
     return map_leaves(array, row)
 
 
-def _room(leaf: Any, count: int) -> int:
-    """Returns the bytes that `count` of a leaf take in a buffer; 0: they are too few for it."""
+def _buffer_bytes(leaf: Any, count: int) -> int:
+    """Returns the bytes in the buffer for `count` values of a leaf; 0 for small arrays."""
     size = count * math.prod(leaf.shape) * leaf.dtype.itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT if size >= _LARGE else 0
 

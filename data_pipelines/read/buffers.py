@@ -1,7 +1,7 @@
-"""Memory of batches that is used again once nothing refers to it any more.
+"""Memory of batches, reused when nothing refers to it any more.
 
-A batch of the base model is near a gigabyte. Fresh memory of that size comes from the kernel page
-by page, zeroed, which costs a loader more than any of its own steps but decoding.
+A batch of the base model has nearly a gigabyte. The kernel zeroes new memory page by page, which
+takes longer than any step of the loader except decoding.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# Bytes; JAX takes an array of this alignment as it is where the device is the CPU.
+# Bytes; on the CPU, JAX uses arrays of this alignment without a copy.
 ALIGNMENT = 64
 
 
 class Buffers(Protocol):
-    """What gives memory for batches; safe to use from several threads."""
+    """Allocates memory for batches. Thread-safe."""
 
     def empty(self, size: int) -> np.ndarray:
-        """Returns uint8 [size] with any content."""
+        """Returns uninitialized memory, uint8 [size]."""
 
     def pack(self, batch: dict[str, Any]) -> Any:
-        """Returns a batch in its memory as it is handed to the main process."""
+        """Returns the form in which a batch is passed to the main process."""
 
 
 class BufferPool:
-    """Hands out memory of this process, which comes back when the last reference to it goes.
+    """A pool of memory of this process; memory returns to it when nothing refers to it.
 
-    References count wherever they are: views, other libraries that share the memory, a batch that
-    is kept.
+    All references count: views, other libraries that share the memory, a batch that is kept.
     """
 
     def __init__(self) -> None:
@@ -40,30 +39,30 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def empty(self, size: int) -> np.ndarray:
-        """Returns uint8 [size] with any content."""
+        """Returns uninitialized memory, uint8 [size]."""
         with self._lock:
             free = self._free[size]
             memory = free.pop() if free else _aligned(size)
         return lease(memory, self)
 
     def pack(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Returns the batch: its memory is the main process' already."""
+        """Returns the batch unchanged: it is in the memory of the main process already."""
         return batch
 
     def give_back(self, memory: np.ndarray) -> None:
-        """Takes memory that nothing refers to."""
+        """Takes back memory, uint8 [size], that nothing refers to."""
         with self._lock:
             self._free[memory.size].append(memory)
 
 
 def carve(memory: np.ndarray, start: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Returns the array of a shape and type that begins at a byte of uint8 memory."""
+    """Returns an array with a shape and dtype as a view of uint8 memory from byte `start` on."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def map_leaves(function: Callable[[Any], Any], batch: dict[str, Any]) -> dict[str, Any]:
-    """Returns a nested dictionary with a function's results in place of its values."""
+    """Returns a nested dictionary with the function applied to its leaves."""
     return {
         key: map_leaves(function, value) if isinstance(value, dict) else function(value)
         for key, value in batch.items()
@@ -71,14 +70,14 @@ def map_leaves(function: Callable[[Any], Any], batch: dict[str, Any]) -> dict[st
 
 
 class Lender(Protocol):
-    """Whose the memory of a lease is."""
+    """The owner of memory."""
 
     def give_back(self, memory: np.ndarray) -> None:
-        """Takes memory that nothing refers to."""
+        """Takes back memory, uint8 [size], that nothing refers to."""
 
 
 def lease(memory: np.ndarray, lender: Lender) -> np.ndarray:
-    """Returns the same memory, given back to its lender when the last reference to it goes."""
+    """Returns the memory, uint8 [size]; when nothing refers to it, it goes back to the lender."""
     return np.asarray(_Lease(memory, lender))
 
 
@@ -89,7 +88,7 @@ def _aligned(size: int) -> np.ndarray:
 
 
 class _Lease:
-    """What arrays refer to as the owner of their memory."""
+    """The base object of arrays in leased memory."""
 
     def __init__(self, memory: np.ndarray, lender: Lender):
         self._memory = memory

@@ -1,7 +1,7 @@
-"""A clip: a few seconds of a record, with only its own frames decoded.
+"""Cuts clips out of records; only frames of the clip are decoded.
 
-Positions are counted in frames at the config's rate, for sound too, so that picture and sound of
-a clip are cut at one time; of a record without frames, in columns of its spectrogram.
+Positions are in frames at the config's rate, for audio too, so that video and audio of a clip start
+at the same time. For a record without frames, positions are in columns of its spectrogram.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig
-from data_pipelines.read import views
+from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames
 
 _SILENCE = int(record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR)))
 
 
 def last_start(record: Record, config: LoaderConfig) -> int:
-    """Returns the last position at which a whole clip fits; 0 for a shorter record."""
+    """Returns the last position at which a whole clip fits; 0 if the record is shorter."""
     if record.frames:
         return max(0, len(record.frames) - config.video.frames)
     return max(0, record.log_mel.shape[1] - config.audio.columns)
 
 
 def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarray:
-    """Returns the positions [clips] of clips spread evenly over a record; one is centered."""
+    """Returns positions, int [clips], spread evenly over a record; one clip is centered."""
     last = last_start(record, config)
     if clips == 1:
         return np.array([last // 2])
@@ -37,10 +37,10 @@ def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarra
 
 
 class ClipFrames:
-    """The frames of a clip, decoded one by one as they are cut into their places.
+    """The frames of a clip, decoded one at a time and cut into the batch.
 
-    Frames that are larger or smaller than the short side (of shards made elsewhere) are scaled. A
-    short record's are repeated in a cycle.
+    Frames with another short side (in shards made elsewhere) are scaled. Frames of a record shorter
+    than the clip are repeated in a cycle.
     """
 
     def __init__(
@@ -52,48 +52,53 @@ class ClipFrames:
         where: str,
         stored_short_side: int = 0,
     ):
-        """Reads the first frame's size; nothing is decoded.
+        """Reads the size of the first frame without decoding it.
 
         Args:
           record: the record.
           start: position of the clip's first frame.
-          count: frames in the clip.
-          short_side: of the frames, in pixels.
-          where: names the record in an error.
-          stored_short_side: that the data set states of its frames; 0: it states none.
+          count: number of frames in the clip.
+          short_side: of the frames after scaling, in pixels.
+          where: name of the record in error messages.
+          stored_short_side: of the frames in the data set; 0: frames of any size.
 
         Raises:
-          UserError: the record has no frames, or the first is no JPEG image or of an absurd size.
+          UserError: the record has no frames, or the first is not a JPEG image or too large.
         """
         self._where = where
         self._count = count
         self._jpegs = record.frames[start : start + count]
         if not self._jpegs:
-            raise UserError(f"{where} has no video: leave video out, or build with video.")
+            raise UserError(
+                f"{where} has no video: read only audio, or build the data set with video."
+            )
         try:
             self._stored = simplejpeg.decode_jpeg_header(self._jpegs[0])[:2]
         except ValueError as error:
             raise self._damaged(error) from None
         if fault := record_schema.frame_fault(self._stored[0], self._stored[1], stored_short_side):
             raise self._damaged(fault)
-        # One frame's memory serves all of them, and stays in the processor's cache.
+        # All frames are decoded into the same memory, which stays in the processor's cache.
         self._frame = np.empty((*self._stored, 3), np.uint8)
         scale = short_side / min(self._stored)
         self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
 
-    def write(self, pending: Sequence[tuple[views.Cut | views.Cuts, np.ndarray]]) -> None:
-        """Cuts the clip's frames into the arrays of what is waiting for them.
+    def write(self, pending: Sequence[tuple[Cut | Cuts, np.ndarray]]) -> None:
+        """Decodes the frames and writes them into the arrays of pending cuts.
+
+        Args:
+          pending: (cut, uint8 array of the cut's shape) each.
 
         Raises:
-          UserError: a frame is no JPEG image, or their sizes differ.
+          UserError: a frame is not a JPEG image, or sizes of frames differ.
         """
         frames = map(self._decode, self._jpegs)
-        views.cut_frames(frames, len(self._jpegs), self._count, pending)
+        cut_frames(frames, len(self._jpegs), self._count, pending)
 
     def _decode(self, jpeg: bytes | memoryview) -> np.ndarray:
         if fault := record_schema.scans_fault(jpeg):
             raise self._damaged(fault)
-        try:  # an image of more pixels than the buffer has is refused before it is decoded
+        try:  # refuses an image larger than the buffer before decoding it
             frame = simplejpeg.decode_jpeg(jpeg, buffer=self._frame)
         except ValueError as error:
             raise self._damaged(error) from None
@@ -111,14 +116,20 @@ class ClipFrames:
 
 
 def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) -> np.ndarray:
-    """Returns uint16 [mels, audio.columns] from the position `start` on, silence after the end.
+    """Returns uint16 [mels, audio.columns] from position `start` on, padded with silence.
+
+    Args:
+      record: the record.
+      start: position of the clip.
+      config: rates, and length of the clip.
+      where: name of the record in error messages.
 
     Raises:
       UserError: the record has no sound.
     """
     held = record.log_mel.shape[1]
     if not held:
-        raise UserError(f"{where} has no audio: leave audio out, or build with audio.")
+        raise UserError(f"{where} has no audio: read only video, or build the data set with audio.")
     columns_a_frame = config.audio.sample_rate / config.audio.hop / config.video.frame_rate
     first = round(start * columns_a_frame) if record.frames else start
     found = record.log_mel[:, first : first + config.audio.columns]

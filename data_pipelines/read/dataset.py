@@ -1,4 +1,4 @@
-"""One split of a data set, opened for reading."""
+"""Opens a split of a data set for reading."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ import numpy as np
 
 from data_pipelines import json_file
 from data_pipelines.errors import UserError
-from data_pipelines.format import dmvr, record_schema, shards, storage, tfrecord
+from data_pipelines.format import (
+    dmvr,
+    record_schema,
+    record_source,
+    shard_index,
+    shard_names,
+    shards,
+    storage,
+)
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig
 
-# Records that a thread of `index_rows` reads before it asks for more.
+# Records per task of a thread of `index_rows`.
 _AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """The records of a split, read at random; can be pickled.
+    """The records of a split, with random access; can be pickled.
 
     Attributes:
-      metadata: what holds for every record.
+      metadata: of the data set.
       source: the serialized records.
-      parse: makes a record of a serialized one and its name for an error message.
+      parse: (serialized record, its name in error messages) -> record.
     """
 
     metadata: Metadata
-    source: tfrecord.TFRecordSource
+    source: record_source.TFRecordSource
     parse: Callable[[bytes, str], Record]
 
     def __len__(self) -> int:
@@ -41,14 +49,14 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Of the content of its records in order; see `TFRecordSource.digest`."""
+        """Digest of the content of all records in order; see `TFRecordSource.digest`."""
         return self.source.digest
 
     def __getitem__(self, record: int) -> Record:
         """Returns a record.
 
         Raises:
-          UserError: it is damaged or of another layout.
+          UserError: the record is damaged or of another layout.
         """
         return self.parse(self.source[record], self.source.name(record))
 
@@ -63,13 +71,13 @@ class _Parser:
 
 
 def open_dataset(config: LoaderConfig, directory: str, split: str) -> Dataset:
-    """Opens a split of the data set in a folder or behind a URL; `a+b` is two splits as one.
+    """Opens a split of the data set in a folder or at a URL; `a+b` joins two splits.
 
-    A folder without `metadata.json` but with shards in the DMVR schema is read as such.
+    A folder without `metadata.json` and with shards in the DMVR schema is read by `dmvr`.
 
     Raises:
-      UserError: the data set is incomplete or damaged, has no such split, has no records, or was
-        made with other rates or sizes than the config's.
+      UserError: the data set is incomplete or damaged, has no such split or no records, or has
+        other rates or sizes than the config.
     """
     parse: Callable[[bytes, str], Record]
     if metadata_lib.FILE not in storage.sizes(directory) and dmvr.has_shards(directory):
@@ -80,24 +88,27 @@ def open_dataset(config: LoaderConfig, directory: str, split: str) -> Dataset:
         parse, find = _Parser(metadata.mels, metadata.classes), _find_described_shards
     parts = split.split("+")
     if len(set(parts)) < len(parts):
-        raise UserError(f"The split {split!r} names one twice: give each once.")
+        raise UserError(f"data.split={split!r} repeats a split: give each split once.")
     found: dict[str, int] = {}
     for part in parts:
         found |= find(directory, part)
-    source = tfrecord.TFRecordSource(found, verify=config.data.verify_checksums)
+    source = record_source.TFRecordSource(found, verify=config.data.verify_checksums)
     if find is _find_described_shards:
         _check_lengths(directory, split, source)
     if not len(source):
-        raise UserError(f"The split {split!r} of {directory} has no records: see its report.json.")
+        raise UserError(
+            f"The split {split!r} of {directory} has no records: see its report.json"
+            " for the reasons."
+        )
     dataset = Dataset(metadata, source, parse)
     _check_labels(dataset, directory)
     return dataset
 
 
 def _check_labels(dataset: Dataset, directory: str) -> None:
-    """Holds labels against the classes by the shards' indexes, without reading a record.
+    """Checks labels by the shards' indexes, without reading a valid record.
 
-    Of shards whose index doesn't say, each record is checked when it is read.
+    If an index lacks the number of classes, each record is checked when it is read.
     """
     source, classes = dataset.source, dataset.metadata.classes
     suspects = [n for n, needed in enumerate(source.classes) if (needed or 0) > classes]
@@ -110,26 +121,24 @@ def _check_labels(dataset: Dataset, directory: str) -> None:
             bad.append(f"{found.id}, {source.name(record)} with {fault}")
     if bad:
         raise UserError(
-            f"{len(bad)} of {len(source)} records of {directory} have labels that name no class"
-            f" (first: {bad[0]}): build the data set again from the right lists."
+            f"{len(bad)} of {len(source)} records of {directory} have labels that are not"
+            f" classes (first: {bad[0]}): build the data set again from the official lists."
         )
     if suspects:
         path = source.paths[suspects[0]]
-        raise UserError(
-            f"{path}{tfrecord.INDEX_SUFFIX} states other labels than its shard has: delete it."
-        )
+        raise UserError(f"{path}{shard_index.SUFFIX} states a wrong number of classes: delete it.")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-    """What an evaluation asks of every record before it reads clips.
+    """Labels and folds of all records, which an evaluation needs before it reads clips.
 
     Attributes:
       name: of the data set.
-      label: int64 [records], -1 where there is none or the data set is multi-label.
+      label: int64 [records]; -1 without a label, or in a multi-label data set.
       train_folds: bool [records, folds], whether an official fold trains on a record.
-      test_folds: bool [records, folds], whether it tests on it.
-      digest: the data set's (`Dataset.digest`).
+      test_folds: bool [records, folds], whether it tests on the record.
+      digest: `Dataset.digest`.
     """
 
     name: str
@@ -139,14 +148,17 @@ class RecordIndex:
     digest: str
 
     def fold_records(self, fold: int, use: Literal["train", "test"]) -> np.ndarray:
-        """Returns the indices of the records that an official fold trains or tests on, int64 [n].
+        """Returns the indices of the records that a fold trains or tests on, int64 [n].
 
         Raises:
           UserError: the data set has no such fold.
         """
         folds = self.train_folds.shape[1]
         if not 1 <= fold <= folds:
-            raise UserError(f"The data set {self.name} has {folds} folds and no fold {fold}.")
+            raise UserError(
+                f"The data set {self.name} has {folds} folds and no fold {fold}: give"
+                " another by --config.data.folds."
+            )
         return np.flatnonzero(getattr(self, f"{use}_folds")[:, fold - 1])
 
 
@@ -156,17 +168,17 @@ def index_rows(
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Reads some records, without decoding any, for `index_of`.
+    """Reads labels and folds of records, for `index_of`; decodes no media.
 
     Args:
       dataset: the split.
-      records: which, as processes may share the reading.
-      threads: that read at the same time.
-      progress: called now and then, in this thread, with the number of records read so far.
+      records: indices of the records, a part of them on each process.
+      threads: number of threads.
+      progress: called repeatedly, in this thread, with the number of records read so far.
 
     Returns:
-      uint32 [records, 1 + 2 * folds]: label modulo 2^32, and whether each official fold trains and
-      tests on it.
+      uint32 [records, 1 + 2 * folds]: label modulo 2^32, then whether each fold trains on the
+      record, then whether each fold tests on it.
 
     Raises:
       UserError: a record is damaged or of another layout.
@@ -194,51 +206,56 @@ def index_rows(
 
 
 def index_of(dataset: Dataset, rows: np.ndarray) -> RecordIndex:
-    """Returns what `index_rows` gave of all records, in their order."""
+    """Returns the index of a data set.
+
+    Args:
+      dataset: the split.
+      rows: result of `index_rows` for all records, uint32 [records, 1 + 2 * folds].
+    """
     label = rows[:, 0].astype(np.int32).astype(np.int64)
     train, test = np.split(rows[:, 1:].astype(bool), 2, axis=1)
     return RecordIndex(dataset.metadata.name, label, train, test, dataset.digest)
 
 
 def _find_described_shards(directory: str, split: str) -> dict[str, int]:
-    found = tfrecord.find_shards(directory, split)
-    told = _told_lengths(directory, split)
-    if len(found) != len(told):
+    found = shard_names.find_shards(directory, split)
+    stated = _stated_lengths(directory, split)
+    if len(found) != len(stated):
         raise UserError(
             f"{directory} has {len(found)} shards of the split {split!r} and"
-            f" {shards.DATASET_INFO} says {len(told)}: build the data set again."
+            f" {shards.DATASET_INFO} states {len(stated)}: build the data set again."
         )
     return found
 
 
-def _told_lengths(directory: str, split: str) -> list[int]:
-    """Returns the number of records in each shard of a split that dataset_info.json tells."""
+def _stated_lengths(directory: str, split: str) -> list[int]:
+    """Returns the number of records in each shard of a split by dataset_info.json."""
     path = storage.join(directory, shards.DATASET_INFO)
     try:
         splits = json_file.read(path)["splits"]
-        (told,) = (_numbers(s["shardLengths"]) for s in splits if s["name"] == split)
+        (lengths,) = (_numbers(s["shardLengths"]) for s in splits if s["name"] == split)
     except FileNotFoundError:
         raise UserError(f"{directory} is incomplete: run data_pipelines.build again.") from None
     except json_file.ContentError as error:
         raise UserError(f"{path} is damaged ({error}): build the data set again.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: build the data set again.") from None
-    return told
+    return lengths
 
 
 def _numbers(texts: list[str]) -> list[int]:
-    """Returns the whole numbers of a list; protobuf writes those of 64 bits as texts."""
+    """Returns a list of integers; the JSON of protobuf has int64 as strings."""
     wrong = [text for text in texts if not re.fullmatch("[0-9]{1,18}", str(text))]
     if wrong:
-        raise json_file.ContentError(f"{json_file.shown(wrong[0])} is no number of records")
+        raise json_file.ContentError(f"{json_file.shown(wrong[0])} is not a number of records")
     return [int(text) for text in texts]
 
 
-def _check_lengths(directory: str, split: str, source: tfrecord.TFRecordSource) -> None:
-    told = [n for part in split.split("+") for n in _told_lengths(directory, part)]
-    for path, here, there in zip(source.paths, source.shard_lengths, told, strict=True):
-        if here != there:
+def _check_lengths(directory: str, split: str, source: record_source.TFRecordSource) -> None:
+    stated = [n for part in split.split("+") for n in _stated_lengths(directory, part)]
+    for path, found, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
+        if found != expected:
             raise UserError(
-                f"{path} has {here} records and {shards.DATASET_INFO} says {there}: copy or build"
-                " the shard again."
+                f"{path} has {found} records and {shards.DATASET_INFO} states {expected}: copy or"
+                " build the shard again."
             )

@@ -1,13 +1,14 @@
 """Batches of views from TFRecord shards: a Grain pipeline, in `_pipeline`.
 
-A batch is a function of the config, the data set and the step alone, so that a run resumes from
-the step, on any number of hosts, worker processes and threads, and reads what it would have read:
+A batch is a function of the config, the data set and the step alone. A run resumes from the step,
+with any number of hosts, worker processes and threads, and reads the same batches:
 
     step, row -> position in the shuffled sequence of records -> (epoch, record)
     (seed, epoch, record, stream) -> the random choices of a view
 
-(Grain's own state would tie a checkpoint to the number of workers, and the random numbers of its
-`random_map` to positions. docs/data.md says which parts are Grain's, which ours, and why.)
+(A checkpoint of Grain's iterator state depends on the number of workers, and the random numbers of
+`random_map` depend on positions. docs/data.md lists which parts are Grain's, and why others are
+not.)
 """
 
 from __future__ import annotations
@@ -43,27 +44,29 @@ def train_batches(
     records: np.ndarray | None = None,
     make_views: Callable[..., Row] = views.draw_train_views,
 ) -> Generator[Batch]:
-    """Yields this host's rows of each global batch, from a step on and without end.
+    """Yields this host's rows of each global batch of training, from a step on, without end.
 
-    An epoch takes each record once, in an order of its own; a batch may reach into the next. With
-    `data.drop_last`, the records that don't fill an epoch's last batch are left out of that epoch.
+    An epoch has each record once, in a different order each time. A batch may contain the end of an
+    epoch and the start of the next. With `data.drop_last`, the records that do not fill the last
+    batch of an epoch are left out of that epoch.
 
     Args:
-      config: the run's.
-      dataset: see `dataset.open_dataset`.
-      rows: this host's rows of the `config.batch_size` rows; None: all.
-      start_step: of the first batch.
-      modalities: those that are read.
+      config: of the run.
+      dataset: the split, see `dataset.open_dataset`.
+      rows: indices of this host's rows among the `config.batch_size` rows; None: all.
+      start_step: step of the first batch.
+      modalities: modalities to read.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
 
     Yields:
-      Nested dictionaries of arrays with a leading axis of rows: what `make_views` gives, `record`
-      int64 (index in the data set), and `label` int64 or, for a multi-label data set, `labels`
-      uint8 [rows, classes]. Closing the iterator stops its threads and processes.
+      Nested dictionaries of arrays with a leading axis of rows: the result of `make_views`,
+      `record` int64 [rows] (index in the data set), and `label` int64 [rows] or, for a multi-label
+      data set, `labels` uint8 [rows, classes]. Closing the iterator stops its threads and
+      processes.
 
     Raises:
-      UserError: a record is damaged or lacks a modality, or the records don't fill a batch.
+      UserError: a record is damaged or lacks a modality, or the records do not fill a batch.
     """
     indices = _indices(dataset, records)
     order = Shuffle(
@@ -91,18 +94,18 @@ def eval_batches(
     """Yields this host's rows of each global batch of one pass over the records, in order.
 
     Args:
-      config: the run's.
+      config: of the run.
       dataset: see `dataset.open_dataset`.
       rows: this host's rows of the `config.batch_size` rows; None: all.
       start_step: of the first batch.
-      clips: clips a record, spread evenly; one is centered. Those of a record are rows in a row.
+      clips: clips per record, in consecutive rows, spread evenly over it; one clip is centered.
       modalities: those that are read.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel) -> views; see `views.draw_eval_views`.
 
     Yields:
-      What `train_batches` yields, with `clip` int64 (the clip's number in its record) and `valid`
-      bool: the rows past the end of the last batch are all zeros.
+      As `train_batches`, with `clip` int64 [rows] (number of the clip in its record) and `valid`
+      bool [rows]: rows past the end of the last batch are all zeros.
 
     Raises:
       UserError: a record is damaged or lacks a modality.
@@ -124,10 +127,25 @@ def augmented_batches(
     records: np.ndarray | None = None,
     make_views: Callable[..., Row] = views.draw_train_views,
 ) -> Generator[Batch]:
-    """Yields one pass over the records, in order, with `clips` random views of each.
+    """Yields this host's rows of one pass over the records, in order, with random training views.
 
-    Clip k of a record is what `train_batches` shows of it in epoch k. Arguments and errors are
-    those of `eval_batches`, but that `make_views` is that of `train_batches`; so is what it yields.
+    Clip k of a record is the clip of `train_batches` in epoch k.
+
+    Args:
+      config: of the run.
+      dataset: the split, see `dataset.open_dataset`.
+      rows: indices of this host's rows among the `config.batch_size` rows; None: all.
+      start_step: step of the first batch.
+      clips: random clips per record, in consecutive rows.
+      modalities: modalities to read.
+      records: the records to use, int [n]; None: all.
+      make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
+
+    Yields:
+      As `train_batches`; rows past the end of the last batch are all zeros.
+
+    Raises:
+      UserError: a record is damaged or lacks a modality.
     """
     cut = _Clips(config, dataset, tuple(modalities), make_views)
     order = OnePass(_indices(dataset, records), clips)
@@ -156,7 +174,7 @@ def _pipeline(
     buffers: Buffers,
     start_step: int,
 ) -> grain.IterDataset:
-    """Returns the Grain data set of this host's rows of each batch, from a step on."""
+    """Returns the Grain data set of this host's rows of each batch, from `start_step` on."""
     ahead = max(config.data.prefetch, 1)
     return (
         grain.MapDataset.source(dataset)
@@ -184,7 +202,7 @@ class _Clips:
     make_views: Callable[..., Row]
 
     def _row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
-        """Returns the views of the clip that starts at a position of record `index`."""
+        """Returns the row of the clip at position `start` of record `index`."""
         config, where = self.config, self.dataset.source.name(index)
         size = log_mel = None
         fill: Fill = _nothing_pending
@@ -200,7 +218,7 @@ class _Clips:
         return {**row, "record": np.int64(index), **self._target(record)}, fill
 
     def random_row(self, drawn: Drawn) -> tuple[Row, Fill]:
-        """Returns views of a random clip of a record, drawn for an epoch."""
+        """Returns the row of a random clip of a record, for an epoch."""
         seed, epoch, index, record = self.config.seed, drawn.draw, drawn.index, drawn.record
 
         def rng_of(stream: str) -> random.Random:
@@ -211,7 +229,7 @@ class _Clips:
         return self._row(index, record, start, rng_of)
 
     def spread_row(self, drawn: Drawn, clips: int) -> tuple[Row, Fill]:
-        """Returns the views of one of `clips` clips spread evenly over a record."""
+        """Returns the row of one of `clips` clips spread evenly over a record."""
         starts = clips_lib.spread_starts(drawn.record, self.config, clips)
         row, fill = self._row(drawn.index, drawn.record, int(starts[drawn.draw]))
         return {**row, "clip": np.int64(drawn.draw), "valid": np.True_}, fill
@@ -226,4 +244,4 @@ class _Clips:
 
 
 def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
-    """Fills a row without video."""
+    """The `Fill` of a row without video."""

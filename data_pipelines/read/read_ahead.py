@@ -1,9 +1,11 @@
-"""Batches of a Grain pipeline, whose worker processes are started again when they are lost.
+"""Reads batches of a Grain pipeline ahead, and restarts lost worker processes.
 
-With Grain alone a run ends when a worker dies, and waits without end when one hangs. Here a worker
-that dies, or gives nothing for `data.worker_timeout` seconds and is killed for it, costs no batch:
-since a batch is a function of its step, new workers continue at the step that is due. If those and
-the next are lost too before that batch, the run ends.
+With Grain alone, a run fails when a worker dies, and waits forever when one hangs. Here workers
+that die, or return no batch for `data.worker_timeout` seconds and are killed, are replaced: as a
+batch
+  is
+a function of its step, new workers continue at the next step, and no batch is lost. If the workers
+for one step are lost three times, the run ends.
 """
 
 from __future__ import annotations
@@ -25,30 +27,29 @@ from data_pipelines.read.buffers import BufferPool, Buffers
 from data_pipelines.read.shared_buffers import SharedBlocks, SharedBufferPool
 
 Batch = dict[str, Any]
-# How Grain names its worker processes, and begins its error when one of them died.
+# Grain's name of worker processes, and the start of its error message when one died.
 _WORKER_NAME = "grain-process-prefetch"
 _WORKER_DIED = "Worker process was terminated unexpectedly"
-_STARTS = 3  # of workers for the sake of one batch
+_STARTS = 3  # of workers for one batch
 
 
 class _WorkerLostError(Exception):
-    """A worker process died, or was killed because it hung; says which."""
+    """A worker process died, or hung and was killed; the text is the reason."""
 
 
 def read_ahead(
     data: DataConfig, pipeline: Callable[[Buffers, int], grain.IterDataset], start_step: int
 ) -> Generator[Batch]:
-    """Yields the batch of each step, in order; closing the iterator stops threads and processes.
+    """Yields the batch of each step in order; closing the iterator stops threads and processes.
 
     Args:
-      data: `workers` says whether the pipeline runs in worker processes, and `worker_timeout` how
-        long they may give nothing.
-      pipeline: (buffers, first step) -> packed batches from that step on, their large arrays in
-        memory of the buffers; see `Buffers.pack`. Called again after workers were lost.
+      data: uses `workers` (0: threads of this process) and `worker_timeout` (seconds).
+      pipeline: (buffers, first step) -> data set of packed batches from that step on, with large
+        arrays in memory of the buffers; see `Buffers.pack`. Called again after a loss of workers.
       start_step: of the first batch.
 
     Raises:
-      UserError: of the pipeline.
+      UserError: raised by the pipeline.
       LostProcessError: worker processes died or hung three times at the same step.
     """
     due, starts = start_step, 1
@@ -62,13 +63,15 @@ def read_ahead(
         except _WorkerLostError as loss:
             if starts == _STARTS:
                 raise LostProcessError(
-                    f"The loader's worker processes were lost {_STARTS} times while batch {due} was"
-                    f" due (the last {loss}): start the run again, and if it ends at this batch"
-                    " again, lower data.workers or data.threads in case memory is short, or set"
-                    " data.workers=0 to see the fault."
+                    f"The loader's worker processes were lost {_STARTS} times at batch {due} (last"
+                    f" reason: {loss}): repeat the command; if it fails at this batch again, lower"
+                    " data.workers or data.threads to save memory, or set data.workers=0 to see"
+                    " the error."
                 ) from None
             starts += 1
-            terminal.print_text(f"A loader's worker process {loss}; starting again at batch {due}.")
+            terminal.print_text(
+                f"A worker process of the loader {loss}: restarting the workers at batch {due}."
+            )
         finally:
             batches.close()
 
@@ -76,17 +79,17 @@ def read_ahead(
 def _batches(
     data: DataConfig, pipeline: Callable[[Buffers, int], grain.IterDataset], start_step: int
 ) -> Generator[Batch]:
-    """Yields the batches of one start of the threads or workers.
+    """Yields batches until the threads or workers end.
 
     Raises:
-      _WorkerLostError: one died, or hung and was killed.
+      _WorkerLostError: a worker died, or hung and was killed.
     """
     if not data.workers:
         with contextlib.closing(iter(pipeline(BufferPool(), start_step))) as iterator:
             yield from _watched(iterator, data)
         return
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for a flag of theirs
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag
     blocks = SharedBlocks()
     try:
         dataset = pipeline(SharedBufferPool(blocks.name), start_step)
@@ -98,12 +101,15 @@ def _batches(
 
 
 def prepare_worker(index: int, count: int) -> None:
-    """Makes a worker process live exactly as long as the main process needs it.
+    """Sets up a worker process: it ignores stop signals, and ends with the main process.
 
-    Grain's workers end at a signal to the group, and outlive a main process that was killed.
+    Terminals and schedulers send stop signals to the whole process group; only the main process
+    must handle them. By default, Grain's workers end at such a signal, and survive a main process
+    that was killed.
 
-    A signal to stop goes to the whole process group, from a terminal or a scheduler, and is the
-    main process' to act on.
+    Args:
+      index: of the worker, from 0.
+      count: number of workers.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -111,26 +117,26 @@ def prepare_worker(index: int, count: int) -> None:
 
 
 def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
-    """Yields what an iterator does; raises `_WorkerLostError` where a worker of it is lost."""
+    """Yields the values of an iterator; raises `_WorkerLostError` when its worker is lost."""
     hung = threading.Event()
 
     def kill() -> None:
-        """Ends the workers; those of another iterator in use start again too, and lose nothing."""
+        """Kills all loader workers; those of other iterators are restarted too."""
         hung.set()
         for process in multiprocessing.active_children():
             if process.name.startswith(_WORKER_NAME):
                 process.kill()
 
-    def say() -> None:
-        """A thread can't be ended, so a read that hangs may only be told of."""
+    def warn() -> None:
+        """Prints a warning only, as a thread can't be ended."""
         terminal.print_text(
-            f"The loader has given nothing for {data.worker_timeout:g} s: is its storage there?"
-            " With data.workers above 0 it would start again by itself."
+            f"The loader has returned no batch for {data.worker_timeout:g} s: check its storage, or"
+            " set data.workers above 0, so that reading restarts after such a time."
         )
 
     while True:
         try:
-            with _alarm(data.worker_timeout, kill if data.workers else say):
+            with _alarm(data.worker_timeout, kill if data.workers else warn):
                 batch = next(iterator)
         except StopIteration:
             return
@@ -138,7 +144,7 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
             if not str(error).startswith(_WORKER_DIED):
                 raise
             if hung.is_set():
-                raise _WorkerLostError(f"gave nothing for {data.worker_timeout:g} s") from None
+                raise _WorkerLostError(f"returned no batch for {data.worker_timeout:g} s") from None
             code = str(error).partition("exit code ")[2].split(".")[0]
             raise _WorkerLostError(f"died with exit code {code}") from None
         yield batch
@@ -146,7 +152,7 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _alarm(seconds: float, ring: Callable[[], None]) -> Iterator[None]:
-    """Calls `ring` in another thread if the context lasts longer than that."""
+    """Calls `ring` in another thread if the block lasts longer than `seconds`."""
     timer = threading.Timer(seconds, ring)
     timer.daemon = True
     timer.start()

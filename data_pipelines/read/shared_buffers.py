@@ -1,13 +1,13 @@
-"""Memory of batches that worker processes write and the main process reads, without a copy.
+"""Shared memory of batches: written by worker processes, read by the main process without a copy.
 
-Grain puts each array of a batch into fresh shared memory and drops it after use; docs/data.md has
-what the kernel's work with those pages costs. Here a block of shared memory serves one batch after
-another: a mark at its beginning tells whether it is in use. The worker that made the block sets the
-mark, and the main process clears it when nothing refers to the batch any more.
+Grain allocates new shared memory for each array of a batch; docs/data.md has the cost of these
+pages. Here blocks of shared memory are reused: a flag at the start of a block marks it as in use.
+The worker that created the block sets the flag, and the main process clears it when nothing refers
+to the batch any more.
 
-Blocks are named `NAME_0`, `NAME_1`, ... by whichever worker makes the next one, so that the main
-process can remove all of them, those of a worker that was killed as well. Should the main process
-be killed too, Python's resource tracker does.
+Blocks are named `NAME_0`, `NAME_1`, ... in the order of creation by any worker, so that the main
+process can remove all of them, also those of a killed worker. If the main process is killed too,
+Python's resource tracker removes them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.read.buffers import ALIGNMENT, carve, lease, map_leaves
 
-# Where a block's content begins; before it there is only the mark.
+# Bytes before the content of a block, for the flag.
 _HEADER = ALIGNMENT
 _FREE, _IN_USE = 0, 1
-# Where Linux shows shared memory.
+# Folder of shared memory on Linux.
 _FOLDER = "/dev/shm"
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedArray:
-    """Where an array lies in a block of shared memory; what travels between processes."""
+    """Reference to an array in a block of shared memory, which is sent between processes."""
 
     block: str
     block_size: int
@@ -48,46 +48,46 @@ class SharedArray:
 
 @dataclasses.dataclass(frozen=True)
 class SharedBatch:
-    """A batch of `SharedArray`s; no container to Grain, which would copy the small arrays too."""
+    """A batch of `SharedArray`s; opaque to Grain, which would copy the arrays of a dictionary."""
 
     batch: dict[str, Any]
 
 
 class _Block:
-    """A block of shared memory, mapped into this process for as long as it is referred to."""
+    """A block of shared memory, mapped into this process while something refers to it."""
 
     def __init__(self, shared: shared_memory.SharedMemory, size: int):
         self._shared = shared
-        self._mark = np.ndarray(1, np.uint8, shared.buf)
+        self._flag = np.ndarray(1, np.uint8, shared.buf)
         self.memory: np.ndarray = np.ndarray(size, np.uint8, shared.buf, _HEADER)
         self.name, self.size = shared.name, size
 
     @property
     def in_use(self) -> bool:
-        return self._mark[0] == _IN_USE
+        return self._flag[0] == _IN_USE
 
     def take(self) -> None:
-        """Marks it as in use."""
-        self._mark[0] = _IN_USE
+        """Marks the block as in use."""
+        self._flag[0] = _IN_USE
 
     def give_back(self, memory: np.ndarray) -> None:
-        """Marks it as free: the lender of `buffers.lease`."""
-        self._mark[0] = _FREE
+        """Marks the block as free; see `buffers.Lender`."""
+        self._flag[0] = _FREE
 
     def __del__(self) -> None:
         # Shared memory can't be closed while an array refers to it.
-        del self._mark, self.memory
+        del self._flag, self.memory
         self._shared.close()
 
 
 class SharedBufferPool:
-    """Hands out shared memory in a worker process, again once the main process is done with it.
+    """A pool of shared memory in a worker process; the main process returns memory to it.
 
-    Safe to use from several threads. Pickles as an empty pool.
+    Thread-safe. A pickled pool is empty.
     """
 
     def __init__(self, name: str):
-        """Makes a pool without blocks.
+        """Creates a pool without blocks.
 
         Args:
           name: `SharedBlocks.name`.
@@ -100,12 +100,12 @@ class SharedBufferPool:
         return SharedBufferPool, (self._name,)
 
     def empty(self, size: int) -> np.ndarray:
-        """Returns uint8 [size] with any content.
+        """Returns uninitialized memory, uint8 [size].
 
         Raises:
-          UserError: there is no more shared memory.
+          UserError: there is not enough shared memory.
         """
-        if not size:  # no array could lie there, so that nobody would ever give it back
+        if not size:  # no array would refer to it, so it would never be returned
             return np.empty(0, np.uint8)
         with self._lock:
             for block in self._blocks:
@@ -122,27 +122,27 @@ class SharedBufferPool:
             try:
                 with _no_garbage_collection():
                     shared = shared_memory.SharedMemory(name, create=True, size=_HEADER + size)
-            except FileExistsError:  # another worker's
+            except FileExistsError:  # created by another worker
                 continue
             except OSError as error:
                 raise _no_memory(size, error) from None
             try:
                 _reserve(name, size)
             except OSError as error:
-                # The block holds no pages, and the main process removes it with the others. If it
-                # went now, another worker could take its name, which the resource tracker would
-                # miss later, and the names would have a gap.
+                # The main process removes this empty block with the others. Removal here would
+                # leave a gap in the names, or another worker could reuse the name, which would
+                # confuse the resource tracker.
                 shared.close()
                 raise _no_memory(size, error) from None
             return _Block(shared, size)
-        raise AssertionError("names don't end")
+        raise AssertionError("unreachable: the names are infinite")
 
     def pack(self, batch: dict[str, Any]) -> SharedBatch:
-        """Returns a batch as it travels to the main process."""
-        return SharedBatch(self.share(batch))
+        """Returns a batch as it is sent to the main process."""
+        return SharedBatch(self.references(batch))
 
-    def share(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Returns a batch with a `SharedArray` for each array in memory of the pool."""
+    def references(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns a batch with a `SharedArray` in place of each array in memory of the pool."""
         return map_leaves(self._shared, batch)
 
     def _shared(self, array: np.ndarray) -> SharedArray | np.ndarray:
@@ -154,10 +154,10 @@ class SharedBufferPool:
 
 
 class SharedBlocks:
-    """What the main process sees of the memory that its workers' pools hand out.
+    """The shared memory of all workers' pools, as mapped in the main process.
 
     Attributes:
-      name: of the blocks; no others on this machine begin so.
+      name: prefix of the blocks' names, unique on this machine.
     """
 
     def __init__(self) -> None:
@@ -165,9 +165,9 @@ class SharedBlocks:
         self._blocks: dict[str, _Block] = {}
 
     def open(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Returns a batch with each `SharedArray` as the array that it stands for.
+        """Returns a batch with the array of each `SharedArray`.
 
-        Its block is free again when nothing refers to any of its arrays in the batch.
+        A block becomes free when nothing refers to its arrays in the batch any more.
         """
         leases: dict[str, np.ndarray] = {}
 
@@ -189,9 +189,9 @@ class SharedBlocks:
         return lease(block.memory, block)
 
     def close(self) -> None:
-        """Removes all blocks; what refers to one keeps it, nameless, until it goes.
+        """Removes the names of all blocks; arrays in use keep their memory.
 
-        To be called when the workers have ended.
+        Must be called after the workers have ended.
         """
         self._blocks.clear()
         for name in _names(self.name):
@@ -206,16 +206,16 @@ class SharedBlocks:
 
 def _no_memory(size: int, error: OSError) -> UserError:
     return UserError(
-        f"There is no shared memory for a batch of {size / 2**20:.0f} MB ({error.strerror}): give"
-        " the container more (docker run --shm-size=16g), or set data.workers=0."
+        f"There is not enough shared memory for a batch of {size / 2**20:.0f} MB"
+        f" ({error.strerror}): raise its limit (docker run --shm-size=16g), or set data.workers=0."
     )
 
 
 def _reserve(name: str, size: int) -> None:
-    """Takes a block's pages now; one that is missing when it is written ends the process.
+    """Allocates the pages of a block: a write to a page that can't be allocated kills the process.
 
     Raises:
-      OSError: they are not there.
+      OSError: there is not enough memory.
     """
     path = os.path.join(_FOLDER, name)
     if os.path.exists(path):  # on Linux
@@ -228,7 +228,7 @@ def _reserve(name: str, size: int) -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keeps semaphores that are garbage from calling Python's resource tracker within its calls."""
+    """Prevents that finalizers of semaphores call Python's resource tracker recursively."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,6 @@
-"""The order of the records: which one is at each position of the sequence that a run reads.
+"""The order of records: the record at each position of the sequence that a run reads.
 
-A function of the config alone, so that nothing about the order has to be kept, or handed from host
-to host.
+It is a function of the config and the data set, so no state of it is saved or exchanged by hosts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from data_pipelines.errors import UserError
 
 
 class Order(Protocol):
-    """Maps a position in the sequence of a run to (number of the draw, record)."""
+    """Maps a position in the sequence of a run to (number of the draw, index of the record)."""
 
     def __call__(self, position: int) -> tuple[int, int]: ...
 
@@ -31,8 +30,8 @@ class Drawn:
 
     Attributes:
       index: of the record in the data set.
-      draw: how often the sequence had this record before: the epoch, or the number of its clip.
-      record: what the parent gives for `index`.
+      draw: number of earlier occurrences of this record: the epoch, or the number of its clip.
+      record: element `index` of the parent.
     """
 
     index: int
@@ -41,10 +40,10 @@ class Drawn:
 
 
 class InOrder(grain.MapDataset):
-    """The records of its parent in an order, as `grain.MapDataset.shuffle` does with Grain's."""
+    """The elements of its parent in an `Order`; replaces `grain.MapDataset.shuffle`."""
 
     def __init__(self, parent: grain.MapDataset, order: Order):
-        """Makes the data set of `Drawn` records."""
+        """Creates the data set of `Drawn` records."""
         super().__init__(parent)
         self._order = order
 
@@ -61,13 +60,13 @@ class InOrder(grain.MapDataset):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnePass:
-    """The order of one pass: records one after the other, `clips` positions each."""
+    """The order of one pass: each record in turn, at `clips` consecutive positions."""
 
     records: np.ndarray
     clips: int
 
     def __call__(self, position: int) -> tuple[int, int]:
-        """Returns the number of the clip at a position, and its record."""
+        """Returns (number of the clip, index of the record) at a position."""
         record, clip = divmod(position, self.clips)
         return clip, int(self.records[record])
 
@@ -77,17 +76,15 @@ class OnePass:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shuffle:
-    """Maps a position in the endless sequence of epochs to a record.
+    """The order of training: infinitely many epochs, each in a different random order.
 
     Attributes:
-      records: those of an epoch, int64 [n]; each has at most one position in an epoch.
-      shards: the shard of each, int64 [n].
-      seed: of the orders.
-      window: 0: an epoch is any permutation. Above: the shards come one after the other, in an
-        order of their own in each epoch, and within stretches of so many positions the records
-        are permuted, so that reads stay near each other for a while.
-      count: positions of an epoch; the records that its order has after them are left out of it.
-        0: all.
+      records: indices of the records of an epoch, int64 [n].
+      shards: shard of each record, int64 [n].
+      seed: of the random orders.
+      window: 0: permute all records of an epoch. Above 0: permute the shards, then permute records
+        within windows of this many positions, so that nearby positions are in few shards.
+      count: positions of an epoch; its remaining records are left out. 0: all records.
     """
 
     records: np.ndarray
@@ -97,25 +94,25 @@ class Shuffle:
     count: int = 0
 
     def __call__(self, position: int) -> tuple[int, int]:
-        """Returns the epoch of a position and the record there."""
+        """Returns (epoch, index of the record) at a position."""
         epoch, place = divmod(position, self.count or len(self.records))
         return epoch, int(self.records[_order(self, epoch)[place]])
 
     def __len__(self) -> int:
-        return sys.maxsize  # as Grain has it for data sets that repeat without end
+        return sys.maxsize  # Grain's convention for infinite data sets
 
 
 def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
-    """How many of `records` an epoch takes: with `drop_last`, as many as fill whole batches.
+    """Returns the number of records in an epoch; with `drop_last`, only whole batches count.
 
     Raises:
-      UserError: they don't fill one.
+      UserError: with `drop_last`, the records do not fill a batch.
     """
     if not drop_last:
         return records
     if records < batch_size:
         raise UserError(
-            f"data.drop_last is true, and {records} records don't fill a batch of {batch_size}:"
+            f"data.drop_last is true, and {records} records do not fill a batch of {batch_size}:"
             " give a smaller batch_size, or --config.data.drop_last=false."
         )
     return records - records % batch_size
@@ -123,10 +120,10 @@ def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _order(shuffle: Shuffle, epoch: int) -> np.ndarray:
-    """Returns where in `records` each position of an epoch is, int64 [n].
+    """Returns the index in `records` for each position of an epoch, int64 [n].
 
-    (Grain's own shuffle adds the epoch to the seed, so that epoch 1 of seed 0 is epoch 0 of seed 1,
-    and has no order by shards; `benchmarks.grain_parts` prints what it costs.)
+    (Grain's shuffle adds the epoch to the seed, so that epoch 1 of seed 0 equals epoch 0 of seed 1,
+    and it does not order by shards; `benchmarks.grain_parts` prints its cost.)
     """
     rng = np.random.default_rng([shuffle.seed, epoch])
     count, window = len(shuffle.records), shuffle.window
@@ -134,6 +131,6 @@ def _order(shuffle: Shuffle, epoch: int) -> np.ndarray:
         return rng.permutation(count)
     turn = rng.permutation(shuffle.shards.max() + 1)
     by_shard = np.argsort(turn[shuffle.shards], kind="stable")
-    # Stretches begin elsewhere in each epoch, so that what one holds changes in a single shard too.
-    stretch = (np.arange(count) + rng.integers(window)) // window
-    return by_shard[np.lexsort((rng.random(count), stretch))]
+    # A random offset of the windows, so that their content differs between epochs of one shard too.
+    windows = (np.arange(count) + rng.integers(window)) // window
+    return by_shard[np.lexsort((rng.random(count), windows))]

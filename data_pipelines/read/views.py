@@ -1,52 +1,48 @@
-"""The views of a clip, as the host makes them: boxes cut out and random numbers drawn.
+"""The views of a clip, created on the host: boxes of pixels, and random numbers for the device.
 
-The host copies each view's box of pixels, as it is, into a canvas of one size for all clips, and
-draws what shall be done to it; the device does it (`xkd_jax.augment`). A draw that is in the
-dictionary is applied, one that is not (switched off in the config, or evaluation) costs nothing.
-Boxes are drawn before the frames are decoded, so that each frame is cut into its batch while the
-processor's cache still has it. A canvas is as high as the short side of the frames and as wide as
-the longest box; only a box of a tall frame may be higher, and it is laid there transposed. Around
-a box a canvas is left as it was, since nothing reads it: filling it takes as long as the cutting.
+The host copies the box of each view, without resizing, to a canvas with the same size for all
+clips, and draws the parameters of the augmentation, which the device applies (`xkd_jax.augment`).
+The device skips an augmentation whose parameter is not in the dictionary (switched off in the
+config, or evaluation). The height of the canvas is the short side of the frames, and its width is
+the length of the longest box. A box that is higher than the canvas, in a tall frame, is copied
+transposed. Pixels around the box are not initialized, as nothing reads them and filling them takes
+as long as the copy.
 
-A view of video holds:
+A view of video has:
 
 | key           | type                | what                                                       |
 |---------------|---------------------|------------------------------------------------------------|
-| `frames`      | uint8 [t, H, W, 3]  | the box at the canvas' origin, anything around it          |
-| `box`         | float32 [2]         | its height and width on the canvas, in pixels              |
-| `transposed`  | bool                | its rows are the canvas' columns                           |
-| `flip`        | bool                | left and right swapped                                     |
-| `brightness`  | float32             | factor; so are `contrast` and `saturation`                 |
+| `frames`      | uint8 [t, H, W, 3]  | canvas with the box at its origin                          |
+| `box`         | float32 [2]         | height and width of the box on the canvas, in pixels       |
+| `transposed`  | bool                | whether rows of the box are columns of the canvas          |
+| `flip`        | bool                | whether to swap left and right                             |
+| `brightness`  | float32             | factor; also `contrast` and `saturation`                   |
 | `hue`         | float32             | turns of the color circle                                 |
 | `order`       | int32 [4]           | the order of brightness 0, contrast 1, saturation 2, hue 3 |
-| `grayscale`   | bool                |                                                            |
-| `blur_sigma`  | float32 [2]         | along the row, down the column, in pixels of the view;     |
-|               |                     | 0: none                                                    |
+| `grayscale`   | bool                | whether to convert to grayscale                            |
+| `blur_sigma`  | float32 [2]         | along rows and columns, in pixels of the view; 0: none     |
 
-and a view of audio:
+A view of audio has:
 
 | key       | type                   | what                                              |
 |-----------|------------------------|---------------------------------------------------|
-| `log_mel` | uint16 [mels, columns] | fixed point, see `schema.encode_log_mel`          |
+| `log_mel` | uint16 [mels, columns] | fixed point, see `encode_log_mel`                 |
 | `gain`    | float32                | factor of the waveform                            |
 | `box`     | int32 [4]              | top, left, height, width on a canvas around it,   |
 |           |                        | see `canvas_of_log_mel`                           |
 
-Every view draws from a generator of its own, so what one gets doesn't depend on the others.
+Each view has a separate random generator, so its values do not depend on other views.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 
-from data_pipelines.errors import UserError
 from data_pipelines.loader_config import (
     AudioAugment,
     AudioConfig,
@@ -54,124 +50,35 @@ from data_pipelines.loader_config import (
     VideoAugment,
     VideoConfig,
 )
+from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames, make_cut
 
 View = dict[str, Any]
 # {"video" or "audio": {"global": a view, "local": views stacked along a leading axis}}
 Views = dict[str, dict[str, View]]
-# Python's generators: for numbers drawn one by one they take a fifth of the time of NumPy's.
+# Python's generators take a fifth of the time of NumPy's for single numbers.
 RngOf = Callable[[str], random.Random]
 
-_CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-    """The frames of a view before they are decoded: a box of some frames of a clip.
-
-    Attributes:
-      start: the first of the clip's frames.
-      frames: how many.
-      box: top, left, height and width.
-      canvas: height and width of what the box is laid on, at its origin.
-      transposed: whether the box's rows become the canvas' columns.
-    """
-
-    start: int
-    frames: int
-    box: tuple[int, int, int, int]
-    canvas: tuple[int, int]
-    transposed: bool = False
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array that is cut."""
-        return (self.frames, *self.canvas, 3)
-
-    @property
-    def laid(self) -> tuple[int, int]:
-        """Height and width of the box on the canvas."""
-        height, width = self.box[2:]
-        return (width, height) if self.transposed else (height, width)
-
-    def places(self, out: np.ndarray) -> Iterator[tuple[Cut, np.ndarray]]:
-        """Yields each cut with its array in that of all of them, which is uint8 of `shape`."""
-        yield self, out
-
-    def write(self, frame: np.ndarray, out: np.ndarray) -> None:
-        """Cuts one of the view's frames.
-
-        Args:
-          frame: uint8 [height, width, 3].
-          out: where it goes, uint8 [H, W, 3].
-        """
-        top, left, height, width = self.box
-        box = frame[top : top + height, left : left + width]
-        if self.transposed:
-            out[:width, :height] = cv2.transpose(box)
-        else:
-            out[:height, :width] = box
-
-
-@dataclasses.dataclass(frozen=True)
-class Cuts:
-    """Several views' frames, stacked along a leading axis."""
-
-    cuts: tuple[Cut, ...]
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array that is cut."""
-        return (len(self.cuts), *self.cuts[0].shape)
-
-    def places(self, out: np.ndarray) -> Iterator[tuple[Cut, np.ndarray]]:
-        """Yields each cut with its array; see `Cut.places`."""
-        yield from zip(self.cuts, out, strict=True)
-
-
-def cut_frames(
-    frames: Iterable[np.ndarray],
-    held: int,
-    count: int,
-    pending: Sequence[tuple[Cut | Cuts, np.ndarray]],
-) -> None:
-    """Cuts the frames of a clip, each as it comes, into their places in all views.
-
-    Args:
-      frames: uint8 [height, width, 3] each.
-      held: how many they are.
-      count: frames in a clip; when they are more, those that are held are repeated in a cycle.
-      pending: cuts, each with its array.
-    """
-    placed = [
-        (cut, cut.start, cut.start + cut.frames, place)
-        for cuts, out in pending
-        for cut, place in cuts.places(out)
-    ]
-    for first, frame in enumerate(frames):
-        for number in range(first, count, held):
-            for cut, start, end, place in placed:
-                if start <= number < end:
-                    cut.write(frame, place[number - start])
+_CROP_ATTEMPTS = 10  # that of torchvision's RandomResizedCrop
 
 
 def draw_train_views(
     config: LoaderConfig, size: tuple[int, int] | None, log_mel: np.ndarray | None, rng_of: RngOf
 ) -> Views:
-    """Returns randomly drawn global and local views of a clip, their frames still to be cut.
+    """Draws global and local views of a clip for training; their frames are pending cuts.
 
     Args:
       config: of the run.
-      size: height and width of the clip's `video.frames` frames, or None for no video views.
-      log_mel: uint16 [mels, audio.columns], fixed point, or None for no audio views.
-      rng_of: gives the random generator of a view by its name: `video/global`, `audio/local/0`.
+      size: height and width of the clip's `video.frames` frames in pixels; None: no video.
+      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      rng_of: returns the random generator of a view by name, such as `video/global` or
+        `audio/local/0`.
 
     Returns:
-      Views whose `frames` are a `Cut` (`Cuts` of the local views).
+      {modality: {"global": view, "local": stacked views}} with the arrays in the tables above;
+      `frames` is a `Cut`, and `Cuts` for local views.
 
     Raises:
-      UserError: the frames are larger than `data.short_side` says.
+      UserError: the short side of the frames is larger than `data.short_side`.
     """
     views: Views = {}
     if size is not None:
@@ -203,10 +110,20 @@ def draw_eval_views(
     *,
     side_fraction: float = 1.0,
 ) -> Views:
-    """Returns the plain global views of a clip: the central square of the frames, all sound.
+    """Returns the global views of a clip without augmentation: a central square, and all audio.
 
-    The square's side is `side_fraction` of the frames' short side, in whole pixels. Other
-    arguments, result and errors are those of `draw_train_views`.
+    Args:
+      config: of the run.
+      size: height and width of the clip's `video.frames` frames in pixels; None: no video.
+      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      side_fraction: side of the square / short side of the frames.
+
+    Returns:
+      {modality: {"global": view}}: `frames`, a `Cut`, and `box` float32 [2] of video; `log_mel` of
+      audio.
+
+    Raises:
+      UserError: the short side of the frames is larger than `data.short_side`.
     """
     views: Views = {}
     if size is not None:
@@ -214,8 +131,8 @@ def draw_eval_views(
         side = max(1, round(side_fraction * min(size)))
         box = ((height - side) // 2, (width - side) // 2, side, side)
         canvas = (config.data.short_side, config.data.short_side)
-        cut = _cut(size, (0, config.video.frames), box, canvas)
-        views["video"] = {"global": _uncut(cut)}
+        cut = make_cut(size, (0, config.video.frames), box, canvas)
+        views["video"] = {"global": _plain_view(cut)}
     if log_mel is not None:
         views["audio"] = {"global": {"log_mel": log_mel}}
     return views
@@ -224,19 +141,30 @@ def draw_eval_views(
 def draw_crop_views(
     config: LoaderConfig, size: tuple[int, int] | None, log_mel: np.ndarray | None, *, crops: int
 ) -> Views:
-    """Returns the plain global views of a clip, of video `crops` squares instead of the central.
+    """Returns the global views of a clip without augmentation, with several squares of the video.
 
-    The squares have the frame's short side and are spread evenly along the longer: of three, one
-    lies at either end and one in the middle. They are stacked along a leading axis: `frames`
-    [crops, t, C, C, 3] and `box` [crops, 2]. All else is as in `draw_eval_views`.
+    The side of the squares is the frames' short side; they are spread evenly along the long side.
+
+    Args:
+      config: of the run.
+      size: height and width of the clip's `video.frames` frames in pixels; None: no video.
+      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      crops: number of squares; 1: as `draw_eval_views`.
+
+    Returns:
+      {modality: {"global": view}}: `frames`, `Cuts` [crops, t, side, side, 3], and `box` float32
+      [crops, 2] of video; `log_mel` of audio.
+
+    Raises:
+      UserError: the short side of the frames is larger than `data.short_side`.
     """
     if size is None or crops == 1:
         return draw_eval_views(config, size, log_mel)
     side = min(size)
     corners = np.rint(np.linspace((0, 0), np.subtract(size, side), crops)).astype(int)
-    stretch, canvas = (0, config.video.frames), (config.data.short_side,) * 2
+    span, canvas = (0, config.video.frames), (config.data.short_side,) * 2
     squares = [
-        _uncut(_cut(size, stretch, (top, left, side, side), canvas))
+        _plain_view(make_cut(size, span, (top, left, side, side), canvas))
         for top, left in corners.tolist()
     ]
     views = draw_eval_views(config, None, log_mel)
@@ -246,10 +174,19 @@ def draw_crop_views(
 def train_views(
     config: LoaderConfig, frames: np.ndarray | None, log_mel: np.ndarray | None, rng_of: RngOf
 ) -> Views:
-    """Returns the views of `draw_train_views`, cut out of frames that are decoded already.
+    """Draws views of a clip for training from decoded frames.
 
-    There are zeros around the boxes. Arguments and errors are those of `draw_train_views`, but for
-      frames: uint8 [video.frames, height, width, 3], or None for no video views.
+    Args:
+      config: of the run.
+      frames: uint8 [video.frames, height, width, 3]; None: no video.
+      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      rng_of: as in `draw_train_views`.
+
+    Returns:
+      The views of `draw_train_views` with arrays as `frames`; pixels around the boxes are zeros.
+
+    Raises:
+      UserError: the short side of the frames is larger than `data.short_side`.
     """
     return cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
 
@@ -259,7 +196,12 @@ def _size(frames: np.ndarray | None) -> tuple[int, int] | None:
 
 
 def cut_out(views: Views, frames: np.ndarray | None) -> Views:
-    """Puts the drawn parts of the frames, uint8 [frames, height, width, 3], in their places."""
+    """Returns views with arrays as `frames` in place of pending cuts.
+
+    Args:
+      views: with a `Cut` or `Cuts` as `frames`.
+      frames: of the clip, uint8 [frames, height, width, 3]; None: no video.
+    """
     for view in views.get("video", {}).values():
         cut = view["frames"]
         view["frames"] = np.zeros(cut.shape, cut.dtype)
@@ -269,10 +211,14 @@ def cut_out(views: Views, frames: np.ndarray | None) -> Views:
 
 
 def canvas_size(short_side: int, augment: VideoAugment) -> tuple[int, int]:
-    """Returns height and width of what holds any box cut from frames of that short side.
+    """Returns height and width of a canvas for any box in frames with this short side.
 
-    However long the frames are, the side of a box that lies along the short side of the frame
-    is at most that, and the other longer by the aspect ratio at most (each rounded to pixels).
+    For frames of any length, one side of the box is at most the short side, and the other is longer
+    by at most the aspect ratio (each rounded to pixels).
+
+    Args:
+      short_side: of the frames, in pixels.
+      augment: range of the aspect ratio.
     """
     longest = max(augment.aspect[1], 1 / augment.aspect[0], 1.0)
     return short_side, math.floor((short_side + 0.5) * longest + 0.5)
@@ -283,8 +229,14 @@ def random_box(
 ) -> tuple[int, int, int, int]:
     """Returns top, left, height and width of a random box of a frame.
 
-    As torchvision's RandomResizedCrop: the area uniform, the aspect ratio log-uniform, drawn
-    until the box fits into the frame; if it never does, a central box as near as can be.
+    As torchvision's RandomResizedCrop: uniform area and log-uniform aspect ratio, drawn until the
+    box fits into the frame; after 10 attempts, the largest central box in the range of aspects.
+
+    Args:
+      height: of the frame, in pixels.
+      width: of the frame, in pixels.
+      augment: ranges of area and aspect.
+      rng: random generator.
     """
     low, high = augment.aspect
     for _ in range(_CROP_ATTEMPTS):
@@ -301,7 +253,13 @@ def random_box(
 
 
 def canvas_of_log_mel(mels: int, columns: int, augment: AudioAugment) -> tuple[int, int]:
-    """Returns height and width of the zero canvas in whose center a spectrogram is laid."""
+    """Returns height and width of the zero canvas around a centered spectrogram.
+
+    Args:
+      mels: height of the spectrogram, in bands.
+      columns: width of the spectrogram.
+      augment: ratio of the sizes.
+    """
     return int(mels * augment.canvas[0]), int(columns * augment.canvas[1])
 
 
@@ -314,13 +272,13 @@ def _local_video_view(
 
 def _video_view(
     size: tuple[int, int],
-    stretch: tuple[int, int],
+    span: tuple[int, int],
     augment: VideoAugment,
     canvas: tuple[int, int],
     rng: random.Random,
 ) -> View:
-    cut = _cut(size, stretch, random_box(*size, augment, rng), canvas)
-    view = {**_uncut(cut), "transposed": np.bool_(cut.transposed)}
+    cut = make_cut(size, span, random_box(*size, augment, rng), canvas)
+    view = {**_plain_view(cut), "transposed": np.bool_(cut.transposed)}
     if augment.flip:
         view["flip"] = np.bool_(rng.random() < augment.flip)
     view |= _jitter(augment, rng)
@@ -350,24 +308,9 @@ def _jitter(augment: VideoAugment, rng: random.Random) -> View:
     return drawn
 
 
-def _cut(
-    size: tuple[int, int],
-    stretch: tuple[int, int],
-    box: tuple[int, int, int, int],
-    canvas: tuple[int, int],
-) -> Cut:
-    height, width = box[2:]
-    if min(height, width) > canvas[0] or max(height, width) > canvas[1]:
-        raise UserError(
-            f"A frame of {size[0]}x{size[1]} pixels has a box of {height}x{width},"
-            f" more than data.short_side allows for: set it to the data set's short side."
-        )
-    return Cut(*stretch, box, canvas, transposed=height > canvas[0])
-
-
-def _uncut(cut: Cut) -> View:
-    """Returns a view that is its frames and nothing else."""
-    return {"frames": cut, "box": np.array(cut.laid, np.float32)}
+def _plain_view(cut: Cut) -> View:
+    """Returns a video view without augmentation."""
+    return {"frames": cut, "box": np.array(cut.size_on_canvas, np.float32)}
 
 
 def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: random.Random) -> View:
@@ -376,7 +319,13 @@ def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: random.Rando
 
 
 def audio_view(log_mel: np.ndarray, augment: AudioAugment, rng: random.Random) -> View:
-    """A view of a spectrogram [mels, columns], with what the step does to it drawn from `rng`."""
+    """Draws the view of a spectrogram, uint16 [mels, columns], for training.
+
+    Args:
+      log_mel: fixed point.
+      augment: ranges of the random numbers.
+      rng: random generator.
+    """
     view: View = {"log_mel": log_mel}
     if augment.volume:
         view["gain"] = np.float32(rng.uniform(1 - augment.volume, 1 + augment.volume))

@@ -17,7 +17,7 @@ import threadpoolctl
 from data_pipelines import json_file, worker_processes
 from data_pipelines.build.catalogs.spoken_recordings import NAMES
 from data_pipelines.errors import UserError
-from data_pipelines.format import log_mel, record_schema, shards, storage, tfrecord
+from data_pipelines.format import log_mel, record_schema, shard_names, shards, storage
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.format.shards import Shard
@@ -167,7 +167,7 @@ class Worker:
 
     @classmethod
     def make_shard(cls, split: Split, shard: int, output_dir: str) -> Shard:
-        name = tfrecord.shard_name(NAME, split, shard, _SHARDS)
+        name = shard_names.shard_name(NAME, split, shard, _SHARDS)
         return shards.write_shard(storage.join(output_dir, name), cls._records(split, shard))
 
     @classmethod

@@ -21,7 +21,7 @@ from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.ingest import UNREACHABLE, FileResult, IngestOptions, ingest
 from data_pipelines.build.media import MediaOptions
-from data_pipelines.format import metadata, record_schema, storage, tfrecord
+from data_pipelines.format import metadata, record_schema, record_source, shard_names, storage
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
 
@@ -226,7 +226,7 @@ def test_a_finished_build_is_left_alone(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out") == 0
     assert capsys.readouterr().out.count("6 records") == 2
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
-    assert "holds a data set already" in capsys.readouterr().err
+    assert "has a complete data set already" in capsys.readouterr().err
     assert _digests(tmp_path / "out") == before
 
 
@@ -252,7 +252,7 @@ def test_options_reach_the_records(videos, tmp_path):
     assert _build(videos, tmp_path / "out", *options, "--modalities=audio,video") == 0
     told = metadata.read(str(tmp_path / "out"))
     assert (told.name, told.short_side, told.frame_rate, told.mels) == ("small", 32, 4.0, 40)
-    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path / "out"), "train"))
+    source = record_source.TFRecordSource(shard_names.find_shards(str(tmp_path / "out"), "train"))
     record = record_schema.parse(source[0], 40)
     assert (len(record.frames), record.log_mel.shape[0]) == (4, 40)
     assert len(record.waveform) == 16000
@@ -340,7 +340,7 @@ def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkey
 
     monkeypatch.setattr(storage, "locked", late)
     assert _build(videos, tmp_path / "out") == 2
-    assert "holds a data set already" in capsys.readouterr().err
+    assert "has a complete data set already" in capsys.readouterr().err
 
 
 def test_of_two_builds_behind_one_url_the_last_says_so(videos, monkeypatch, capsys):

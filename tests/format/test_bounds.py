@@ -13,9 +13,18 @@ import toy_shards
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import dmvr, record_schema, shards, tf_example, tfrecord
+from data_pipelines.format import (
+    dmvr,
+    record_schema,
+    record_source,
+    shard_index,
+    shard_names,
+    shards,
+    tf_example,
+    tfrecord,
+)
 from data_pipelines.format.record_schema import Record
-from data_pipelines.read import clips, pipeline
+from data_pipelines.read import clips, frame_cuts, pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
 
@@ -48,7 +57,7 @@ def decode(record: Record, stored: int = 0) -> np.ndarray:
     """Decodes the first four frames; `stored` is the short side that the data set states."""
     frames = clips.ClipFrames(record, 0, 4, 16, WHERE, stored)
     out = np.zeros((4, 16, 24, 3), np.uint8)
-    frames.write([(clips.views.Cut(0, 4, (0, 0, 16, 24), (16, 24)), out)])
+    frames.write([(frame_cuts.Cut(0, 4, (0, 0, 16, 24), (16, 24)), out)])
     return out
 
 
@@ -165,7 +174,7 @@ def test_what_is_beyond_a_record_is_neither_read_nor_written(monkeypatch, change
         patch.setattr(record_schema, "size_fault", lambda record: "")
         data = record_schema.serialize(record)
     mels = 1 if "log_mel" in changes else 8
-    with pytest.raises(UserError, match=rf"{WHERE} has not the layout .*{sentence}"):
+    with pytest.raises(UserError, match=rf"{WHERE} does not have the layout .*{sentence}"):
         record_schema.parse(data, mels, WHERE)
 
 
@@ -222,7 +231,7 @@ def test_messages_of_many_fields_are_refused(kind, budget):
         if name in kind:
             del good.features.feature[name]
     data = good.SerializeToString() + HOSTILE[kind]
-    with pytest.raises(UserError, match=rf"{WHERE} has not the layout .*(fields|a name of)"):
+    with pytest.raises(UserError, match=rf"{WHERE} does not have the layout .*(fields|a name of)"):
         record_schema.parse(data, 8, WHERE)
 
 
@@ -239,20 +248,22 @@ def test_sequences_of_many_steps_are_refused(name, budget):
     hostile = _sized(1, name.encode()) + _sized(2, b"\x0a\x00" * MANY)
     frame = _sized(1, _sized(1, _sized(1, b"a frame")))
     data = _sized(2, _sized(1, _sized(1, b"image/encoded") + _sized(2, frame)) + _sized(1, hostile))
-    with pytest.raises(UserError, match=rf"{WHERE} is no SequenceExample \(more than .* fields"):
+    with pytest.raises(
+        UserError, match=rf"{WHERE} is not a valid SequenceExample \(more than .* fields"
+    ):
         dmvr.DmvrParser(Config())(data, WHERE)
 
 
 @pytest.mark.parametrize(
     "micros,rate,sentence",
     [
-        ([0, 90_000_000_000], None, "lasts 180000 s"),
-        ([0, 40_000_000_000], None, "lasts 80000 s"),
-        ([-(2**63), 2**63 - 1], None, "lasts .* by its own account"),
-        ([2**63 - 1, -(2**63)], None, "lasts -.* by its own account"),
-        (None, float("nan"), "lasts nan"),
-        (None, 1e-30, "lasts 2e"),
-        (None, -1.0, "lasts -2"),
+        ([0, 90_000_000_000], None, "has a length of 180000 s"),
+        ([0, 40_000_000_000], None, "has a length of 80000 s"),
+        ([-(2**63), 2**63 - 1], None, "has a length of .* by its time stamps"),
+        ([2**63 - 1, -(2**63)], None, "has a length of -.* by its time stamps"),
+        (None, float("nan"), "has a length of nan"),
+        (None, 1e-30, "has a length of 2e"),
+        (None, -1.0, "has a length of -2"),
     ],
 )
 def test_sequences_that_last_for_days_are_refused(micros, rate, sentence, frugal):
@@ -272,32 +283,32 @@ def test_sequences_that_last_for_days_are_refused(micros, rate, sentence, frugal
 @pytest.mark.parametrize("room", [0, 2**31 + 2**20])
 def test_the_length_of_a_record_is_bounded_before_it_is_read(tmp_path, length, room, frugal):
     """With a checksum that is right, and in a file that is (with holes) as long as it says."""
-    path = tmp_path / tfrecord.shard_name("toy", "train", 0, 1)
+    path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     header = struct.pack("<Q", length)
     with path.open("wb") as file:
         file.write(header + tfrecord.FOOTER.pack(tfrecord.masked_crc(header)) + bytes(100))
         if room:
             file.truncate(room)
     with pytest.raises(UserError, match=r"00000-of-00001 states .* bytes for record 0, more than"):
-        tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path), "train"))
+        record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
 
 
 def test_an_index_that_states_such_a_length_is_not_believed(tmp_path, frugal):
-    path = tmp_path / tfrecord.shard_name("toy", "train", 0, 1)
+    path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     with path.open("wb") as file:
         file.truncate(2**31)
-    entries = np.array([(2**31 - tfrecord.FRAMING, 0)], tfrecord.INDEX_ENTRY)
-    (tmp_path / f"{path.name}.index").write_bytes(tfrecord.pack_index(entries))
+    entries = np.array([(2**31 - tfrecord.FRAMING, 0)], shard_index.ENTRY)
+    (tmp_path / f"{path.name}.index").write_bytes(shard_index.pack(entries))
     with pytest.raises(UserError, match="damaged at record 0"):
-        tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path), "train"))
+        record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
 
 
 def test_no_more_of_an_index_is_read_than_there_can_be(tmp_path, frugal):
-    shards.write_shard(str(tmp_path / tfrecord.shard_name("toy", "train", 0, 1)), [b"one"])
-    found = tfrecord.find_shards(str(tmp_path), "train")
+    shards.write_shard(str(tmp_path / shard_names.shard_name("toy", "train", 0, 1)), [b"one"])
+    found = shard_names.find_shards(str(tmp_path), "train")
     with open(f"{next(iter(found))}.index", "ab") as file:
         file.truncate(2**33)
-    assert tfrecord.TFRecordSource(found)[0] == b"one"
+    assert record_source.TFRecordSource(found)[0] == b"one"
 
 
 def test_the_budget_is_of_a_whole_message():

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import dmvr, record_schema, shards, tfrecord
+from data_pipelines.format import (
+    dmvr,
+    record_schema,
+    record_source,
+    shard_index,
+    shard_names,
+    shards,
+    tfrecord,
+)
 from data_pipelines.read import pipeline
 from data_pipelines.read.clips import ClipFrames
 from data_pipelines.read.dataset import open_dataset
@@ -73,14 +81,14 @@ def _refusal(path: str, call, *args):
 
 def _read_all(path: str) -> list[bytes]:
     """Returns every record that can be read."""
-    source = _refusal(path, tfrecord.TFRecordSource, {path: os.path.getsize(path)})
+    source = _refusal(path, record_source.TFRecordSource, {path: os.path.getsize(path)})
     read = [_refusal(path, source.__getitem__, i) for i in range(len(source or ()))]
     return [record for record in read if record is not None]
 
 
 SHARD = b"".join(part for record in RECORDS for part in tfrecord.frame(record))
 ENTRIES = [(len(record), tfrecord.masked_crc(record)) for record in RECORDS]
-INDEX = tfrecord.pack_index(np.array(ENTRIES, tfrecord.INDEX_ENTRY))
+INDEX = shard_index.pack(np.array(ENTRIES, shard_index.ENTRY))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +156,7 @@ def test_a_data_set_whose_writer_was_wrong(tmp_path_factory, seed):
         metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
         toy_shards.write(folder, [toy_shards.record(i) for i in range(2)], metadata)
     for content in _variants(record_schema.serialize(toy_shards.record(1, frames=3)), seed):
-        name = tfrecord.shard_name("toy", "train", 1, 2)
+        name = shard_names.shard_name("toy", "train", 1, 2)
         shards.write_shard(f"{folder}/{name}", [content])
         _refusal(folder, _use, folder)
 

@@ -152,10 +152,10 @@ def test_labels_and_names():
         ({"frames": FRAMES}, "frames of unknown rate"),
         ({"floats": [_tone(1.0, 16000)]}, "waveform of unknown rate"),
         ({"floats": [[0.5, float("nan")]], "context": {"WAVEFORM/feature/sample_rate": 16000}},
-         "no sound"),
+         "not finite"),
         ({"floats": [[0.5]], "context": {"WAVEFORM/feature/sample_rate": 2.0}}, "at 2 Hz"),
         ({"frames": FRAMES, "micros": [0, 40_000]}, "2 time stamps for 50 frames"),
-        ({"frames": FRAMES[:2], "micros": [0, 10**17]}, "by its own account"),
+        ({"frames": FRAMES[:2], "micros": [0, 10**17]}, "by its time stamps"),
         ({"frames": FRAMES[:3], "micros": [0, 9, 5]}, "not in order"),
     ],
 )  # fmt: skip
@@ -165,7 +165,7 @@ def test_what_is_lacking_is_said(parts, words):
 
 
 def test_other_data_is_refused():
-    with pytest.raises(UserError, match="no SequenceExample"):
+    with pytest.raises(UserError, match="not a valid SequenceExample"):
         dmvr.DmvrParser(CONFIG)(b"\x0a\xff", "x")
 
 
@@ -223,5 +223,7 @@ def test_an_unfinished_build_is_not_taken_for_such_shards(tmp_path):
 
 def test_a_name_that_is_not_utf_8_is_damage():
     data = _example(frames=FRAMES[:1]).replace(b"clip/label/text", b"clip/label/te\xffx")
-    with pytest.raises(UserError, match=r"shard, record 3, is no SequenceExample \(.*utf-8"):
+    with pytest.raises(
+        UserError, match=r"shard, record 3, is not a valid SequenceExample \(.*utf-8"
+    ):
         dmvr.DmvrParser(CONFIG)(data, "shard, record 3,")

@@ -58,8 +58,10 @@ def test_the_checksum_finds_every_change(tmp_path):
 def test_a_value_that_was_changed_fails_the_checksum(tmp_path, key, value):
     values = json.loads(metadata_lib.to_json(METADATA)) | {key: value}
     said = refusal(tmp_path, json.dumps(values).encode())
-    assert "its checksum fails" in said
-    assert "its checksum fails" in refusal(tmp_path, json.dumps(VALUES | {"checksum": 3}).encode())
+    assert "its checksum is wrong" in said
+    assert "its checksum is wrong" in refusal(
+        tmp_path, json.dumps(VALUES | {"checksum": 3}).encode()
+    )
 
 
 def test_files_without_a_checksum_are_read(tmp_path):
@@ -92,7 +94,11 @@ def test_files_without_a_checksum_are_read(tmp_path):
         ("class_names", "abc", "class_names is 'abc', not a list"),
         ("class_names", ["a", 1], r"class_names\[1\] is 1, not a text"),
         ("class_names", {"a": 0}, "class_names is {'a': 0}, not a list"),
-        ("class_names", ["\ud800"], r"class_names\[0\] is '\\ud800', which has no UTF-8"),
+        (
+            "class_names",
+            ["\ud800"],
+            r"class_names\[0\] is '\\ud800', which can't be encoded in UTF-8",
+        ),
         ("multi_label", 1, "multi_label is 1, not true or false"),
         ("folds", -1, "folds is -1"),
         ("folds", 10**6, "folds is 1000000"),
@@ -101,7 +107,7 @@ def test_files_without_a_checksum_are_read(tmp_path):
         ("left_out", {"no audio": -2}, "left_out counts below 0"),
         ("version", "1", "version is '1', not a whole number"),
         ("version", 1.0, "version is 1.0, not a whole number"),
-        ("version", 99, "layout 99, and this program reads layout 1"),
+        ("version", 99, "layout version 99, and this program reads version 1"),
         ("extra", 1, "unknown key 'extra'"),
         ("x" * 10**5, 1, "unknown key 'xx"),
     ],
@@ -123,24 +129,24 @@ PLAIN = json.dumps(VALUES)
 @pytest.mark.parametrize(
     "content,words",
     [
-        (b"", "it is no JSON"),
-        (b"\x00" * 100, "it is no JSON"),
+        (b"", "it is not valid JSON"),
+        (b"\x00" * 100, "it is not valid JSON"),
         (PLAIN.encode("utf-16"), "is not UTF-8"),
         (PLAIN.replace('"a"', '"\xe9"').encode("latin-1"), "is not UTF-8"),
-        (b"\xef\xbb\xbf" + PLAIN.encode(), "it is no JSON"),
-        (PLAIN.encode() + b"{}", "it is no JSON"),
+        (b"\xef\xbb\xbf" + PLAIN.encode(), "it is not valid JSON"),
+        (PLAIN.encode() + b"{}", "it is not valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b"[]", "not an object"),
         (b"null", "it is None, not an object"),
         (b'"metadata"', "it is 'metadata', not an object"),
         (b"7", "it is 7, not an object"),
-        (PLAIN.replace("8.0", "NaN").encode(), "NaN is no number"),
-        (PLAIN.replace("8.0", "-Infinity").encode(), "-Infinity is no number"),
-        (PLAIN.replace("8.0", "1e999").encode(), "1e999 is no number"),
-        (PLAIN.replace("8.0", "9" * 5000).encode(), "it is no JSON"),
-        (PLAIN.replace("16000", "-1e999").encode(), "-1e999 is no number"),
-        (PLAIN.replace('"hop"', '"fft"').encode(), "it has 'fft' twice"),
+        (PLAIN.replace("8.0", "NaN").encode(), "NaN is not a number"),
+        (PLAIN.replace("8.0", "-Infinity").encode(), "-Infinity is not a number"),
+        (PLAIN.replace("8.0", "1e999").encode(), "1e999 is not a finite number"),
+        (PLAIN.replace("8.0", "9" * 5000).encode(), "it is not valid JSON"),
+        (PLAIN.replace("16000", "-1e999").encode(), "-1e999 is not a finite number"),
+        (PLAIN.replace('"hop"', '"fft"').encode(), "it has the key 'fft' twice"),
         (b" " * (2**24 + 1), "more than 16,777,216 bytes"),
     ],
 )  # fmt: skip

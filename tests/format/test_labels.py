@@ -8,7 +8,7 @@ import toy_shards
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import dmvr, record_schema, shards, tfrecord
+from data_pipelines.format import dmvr, record_schema, shard_index, shard_names, shards
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
@@ -63,12 +63,12 @@ def test_of_shards_whose_index_says_nothing_the_record_is_refused(
     tmp_path, metadata, labels, bad, index
 ):
     folder = toy_shards.write(tmp_path, _records(5, **labels), metadata)
-    for path, size in tfrecord.find_shards(folder, "train").items():
-        entries = tfrecord.load_index(path, size).entries
+    for path, size in shard_names.find_shards(folder, "train").items():
+        entries = shard_index.load(path, size).entries
         os.remove(path + ".index")
         if index == "says nothing":
             with open(path + ".index", "wb") as file:
-                file.write(tfrecord.pack_index(entries))
+                file.write(shard_index.pack(entries))
     dataset = open_dataset(toy_shards.CONFIG, folder, "train")
     where = rf"00001-of-00002, record 2, has the label {bad}, and the classes"
     with pytest.raises(UserError, match=where):
@@ -116,10 +116,10 @@ def test_both_splits_are_looked_at(tmp_path):
 
 def test_an_index_that_states_other_labels_is_named(tmp_path):
     folder = toy_shards.write(tmp_path, _records(0))
-    path, size = next(iter(tfrecord.find_shards(folder, "train").items()))
+    path, size = next(iter(shard_names.find_shards(folder, "train").items()))
     with open(path + ".index", "wb") as file:
-        file.write(tfrecord.pack_index(tfrecord.load_index(path, size).entries, 99))
-    with pytest.raises(UserError, match=r"00000-of-00002\.index states other labels .*delete it"):
+        file.write(shard_index.pack(shard_index.load(path, size).entries, 99))
+    with pytest.raises(UserError, match=r"00000-of-00002\.index states a wrong number .*delete it"):
         open_dataset(toy_shards.CONFIG, folder, "train")
 
 
@@ -128,9 +128,9 @@ def test_the_index_of_shards_of_anything_else_says_nothing(tmp_path):
     for records in ([b"no record"], [good, b"\x0a\xff"], [good, b""]):
         path = str(tmp_path / "shard")
         written = shards.write_shard(path, records)
-        assert tfrecord.load_index(path, written.size).classes is None
+        assert shard_index.load(path, written.size).classes is None
     written = shards.write_shard(path, [good, good])
-    assert tfrecord.load_index(path, written.size).classes == 2
+    assert shard_index.load(path, written.size).classes == 2
 
 
 @pytest.mark.parametrize("labels", [[-2], [2**31], [2**40 + 3], [4, -1], [4, 2**35]])
@@ -141,5 +141,5 @@ def test_shards_made_elsewhere(labels):
     example.context.feature["image/frame_rate"].float_list.value.append(1.0)
     example.context.feature["clip/label/index"].int64_list.value.extend(labels)
     where = "shard, record 3,"
-    with pytest.raises(UserError, match=rf"{where} has the label .*: mend clip/label/index"):
+    with pytest.raises(UserError, match=rf"{where} has the label .*: correct clip/label/index"):
         dmvr.DmvrParser(Config())(example.SerializeToString(), where)

@@ -111,5 +111,5 @@ def test_no_temporary_folder_is_one_sentence(nowhere, monkeypatch):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(UserError, match=r"\(Read-only file system\): set NUMBA_CACHE_DIR to one"):
+    with pytest.raises(UserError, match=r"\(Read-only file system\): set NUMBA_CACHE_DIR to a"):
         numba_cache.ensure_folder()

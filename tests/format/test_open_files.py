@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import open_files, shards, tfrecord
+from data_pipelines.format import open_files, record_source, shard_names, shards, tfrecord
 from data_pipelines.format.open_files import OpenFiles
 
 COUNT = 300
@@ -21,7 +21,7 @@ OWNER = object()
 READ_ALL = """
 import multiprocessing, os, random, resource, sys
 from concurrent import futures
-from data_pipelines.format import tfrecord
+from data_pipelines.format import record_source, shard_names, tfrecord
 
 def check(source, seed):
     order = random.Random(seed).choices(range(len(source)), k=600)
@@ -30,8 +30,8 @@ def check(source, seed):
 
 def main(folder, limit):
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    found = tfrecord.find_shards(folder, "train")
-    sources = [tfrecord.TFRecordSource(found), tfrecord.TFRecordSource(found)]
+    found = shard_names.find_shards(folder, "train")
+    sources = [record_source.TFRecordSource(found), record_source.TFRecordSource(found)]
     with futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(check, sources * 4, range(8)))
     child = os.fork()
@@ -53,7 +53,7 @@ def many(tmp_path_factory) -> Path:
     """300 shards of a record each, without indexes."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(COUNT):
-        path = folder / tfrecord.shard_name("toy", "train", i, COUNT)
+        path = folder / shard_names.shard_name("toy", "train", i, COUNT)
         path.write_bytes(b"".join(tfrecord.frame(b"record %d" % i)))
     return folder
 
@@ -156,18 +156,18 @@ def test_other_users_of_descriptors_are_made_room_for(tmp_path, monkeypatch):
 
 
 def test_no_descriptors_at_all_is_no_bad_input(many, monkeypatch):
-    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(many), "train"))
+    source = record_source.TFRecordSource(shard_names.find_shards(str(many), "train"))
 
     def full(path, flags):
         raise OSError(24, "Too many open files", path)
 
     monkeypatch.setattr(os, "open", full)
-    with pytest.raises(UnreachableError, match=r"00007-of-00300 can't be opened: Too many open"):
+    with pytest.raises(UnreachableError, match=r"00007-of-00300 can't be opened .Too many open"):
         source[7]
 
 
 def test_files_of_a_source_that_is_gone_are_closed(many):
-    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(many), "train"))
+    source = record_source.TFRecordSource(shard_names.find_shards(str(many), "train"))
     source[0], source[1]
     held = len(open_files.OPEN_FILES)
     del source
@@ -178,12 +178,12 @@ def test_files_of_a_source_that_is_gone_are_closed(many):
 def test_a_shard_that_is_replaced_while_closed_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(open_files, "limit", lambda: 0)  # each read opens its file
     for i in range(2):
-        path = tmp_path / tfrecord.shard_name("toy", "train", i, 2)
+        path = tmp_path / shard_names.shard_name("toy", "train", i, 2)
         shards.write_shard(str(path), [b"one"])
         os.utime(path, (0, 0))  # so that the clock of the file system need not tick
-    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path), "train"))
+    source = record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
     assert [source[0], source[1]] == [b"one", b"one"]
-    shards.write_shard(str(tmp_path / tfrecord.shard_name("toy", "train", 1, 2)), [b"two"])
+    shards.write_shard(str(tmp_path / shard_names.shard_name("toy", "train", 1, 2)), [b"two"])
     assert source[0] == b"one"
     with pytest.raises(UserError, match="was replaced or removed"):
         source[1]

@@ -10,7 +10,7 @@ import simplejpeg
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
-from data_pipelines.format import record_schema, shards, storage, tfrecord
+from data_pipelines.format import record_schema, record_source, shard_names, shards, storage
 from data_pipelines.format.record_schema import Record
 
 METADATA = metadata_lib.Metadata(
@@ -44,7 +44,7 @@ def test_dataset_reads_back(tmp_path):
     shards.write_dataset(str(tmp_path), METADATA, splits, shards=3, progress=seen.append)
     assert seen == list(range(1, 10))
     assert metadata_lib.read(str(tmp_path)) == METADATA
-    source = tfrecord.TFRecordSource(tfrecord.find_shards(str(tmp_path), "train"))
+    source = record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
     assert source.shard_lengths == [3, 2, 2]
     read = [record_schema.parse(source[i], 4).id for i in range(7)]
     assert read == ["clip0", "clip3", "clip6", "clip1", "clip4", "clip2", "clip5"]
@@ -59,7 +59,7 @@ def test_same_records_give_the_same_bytes(tmp_path):
 def test_a_finished_folder_is_not_overwritten(tmp_path):
     shards.write_dataset(str(tmp_path), METADATA, {"train": _records(1)}, shards=1)
     before = _digests(tmp_path)
-    with pytest.raises(UserError, match="holds a data set already"):
+    with pytest.raises(UserError, match="has a complete data set already"):
         shards.write_dataset(str(tmp_path), METADATA, {"train": _records(2)}, shards=1)
     assert _digests(tmp_path) == before
 
@@ -87,7 +87,7 @@ def test_writes_to_a_url():
     shards.write_dataset(folder, METADATA, {"train": _records(3)}, shards=2)
     assert metadata_lib.read(folder) == METADATA
     assert "dataset_info.json" in storage.sizes(folder)
-    assert len(tfrecord.TFRecordSource(tfrecord.find_shards(folder, "train"))) == 3
+    assert len(record_source.TFRecordSource(shard_names.find_shards(folder, "train"))) == 3
 
 
 _OPEN_WITH_TFDS = """

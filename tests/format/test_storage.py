@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import shards, storage, tfrecord
+from data_pipelines.format import record_source, shard_index, shards, storage, tfrecord
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -66,7 +66,7 @@ def test_what_is_absent(folder):
 
 def test_a_folder_that_can_t_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="can't be made"):
+    with pytest.raises(UserError, match="can't be created"):
         storage.make_folder(str(tmp_path / "file" / "folder"))
 
 
@@ -175,9 +175,9 @@ def test_listing_and_scanning_are_tried_again(flaky):
     with storage.writer(f"{folder}/shard") as file:
         file.write(record + record)
     flaky.failures.append(OSError("once"))
-    assert tfrecord.scan(f"{folder}/shard", 2 * len(record))["length"].tolist() == [4, 4]
+    assert shard_index.scan(f"{folder}/shard", 2 * len(record))["length"].tolist() == [4, 4]
     with pytest.raises(UserError, match="record 1"):  # damage isn't read for a minute
-        tfrecord.scan(f"{folder}/shard", 2 * len(record) - 1)
+        shard_index.scan(f"{folder}/shard", 2 * len(record) - 1)
 
 
 @pytest.mark.parametrize("code,kind", [(errno.EACCES, UserError), (errno.ESTALE, UnreachableError)])
@@ -249,7 +249,7 @@ def _upload(path):
 )
 def test_what_a_store_refuses_is_not_the_file_s_fault(flaky, access):
     flaky.failures.append(PermissionError("The access key is no longer valid"))
-    with pytest.raises(UnreachableError, match=r"flaky/a is refused \(The access key"):
+    with pytest.raises(UnreachableError, match=r"flaky/a is denied \(The access key"):
         access("flaky://flaky/a")
 
 
@@ -258,10 +258,12 @@ def test_a_full_disk_is_told_at_once(flaky):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UnreachableError, match=r"copied to .* \(No space left .* make room there"):
+    with pytest.raises(
+        UnreachableError, match=r"copied to .* \(No space left .* free disk space there"
+    ):
         storage.fetch("flaky://flaky/a", Full())
     with pytest.raises(OSError, match="No space"):  # tried once
-        storage.persistently("flaky://flaky/a", Full().write, b"x")
+        storage.with_retries("flaky://flaky/a", Full().write, b"x")
 
 
 def test_folders_are_made_and_removed_in_the_end(flaky):
@@ -299,7 +301,7 @@ def test_what_is_not_there_is_asked_for_once(flaky):
 def test_a_record_is_one_range(flaky):
     names = ("flaky://flaky/shard",)
     shards.write_shard(names[0], [b"one", b"three", b"seven"])
-    source = tfrecord.TFRecordSource({names[0]: storage.sizes("flaky://flaky")["shard"]})
+    source = record_source.TFRecordSource({names[0]: storage.sizes("flaky://flaky")["shard"]})
     flaky.ranges.clear()
     assert source[1] == b"three"
     assert flaky.ranges == [(19, 19 + 16 + 5)]

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 import toy_shards
 
-from data_pipelines.format import tfrecord
+from data_pipelines.format import shard_names
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
@@ -56,7 +56,7 @@ def test_tensorflow_reads_what_was_written(tmp_path):
     records = [toy_shards.record(i, frames=3 + i) for i in range(3)]
     records.append(toy_shards.record(3, frames=0, columns=5))  # sound alone
     folder = toy_shards.write(tmp_path / "toy", records, test=[toy_shards.record(4, columns=0)])
-    shard = next(iter(tfrecord.find_shards(folder, "train")))
+    shard = next(iter(shard_names.find_shards(folder, "train")))
     content = bytearray(open(shard, "rb").read())  # noqa: SIM115
     content[100] ^= 1
     damaged = tmp_path / "damaged"

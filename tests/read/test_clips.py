@@ -8,7 +8,7 @@ import toy_shards
 from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema
 from data_pipelines.format.record_schema import Record
-from data_pipelines.read import clips, views
+from data_pipelines.read import clips, frame_cuts
 from xkd_jax.config.pretraining import Config
 
 CONFIG = toy_shards.CONFIG
@@ -18,7 +18,7 @@ SILENCE = record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR))
 def _frames(record, start, count, short_side, where) -> np.ndarray:
     frames = clips.ClipFrames(record, start, count, short_side, where)
     out = np.empty((count, *frames.size, 3), np.uint8)
-    whole = views.Cut(0, count, (0, 0, *frames.size), frames.size)
+    whole = frame_cuts.Cut(0, count, (0, 0, *frames.size), frames.size)
     frames.write([(whole, out)])
     return out
 

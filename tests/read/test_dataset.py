@@ -8,7 +8,7 @@ import pytest
 import toy_shards
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import shards, tfrecord
+from data_pipelines.format import shard_names, shards
 from data_pipelines.read.dataset import open_dataset
 
 CONFIG = toy_shards.CONFIG
@@ -36,9 +36,9 @@ def test_an_empty_split_is_refused(tmp_path):
 
 def test_shards_that_are_not_the_described_ones_are_refused(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)))
-    name = tfrecord.shard_name("toy", "train", 1, 2)
+    name = shard_names.shard_name("toy", "train", 1, 2)
     shards.write_shard(f"{folder}/{name}", [b"one"])
-    with pytest.raises(UserError, match=r"00001-of-00002 has 1 records .* says 2"):
+    with pytest.raises(UserError, match=r"00001-of-00002 has 1 records .* states 2"):
         open_dataset(CONFIG, folder, "train")
 
 
@@ -56,7 +56,7 @@ def test_another_number_of_shards_is_refused(tmp_path):
     info = json.loads(path.read_text())
     info["splits"][0]["shardLengths"].append("3")
     path.write_text(json.dumps(info))
-    with pytest.raises(UserError, match=r"2 shards .* says 3"):
+    with pytest.raises(UserError, match=r"2 shards .* states 3"):
         open_dataset(CONFIG, folder, "train")
 
 
@@ -69,15 +69,15 @@ def test_other_rates_are_refused(tmp_path):
 
 def test_a_record_of_another_layout_is_named(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(2)))
-    name = tfrecord.shard_name("toy", "train", 1, 2)
+    name = shard_names.shard_name("toy", "train", 1, 2)
     shards.write_shard(f"{folder}/{name}", [b"\x0a\xff"])
-    with pytest.raises(UserError, match=r"00001-of-00002, record 0, has not the layout"):
+    with pytest.raises(UserError, match=r"00001-of-00002, record 0, does not have the layout"):
         open_dataset(CONFIG, folder, "train")[1]
 
 
 def test_checksums_can_be_left_unchecked(tmp_path):
     folder = toy_shards.write(tmp_path, [toy_shards.record(0)])
-    path = next(p for p in tfrecord.find_shards(folder, "train") if os.path.getsize(p))
+    path = next(p for p in shard_names.find_shards(folder, "train") if os.path.getsize(p))
     content = bytearray(pathlib.Path(path).read_bytes())
     content[-1] ^= 1
     pathlib.Path(path).write_bytes(content)
@@ -91,7 +91,7 @@ def test_two_splits_as_one(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)), more=more)
     dataset = open_dataset(CONFIG, folder, "train+more")
     assert {dataset[i].id for i in range(len(dataset))} == {f"clip{i}" for i in range(8)}
-    with pytest.raises(UserError, match=r"split 'train\+train' names one twice"):
+    with pytest.raises(UserError, match=r"split='train\+train' repeats a split"):
         open_dataset(CONFIG, folder, "train+train")
 
 
@@ -134,7 +134,7 @@ def test_a_digest_of_content_and_of_nothing_else(tmp_path):
     changed = [*records[:69], dataclasses.replace(records[69], label=1)]
     assert records[69].label == 0
     assert digest("three", changed) != plain
-    was, now = (tfrecord.find_shards(str(tmp_path / name), "train") for name in ("one", "three"))
+    was, now = (shard_names.find_shards(str(tmp_path / name), "train") for name in ("one", "three"))
     assert list(was.values()) == list(now.values())
     assert digest("four", records[2:4] + records[:2] + records[4:]) != plain
 

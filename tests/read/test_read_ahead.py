@@ -73,9 +73,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
     )
     assert steps_of(batches) == list(range(2, 10))
     said = capfd.readouterr().out  # what it had made and not yet handed over is made again
-    assert re.search(
-        r"worker process died with exit code -9; starting again at batch [345]\.", said
-    )
+    assert re.search(r"died with exit code -9: restarting the workers at batch [345]\.", said)
     assert not multiprocessing.active_children()
 
 
@@ -168,7 +166,7 @@ def test_workers_that_die_three_times_at_a_batch_end_the_run():
     pipeline = _DyingPipeline([2, 0, 0])
     batches = read_ahead.read_ahead(DATA, pipeline, 0)
     with pytest.raises(
-        LostProcessError, match=r"3 times while batch 2 was due \(.*exit code -9\): start the run"
+        LostProcessError, match=r"3 times at batch 2 \(.*exit code -9\): repeat the command"
     ):
         list(batches)
     assert len(pipeline.started) == 3
@@ -210,11 +208,13 @@ def test_a_worker_that_hangs_is_killed(capsys):
     data = dataclasses.replace(DATA, workers=1, worker_timeout=0.3)
     since = time.monotonic()
     with pytest.raises(
-        LostProcessError, match=r"3 times while batch 4 was due \(the last gave nothing for 0\.3 s"
+        LostProcessError, match=r"3 times at batch 4 \(last reason: returned no batch for 0\.3 s"
     ):
         next(read_ahead.read_ahead(data, lambda *_: _Hanging(), 4))
     assert 0.9 <= time.monotonic() - since < 30
-    assert "gave nothing for 0.3 s; starting again at batch 4" in capsys.readouterr().out
+    assert (
+        "returned no batch for 0.3 s: restarting the workers at batch 4" in capsys.readouterr().out
+    )
 
 
 def test_threads_that_hang_are_told_of(capsys):
@@ -224,4 +224,4 @@ def test_threads_that_hang_are_told_of(capsys):
 
     data = dataclasses.replace(DATA, worker_timeout=0.2)
     assert steps_of(read(data, slow, range(1))) == [0]
-    assert "The loader has given nothing for 0.2 s" in capsys.readouterr().out
+    assert "The loader has returned no batch for 0.2 s" in capsys.readouterr().out

@@ -30,7 +30,7 @@ def _made(pool: SharedBufferPool, value: int, size: int = 4096) -> dict:
         "z": memory[1024:2048],
         "small": np.array([value]),
     }
-    return pickle.loads(pickle.dumps(pool.share(batch)))  # as it travels to another process
+    return pickle.loads(pickle.dumps(pool.references(batch)))  # as it travels to another process
 
 
 def _there(name: str) -> bool:
@@ -110,7 +110,9 @@ def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(UserError, match=r"no shared memory for a batch of 3 MB .*--shm-size"):
+    with pytest.raises(
+        UserError, match=r"not enough shared memory for a batch of 3 MB .*--shm-size"
+    ):
         SharedBufferPool(blocks.name).empty(3 << 20)
     blocks.close()
     assert not _there(f"{blocks.name}_0")
@@ -122,7 +124,7 @@ def test_a_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(shared_memory, "SharedMemory", refuse)
-    sentence = rf"no shared memory for a batch of 3 MB \({os.strerror(code)}\).*--shm-size"
+    sentence = rf"not enough shared memory for a batch of 3 MB \({os.strerror(code)}\).*--shm-size"
     with pytest.raises(UserError, match=sentence):
         SharedBufferPool(blocks.name).empty(3 << 20)
     monkeypatch.undo()
@@ -139,7 +141,7 @@ def test_a_worker_without_memory_leaves_none_of_anothers(blocks, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(UserError, match="no shared memory"):
+    with pytest.raises(UserError, match="not enough shared memory"):
         SharedBufferPool(blocks.name).empty(4096)
     blocks.close()
     assert not any(_there(f"{blocks.name}_{i}") for i in range(3))

@@ -1,0 +1,222 @@
+"""Random access to the records of shards."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import shard_index, storage
+from data_pipelines.format.open_files import OPEN_FILES
+from data_pipelines.format.tfrecord import (
+    FOOTER,
+    FRAMING,
+    HEADER,
+    checked_length,
+    cut_off,
+    masked_crc,
+)
+
+
+class TFRecordSource:
+    """The records of shards, with random access: a source for `grain.MapDataset`.
+
+    Thread-safe. It can be pickled, as each process opens files on first use (`open_files`). A local
+    shard is refused if it was removed, or if its size or modification time has changed since the
+    source was created. A remote read is one range request; changed content is detected by the
+    checksums.
+    """
+
+    def __init__(self, shards: Mapping[str, int], verify: bool = True):
+        """Opens shards and reads their indexes, or their record headers where an index is invalid.
+
+        Args:
+          shards: {path or URL: size in bytes} of the shards, in order; see `find_shards`.
+          verify: whether to check the data of each record by its checksum. Lengths are always
+            checked.
+
+        Raises:
+          UserError: a shard is damaged or not a TFRecord file.
+        """
+        self._paths = list(shards)
+        self._sizes = list(shards.values())
+        self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
+        self._verify = verify
+        indexes = [shard_index.load(path, size) for path, size in shards.items()]
+        self._classes = [index.classes for index in indexes]
+        entries = [index.entries for index in indexes]
+        self._first = np.cumsum([0] + [len(n) for n in entries]).tolist()
+        joined = np.concatenate([np.zeros(0, shard_index.ENTRY), *entries])
+        self._lengths, self._crcs = joined["length"].astype(np.int64), joined["crc"].copy()
+        framed = [n["length"].astype(np.int64) + FRAMING for n in entries]
+        offsets = [np.cumsum(n) - n for n in framed]
+        self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
+        self._own_files()
+
+    def _own_files(self) -> None:
+        self._owner = object()
+        weakref.finalize(self, OPEN_FILES.close, self._owner).atexit = False
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the shards, in order."""
+        return self._paths
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        """Number of records in each shard."""
+        return np.diff(self._first).tolist()
+
+    @property
+    def classes(self) -> list[int | None]:
+        """Number of classes that the labels of each shard require, by its index; None: unknown."""
+        return self._classes
+
+    def records_of(self, shard: int) -> range:
+        """Returns the indices of the records of a shard."""
+        return range(self._first[shard], self._first[shard + 1])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the length and stored checksum of each record in order: 32 hexadecimal digits.
+
+        It does not depend on the folder or on indexes. It changes if any record is changed, added,
+        removed or moved.
+        """
+        rows = np.stack([self._lengths, self._crcs], axis=1).astype("<u4")
+        return hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
+
+    def shards_of(self, records: np.ndarray) -> np.ndarray:
+        """Returns the number of the shard of each record, int64 [n]."""
+        return np.searchsorted(self._first, records, side="right") - 1
+
+    def __getitem__(self, record: int) -> bytes:
+        """Returns the data of one record.
+
+        Raises:
+          IndexError: there is no such record.
+          UserError: the record is damaged, or its shard was replaced or removed.
+        """
+        shard, number = self._locate(record)
+        offset, length = int(self._offsets[record]), int(self._lengths[record])
+        path = self._paths[shard]
+        header, data, footer = self._read(shard, offset, length)
+        try:
+            self._check(path, number, record, (header, data, footer))
+        except UserError:
+            if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
+                raise _replaced(path) from None
+            raise
+        return data
+
+    def _check(
+        self, path: str, number: int, record: int, framed: tuple[bytes, bytes, bytes]
+    ) -> None:
+        """Compares a record, `number` of its shard, with its checksums and the index."""
+        header, data, footer = framed
+        if len(footer) < FOOTER.size:
+            raise cut_off(path, number)
+        if checked_length(header, path, number) != self._lengths[record]:
+            raise _of_another_shard(path, number, "length")
+        if self._verify and footer != FOOTER.pack(masked_crc(data)):
+            raise UserError(
+                f"{path} is damaged in record {number} (its checksum is wrong): copy or build the"
+                " shard again."
+            )
+        if self._verify and footer != FOOTER.pack(self._crcs[record]):
+            raise _of_another_shard(path, number, "checksum")
+
+    def name(self, record: int) -> str:
+        """Returns the shard of a record and its number there, for error messages.
+
+        Raises:
+          IndexError: there is no such record.
+        """
+        shard, number = self._locate(record)
+        return f"{self._paths[shard]}, record {number},"
+
+    def _locate(self, record: int) -> tuple[int, int]:
+        if not 0 <= record < len(self):
+            raise IndexError(f"record {record} of {len(self)}")
+        shard = bisect.bisect_right(self._first, record) - 1
+        return shard, int(record - self._first[shard])
+
+    def _read(self, shard: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:
+        """Returns header, data and footer of a record."""
+        path = self._paths[shard]
+        if storage.is_remote(path):
+            end = offset + length + FRAMING
+            block = storage.read_range(path, offset, end)
+            split = HEADER.size + length
+            return block[: HEADER.size], block[HEADER.size : split], block[split:]
+        try:
+            with OPEN_FILES.opened(self._owner, shard, path) as descriptor:
+                framed = _read_framed(descriptor, offset, length)
+                now = os.fstat(descriptor)  # after the read, to detect a change during it
+        except OSError as error:
+            raise _cannot_read(path, error) from None
+        expected = (self._sizes[shard], self._times[shard])
+        if (now.st_size, now.st_mtime_ns) != expected or not now.st_nlink:
+            raise _replaced(path)
+        return framed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_owner"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own_files()
+
+    def __repr__(self) -> str:
+        return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
+
+
+def _time_of_change(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise _cannot_open(path, error) from None
+
+
+def _cannot_open(path: str, error: OSError) -> UserError:
+    return file_error(
+        error, f"{path} can't be opened ({error.strerror}): check its permissions and its disk."
+    )
+
+
+def _cannot_read(path: str, error: OSError) -> UserError:
+    if error.filename is not None:  # set by `os.open`, not by reads
+        return _cannot_open(path, error)
+    return file_error(error, f"{path} can't be read ({error.strerror}): check its disk.")
+
+
+def _replaced(path: str) -> UserError:
+    return UserError(
+        f"{path} was replaced or removed while in use: restore it, or repeat the command."
+    )
+
+
+def _of_another_shard(path: str, number: int, what: str) -> UserError:
+    return UserError(
+        f"{path} does not match its index {path}{shard_index.SUFFIX} (record {number} has another"
+        f" {what}): delete the index, and repeat the command."
+    )
+
+
+def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:
+    """Returns header, data and footer: three reads cost less than one read and a copy."""
+    middle = offset + HEADER.size
+    return (
+        os.pread(descriptor, HEADER.size, offset),
+        os.pread(descriptor, length, middle),
+        os.pread(descriptor, FOOTER.size, middle + length),
+    )
