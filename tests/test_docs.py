@@ -26,7 +26,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_and_headings(page):
+def test_links_have_existing_targets(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         path, _, anchor = target.partition("#")
         if "://" in path:
@@ -37,7 +37,7 @@ def test_links_lead_to_files_and_headings(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_and_commands_that_a_page_names_exist(page):
+def test_named_files_and_commands_exist(page):
     text = page.read_text(encoding="utf-8")
     for path in FILE.findall(text):
         assert (ROOT / path).exists(), path
@@ -46,7 +46,7 @@ def test_files_and_commands_that_a_page_names_exist(page):
 
 
 @pytest.mark.parametrize("page", ["reliability.md", "data.md"])
-def test_promises_name_tests_that_exist(page):
+def test_promises_name_existing_tests(page):
     """A table's last cell has `test_x.py: words of a test's name`, `words of another one`."""
     tests = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
     held = [
@@ -83,7 +83,7 @@ def definitions(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", ["method.md", "architecture.md"])
-def test_functions_that_a_page_names_are_defined(page):
+def test_named_functions_are_defined(page):
     files = [f for p in ("xkd_jax", "data_pipelines") for f in (ROOT / p).rglob("*.py")]
     modules: dict[str, set[str]] = {}
     for file in files:
@@ -96,7 +96,7 @@ def test_functions_that_a_page_names_are_defined(page):
     assert [f"{m}.{name}" for m, name in checked if name not in modules[m]] == []
 
 
-def test_the_readme_is_short():
+def test_readme_has_at_most_120_lines():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
@@ -109,14 +109,14 @@ def test_images_are_small_and_used():
         assert f"images/{image.name})" in text
 
 
-def test_tables_of_the_results_are_those_of_the_files():
+def test_tables_of_results_equal_their_files():
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     assert plot_results.with_tables(page) == page
     files = sorted(file.stem for file in (ROOT / "docs/results").glob("*.csv"))
     assert sorted(re.findall(r"<!-- table: (\w+) -->", page)) == files
 
 
-def test_a_table_is_replaced_by_its_file(tmp_path):
+def test_table_is_replaced_by_its_file(tmp_path):
     (tmp_path / "scores.csv").write_text('row,"both, %"\nxkd,77.8 ± 0.5\n')
     page = "before\n<!-- table: scores -->\nold\n<!-- end -->\nafter\n"
     assert plot_results.with_tables(page, tmp_path) == (

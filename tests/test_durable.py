@@ -62,7 +62,7 @@ def _data_set(folder):
 
 
 @pytest.mark.parametrize("write", [_json, _storage, _shard, _data_set])
-def test_files_are_synced_before_they_have_their_names(tmp_path, events, write):
+def test_files_are_synced_before_they_get_their_names(tmp_path, events, write):
     write(tmp_path)
     written = list(tmp_path.iterdir())
     assert written
@@ -84,7 +84,7 @@ def test_new_folders_are_synced_with_their_parents(tmp_path, events):
         assert {("sync", inode(tmp_path)), ("sync", inode(folder.parent))} <= set(events)
 
 
-def test_a_checkpoint_is_synced_before_it_has_its_name(small, tmp_path, events):
+def test_checkpoint_is_synced_before_it_gets_its_name(small, tmp_path, events):
     saved(small, tmp_path / "checkpoints", 1)
     folder = tmp_path / "checkpoints" / "1"
     named = events.index(("rename", inode(folder)))
@@ -98,7 +98,7 @@ def test_a_checkpoint_is_synced_before_it_has_its_name(small, tmp_path, events):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_failed_sync_leaves_the_old_file(tmp_path, monkeypatch, number):
+def test_failed_sync_keeps_old_file(tmp_path, monkeypatch, number):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"b": 1}))
 
@@ -112,7 +112,7 @@ def test_a_failed_sync_leaves_the_old_file(tmp_path, monkeypatch, number):
     assert [found.name for found in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_file_system_that_syncs_no_folders_will_do(tmp_path, monkeypatch):
+def test_file_system_without_folder_sync_is_accepted(tmp_path, monkeypatch):
     fsync = os.fsync
 
     def only_files(descriptor):

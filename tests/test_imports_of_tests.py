@@ -38,5 +38,5 @@ def test_no_file_imports_a_test(file):
         "def use():\n    import test_kill",
     ],
 )  # fmt: skip
-def test_an_imported_test_is_found(line):
+def test_import_of_a_test_is_found(line):
     assert names_of_tests(imported(line))

@@ -27,7 +27,7 @@ def locked(python: str) -> dict[str, Version]:
     return {match[1]: Version(match[2]) for match in found if match}
 
 
-def test_each_supported_python_has_a_file_and_no_other():
+def test_each_supported_python_has_one_lock():
     assert make.pythons() == PYTHONS
     assert sorted(file.stem for file in (ROOT / "locks").glob("*.txt")) == PYTHONS
     supported = SpecifierSet(make.project()["requires-python"])
@@ -39,7 +39,7 @@ def test_each_supported_python_has_a_file_and_no_other():
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_a_file_has_one_sorted_line_for_each_package_and_nothing_else(python):
+def test_lock_has_one_sorted_line_per_package(python):
     lines = (ROOT / "locks" / f"{python}.txt").read_text().splitlines()
     assert [line for line in lines if not LINE.fullmatch(line)] == []
     names = [line.partition("==")[0] for line in lines]
@@ -48,7 +48,7 @@ def test_a_file_has_one_sorted_line_for_each_package_and_nothing_else(python):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_a_file_has_every_direct_requirement_within_its_bounds(python):
+def test_lock_has_every_direct_requirement_within_bounds(python):
     versions = locked(python)
     direct = [Requirement(text) for text in make.requirements()]
     assert {"jax", "numpy", "pytest", "ruff", "mypy", "gcsfs", "moto"} <= {r.name for r in direct}
@@ -58,13 +58,13 @@ def test_a_file_has_every_direct_requirement_within_its_bounds(python):
     assert "torch" not in versions
 
 
-def test_every_direct_requirement_of_a_run_has_a_lower_bound():
+def test_direct_requirements_have_lower_bounds():
     for text in (ROOT / "requirements.txt").read_text().splitlines():
         if needed := text.partition("#")[0].strip():
             assert [one.operator for one in Requirement(needed).specifier] == [">="], needed
 
 
-def test_jax_and_the_tpu_compiler_go_with_each_other():
+def test_jax_and_tpu_compiler_are_compatible():
     for python in PYTHONS:
         versions = locked(python)
         assert versions["jax"] == versions["jaxlib"]
@@ -75,7 +75,7 @@ def commands(file: str, word: str) -> list[str]:
     return [line for line in (ROOT / file).read_text().splitlines() if word in line]
 
 
-def test_the_readme_and_ci_install_with_the_lock_of_the_python_that_runs(tmp_path):
+def test_readme_and_ci_install_lock_of_running_python(tmp_path):
     """The part of each command that names the lock, run by a shell."""
     found = [
         *commands("README.md", "python3 -m venv"),
@@ -95,7 +95,7 @@ def test_the_readme_and_ci_install_with_the_lock_of_the_python_that_runs(tmp_pat
         assert printed.stdout.strip() == expected
 
 
-def test_a_tpu_vm_installs_with_the_lock_of_its_python():
+def test_tpu_vm_installs_lock_of_its_python():
     text = (ROOT / "launch_tpu.sh").read_text()
     python = re.search(r"uv venv .*--python (\S+)", text)[1]
     assert f"-c locks/{python}.txt" in text
@@ -113,7 +113,7 @@ print("win==2 ; python_full_version < '3.13' and sys_platform == 'win32'")
 """
 
 
-def test_a_lock_is_made_for_one_python_and_does_not_repeat_it(tmp_path, monkeypatch):
+def test_lock_is_made_for_one_python(tmp_path, monkeypatch):
     """With a stand-in for uv, which answers as it does."""
     (tmp_path / "uv.py").write_text(UV)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -121,7 +121,7 @@ def test_a_lock_is_made_for_one_python_and_does_not_repeat_it(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.9", "three"])
-def test_a_python_that_is_not_supported_is_refused(python, capsys):
+def test_unsupported_python_is_refused(python, capsys):
     with pytest.raises(SystemExit) as ended:
         make.main([python])
     assert ended.value.code == 2

@@ -56,7 +56,7 @@ def test_bad_command_lines_end_in_one_sentence(arguments, sentence, tmp_path):
     assert sentence in found.stderr
 
 
-def test_alone_and_with_help_the_command_prints_its_guide():
+def test_command_alone_and_with_help_prints_guide():
     alone, asked = run(), run("--help")
     assert (alone.returncode, asked.returncode) == (2, 0)
     assert alone.stdout == asked.stdout
@@ -75,7 +75,7 @@ def test_helpfull_lists_every_flag():
         assert flag in found.stdout
 
 
-def test_show_prints_every_key_and_what_the_command_line_changed():
+def test_show_prints_every_key_and_changes_of_command_line():
     found = run(
         "--config=configs/demo.py", "--show", "--config.batch_size=4", "--noconfig.probe.enabled"
     )
@@ -91,7 +91,7 @@ def test_show_prints_every_key_and_what_the_command_line_changed():
     assert found.stdout.splitlines()[-1] == f"2 keys changed by the command line: {changed}"
 
 
-def test_a_url_is_no_workdir():
+def test_url_is_refused_as_workdir():
     """It would be a folder of this machine, gone with it."""
     found = run("--config=configs/demo.py", "--workdir=gs://bucket/run")
     assert found.returncode == 2
@@ -105,7 +105,7 @@ def test_a_url_is_no_workdir():
         ("configs/demo.py:reconstruction", "runs/demo-reconstruction"),
     ],
 )
-def test_a_run_has_a_folder_of_its_own(config, workdir):
+def test_default_workdir_has_name_of_config(config, workdir):
     assert main.default_workdir(config) == workdir
 
 
@@ -133,7 +133,7 @@ command_line.run(main)
         ("1 / 0", 1),
     ],
 )
-def test_a_run_ends_soon_whatever_hangs_at_the_end(end, status):
+def test_run_exits_soon_if_threads_hang(end, status):
     found = subprocess.run(
         [sys.executable, "-c", HANGS.replace("END", end), "--config=configs/demo.py"],
         cwd=ROOT, capture_output=True, timeout=60, check=False,

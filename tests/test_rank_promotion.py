@@ -31,7 +31,7 @@ def strict():
     "variant,refinement,view",
     [("xkd", "mean", "global"), ("mas", "softmax", "local"), ("mats", "none", "global")],
 )
-def test_a_training_step_and_the_probes(small, variant, refinement, view):
+def test_training_step_and_probes(small, variant, refinement, view):
     config = dataclasses.replace(
         small,
         model=dataclasses.replace(small.model, variant=variant),

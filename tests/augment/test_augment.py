@@ -87,7 +87,7 @@ def jitter(frames: np.ndarray, **draws) -> np.ndarray:
 
 
 @pytest.mark.parametrize("box", [(61, 47), (30, 25), (47, 40), (11, 9), (24, 24), (1, 1)])
-def test_resize_is_that_of_pil(frame, box):
+def test_resize_equals_pil(frame, box):
     cut = frame[: box[0], : box[1]]
     expected = Image.fromarray(cut).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     found = change(frame[None], box=box)[0]
@@ -101,7 +101,7 @@ def test_flip_mirrors_the_resized_box(frame):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_transposed_canvas_shows_the_same(frame, flip):
+def test_transposed_canvas_gives_same_view(frame, flip):
     frames, box = np.stack([frame, 255 - frame]), (50, 31)
     straight = change(frames, box=box, flip=np.bool_(flip), transposed=np.bool_(False))
     turned = change(
@@ -112,14 +112,14 @@ def test_a_transposed_canvas_shows_the_same(frame, flip):
 
 @pytest.mark.parametrize("name", ENHANCERS)
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
-def test_jitter_is_that_of_pil(frame, name, factor):
+def test_jitter_equals_pil(frame, name, factor):
     expected = ENHANCERS[name](Image.fromarray(square(frame)[0])).enhance(factor)
     found = jitter(square(frame), **{name: factor})[0]
     # PIL cuts the fraction off; and the gray it blends with is rounded: half a level, times 0.4.
     assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.21
 
 
-def test_contrast_keeps_each_frame_about_its_own_mean():
+def test_contrast_uses_mean_of_each_frame():
     frames = np.stack([np.full((SIZE, SIZE, 3), level, np.uint8) for level in (20, 200)])
     np.testing.assert_allclose(jitter(frames, contrast=0.5), frames, atol=1e-3)
 
@@ -137,7 +137,7 @@ def test_hue_is_a_rotation_in_hsv(frame, turns):
 
 
 @pytest.mark.parametrize("turns", [-0.2, 0.1])
-def test_hue_is_that_of_torchvision_on_pil_images(frame, turns):
+def test_hue_equals_torchvision_on_pil_images(frame, turns):
     hue, saturation, value = Image.fromarray(square(frame)[0]).convert("HSV").split()
     turned = (np.asarray(hue, int) + int(turns * 255)) % 256
     hsv = Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value))
@@ -148,7 +148,7 @@ def test_hue_is_that_of_torchvision_on_pil_images(frame, turns):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)])
-def test_jitters_are_applied_in_the_drawn_order(frame, order):
+def test_jitter_is_applied_in_drawn_order(frame, order):
     draws = {"brightness": 1.4, "contrast": 0.6, "saturation": 1.3, "hue": 0.15}
     together = jitter(square(frame), order=np.array(order, np.int32), **draws)
     expected = square(frame).astype(np.float32)
@@ -172,7 +172,7 @@ def apply_one(frames: np.ndarray, name: str, draw: float) -> np.ndarray:
     return np.clip(draw * frames + (1 - draw) * reference[..., None], 0, 255)
 
 
-def test_grayscale_is_that_of_pil(frame):
+def test_grayscale_equals_pil(frame):
     expected = np.asarray(Image.fromarray(square(frame)[0]).convert("L"), np.float32)
     found = change(square(frame), grayscale=np.bool_(True))[0]
     assert np.abs(found - expected[..., None]).max() <= 0.51
@@ -183,7 +183,7 @@ def test_grayscale_is_that_of_pil(frame):
 
 @pytest.mark.parametrize("size", [24, 40, 96])
 @pytest.mark.parametrize("along,down", [(0.1, 0.1), (1.0, 1.0), (2.0, 2.0), (0.1, 2.0), (1.5, 0)])
-def test_blur_is_that_of_torchvision(size, along, down):
+def test_blur_equals_torchvision(size, along, down):
     frame = np.random.default_rng(2).integers(0, 256, (size, size, 3), np.uint8)
     radius = size // 20
     taps = np.arange(-radius, radius + 1)
@@ -198,7 +198,7 @@ def test_blur_is_that_of_torchvision(size, along, down):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_no_blur_is_no_change(frame):
+def test_sigma_zero_changes_nothing(frame):
     found = change(square(frame), blur_sigma=np.zeros(2, np.float32))
     np.testing.assert_allclose(found, square(frame), atol=1e-3)
 
@@ -220,7 +220,7 @@ def change_sound(log_mel: np.ndarray, augment_config: AudioAugment, **draws) -> 
 
 
 @pytest.mark.parametrize("gain", [0.8, 1.0, 1.2])
-def test_volume_is_that_of_the_waveform(gain):
+def test_volume_equals_gain_of_waveform(gain):
     rng = np.random.default_rng(0)
     waveform = rng.standard_normal(8000).astype(np.float32) * np.linspace(0, 0.3, 8000)
     waveform[:2000] = 0  # silence stays at the floor
@@ -245,7 +245,7 @@ def test_crop_is_a_bicubic_resize_of_a_box_of_the_canvas(box):
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-def test_the_crop_pads_with_zeros_after_normalizing():
+def test_crop_pads_with_zeros_after_normalization():
     view = {
         "log_mel": jnp.asarray(record_schema.encode_log_mel(np.full((1, 8, 8), 1.0))),
         "box": jnp.array([[0, 0, 8, 2]]),
@@ -276,7 +276,7 @@ def batch_of(config: Config, samples: int) -> dict:
     return jax.tree.map(lambda *rows: np.stack(rows), *[row(seed) for seed in range(samples)])
 
 
-def test_views_have_the_shapes_that_the_model_takes(config):
+def test_views_have_shapes_of_config(config):
     made = jax.jit(lambda batch: augment(config, batch))(batch_of(config, 5))
     shapes = jax.tree.map(lambda view: (view.shape, str(view.dtype)), made)
     assert shapes == {
@@ -291,7 +291,7 @@ def test_views_have_the_shapes_that_the_model_takes(config):
     }
 
 
-def test_a_sample_does_not_depend_on_its_batch(config):
+def test_sample_is_independent_of_batch(config):
     batch = batch_of(config, 3)
     jitted = jax.jit(lambda batch: augment(config, batch))
     together = jitted(batch)
@@ -306,7 +306,7 @@ def test_a_sample_does_not_depend_on_its_batch(config):
                 )
 
 
-def test_nothing_around_a_box_is_seen(config):
+def test_pixels_outside_box_have_no_effect(config):
     batch = batch_of(config, 3)
     filled = jax.tree.map(np.copy, batch)
     for view in filled["video"].values():
@@ -333,7 +333,7 @@ def test_evaluation_views_are_only_resized_and_normalized(config):
     assert set(made["video"]) == set(made["audio"]) == {"global"}
 
 
-def test_samples_split_over_devices_need_no_communication(config):
+def test_sharded_samples_need_no_communication(config):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     batch = jax.device_put(batch_of(config, 8), split)

@@ -49,7 +49,7 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_tones_are_pils(image, apply, name):
+def test_color_operations_equal_pil(image, apply, name):
     clip = jnp.asarray(image[None], jnp.float32)
     found = apply(clip, rand.OPERATIONS.index(name), 0.5, 1.0)[0]
     expected = np.asarray(REFERENCES[name](Image.fromarray(image)), np.float32)
@@ -60,7 +60,7 @@ def test_tones_are_pils(image, apply, name):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("shape", [(24, 24), (20, 31)])
 @pytest.mark.parametrize("name", ["rotate", "translate_x", "translate_y", "shear_x", "shear_y"])
-def test_geometry_is_pils(apply, name, shape, sign):
+def test_geometric_operations_equal_pil(apply, name, shape, sign):
     height, width = shape
     small = np.random.default_rng(7).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
@@ -82,14 +82,14 @@ def test_geometry_is_pils(apply, name, shape, sign):
     np.testing.assert_allclose(found, np.asarray(expected, np.float32), atol=1.01)
 
 
-def test_no_magnitude_changes_nothing_that_has_one(image, apply):
+def test_magnitude_zero_changes_nothing(image, apply):
     clip = jnp.asarray(np.stack([image, 255 - image]), jnp.float32)
     for name in ("rotate", "solarize_add", "color", "sharpness", "shear_x", "translate_y"):
         found = apply(clip, rand.OPERATIONS.index(name), 0.0, -1.0)
         np.testing.assert_allclose(found, clip, atol=1e-3)
 
 
-def test_clips_get_operations_of_their_own():
+def test_clips_get_different_operations():
     rng = np.random.default_rng(1)
     clip = rng.uniform(0, 255, (1, 1, SIZE, SIZE, 3)).astype(np.float32)
     clips = np.tile(clip, (16, 3, 1, 1, 1))  # equal clips of three equal frames
@@ -100,7 +100,7 @@ def test_clips_get_operations_of_their_own():
     assert len({f.tobytes() for f in found[:, 0]}) >= 12  # one of 16 draws no operation
 
 
-def test_a_mesh_augments_as_one_device_and_keeps_clips_where_they_are():
+def test_augmentation_on_mesh_equals_one_device_without_communication():
     clips = np.random.default_rng(2).uniform(0, 255, (8, 2, SIZE, SIZE, 3)).astype(np.float32)
 
     def augmented(clips, key):
@@ -132,7 +132,7 @@ def test_erased_boxes_are_the_same_in_every_frame():
     assert not (erase(clips, jax.random.key(0), 0.0) != 7).any()
 
 
-def test_mixup_blends_clips_and_targets_alike():
+def test_mixup_blends_clips_and_targets_equally():
     clips = jnp.arange(4.0)[:, None, None, None, None] * jnp.ones((1, 2, 8, 8, 3))
     targets = jnp.eye(4)
     mixed, found = mix(clips, targets, jax.random.key(3), 0.6, 0.0)
@@ -142,7 +142,7 @@ def test_mixup_blends_clips_and_targets_alike():
     assert found[0, 0] + found[0, 3] == pytest.approx(1)
 
 
-def test_cutmix_targets_are_the_shares_of_the_pixels():
+def test_cutmix_targets_are_fractions_of_pixels():
     clips = jnp.arange(2.0)[:, None, None, None, None] * jnp.ones((1, 3, 16, 16, 3))
     for seed in range(8):
         mixed, found = mix(clips, jnp.eye(2), jax.random.key(seed), 0.0, 0.5)
@@ -151,7 +151,7 @@ def test_cutmix_targets_are_the_shares_of_the_pixels():
 
 
 @pytest.mark.parametrize("size", [(224, 224), (24, 24), (20, 30)])
-def test_boxes_are_those_of_timm(size):
+def test_cutmix_boxes_equal_timm(size):
     rng = np.random.default_rng(8)
     for _ in range(40):
         fraction, row, column = rng.beta(0.5, 0.5), rng.integers(size[0]), rng.integers(size[1])
@@ -162,7 +162,7 @@ def test_boxes_are_those_of_timm(size):
         )
 
 
-def test_cutmix_in_time_and_height_cuts_frames_and_rows_but_counts_a_frame():
+def test_cutmix_in_time_and_height_equals_timm():
     clips = jnp.arange(2.0)[:, None, None, None, None] * jnp.ones((1, 4, 16, 16, 3))
     unseen = 0
     for seed in range(24):
@@ -178,7 +178,7 @@ def test_cutmix_in_time_and_height_cuts_frames_and_rows_but_counts_a_frame():
 
 
 @pytest.mark.parametrize("mixup,cutmix", [(0.6, 0.0), (0.0, 0.5), (0.6, 0.5)])
-def test_groups_are_mixed_within_by_draws_of_their_own(mixup, cutmix):
+def test_groups_are_mixed_separately(mixup, cutmix):
     clips = jnp.arange(12.0)[:, None, None, None, None] * jnp.ones((1, 2, 8, 8, 3))
     mixed, found = mix(clips, jnp.eye(12), jax.random.key(2), mixup, cutmix, group=3)
     found = np.asarray(found)
@@ -202,7 +202,7 @@ def test_targets_are_smoothed_over_all_classes(smoothing):
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-def test_masks_are_stretches_of_one_axis():
+def test_masks_are_intervals_of_one_axis():
     spectrograms = np.random.default_rng(4).normal(-1.2, 1, (200, 30, 50)).astype(np.float32)
     found = np.asarray(mask_axis(spectrograms, jax.random.key(0), 1, 2, 10))
     means = spectrograms.mean((1, 2), keepdims=True)  # what is masked becomes its spectrogram's
@@ -219,7 +219,7 @@ def test_masks_are_stretches_of_one_axis():
 
 
 @pytest.mark.parametrize("column,moved", [(20, 29), (20, 11), (1, 39), (39, 1), (17, 17)])
-def test_either_side_of_the_warp_is_resized_by_itself(column, moved):
+def test_both_sides_of_warp_are_resized_separately(column, moved):
     spectrogram = np.random.default_rng(5).normal(size=(3, 40))
     found = warp(
         jnp.asarray(spectrogram[None], jnp.float32), jnp.array([column]), jnp.array([moved])
@@ -227,7 +227,7 @@ def test_either_side_of_the_warp_is_resized_by_itself(column, moved):
     np.testing.assert_allclose(found[0], bicubic.warp(spectrogram, column, moved), atol=1e-5)
 
 
-def test_time_is_warped_by_up_to_the_reach_in_either_direction(monkeypatch):
+def test_time_warp_moves_column_by_up_to_reach(monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         spec_augment, "warp", lambda _, column, moved: drawn.update(column=column, moved=moved)
@@ -238,7 +238,7 @@ def test_time_is_warped_by_up_to_the_reach_in_either_direction(monkeypatch):
     assert (shift.min(), shift.max()) == (-19, 20)  # as the authors draw it
 
 
-def test_given_masks_take_the_mean_of_what_they_are_given():
+def test_masks_take_mean_of_their_spectrogram():
     spectrograms = np.random.default_rng(6).normal(-1.2, 1, (2, 10, 12)).astype(np.float32)
     width, start = jnp.array([[2, 0], [1, 3]]), jnp.array([[7, 3], [0, 5]])
     expected = spectrograms.copy()
@@ -250,14 +250,14 @@ def test_given_masks_take_the_mean_of_what_they_are_given():
 
 
 @pytest.mark.parametrize("widest", [9, 10])
-def test_the_widest_mask_is_included(widest):
+def test_widest_mask_is_included(widest):
     ramp = jnp.tile(jnp.arange(30.0)[:, None] + 100, (1000, 1, 4))
     found = np.asarray(mask_axis(ramp, jax.random.key(0), 1, 1, widest))
     widths = (found != np.asarray(ramp)).all(2).sum(1)
     assert np.unique(widths).tolist() == list(range(widest + 1))
 
 
-def test_nothing_is_on_unless_asked_for():
+def test_default_augmentation_changes_nothing():
     video, audio = VideoConfig(), AudioConfig()
     clips = jnp.ones((2, 2, 8, 8, 3))
     view, targets = augment_for_fit(clips, jnp.eye(2), jax.random.key(0), FitAugmentConfig(), video)
@@ -269,7 +269,7 @@ def test_nothing_is_on_unless_asked_for():
     assert view is spectrogram
 
 
-def test_drop_path_keeps_the_mean_and_drops_more_in_later_blocks():
+def test_drop_path_keeps_mean_and_drops_more_in_later_blocks():
     scales = np.asarray(DropPath(0.5, jax.random.key(0)).scales(3, 4000))
     assert scales.shape == (3, 2, 4000)
     np.testing.assert_allclose(scales.mean((1, 2)), 1, atol=0.05)

@@ -31,7 +31,7 @@ def test_every_config_file_resolves(name, variant):
     assert config.model.variant == (variant if variant in VARIANTS else "xkd")
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_settings_of_the_paper():
     config = resolve(default())
     assert config == Config()
     assert config.model.encoder == Transformer(768, 12, 12)
@@ -153,14 +153,14 @@ def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
         ("audio", "time_scale", (2.0, 1.0), "the smaller one first"),
     ],
 )
-def test_augmentations_that_cannot_be_drawn_are_refused(view, key, value, sentence):
+def test_invalid_augmentation_ranges_are_refused(view, key, value, sentence):
     raw = default()
     raw[view].local_augment[key] = value
     with pytest.raises(UserError, match=rf"^{view}\.local_augment\.{key} is .*{sentence}"):
         resolve(raw)
 
 
-def test_a_pair_of_sigmas_is_in_no_order_and_above_0():
+def test_pair_of_sigmas_may_be_in_any_order_above_0():
     raw = default()
     raw.video.local_augment.update(blur_sigma=(2.0, 0.1), blur_sigma_is="pair")
     assert resolve(raw).video.local_augment.blur_sigma == (2.0, 0.1)
@@ -180,14 +180,14 @@ def test_a_pair_of_sigmas_is_in_no_order_and_above_0():
         ("seed", -1, "give 0 to 4294967295"),
     ],
 )
-def test_lengths_and_seeds_that_cannot_be_are_refused(key, value, sentence):
+def test_invalid_lengths_and_seeds_are_refused(key, value, sentence):
     raw = default()
     raw[key] = value
     with pytest.raises(UserError, match=rf"^{key} is {value}: {sentence}"):
         resolve(raw)
 
 
-def test_combinations_that_cannot_run_are_refused():
+def test_inconsistent_settings_are_refused():
     raw = default()
     raw.loss.teacher_view = "local"
     raw.audio.local_views = 0
@@ -200,13 +200,13 @@ def test_combinations_that_cannot_run_are_refused():
         resolve(raw)
 
 
-def test_the_default_of_every_field_is_in_its_range():
+def test_default_of_every_field_is_in_its_range():
     for schema in (Config, EvalConfig):
         assert build(schema, dataclasses.asdict(schema())) == schema()
 
 
 @pytest.mark.parametrize("schema", [Config, EvalConfig])
-def test_no_number_may_be_infinite(schema):
+def test_infinite_numbers_are_refused(schema):
     """Of every field, also of those to come, whether it has a range or not."""
     for key in keys(schema):
         section, _, name = key.rpartition(".")
@@ -222,21 +222,21 @@ def test_no_number_may_be_infinite(schema):
             build(schema, values)
 
 
-def test_nearest_key_looks_at_whole_keys_and_at_last_parts():
+def test_nearest_key_compares_whole_keys_and_last_parts():
     assert nearest_key("modle.size", Config) == "model.size"
     assert nearest_key("learning_rate", Config) == "optimizer.learning_rate"
     assert nearest_key("zzzzzz", Config) is None
     assert "audio.local_augment.canvas" in keys(Config)
 
 
-def test_keys_that_are_left_out_are_known():
+def test_missing_keys_are_listed():
     values = default().to_dict()
     assert lacking(Config, values) == []
     del values["video"]["size"], values["nonfinite"]
     assert lacking(Config, values) == ["video.size", "nonfinite.action", "nonfinite.limit"]
 
 
-def test_a_tuple_of_any_length_is_checked_one_by_one():
+def test_values_of_variable_length_tuple_are_checked():
     assert build(EvalConfig, {"svm": {"costs": [1, 0.5]}}).svm.costs == (1.0, 0.5)
     with pytest.raises(UserError, match=r"data\.folds is 'a'"):
         build(EvalConfig, {"data": {"folds": (1, "a")}})

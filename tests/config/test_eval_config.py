@@ -49,7 +49,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("key", UNUSABLE)
-def test_values_that_nothing_can_be_done_with_are_refused(key):
+def test_invalid_values_are_refused(key):
     raw = eval_config.default()
     raw.update_from_flattened_dict({"protocol": "finetune", key: UNUSABLE[key]})
     named = key if not key.startswith("mesh") else "mesh"
@@ -57,7 +57,7 @@ def test_values_that_nothing_can_be_done_with_are_refused(key):
         eval_config.resolve(raw)
 
 
-def test_a_list_of_costs_may_not_be_empty_and_one_of_folds_may():
+def test_empty_costs_are_refused_and_empty_folds_accepted():
     raw = eval_config.default()
     raw.svm.costs = ()
     with pytest.raises(UserError, match=r"^svm\.costs is \(\): give one or more values above 0\.$"):
@@ -66,7 +66,7 @@ def test_a_list_of_costs_may_not_be_empty_and_one_of_folds_may():
 
 
 @pytest.mark.parametrize("parts,group", [(1, 8), (4, 16), (8, 8)])
-def test_a_batch_is_divided_into_parts_and_these_into_groups(parts, group):
+def test_batch_is_divisible_by_parts_and_groups(parts, group):
     raw = eval_config.default()
     raw.update_from_flattened_dict(
         {"protocol": "finetune", "fit.parts": parts, "fit.augment.mix_group": group}
@@ -82,14 +82,14 @@ def test_a_batch_is_divided_into_parts_and_these_into_groups(parts, group):
     [("k400_linear:linear", 1024, 4), ("finetune:k400", 96, 1), ("finetune:ucf101", 96, 1),
      ("finetune:hmdb51", 96, 1), ("finetune:esc50", 64, 1), ("finetune:fsd50k", 128, 1)],
 )  # fmt: skip
-def test_batches_are_those_of_all_the_authors_nodes(name, batch, parts):
+def test_batch_sizes_are_totals_over_the_authors_nodes(name, batch, parts):
     module, variant = name.split(":")
     raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
     config = eval_config.resolve(raw)
     assert (config.batch_size, config.fit.parts) == (batch, parts)
 
 
-def test_what_retrieval_has_no_use_for_is_refused():
+def test_unused_settings_of_retrieval_are_refused():
     raw = retrieval.get_config()
     raw.train_fraction = 0.1
     with pytest.raises(
@@ -99,7 +99,7 @@ def test_what_retrieval_has_no_use_for_is_refused():
 
 
 @pytest.mark.parametrize("folds", [(1, 2, 3, 4, 5), (2,)])
-def test_neighbors_of_official_folds(checkpoint, esc50, tmp_path, folds):
+def test_knn_with_official_folds(checkpoint, esc50, tmp_path, folds):
     raw = knn.get_config("audio")
     changes = {"checkpoint": str(checkpoint), "network": "log_mel", "knn.k": 3}
     data = {"data.dir": esc50, "data.train_split": "all", "data.folds": folds}
@@ -109,7 +109,7 @@ def test_neighbors_of_official_folds(checkpoint, esc50, tmp_path, folds):
     assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)
 
 
-def test_keys_that_an_older_checkpoint_lacks_are_announced(small, capsys):
+def test_missing_keys_of_older_checkpoint_are_printed(small, capsys):
     values = dataclasses.asdict(small)
     assert pretrained.saved_config(RunRecord.of(values, 8, ""), "run") == small
     assert capsys.readouterr().out == ""

@@ -73,7 +73,7 @@ def parse(monkeypatch):
         ("--alsologtostderr=yes", f"--alsologtostderr is 'yes': {BOOL}"),
     ],
 )  # fmt: skip
-def test_a_value_of_another_type_is_one_sentence(parse, argument, sentence):
+def test_value_of_wrong_type_is_one_sentence(parse, argument, sentence):
     with pytest.raises(UserError, match=f"^(?s:.){{0,16}}{sentence}") as caught:
         parse(argument)
     assert str(caught.value).count("\n") == 0
@@ -91,12 +91,12 @@ def test_a_value_of_another_type_is_one_sentence(parse, argument, sentence):
         ("--config.probe.k=0x10", "k", 16),
     ],
 )
-def test_what_a_value_may_be(parse, argument, key, value):
+def test_allowed_values_in_words(parse, argument, key, value):
     assert getattr(parse(argument).probe, key) is value
 
 
 @pytest.mark.parametrize("fault", ["int('many')", "None + 1"])
-def test_a_config_file_that_fails_is_named_with_the_line(tmp_path, monkeypatch, fault):
+def test_failing_config_file_is_named_with_line(tmp_path, monkeypatch, fault):
     file = tmp_path / "own.py"
     file.write_text(f"def get_config():\n    return {fault}\n")
     argv = ["main.py", f"--config={file}"]
@@ -105,11 +105,11 @@ def test_a_config_file_that_fails_is_named_with_the_line(tmp_path, monkeypatch, 
         command_line.parse_flags(argv)
 
 
-def test_of_two_configs_the_last_counts(parse):
+def test_last_of_two_config_flags_is_used(parse):
     assert command_line.config_path(["main.py", "--config=a.py", "--config", "b.py"]) == "b.py"
 
 
-def test_optional_values_are_in_words():
+def test_optional_values_in_words():
     assert dataclass_schema.allowed(int | None) == "a value of type int (a whole number) or None"
     assert (
         dataclass_schema.allowed(tuple[float, ...])

@@ -34,7 +34,7 @@ def config(small):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_resumes_whatever_its_folder_is_called(config, tmp_path, name):
+def test_run_resumes_in_folder_with_any_name(config, tmp_path, name):
     folder = tmp_path / name / "below" / "checkpoints"
     saved(config, folder, 1, 2)
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
@@ -43,14 +43,14 @@ def test_a_run_resumes_whatever_its_folder_is_called(config, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_folders_that_a_glob_would_take_for_another_are_kept_apart(config, tmp_path):
+def test_folders_with_glob_characters_are_distinct(config, tmp_path):
     for step, name in enumerate(("ab", "a*", "a?", "[a]b", "a[b]"), 1):
         saved(config, tmp_path / name, step)
     for step, name in enumerate(("ab", "a*", "a?", "[a]b", "a[b]"), 1):
         tiny_state.assert_same(restored(config, tmp_path / name), tiny_state.fill(step))
 
 
-def test_a_run_resumes_by_another_spelling_of_its_folder(config, tmp_path, monkeypatch):
+def test_run_resumes_by_other_path_of_its_folder(config, tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     monkeypatch.chdir(tmp_path / "a")
@@ -62,7 +62,7 @@ def test_a_run_resumes_by_another_spelling_of_its_folder(config, tmp_path, monke
 
 
 @pytest.mark.parametrize("name", ["exp[lr=1e-3]", "a [1-3]/b", "*", "../up/ünï"])
-def test_an_evaluation_reads_and_writes_folders_of_any_name(
+def test_evaluation_reads_and_writes_folders_with_any_name(
     checkpoint, esc50, tmp_path, monkeypatch, name
 ):
     (tmp_path / "here").mkdir()
@@ -84,13 +84,13 @@ def test_an_evaluation_reads_and_writes_folders_of_any_name(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_data_set_is_written_and_read_in_a_folder_of_any_name(tmp_path, name):
+def test_data_set_is_written_and_read_in_folder_with_any_name(tmp_path, name):
     folder = toy_shards.write(tmp_path / name, map(toy_shards.record, range(3)))
     assert len(open_dataset(toy_shards.CONFIG, folder, "train")) == 3
 
 
 @pytest.mark.parametrize("name", ["exp[12]", "exp?", "exp*", "*"])
-def test_no_other_folder_of_a_store_is_removed(name):
+def test_other_folders_of_feature_store_are_kept(name):
     store = fsspec.filesystem("memory")
     folders = [f"memory://remove/{folder}/state" for folder in ("exp1", "exp2", name)]
     for folder in folders:
@@ -104,11 +104,11 @@ def test_no_other_folder_of_a_store_is_removed(name):
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\udcff", "logs:/run", "gs:", "/gs/bucket", "/s3/x/y"])
-def test_names_that_orbax_would_take_for_other_paths_are_refused(name):
+def test_names_that_orbax_misreads_are_refused(name):
     with pytest.raises(UserError, match=r"--workdir is .*: give another folder"):
         value_checks.checkpoints_folder("--workdir", name)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "", "runs/a", "/tmp/gs/s3", "logs", "bags:x", "../x"])
-def test_all_other_names_are_taken(name):
+def test_all_other_names_are_accepted(name):
     value_checks.checkpoints_folder("--workdir", name)

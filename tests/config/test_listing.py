@@ -7,14 +7,14 @@ from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 
 
-def test_nothing_changed_is_no_mark():
+def test_unchanged_keys_have_no_mark():
     for config in (Config(), EvalConfig()):
         lines = [line for line in listing.lines(config, {}) if line]
         assert all(line.startswith("  ") for line in lines)
         assert not [line for line in lines if "[default:" in line]
 
 
-def test_changes_are_of_the_file_and_name_both_values():
+def test_changes_have_value_of_file_and_of_command_line():
     before = {"epochs": 1.0, "video": {"patch": (4, 16, 16)}, "data": {"dir": ""}}
     now = {"epochs": 1.0, "video": {"patch": (2, 8, 8)}, "data": {"dir": "shards"}}
     changed = listing.changes(before, now)

@@ -28,7 +28,7 @@ def batch():
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 24])
-def test_parts_of_a_batch_have_its_loss_and_gradient(batch, parts):
+def test_accumulated_parts_equal_whole_batch(batch, parts):
     w = np.array([0.3, -1, 2], np.float32)
     loss, gradients = jax.jit(accumulated(squares, parts))({"w": w}, 0.5, batch, jax.random.key(0))
     error = batch["view"]["x"].astype(float) @ w + 0.5 - batch["y"]
@@ -37,7 +37,7 @@ def test_parts_of_a_batch_have_its_loss_and_gradient(batch, parts):
     np.testing.assert_allclose(gradients["w"], expected, rtol=1e-4)
 
 
-def test_every_part_has_a_key_of_its_own_and_rows_of_its_own(batch):
+def test_every_part_has_its_own_key_and_rows(batch):
     def noted(trained, network, rows, key):
         del network
         return jax.random.uniform(key), {"w": trained["w"] * 0 + rows["y"].prod()}

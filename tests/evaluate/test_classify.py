@@ -59,7 +59,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_training_ends_as_one_that_was_not(
+def test_killed_training_ends_with_identical_result(
     checkpoint, esc50, tmp_path, monkeypatch, capsys
 ):
     config = _linear(checkpoint, esc50)
@@ -102,7 +102,7 @@ def test_a_killed_training_ends_as_one_that_was_not(
 
 
 @pytest.mark.parametrize("step,saved", [(3, ["3"]), (12, ["12", "4", "8"])])
-def test_a_preempted_training_is_saved_and_goes_on(
+def test_preempted_training_is_saved_and_resumed(
     checkpoint, esc50, tmp_path, monkeypatch, step, saved
 ):
     config = _linear(checkpoint, esc50)
@@ -123,9 +123,7 @@ def test_a_preempted_training_is_saved_and_goes_on(
     assert evaluation.evaluate(config, tmp_path)["value"] == 100
 
 
-def test_a_notice_during_the_last_save_stops_before_the_test(
-    checkpoint, esc50, tmp_path, monkeypatch
-):
+def test_signal_during_last_save_stops_before_test(checkpoint, esc50, tmp_path, monkeypatch):
     save = FitCheckpoints.save
 
     def save_and_be_told(checkpoints, step, state):
@@ -139,7 +137,7 @@ def test_a_notice_during_the_last_save_stops_before_the_test(
         evaluation.evaluate(_linear(checkpoint, esc50), tmp_path)
 
 
-def test_a_loss_that_is_not_finite_is_refused_with_a_remedy_that_works(checkpoint, esc50, tmp_path):
+def test_nonfinite_loss_is_refused_with_working_remedy(checkpoint, esc50, tmp_path):
     config = _linear(checkpoint, esc50)
     fit = dataclasses.replace(config.fit, learning_rate=float("1e38"))
     with pytest.raises(UserError, match=r"not finite at step \d+: lower .* another --workdir"):
@@ -158,7 +156,7 @@ def _same_states(*folders):
         jax.tree.map(np.testing.assert_array_equal, *map(checkpointer.restore, steps))
 
 
-def test_several_labels_a_sound(checkpoint, fsd50k, tmp_path, capsys):
+def test_several_labels_per_record(checkpoint, fsd50k, tmp_path, capsys):
     data = EvalDataConfig(dir=fsd50k, test_split="eval", threads=2)
     fit = FitConfig(learning_rate=0.1, epochs=40.0, warmup_epochs=1.0)
     content = evaluation.evaluate(_linear(checkpoint, fsd50k, data=data, fit=fit), tmp_path)
@@ -170,7 +168,7 @@ def test_several_labels_a_sound(checkpoint, fsd50k, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "attentive"])
-def test_what_is_trained(checkpoint, esc50, protocol):
+def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
     config = _linear(
         checkpoint, esc50, protocol=protocol, train_fraction=0.5,
         fit=FitConfig(learning_rate=0.1, epochs=1.0, warmup_epochs=0.0, layer_decay=0.5),
@@ -200,7 +198,7 @@ def test_what_is_trained(checkpoint, esc50, protocol):
 
 
 @pytest.mark.parametrize("name", ["finetune:ucf101", "finetune:esc50", "k400_linear:attentive"])
-def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
+def test_every_training_traces_a_step_at_full_size(name, tmp_path):
     module, _, variant = name.partition(":")
     raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
     raw.data.dir = str(tmp_path)
@@ -218,7 +216,7 @@ def test_every_kind_of_training_traces_a_step_at_its_true_size(name, tmp_path):
     assert loss.shape == ()
 
 
-def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_path):
+def test_probabilities_are_averaged_over_clips_of_record(checkpoint, esc50, tmp_path):
     config = _linear(checkpoint, esc50)
     mesh = make_mesh(config.mesh)
     source = pretrained.load(dataclasses.replace(config, network="log_mel"), mesh)
@@ -239,7 +237,7 @@ def test_probabilities_are_averaged_over_a_records_clips(checkpoint, esc50, tmp_
 
 
 @pytest.mark.parametrize("average", ["probabilities", "scores"])
-def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, average):
+def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
     config = miniatures.evaluation(
         checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=1, crops=3),
         fit=FitConfig(average=average),
@@ -266,7 +264,7 @@ def test_a_clip_of_three_crops_scores_the_mean_of_its_crops(checkpoint, ucf101, 
         np.testing.assert_allclose(found[:6].sum(1), 1, rtol=1e-5)
 
 
-def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tmp_path, capsys):
+def test_finetuning_on_video_with_all_augmentations(checkpoint, ucf101, tmp_path, capsys):
     augment = FitAugmentConfig(operations=1, erase=0.5, mixup=0.6, cutmix=0.5)
     config = miniatures.evaluation(
         checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=2, crops=3),
@@ -293,7 +291,7 @@ def test_finetuning_on_video_with_all_of_its_augmentation(checkpoint, ucf101, tm
         evaluation.evaluate(dataclasses.replace(config, clips=clips), tmp_path)
 
 
-def test_weights_decay_and_nothing_else(small):
+def test_only_weights_decay(small):
     network = teacher_counterpart(random_student(small, 0), small.architecture)
     found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
     assert found["embeddings"]["audio"]["projection"]["kernel"]
@@ -302,7 +300,7 @@ def test_weights_decay_and_nothing_else(small):
         assert decays == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
 
 
-def test_layers_learn_ever_faster():
+def test_later_layers_have_larger_learning_rates():
     stacked = (DictKey("network"), DictKey("layers"), DictKey("qkv"), DictKey("kernel"))
     np.testing.assert_allclose(fitting.layer_scale(stacked, 3, 0.5, 3)[:, 0, 0], [0.125, 0.25, 0.5])
     embedding = (DictKey("encoders"), DictKey("embeddings"), DictKey("cls"))
@@ -310,7 +308,7 @@ def test_layers_learn_ever_faster():
     assert fitting.layer_scale((DictKey("readout"), DictKey("bias")), 1, 0.5, 3) == 1
 
 
-def test_an_encoders_part_is_laid_over_the_rest(small):
+def test_merged_encoder_replaces_its_part_of_parameters(small):
     network, other = (
         teacher_counterpart(random_student(small, seed), small.architecture) for seed in (0, 1)
     )
@@ -324,7 +322,7 @@ def test_an_encoders_part_is_laid_over_the_rest(small):
     jax.tree.map(np.testing.assert_array_equal, merged["heads"], network["heads"])
 
 
-def test_dropout_keeps_the_mean_and_normalizing_the_direction():
+def test_dropout_keeps_mean_and_normalization_keeps_direction():
     with nnx.use_eager_sharding(False):
         readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
     tokens = jax.random.normal(jax.random.key(0), (1, 5, 8))

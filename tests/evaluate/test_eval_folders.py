@@ -28,7 +28,7 @@ def _finish(folder, config, source=None):
     return result.finish(config, source or _source(), DATA, "top-1", [fold], folder)
 
 
-def test_the_same_evaluation_again_and_its_result(tmp_path):
+def test_repeated_evaluation_keeps_its_result(tmp_path):
     config = EvalConfig(benchmark="toy")
     written = _finish(tmp_path, config)
     assert json.loads((tmp_path / "result.json").read_text())["data"] == DATA == written["data"]
@@ -48,7 +48,7 @@ def test_the_same_evaluation_again_and_its_result(tmp_path):
         ({}, {}, {"digest": {"all": "0b"}}, r"data\.digest\.all was '0a', now '0b'"),
     ],
 )
-def test_a_result_is_not_overwritten_by_another(tmp_path, changes, source, data, sentence):
+def test_result_of_other_evaluation_is_not_overwritten(tmp_path, changes, source, data, sentence):
     config = EvalConfig(benchmark="toy")
     _finish(tmp_path, config)
     with pytest.raises(UserError, match=sentence + r"\): move it away"):
@@ -58,13 +58,13 @@ def test_a_result_is_not_overwritten_by_another(tmp_path, changes, source, data,
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": 1, "checkpoint": 2}'])
-def test_what_is_no_result_is_not_overwritten(tmp_path, content):
+def test_file_that_is_not_a_result_is_not_overwritten(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(UserError, match="no result of an evaluation: move it away"):
         result.refuse_other(EvalConfig(), _source(), DATA, tmp_path)
 
 
-def test_the_result_is_told_before_it_is_written(tmp_path, monkeypatch, capsys):
+def test_result_is_printed_before_it_is_written(tmp_path, monkeypatch, capsys):
     def full(path, content):
         raise UserError("The disk is full.")
 
@@ -74,7 +74,7 @@ def test_the_result_is_told_before_it_is_written(tmp_path, monkeypatch, capsys):
     assert "top-1 50.00 %" in capsys.readouterr().out
 
 
-def test_the_folder_of_a_pretraining_run_is_refused(checkpoint, tmp_path):
+def test_workdir_of_pretraining_run_is_refused(checkpoint, tmp_path):
     with pytest.raises(UserError, match="is the folder of a pretraining run: give another --work"):
         workdir.check(checkpoint, "")
     (tmp_path / "config.json").write_text(json.dumps({"model": {}}))
@@ -85,7 +85,7 @@ def test_the_folder_of_a_pretraining_run_is_refused(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
-def test_folders_that_cannot_be_are_refused_before_anything_is_read(tmp_path, name):
+def test_invalid_folders_are_refused_before_reading(tmp_path, name):
     (tmp_path / "file").write_text("")
     config = EvalConfig(checkpoint="nowhere")
     with pytest.raises(UserError, match=r"can't be used as a folder .* by --workdir"):
@@ -99,7 +99,7 @@ def _config(directory, **changes):
     return dataclasses.replace(EvalConfig(), data=EvalDataConfig(dir=directory), **changes)
 
 
-def test_shards_of_another_benchmark_are_refused(tmp_path):
+def test_shards_of_other_benchmark_are_refused(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, name="kinetics400")
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
     data_set.check(_config(directory, benchmark="k400"))
@@ -108,7 +108,7 @@ def test_shards_of_another_benchmark_are_refused(tmp_path):
         data_set.check(_config(directory, benchmark="ucf101"))
 
 
-def test_a_modality_that_the_data_set_lacks_names_the_other(tmp_path):
+def test_missing_modality_is_refused_with_available_one(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, frame_rate=0.0)
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
     data_set.check(_config(directory, modality="audio"))
@@ -118,7 +118,7 @@ def test_a_modality_that_the_data_set_lacks_names_the_other(tmp_path):
         data_set.check(_config(directory, modality="both", protocol="retrieval"))
 
 
-def test_a_result_says_what_of_the_data_set_is_left_out(tmp_path):
+def test_result_counts_files_left_out_of_data_set(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=3, left_out={"decode": 1200})
     uses = [(1, 2), (2, 3), (3, 1)]
     records = [
@@ -148,7 +148,7 @@ def test_a_result_says_what_of_the_data_set_is_left_out(tmp_path):
     assert data_set.describe({"folds_left_out": [], "left_out": {}}) == ""
 
 
-def test_what_is_no_pretraining_run_is_told_what_to_give(checkpoint, tmp_path):
+def test_folder_without_pretraining_run_is_refused(checkpoint, tmp_path):
     config = EvalConfig(checkpoint=str(checkpoint / "checkpoints" / "7"))
     mesh = mesh_lib.make_mesh(config.mesh)
     for folder in (checkpoint / "checkpoints" / "7", tmp_path):

@@ -22,7 +22,7 @@ def _open(directory, labeled=True, **data):
     )
 
 
-def test_no_record_trains_and_tests(tmp_path):
+def test_train_and_test_records_never_overlap(tmp_path):
     records = [
         dataclasses.replace(toy_shards.record(i), train_folds=(1,), test_folds=tests)
         for i, tests in enumerate([(2,), (1, 2), (2,)])
@@ -36,14 +36,14 @@ def test_no_record_trains_and_tests(tmp_path):
         _open(directory, folds=(2, 3))
 
 
-def test_a_share_is_of_each_class():
+def test_train_fraction_is_of_each_class():
     labels = np.repeat([0, 1, 2], [100, 10, 1])
     chosen, others = splits.some_of_each_class(labels, 0.1, np.random.default_rng(0))
     assert np.bincount(labels[chosen]).tolist() == [10, 1, 1]
     assert sorted([*chosen, *others]) == list(range(111))
 
 
-def test_records_without_a_class_are_refused_where_they_are_used(tmp_path):
+def test_used_records_without_class_are_refused(tmp_path):
     unlabeled = dataclasses.replace(toy_shards.record(7), label=-1)
     directory = toy_shards.write(tmp_path, _records(5), test=[*_records(3), unlabeled])
     with pytest.raises(UserError, match=r"1 of 4 records .* none of its 3 classes \(first: clip7"):
@@ -55,7 +55,7 @@ def test_records_without_a_class_are_refused_where_they_are_used(tmp_path):
         _open(directory)
 
 
-def test_unlabeled_records_of_no_fold_do_not_matter(tmp_path):
+def test_unlabeled_records_outside_of_folds_are_ignored(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=1)
     one, two = _records(1, train_folds=(1,)), _records(2, test_folds=(1,))[1:]
     directory = toy_shards.write(tmp_path, [*one, *two, *_records(1, label=-1)], metadata)
@@ -64,7 +64,7 @@ def test_unlabeled_records_of_no_fold_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("train,test", [("train", "train"), ("train+test", "test")])
-def test_splits_that_share_a_part_are_refused(tmp_path, train, test):
+def test_overlapping_splits_are_refused(tmp_path, train, test):
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     with pytest.raises(UserError, match=f"share {test}: give splits"):
         _open(directory, train_split=train, test_split=test)
@@ -72,7 +72,7 @@ def test_splits_that_share_a_part_are_refused(tmp_path, train, test):
     assert found.train is found.test
 
 
-def test_what_the_data_set_lacks_names_the_key(tmp_path):
+def test_missing_split_or_fold_is_refused_with_its_key(tmp_path):
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     with pytest.raises(UserError, match=r"--config\.data\.test_split=validation: .* has test, tra"):
         _open(directory, test_split="validation")
@@ -84,7 +84,7 @@ def test_what_the_data_set_lacks_names_the_key(tmp_path):
         _open(directory)
 
 
-def test_a_store_that_does_not_answer_is_not_the_config_s_fault(tmp_path, monkeypatch):
+def test_unreachable_store_is_a_transient_error(tmp_path, monkeypatch):
     def gone(*_):
         raise UnreachableError("gs://b can't be reached.")
 
@@ -93,14 +93,14 @@ def test_a_store_that_does_not_answer_is_not_the_config_s_fault(tmp_path, monkey
         _open(str(tmp_path))
 
 
-def test_a_long_reading_of_the_records_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+def test_long_reading_of_labels_prints_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
     directory = toy_shards.write(tmp_path, _records(5), test=_records(4))
     _open(directory, train_split="train")
     assert "records   train 5/5  " in capsys.readouterr().out
 
 
-def test_processes_share_the_reading(tmp_path, monkeypatch):
+def test_processes_divide_the_reading_of_labels(tmp_path, monkeypatch):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
     records = [
         dataclasses.replace(record, train_folds=(1 + i % 2,), label=-1 if i == 4 else record.label)

@@ -75,12 +75,12 @@ def test_every_evaluation_resolves(name, variant):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_variant_that_there_is_not_is_refused(name):
+def test_unknown_variant_is_refused(name):
     with pytest.raises(UserError, match="no variant 'other'"):
         importlib.import_module(f"configs.eval.{name}").get_config("other")
 
 
-def test_esc50_by_fold_without_a_network(checkpoint, esc50, tmp_path, capsys):
+def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, folds=(1, 2, 3, 4, 5))
@@ -118,7 +118,7 @@ def _mesh():
     return mesh_lib.make_mesh(MeshConfig())
 
 
-def test_ucf101_by_fold_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
+def test_ucf101_folds_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
     config = miniatures.evaluation(checkpoint, ucf101, clips=ClipsConfig(train=2, test=3, crops=3))
     content = evaluation.evaluate(config, tmp_path)
     assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 3
@@ -167,7 +167,7 @@ def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path,
     assert found["value"] <= found["per_fold"][0]["video_to_audio_recall_10"] == 100
 
 
-def test_low_shot_and_neighbors_use_a_share_of_each_class(checkpoint, kinetics_sound, tmp_path):
+def test_low_shot_and_knn_use_fraction_of_each_class(checkpoint, kinetics_sound, tmp_path):
     config = miniatures.evaluation(
         checkpoint,
         kinetics_sound,
@@ -191,7 +191,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
+def test_killed_extraction_resumes_and_finished_one_is_reused(
     checkpoint, esc50, tmp_path, monkeypatch
 ):
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
@@ -221,9 +221,7 @@ def test_a_killed_extraction_goes_on_and_a_finished_one_is_reused(
         assert evaluation.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
 
 
-def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
-    checkpoint, esc50, tmp_path
-):
+def test_features_of_changed_shards_are_not_reused(checkpoint, esc50, tmp_path):
     config = miniatures.evaluation(
         checkpoint, esc50, network="log_mel", modality="audio", features=str(tmp_path / "features")
     )
@@ -244,7 +242,7 @@ def test_features_of_other_content_in_shards_of_the_same_size_are_not_reused(
     assert evaluation.evaluate(config, tmp_path / "after")["value"] < 100
 
 
-def test_the_center_view_is_one_square_whatever_the_number_of_crops(small, checkpoint, esc50):
+def test_center_view_is_one_square_for_any_number_of_crops(small, checkpoint, esc50):
     for crops in (1, 3):
         shown = eval_clips.PlainViews("center", crops)(small, (64, 90), None)["video"]["global"]
         assert shown["frames"].box == (4, 17, 56, 56)
@@ -264,7 +262,7 @@ def test_the_center_view_is_one_square_whatever_the_number_of_crops(small, check
     assert found[2] not in found[:2]  # kept apart from the features of other views
 
 
-def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
+def test_nonfinite_features_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
     plain = features.encoder
 
     def diverged(*arguments):
@@ -283,7 +281,7 @@ def test_features_that_are_no_numbers_are_refused(checkpoint, esc50, tmp_path, m
         evaluation.evaluate(config, tmp_path)
 
 
-def test_networks_that_share_their_blocks(small, tmp_path):
+def test_networks_with_shared_blocks(small, tmp_path):
     config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant="mats"))
     folder = miniatures.checkpoint(tmp_path, config)
     for number, network in enumerate(("student", "teacher")):
@@ -296,7 +294,7 @@ def test_networks_that_share_their_blocks(small, tmp_path):
         assert len(part["blocks"]) == len(part["embeddings"]) == 1
 
 
-def test_a_damaged_checkpoint_is_not_evaluated(checkpoint, tmp_path):
+def test_damaged_checkpoint_is_refused(checkpoint, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(checkpoint, folder)
     record = folder / "checkpoints" / "7" / "run" / "metadata"
@@ -305,7 +303,7 @@ def test_a_damaged_checkpoint_is_not_evaluated(checkpoint, tmp_path):
         pretrained.load(miniatures.evaluation(folder, ""), _mesh())
 
 
-def test_networks_of_a_checkpoint(checkpoint, esc50, small):
+def test_each_network_of_checkpoint_is_evaluated(checkpoint, esc50, small):
     def kernel(network):
         tree = pretrained.load(
             miniatures.evaluation(checkpoint, esc50, network=network), _mesh()
@@ -332,7 +330,7 @@ def test_networks_of_a_checkpoint(checkpoint, esc50, small):
         ({"fit": FitConfig(augment=FitAugmentConfig(time_warp=16))}, "less than half of the"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
+def test_mismatched_data_is_refused_in_one_sentence(checkpoint, esc50, tmp_path, changes, sentence):
     config = miniatures.evaluation(checkpoint, esc50, modality="audio")
     config = dataclasses.replace(config, **changes)
     with pytest.raises(UserError, match=sentence):
@@ -348,7 +346,7 @@ def test_what_does_not_fit_is_one_sentence(checkpoint, esc50, tmp_path, changes,
         ({"protocol": "swm"}, "give one of 'svm'"),
     ],
 )
-def test_evaluations_that_cannot_run_are_refused(changes, sentence):
+def test_impossible_evaluations_are_refused(changes, sentence):
     raw = eval_config.default()
     raw.update(changes)
     with pytest.raises(UserError, match=sentence):
@@ -362,7 +360,7 @@ def _set(**found):
     return feature_store.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))
 
 
-def test_both_modalities_are_scaled_apart():
+def test_modalities_are_scaled_separately():
     found = _set(video=[[3, 4], [0, 2]], audio=[[100, 0], [0, -5]])
     joined = frozen.joined(found, np.array([0, 1]))[:, 0, 0]
     np.testing.assert_allclose(joined, [[0.6, 0.8, 1, 0], [0, 1, 0, -1]], atol=1e-6)
@@ -387,7 +385,7 @@ def test_retrieval_finds_records_and_classes():
 
 
 @pytest.mark.parametrize("several_labels", [False, True])
-def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels):
+def test_retrieval_in_blocks_equals_retrieval_at_once(monkeypatch, several_labels):
     rng = np.random.default_rng(3)
     video, audio = rng.normal(size=(2, 30, 6))
     found = _set(video=video, audio=video + 2 * audio)
@@ -401,7 +399,7 @@ def test_retrieval_in_blocks_is_that_of_all_at_once(monkeypatch, several_labels)
     assert frozen.retrieve(found, np.arange(30)) == whole
 
 
-def test_neighbors_of_mean_clips(checkpoint):
+def test_knn_uses_mean_over_clips(checkpoint):
     config = dataclasses.replace(EvalConfig(), knn=eval_config.KnnConfig(k=1))
     train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
     test = _set(video=[[2, 0.5], [0.5, 2]])

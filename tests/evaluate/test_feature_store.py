@@ -42,7 +42,7 @@ def _read(folder):
     return _store(folder).read(np.arange(RECORDS))
 
 
-def test_what_was_written_is_read(tmp_path):
+def test_written_features_are_read(tmp_path):
     _extract(tmp_path / "set", (0,))
     store = _store(tmp_path / "set")
     with store.opened():
@@ -55,7 +55,7 @@ def test_what_was_written_is_read(tmp_path):
     assert found.target.tolist() == [0, 1, 2]
 
 
-def test_one_evaluation_at_a_time_writes(tmp_path, monkeypatch):
+def test_only_one_evaluation_writes_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     monkeypatch.setattr(lease, "PATIENCE", 0.1)
     first, second = _store(tmp_path), _store(tmp_path)
@@ -103,7 +103,7 @@ def _change(key, value):
         lambda folder: np.save(folder / "label.npy", np.zeros(RECORDS, np.int32)),
     ],
 )
-def test_damage_names_the_folder_and_the_remedy(tmp_path, damage):
+def test_damage_names_folder_and_remedy(tmp_path, damage):
     folder = tmp_path / "set"
     _extract(folder)
     damage(folder)
@@ -116,7 +116,7 @@ def test_damage_names_the_folder_and_the_remedy(tmp_path, damage):
 
 
 @pytest.mark.parametrize("code,kind", [(errno.ESTALE, UnreachableError), (errno.EACCES, UserError)])
-def test_what_cannot_be_read_is_not_for_that_damaged(tmp_path, monkeypatch, code, kind):
+def test_unreadable_features_are_not_damage(tmp_path, monkeypatch, code, kind):
     _extract(tmp_path / "set")
 
     def refuse(path, **_):
@@ -129,14 +129,14 @@ def test_what_cannot_be_read_is_not_for_that_damaged(tmp_path, monkeypatch, code
     assert type(error.value) is kind
 
 
-def test_a_part_of_another_width_is_not_gone_on_with(tmp_path):
+def test_part_with_other_width_is_not_resumed(tmp_path):
     _extract(tmp_path, (0,))
     store = _store(tmp_path)
     with store.opened(), pytest.raises(UserError, match=r"audio\.npy has another shape"):
         store.allocate({"audio": np.zeros((3, 1, 8), np.float32), "label": np.zeros(3, int)})
 
 
-def test_no_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_missing_disk_space_is_refused_before_writing(tmp_path, monkeypatch):
     def full(descriptor, start, size):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -152,7 +152,7 @@ def test_no_space_is_told_before_anything_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])
-def test_a_folder_that_is_a_file_is_refused(tmp_path, folder):
+def test_file_in_place_of_folder_is_refused(tmp_path, folder):
     (tmp_path / "file").write_text("")
     store, sentence = _store(tmp_path / folder), r"can't be written to .*--config\.features"
     with pytest.raises(UserError, match=sentence), store.opened():
@@ -160,7 +160,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, folder):
 
 
 @pytest.mark.parametrize("kind", [UserError, UnreachableError])
-def test_what_the_first_process_refuses_ends_the_others_too(tmp_path, monkeypatch, kind):
+def test_refusal_of_main_process_ends_all_processes(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(processes, "is_main_process", lambda: False)
     monkeypatch.setattr(processes, "global_max", lambda here: kind.status)
     store = _store(tmp_path / "set")

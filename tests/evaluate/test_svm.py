@@ -34,7 +34,7 @@ def loss(weights, x, labels, cost):
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_every_class_is_at_scikit_learns_minimum(data, fitted, cost):
+def test_every_class_reaches_minimum_of_scikit_learn(data, fitted, cost):
     x, labels = data
     reference = LinearSVC(C=cost, dual=False, tol=1e-8, max_iter=10_000).fit(x, labels)
     weights = np.concatenate([reference.coef_, reference.intercept_[:, None]], axis=1).T
@@ -47,13 +47,13 @@ def test_every_class_is_at_scikit_learns_minimum(data, fitted, cost):
     assert (found.argmax(1) == decided.argmax(1)).mean() > 0.99
 
 
-def test_an_unsolved_class_is_told(data, capsys):
+def test_unsolved_class_is_reported(data, capsys):
     unsolved = SvmConfig(costs=(1.0,), max_iterations=1)
     svm.fit_path(*data, 5, unsolved, make_mesh(MeshConfig()))
     assert "svm       cost 1: 5 of 5 classes not solved after" in capsys.readouterr().out
 
 
-def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
+def test_long_fit_prints_progress(data, monkeypatch, capsys):
     monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
     svm.fit_path(*data, 5, SvmConfig(costs=COSTS), make_mesh(MeshConfig()))
     lines = capsys.readouterr().out.splitlines()
@@ -71,7 +71,7 @@ def test_a_long_fit_says_how_far_it_is(data, monkeypatch, capsys):
         ((1e-3,), ""),
     ],
 )
-def test_a_best_cost_at_an_end_of_the_grid_is_told(data, capsys, costs, said):
+def test_best_cost_at_end_of_grid_is_reported(data, capsys, costs, said):
     x, labels = data
     records = np.arange(len(x))
     found = FeatureSet({"video": x[:, None, None]}, labels, records)
@@ -82,7 +82,7 @@ def test_a_best_cost_at_an_end_of_the_grid_is_told(data, capsys, costs, said):
     assert ("svm.costs" in printed) == bool(said)
 
 
-def test_few_samples_of_many_axes():
+def test_fewer_samples_than_dimensions():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3
     found = svm.fit_path(x, labels, 3, SvmConfig(costs=(1.0,)), make_mesh(MeshConfig()))[1.0]

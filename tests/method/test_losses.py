@@ -29,7 +29,7 @@ def test_mmd_equals_float64_definition(spread):
     np.testing.assert_allclose(losses.squared_mmd(x, y), naive_squared_mmd(x, y), rtol=2e-4)
 
 
-def test_a_samples_distance_to_itself_is_exactly_zero():
+def test_mmd_of_equal_samples_is_exactly_zero():
     # samples so far apart that every kernel but that of a sample with itself is 0
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(1e4 * rng.normal(size=(2, 5, 64)), jnp.float32)
@@ -56,7 +56,7 @@ def test_mmd_gradient_pulls_samples_together():
     assert losses.squared_mmd(x - 0.1 * gradient, y) < losses.squared_mmd(x, y)
 
 
-def test_reconstruction_of_the_normalized_target_is_free_and_kept_tokens_do_not_count():
+def test_reconstruction_of_normalized_target_is_zero_and_ignores_kept_tokens():
     rng = np.random.default_rng(0)
     patches = jnp.asarray(rng.normal(3, 5, size=(2, 4, 16)), jnp.float32)
     target = losses.normalize_patches(patches)
@@ -74,7 +74,7 @@ def test_normalized_patches_use_the_unbiased_variance():
     )
 
 
-def test_distillation_is_least_for_the_teachers_own_logits_and_then_its_entropy():
+def test_distillation_minimum_is_entropy_of_teacher():
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(5, 7)), jnp.float32)
     q = losses.teacher_softmax(logits, jnp.zeros(7), 0.5)
@@ -100,12 +100,12 @@ def test_no_gradient_reaches_the_teacher():
     assert not gradient.any()
 
 
-def test_center_moves_a_tenth_of_the_way():
+def test_center_moves_by_one_minus_momentum():
     center = losses.next_center(jnp.asarray([1.0, 0.0]), jnp.asarray([[2.0, 4.0], [4.0, 0]]), 0.9)
     np.testing.assert_allclose(center, [1.2, 0.2], rtol=1e-6)
 
 
-def test_mmd_gradient_is_that_of_the_definition():
+def test_mmd_gradient_equals_gradient_of_definition():
     rng = np.random.default_rng(3)
     x, y = jnp.asarray(rng.normal(size=(2, 6, 5)), jnp.float32)
 

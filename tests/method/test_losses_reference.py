@@ -35,7 +35,7 @@ def normalized(patches):
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-10])
-def test_patches_are_normalized_one_by_one(scale):
+def test_each_patch_is_normalized_separately(scale):
     narrow, patches = draw(0, 2, 3, 5, offset=2.0)
     narrow, patches = narrow * scale, patches * scale
     close(losses.normalize_patches(narrow), normalized(patches), rtol=1e-4)
@@ -48,7 +48,7 @@ def test_reconstruction_is_the_mean_over_removed_tokens():
     close(found, numpy_objective.reconstruction(patches64, prediction64, removed))
 
 
-def test_teacher_is_centered_then_sharpened():
+def test_teacher_outputs_are_centered_then_divided_by_temperature():
     (teacher, teacher64), (center, center64) = draw(3, 4, 6), draw(4, 6)
     found = losses.teacher_softmax(teacher, center.astype(jnp.float32), 0.3)
     close(found, softmax((teacher64 - center64) / 0.3), rtol=1e-4)
@@ -90,7 +90,7 @@ def test_mmd_and_its_gradient(n, m, scale):
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-5)
 
 
-def test_mmd_of_samples_far_from_zero_keeps_its_digits():
+def test_mmd_of_samples_far_from_zero_is_accurate():
     """The common mean is subtracted before distances are taken."""
     x, y = (np.random.default_rng(s).integers(0, 8, (n, 4)) / 4.0 for s, n in ((0, 6), (1, 3)))
     expected = numpy_objective.squared_mmd(x, y)
@@ -99,19 +99,19 @@ def test_mmd_of_samples_far_from_zero_keeps_its_digits():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_mmd_of_rows_that_coincide_has_a_finite_gradient_of_zero():
+def test_mmd_of_coinciding_rows_has_zero_gradient():
     x = jnp.asarray([[1.0, 2.0], [1.0, 2.0]])
     np.testing.assert_allclose(losses.squared_mmd(x, x), 0, atol=1e-6)
     assert not np.asarray(jax.grad(losses.squared_mmd)(x, x)).any()
 
 
-def test_mmd_of_rows_far_apart_counts_each_with_itself_alone():
+def test_mmd_of_distant_rows_has_only_diagonal_terms():
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(1e4 * rng.normal(size=(2, 5, 64)), jnp.float32)
     np.testing.assert_allclose(losses.squared_mmd(x, y), 2 * 7 / 5, rtol=1e-6)
 
 
-def test_mmd_on_a_mesh_splits_rows_over_the_batch_and_keeps_the_others_whole():
+def test_mmd_on_mesh_is_sharded_by_rows():
     mesh = mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))
     sample = jax.ShapeDtypeStruct((8, 6), np.float32)
     with jax.set_mesh(mesh):
@@ -129,14 +129,14 @@ def test_alignment_is_chosen_by_name():
     assert str(refused.value) == "loss.alignment is 'coral': give one of mmd."
 
 
-def test_alignments_are_listed_where_one_is_unknown(monkeypatch):
+def test_unknown_alignment_is_refused_with_choices(monkeypatch):
     monkeypatch.setitem(losses.ALIGNMENTS, "other", losses.squared_mmd)
     with pytest.raises(UserError, match=r": give one of mmd, other\.$"):
         losses.alignment("coral")
 
 
 @pytest.mark.parametrize("mode", ["mean", "softmax"])
-def test_refinement_is_that_of_the_outer_product(mode):
+def test_refinement_equals_outer_product(mode):
     rng = np.random.default_rng(11)
     # What CLS attends to besides the patches differs between samples and heads.
     own, other = (
@@ -160,7 +160,7 @@ def test_entropy_spread_and_cosine():
     close(mean_cosine(jnp.float32(features[:2])), unit[0] @ unit[1])
 
 
-def test_a_single_sample_or_a_zero_feature_divides_by_no_zero():
+def test_collapse_metrics_are_finite_for_one_sample_and_zero_features():
     np.testing.assert_allclose(mean_cosine(jnp.float32([[3.0, 4.0]])), 0, atol=1e-6)
     np.testing.assert_allclose(mean_cosine(jnp.zeros((2, 2))), -1, atol=1e-6)
     assert float(spread(jnp.zeros((2, 2)))) == 0

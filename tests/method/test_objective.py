@@ -134,7 +134,7 @@ def test_objective_and_gradient_equal_float64_numpy(small, make_views, name):
     np.testing.assert_allclose(derivative, (ahead - behind) / 2e-6, rtol=2e-3)
 
 
-def test_total_is_the_papers_weighting(small, make_views):
+def test_total_has_weights_of_the_paper(small, make_views):
     outputs = evaluate(small, make_views(small))
     terms = outputs.terms
     recon = (terms["reconstruct_video"] + terms["reconstruct_audio"]) / 2
@@ -143,7 +143,7 @@ def test_total_is_the_papers_weighting(small, make_views):
     np.testing.assert_allclose(outputs.loss, (5 * recon + kd + da) / 7, rtol=1e-6)
 
 
-def test_local_views_of_each_modality_count_apart(small, make_views):
+def test_modalities_may_have_different_numbers_of_local_views(small, make_views):
     config = change(small, video={"local_views": 3}, audio={"local_views": 0})
     projections = shapes(config, make_views(config)).projections
     assert projections["video"].outputs.shape == (4, 8, 48)
@@ -170,7 +170,7 @@ def test_directions_are_all_ordered_pairs():
         ({"distill_audio_to_video": 1.0, "align_students": 1.0}, True, ("video", "audio")),
     ],
 )
-def test_what_a_zero_weighted_loss_needs_is_not_computed(
+def test_inputs_of_zero_weighted_losses_are_not_computed(
     small, make_views, weights, teachers, projected
 ):
     config = with_weights(small, **weights)
@@ -192,7 +192,7 @@ def test_without_refinement_no_attention_is_computed(small, make_views):
         assert teacher.cross_attention is None
 
 
-def test_centers_move_only_for_directions_that_are_distilled(small, make_views):
+def test_only_centers_of_distilled_directions_move(small, make_views):
     config = with_weights(small, distill_video_to_audio=1.0)
     outputs = evaluate(config, make_views(small))
     centers = {d.name: jnp.zeros(48) for d in directions(MODALITIES)}
@@ -206,7 +206,7 @@ def test_centers_move_only_for_directions_that_are_distilled(small, make_views):
     assert not moved["audio_to_video"].any()
 
 
-def test_an_unknown_alignment_loss_is_refused_with_the_choices(small, make_views):
+def test_unknown_alignment_loss_is_refused_with_choices(small, make_views):
     config = change(small, loss={"alignment": "coral"})
     with pytest.raises(UserError, match=r"loss.alignment is 'coral': give one of mmd"):
         shapes(config, make_views(small))

@@ -141,7 +141,7 @@ def test_every_term_equals_numpy(refinement, teacher_view, centers):
 
 
 @pytest.mark.parametrize("name", dataclasses.asdict(WEIGHTS))
-def test_one_loss_by_itself_is_the_same_and_nothing_else_is_computed(name, centers):
+def test_single_loss_equals_numpy_and_computes_nothing_else(name, centers):
     zeros = dict.fromkeys(dataclasses.asdict(WEIGHTS), 0.0)
     config = LossConfig(weights=LossWeights(**(zeros | {name: 0.7})))
     views, orders, inputs = draw_inputs()
@@ -170,7 +170,7 @@ def centers_of(centers):
     return {name: jnp.asarray(np.float32(center)) for name, center in centers.items()}
 
 
-def test_without_local_views_the_global_one_is_projected_alone(centers):
+def test_only_global_view_is_projected_without_local_views(centers):
     views, orders, inputs = draw_inputs({"video": 0, "audio": 3})
     config = LossConfig(weights=WEIGHTS)
     outputs = compute(inputs, centers, config)
@@ -192,7 +192,7 @@ def test_tokens_of_bfloat16_are_averaged_in_float32():
     np.testing.assert_array_equal(found, [[(1 + 2.0**-9) / 2]])
 
 
-def test_weighted_mean_names_both_sides_where_they_differ():
+def test_weighted_mean_names_differing_losses():
     with pytest.raises(AssertionError) as refused:
         weighted_mean({"b": jnp.float32(1), "a": jnp.float32(1)}, {"d": 1.0, "c": 1.0})
     assert str(refused.value) == "losses ['a', 'b'] are not the weighted ['c', 'd']"

@@ -19,7 +19,7 @@ def named(tree):
     return {"/".join(path_names(path)): leaf for path, leaf in leaves}
 
 
-def test_each_layer_is_clipped_by_itself_and_decoders_are_not():
+def test_layers_are_clipped_separately_and_decoders_are_not():
     gradients = {
         "encoders": {"layers": {"w": jnp.stack([jnp.full((2, 2), 10.0), jnp.full((2, 2), 0.01)])}},
         "heads": {"w": jnp.full((4,), 10.0)},
@@ -34,7 +34,7 @@ def test_each_layer_is_clipped_by_itself_and_decoders_are_not():
     assert clipped["decoders"] == gradients["decoders"]
 
 
-def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
+def test_decay_applies_to_tables_and_kernels_only(small):
     student = random_student(small)
     decays = named(decay_mask(student, ActiveLosses.of(small.loss.weights)))
     assert decays["encoders/embeddings/video/positions"]
@@ -47,7 +47,7 @@ def test_decay_reaches_tables_and_kernels_but_no_bias_and_no_norm(small):
             assert not decays[name], name
 
 
-def test_what_no_loss_reaches_does_not_change(small):
+def test_parameters_without_loss_do_not_change(small):
     config = with_weights(small, reconstruct_video=1.0)
     student = random_student(config)
     decays = named(decay_mask(student, ActiveLosses.of(config.loss.weights)))
@@ -55,7 +55,7 @@ def test_what_no_loss_reaches_does_not_change(small):
     assert not any(on for name, on in decays.items() if "audio" in name or "heads" in name)
 
 
-def test_a_student_that_nobody_teaches_does_not_decay(small):
+def test_student_without_loss_does_not_decay(small):
     config = with_weights(small, distill_video_to_audio=1.0, reconstruct_video=1.0)
     decays = named(decay_mask(random_student(config), ActiveLosses.of(config.loss.weights)))
     assert decays["encoders/blocks/video/layers/qkv/kernel"]

@@ -99,13 +99,13 @@ def test_three_steps_equal_the_definition(clip, active, decays_in):
 
 
 @pytest.mark.parametrize("active,decays_in", [(ALL, 3), (NO_AUDIO, 4)])
-def test_decay_mask_is_a_flag_a_tensor(active, decays_in):
+def test_decay_mask_has_one_flag_per_tensor(active, decays_in):
     mask = decay_mask(as_tree(draw(np.random.default_rng(1))), active)
     found = {path: at(mask, path) for path in LEAVES}
     assert found == {path: row[decays_in] for path, row in LEAVES.items()}
 
 
-def test_gradients_below_the_limit_are_left_alone_and_those_above_are_scaled_to_it():
+def test_only_gradients_above_limit_are_scaled():
     clip = clip_each_tensor(1.0)
     gradients = {"heads": {"small": jnp.float32([0.6]), "large": jnp.float32([3.0, 4.0])}}
     found, _ = clip.update(gradients, clip.init(gradients))

@@ -15,7 +15,7 @@ def attentions(seed=0, batch=2, heads=3, video=10, audio=6):
 
 
 @pytest.mark.parametrize("mode", ["mean", "softmax"])
-def test_equals_the_outer_product_of_the_paper(mode):
+def test_cross_attention_equals_outer_product_of_paper(mode):
     video, audio = attentions()
     outer = video[:, :, None, :] * audio[:, :, :, None]  # [batch, heads, audio, video]
     averaged = outer.mean(2)
@@ -27,14 +27,14 @@ def test_equals_the_outer_product_of_the_paper(mode):
 
 
 @pytest.mark.parametrize("mode", ["mean", "softmax"])
-def test_never_forms_the_outer_product(mode):
+def test_outer_product_is_never_formed(mode):
     video, audio = attentions(video=50, audio=40)
     jaxpr = jax.make_jaxpr(lambda v, a: cross_modal_attention(v, a, mode))(video, audio)
     largest = max(v.aval.size for equation in jaxpr.eqns for v in equation.outvars)
     assert largest <= video.size
 
 
-def test_keeps_the_energy_of_the_pooled_feature():
+def test_refinement_keeps_energy_of_pooled_feature():
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.normal(size=(2, 10, 8)), jnp.float32)
     cross = cross_modal_attention(*attentions(), "mean")
@@ -44,7 +44,7 @@ def test_keeps_the_energy_of_the_pooled_feature():
     )
 
 
-def test_even_attention_changes_nothing():
+def test_uniform_attention_changes_nothing():
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.normal(size=(2, 10, 8)), jnp.float32)
     even = jnp.full((2, 3, 10), 0.05)

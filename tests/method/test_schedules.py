@@ -51,7 +51,7 @@ def test_max_steps_is_the_length_of_the_run():
 
 
 @pytest.mark.parametrize("records,batch,epochs,steps", [(240_000, 256, 800, 749_600), (7, 2, 3, 9)])
-def test_a_dropped_last_batch_makes_epochs_of_whole_batches(records, batch, epochs, steps):
+def test_drop_last_makes_epochs_of_whole_batches(records, batch, epochs, steps):
     config = dataclasses.replace(Config(), batch_size=batch, epochs=float(epochs))
     kept = Length.of(config, records)
     dropped = dataclasses.replace(config, data=dataclasses.replace(config.data, drop_last=True))
@@ -59,7 +59,7 @@ def test_a_dropped_last_batch_makes_epochs_of_whole_batches(records, batch, epoc
     assert kept == Length(round(epochs * records / batch), records // batch)
 
 
-def test_records_that_fill_no_batch_are_refused_where_it_would_be_dropped():
+def test_drop_last_refuses_fewer_records_than_a_batch():
     config = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, drop_last=True))
     with pytest.raises(UserError, match=r"^data\.drop_last is true, and 255 records"):
         Length.of(config, 255)

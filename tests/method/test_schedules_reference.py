@@ -33,7 +33,7 @@ def test_cosine(warmup):
     np.testing.assert_allclose(values(schedule, range(15)), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_cosine_has_no_warmup_unless_given():
+def test_cosine_without_warmup():
     assert values(cosine(0.8, 0.3, 10), [0]) == np.float32(0.8)
 
 
@@ -51,7 +51,7 @@ def test_temperature_changes_once_an_epoch(epochs):
     np.testing.assert_allclose(values(schedule, range(18)), expected, rtol=1e-6)
 
 
-def test_temperature_at_a_traced_step_is_that_of_the_number():
+def test_temperature_of_traced_step_equals_temperature_of_int():
     schedule = epoch_warmup(TemperatureConfig(0.04, 0.1, 4), steps_per_epoch=3)
     found = values(schedule, map(jnp.int32, range(12)))
     np.testing.assert_array_equal(found, values(schedule, range(12)))
@@ -105,7 +105,7 @@ def test_length_of_a_run(records, batch, epochs, max_steps, drop_last, expected)
     assert isinstance(found.steps_per_epoch, int)
 
 
-def test_streams_have_fixed_numbers_and_keys():
+def test_streams_have_constant_numbers_and_keys():
     assert (INITIALIZE, mask_stream("video"), mask_stream("audio")) == (0, 1, 2)
     for seed, step in ((5, 0), (5, 3), (6, 3)):
         expected = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 2)

@@ -89,7 +89,7 @@ def test_initial_state():
         assert copy.unsafe_buffer_pointer() != own.unsafe_buffer_pointer()
 
 
-def test_parameters_are_those_of_the_key():
+def test_parameters_follow_from_key():
     first, again, other = (
         initial(seed).student["decoders"]["video"]["kernel"] for seed in (0, 0, 1)
     )
@@ -97,7 +97,7 @@ def test_parameters_are_those_of_the_key():
     assert (first != other).any()
 
 
-def test_networks_are_made_in_a_mesh_that_lacks_their_axes(mesh):
+def test_networks_can_be_created_in_mesh_without_their_axes(mesh):
     with jax.set_mesh(mesh):
         made = states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0))
         shapes = states.abstract(SmallStudent, ARCHITECTURE)
@@ -107,7 +107,7 @@ def test_networks_are_made_in_a_mesh_that_lacks_their_axes(mesh):
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
 
 
-def test_parameters_and_module_are_inverse():
+def test_parameters_and_module_of_are_inverse():
     made = states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0))
     params = states.parameters(made)
     assert params.keys() == {"encoders", "heads", "decoders"}
@@ -119,14 +119,14 @@ def test_parameters_and_module_are_inverse():
     jax.tree.map(np.testing.assert_array_equal, found, changed)
 
 
-def test_what_is_no_parameter_is_left_out(mesh):
+def test_variables_other_than_parameters_are_omitted(mesh):
     made = states.construct(Counting, ARCHITECTURE, jax.random.key(0))
     assert states.parameters(made).keys() == {"encoders", "heads", "decoders"}
     found = shardings.parameter_shardings(Counting, ARCHITECTURE, mesh)
     assert specs(found) == STUDENT_SPECS
 
 
-def test_advance_sets_every_count_and_nothing_else():
+def test_advance_sets_only_counters():
     state = initial()
     later = states.advance(state, 7)
     assert (later.step.dtype, int(later.step)) == (np.int32, 7)
@@ -138,7 +138,7 @@ def test_advance_sets_every_count_and_nothing_else():
     assert not states.is_count(jnp.bfloat16(1))
 
 
-def test_advance_leaves_every_count_where_it_is(mesh):
+def test_advance_keeps_sharding_of_counters(mesh):
     whole = jax.NamedSharding(mesh, jax.P())
     state = jax.device_put(initial(), whole)
     later = states.advance(state, 7)
@@ -161,13 +161,13 @@ TEACHER_SPECS = {
 }
 
 
-def test_parameters_are_split_by_the_axes_they_name(mesh):
+def test_parameters_are_sharded_by_their_axes(mesh):
     found = shardings.parameter_shardings(SmallStudent, ARCHITECTURE, mesh)
     assert specs(found) == STUDENT_SPECS
     assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
 
 
-def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
+def test_state_is_sharded_like_its_parameters(mesh):
     transformation = optax.adam(0.1)
     found = shardings.state_shardings(ARCHITECTURE, mesh, transformation)
     assert specs(found.student) == STUDENT_SPECS
@@ -184,7 +184,7 @@ def test_the_state_is_split_as_its_parameters_and_the_rest_is_whole(mesh):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == same
 
 
-def test_the_description_counts_parameters_and_what_a_device_holds(mesh, monkeypatch):
+def test_description_has_parameters_and_bytes_per_device(mesh, monkeypatch):
     class Large(Counting):
         def __init__(self, architecture, *, rngs):
             super().__init__(architecture, rngs=rngs)
@@ -198,6 +198,6 @@ def test_the_description_counts_parameters_and_what_a_device_holds(mesh, monkeyp
     )
 
 
-def test_the_architecture_is_used_as_given():
+def test_networks_have_given_architecture():
     with pytest.raises(AssertionError):
         states.abstract(SmallStudent, dataclasses.replace(ARCHITECTURE))

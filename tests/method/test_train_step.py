@@ -68,11 +68,11 @@ def assert_learns_and_teachers_follow(config, state, step, plan, views) -> list[
 
 
 @ONE_STEP
-def test_students_learn_and_teachers_follow(xkd):
+def test_students_change_and_teachers_follow(xkd):
     assert_learns_and_teachers_follow(*xkd)
 
 
-def test_mas_and_mats_learn_and_differ_in_settings_alone(small, make_views):
+def test_mas_and_mats_differ_from_xkd_only_in_settings(small, make_views):
     """Each teacher of `mas` starts as the one student and follows it: they stay the same."""
     few = with_weights(
         change(small, video={"local_views": 0}, audio={"local_views": 0}),
@@ -88,7 +88,7 @@ def test_mas_and_mats_learn_and_differ_in_settings_alone(small, make_views):
 
 
 @ONE_STEP
-def test_a_step_that_is_not_finite_can_be_skipped(xkd):
+def test_nonfinite_step_can_be_skipped(xkd):
     config, state, step, _, views = xkd
     state, metrics = step(state, make_inputs(config, views))
     assert np.isfinite(metrics["loss"])
@@ -102,7 +102,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(xkd):
     )
 
 
-def test_teachers_start_as_copies_of_the_students(small):
+def test_teachers_are_initialized_from_students(small):
     config = change(small, model={"variant": "mas"})
     optimizer = optimizer_of(config, schedules(config, LENGTH))
     key = stream_key(0, INITIALIZE)
@@ -121,7 +121,7 @@ def terms(config, plan, state, inputs):
     return objective(student, teacher, state.centers, temperatures, inputs, config.loss).terms
 
 
-def test_bfloat16_stays_near_float32(small, make_views):
+def test_bfloat16_is_close_to_float32(small, make_views):
     """Parameters stay float32, and so do the losses, near to those computed in float32."""
     inputs = make_inputs(small, make_views(small))
     losses = []
@@ -142,7 +142,7 @@ def test_bfloat16_stays_near_float32(small, make_views):
 
 
 @ONE_STEP
-def test_metrics_hold_every_loss_schedules_norms_and_collapse(xkd):
+def test_metrics_have_losses_schedules_norms_and_collapse(xkd):
     config, state, step, _, views = xkd
     _, metrics = step(state, make_inputs(config, views))
     for weight in dataclasses.asdict(config.loss.weights):
@@ -162,7 +162,7 @@ def test_metrics_hold_every_loss_schedules_norms_and_collapse(xkd):
     assert all(value.shape == () for value in metrics.values())
 
 
-def test_streams_are_apart_and_change_with_the_step():
+def test_random_streams_differ_and_change_with_step():
     keys = {
         tuple(np.asarray(jax.random.key_data(stream_key(seed, stream, step))))
         for seed in (0, 1)
@@ -185,7 +185,7 @@ def batch_shapes(config):
 
 
 @pytest.mark.parametrize("name", ["k400", "k400:mas", "k400:mats", "audioset:alignment", "demo"])
-def test_every_experiment_traces_a_step_at_its_true_size(name):
+def test_every_experiment_traces_a_step_at_full_size(name):
     module, _, variant = name.partition(":")
     raw = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
     config = resolve(raw)

@@ -195,7 +195,7 @@ def run_step(state, view=VIEW, config=CONFIG):
     return following, metrics
 
 
-def test_a_step_updates_students_then_teachers_and_centers(toy):
+def test_step_updates_students_then_teachers_and_centers(toy):
     state = start()
     following, _ = run_step(state)
     transformation = optimizer(CONFIG.optimizer, SCHEDULES, ActiveLosses.of(CONFIG.loss.weights))
@@ -263,7 +263,7 @@ def with_action(action):
 
 
 @pytest.mark.parametrize("action", ["stop", "skip", "rollback"])
-def test_only_skip_keeps_the_state_of_a_step_that_is_not_finite(toy, action):
+def test_only_skip_keeps_state_of_nonfinite_step(toy, action):
     state = start()
     following, metrics = run_step(state, np.float32([[np.nan, 0], [0, 0]]), with_action(action))
     assert np.isnan(metrics["loss"])
@@ -276,7 +276,7 @@ def test_only_skip_keeps_the_state_of_a_step_that_is_not_finite(toy, action):
         assert_close(following.centers, state.centers)
 
 
-def test_skip_takes_a_step_that_is_finite(toy):
+def test_skip_applies_finite_step(toy):
     state = start()
     taken, _ = run_step(state, config=with_action("skip"))
     expected, _ = run_step(state)
@@ -285,7 +285,7 @@ def test_skip_takes_a_step_that_is_finite(toy):
 
 @pytest.mark.parametrize("bad", ["loss", "norm"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_any_metric_that_is_not_finite_keeps_all_but_the_counts(bad, value):
+def test_any_nonfinite_metric_keeps_state_except_counters(bad, value):
     old, new = start(), jax.tree.map(lambda leaf: leaf + 1, start())
     metrics = {"loss": jnp.float32(1), "norm": jnp.float32(2)}
     assert_close(keep_finite(old, new, metrics), new)
@@ -298,7 +298,7 @@ def test_any_metric_that_is_not_finite_keeps_all_but_the_counts(bad, value):
     assert all(leaf == 1 for leaf in integers)
 
 
-def test_moving_average_leaf_by_leaf():
+def test_moving_average_of_each_leaf():
     teacher = {"a": jnp.float32([1, 2]), "b": jnp.float32(3)}
     student = {"a": jnp.float32([5, 6]), "b": jnp.float32(7)}
     found = moving_average(teacher, student, jnp.float32(0.75))
@@ -315,7 +315,7 @@ def test_gradient_norms_of_groups_and_of_all():
         np.testing.assert_allclose(found[name], value, rtol=1e-6)
 
 
-def test_inputs_are_augmented_views_and_masks_of_their_own_stream(monkeypatch):
+def test_inputs_are_augmented_views_and_masks_of_their_stream(monkeypatch):
     video = dataclasses.replace(CONFIG.video, frames=4, size=8, patch=(2, 4, 4), mask_ratio=0.75)
     audio = dataclasses.replace(CONFIG.audio, mels=8, columns=8, patch=(4, 4), mask_ratio=0.25)
     config = dataclasses.replace(CONFIG, video=video, audio=audio)

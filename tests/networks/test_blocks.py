@@ -38,12 +38,12 @@ def test_scan_equals_running_the_layers_one_by_one(tokens):
     np.testing.assert_allclose(blocks(tokens), x, rtol=1e-5, atol=1e-5)
 
 
-def test_layers_start_different():
+def test_layers_have_different_initial_parameters():
     kernel = make().layers.fc1.kernel[...]
     assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0.1
 
 
-def test_cls_attention_is_the_first_row_of_the_last_layers_map(tokens):
+def test_cls_attention_is_first_row_of_last_attention_map(tokens):
     blocks, x = make(), tokens
     for i in range(CONFIG.depth - 1):
         x = layer(blocks, i)(x)
@@ -54,7 +54,7 @@ def test_cls_attention_is_the_first_row_of_the_last_layers_map(tokens):
     assert float(attention.sum(-1).max()) < 1  # CLS keeps its own share
 
 
-def test_attention_map_is_never_formed_for_the_teachers_row(tokens):
+def test_attention_map_is_not_formed_for_cls_attention(tokens):
     n = tokens.shape[1]
     block = layer(make(), 0)
     jaxpr = jax.make_jaxpr(block.cls_attention)(tokens)

@@ -6,7 +6,7 @@ import pytest
 from xkd_jax.networks.gelu import gelu
 
 
-def test_equals_jax_in_value_and_gradient():
+def test_gelu_equals_jax_in_value_and_gradient():
     x = jnp.linspace(-9, 9, 2001)
     exact = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731
     np.testing.assert_allclose(gelu(x), exact(x), atol=1e-6)
@@ -15,12 +15,12 @@ def test_equals_jax_in_value_and_gradient():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_keeps_the_dtype(dtype):
+def test_gelu_keeps_dtype(dtype):
     x = jnp.ones(3, dtype)
     assert gelu(x).dtype == dtype
     assert jax.grad(lambda x: gelu(x).sum())(x).dtype == dtype
 
 
-def test_backward_pass_has_no_error_function_of_its_own():
+def test_backward_pass_reuses_error_function():
     jaxpr = str(jax.make_jaxpr(jax.grad(lambda x: gelu(x).sum()))(jnp.ones(3)))
     assert jaxpr.count("erf") == 1

@@ -31,6 +31,6 @@ def test_output_layer_is_weight_normalized():
     np.testing.assert_allclose(head(x), before, rtol=1e-4, atol=1e-5)
 
 
-def test_one_norm_serves_every_hidden_layer():
+def test_hidden_layers_share_one_norm():
     norms = [path for path, _ in nnx.to_flat_state(nnx.state(make(), nnx.Param)) if "norm" in path]
     assert len(norms) == 2  # one scale, one bias

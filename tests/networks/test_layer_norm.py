@@ -30,7 +30,7 @@ def pulled_back(function):
 
 @pytest.mark.parametrize("shape", [(24,), (2, 5, 24)])
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
-def test_equals_the_formula_in_value_and_gradients(shape, eps):
+def test_layer_norm_equals_formula_in_value_and_gradients(shape, eps):
     found, expected = (
         pulled_back(lambda x, scale, bias, f=f: f(x, scale, bias, eps))(*inputs(shape))
         for f in (normalize, formula)
@@ -48,7 +48,7 @@ def test_bfloat16_is_rounded_once():
         np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=2**-8)
 
 
-def test_a_row_far_from_zero_keeps_its_digits():
+def test_layer_norm_of_row_far_from_zero_is_accurate():
     """Where the mean of squares less the square of the mean would leave none."""
     x, scale, bias, cotangent = inputs()
     near = pulled_back(normalize)(x, scale, bias, cotangent)[0]
@@ -56,7 +56,7 @@ def test_a_row_far_from_zero_keeps_its_digits():
     np.testing.assert_allclose(far, near, atol=5e-3)
 
 
-def test_the_gradient_keeps_no_array_of_the_inputs_size_but_the_input():
+def test_gradient_stores_only_the_input():
     x, scale, bias, _ = inputs((4, 32, 64), jnp.bfloat16)
     _, pull = jax.eval_shape(lambda *args: jax.vjp(normalize, *args), x, scale, bias)
     sizes = [leaf.size for leaf in jax.tree.leaves(pull)]

@@ -19,7 +19,7 @@ def test_audio_patches_are_ordered_mel_then_time():
     np.testing.assert_array_equal(patches[1, 1 * 2 + 0], audio[1, 2:4, 0:3].ravel())
 
 
-def test_masking_keeps_the_smallest_noise_and_restores_the_order():
+def test_masking_keeps_tokens_of_smallest_noise_and_restores_order():
     noise = jax.random.uniform(jax.random.key(0), (3, 20))
     masking = random_masking(noise, 0.85)
     assert masking.keep.shape == (3, 3)
@@ -36,7 +36,7 @@ def test_masking_keeps_the_smallest_noise_and_restores_the_order():
     )
 
 
-def test_the_number_kept_rounds_half_to_even_as_python_does():
+def test_number_of_kept_tokens_rounds_half_to_even():
     assert random_masking(jnp.zeros((1, 18)), 0.75).keep.shape[1] == 4
     assert random_masking(jnp.zeros((1, 392)), 0.85).keep.shape[1] == 59
     assert random_masking(jnp.zeros((1, 560)), 0.80).keep.shape[1] == 112

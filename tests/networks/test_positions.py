@@ -32,7 +32,7 @@ def torch_sample(values, new, method):
 
 @pytest.mark.parametrize("method", ["linear", "cubic"])
 @pytest.mark.parametrize("old,new", [(7, 6), (8, 2), (28, 7), (7, 14), (4, 4), (1, 3)])
-def test_matrix_samples_as_documented(method, old, new):
+def test_resize_matrix_samples_as_documented(method, old, new):
     values = np.random.default_rng(old * new).normal(size=old)
     np.testing.assert_allclose(
         resize_matrix(old, new, method) @ values, torch_sample(values, new, method), atol=1e-12
@@ -40,11 +40,11 @@ def test_matrix_samples_as_documented(method, old, new):
 
 
 @pytest.mark.parametrize("method", ["linear", "cubic"])
-def test_constants_stay_constant(method):
+def test_constant_positions_are_unchanged(method):
     np.testing.assert_allclose(resize_matrix(9, 5, method).sum(1), 1, atol=1e-12)
 
 
-def test_same_grid_is_untouched_and_cls_is_kept():
+def test_same_grid_and_cls_are_unchanged():
     positions = jnp.asarray(np.random.default_rng(0).normal(size=(1 + 2 * 3 * 3, 4)), jnp.float32)
     methods = ("linear",) * 3
     assert resize_positions(positions, (2, 3, 3), (2, 3, 3), methods) is positions
@@ -53,7 +53,7 @@ def test_same_grid_is_untouched_and_cls_is_kept():
     np.testing.assert_array_equal(resized[0], positions[0])
 
 
-def test_axes_are_resized_apart():
+def test_axes_are_resized_separately():
     grid = np.random.default_rng(0).normal(size=(5, 8))
     positions = jnp.asarray(np.concatenate([[0], grid.ravel()])[:, None], jnp.float32)
     resized = resize_positions(positions, (5, 8), (5, 3), (None, "cubic"))[1:, 0].reshape(5, 3)

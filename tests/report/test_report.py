@@ -56,7 +56,7 @@ def _tables(folder, *contents):
     return report.tables(report.load([str(folder)]))
 
 
-def test_published_numbers_stand_beside_ours(tmp_path, capsys):
+def test_tables_have_published_numbers(tmp_path, capsys):
     folds = [{"value": 69.0, "top1_held_out_cost": 68.0}, {"value": 71, "top1_held_out_cost": 70.0}]
     _tables(
         tmp_path / "a" / "deep",
@@ -91,7 +91,7 @@ def test_published_numbers_stand_beside_ours(tmp_path, capsys):
         ("no_refinement", "79.3 (K400; 82.6 with refinement)"),
     ],
 )
-def test_an_ablation_stands_beside_its_own_numbers(tmp_path, losses, number):
+def test_ablation_has_its_published_number(tmp_path, losses, number):
     changed = ablations.select(pretraining.default(), losses).to_dict()
     untrained = _content(keys={"network": "untrained"}, pretraining=changed)
     found = _tables(tmp_path, _content(pretraining=changed), untrained)
@@ -114,7 +114,7 @@ def test_an_ablation_stands_beside_its_own_numbers(tmp_path, losses, number):
          "only reconstruct_video, distill_audio_to_video, no refinement"),
     ],
 )  # fmt: skip
-def test_other_losses_are_named_and_have_no_published_number(tmp_path, losses, name):
+def test_other_losses_are_named_without_published_number(tmp_path, losses, name):
     raw = pretraining.default()
     raw.loss.update_from_flattened_dict(losses)
     found = _tables(tmp_path, _content(pretraining=raw.to_dict()))
@@ -134,14 +134,14 @@ def test_other_losses_are_named_and_have_no_published_number(tmp_path, losses, n
          "batch_size is 8, fit.epochs is 1.0"),
     ],
 )  # fmt: skip
-def test_another_protocol_or_network_has_no_published_number(tmp_path, raw, keys, changes, note):
+def test_other_protocol_or_network_has_no_published_number(tmp_path, raw, keys, changes, note):
     found = _tables(tmp_path, _content(raw.get_config(), keys, **changes))
     assert "| 70.0 top-1 |  | [1] |" in found
     assert found.endswith(f"\n\n[1] Not as in the published protocol and network: {note}.")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_has_a_catalog_and_a_config_for_each_published_number(name):
+def test_benchmark_has_catalog_and_config_for_each_published_number(name):
     record = BENCHMARKS[name]
     assert {evaluation for evaluation, _, _ in record.published} <= record.configs.keys()
     if record.data_set not in ("", "spoken_digits"):  # made, not built from files
@@ -165,7 +165,7 @@ def test_every_evaluation_config_belongs_to_a_benchmark():
     assert named == files
 
 
-def test_another_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
+def test_new_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
     record = BenchmarkRecord(
         configs={"linear": "ucf101"}, published={("linear", "video", "K400"): {"xkd": 12.5}}
     )
@@ -176,13 +176,13 @@ def test_another_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_of_a_config_file_is_that_of_the_table(name):
+def test_ablation_of_config_file_equals_that_of_table(name):
     raw = ablations.select(pretraining.default(), name)
     assert pretraining.resolve(raw).loss == ABLATIONS[name].of(pretraining.LossConfig())
     assert published.losses(pretraining.resolve(raw).loss) == ABLATIONS[name].title
 
 
-def test_what_changes_no_number_is_no_difference(tmp_path):
+def test_settings_without_effect_are_not_differences(tmp_path):
     keys = {
         "checkpoint": "runs/x", "data.dir": "shards", "data.threads": 3, "batch_size": 512,
         "mesh.fsdp": 2, "seed": 3, "fit.epochs": 3.0, "features": "f", "save.every_steps": 5,
@@ -190,13 +190,13 @@ def test_what_changes_no_number_is_no_difference(tmp_path):
     assert "| 83.8 (K400), 88.4 (AudioSet) |" in _tables(tmp_path, _content(keys=keys))
 
 
-def test_an_svm_on_all_of_kinetics_has_not_the_linear_layers_number(tmp_path):
+def test_svm_on_all_of_kinetics_has_no_published_number(tmp_path):
     found = _tables(tmp_path, _content(low_shot.get_config(), {"train_fraction": 1.0}))
     assert "51.4" not in found
     assert "protocol is svm" in found
 
 
-def test_rows_say_what_sets_them_apart(tmp_path):
+def test_rows_name_settings_that_differ(tmp_path):
     found = _tables(
         tmp_path,
         _content(retrieval.get_config("head")),
@@ -212,7 +212,7 @@ def test_rows_say_what_sets_them_apart(tmp_path):
     assert "[1] Not as in the file in configs/eval: knn.k is 5." in found
 
 
-def test_other_scores_stand_in_brackets_behind_the_known_one(tmp_path):
+def test_other_metrics_follow_in_parentheses(tmp_path):
     top5 = _content(per_fold=[{"value": 70, "top5": 90.0}, {"value": 70.08, "top5": 91.0}])
     recalls = {
         **{f"video_to_audio_recall_{k}": 10.0 * k for k in (1, 5, 10)},
@@ -228,7 +228,7 @@ def test_other_scores_stand_in_brackets_behind_the_known_one(tmp_path):
     )
 
 
-def test_a_data_set_that_lacks_files_is_marked(tmp_path):
+def test_incomplete_data_set_is_marked(tmp_path):
     data = {"name": "ucf101", "left_out": {"missing": 2, "unreadable": 1}}
     found = _tables(tmp_path, _content(data=data), _content(data=data))
     assert found.count("| 70.0 top-1 [1] |  | 83.8 (K400), 88.4 (AudioSet) |") == 2
@@ -253,7 +253,7 @@ def test_a_data_set_that_lacks_files_is_marked(tmp_path):
         ({"data": []}, "'list'"),
     ],
 )
-def test_a_damaged_result_is_named_in_one_sentence(tmp_path, changes, fault, capsys):
+def test_damaged_result_is_refused_in_one_sentence(tmp_path, changes, fault, capsys):
     with pytest.raises(UserError, match=rf"0/result\.json is no result .*{fault}") as error:
         _tables(tmp_path, _content(kinetics_sound.get_config(), **changes))
     assert "\n" not in str(error.value)
@@ -262,7 +262,7 @@ def test_a_damaged_result_is_named_in_one_sentence(tmp_path, changes, fault, cap
 
 
 @pytest.mark.parametrize("text", ["[]", '{"benchmark": "ucf101"}', "{", "\x00", "3"])
-def test_what_is_no_result_is_named(tmp_path, text):
+def test_file_that_is_not_a_result_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json is no result"):
         report.load([str(tmp_path / "x.json")])

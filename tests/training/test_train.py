@@ -142,7 +142,7 @@ def tiny(monkeypatch):
     )
 
 
-def test_a_run_that_has_ended_is_not_changed(config, tmp_path, capsys, tiny):
+def test_finished_run_is_not_changed(config, tmp_path, capsys, tiny):
     training.train(config, tmp_path)
     (tmp_path / "results.json").write_text("{}")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -159,9 +159,7 @@ def test_a_run_that_has_ended_is_not_changed(config, tmp_path, capsys, tiny):
     assert "step 6/6" in capsys.readouterr().out
 
 
-def test_a_run_says_what_differs_from_its_config_file_and_that_it_is_short(
-    config, tmp_path, capsys, tiny
-):
+def test_run_prints_changed_settings_and_note_on_short_runs(config, tmp_path, capsys, tiny):
     written = dataclasses.replace(config, max_steps=1200)
     short = "note      5 of the config file's 1,200 steps are too few to show an effect"
     training.train(config, tmp_path / "a", written)
