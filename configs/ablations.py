@@ -1,4 +1,4 @@
-"""The paper's ablation of the losses (its Table 3), for every pretraining config.
+"""Ablations of the losses, as in the paper's Table 3, for every pretraining config.
 
 | name                   | losses                     | UCF101 / HMDB51 / K400 |
 |------------------------|----------------------------|------------------------|
@@ -6,11 +6,13 @@
 | `reconstruction`       | both reconstructions       | 76.3 / 51.2 / 32.2     |
 | `distillation`         | both, and distillation     | 76.3 / 51.2 / 32.2     |
 | `alignment`            | both, and domain alignment | 77.8 / 51.4 / 33.7     |
+| `reconstruction_audio` | audio reconstruction       |                        |
 | (none)                 | all                        | 84.7 / 59.3 / 46.4     |
 
 The numbers are the paper's, linear top-1 %. "Distillation" there is without domain alignment
 altogether, so without refinement as well.
 `no_refinement` is the full loss without it (refinement off / on: HMDB51 55.6 / 58.5).
+`reconstruction_video` and `reconstruction_audio` train one modality, on data that need no other.
 """
 
 import ml_collections
@@ -30,6 +32,7 @@ def select(
     if name not in ABLATIONS:
         known = ", ".join((*also, *ABLATIONS))
         raise UserError(f"The config has no variant {name!r}: give one of {known}.")
+    config.modalities = ABLATIONS[name].modalities
     for loss in ABLATIONS[name].without:
         config.loss.weights[loss] = 0.0
     if not ABLATIONS[name].refined:

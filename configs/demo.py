@@ -6,8 +6,9 @@
 Makes 6,000 one-second clips of a handwritten digit that bounces among clutter while a synthetic
 voice says its name, trains on them without their labels, and then asks a linear probe what the
 encoders know: held-out writers, held-out voices. `:reconstruction_video`, `:reconstruction`,
-`:distillation`, `:alignment` and `:no_refinement` are the ablations of the paper's Table 3, `:mas`
-and `:mats` its modality-agnostic variants. `--config.data.speech_dir=DIR` takes recordings named
+`:distillation`, `:alignment` and `:no_refinement` are the ablations of the paper's Table 3,
+`:reconstruction_audio` is trained on sound alone, `:mas` and `:mats` are the modality-agnostic
+variants. `--config.data.speech_dir=DIR` takes recordings named
 {digit}_{speaker}_{index}.wav in place of the synthetic voices.
 """
 

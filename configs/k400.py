@@ -5,7 +5,8 @@
     python main.py --config=configs/k400.py:mats ...   # one set of teacher blocks too
 
 `:reconstruction`, `:reconstruction_video`, `:distillation` and `:alignment` are the rows of the
-paper's ablation of the losses.
+paper's ablation of the losses. `:reconstruction_video` trains on silent videos too, and
+`:reconstruction_audio` on sound alone.
 
 Hardware: the authors used 8 V100; 206.3 M trained parameters, 396.4 M with the teachers.
 Expected, linear | finetuned, top-1 %:

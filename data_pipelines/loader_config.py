@@ -88,6 +88,11 @@ class ViewConfig:
     patch: tuple[int, ...]
 
     @property
+    def modality(self) -> Modality:
+        """Whose views they are."""
+        raise NotImplementedError
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """Shape of the global view, without the color channel, which comes last."""
         raise NotImplementedError
@@ -146,6 +151,10 @@ class VideoConfig(ViewConfig):
     local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), grayscale=0.2, blur=0.5)
 
     @property
+    def modality(self) -> Modality:
+        return "video"
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """(frames, height, width)."""
         return (self.frames, self.size, self.size)
@@ -187,6 +196,10 @@ class AudioConfig(ViewConfig):
     std: Annotated[float, above(0), Doc("divisor of it after that")] = 4.410007
     global_augment: AudioAugment = AudioAugment()
     local_augment: AudioAugment = AudioAugment(volume=0.2, crop=True)
+
+    @property
+    def modality(self) -> Modality:
+        return "audio"
 
     @property
     def global_shape(self) -> tuple[int, ...]:
@@ -268,6 +281,9 @@ class LoaderConfig:
 
     seed: Annotated[int, SEED, Doc("of parameters, order, augmentation and masks")] = 0
     batch_size: Annotated[int, at_least(1), Doc("clips per step, over all processes")] = 256
+    modalities: Annotated[
+        tuple[Modality, ...], Doc("what is read and trained: video,audio or one of them")
+    ] = MODALITIES
     video: VideoConfig = VideoConfig()
     audio: AudioConfig = AudioConfig()
     data: DataConfig = DataConfig()

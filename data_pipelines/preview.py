@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from absl import flags
 
 from data_pipelines import spoken_digits, terminal
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, AudioConfig, VideoConfig
+from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from xkd_jax import command_line
@@ -49,12 +50,15 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
     batches = pipeline.train_batches(config, dataset, range(records), step)
     batch = next(batches)
     batches.close()
-    views = augment(config, {name: batch[name] for name in MODALITIES})
+    views = augment(config, {name: batch[name] for name in config.modalities})
     rows = []
     for i, index in enumerate(batch["record"]):
         record = dataset[int(index)]
-        strips = _video_strips(config.video, views["video"], i)
-        strips += _audio_strips(config.audio, views["audio"], i)
+        strips = [
+            strip
+            for name in config.modalities
+            for strip in _STRIPS[name](config.modality(name), views[name], i)
+        ]
         rows.append(_row(f"{record.id}  {record.label_text}", strips))
     width = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])
@@ -84,6 +88,13 @@ def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
     """Returns a normalized spectrogram [mels, columns] as an image in false colors."""
     levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)[::-1]
     return _scale(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
+
+
+# {modality: (its config, its views, row of the batch) -> pictures}
+_STRIPS: dict[Modality, Callable[..., list[np.ndarray]]] = {
+    "video": _video_strips,
+    "audio": _audio_strips,
+}
 
 
 def _scale(image: np.ndarray) -> np.ndarray:

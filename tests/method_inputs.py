@@ -59,9 +59,11 @@ def mask_noise(config: Config, batch: int, seed: int = 0) -> dict[str, np.ndarra
 
 def make_inputs(config: Config, views, seed: int = 0) -> Inputs:
     """The views with random masks."""
-    noise = mask_noise(config, len(views["video"]["global"]), seed)
+    noise = mask_noise(config, len(next(iter(views.values()))["global"]), seed)
     masks = {
-        m: random_masking(jnp.asarray(n), config.modality(m).mask_ratio) for m, n in noise.items()
+        m: random_masking(jnp.asarray(n), config.modality(m).mask_ratio)
+        for m, n in noise.items()
+        if m in views
     }
     return Inputs(views=jax.tree.map(jnp.asarray, views), masks=masks)
 

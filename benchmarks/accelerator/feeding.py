@@ -18,7 +18,6 @@ from typing import Any
 import jax
 
 from benchmarks.accelerator import reporting, step_times
-from data_pipelines.loader_config import MODALITIES
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.worker_processes import usable_cores
@@ -75,7 +74,7 @@ def measure_training(
     def step(waits: Waits) -> None:
         nonlocal state
         rows = waits.next()
-        views = {m: rows[m] for m in MODALITIES}
+        views = {m: rows[m] for m in config.modalities}
         batch = mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
         state, metrics = compiled.step(state, batch)
         on_their_way.append(metrics["loss"])

@@ -61,6 +61,17 @@ class BuildReport:
         return dict(sorted(collections.Counter(entry.reason for entry in self.left_out).items()))
 
 
+# The option that asks for the other modality alone.
+_REMEDIES = {"no audio": "--modalities=video", "no video": "--modalities=audio"}
+
+
+def remedies(report: BuildReport) -> dict[str, str]:
+    """Returns {reason: the option of a build that would use the files left out for it}."""
+    media = report.options["media"]
+    both = media["video"] and media["audio"]
+    return {r: _REMEDIES[r] for r in report.reasons if both and r in _REMEDIES}
+
+
 def summary(report: BuildReport, directory: str) -> str:
     """Returns the lines that end a build."""
     splits = ", ".join(f"{split} {count:,}" for split, count in report.records.items())
@@ -72,6 +83,9 @@ def summary(report: BuildReport, directory: str) -> str:
         lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
         if len(report.left_out) > _NAMED:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
+        for reason, option in remedies(report).items():
+            count = report.reasons[reason]
+            lines.append(f"to use the {count:,} with {reason}, build again with {option}")
     else:
         lines.append(f"none of {report.files:,} files is left out")
     lines += [

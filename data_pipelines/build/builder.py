@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from data_pipelines import json_file
-from data_pipelines.build import build_plan, common_cause, file_records
+from data_pipelines.build import build_plan, build_report, common_cause, file_records
 from data_pipelines.build.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.build.catalogs.catalog import Item
@@ -268,9 +268,13 @@ def _nothing(whole: BuildReport, source: str, output: str) -> str:
     of_program = [e for e in whole.left_out if e.reason in common_cause.OF_PROGRAM]
     first = (of_program or whole.left_out)[0]
     found = "".join(f", beside {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
+    remedy = "".join(
+        f"to use those with {reason} give {option}, or "
+        for reason, option in build_report.remedies(whole).items()
+    )
     return (
         f"None of {whole.files} files of {source} gave a record (first: {first.path}:"
-        f" {first.detail}){found}: see {output}/{REPORT}."
+        f" {first.detail}){found}: {remedy}see {output}/{REPORT}."
     )
 
 

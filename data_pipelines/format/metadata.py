@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines import json_file
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.format.record_schema import MAX_CLASSES, MAX_INTS
-from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 
 FILE = "metadata.json"
 FORMAT_VERSION = 1
@@ -52,6 +53,12 @@ class Metadata:
     folds: int = 0
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     version: int = FORMAT_VERSION
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that the records hold, as the rates say."""
+        rates = {"video": self.frame_rate, "audio": self.sample_rate}
+        return tuple(m for m in MODALITIES if rates[m] > 0)
 
     @property
     def classes(self) -> int:
@@ -133,23 +140,51 @@ def _fault(metadata: Metadata) -> str:
     return "left_out counts below 0" if any(count < 0 for count in counts) else ""
 
 
+def check_modalities(metadata: Metadata, modalities: Sequence[Modality], directory: str) -> None:
+    """Checks that a data set has what a run reads.
+
+    Args:
+      metadata: of the data set.
+      modalities: those that are read.
+      directory: of the data set, for the message.
+
+    Raises:
+      UserError: it lacks one of them.
+    """
+    lacking = [m for m in modalities if m not in metadata.modalities]
+    if lacking:
+        wanted, held = ",".join(modalities), ",".join(metadata.modalities)
+        remedy = (
+            f", or train with what it holds by the variant :reconstruction_{held} of the config"
+            if len(metadata.modalities) == 1
+            else ""
+        )
+        raise UserError(
+            f"The data set {metadata.name} in {directory} has no {' and no '.join(lacking)}: build"
+            f" it again with --modalities={wanted} from files that have them{remedy}."
+        )
+
+
 def check_config(metadata: Metadata, config: LoaderConfig) -> None:
-    """Checks that a config has the rates and sizes of the data set.
+    """Checks that a config has the rates and sizes of the modalities that it reads.
 
     Raises:
       UserError: a rate or size of the config differs; the message has both values.
     """
-    video = {
-        "video.frame_rate": (metadata.frame_rate, config.video.frame_rate),
-        "data.short_side": (metadata.short_side, config.data.short_side),
+    settings: dict[Modality, dict[str, tuple[float, float]]] = {
+        "video": {
+            "video.frame_rate": (metadata.frame_rate, config.video.frame_rate),
+            "data.short_side": (metadata.short_side, config.data.short_side),
+        },
+        "audio": {
+            "audio.sample_rate": (metadata.sample_rate, config.audio.sample_rate),
+            "audio.fft": (metadata.fft, config.audio.fft),
+            "audio.hop": (metadata.hop, config.audio.hop),
+            "audio.mels": (metadata.mels, config.audio.mels),
+        },
     }
-    audio = {
-        "audio.sample_rate": (metadata.sample_rate, config.audio.sample_rate),
-        "audio.fft": (metadata.fft, config.audio.fft),
-        "audio.hop": (metadata.hop, config.audio.hop),
-        "audio.mels": (metadata.mels, config.audio.mels),
-    }
-    held = (video if metadata.frame_rate else {}) | (audio if metadata.sample_rate else {})
+    read = [m for m in metadata.modalities if m in config.modalities]
+    held = {key: values for m in read for key, values in settings[m].items()}
     for key, (stored, asked) in held.items():
         if stored != asked:
             flag = key.rpartition(".")[2]

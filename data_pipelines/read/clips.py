@@ -1,12 +1,14 @@
 """Cuts clips out of records; only frames of the clip are decoded.
 
 Positions are in frames at the config's rate, for audio too, so that video and audio of a clip start
-at the same time. For a record without frames, positions are in columns of its spectrogram.
+at the same time. For a record without frames, and in a run without video, positions are in columns
+of the spectrogram.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +17,8 @@ import simplejpeg
 from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig, Modality
+from data_pipelines.read.batches import Fill
 from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames
 
 _SILENCE = int(record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR)))
@@ -23,9 +26,13 @@ _SILENCE = int(record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR
 
 def last_start(record: Record, config: LoaderConfig) -> int:
     """Returns the last position at which a whole clip fits; 0 if the record is shorter."""
-    if record.frames:
+    if _counts_frames(record, config):
         return max(0, len(record.frames) - config.video.frames)
     return max(0, record.log_mel.shape[1] - config.audio.columns)
+
+
+def _counts_frames(record: Record, config: LoaderConfig) -> bool:
+    return bool(record.frames) and "video" in config.modalities
 
 
 def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarray:
@@ -34,6 +41,56 @@ def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarra
     if clips == 1:
         return np.array([last // 2])
     return np.rint(np.linspace(0, last, clips)).astype(int)
+
+
+class Clip(NamedTuple):
+    """A clip of a record before its frames are decoded.
+
+    size: height and width of the frames, in pixels; None without video.
+    log_mel: uint16 [mels, audio.columns], fixed point; None without audio.
+    fill: cuts the frames into what waits for them (`ClipFrames.write`).
+    """
+
+    size: tuple[int, int] | None
+    log_mel: np.ndarray | None
+    fill: Fill
+
+
+def cut_clip(
+    record: Record,
+    start: int,
+    config: LoaderConfig,
+    modalities: Sequence[Modality],
+    where: str,
+    stored_short_side: int = 0,
+) -> Clip:
+    """Returns the clip of a record that starts at a position.
+
+    Args:
+      record: the record.
+      start: position of the clip.
+      config: lengths, rates and sizes.
+      modalities: those that are cut.
+      where: names the record in an error.
+      stored_short_side: that the data set states of its frames; 0: it states none.
+
+    Raises:
+      UserError: the record lacks one of the modalities or is damaged.
+    """
+    size = log_mel = None
+    fill: Fill = _nothing_pending
+    if "video" in modalities:
+        frames = ClipFrames(
+            record, start, config.video.frames, config.data.short_side, where, stored_short_side
+        )
+        size, fill = frames.size, frames.write
+    if "audio" in modalities:
+        log_mel = cut_log_mel(record, start, config, where)
+    return Clip(size, log_mel, fill)
+
+
+def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
+    """Fills a row without video."""
 
 
 class ClipFrames:
@@ -131,7 +188,7 @@ def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) ->
     if not held:
         raise UserError(f"{where} has no audio: read only video, or build the data set with audio.")
     columns_a_frame = config.audio.sample_rate / config.audio.hop / config.video.frame_rate
-    first = round(start * columns_a_frame) if record.frames else start
+    first = round(start * columns_a_frame) if _counts_frames(record, config) else start
     found = record.log_mel[:, first : first + config.audio.columns]
     if found.shape[1] == config.audio.columns:
         return found

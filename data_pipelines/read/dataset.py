@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
@@ -24,7 +24,7 @@ from data_pipelines.format import (
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig, Modality
 
 # Records per task of a thread of `index_rows`.
 _AT_ONCE = 32
@@ -70,20 +70,30 @@ class _Parser:
         return record_schema.parse(data, self.mels, where, self.classes)
 
 
-def open_dataset(config: LoaderConfig, directory: str, split: str) -> Dataset:
+def open_dataset(
+    config: LoaderConfig, directory: str, split: str, modalities: Sequence[Modality] | None = None
+) -> Dataset:
     """Opens a split of the data set in a folder or at a URL; `a+b` joins two splits.
 
     A folder without `metadata.json` and with shards in the DMVR schema is read by `dmvr`.
 
+    Args:
+      config: rates and sizes that the data set must have.
+      directory: the folder or URL.
+      split: its name.
+      modalities: those that will be read, which the data set must have; None: the config's.
+
     Raises:
-      UserError: the data set is incomplete or damaged, has no such split or no records, or has
-        other rates or sizes than the config.
+      UserError: the data set is incomplete or damaged, has no such split, no records or not the
+        modalities, or has other rates or sizes than the config.
     """
     parse: Callable[[bytes, str], Record]
     if metadata_lib.FILE not in storage.sizes(directory) and dmvr.has_shards(directory):
         metadata, parse, find = dmvr.metadata_for(config), dmvr.DmvrParser(config), dmvr.find_shards
     else:
         metadata = metadata_lib.read(directory)
+        wanted = config.modalities if modalities is None else modalities
+        metadata_lib.check_modalities(metadata, wanted, directory)
         metadata_lib.check_config(metadata, config)
         parse, find = _Parser(metadata.mels, metadata.classes), _find_described_shards
     parts = split.split("+")

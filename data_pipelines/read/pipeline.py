@@ -24,7 +24,7 @@ import grain
 import numpy as np
 
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import clips as clips_lib
 from data_pipelines.read import views
 from data_pipelines.read.batches import BatchInPlace, Fill, Row
@@ -40,7 +40,7 @@ def train_batches(
     rows: Sequence[int] | None = None,
     start_step: int = 0,
     *,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality] | None = None,
     records: np.ndarray | None = None,
     make_views: Callable[..., Row] = views.draw_train_views,
 ) -> Generator[Batch]:
@@ -55,7 +55,7 @@ def train_batches(
       dataset: the split, see `dataset.open_dataset`.
       rows: indices of this host's rows among the `config.batch_size` rows; None: all.
       start_step: step of the first batch.
-      modalities: modalities to read.
+      modalities: modalities to read; None: the config's.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
 
@@ -76,7 +76,9 @@ def train_batches(
         config.data.shuffle_window,
         epoch_records(len(indices), config.batch_size, config.data.drop_last),
     )
-    clips = _Clips(config, dataset, tuple(modalities), make_views)
+    clips = _Clips(
+        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
+    )
     return _batches(clips, order, clips.random_row, rows, start_step)
 
 
@@ -87,7 +89,7 @@ def eval_batches(
     start_step: int = 0,
     *,
     clips: int = 1,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality] | None = None,
     records: np.ndarray | None = None,
     make_views: Callable[..., Row] = views.draw_eval_views,
 ) -> Generator[Batch]:
@@ -99,7 +101,7 @@ def eval_batches(
       rows: this host's rows of the `config.batch_size` rows; None: all.
       start_step: of the first batch.
       clips: clips per record, in consecutive rows, spread evenly over it; one clip is centered.
-      modalities: those that are read.
+      modalities: modalities to read; None: the config's.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel) -> views; see `views.draw_eval_views`.
 
@@ -110,7 +112,9 @@ def eval_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    cut = _Clips(config, dataset, tuple(modalities), make_views)
+    cut = _Clips(
+        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
+    )
     order = OnePass(_indices(dataset, records), clips)
     spread = functools.partial(cut.spread_row, clips=clips)
     return _batches(cut, order, spread, rows, start_step)
@@ -123,7 +127,7 @@ def augmented_batches(
     start_step: int = 0,
     *,
     clips: int = 1,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality] | None = None,
     records: np.ndarray | None = None,
     make_views: Callable[..., Row] = views.draw_train_views,
 ) -> Generator[Batch]:
@@ -137,7 +141,7 @@ def augmented_batches(
       rows: indices of this host's rows among the `config.batch_size` rows; None: all.
       start_step: step of the first batch.
       clips: random clips per record, in consecutive rows.
-      modalities: modalities to read.
+      modalities: modalities to read; None: the config's.
       records: the records to use, int [n]; None: all.
       make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
 
@@ -147,7 +151,9 @@ def augmented_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    cut = _Clips(config, dataset, tuple(modalities), make_views)
+    cut = _Clips(
+        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
+    )
     order = OnePass(_indices(dataset, records), clips)
     return _batches(cut, order, cut.random_row, rows, start_step)
 
@@ -203,19 +209,10 @@ class _Clips:
 
     def _row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
         """Returns the row of the clip at position `start` of record `index`."""
-        config, where = self.config, self.dataset.source.name(index)
-        size = log_mel = None
-        fill: Fill = _nothing_pending
-        if "video" in self.modalities:
-            frames = clips_lib.ClipFrames(
-                record, start, config.video.frames, config.data.short_side, where,
-                self.dataset.metadata.short_side,
-            )  # fmt: skip
-            size, fill = frames.size, frames.write
-        if "audio" in self.modalities:
-            log_mel = clips_lib.cut_log_mel(record, start, config, where)
-        row = self.make_views(config, size, log_mel, *args)
-        return {**row, "record": np.int64(index), **self._target(record)}, fill
+        where, stored = self.dataset.source.name(index), self.dataset.metadata.short_side
+        clip = clips_lib.cut_clip(record, start, self.config, self.modalities, where, stored)
+        row = self.make_views(self.config, clip.size, clip.log_mel, *args)
+        return {**row, "record": np.int64(index), **self._target(record)}, clip.fill
 
     def random_row(self, drawn: Drawn) -> tuple[Row, Fill]:
         """Returns the row of a random clip of a record, for an epoch."""
@@ -241,7 +238,3 @@ class _Clips:
         labels = np.zeros(len(metadata.class_names), np.uint8)
         labels[list(record.labels)] = 1
         return {"labels": labels}
-
-
-def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
-    """The `Fill` of a row without video."""

@@ -191,6 +191,19 @@ def train_views(
     return cut_out(draw_train_views(config, _size(frames), log_mel, rng_of), frames)
 
 
+def blank_views(config: LoaderConfig) -> Views:
+    """Returns views of a black and silent clip: the shapes and types of a row of a batch."""
+    side = config.data.short_side
+    frames = np.zeros((config.video.frames, side, side, 3), np.uint8)
+    log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
+    return train_views(
+        config,
+        frames if "video" in config.modalities else None,
+        log_mel if "audio" in config.modalities else None,
+        lambda stream: random.Random(0),
+    )
+
+
 def _size(frames: np.ndarray | None) -> tuple[int, int] | None:
     return None if frames is None else (frames.shape[1], frames.shape[2])
 

@@ -37,7 +37,7 @@ def test_files_of_any_name(video, tmp_path, monkeypatch, capsys):
     for name in NAMES:
         pathlib.Path("in", name).write_bytes(video)
     assert _build("in") == 0, capsys.readouterr()
-    dataset = open_dataset(Config(), "out", "train")
+    dataset = open_dataset(Config(), "out", "train", ("video",))
     assert sorted(dataset[i].path for i in range(len(dataset))) == sorted(NAMES)
 
 
@@ -50,7 +50,7 @@ def test_relative_folders_of_any_name(video, tmp_path, monkeypatch, capsys, sour
     os.makedirs(source)
     pathlib.Path(source, "a.mp4").write_bytes(video)
     assert _build(source, f"{source}.shards") == 0, capsys.readouterr()
-    assert len(open_dataset(Config(), f"{source}.shards", "train")) == 1
+    assert len(open_dataset(Config(), f"{source}.shards", "train", ("video",))) == 1
 
 
 def test_a_file_url(video, tmp_path, capsys):

@@ -21,6 +21,7 @@ from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.ingest import UNREACHABLE, FileResult, IngestOptions, ingest
 from data_pipelines.build.media import MediaOptions
+from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, record_schema, record_source, shard_names, storage
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
@@ -69,6 +70,7 @@ def test_folder_of_videos(videos, tmp_path, capsys):
     assert "5 records (train 5)" in told.out
     assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in told.out
     assert "dog/1.mp4: no audio" in told.out
+    assert "to use the 1 with no audio, build again with --modalities=video" in told.out
     assert "built     7/7 " in told.err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
@@ -262,7 +264,36 @@ def test_video_alone(videos, tmp_path):
     assert _build(videos, tmp_path / "out") == 0
     told = metadata.read(str(tmp_path / "out"))
     assert told.sample_rate == 0
+    assert told.modalities == ("video",)
     assert told.left_out == {"unreadable": 1}
+    silent = open_dataset(Config(modalities=("video",)), str(tmp_path / "out"), "train")
+    assert len(silent) == 6
+    assert all(silent[i].frames and not silent[i].log_mel.size for i in range(6))
+    with pytest.raises(UserError, match=r"has no audio: build it again .*:reconstruction_video"):
+        open_dataset(Config(), str(tmp_path / "out"), "train")
+
+
+def test_sound_alone(tmp_path, capsys):
+    """First as if there were video, which names what to do."""
+    (tmp_path / "in").mkdir()
+    media_files.write(
+        tmp_path / "in" / "a.wav", sound=media_files.tone(1.0, 16000), sample_rate=16000
+    )
+    assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
+    told = capsys.readouterr().err
+    assert ": to use those with no video give --modalities=audio, or see" in told
+    assert _build(tmp_path / "in", tmp_path / "sound", "--modalities=audio") == 0
+    sound = open_dataset(Config(modalities=("audio",)), str(tmp_path / "sound"), "train")
+    assert sound.metadata.modalities == ("audio",)
+    assert (len(sound), len(sound[0].frames), sound[0].log_mel.shape) == (1, 0, (80, 112))
+
+
+def test_silent_videos_as_if_they_had_sound(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    media_files.write(tmp_path / "in" / "a.mp4", media_files.gray_frames([9] * 30))
+    assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
+    told = capsys.readouterr().err
+    assert ": to use those with no audio give --modalities=video, or see" in told
 
 
 @pytest.mark.parametrize(
@@ -369,7 +400,7 @@ def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name
 
 def test_writes_to_a_url(videos):
     assert _build(videos, "memory://built", "--shards=2") == 0
-    dataset = open_dataset(Config(), "memory://built", "train")
+    dataset = open_dataset(Config(modalities=("video",)), "memory://built", "train")
     assert sorted(dataset[i].path for i in range(len(dataset)))[0] == "cat/0.mp4"
 
 

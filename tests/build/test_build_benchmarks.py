@@ -32,7 +32,7 @@ def test_esc50_by_fold(tmp_path):
     header = "filename,fold,target,category,esc10,src_file,take"
     (source / "meta" / "esc50.csv").write_text("\n".join([header, *lines]))
     _build("esc50", source, tmp_path / "out")
-    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
+    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all", ("audio",))
     assert dataset.metadata.class_names == ("class0", "class1")
     index = toy_shards.index(dataset)
     test, train = index.fold_records(1, "test"), index.fold_records(1, "train")
@@ -57,10 +57,10 @@ def test_fsd50k_of_short_sounds(tmp_path):
         sound = media_files.tone(0.3, 44100)
         media_files.write(source / f"FSD50K.{part}_audio" / f"{name}.wav", sound=sound)
     _build("fsd50k", source, tmp_path / "out")
-    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "train")
+    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "train", ("audio",))
     batch = next(pipeline.eval_batches(CONFIG, dataset, modalities=("audio",)))
     assert batch["labels"][0].tolist() == [1, 1, 0]
-    held = open_dataset(CONFIG, str(tmp_path / "out"), "eval")
+    held = open_dataset(CONFIG, str(tmp_path / "out"), "eval", ("audio",))
     assert [held[i].id for i in range(len(held))] == ["2"]
     assert held.metadata.left_out == {"missing": 1}
 
@@ -86,7 +86,7 @@ def test_folds_of_silent_videos(tmp_path, name):
             uses = [f"{p.split('/')[1]} {2 if p == test else 1}" for p in files]
             (lists / f"{label}_test_split{k}.txt").write_text("\n".join(uses))
     _build(name, source, tmp_path / "out", f"--lists={lists}")
-    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all")
+    dataset = open_dataset(CONFIG, str(tmp_path / "out"), "all", ("video",))
     index = toy_shards.index(dataset)
     for k in (1, 2, 3):
         held = index.fold_records(k, "test")

@@ -5,12 +5,13 @@ from data_pipelines.build.build_report import BuildReport, LeftOut, summary
 from data_pipelines.build.ingest import FileResult
 
 
-def _report(left_out: int) -> BuildReport:
+def _report(left_out: int, both: bool = True) -> BuildReport:
     entries = [
         LeftOut("train", f"{i}.mp4", "no audio" if i % 2 else "damaged", "why")
         for i in range(left_out)
     ]
-    return BuildReport("toy", "digest", {}, {"train": 1200, "test": 3}, 1300, entries)
+    options = {"media": {"video": both, "audio": True}}
+    return BuildReport("toy", "digest", options, {"train": 1200, "test": 3}, 1300, entries)
 
 
 def test_summary_names_files_and_reasons():
@@ -18,6 +19,13 @@ def test_summary_names_files_and_reasons():
     assert "toy has 1,203 records (train 1,200, test 3)" in text
     assert "left out 3 of 1,300 files: 2 damaged, 1 no audio" in text
     assert "1.mp4: no audio (why)" in text
+
+
+def test_summary_names_the_option_that_uses_files_without_a_modality():
+    remedy = "to use the 1 with no audio, build again with --modalities=video"
+    assert remedy in summary(_report(3), "out").splitlines()
+    assert "--modalities" not in summary(_report(3, both=False), "out")
+    assert "--modalities" not in summary(_report(1), "out")
 
 
 def test_summary_of_many_points_at_the_report():

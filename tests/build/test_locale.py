@@ -58,7 +58,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 def test_every_locale_writes_the_same(source, tmp_path):
     told = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
     assert _digests(tmp_path / "C") == _digests(tmp_path / "utf-8")
-    dataset = open_dataset(Config(), str(tmp_path / "C"), "train")
+    dataset = open_dataset(Config(), str(tmp_path / "C"), "train", ("video",))
     assert dataset.metadata.class_names == (CLASS,)
     assert (dataset[0].path, dataset[0].label_text) == (f"{CLASS}/{FILE}", CLASS)
     report = json.loads((tmp_path / "C" / "report.json").read_text())

@@ -85,7 +85,7 @@ def test_missing_split_or_fold_is_refused_with_its_key(tmp_path):
 
 
 def test_unreachable_store_is_a_transient_error(tmp_path, monkeypatch):
-    def gone(*_):
+    def gone(*_, **__):
         raise UnreachableError("gs://b can't be reached.")
 
     monkeypatch.setattr(splits, "open_dataset", gone)

@@ -96,9 +96,8 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     (folder,) = (tmp_path / "features").glob("all-test-*")
     found = np.load(folder / "audio.npy")
     assert found.shape == (20, 2, 1, 16)
-    dataset = open_dataset(
-        pretrained.viewing(config, pretrained.load(config, _mesh()).config), esc50, "all"
-    )
+    viewing = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    dataset = open_dataset(viewing, esc50, "all", ("audio",))
     labels = np.load(folder / "label.npy")
     audio = pretrained.load(config, _mesh()).config.audio
     for number in (0, 13):
@@ -128,7 +127,7 @@ def test_ucf101_folds_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
     # the middle clip's middle crop is what the probe of small sees
     source = pretrained.load(config, _mesh())
     views = pretrained.viewing(config, source.config)
-    dataset = open_dataset(views, ucf101, "all")
+    dataset = open_dataset(views, ucf101, "all", ("video",))
     (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
     student = teacher_counterpart(random_student(small, 0), small.architecture)
 
@@ -232,7 +231,7 @@ def test_features_of_changed_shards_are_not_reused(checkpoint, esc50, tmp_path):
     assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
 
     views = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
-    dataset = open_dataset(views, str(moved), "all")
+    dataset = open_dataset(views, str(moved), "all", ("audio",))
     (path,) = dataset.source.paths
     size = os.path.getsize(path)
     records = [dataset[i] for i in range(len(dataset))]

@@ -60,6 +60,35 @@ def test_config_of_other_rates_is_refused(change, key):
         metadata_lib.check_config(dataclasses.replace(METADATA, **change), Config())
 
 
+AUDIO_ONLY = dataclasses.replace(METADATA, frame_rate=0.0, short_side=0)
+VIDEO_ONLY = dataclasses.replace(METADATA, sample_rate=0)
+
+
+def test_rates_say_which_modalities_there_are():
+    assert METADATA.modalities == ("video", "audio")
+    assert (VIDEO_ONLY.modalities, AUDIO_ONLY.modalities) == (("video",), ("audio",))
+
+
+def test_a_modality_that_is_lacking_is_named_with_the_remedies():
+    metadata_lib.check_modalities(METADATA, ("audio",), "SHARDS")
+    metadata_lib.check_modalities(AUDIO_ONLY, ("audio",), "SHARDS")
+    with pytest.raises(UserError) as refused:
+        metadata_lib.check_modalities(AUDIO_ONLY, ("video", "audio"), "SHARDS")
+    assert str(refused.value) == (
+        "The data set toy in SHARDS has no video: build it again with --modalities=video,audio"
+        " from files that have them, or train with what it holds by the variant"
+        " :reconstruction_audio of the config."
+    )
+
+
+def test_rates_of_what_is_not_read_are_free():
+    changed = dataclasses.replace(METADATA, short_side=256, frame_rate=25.0)
+    metadata_lib.check_config(changed, Config(modalities=("audio",)))
+    with pytest.raises(UserError, match=r"audio\.hop"):
+        metadata_lib.check_config(
+            dataclasses.replace(changed, hop=1), Config(modalities=("audio",))
+        )
+
+
 def test_rates_of_what_the_set_lacks_are_free():
-    audio_only = dataclasses.replace(METADATA, frame_rate=0.0, short_side=0)
-    metadata_lib.check_config(audio_only, Config(data=DataConfig(short_side=256)))
+    metadata_lib.check_config(AUDIO_ONLY, Config(data=DataConfig(short_side=256)))

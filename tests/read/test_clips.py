@@ -39,6 +39,17 @@ def test_positions_of_sound_alone_are_columns():
         np.testing.assert_array_equal(cut, record.log_mel[:, start : start + 8])
 
 
+def test_positions_of_a_run_on_sound_alone_are_columns():
+    """However long the clips of video are."""
+    record, config = toy_shards.record(0), dataclasses.replace(CONFIG, modalities=("audio",))
+    assert record.frames
+    last = clips.last_start(record, config)
+    assert last == record.log_mel.shape[1] - CONFIG.audio.columns
+    cut = clips.cut_log_mel(record, 3, config, "x")
+    np.testing.assert_array_equal(cut, record.log_mel[:, 3 : 3 + CONFIG.audio.columns])
+    assert clips.cut_clip(record, 3, config, ("audio",), "x").size is None
+
+
 def test_positions_spread():
     record = toy_shards.record(0, frames=13)
     assert clips.spread_starts(record, CONFIG, 1).tolist() == [4]

@@ -1,25 +1,28 @@
-"""The paper's ablations of the losses (its Table 3): what each leaves out of the objective."""
+"""Ablations of the losses, those of the paper's Table 3 among them: what each leaves out."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.pretraining import LossConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """One row of the table.
+    """One ablation.
 
     Attributes:
       title: what the tables of results call it.
       without: losses of weight 0.
       refined: whether the teachers' tokens are refined across modalities.
+      modalities: those that are trained.
     """
 
     title: str
     without: tuple[str, ...]
     refined: bool = True
+    modalities: tuple[Modality, ...] = MODALITIES
 
     def of(self, loss: LossConfig) -> LossConfig:
         """The losses without what the ablation leaves out."""
@@ -33,7 +36,14 @@ _DISTILLATION = ("distill_video_to_audio", "distill_audio_to_video")
 # By the variant of a pretraining config.
 ABLATIONS = {
     "reconstruction_video": Ablation(
-        "video reconstruction", (*_ALIGNMENT, *_DISTILLATION, "reconstruct_audio")
+        "video reconstruction",
+        (*_ALIGNMENT, *_DISTILLATION, "reconstruct_audio"),
+        modalities=("video",),
+    ),
+    "reconstruction_audio": Ablation(
+        "audio reconstruction",
+        (*_ALIGNMENT, *_DISTILLATION, "reconstruct_video"),
+        modalities=("audio",),
     ),
     "reconstruction": Ablation("reconstruction", (*_ALIGNMENT, *_DISTILLATION)),
     "distillation": Ablation("+ distillation", _ALIGNMENT, refined=False),

@@ -75,6 +75,9 @@ def allowed(kind: Any) -> str:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return f"one of {', '.join(map(repr, inner))}"
+    if _is_choices(kind):
+        names = ", ".join(map(repr, typing.get_args(inner[0])))
+        return f"one or more of {names}, with commas between them"
     if origin is tuple:
         count = "" if inner[-1] is Ellipsis else f"{len(inner)} "
         return f"{count}values of type {_name(inner[0])}, with commas between them"
@@ -176,6 +179,8 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
         if not any(value == c and type(value) is type(c) for c in typing.get_args(kind)):
             raise refusal
         return value
+    if _is_choices(kind):
+        return _chosen(value, typing.get_args(typing.get_args(kind)[0]), refusal)
     if origin is tuple:
         kinds = typing.get_args(kind)
         if kinds[-1] is Ellipsis and isinstance(value, (tuple, list)):
@@ -192,6 +197,22 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
     if isinstance(value, int) and value.bit_length() > _INT_BITS:
         raise UserError(f"{path} is a number of {value.bit_length()} bits: give a smaller one.")
     return value
+
+
+def _is_choices(kind: Any) -> bool:
+    """Whether a type is that of some of a few choices: tuple[Literal[...], ...]."""
+    inner = typing.get_args(kind)
+    return typing.get_origin(kind) is tuple and typing.get_origin(inner[0]) is Literal
+
+
+def _chosen(value: Any, choices: tuple[str, ...], refusal: UserError) -> tuple[str, ...]:
+    """The given choices in their own order, each once; the command line may give "a,b" as one."""
+    if not isinstance(value, (tuple, list)) or not all(isinstance(v, str) for v in value):
+        raise refusal
+    given = [name for text in value for name in text.split(",")]
+    if not given or not set(given) <= set(choices):
+        raise refusal
+    return tuple(choice for choice in choices if choice in given)
 
 
 def _as_float(value: int, refusal: UserError) -> float:

@@ -37,7 +37,7 @@ class EncoderConfig:
 
     @property
     def modality(self) -> Modality:
-        return "video" if isinstance(self.view, VideoConfig) else "audio"
+        return self.view.modality
 
     @property
     def grid(self) -> tuple[int, ...]:

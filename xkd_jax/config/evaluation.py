@@ -18,6 +18,8 @@ from data_pipelines.loader_config import MODALITIES, SEED, AudioAugment, Modalit
 from xkd_jax.config import dataclass_schema, value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 
+# A modality, or both of them together.
+Evaluated = Literal["video", "audio", "both"]
 Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
 TestView = Literal["spread", "center"]
 CutmixAxes = Literal["height_width", "time_height"]
@@ -189,9 +191,7 @@ class EvalConfig:
         Literal["encoder", "head"],
         Doc("features: mean of the encoder's patch tokens, or the projection head's output for it"),
     ] = "encoder"
-    modality: Annotated[
-        Literal["video", "audio", "both"], Doc("modalities whose encoders are evaluated")
-    ] = "video"
+    modality: Annotated[Evaluated, Doc("modalities whose encoders are evaluated")] = "video"
     train_fraction: Annotated[
         float,
         Range(0, 1, above=True),

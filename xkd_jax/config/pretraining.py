@@ -26,6 +26,7 @@ from data_pipelines.loader_config import (
 )
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
+from xkd_jax.config.directions import directions
 
 Attention = Literal["auto", "xla", "cudnn"]
 Remat = Literal["none", "products", "all"]
@@ -153,7 +154,7 @@ class Architecture:
 
     model: ModelConfig
     views: Mapping[Modality, VideoConfig | AudioConfig]
-    modalities: tuple[Modality, ...] = MODALITIES
+    modalities: tuple[Modality, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +319,8 @@ class Config(LoaderConfig):
     @property
     def architecture(self) -> Architecture:
         """That of the run's networks."""
-        return Architecture(self.model, {m: self.modality(m) for m in MODALITIES})
+        views = {m: self.modality(m) for m in MODALITIES}
+        return Architecture(self.model, views, self.modalities)
 
 
 def default() -> ml_collections.ConfigDict:
@@ -340,9 +342,10 @@ def resolve(raw: ml_collections.ConfigDict) -> Config:
 
 def _check(config: Config) -> None:
     _check_size(config.model)
-    for name in MODALITIES:
+    for name in config.modalities:
         _check_views(config, name)
     _check_weights(config.loss.weights)
+    _check_modalities(config)
     if not config.epochs and not config.max_steps:
         raise UserError("epochs is 0: give epochs or max_steps above 0.")
     value_checks.mesh(config.mesh)
@@ -386,6 +389,32 @@ def _check_views(config: Config, name: Modality) -> None:
         raise UserError(
             f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one."
         )
+
+
+def _check_modalities(config: Config) -> None:
+    """Refuses what needs a modality that the run has not."""
+    given, usable = ",".join(config.modalities), losses_of(config.modalities)
+    weights = dataclasses.asdict(config.loss.weights)
+    if lacking := [name for name, weight in weights.items() if weight and name not in usable]:
+        keys = ", ".join(f"loss.weights.{name}" for name in lacking)
+        raise UserError(
+            f"modalities is {given}, and {keys} need{'s' * (len(lacking) == 1)} another modality:"
+            f" give --config.modalities={','.join(MODALITIES)}, or weights of 0, as the variant"
+            f" :reconstruction_{config.modalities[0]} of a config file does."
+        )
+    if len(config.modalities) == 1 and config.model.shares_student_blocks:
+        raise UserError(
+            f"model.variant is {config.model.variant!r}, in which modalities share blocks, and"
+            f" modalities is {given}: give --config.model.variant=xkd."
+        )
+
+
+def losses_of(modalities: tuple[Modality, ...]) -> set[str]:
+    """The names of `LossWeights` that these modalities are enough for."""
+    alone = {f"reconstruct_{m}" for m in modalities}
+    pairs = directions(modalities)
+    between = {"align_students", "align_teachers"} if pairs else set()
+    return alone | {f"distill_{direction.name}" for direction in pairs} | between
 
 
 def _check_weights(config: LossWeights) -> None:

@@ -40,12 +40,11 @@ def _check_name(config: EvalConfig, metadata: Metadata) -> None:
 
 
 def _check_modalities(config: EvalConfig, metadata: Metadata) -> None:
-    held = {"video": metadata.frame_rate > 0, "audio": metadata.sample_rate > 0}
-    lacking = [modality for modality in config.modalities if not held[modality]]
+    held = metadata.modalities
+    lacking = [modality for modality in config.modalities if modality not in held]
     if not lacking:
         return
-    others = [modality for modality in held if held[modality]]
-    remedy = f"--config.modality={others[0]}" if others else "another data set"
+    remedy = f"--config.modality={held[0]}" if held else "another data set"
     if config.protocol == "retrieval":
         remedy = "a data set that has both video and audio"
     raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
-from data_pipelines.loader_config import DataConfig, LoaderConfig
+from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Architecture, Config
@@ -60,6 +61,7 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
         made = {"step": record.step, "crc32": record.to_json()["crc32"]}
         agreement.require({f"checkpoint {folder}": made})
         pretraining = saved_config(record, directory)
+        _check_modalities(config, pretraining, directory)
         tree = _network(folder, record, config, pretraining, mesh)
     except DamagedError as damage:
         raise UserError(
@@ -125,6 +127,22 @@ def saved_config(record: RunRecord, directory: Path) -> Config:
     return config
 
 
+def _check_modalities(config: EvalConfig, pretraining: Config, directory: Path) -> None:
+    held = pretraining.modalities
+    lacking = [m for m in config.modalities if m not in held]
+    if not lacking or config.network == "log_mel":
+        return
+    remedy = (
+        "give a run of both by --config.checkpoint"
+        if config.protocol == "retrieval"
+        else f"give --config.modality={held[0]}, or another run by --config.checkpoint"
+    )
+    raise UserError(
+        f"The run of {directory} was trained with modalities {','.join(held)} and has no network of"
+        f" {lacking[0]}: {remedy}."
+    )
+
+
 def _network(
     folder: Path, record: RunRecord, config: EvalConfig, pretraining: Config, mesh: Mesh
 ) -> Tree:
@@ -178,18 +196,15 @@ def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
         )
     described = metadata.FILE in storage.sizes(directory)
     held = metadata.read(directory).short_side if described else 0
+    views = {m: _plain(pretraining.modality(m), getattr(config.clips, m)) for m in MODALITIES}
+    views["video"] = dataclasses.replace(
+        views["video"], size=config.clips.size or pretraining.video.size
+    )
     return LoaderConfig(
         seed=config.seed,
         batch_size=config.batch_size,
-        video=dataclasses.replace(
-            pretraining.video,
-            size=config.clips.size or pretraining.video.size,
-            local_views=0,
-            global_augment=config.clips.video,
-        ),
-        audio=dataclasses.replace(
-            pretraining.audio, local_views=0, global_augment=config.clips.audio
-        ),
+        modalities=pretraining.modalities,
+        **views,
         data=DataConfig(
             dir=directory,
             short_side=held or pretraining.data.short_side,
@@ -199,3 +214,8 @@ def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
             verify_checksums=config.data.verify_checksums,
         ),
     )
+
+
+def _plain(view: Any, augment: Any) -> Any:
+    """The views of a modality without local ones, and with another augmentation."""
+    return dataclasses.replace(view, local_views=0, global_augment=augment)

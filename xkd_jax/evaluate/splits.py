@@ -144,7 +144,7 @@ def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benc
 def _open(views: LoaderConfig, directory: str, key: str, split: str) -> Dataset:
     def opened() -> Dataset:
         try:
-            return open_dataset(views, directory, split)
+            return open_dataset(views, directory, split, modalities=())  # see data_set.check
         except UserError as error:
             raise type(error)(f"--config.data.{key}={split}: {error}") from None
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import Modality
+from xkd_jax.config.directions import directions
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference.tensor_names import (
@@ -37,12 +38,15 @@ def entries(config: Config) -> list[Entry]:
     Shared blocks have an entry for each modality, with the same path.
     """
     found: list[Entry] = []
-    for m in MODALITIES:
+    for m in config.modalities:
         for role in ("student", "teacher"):
             found += _backbone(config, m, role)
             found += _head(config, m, role)
         found += _decoder(config, m)
+    held = {direction.name for direction in directions(config.modalities)}
     for name, direction in CENTERS.items():
+        if direction not in held:
+            continue
         found.append(entry_of(name, ("centers", direction), lambda a: a[0], lambda a: a[None]))
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import Modality
 from data_pipelines.read.shuffle import epoch_records
 from xkd_jax.config.pretraining import Config, TemperatureConfig
 
@@ -96,6 +96,6 @@ def schedules(config: Config, length: Length) -> Schedules:
         ema=cosine(optimizer.ema_start, optimizer.ema_end, length.steps),
         teacher_temperature={
             m: epoch_warmup(config.loss.teacher_temperature(m), length.steps_per_epoch)
-            for m in MODALITIES
+            for m in config.modalities
         },
     )

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
 from xkd_jax.config.dataclass_schema import build
-from xkd_jax.config.evaluation import Network, Protocol
+from xkd_jax.config.evaluation import Evaluated, Network, Protocol
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.evaluate.result import FILE, also
 from xkd_jax.report import published
@@ -63,7 +63,7 @@ class Result:
 
     benchmark: str
     protocol: Protocol
-    modality: Literal["video", "audio", "both"]
+    modality: Evaluated
     network: Network
     variant: str
     size: str

@@ -39,8 +39,9 @@ class RunRecord:
     # Prefixes of values that a resumed run can't change: they decide the shapes of the state, or
     # which data a step gets.
     FIXED: ClassVar[tuple[str, ...]] = (
-        "config.seed", "config.batch_size", "config.model", *(f"config.{m}" for m in MODALITIES),
-        "config.data.split", "config.data.shuffle_window", "config.data.drop_last", "records",
+        "config.seed", "config.batch_size", "config.modalities", "config.model",
+        *(f"config.{m}" for m in MODALITIES), "config.data.split",
+        "config.data.shuffle_window", "config.data.drop_last", "records",
     )  # fmt: skip
 
     @classmethod
@@ -88,6 +89,8 @@ class RunRecord:
                 f"{where} was saved by another version of this program (layout {layout}, this"
                 f" version reads {RECORD_LAYOUT}): use that version, or another folder."
             )
+        if "model" in content["config"]:  # of a run; earlier versions trained every modality
+            content["config"].setdefault("modalities", list(MODALITIES))
         return cls(**content)
 
     def changes(self, now: RunRecord) -> tuple[list[str], list[str]]:

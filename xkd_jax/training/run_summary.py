@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import Modality
 from data_pipelines.terminal import count
 from xkd_jax.config import listing
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Config, losses_of
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.schedules import Length
@@ -69,11 +69,12 @@ def last_lines(
         yield from _short(Length.of(config, records), Length.of(written, records))
     digits = config.data.dataset == "spoken_digits"
     name = "spoken_digits" if digits else "knn"
+    modality = config.modalities[0]
     flags = {
-        "config": f"configs/eval/{name}.py:video",
+        "config": f"configs/eval/{name}.py:{modality}",
         "config.checkpoint": str(workdir),
         "config.data.dir": directory,
-        "workdir": f"{workdir}_{name}_video",
+        "workdir": f"{workdir}_{name}_{modality}",
     }
     command = " ".join(f"--{flag}={shlex.quote(value)}" for flag, value in flags.items())
     yield f"next      python main.py {command}"
@@ -90,14 +91,18 @@ def _short(length: Length, whole: Length) -> Iterator[str]:
 
 def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     loss, model = config.loss, config.model
-    yield (
-        f"method    {model.variant} ({_SHARED[model.variant]}), refinement {loss.refinement},"
-        f" teachers see the {loss.teacher_view} view, alignment {loss.alignment}"
-    )
-    for modality in MODALITIES:
+    if len(config.modalities) > 1:
+        yield (
+            f"method    {model.variant} ({_SHARED[model.variant]}), refinement {loss.refinement},"
+            f" teachers see the {loss.teacher_view} view, alignment {loss.alignment}"
+        )
+    else:
+        yield f"method    {config.modalities[0]} alone: nothing is learned from another modality"
+    for modality in config.modalities:
         yield f"{modality:9} {_views(config, modality)}"
     weights = ActiveLosses.of(loss.weights).weights
-    off = [name for name in dataclasses.asdict(loss.weights) if name not in weights]
+    possible = losses_of(config.modalities)
+    off = [n for n in dataclasses.asdict(loss.weights) if n in possible and n not in weights]
     yield f"losses    {grouped(weights)}" + (f"; off: {', '.join(off)}" if off else "")
     yield (
         f"network   {model.size}, {model.compute_dtype},"

@@ -10,7 +10,6 @@ import numpy as np
 
 from data_pipelines import spoken_digits
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
@@ -162,7 +161,7 @@ def loop(
     recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
 
     def put(batch: Batch) -> Batch:
-        views = {m: batch[m] for m in MODALITIES}
+        views = {m: batch[m] for m in config.modalities}
         return mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
 
     def neighbors(state: TrainState, step: int) -> dict[str, float]:
