@@ -101,7 +101,7 @@ def test_failing_config_file_is_named_with_line(tmp_path, monkeypatch, fault):
     file.write_text(f"def get_config():\n    return {fault}\n")
     argv = ["main.py", f"--config={file}"]
     monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(UserError, match=r"The config file fails at .*:\d+ \(.*Error: .*\): mend"):
+    with pytest.raises(UserError, match=r"config file fails at .*:\d+ \(.*Error: .*\): correct it"):
         command_line.parse_flags(argv)
 
 

@@ -164,7 +164,7 @@ def test_refusal_of_main_process_ends_all_processes(tmp_path, monkeypatch, kind)
     monkeypatch.setattr(processes, "is_main_process", lambda: False)
     monkeypatch.setattr(processes, "global_max", lambda here: kind.status)
     store = _store(tmp_path / "set")
-    sentence = "Another process of the run can't go on"
+    sentence = "Another process of the run failed"
     with pytest.raises(UserError, match=sentence) as error, store.opened():
         pass
     assert type(error.value) is kind

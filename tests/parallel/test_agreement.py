@@ -34,7 +34,7 @@ HERE = Path(__file__).parents[1]
 )
 def test_message_names_keys_values_and_processes(values, sentence):
     found = agreement.describe([f"h{i}" for i in range(len(values))], values)
-    assert re.search(rf"^The processes of the run disagree: {sentence}", found)
+    assert re.search(rf"^The processes of the run differ: {sentence}", found)
     assert found.endswith(": start all of them with the same flags, program, libraries and data.")
 
 
@@ -148,5 +148,5 @@ def test_unshared_workdir_is_refused(tmp_path, shared):
             assert re.search(r'data in shards\.train is "\w+" on process 0 .* and "\w+" on', line)
     else:
         assert [status for status, _ in found] == [2, 2]
-        assert "Another process of the run can't go on" in found[0][1][0]
+        assert "Another process of the run failed" in found[0][1][0]
         assert "(process 1) is not the folder of that name on the main process'" in found[1][1][0]

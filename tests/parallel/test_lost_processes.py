@@ -97,7 +97,7 @@ def two(monkeypatch):
 
 @pytest.mark.parametrize("error", COLLECTIVE, ids=names(COLLECTIVE))
 def test_error_of_collective_becomes_lost_process_error(two, error):
-    sentence = r"lost another process of the run .* start all"
+    sentence = r"another process of the run broke .* start all"
     with pytest.raises(LostProcessError, match=sentence), processes.lost_peer_errors():
         raise error
 
@@ -144,7 +144,7 @@ def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeyp
         patch.setattr(ocp.CheckpointManager, name, lose)
         if where != "opening":
             patch.setattr(ocp.CheckpointManager, "close", lambda self: pytest.fail("it waits"))
-        with pytest.raises(LostProcessError, match="lost another process"):
+        with pytest.raises(LostProcessError, match="another process of the run broke"):
             use()
 
 

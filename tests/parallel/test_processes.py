@@ -185,7 +185,7 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
     assert f"resume    from step {stopped}" in two.output[0]
     assert killed == -signal.SIGKILL
     if survivor == EXIT_FAILURE:  # a broken connection said so
-        assert "lost another process" in two.output[0]
+        assert "another process of the run broke" in two.output[0]
     else:  # JAX ended it, for there was no sign of life from the other
         assert survivor == -signal.SIGABRT
     read, whole = read_notes(tmp_path / "two", "records")[stopped + 1], records[stopped + 1]
@@ -216,7 +216,7 @@ def test_process_killed_during_save_is_lost(config, tmp_path):
     kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
     with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **kill) as two:
         assert two.statuses() == [EXIT_FAILURE, -signal.SIGKILL], two.output
-    assert "error: This process lost another process of the run (" in two.output[0]
+    assert "error: The connection to another process of the run broke (" in two.output[0]
     assert "make room" not in two.output[0]
     assert "Traceback" not in two.output[0]
 

@@ -254,7 +254,7 @@ def test_incomplete_data_set_is_marked(tmp_path):
     ],
 )
 def test_damaged_result_is_refused_in_one_sentence(tmp_path, changes, fault, capsys):
-    with pytest.raises(UserError, match=rf"0/result\.json is no result .*{fault}") as error:
+    with pytest.raises(UserError, match=rf"0/result\.json is not a result .*{fault}") as error:
         _tables(tmp_path, _content(kinetics_sound.get_config(), **changes))
     assert "\n" not in str(error.value)
     assert report.main([str(tmp_path)]) == 2
@@ -264,7 +264,7 @@ def test_damaged_result_is_refused_in_one_sentence(tmp_path, changes, fault, cap
 @pytest.mark.parametrize("text", ["[]", '{"benchmark": "ucf101"}', "{", "\x00", "3"])
 def test_file_that_is_not_a_result_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x\.json is no result"):
+    with pytest.raises(UserError, match=r"x\.json is not a result of an evaluation"):
         report.load([str(tmp_path / "x.json")])
     with pytest.raises(UserError, match=r"has no result\.json"):
         report.load([str(tmp_path)])

@@ -1,4 +1,4 @@
-"""The settings of a run and of an evaluation, and their command line.
+"""Settings of runs and evaluations.
 
 The names that config files use can be imported from here.
 """

@@ -1,4 +1,4 @@
-"""Ablations of the losses, those of the paper's Table 3 among them: what each leaves out."""
+"""Ablations of the losses, with those of the paper's Table 3."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Ablation:
     """One ablation.
 
     Attributes:
-      title: what the tables of results call it.
-      without: losses of weight 0.
+      title: name in tables of results.
+      without: losses with weight 0.
       refined: whether the teachers' tokens are refined across modalities.
-      modalities: those that are trained.
+      modalities: modalities that are trained.
     """
 
     title: str
@@ -25,7 +25,7 @@ class Ablation:
     modalities: tuple[Modality, ...] = MODALITIES
 
     def of(self, loss: LossConfig) -> LossConfig:
-        """The losses without what the ablation leaves out."""
+        """Returns the losses of this ablation."""
         weights = dataclasses.replace(loss.weights, **dict.fromkeys(self.without, 0.0))
         refinement = loss.refinement if self.refined else "none"
         return dataclasses.replace(loss, weights=weights, refinement=refinement)

@@ -1,8 +1,8 @@
-"""The benchmarks: one record each, of its data set, its config files and its published numbers.
+"""The benchmarks: data set, config files and published numbers of each.
 
 A new benchmark is one record here and one file in `configs/eval/` (and a catalog in
-`data_pipelines/build/catalogs/`, if its data set has none). The protocol, with modality, folds,
-clips and classifier, is in that file; classes and records of each fold come from the shards.
+`data_pipelines/build/catalogs/` for a new data set). The file has protocol, modality, folds, clips
+and classifier; the shards have classes and folds.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ Numbers = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkRecord:
-    """What is known of a benchmark. Published numbers: Sarkar & Etemad, AAAI 2024.
+    """One benchmark. Published numbers: Sarkar & Etemad, AAAI 2024.
 
     Attributes:
-      data_set: the catalog that its shards are built from; empty: any data set.
-      configs: {evaluation: its file in `configs/eval/`, as NAME or NAME:VARIANT}. A variant may be
-        `{modality}` or `{output}`, those of the result. Evaluations are `linear` (an SVM or a
+      data_set: catalog that its shards are built from; empty: any data set.
+      configs: {evaluation: its file in `configs/eval/`, as NAME or NAME:VARIANT}. `{modality}` and
+        `{output}` in a variant are those of the result. Evaluations are `linear` (an SVM or a
         linear layer, depending on the benchmark), `finetune`, `attentive`, `low_shot`, `knn` and
         `retrieval`.
       published: {(evaluation, modality, pretraining data): {variant: value}}, of base size.
-      ablations: {modality: {losses: value}}, linear, xkd pretrained on Kinetics-400 with some of
-        the losses (Table 3); `all` is the network that these were compared with, another than that
-        of `published`.
-      refinements: {modality: {losses: value}}, the same without and with refinement.
+      ablations: {modality: {losses: value}} of linear evaluation, xkd pretrained on Kinetics-400
+        with some of the losses (Table 3); `all` is the network that these are compared with, which
+        is not that of `published`.
+      refinements: {modality: {losses: value}}, the same with and without refinement.
     """
 
     data_set: str = ""
@@ -50,7 +50,7 @@ def _full(
     return found
 
 
-# By the name that a config file and a result give as `benchmark`.
+# {value of `benchmark` in a config: record}
 BENCHMARKS: dict[str, BenchmarkRecord] = {
     "ucf101": BenchmarkRecord(
         data_set="ucf101",

@@ -1,4 +1,4 @@
-"""Nested frozen dataclasses as the schema of a config: values checked against it, its keys."""
+"""Nested frozen dataclasses as the schema of a config: checks of values, keys and meanings."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from data_pipelines.field_ranges import Doc, Range
 
 Schema = TypeVar("Schema")
 
-# How a value of some types is written.
+# Notes on values of a type.
 _FORMS = {bool: " (true or false)", int: " (a whole number)", float: " (a number)"}
-# Whole numbers beyond fit into no array, and lengths and sizes beyond exist nowhere.
+# Larger integers do not fit into arrays.
 _INT_BITS = 63
 _MOST_SHOWN = 100
 
 
 def build(schema: type[Schema], values: dict[str, Any]) -> Schema:
-    """Returns nested values as a schema's frozen dataclasses; what is left out has its default.
+    """Returns nested values as a schema's frozen dataclasses; missing keys have their defaults.
+
+    Args:
+      schema: a dataclass, with dataclasses as sections.
+      values: nested dictionaries.
 
     Raises:
-      UserError: a key that the schema lacks (the nearest valid key is named), or a value of the
-        wrong type or out of its field's `Range`.
+      UserError: a key is not in the schema (the nearest valid key is named), or a value has the
+        wrong type or is outside of its field's `Range`.
     """
     return _build(schema, values, "", schema)
 
 
 def keys(schema: type) -> list[str]:
-    """Every key that a config can have, dotted."""
+    """Returns all dotted keys of a schema."""
     return [key for key, _ in _dotted_fields(schema)]
 
 
@@ -47,7 +51,7 @@ def meanings(schema: type) -> dict[str, str]:
 
 
 def lacking(schema: type, values: dict[str, Any]) -> list[str]:
-    """The schema's dotted keys that nested values leave out."""
+    """Returns the dotted keys of a schema that are missing in nested values."""
 
     def given(key: str) -> bool:
         found: Any = values
@@ -61,7 +65,7 @@ def lacking(schema: type, values: dict[str, Any]) -> list[str]:
 
 
 def kind_of(schema: type, key: str) -> Any:
-    """The type of a dotted key, a dataclass where it is a section; None: there is no such key."""
+    """Returns the type of a dotted key, a dataclass for a section, or None for an unknown key."""
     kind: Any = schema
     for name in key.split("."):
         if not dataclasses.is_dataclass(kind):
@@ -71,7 +75,7 @@ def kind_of(schema: type, key: str) -> Any:
 
 
 def allowed(kind: Any) -> str:
-    """What a value of some type (no section) may be, in words that follow "give"."""
+    """Describes the values of a type (not of a section), as words after "give"."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return f"one of {', '.join(map(repr, inner))}"
@@ -89,7 +93,7 @@ def allowed(kind: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, cut off where it would fill the terminal."""
+    """Returns the `repr` of a value, truncated to 100 characters."""
     return cut(repr(value))
 
 
@@ -103,7 +107,7 @@ def _name(kind: Any) -> str:
 
 
 def nearest_key(key: str, schema: type) -> str | None:
-    """The schema's dotted key that is most like `key`, if any is near."""
+    """Returns the schema's dotted key that is most similar to `key`, or None."""
     known = keys(schema)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
@@ -114,7 +118,7 @@ def nearest_key(key: str, schema: type) -> str | None:
 
 
 def no_such_key(key: str, schema: type) -> str:
-    """The sentence that refuses a dotted key which the schema lacks."""
+    """Returns the message for a dotted key that is not in the schema."""
     near = nearest_key(key, schema)
     return f"The config has no key {key}." + (f" Did you mean {near}?" if near else "")
 
@@ -130,7 +134,9 @@ def _dotted_fields(cls: type, prefix: str = "") -> typing.Iterator[tuple[str, An
 def _build(cls: type, values: Any, prefix: str, schema: type) -> Any:
     hints = typing.get_type_hints(cls, include_extras=True)
     if not isinstance(values, dict):
-        raise UserError(f"{prefix.rstrip('.')} is {values!r}: it consists of {', '.join(hints)}.")
+        raise UserError(
+            f"{prefix.rstrip('.')} is {values!r}: give a section of {', '.join(hints)}."
+        )
     for key in values:
         if key not in hints:
             raise UserError(no_such_key(prefix + key, schema))
@@ -156,7 +162,7 @@ def _field(value: Any, kind: Any, path: str) -> Any:
 
 
 def _violated(value: Any, kind: Any, limits: Range | None) -> str | None:
-    """What a number, or a tuple of some, should be instead; None: it is in its range."""
+    """Describes the valid values, if a number or a tuple is outside of its range; else None."""
     if isinstance(value, tuple):
         if limits is None:
             infinite = any(isinstance(v, float) and not math.isfinite(v) for v in value)
@@ -175,7 +181,7 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
     origin = typing.get_origin(kind)
     refusal = UserError(f"{path} is {shown(value)}: give {allowed(kind)}.")
     if origin is Literal:
-        # 1 equals True, and is no choice among bools.
+        # 1 == True in Python
         if not any(value == c and type(value) is type(c) for c in typing.get_args(kind)):
             raise refusal
         return value

@@ -1,4 +1,4 @@
-"""Directed pairs of modalities: a teacher's and the student's that learns from it."""
+"""Directions of distillation: pairs of the teacher's and the student's modality."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from data_pipelines.loader_config import Modality
 class Direction(NamedTuple):
     """A direction of distillation.
 
-    teacher: the modality whose teacher gives the targets.
-    student: the modality whose student learns them.
+    teacher: modality of the teacher that computes the targets.
+    student: modality of the student that is trained on them.
     """
 
     teacher: Modality
@@ -21,10 +21,10 @@ class Direction(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in the names of losses and centers: `video_to_audio`."""
+        """Name in losses and centers, such as `video_to_audio`."""
         return f"{self.teacher}_to_{self.student}"
 
 
 def directions(modalities: Iterable[Modality]) -> tuple[Direction, ...]:
-    """All ordered pairs of different modalities, by teacher first."""
+    """Returns all ordered pairs of different modalities, sorted by teacher."""
     return tuple(Direction(*pair) for pair in itertools.permutations(modalities, 2))

@@ -1,4 +1,4 @@
-"""Sentences for the values that the command line gives and that their flag or key can't take."""
+"""Messages for invalid values of flags and config keys on the command line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from xkd_jax.config import dataclass_schema
 # "Unknown command line flag 'NAME'", "Trying to specify the value ... flag --NAME".
 _NAMED = re.compile(r"flag (?:--?|')([\w.]+)")
 _PREFIX = "config."
-# From what ml_collections says where a config file raises; a traceback follows.
+# Text of ml_collections' error if a config file raises; a traceback follows.
 _OF_FILE = "parsing config file"
 _LINE = re.compile(r'File "(.+)", line ([0-9]+)')
-# By what absl calls them.
+# {absl's name of a type: type}
 _TYPES = {"bool": bool, "int": int, "float": float}
 
 
 def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
-    """Returns the sentence for an error of absl or ml_collections in reading flags.
+    """Returns the message for an error of absl or ml_collections in parsing flags.
 
     Args:
       argv: the command line.
-      error: what was raised.
-      schema: of the config (a dataclass); None where the config itself could not be read.
+      error: the error that they raised.
+      schema: schema of the config; None if the config could not be read.
     """
     if _OF_FILE in str(error):
         return _broken_file(str(error))
@@ -54,7 +54,7 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
 def _broken_file(traceback: str) -> str:
     file, line = _LINE.findall(traceback)[-1]
     fault = traceback.strip().splitlines()[-1].rstrip(".")
-    return f"The config file fails at {file}:{line} ({fault}): mend it."
+    return f"The config file fails at {file}:{line} ({fault}): correct it."
 
 
 def _wrong_value(argv: Sequence[str], name: str, key: str, kind: Any) -> str:
@@ -86,7 +86,7 @@ def _no_such_flag(argv: Sequence[str], name: str, schema: type | None) -> str:
 
 
 def _is_written(text: str, kind: type) -> bool:
-    """Whether a text is a number of the kind; those of absl have other bounds, which it names."""
+    """Whether a text is a number of this type; absl's own messages name its bounds."""
     try:
         int(text, 0) if kind is int else float(text)
     except ValueError:
@@ -95,7 +95,7 @@ def _is_written(text: str, kind: type) -> bool:
 
 
 def _given(argv: Sequence[str], name: str) -> str | None:
-    """Returns the text that a flag has on the command line; None: it has none."""
+    """Returns the text of a flag on the command line, or None."""
     found = None
     for argument, following in zip(argv, [*argv[1:], None], strict=True):
         flag, equals, value = argument.partition("=")

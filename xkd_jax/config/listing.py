@@ -1,4 +1,4 @@
-"""Every key of a config with its value, its default and its meaning, as text."""
+"""The text of --show: every key of a config with value, default and meaning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARK = "*"
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of nested values."""
+    """Returns {dotted key: value} of nested values."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
@@ -22,29 +22,29 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{dotted key: (value before, value now)} of what differs between nested values.
+    """Returns {dotted key: (value before, value now)} of values that differ.
 
     Args:
-      before: nested values, as in a config file.
-      now: the same after what the command line changed; keys that it lacks are no changes.
+      before: nested values of a config file.
+      now: the same with the overrides of the command line; missing keys do not count.
     """
     was = flat(before)
     return {key: (was.get(key), value) for key, value in flat(now).items() if was.get(key) != value}
 
 
 def described(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `changes` returns in one line: `batch_size 64 -> 4, epochs 0.0 -> 1.0`."""
+    """Returns the result of `changes` as text: `batch_size 64 -> 4, epochs 0.0 -> 1.0`."""
     return ", ".join(
         f"{key} {written(before)} -> {written(now)}" for key, (before, now) in changed.items()
     )
 
 
 def lines(config: Any, changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
-    """A line for each key, sections apart: key, value, meaning, and the default where it differs.
+    """Yields a line for each key: key, value, meaning, and the default if it differs.
 
     Args:
       config: the frozen dataclasses of a run or of an evaluation.
-      changed: what the command line changed (`changes`); these lines begin with a mark.
+      changed: overrides of the command line (`changes`); their lines begin with a mark.
     """
     schema = type(config)
     values, defaults = (flat(dataclasses.asdict(c)) for c in (config, schema()))
@@ -64,7 +64,7 @@ def lines(config: Any, changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
 
 
 def written(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Returns a value as one gives it on the command line."""
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(written, value))})"
     return value if isinstance(value, str) and value else repr(value)

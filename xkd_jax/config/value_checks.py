@@ -1,4 +1,4 @@
-"""What no single field's range says, for the configs of pretraining and of evaluations."""
+"""Checks of folders and of combinations of values, for pretraining and evaluations."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ from typing import TYPE_CHECKING
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import VideoAugment
 
-if TYPE_CHECKING:  # xkd_jax.config checks itself with this
+if TYPE_CHECKING:  # xkd_jax.config imports this module
     from xkd_jax.config.pretraining import MeshConfig
 
 
 def folder(name: str, value: str) -> None:
-    """Refuses a URL where a folder is written to.
+    """Checks that an output folder is not a URL.
+
+    Args:
+      name: key or flag, for the message.
+      value: the folder.
 
     Raises:
-      UserError: it is one.
+      UserError: it is a URL.
     """
     if "://" in value:
-        raise UserError(
-            f"{name} is {value}: give a folder that all hosts see, of a shared file system."
-        )
+        raise UserError(f"{name} is {value}: give a folder of a file system that all hosts share.")
 
 
-# First folders of absolute paths that etils, which Orbax uses, takes for the URLs of stores.
+# First folders of absolute paths that etils, which Orbax uses, converts to URLs of stores.
 _TAKEN_FOR_URLS = ("gs", "s3", "az", "hf")
 
 
 def checkpoints_folder(name: str, value: str) -> None:
-    """Refuses a URL, and a folder in which Orbax or TensorStore would read another path.
+    """Checks that a folder is not a URL, nor a path that Orbax or TensorStore changes.
+
+    Args:
+      name: key or flag, for the message.
+      value: the folder, or an empty string.
 
     Raises:
-      UserError: it is one.
+      UserError: it is.
     """
     folder(name, value)
     if not value:
         return
     path = os.path.realpath(value)
     faults = {
-        "has a backslash, which TensorStore takes for /": "\\" in path,
+        "has a backslash, which TensorStore reads as /": "\\" in path,
         "is not UTF-8": path != path.encode(errors="replace").decode(),
-        "has a part that ends in gs:, which Orbax takes for a URL's": "gs:/" in f"{path}/",
-        "lies in a folder that Orbax takes for a URL": path.split("/")[1] in _TAKEN_FOR_URLS,
+        "has a part that ends in gs:, which Orbax reads as a URL": "gs:/" in f"{path}/",
+        "is in a folder that Orbax reads as a URL": path.split("/")[1] in _TAKEN_FOR_URLS,
     }
     for fault, found in faults.items():
         if found:
@@ -51,7 +57,11 @@ def checkpoints_folder(name: str, value: str) -> None:
 
 
 def blur_sigma(key: str, augment: VideoAugment) -> None:
-    """Checks that the range which the blur's sigma is drawn from has its smaller end first.
+    """Checks that a range of the blur's sigma has its smaller end first.
+
+    Args:
+      key: section of the augmentation, for the message.
+      augment: the augmentation.
 
     Raises:
       UserError: it has not.
@@ -68,7 +78,7 @@ def mesh(config: MeshConfig) -> None:
     """Checks the sizes of a mesh's axes.
 
     Raises:
-      UserError: one is neither positive nor -1, or more than one is -1.
+      UserError: a size is neither positive nor -1, or more than one is -1.
     """
     sizes = dataclasses.astuple(config)
     if sizes.count(-1) > 1 or not all(n == -1 or n > 0 for n in sizes):

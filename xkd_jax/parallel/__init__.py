@@ -1,1 +1,1 @@
-"""What is split over which devices, and the processes of a run."""
+"""Sharding over devices, and the processes of a run."""

@@ -1,4 +1,4 @@
-"""Whether the processes of a run were given the same: config, program, libraries, data."""
+"""The check that all processes of a run have the same config, program, libraries and data."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
 
-_MOST = 8  # keys that a sentence names, values of one, processes with one, hosts of those
-_MOST_TEXT = 80  # characters of a value there
+_MOST = 8  # keys, values, processes and hosts in a message
+_MOST_TEXT = 80  # characters of a value in a message
 
 
 def require(values: Mapping[str, Any]) -> None:
-    """Makes sure that all processes have the same values; every one of them must call it.
+    """Checks that all processes have the same values; every process must call it.
 
-    Digests are compared first, which are of one size whatever the values are, so that processes
-    which disagree can't wait for each other.
+    Digests are compared first: their size is constant, so that the collective can't block on
+    processes with values of other sizes.
 
     Args:
-      values: nested dictionaries of what JSON knows.
+      values: nested dictionaries of JSON types.
 
     Raises:
-      UserError: they haven't; the same sentence on every process.
+      UserError: values differ; the message is the same on every process.
     """
     if jax.process_count() == 1:
         return
@@ -44,11 +44,11 @@ def require(values: Mapping[str, Any]) -> None:
 
 
 def describe(hosts: Sequence[str], values: Sequence[Any]) -> str:
-    """Returns the sentence that names which keys differ, their values, and the processes.
+    """Returns the message with the keys that differ, their values and processes.
 
     Args:
-      hosts: of each process.
-      values: of each process, of which at least one is another.
+      hosts: host name of each process.
+      values: values of each process; at least two differ.
     """
     flat = [dict(_flat("", value)) for value in values]
     texts = {
@@ -61,18 +61,18 @@ def describe(hosts: Sequence[str], values: Sequence[Any]) -> str:
     more = len(differing) - _MOST
     named = "; ".join(differing[:_MOST]) + (f"; and {more} more" if more > 0 else "")
     return (
-        f"The processes of the run disagree: {named}: start all of them with the same flags,"
-        " program, libraries and data."
+        f"The processes of the run differ: {named}: start all of them with the same flags, program,"
+        " libraries and data."
     )
 
 
 def _gather(content: bytes) -> np.ndarray:
-    """The content of every process, uint8 [processes, bytes]; all have the same length."""
+    """Returns the bytes of every process, uint8 [processes, bytes]; all have the same length."""
     return np.asarray(multihost_utils.process_allgather(np.frombuffer(content, np.uint8)))
 
 
 def _require_equal_devices() -> None:
-    """Raises what JAX's collectives between processes would raise in words of their own."""
+    """Raises a `UserError` in place of JAX's error for different numbers of devices."""
     counts = collections.Counter(device.process_index for device in jax.devices())
     numbers = [counts[process] for process in range(jax.process_count())]
     if len(set(numbers)) > 1:
@@ -84,7 +84,7 @@ def _require_equal_devices() -> None:
 
 
 def _flat(key: str, value: Any) -> list[tuple[str, str]]:
-    """Dotted keys and the text of their values."""
+    """Returns (dotted key, JSON text) of each value."""
     if not isinstance(value, dict):
         return [(key, json.dumps(value, ensure_ascii=False))]
     below = (_flat(f"{key}.{name}" if key else name, value[name]) for name in value)
@@ -92,7 +92,7 @@ def _flat(key: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _listed(hosts: Sequence[str], texts: Sequence[str]) -> str:
-    """The different texts, each with its processes and their hosts."""
+    """Returns each distinct text with its processes and hosts."""
     processes: dict[str, list[int]] = {}
     for process, text in enumerate(texts):
         processes.setdefault(text, []).append(process)

@@ -1,4 +1,4 @@
-"""The table of logical axes: over which axes of the mesh each dimension of an array is split."""
+"""The table from logical axes of arrays to axes of the mesh, and sharding by it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# The whole of the sharding: each logical axis of a parameter, an activation or a batch, and the
-# mesh axes it is split over. A dimension that its mesh axes don't divide is kept whole.
+# {logical axis of a parameter, an activation or a batch: mesh axes that it is split over}. A
+# dimension that is not divisible by them is not split.
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "embed": ("fsdp",),
@@ -29,7 +29,13 @@ RULES: dict[str, tuple[str, ...]] = {
 def partition(
     axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
-    """The spec of an array with these logical axes, by `RULES`."""
+    """Returns the `PartitionSpec` of an array by `RULES`.
+
+    Args:
+      axes: logical axis of each dimension; None: not split.
+      shape: of the array.
+      mesh: a mesh with the axes `MESH_AXES`.
+    """
 
     def place(axis: str | None, size: int) -> str | tuple[str, ...] | None:
         names = RULES[axis] if axis else ()
@@ -42,14 +48,13 @@ def partition(
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Keeps an activation where its logical axes belong; without a mesh it is left alone.
+    """Constrains the sharding of an activation by `RULES`; without a mesh, returns it unchanged.
+
+    Without it the compiler may gather the batch over `fsdp` where it should gather a weight.
 
     Args:
-      x: of any shape and dtype; the result has the same.
-      *axes: the name of each of its axes in `axis_rules`; None: not split.
-
-    Where both the batch and a weight's width are split over `fsdp`, the compiler is otherwise free
-    to gather the batch in place of the weight.
+      x: an array of any shape and dtype.
+      *axes: logical axis of each dimension; None: not split.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -58,11 +63,13 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def on_each_shard(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function, whose arguments and results all start with the batch, per device.
+    """Returns the function mapped over the shards of the batch, the first axis of its arguments.
 
-    Every device sees its own rows only and may go through them one by one, which the compiler
-    would otherwise do row by row over all of them. Without a mesh, and where the mesh doesn't
-    divide the batch, there is one shard.
+    With it a loop over rows runs on each device over its own rows; the compiler would otherwise run
+    it over all rows. Without a mesh, or with an indivisible batch, there is one shard.
+
+    Args:
+      function: a function of arrays whose first axis, and that of its results, is the batch.
     """
 
     def sharded(*args: Any) -> Any:

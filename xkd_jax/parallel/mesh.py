@@ -1,4 +1,4 @@
-"""The mesh of devices, and batches on it."""
+"""The mesh of devices, and global batches on it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from xkd_jax.parallel.axis_rules import MESH_AXES, RULES
 
 
 def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
-    """Arranges the devices as (data, fsdp, tensor).
+    """Returns a mesh with the axes data, fsdp and tensor.
 
-    On a torus, neighbors in the mesh are neighbors there, also where an axis of the mesh is only
-    a part of one of the torus. TPU slices that are one run differ along the first axis alone.
+    Neighbors in the mesh are neighbors in the torus of a TPU slice. Several TPU slices are arranged
+    along the data axis only.
+
+    Args:
+      config: size of each axis; -1: the remaining devices.
+      devices: the devices; None: all of JAX.
 
     Raises:
-      UserError: the axes don't use all devices, or fsdp x tensor doesn't fit into a slice.
+      UserError: the product of the sizes is not the number of devices, or fsdp x tensor is larger
+        than a slice.
     """
     devices = jax.devices() if devices is None else devices
     sizes = list(dataclasses.astuple(config))
@@ -35,7 +40,7 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     if math.prod(sizes) != len(devices):
         raise UserError(
             f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
-            f" {len(devices)} devices: the product of its axes must be their number."
+            f" {len(devices)} devices: give sizes whose product is their number."
         )
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
     data, *others = sizes
@@ -82,25 +87,33 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 
 def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
-    """Sharding of a batch's first axis.
+    """Returns the sharding of a batch's first axis over data and fsdp.
+
+    Args:
+      mesh: the mesh of devices.
+      batch_size: clips of the global batch.
 
     Raises:
-      UserError: the batch can't be split evenly.
+      UserError: the batch is not divisible by the number of shards.
     """
     parts = math.prod(mesh.shape[name] for name in RULES["batch"])
     if batch_size % parts:
         raise UserError(
-            f"batch_size {batch_size} can't be split over data x fsdp = {parts} devices: make it a"
-            " multiple of them."
+            f"batch_size is {batch_size}, which is not divisible by data x fsdp = {parts} devices:"
+            f" give a multiple of {parts}."
         )
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
-    """The rows of the global batch that this process must provide, in order.
+    """Returns the indices of the global batch's rows that this process provides, in order.
 
-    They follow from the sharding: processes along the tensor axis need the same rows, and those of
-    a host of a TPU slice, whose chips are a block of the torus, are several stretches.
+    Processes along the tensor axis provide the same rows. The rows of a host may be several
+    intervals, as its chips are a block of the torus.
+
+    Args:
+      sharding: of the batch.
+      batch_size: rows of the global batch.
     """
     indices = sharding.addressable_devices_indices_map((batch_size,))
     spans = [range(batch_size)[index[0]] for index in indices.values() if index is not None]
@@ -108,11 +121,11 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> list[int]:
 
 
 def put_batch(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
-    """Puts this process's rows on its devices as part of the global batch; returns at once.
+    """Starts the transfer of this process's rows to its devices and returns the global batch.
 
     Args:
-      batch: arrays whose first axis is the rows of `local_rows`.
-      sharding: of the global batch.
+      batch: PyTree of arrays whose first axis is the rows of `local_rows`.
+      sharding: of the batch.
       batch_size: rows of the global batch.
     """
 

@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, and which of them speaks."""
+"""The processes of a run: start, the main process, and errors of lost processes."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ from data_pipelines.errors import (
 )
 
 _T = TypeVar("_T")
-# What collectives say when the process at the other end of a connection is gone.
+# Texts of collectives' errors if the connection to a process broke.
 BROKEN_CONNECTION = re.compile(
     r"gloo|connection|unavailable|nccl|barrier|heartbeat|coordination", re.IGNORECASE
 )
-# Modules whose functions wait for the other processes of a run.
+# Modules with collectives.
 _COLLECTIVES = re.compile(r"jax\.experimental\.multihost_utils|orbax\.checkpoint\..*multihost.*")
 
 
 def start(coordinator: str, count: int, index: int) -> None:
-    """Joins the other processes of the run, if there are any.
+    """Connects the processes of a distributed run; must be called before the first use of devices.
 
-    Without a coordinator JAX looks for a cluster that it knows (Cloud TPU slices, SLURM,
-    Kubernetes, Open MPI), and where it finds none, this process is the run. Must come before
-    anything that asks JAX for devices.
+    Without a coordinator, JAX detects Cloud TPU slices, SLURM, Kubernetes and Open MPI. If it
+    detects none of them, the run has one process.
 
     Args:
-      coordinator: HOST:PORT on which process 0 listens, or an empty string.
-      count: processes of the run; 0 without a coordinator.
-      index: of this process; -1 without a coordinator.
+      coordinator: HOST:PORT of process 0, or an empty string.
+      count: number of processes; 0 without a coordinator.
+      index: index of this process; -1 without a coordinator.
 
     Raises:
-      UserError: the three don't fit together.
-      UnreachableError: the others can't be reached.
+      UserError: the arguments are inconsistent.
+      UnreachableError: the other processes can't be reached.
     """
     if coordinator and not 0 <= index < count:
         raise UserError(
@@ -67,7 +66,7 @@ def start(coordinator: str, count: int, index: int) -> None:
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-        if "coordinator_address should be defined" in str(error):  # JAX knows of no cluster here
+        if "coordinator_address should be defined" in str(error):  # no cluster detected
             return
         raise UnreachableError(
             f"The processes of the run can't find each other ({_first_line(error)}): start all of"
@@ -76,12 +75,12 @@ def start(coordinator: str, count: int, index: int) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is the process that prints and writes files of the run."""
     return jax.process_index() == 0
 
 
 def print_on_main(text: str) -> None:
-    """Prints on the main process."""
+    """Prints a line on the main process."""
     if is_main_process():
         terminal.print_text(text)
 
@@ -92,13 +91,15 @@ def main_activity(what: str) -> Activity:
 
 
 def write_once(path: Path, content: Any) -> None:
-    """Writes JSON from the main process; at every moment there is the old file or the new one.
+    """Replaces a JSON file atomically, on the main process; safe against power failures.
 
-    That holds after a power failure too.
+    Args:
+      path: the file.
+      content: of JSON types.
 
     Raises:
-      UserError: it can't be written; the old file is as it was.
-      UnreachableError: so, for a reason that may pass.
+      UserError: the file can't be written; the old one is kept.
+      UnreachableError: for a transient reason.
     """
     if not is_main_process():
         return
@@ -114,12 +115,12 @@ def write_once(path: Path, content: Any) -> None:
 
 
 def global_max(here: int) -> int:
-    """The largest of all processes' numbers; each of them must ask."""
+    """Returns the maximum over all processes; every process must call it."""
     return int(np.max(multihost_utils.process_allgather(np.array(here))))
 
 
 def main_first(action: Callable[[], None]) -> None:
-    """Runs an action on the main process, and then on the others, which may find it done."""
+    """Runs an action on the main process, and after it on the others."""
     if is_main_process():
         action()
     multihost_utils.sync_global_devices("main_first")
@@ -128,11 +129,10 @@ def main_first(action: Callable[[], None]) -> None:
 
 
 def run_on_all(action: Callable[[], _T]) -> _T:
-    """Runs an action on every process, and returns its result where none is refused.
+    """Runs an action on every process and returns its result.
 
     Raises:
-      UserError: the action raised one; on the processes where it didn't, one that says so, of the
-        same exit status.
+      UserError: the action raised it on a process; with the same exit status on all processes.
     """
     refusal = None
     try:
@@ -142,23 +142,23 @@ def run_on_all(action: Callable[[], _T]) -> _T:
     status = global_max(refusal.status if refusal else 0)
     if status:
         kind = UnreachableError if status == UnreachableError.status else UserError
-        raise refusal or kind("Another process of the run can't go on: see what it says.")
+        raise refusal or kind("Another process of the run failed: see its output.")
     return result
 
 
 def on_main(action: Callable[[], None]) -> None:
-    """Runs an action on the main process alone; errors are those of `run_on_all`."""
+    """Runs an action on the main process only; errors are those of `run_on_all`."""
     run_on_all(lambda: action() if is_main_process() else None)
 
 
 @contextlib.contextmanager
 def lost_peer_errors() -> Iterator[None]:
-    """Converts the error of a collective, whatever its type, to `LostProcessError`.
+    """Converts errors of collectives, of any type, to `LostProcessError`.
 
-    (Where no collective fails, JAX ends this process after a while without a sign of life.)
+    (If no collective fails, JAX's heartbeat ends this process.)
 
     Raises:
-      LostProcessError: see above.
+      LostProcessError: the connection to another process broke.
     """
     try:
         yield
@@ -169,11 +169,11 @@ def lost_peer_errors() -> Iterator[None]:
 
 
 def lost_process_error(error: BaseException | None) -> LostProcessError | None:
-    """Returns what to raise for the error of a collective; None: it is another error.
+    """Returns the `LostProcessError` for the error of a collective, or None for another error.
 
-    JAX and Orbax raise `ValueError`, `JaxRuntimeError` or `TimeoutError` where a process is gone.
-    An error is a collective's if it, or one that it comes from, was raised in a function that
-    waits for other processes, or says that a connection to one broke.
+    JAX and Orbax raise `ValueError`, `JaxRuntimeError` or `TimeoutError` if a process is lost. An
+    error is a collective's if it, or one of its causes, was raised in one of `_COLLECTIVES` or has
+    a text of `BROKEN_CONNECTION`.
     """
     if isinstance(error, LostProcessError):
         return error
@@ -183,9 +183,8 @@ def lost_process_error(error: BaseException | None) -> LostProcessError | None:
     while cause is not None:
         if _is_of_collective(cause):
             return LostProcessError(
-                f"This process lost another process of the run ({_first_line(cause)}): see what"
-                " that one says and start all of them again; they go on from the newest"
-                " checkpoint."
+                f"The connection to another process of the run broke ({_first_line(cause)}): see"
+                " its output, and start all processes again to resume from the newest checkpoint."
             )
         hidden = cause.__suppress_context__
         cause = cause.__cause__ or (None if hidden else cause.__context__)
@@ -193,7 +192,7 @@ def lost_process_error(error: BaseException | None) -> LostProcessError | None:
 
 
 def _is_of_collective(error: BaseException) -> bool:
-    """Whether an error is a collective's, by what it says or by where it was raised."""
+    """Whether an error is a collective's, by its text or by the module that raised it."""
     if isinstance(error, (ValueError, RuntimeError)) and BROKEN_CONNECTION.search(str(error)):
         return True
     frames = traceback.walk_tb(error.__traceback__)

@@ -1,1 +1,1 @@
-"""The tables of results, beside the published numbers."""
+"""Tables of results with the published numbers."""

@@ -1,11 +1,11 @@
-"""Gathers result files into the paper's tables.
+"""Prints results of evaluations as tables like those of the paper.
 
     python -m xkd_jax.report RESULTS [RESULTS ...]
 
-RESULTS are `result.json` files of evaluations, or folders that hold such files at any depth. Prints
-tables in Markdown, the published numbers beside ours. The published ones are of base-size networks
-(Sarkar & Etemad, AAAI 2024); what they were pretrained on follows in brackets. Only a result of the
-published protocol and of such a network has one; what another did otherwise stands below its table.
+RESULTS are `result.json` files of evaluations, or folders that contain such files at any depth. The
+tables are Markdown, with published numbers beside ours. Published numbers are of base-size networks
+(Sarkar & Etemad, AAAI 2024); the pretraining data follows in brackets. Only results of the same
+protocol and network have one; the differences of other results are listed below the table.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a table shows of one result file.
+    """The content of one result file that tables show.
 
     Attributes:
-      benchmark: to `value` are as in the file.
-      data: name of the data set; empty in files that don't say.
-      left_out: files that its shards lack.
-      output: what was read off the network.
-      step: of the checkpoint.
-      folds: the value of each fold.
-      held_out: of each fold with the cost that was chosen without the test records; empty where
-        there was no such choice.
-      also: other scores, in words.
-      loss: of the pretraining.
-      config: the evaluation's.
+      benchmark: this field and those up to `value` are as in the file.
+      data: name of the data set; empty if the file has none.
+      left_out: number of the data set's files that are missing in its shards.
+      output: output of the network that features are from.
+      step: step of the checkpoint.
+      folds: value of each fold.
+      held_out: value of each fold with the cost that was chosen on held-out training records; empty
+        without such a choice.
+      also: other metrics, as text.
+      loss: losses of the pretraining.
+      config: config of the evaluation.
     """
 
     benchmark: str
@@ -82,27 +82,27 @@ class Result:
 
     @property
     def table(self) -> str:
-        """The key of its table."""
+        """Key of its table in `_TABLES`."""
         if self.train_fraction < 1:
             return "low_shot"
         return "linear" if self.protocol == "svm" else self.protocol
 
     @property
     def losses(self) -> str:
-        """The losses that the network was pretrained with; an untrained one has none."""
+        """Losses of the pretraining, as text; empty for an untrained network."""
         if self.network in ("untrained", "log_mel"):
             return ""
         return published.losses(self.loss)
 
 
 def load(paths: Sequence[str]) -> list[Result]:
-    """Reads result files, each once.
+    """Reads result files, each one once.
 
     Args:
-      paths: of the files, or of folders that hold them.
+      paths: files, or folders that contain them.
 
     Raises:
-      UserError: a path has no result file, or a file is none.
+      UserError: a folder contains no result file, or a file is not a result.
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -120,7 +120,9 @@ def _read(file: Path) -> Result:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""
         fault = lacks + str(error).rstrip(".")
-        raise UserError(f"{file} is no result of an evaluation ({fault}): leave it out.") from None
+        raise UserError(
+            f"{file} is not a result of an evaluation ({fault}): leave it out."
+        ) from None
     return result
 
 
@@ -151,7 +153,7 @@ def _result(content: dict[str, Any]) -> Result:
 
 
 def tables(results: Sequence[Result]) -> str:
-    """Returns the tables in Markdown; each result is one row of one of them."""
+    """Returns Markdown tables; each result is one line of one table."""
     texts = []
     for table, title in _TABLES.items():
         rows = sorted((r for r in results if r.table == table), key=_order)
@@ -168,7 +170,7 @@ def _order(result: Result) -> tuple[Any, ...]:
 
 
 def _table(title: str, results: Sequence[Result]) -> str:
-    notes: dict[str, int] = {}  # what stands below the table, and its number
+    notes: dict[str, int] = {}  # {note below the table: its number}
 
     def marked(text: str, note: str) -> str:
         number = notes.setdefault(note, len(notes) + 1) if note else ""
@@ -224,7 +226,7 @@ def _lacking(result: Result) -> str:
 
 
 def _published(result: Result) -> tuple[str, str]:
-    """The published numbers, if there are any for this result, and what it did otherwise."""
+    """Returns the published numbers of a result, or an empty text, and the note on differences."""
     numbers = published.numbers(
         result.benchmark, result.modality, result.table, result.variant, result.losses
     )
@@ -240,12 +242,16 @@ def _published(result: Result) -> tuple[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status.
+
+    Args:
+      argv: arguments of the command line; None: those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m xkd_jax.report", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("results", nargs="+", help="result files, or folders that hold them")
+    parser.add_argument("results", nargs="+", help="result files, or folders that contain them")
     try:
         results = load(parser.parse_args(argv).results)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""The paper's numbers (Sarkar & Etemad, AAAI 2024), and which results they may stand beside.
+"""The paper's numbers (Sarkar & Etemad, AAAI 2024), and the results that are comparable.
 
-They are of students of base size, evaluated as the files in `configs/eval/` say.
+They are of students of base size, evaluated with the files in `configs/eval/`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from xkd_jax.config.evaluation import CIRCUMSTANCES, TRAINED, EvalConfig
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.training import run_record
 
-# Config files are read by their paths, as --config reads them.
+# Config files are read by path, as by --config.
 _CONFIGS = Path(xkd_jax.__file__).parents[1] / "configs" / "eval"
 _Parts = tuple[tuple[str, ...], str | None, str | None]
 _IGNORED = (*CIRCUMSTANCES, "seed", "network", "train_fraction")  # the last two are in the tables
 
 
 def losses(loss: LossConfig) -> str:
-    """What the tables call the losses of a pretraining.
+    """Returns the text for the losses of a pretraining.
 
-    Returns:
-      `all`, the name of the paper's ablation that has the same losses, refinement and view of the
-      teachers, or else what the losses are.
+    It is `all`, the title of the paper's ablation with the same losses, refinement and teacher
+    view, or a list of the losses.
     """
     parts = used, refinement, teacher_view = _parts(loss)
     if parts in _named():
@@ -53,13 +52,13 @@ def losses(loss: LossConfig) -> str:
 
 @functools.cache
 def _named() -> dict[_Parts, str]:
-    """What has a name in the paper."""
+    """Returns {losses, refinement, teacher view: title in the paper}."""
     known = {_parts(LossConfig()): "all"}
     return known | {_parts(a.of(LossConfig())): a.title for a in ABLATIONS.values()}
 
 
 def _parts(loss: LossConfig) -> _Parts:
-    """The losses that count, and what they ask of the teachers, where there are any."""
+    """Returns the losses with a weight, and the refinement and view of teachers that they use."""
     used = tuple(name for name, weight in dataclasses.asdict(loss.weights).items() if weight)
     if not any(name.startswith("distill") or name == "align_teachers" for name in used):
         return used, None, None
@@ -69,7 +68,7 @@ def _parts(loss: LossConfig) -> _Parts:
 def numbers(
     benchmark: str, modality: str, evaluation: str, variant: str, pretrained_with: str
 ) -> str:
-    """The published numbers of an evaluation, with what was pretrained on in brackets.
+    """Returns the published numbers of an evaluation, with the pretraining data in brackets.
 
     Args:
       benchmark: as in `configs/eval/`.
@@ -99,14 +98,14 @@ def numbers(
 
 
 def differences(config: dict[str, Any], evaluation: str) -> list[str]:
-    """What an evaluation did otherwise than the file in `configs/eval/` that it belongs to.
+    """Returns the differences of an evaluation from its file in `configs/eval/`.
 
     Args:
-      config: the evaluation's, as in its result file.
+      config: config of the evaluation, as in its result file.
       evaluation: see `numbers`.
 
     Returns:
-      `KEY is VALUE` of each such key; nothing where no file is for the benchmark.
+      `KEY is VALUE` of each key that differs; empty if the benchmark has no file.
     """
     record = BENCHMARKS.get(str(config["benchmark"]), BenchmarkRecord())
     if evaluation not in record.configs:
@@ -124,7 +123,7 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
 
 @functools.cache
 def standard_config(name: str) -> EvalConfig:
-    """The settings of a file in `configs/eval/`, given as NAME or NAME:VARIANT.
+    """Returns the settings of a file in `configs/eval/`, given as NAME or NAME:VARIANT.
 
     Raises:
       UserError: the file has no such variant.
@@ -134,7 +133,7 @@ def standard_config(name: str) -> EvalConfig:
 
 
 def _idle(protocol: str) -> tuple[str, ...]:
-    """Keys that play no part in a protocol."""
+    """Returns the prefixes of keys that a protocol does not use."""
     sections = {"svm": ("svm", "data.held_out"), "knn": ("knn",)}
     idle = [key for other, keys in sections.items() if other != protocol for key in keys]
     return tuple(idle) if protocol in TRAINED else ("batch_size", "fit", *idle)
