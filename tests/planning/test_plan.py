@@ -8,10 +8,11 @@ from method_inputs import change, with_weights
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.parallel.mesh import device_bytes
 from xkd_jax.planning import plan as planning
 from xkd_jax.planning import plan_text
 from xkd_jax.planning.costs import Collective, Costs, Work
-from xkd_jax.planning.plan import abstract_batch, device_bytes, make_plan
+from xkd_jax.planning.plan import abstract_batch, make_plan
 from xkd_jax.planning.roofline import axes_of, collective_seconds, predict
 from xkd_jax.planning.slices import GIB, Slice
 from xkd_jax.training.compiled_run import Run

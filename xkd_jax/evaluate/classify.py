@@ -15,7 +15,7 @@ from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.evaluation import TRAINED, EvalConfig
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
@@ -122,7 +122,13 @@ class Classification:
         )
 
         def compile_fit(state: FitState, batch: Batch) -> Step[FitState]:
-            compiled = compile_step(fit.step, state, self.pretrained.parameters, batch)
+            compiled = compile_step(
+                fit.step,
+                state,
+                self.pretrained.parameters,
+                batch,
+                advice=lambda there, needed: smaller_steps(config),
+            )
 
             def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
                 state, loss = compiled(state, self.pretrained.parameters, batch)
@@ -165,6 +171,13 @@ class Classification:
             _LOWER_RATE,
         )
         return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
+
+
+def smaller_steps(config: EvalConfig) -> str:
+    """The flags with which a step of an evaluation needs less memory."""
+    if config.protocol not in TRAINED:
+        return f"--config.batch_size={max(1, config.batch_size // 2)} or less"
+    return f"--config.fit.parts={2 * config.fit.parts} or more, or a smaller --config.batch_size"
 
 
 def _refuse_nonfinite(state: FitState, step: int, bad: dict[int, str]) -> FitState:

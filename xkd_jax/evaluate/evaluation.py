@@ -13,14 +13,14 @@ from data_pipelines.terminal import escaped
 from xkd_jax.config.evaluation import TRAINED, EvalConfig
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
 from xkd_jax.evaluate import workdir as folders
-from xkd_jax.evaluate.classify import Classification
+from xkd_jax.evaluate.classify import Classification, smaller_steps
 from xkd_jax.evaluate.eval_clips import Use
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.features import Extraction
 from xkd_jax.evaluate.splits import Benchmark, Fold
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import lost_peer_errors, print_on_main, write_once
-from xkd_jax.training import run_lease
+from xkd_jax.training import memory, run_lease
 
 
 @lost_peer_errors()
@@ -37,7 +37,7 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
       LostProcessError: another process of the evaluation is gone.
     """
     folders.check(workdir, config.features)
-    with run_lease.held(workdir) as check_lease:
+    with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller_steps(config)):
         return _evaluate(config, workdir, check_lease)
 
 

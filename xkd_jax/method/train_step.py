@@ -113,8 +113,24 @@ def loss_and_gradients(
 ) -> tuple[ObjectiveOutputs, Tree]:
     """The objective at a state, and its gradient in the shape of the student's parameters.
 
+    The arguments are those of `loss_function`.
+    """
+    loss_of = loss_function(state, temperatures, inputs, architecture, loss)
+    gradients, outputs = jax.grad(loss_of, has_aux=True)(state.student)
+    return outputs, gradients
+
+
+def loss_function(
+    state: TrainState,
+    temperatures: Mapping[Modality, Float[Array, ""]],
+    inputs: Inputs,
+    architecture: Architecture,
+    loss: LossConfig,
+) -> Callable[[Tree], tuple[jax.Array, ObjectiveOutputs]]:
+    """Returns the function of the student's parameters that a step differentiates.
+
     Args:
-      state: parameters and centers.
+      state: teachers' parameters and centers.
       temperatures: of the teachers' softmax, float32 scalars by modality.
       inputs: views and masks.
       architecture: of the networks.
@@ -128,8 +144,7 @@ def loss_and_gradients(
             outputs = objective(student, teacher, state.centers, temperatures, inputs, loss)
         return outputs.loss, outputs
 
-    gradients, outputs = jax.grad(loss_of, has_aux=True)(state.student)
-    return outputs, gradients
+    return loss_of
 
 
 def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:

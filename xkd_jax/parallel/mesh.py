@@ -133,3 +133,11 @@ def put_batch(batch: Any, sharding: NamedSharding, batch_size: int) -> Any:
         return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
 
     return jax.tree.map(put, batch)
+
+
+def device_bytes(tree: Any) -> float:
+    """Returns the bytes on each device of a tree of `jax.ShapeDtypeStruct`s with shardings."""
+    return sum(
+        np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=float) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

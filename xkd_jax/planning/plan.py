@@ -146,20 +146,12 @@ def model_flops(config: Config, state: TrainState, batch: Any) -> float:
     return count_flops(step, state, batch)
 
 
-def device_bytes(tree: Any) -> float:
-    """Returns the bytes on each device of a tree of `jax.ShapeDtypeStruct`s with shardings."""
-    return sum(
-        np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=float) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
-
-
 def _memory(state: TrainState, batch: Any, activations: float, program: float = 0.0) -> Memory:
     return Memory(
-        students=device_bytes(state.student),
-        teachers=device_bytes((state.teacher, state.centers)),
-        optimizer=device_bytes((state.optimizer, state.step)),
-        batch=device_bytes(batch),
+        students=mesh_lib.device_bytes(state.student),
+        teachers=mesh_lib.device_bytes((state.teacher, state.centers)),
+        optimizer=mesh_lib.device_bytes((state.optimizer, state.step)),
+        batch=mesh_lib.device_bytes(batch),
         activations=activations,
         program=program,
     )

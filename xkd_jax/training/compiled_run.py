@@ -22,8 +22,8 @@ from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import main_activity, print_on_main
-from xkd_jax.training import checkpoint
+from xkd_jax.parallel.processes import main_activity, print_on_main, run_on_all
+from xkd_jax.training import checkpoint, memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +94,30 @@ class Run:
             batch_sharding=batch_sharding,
         )
 
+    def check_memory(self) -> None:
+        """Refuses a step that clearly does not fit into memory, before it is compiled.
+
+        Raises:
+          UserError: it does not fit.
+        """
+        with main_activity("estimating the memory of a step"):
+            run_on_all(lambda: memory.check_estimate(self.config, self.like, self._devices))
+
     def compile(self, state: TrainState, batch: Any) -> jax.stages.Compiled:
-        """The step, compiled for arrays of the shapes and shardings of these."""
-        return compile_step(self.step, state, batch)
+        """The step, compiled for arrays of the shapes and shardings of these.
+
+        Raises:
+          UserError: it does not fit into memory.
+        """
+
+        def advice(there: memory.Room, needed: float) -> str:
+            return memory.flags_that_fit(self.config, self.like, there, self._devices, needed)
+
+        return compile_step(self.step, state, batch, advice=advice)
+
+    @property
+    def _devices(self) -> int:
+        return self.batch_sharding.mesh.size
 
     @property
     def rows(self) -> list[int]:
@@ -104,10 +125,22 @@ class Run:
         return mesh_lib.local_rows(self.batch_sharding, self.config.batch_size)
 
 
-def compile_step(step: jax.stages.Wrapped, *args: Any) -> jax.stages.Compiled:
-    """Compiles a jitted step for arguments like these, saying that it does and how long it took."""
+def compile_step(
+    step: jax.stages.Wrapped, *args: Any, advice: Callable[[memory.Room, float], str]
+) -> jax.stages.Compiled:
+    """Compiles a jitted step for arguments like these, and prints how long it took.
+
+    Args:
+      step: the jitted step.
+      *args: arrays, or shapes with shardings.
+      advice: see `memory.check_compiled`.
+
+    Raises:
+      UserError: it does not fit into memory.
+    """
     print_on_main("compiling the step ...")
     with main_activity("compiling the step") as activity:
         compiled = step.lower(*args).compile()
     print_on_main(f"compiled  in {duration(activity.seconds)}")
+    run_on_all(lambda: memory.check_compiled(compiled, advice))
     return compiled

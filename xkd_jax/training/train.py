@@ -30,7 +30,7 @@ from xkd_jax.parallel.processes import (
     run_on_all,
     write_once,
 )
-from xkd_jax.training import run_lease, run_summary
+from xkd_jax.training import memory, run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.loop import Loop
@@ -62,7 +62,8 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
             "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
             " python -m data_pipelines.build."
         )
-    with run_lease.held(workdir) as check_lease:
+    smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
+    with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
         _train(config, workdir, written, check_lease)
 
 
@@ -76,6 +77,7 @@ def _train(
     run = Run.create(config, length, mesh)
     for line in run_summary.lines(config, written, len(dataset), length, mesh):
         print_on_main(line)
+    run.check_memory()
 
     probes = None
     if config.probe.enabled or config.probe.knn_every:
