@@ -1,4 +1,4 @@
-"""Eight CPU devices and one cache of compiled programs for every test; a small configuration."""
+"""Eight CPU devices, one cache of compiled programs and strict ranks; a small configuration."""
 
 import os
 import shutil
@@ -10,6 +10,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+
+# Arrays of different ranks meet only where the code says how.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 # pytest-xdist starts its workers from a process that has imported this file: workers, and what
 # their tests start, find here what any of them has compiled. A folder that is given is kept.

@@ -158,6 +158,12 @@ class Worker:
 
     @classmethod
     def start(cls, config: LoaderConfig, words: dict[Split, Words]) -> None:
+        """Sets up the process: its data, one thread, and an end with its parent.
+
+        Args:
+          config: of the run.
+          words: recordings of each split.
+        """
         worker_processes.end_with_parent()
         cls.config, cls.words = config, words
         # The other cores have processes of their own; threads over so little work make it slower
@@ -167,6 +173,13 @@ class Worker:
 
     @classmethod
     def make_shard(cls, split: Split, shard: int, output_dir: str) -> Shard:
+        """Writes one shard.
+
+        Args:
+          split: of the data set.
+          shard: its number, from 0.
+          output_dir: the folder of the data set.
+        """
         name = shard_names.shard_name(NAME, split, shard, _SHARDS)
         return shards.write_shard(storage.join(output_dir, name), cls._records(split, shard))
 

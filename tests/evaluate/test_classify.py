@@ -21,7 +21,7 @@ from data_pipelines.loader_config import VideoAugment
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig, Transformer
-from xkd_jax.evaluate import classify, evaluation, fitting, pretrained, splits
+from xkd_jax.evaluate import classify, encoding, evaluation, fitting, pretrained, splits
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.method.train_state import abstract
@@ -214,6 +214,10 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
         lambda leaf: leaf.shape, fit.like
     )
     assert loss.shape == ()
+    scores, _ = jax.eval_shape(fit.predict, after.trained, network, batch)
+    assert scores.shape == (config.batch_size, 50)
+    encode = encoding.encoder(config, pretraining.architecture, viewing, mesh)
+    assert jax.eval_shape(encode, network, batch).keys() == {*config.modalities, "label"}
 
 
 def test_probabilities_are_averaged_over_clips_of_record(checkpoint, esc50, tmp_path):

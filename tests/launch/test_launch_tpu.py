@@ -60,13 +60,18 @@ case "$*" in
 esac
 """
 
+# Stands in for sleep: seconds are a fifth of what they are.
+SLEEP = """#!/usr/bin/env bash
+exec /bin/sleep "$(awk "BEGIN { print $1 / 5 }")"
+"""
+
 
 @pytest.fixture
 def cloud(tmp_path):
     """Runs the script beside a cloud made of folders: (arguments, what main.py does) -> result."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name, text in (("gcloud", GCLOUD), ("python3", PYTHON)):
+    for name, text in (("gcloud", GCLOUD), ("python3", PYTHON), ("sleep", SLEEP)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     checkout = tmp_path / "checkout"

@@ -27,7 +27,7 @@ def test_output_layer_is_weight_normalized():
     x = jax.random.normal(jax.random.key(0), (4, 12))
     head = make()
     before = head(x)
-    head.directions[...] = head.directions[...] * jnp.linspace(0.5, 3, 32)
+    head.directions[...] = head.directions[...] * jnp.linspace(0.5, 3, 32)[None]
     np.testing.assert_allclose(head(x), before, rtol=1e-4, atol=1e-5)
 
 

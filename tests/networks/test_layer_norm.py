@@ -10,6 +10,7 @@ def formula(x, scale, bias, eps=1e-5):
     """In the order of operations that automatic differentiation knows how to reverse."""
     mean = x.mean(-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    scale, bias = (jnp.broadcast_to(part, x.shape) for part in (scale, bias))
     return (x - mean) / jnp.sqrt(variance + eps) * scale + bias
 
 

@@ -6,12 +6,14 @@ import os
 import pathlib
 import re
 import signal
+import threading
 import time
 
 import grain
 import numpy as np
 import pytest
 
+from data_pipelines import terminal
 from data_pipelines.errors import LostProcessError
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import read_ahead
@@ -205,23 +207,30 @@ class _Hanging:
 
 
 def test_a_worker_that_hangs_is_killed(capsys):
-    data = dataclasses.replace(DATA, workers=1, worker_timeout=0.3)
+    data = dataclasses.replace(DATA, workers=1, worker_timeout=0.1)
     since = time.monotonic()
     with pytest.raises(
-        LostProcessError, match=r"3 times at batch 4 \(last reason: returned no batch for 0\.3 s"
+        LostProcessError, match=r"3 times at batch 4 \(last reason: returned no batch for 0\.1 s"
     ):
         next(read_ahead.read_ahead(data, lambda *_: _Hanging(), 4))
-    assert 0.9 <= time.monotonic() - since < 30
+    assert 0.3 <= time.monotonic() - since < 30
     assert (
-        "returned no batch for 0.3 s: restarting the workers at batch 4" in capsys.readouterr().out
+        "returned no batch for 0.1 s: restarting the workers at batch 4" in capsys.readouterr().out
     )
 
 
-def test_threads_that_hang_are_told_of(capsys):
+def test_threads_that_hang_are_told_of(capsys, monkeypatch):
+    printed, print_text = threading.Event(), terminal.print_text
+
+    def print_and_note(text: str) -> None:
+        print_text(text)
+        printed.set()
+
     def slow(step: int, buffers: Buffers) -> dict:
-        time.sleep(0.5)
+        assert printed.wait(60)
         return load(step, buffers)
 
-    data = dataclasses.replace(DATA, worker_timeout=0.2)
+    monkeypatch.setattr(terminal, "print_text", print_and_note)
+    data = dataclasses.replace(DATA, worker_timeout=0.05)
     assert steps_of(read(data, slow, range(1))) == [0]
-    assert "The loader has returned no batch for 0.2 s" in capsys.readouterr().out
+    assert "The loader has returned no batch for 0.05 s" in capsys.readouterr().out

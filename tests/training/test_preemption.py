@@ -1,9 +1,11 @@
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import noise_shards
 import pytest
@@ -114,8 +116,10 @@ def test_ctrl_c_is_answered_during_step():
         assert running.wait(20) == EXIT_INTERRUPTED
 
 
+# what JAX logs then
+NOTICED = "Preemption sync counter is set"
 SECOND_LOOP = """
-import os, pathlib, signal, sys, time
+import os, pathlib, signal, sys
 import jax
 jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
 from xkd_jax.training.checkpoint import ItemCheckpoints
@@ -129,7 +133,7 @@ if sys.argv[2]:  # Orbax also has a detection of preemption
     with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
         checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
 os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold
-time.sleep(2)  # the notifier has a thread of its own
+input()  # until the notifier's thread has heard of it
 with Preemption() as preemption:
     print("reached", [preemption.reached() for _ in range(3)].index(True))
 """
@@ -140,10 +144,15 @@ def test_second_loop_of_distributed_run_detects_earlier_signal(tmp_path, saves):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
-    found = subprocess.run(
+    running = subprocess.Popen(
         [sys.executable, "-c", SECOND_LOOP, coordinator, str(tmp_path / "saved") if saves else ""],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "reached 0" in found.stdout, found.stderr
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"},
+    )  # fmt: skip
+    limit = threading.Timer(120, running.kill)
+    limit.start()
+    with running:
+        log = list(itertools.takewhile(lambda line: NOTICED not in line, running.stderr))
+        printed, rest = running.communicate("\n")
+    limit.cancel()
+    assert "reached 0" in printed, [*log, rest]
