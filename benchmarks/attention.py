@@ -33,13 +33,12 @@ TOLERANCE = 1.5
 ROUNDS = 20
 
 Function = Callable[[jax.Array], jax.Array]
-KERNELS: dict[str, Function] = {"xla": attention.plain, "cudnn": attention.cudnn}
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kernel", choices=sorted(KERNELS))
+    parser.add_argument("--kernel", choices=sorted(attention.KERNELS))
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
     chosen = attention.choose("auto", jax.devices()[0], jnp.bfloat16, 64).kernel
@@ -48,7 +47,7 @@ def main() -> None:
     sys.exit(0 if all(record["within_tolerance"] for record in records) else 1)
 
 
-def compare_all(kernel: str, batch: int) -> list[dict[str, Any]]:
+def compare_all(kernel: attention.Kernel, batch: int) -> list[dict[str, Any]]:
     """The records of all lengths and head sizes, and for cuDNN what its added token does."""
     shapes = [(n, *heads) for n in LENGTHS for heads in ALL_LENGTHS]
     shapes += [(LENGTHS[0], *heads) for heads in ONE_LENGTH]
@@ -56,7 +55,7 @@ def compare_all(kernel: str, batch: int) -> list[dict[str, Any]]:
     return [*records, added_token(batch, LENGTHS[0])] if kernel == "cudnn" else records
 
 
-def compare(kernel: str, batch: int, n: int, heads: int, size: int) -> dict[str, Any]:
+def compare(kernel: attention.Kernel, batch: int, n: int, heads: int, size: int) -> dict[str, Any]:
     """Errors relative to the largest value, and seconds of values and gradients together."""
     keys = jax.random.split(jax.random.key(n + size))
     qkv = jax.random.normal(keys[0], (batch, n, 3, heads, size), jnp.bfloat16)
@@ -68,8 +67,9 @@ def compare(kernel: str, batch: int, n: int, heads: int, size: int) -> dict[str,
     record: dict[str, Any] = {
         "kernel": kernel, "batch": batch, "tokens": n, "heads": heads, "size": size,
     }  # fmt: skip
-    for name in ("xla", kernel):
-        run = _values_and_gradients(KERNELS[name])
+    names: tuple[attention.Kernel, ...] = ("xla", kernel)
+    for name in names:
+        run = _values_and_gradients(attention.KERNELS[name])
         results = zip(("value", "gradient"), run(qkv, cotangent), exact, strict=True)
         for what, found, truth in results:
             record[f"{name}_{what}_error"] = _error(found, truth)

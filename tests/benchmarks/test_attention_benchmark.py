@@ -39,7 +39,7 @@ def test_a_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monk
 
 
 def test_a_kernel_with_another_scale_ends_with_status_1(short, monkeypatch, capsys):
-    monkeypatch.setitem(benchmark.KERNELS, "cudnn", lambda qkv: attention.plain(1.1 * qkv))
+    monkeypatch.setitem(attention.KERNELS, "cudnn", lambda qkv: attention.plain(1.1 * qkv))
     monkeypatch.setattr(benchmark, "added_token", lambda *_: {"within_tolerance": True})
     status, (record, _) = run(monkeypatch, capsys, "--kernel=cudnn")
     assert status == 1

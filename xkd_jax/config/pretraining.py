@@ -28,7 +28,7 @@ from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.directions import directions
 
-Attention = Literal["auto", "xla", "cudnn"]
+Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
 
 
@@ -98,7 +98,7 @@ class ModelConfig:
         Attention,
         Doc(
             "implementation of attention; auto: the platform's fused one; xla, or a fused one by"
-            " name: xla where it can't be used; cudnn: on NVIDIA GPUs"
+            " name (xla where it can't be used): cudnn on NVIDIA GPUs, pallas on TPUs"
         ),
     ] = "auto"
     remat: Annotated[

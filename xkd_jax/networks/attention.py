@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import einops
@@ -15,14 +16,16 @@ from xkd_jax.config.pretraining import Attention, ModelConfig
 from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import partition
 
-Kernel = Literal["xla", "cudnn"]
+Kernel = Literal["xla", "cudnn", "pallas"]
+
+_Function = Callable[[jax.Array], jax.Array]
 
 # Logical axes of [batch n 3 heads size] and [batch n heads size].
 _QKV = ("batch", None, None, "heads", None)
 _ATTENDED = ("batch", None, "heads", None)
 
-# What cuDNN's fused attention asks of a head and of the GPU (Ampere).
-_CUDNN_MULTIPLE, _CUDNN_LARGEST, _CUDNN_CAPABILITY = 8, 128, (8, 0)
+# What both fused kernels ask of a head's size, and cuDNN's of the GPU (Ampere).
+_MULTIPLE, _LARGEST, _CAPABILITY = 8, 128, (8, 0)
 
 
 def attend(
@@ -36,7 +39,7 @@ def attend(
     """
     device = traced_device()
     kernel = choose(attention, device, qkv.dtype, qkv.shape[-1]).kernel
-    return plain(qkv) if kernel == "xla" else _on_each_shard(cudnn, qkv)
+    return KERNELS[kernel](qkv)
 
 
 def plain(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
@@ -74,8 +77,15 @@ def cudnn_of_first(
     )  # fmt: skip
 
 
+def pallas(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+    """The kernel for TPUs (`tpu_attention`)."""
+    from xkd_jax.networks.tpu_attention import tpu_attention
+
+    return checkpoint_name(tpu_attention(checkpoint_name(qkv, KEPT)), KEPT)
+
+
 class Choice(NamedTuple):
-    """A kernel, and why not another; `reason` is empty where nothing faster is known."""
+    """A kernel, and why it isn't the one that was asked for; empty: it is."""
 
     kernel: Kernel
     reason: str = ""
@@ -93,13 +103,15 @@ def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Ch
       dtype: of queries, keys and values.
       size: of a head.
     """
-    if attention == "xla":
+    kernel: Kernel = _platform_kernel(device) if attention == "auto" else attention
+    if kernel == "xla":
         return Choice("xla")
-    if not device.device_kind.startswith(("NVIDIA", "Tesla")) or device.platform == "cpu":
-        return Choice("xla", "" if attention == "auto" else f"cuDNN can't use {device.device_kind}")
-    if refusal := _cudnn_refusal(device, jnp.dtype(dtype), size):
-        return Choice("xla", f"cuDNN's needs {refusal}")
-    return Choice("cudnn")
+    missing = _missing_device(kernel, device)
+    if not missing and kernel == "cudnn" and dtype != jnp.bfloat16:
+        missing = "bfloat16"
+    if not missing and (size % _MULTIPLE or size > _LARGEST):
+        missing = f"heads of a multiple of {_MULTIPLE}, at most {_LARGEST}, not {size}"
+    return Choice("xla", f"{kernel} needs {missing}") if missing else Choice(kernel)
 
 
 def describe(model: ModelConfig, device: Any) -> str:
@@ -121,23 +133,44 @@ def traced_device() -> Any:
     return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
 
 
-def _cudnn_refusal(device: Any, dtype: jnp.dtype, size: int) -> str:
-    """What cuDNN's kernel would need and has not; empty: nothing."""
+def _platform_kernel(device: Any) -> Kernel:
+    if device.platform == "tpu":
+        return "pallas"
+    return "cudnn" if _is_nvidia(device) else "xla"
+
+
+def _is_nvidia(device: Any) -> bool:
+    return device.platform == "gpu" and device.device_kind.startswith(("NVIDIA", "Tesla"))
+
+
+def _missing_device(kernel: Kernel, device: Any) -> str:
+    """The device that a fused kernel would need in place of this one; empty: none."""
+    if kernel == "pallas":
+        return "" if device.platform == "tpu" else "a TPU"
+    if not _is_nvidia(device):
+        return "an NVIDIA GPU"
+    # devices that only a compiler knows don't tell theirs
     capability = getattr(device, "compute_capability", None)
-    if capability and tuple(int(n) for n in capability.split(".")) < _CUDNN_CAPABILITY:
-        return "a GPU of compute capability 8.0 or newer"
-    if dtype != jnp.bfloat16:
-        return "bfloat16"
-    if size % _CUDNN_MULTIPLE or size > _CUDNN_LARGEST:
-        return f"heads of a multiple of {_CUDNN_MULTIPLE}, at most {_CUDNN_LARGEST}, not {size}"
-    return ""
+    too_old = capability and tuple(int(n) for n in capability.split(".")) < _CAPABILITY
+    return "a GPU of compute capability 8.0 or newer" if too_old else ""
 
 
-def _on_each_shard(kernel: Any, qkv: jax.Array) -> jax.Array:
-    """Runs a kernel, which the compiler can't split, on each device's own samples and heads."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return kernel(qkv)
-    split = partition(_QKV, qkv.shape, mesh)
-    attended = partition(_ATTENDED, (*qkv.shape[:2], *qkv.shape[3:]), mesh)
-    return jax.shard_map(kernel, in_specs=split, out_specs=attended, check_vma=False)(qkv)
+def _on_each_shard(kernel: _Function) -> _Function:
+    """Returns a kernel, which the compiler can't split, for each device's own samples and heads."""
+
+    def sharded(qkv: jax.Array) -> jax.Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1:
+            return kernel(qkv)
+        split = partition(_QKV, qkv.shape, mesh)
+        attended = partition(_ATTENDED, (*qkv.shape[:2], *qkv.shape[3:]), mesh)
+        return jax.shard_map(kernel, in_specs=split, out_specs=attended, check_vma=False)(qkv)
+
+    return sharded
+
+
+KERNELS: dict[Kernel, _Function] = {
+    "xla": plain,
+    "cudnn": _on_each_shard(cudnn),
+    "pallas": _on_each_shard(pallas),
+}

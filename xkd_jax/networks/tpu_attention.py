@@ -1,0 +1,194 @@
+"""Self-attention as a TPU kernel, whose scores stay in the chip's vector memory.
+
+A step of the grid has one or a few whole samples: query, key and value of all tokens, as the
+product with the weights leaves them, so that nothing is transposed. It goes through the heads. The
+unit of matrix products takes 128 lanes, and smaller heads share them: a head's query has zeros in
+the lanes of its neighbors, and what is computed for those lanes is not stored. The gradient
+computes the weights of attention again from query and key.
+
+Source of the gradient's formula: Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float
+
+_LANES = 128
+# Samples of a grid step together have at most so many tokens, or one sample has more.
+_TOKENS = 512
+# Heads of one round, which the compiler interleaves.
+_INTERLEAVED = 2
+# Arrays of the scores' size that a head has at once, and bytes beside them.
+_SCORES, _SPARE = 8, 8 * 2**20
+
+# Contracted axes.
+_ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)), ((0,), (0,))
+
+
+def tpu_attention(
+    qkv: Float[Array, "batch n 3 heads size"], *, interpret: bool = False
+) -> Float[Array, "batch n heads size"]:
+    """Softmax attention of every token over its sample's, scaled by size ** -0.5.
+
+    Args:
+      qkv: query, key and value of each token, bfloat16 or float32.
+      interpret: run the kernel's operations by XLA, on any platform.
+    """
+    batch, n, _, heads, size = qkv.shape
+    # whole lanes; the heads of zeros are not computed
+    unused = next(i for i in range(_LANES) if (heads + i) * size % _LANES == 0)
+    padded = jnp.pad(qkv, [(0, 0)] * 3 + [(0, unused), (0, 0)])
+    flat = _attention(padded.reshape(batch, n, -1), heads, size, interpret)
+    return flat.reshape(batch, n, heads + unused, size)[:, :, :heads]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _attention(qkv: jax.Array, heads: int, size: int, interpret: bool) -> jax.Array:
+    width = qkv.shape[2] // 3
+    return _call(_forward_kernel, (qkv,), width, heads, size, interpret)
+
+
+def _forward(
+    qkv: jax.Array, heads: int, size: int, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+    return _attention(qkv, heads, size, interpret), qkv
+
+
+def _backward(
+    heads: int, size: int, interpret: bool, qkv: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array]:
+    arguments = (qkv, cotangent)
+    return (_call(_backward_kernel, arguments, qkv.shape[2], heads, size, interpret),)
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _call(
+    kernel: Any, arguments: tuple[jax.Array, ...], width: int, heads: int, size: int,
+    interpret: bool,
+) -> jax.Array:  # fmt: skip
+    """Runs a kernel over all samples; the result is [batch, n, width]."""
+    batch, n, _ = arguments[0].shape
+    dtype = arguments[0].dtype
+    samples = max(k for k in range(1, batch + 1) if not batch % k and (k == 1 or k * n <= _TOKENS))
+
+    def block(width: int) -> pl.BlockSpec:
+        return pl.BlockSpec((samples, n, width), lambda i: (i, 0, 0))
+
+    columns = width + sum(a.shape[2] for a in arguments)
+    scores = 4 * n * n
+    return pl.pallas_call(
+        functools.partial(kernel, heads=heads, size=size),
+        out_shape=jax.ShapeDtypeStruct((batch, n, width), dtype),
+        grid=(batch // samples,),
+        in_specs=[block(a.shape[2]) for a in arguments],
+        out_specs=block(width),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",),
+            # two blocks of each array, and the scores of the heads of a round
+            vmem_limit_bytes=2 * samples * n * columns * dtype.itemsize
+            + _SCORES * _INTERLEAVED * scores
+            + _SPARE,
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=(2 if kernel is _forward_kernel else 5) * 2 * batch * heads * n * n * size,
+            transcendentals=batch * heads * n * n,
+            bytes_accessed=batch * n * columns * dtype.itemsize,
+        ),
+        interpret=interpret,
+        name=kernel.__name__.strip("_"),
+    )(*arguments)
+
+
+def _forward_kernel(qkv_ref: Any, out_ref: Any, *, heads: int, size: int) -> None:
+    width = out_ref.shape[2]
+
+    def attend(sample: Any, head: Any) -> None:
+        lanes, own = _head_lanes(head, size, width)
+        q, k, v = (qkv_ref[sample, :, _of(part, width, lanes)] for part in range(3))
+        weights, total = _weights(jnp.where(own, q, 0), k, size)
+        out = _dot(weights.astype(v.dtype), v, _ROWS_BY_COLUMNS) / total
+        out_ref[sample, :, lanes] = jnp.where(own, out.astype(v.dtype), out_ref[sample, :, lanes])
+
+    _each_head(attend, out_ref.shape[0], heads)
+
+
+def _backward_kernel(
+    qkv_ref: Any, cotangent_ref: Any, gradient_ref: Any, *, heads: int, size: int
+) -> None:
+    width = cotangent_ref.shape[2]
+
+    def pull_back(sample: Any, head: Any) -> None:
+        lanes, own = _head_lanes(head, size, width)
+        q, k, v = (qkv_ref[sample, :, _of(part, width, lanes)] for part in range(3))
+        cotangent = jnp.where(own, cotangent_ref[sample, :, lanes], 0)
+        weights, total = _weights(jnp.where(own, q, 0), k, size)
+        weights = weights / total
+        of_weights = _dot(cotangent, v, _ROWS_BY_ROWS)
+        along = (weights * of_weights).sum(-1, keepdims=True)
+        of_scores = (weights * (of_weights - along)).astype(q.dtype)
+        gradients = (
+            _dot(of_scores, k, _ROWS_BY_COLUMNS) * size**-0.5,
+            _dot(of_scores, q, _COLUMNS_BY_COLUMNS) * size**-0.5,
+            _dot(weights.astype(q.dtype), cotangent, _COLUMNS_BY_COLUMNS),
+        )
+        for part, gradient in enumerate(gradients):
+            at = _of(part, width, lanes)
+            kept = gradient_ref[sample, :, at]
+            gradient_ref[sample, :, at] = jnp.where(own, gradient.astype(kept.dtype), kept)
+
+    _each_head(pull_back, cotangent_ref.shape[0], heads)
+
+
+def _each_head(run: Callable[[Any, Any], None], samples: int, heads: int) -> None:
+    """Runs for each sample and head, as many heads at once as their number allows."""
+    interleaved = _INTERLEAVED if heads % _INTERLEAVED == 0 else 1
+    rounds = heads // interleaved
+
+    def body(i: Any, _: None) -> None:
+        for k in range(interleaved):
+            run(jax.lax.div(i, rounds), jax.lax.rem(i, rounds) * interleaved + k)
+
+    jax.lax.fori_loop(0, samples * rounds, body, None)
+
+
+def _head_lanes(head: Any, size: int, width: int) -> tuple[Any, jax.Array]:
+    """Whole lanes of a row that a head lies in, and which of them are its own, bool [1, lanes].
+
+    A head that may lie across a border of 128 lanes takes two times as many.
+    """
+    count = _LANES if _LANES % size == 0 else min(2 * _LANES, width)
+    first = jnp.minimum(jax.lax.div(head * size, _LANES) * _LANES, width - count)
+    lane = first + jax.lax.broadcasted_iota(jnp.int32, (1, count), 1)
+    return pl.ds(pl.multiple_of(first, _LANES), count), (lane >= head * size) & (
+        lane < (head + 1) * size
+    )
+
+
+def _of(part: int, width: int, lanes: Any) -> Any:
+    """The lanes of query (0), key (1) or value (2)."""
+    return pl.ds(pl.multiple_of(part * width + lanes.start, _LANES), lanes.size)
+
+
+def _weights(q: jax.Array, k: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Weights of attention before they are divided by their sum, and that, both float32."""
+    scores = _dot(q, k, _ROWS_BY_ROWS) * size**-0.5
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return weights, weights.sum(-1, keepdims=True)
+
+
+def _dot(a: jax.Array, b: jax.Array, contracted: Any) -> jax.Array:
+    """A product with a float32 result, of the highest precision for float32."""
+    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    return jax.lax.dot_general(
+        a, b, (contracted, ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
