@@ -56,9 +56,7 @@ def _attention(qkv: jax.Array, heads: int, size: int, interpret: bool) -> jax.Ar
     return _call(_forward_kernel, (qkv,), width, heads, size, interpret)
 
 
-def _forward(
-    qkv: jax.Array, heads: int, size: int, interpret: bool
-) -> tuple[jax.Array, jax.Array]:
+def _forward(qkv: jax.Array, heads: int, size: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
     return _attention(qkv, heads, size, interpret), qkv
 
 
