@@ -41,7 +41,7 @@ def compare_file(path: Path) -> None:
     reporting.report("golden file", file=path.name, title=compared.title, seconds=taken)
 
 
-def compare_attention(kernel: str, batch: int, shape: tuple[int, int, int]) -> None:
+def compare_attention(kernel: attention.Kernel, batch: int, shape: tuple[int, int, int]) -> None:
     """Reports a record of `benchmarks.attention`."""
     reporting.report("attention", **attention_benchmark.compare(kernel, batch, *shape))
 
