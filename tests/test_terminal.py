@@ -57,7 +57,7 @@ def test_a_complaint_is_one_line(capsys):
 
 
 def test_the_lines_that_end_a_build_are_its_own():
-    name = "x.mp4\n\x1b[1Anone of 2 files is left out"
+    name = "x.mp4\n\x1b[1Ano file left out of 2"
     entries = [LeftOut("train", name, "failed", "bad\x1b[0m")]
     text = summary(BuildReport("toy", "", {}, {"train": 1}, 2, entries), "out\x1b[2J")
     assert len(text.splitlines()) == 3

@@ -1,1 +1,1 @@
-"""From files of video and sound to shards: catalogs, decoding, workers, reports."""
+"""Builds shards from files of video and sound: catalogs, decoding, workers, reports."""

@@ -1,10 +1,11 @@
-"""Makes TFRecord shards of a data set's files.
+"""Builds TFRecord shards from the files of a data set.
 
     python -m data_pipelines.build --dataset=folder --source=VIDEOS --output=SHARDS
 
-Run the same command again after a kill and it goes on: a shard has its name only when it is
-complete and synced, and finished shards are kept. The same files and options give the same bytes,
-whatever the number of workers. `report.json` in the output says what became of every file.
+After an interruption, the same command resumes: a shard gets its final name only when it is
+complete and synced, and finished shards are kept. The same files and options give the same bytes
+with any number of workers. `report.json` in the output lists every file that was left out, with the
+reason.
 """
 
 from __future__ import annotations
@@ -35,30 +36,40 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     video, audio, media = VideoConfig(), AudioConfig(), MediaOptions()
-    add("--dataset", required=True, choices=sorted(CATALOGS), help="how the files are laid out")
+    add("--dataset", required=True, choices=sorted(CATALOGS), help="layout of the files")
     add("--source", required=True, help="folder of the files")
     add("--output", required=True, help="folder for the shards")
     add("--name", default="", help="name of the data set (default: as --dataset)")
     add("--lists", default="", help="folder of the official lists (default: the source)")
-    add("--untrimmed", action="store_true", help="cut the listed stretches out of whole recordings")
-    add("--classes", type=int, default=32, help="of kinetics_sound: 32, or 31")
-    add("--modalities", default="", help="video,audio or one of them; a file must have these")
-    add("--frame_rate", type=float, default=video.frame_rate, help="frames a second")
-    add("--short_side", type=int, default=128, help="of the frames, in pixels")
+    add("--untrimmed", action="store_true", help="cut the listed segments out of whole recordings")
+    add("--classes", type=int, default=32, help="number of classes of kinetics_sound: 32 or 31")
+    add(
+        "--modalities",
+        default="",
+        help="modalities that a file must have: video,audio or one of them",
+    )
+    add("--frame_rate", type=float, default=video.frame_rate, help="frames per second")
+    add("--short_side", type=int, default=128, help="short side of the frames, in pixels")
     add("--jpeg_quality", type=int, default=media.jpeg_quality, help="1 to 100")
     add("--sample_rate", type=int, default=audio.sample_rate, help="in Hz")
     add("--fft", type=int, default=audio.fft, help="samples in a window of the spectrogram")
-    add("--hop", type=int, default=audio.hop, help="samples from column to column")
+    add("--hop", type=int, default=audio.hop, help="samples between columns of the spectrogram")
     add("--mels", type=int, default=audio.mels, help="bands of the spectrogram")
-    add("--waveform", action="store_true", help="keep the samples too")
-    add("--min_seconds", type=float, help="leave shorter files out")
+    add("--waveform", action="store_true", help="store the samples too")
+    add("--min_seconds", type=float, help="leave out shorter files")
     add("--max_seconds", type=float, help="cut longer files into records of this length; 0: never")
-    add("--keep_damaged", action="store_true", help="keep a damaged file up to the damage")
-    add("--shards", type=int, default=0, help="of each split (default: one for 256 files)")
-    add("--workers", type=int, default=worker_processes.usable_cores(), help="processes")
+    add(
+        "--keep_damaged",
+        action="store_true",
+        help="use the part of a damaged file before the damage",
+    )
+    add("--shards", type=int, default=0, help="shards of each split (default: one per 256 files)")
+    add("--workers", type=int, default=worker_processes.usable_cores(), help="number of processes")
     add("--timeout", type=float, default=300.0, help="seconds of work on a file without a record")
     add(
-        "--runner", default="", help="of Apache Beam, in place of --workers; its options may follow"
+        "--runner",
+        default="",
+        help="Apache Beam runner, in place of --workers; its options may follow",
     )
     return parser
 
@@ -75,8 +86,8 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
             raise UserError(f"--{key}={value:g}: give {low:g} to {high:g}.")
     if args.dataset == "folder" and _lies_in(args.output, args.source):
         raise UserError(
-            f"--output={args.output} lies in --source={args.source}, whose files it would be among:"
-            " give a folder outside."
+            f"--output={args.output} is inside --source={args.source}: give a folder outside"
+            " the source."
         )
     source = Source(args.source, args.lists, args.untrimmed, args.classes)
     catalog = CATALOGS[args.dataset](source)
@@ -121,12 +132,12 @@ def _modalities(text: str) -> tuple[Modality, ...] | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = _parser()
     args, others = parser.parse_known_args(argv)
     if others and not args.runner:
-        parser.error(terminal.escaped(f"unknown: {' '.join(others)}"))
-    # Every core has a process, so libraries in it that start threads would only get in the way.
+        parser.error(terminal.escaped(f"unknown arguments: {' '.join(others)}"))
+    # Every core has a worker process, so threads of numerical libraries would only compete.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:
@@ -142,12 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         terminal.print_error(
             f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
-            " make room there (for a URL, in TMPDIR too) or mend its permissions; the same command"
-            " goes on."
+            " free disk space there (for a URL, in TMPDIR too) or correct its permissions; the same"
+            " command resumes."
         )
         return EXIT_FAILURE
     except KeyboardInterrupt:
-        terminal.print_error("Stopped; the same command goes on.")
+        terminal.print_error("Stopped: the same command resumes.")
         return 130
     terminal.print_text(build_report.summary(report, args.output))
     return 0

@@ -1,9 +1,8 @@
-"""The same build on many machines, as an Apache Beam pipeline (an optional extra).
+"""A build on many machines, as an Apache Beam pipeline (an optional extra).
 
-A shard is one element: a machine ingests its files one after the other and writes it, so have
-several shards for each core that is to work. The files are decoded in a process beside the
-runner's own, so that one that hangs or crashes a decoder costs that file only; finished shards are
-kept, as in a local build.
+A shard is one element of the pipeline, so use several shards per core. Files are decoded in a
+separate process, so that a file that hangs or crashes a decoder is the only one lost. Finished
+shards are kept, as in a local build.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from data_pipelines.errors import UserError
 
 
 def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) -> BuildReport:
-    """Builds what is missing of a data set by a Beam runner.
+    """Builds the unfinished shards of a data set with a Beam runner.
 
     Args:
       plan: what to build.
       output: the folder (or URL), which the runner's machines must reach.
-      timeout: seconds that a file may go without giving a record.
-      arguments: Beam's own, `--runner=...` among them.
+      timeout: seconds of work on a file without a finished record.
+      arguments: options of Beam, including `--runner=...`.
 
     Raises:
       UserError: Beam is not installed, or as `builder.run`.
@@ -35,7 +34,7 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise UserError("--runner needs Apache Beam: install the extra 'beam'.") from None
+        raise UserError("--runner needs Apache Beam: install the extra `beam`.") from None
     if done := builder.read_finished(plan, output):
         return done
     with builder.start(plan, output):
@@ -52,7 +51,15 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
 def build_shard(
     shard: ShardPlan, source: str, options: IngestOptions, output: str, timeout: float
 ) -> None:
-    """Makes one shard in `output`, decoding in another process, which a file may crash."""
+    """Builds one shard in `output`, decoding its files in a separate process.
+
+    Args:
+      shard: its name and files.
+      source: the folder (or URL) of the files.
+      options: of the records.
+      output: the folder (or URL) of the data set.
+      timeout: seconds of work on a file without a finished record.
+    """
     work = functools.partial(ingest, directory=source, options=options)
     with builder.file_workers(work, output, 1, timeout) as worker:
         builder.write_shard(shard, common_cause.checked(worker.map(shard.items)), output)

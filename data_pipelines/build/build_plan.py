@@ -1,4 +1,4 @@
-"""Which files go into which shard of a data set, decided before any is decoded."""
+"""The assignment of files to shards, made before any file is decoded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_SHARDS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be: its split, its file name and the files whose records it takes, in order."""
+    """A planned shard: its split, its file name, and its files in order."""
 
     split: str
     name: str
@@ -32,14 +32,14 @@ class ShardPlan:
 
 @dataclasses.dataclass(frozen=True)
 class BuildPlan:
-    """A data set to be.
+    """A planned data set.
 
     Attributes:
       source: the folder (or URL) of the files.
-      metadata: of the data set; nothing is left out yet.
-      options: how files become records.
-      shards: all of them, split by split.
-      ignored: what of the source is not used; other such files make no other plan.
+      metadata: of the data set, with an empty `left_out`.
+      options: of the records.
+      shards: of all splits.
+      ignored: unused files of the source; they do not change the digest.
     """
 
     source: str
@@ -50,7 +50,7 @@ class BuildPlan:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Says whether two plans build the same."""
+        """SHA-256 of everything that determines the shards, in hexadecimal."""
         built = dataclasses.asdict(self)
         del built["ignored"]
         built["source"] = storage.as_text(self.source)
@@ -63,22 +63,22 @@ def make_plan(
 ) -> BuildPlan:
     """Returns the plan of a data set.
 
-    Files are spread over the shards in an order that mixes classes but depends on their names
-    alone, so that reading shard by shard is some shuffle too.
+    Files are assigned to shards in an order by hashes of their names. It mixes classes, so that
+    reading shard by shard is a coarse shuffle.
 
     Args:
       source: the folder of the files.
       name: of the data set.
-      catalog: its files.
-      options: how they become records.
-      shards: of each split; 0: one for every 256 files, 1024 at most.
+      catalog: files of the data set.
+      options: of the records.
+      shards: number of shards of each split; 0: one per 256 files, at most 1024.
 
     Raises:
-      UserError: the catalog has no files, or a name is unfit for those of the shards.
+      UserError: the catalog has no files, or a name is not permitted.
     """
     shard_lib.check_names(name, *catalog.splits)
     if not any(catalog.splits.values()):
-        raise UserError(f"The lists of {source} name no file: fetch them again.")
+        raise UserError(f"The lists of {source} have no files: download them again.")
     video, audio = ("video" in catalog.modalities, "audio" in catalog.modalities)
     metadata = Metadata(
         name=name,
@@ -104,5 +104,5 @@ def make_plan(
 
 
 def describe(plan: BuildPlan) -> dict[str, Any]:
-    """Returns what a person wants to know of a plan's options, for its report."""
+    """Returns the source and the options of a plan, for its report."""
     return {"source": storage.as_text(plan.source), **dataclasses.asdict(plan.options)}

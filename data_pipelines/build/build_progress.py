@@ -1,4 +1,4 @@
-"""The line that shows how far a build is."""
+"""The progress line of a build."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from data_pipelines.progress import ProgressMeter
 
 
 class BuildProgress:
-    """Counts files, and now and then writes their rate and the time left."""
+    """Counts files, and prints periodic lines with the rate and the time left."""
 
     def __init__(self, files: int, out: TextIO | None = None, every: float = 10.0):
         """Starts the clock.
 
         Args:
-          files: number of files to come.
-          out: where the line goes (None: standard error); a terminal's is written over.
-          every: seconds between lines; a tenth of it on a terminal.
+          files: number of files to process.
+          out: stream of the line (None: standard error); on a terminal, each line overwrites the
+            last.
+          every: seconds between lines; on a terminal, a tenth of it.
         """
         self._files = files
         self._out = out or sys.stderr
-        self._overwrites = self._out is not None and self._out.isatty()  # None: it was closed
+        self._overwrites = self._out is not None and self._out.isatty()  # None if closed
         every = every / 10 if self._overwrites else every
-        self._passage = ProgressMeter("built    ", files, "files", every=every)
+        self._meter = ProgressMeter("built    ", files, "files", every=every)
         self._done = self._left_out = 0
 
     def __call__(self, result: FileResult) -> None:
-        """Takes the result of a file."""
+        """Counts the result of a file, and prints a line if one is due."""
         self._done += 1
         self._left_out += bool(result.reason)
-        if self._passage.is_due() or self._done == self._files:
-            line = f"{self._passage.line(self._done)}  left out {self._left_out}"
+        if self._meter.is_due() or self._done == self._files:
+            line = f"{self._meter.line(self._done)}  left out {self._left_out}"
             end = "\r" if self._overwrites and self._done < self._files else "\n"
             terminal.print_text(line, self._out, end)

@@ -1,4 +1,4 @@
-"""What became of every file of a data set that was built."""
+"""The report of a build: its records, and every file that was left out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from data_pipelines.build.catalogs.source_tree import Ignored
 from data_pipelines.terminal import escaped
 
-# Files named one by one at the end of a build; report.json has them all.
+# Left-out files printed at the end of a build; report.json has all of them.
 _NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """A file that gave no record."""
+    """A file without records, with the category of the reason and its details."""
 
     split: str
     path: str
@@ -26,7 +26,7 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """A finished shard."""
+    """The report of a finished shard; `size` is in bytes."""
 
     records: int
     size: int
@@ -35,16 +35,16 @@ class ShardReport:
 
 @dataclasses.dataclass(frozen=True)
 class BuildReport:
-    """A finished build.
+    """The report of a finished build.
 
     Attributes:
       name: of the data set.
-      plan: digest of its plan.
-      options: its options.
+      plan: digest of the plan.
+      options: of the plan.
       records: number of records of each split.
-      files: number of files that were listed.
-      left_out: those that gave no record.
-      ignored: files of the source and rows of its lists that are not used.
+      files: number of listed files.
+      left_out: files without records.
+      ignored: unused files of the source and lines of its lists.
     """
 
     name: str
@@ -73,7 +73,12 @@ def remedies(report: BuildReport) -> dict[str, str]:
 
 
 def summary(report: BuildReport, directory: str) -> str:
-    """Returns the lines that end a build."""
+    """Returns the lines that are printed at the end of a build.
+
+    Args:
+      report: of the build.
+      directory: of the data set.
+    """
     splits = ", ".join(f"{split} {count:,}" for split, count in report.records.items())
     total = sum(report.records.values())
     lines = [f"{escaped(directory)}: {report.name} has {total:,} records ({splits})"]
@@ -87,7 +92,7 @@ def summary(report: BuildReport, directory: str) -> str:
             count = report.reasons[reason]
             lines.append(f"to use the {count:,} with {reason}, build again with {option}")
     else:
-        lines.append(f"none of {report.files:,} files is left out")
+        lines.append(f"no file left out of {report.files:,}")
     lines += [
         escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
     ]

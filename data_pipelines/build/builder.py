@@ -1,10 +1,10 @@
-"""Carrying out a build plan, shard by shard, so that it can go on after a kill.
+"""Builds the shards of a plan; an interrupted build resumes.
 
-While a data set is being built its folder has a sub-folder `.build` with the plan's digest and a
-report of each finished shard, written after the shard itself, and with records that wait for
-those of an earlier file. When every shard is finished the reports become `report.json`, the folder
-gets the files that describe it, and `.build` goes. The lease that keeps other builds out lies
-beside `.build`, as it is held until all that is done.
+During a build, the folder of the data set has a sub-folder `.build` with the digest of the plan, a
+report of each finished shard, written after the shard, and temporary files of records that wait for
+those of an earlier file. When all shards are finished, the reports are joined to `report.json`, the
+JSON files of the data set are written, and `.build` is removed. The folder's lease is outside
+`.build`, as it is held until the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from data_pipelines.format import shards, storage
 REPORT = "report.json"
 _STATE = ".build"
 _PLAN = "plan.json"
-# Bytes of a report, which names each file that is left out.
+# Bytes of a report, which lists each file that is left out.
 _MOST_REPORT = 2**30
 _WAITING = "waiting"
 
@@ -47,20 +47,19 @@ def run(
     timeout: float,
     make_progress: Callable[[int], Callable[[FileResult], None]] = _no_progress,
 ) -> BuildReport:
-    """Builds what is missing of a data set, in worker processes of this machine.
+    """Builds the unfinished shards of a data set, in worker processes of this machine.
 
     Args:
       plan: what to build.
       output: the folder (or URL).
       workers: number of processes.
-      timeout: seconds that a file may go without giving a record.
-      make_progress: given the number of files to come, returns what is called with the result of
-        each.
+      timeout: seconds of work on a file without a finished record.
+      make_progress: (number of files) -> function that is called with the result of each file.
 
     Raises:
-      UserError: the folder holds another data set or build, or no file gave a record, or many
-        failed for one reason that is not theirs.
-      UnreachableError: files timed out, or the storage of one doesn't answer.
+      UserError: the folder has another data set or build, no file has records, or many files in a
+        row failed for the same reason.
+      UnreachableError: files timed out, or the storage of a file does not respond.
     """
     if done := read_finished(plan, output):
         return done
@@ -79,14 +78,14 @@ def run(
 def file_workers(
     work: Callable[..., FileResult], output: str, workers: int, timeout: float
 ) -> Iterator[FileWorkers]:
-    """Yields the processes that turn files into records.
+    """Yields the pool of processes that convert files to records.
 
     Args:
-      work: `ingest`, but for the folder in which many records of a file wait.
-      output: the folder (or URL) of a build that was started. They wait in it, or, of a URL, in a
-        temporary folder of this machine.
+      work: `ingest` with all arguments except the item, `alive` and `waiting`.
+      output: the folder (or URL) of a started build; temporary files of records are in it, or for a
+        URL in a temporary folder of this machine.
       workers: number of processes.
-      timeout: seconds that a file may go without giving a record.
+      timeout: seconds of work on a file without a finished record.
     """
     with contextlib.ExitStack() as stack:
         waiting = (
@@ -105,7 +104,10 @@ def _bytes_in_memory(result: FileResult) -> int:
 def lost(item: Item, reason: str, detail: str) -> FileResult:
     """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`.
 
-    `reason` is the category that the report counts, `detail` says what happened.
+    Args:
+      item: the file; not used.
+      reason: category in the report.
+      detail: text in the report.
     """
     return FileResult(reason=reason, detail=detail)
 
@@ -120,15 +122,19 @@ def _watched(
 
 @contextlib.contextmanager
 def start(plan: BuildPlan, output: str) -> Iterator[None]:
-    """Prepares the folder for a build, or for going on with it, and keeps other builds out.
+    """Starts or resumes a build: creates its folder, and holds its lease.
+
+    Args:
+      plan: what to build.
+      output: the folder (or URL).
 
     Raises:
-      UserError: the folder holds another data set or build, or another process is building in it.
+      UserError: the folder has another data set or build, or another process is building in it.
     """
     splits = dict.fromkeys(shard.split for shard in plan.shards)
     storage.make_folder(output)
     busy = f"{output} is being built by another process"
-    with storage.locked(output, busy, "wait until it has ended, or give another folder."):
+    with storage.locked(output, busy, "wait until it has ended, or give another --output."):
         shards.start_dataset(output, plan.metadata, splits)
         state = storage.join(output, _STATE)
         storage.make_folder(state)
@@ -142,8 +148,8 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Begun:
-    """What is kept of the plan of a build that is not finished."""
+class _StartedPlan:
+    """The content of the plan file of an unfinished build."""
 
     digest: str
     options: dict[str, Any]
@@ -152,22 +158,23 @@ class _Begun:
 def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
     options = build_plan.describe(plan)
     try:
-        begun = json_file.build(_Begun, json_file.read(path))
+        started = json_file.build(_StartedPlan, json_file.read(path))
     except FileNotFoundError:
         _write_json(path, {"digest": plan.digest, "options": options})
         return
     except json_file.ContentError as error:
         raise UserError(
-            f"{output} holds an unfinished build whose plan is damaged ({path}: {error}): give"
-            " another folder, or remove it."
+            f"{output} has an unfinished build whose plan is damaged ({path}: {error}): give"
+            " another --output, or remove that folder."
         ) from None
-    if begun.digest == plan.digest:
+    if started.digest == plan.digest:
         return
-    was, now = (_flat(json.loads(json.dumps(o))) for o in (begun.options, options))
+    was, now = (_flat(json.loads(json.dumps(o))) for o in (started.options, options))
     changes = [f"{key} {was.get(key)}, now {now[key]}" for key in now if was.get(key) != now[key]]
     other = "; ".join(changes) or "files, labels, --name or --shards"
     raise UserError(
-        f"{output} holds an unfinished build with other {other}: give another folder, or remove it."
+        f"{output} has an unfinished build with other {other}: give another --output, or remove"
+        " that folder."
     )
 
 
@@ -179,29 +186,39 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:
-    """Returns the shards that are still to be written, or lack files for no fault of theirs."""
+    """Returns the shards to write: without a report, or with files that may succeed another time.
+
+    Args:
+      plan: what to build.
+      output: the folder (or URL).
+    """
     found = storage.sizes(output)
     return [
         shard
         for shard in plan.shards
         if (report := _read_report(output, shard)) is None
         or found.get(shard.name) != report.size
-        or _is_in_doubt(report, len(shard.items))
+        or _may_improve(report, len(shard.items))
     ]
 
 
-def _is_in_doubt(report: ShardReport, files: int) -> bool:
-    """Whether a file timed out, or all failed in the program, which another time they may not."""
+def _may_improve(report: ShardReport, files: int) -> bool:
+    """Whether a file timed out, or all files failed by exceptions of the program."""
     reasons = [entry.reason for entry in report.left_out]
     failed = sum(reason in common_cause.OF_PROGRAM for reason in reasons)
     return common_cause.TIMED_OUT in reasons or 0 < failed == files
 
 
 def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) -> ShardReport:
-    """Writes one shard from the results of its files, in their order, and then its report.
+    """Writes one shard from the results of its files, and then its report.
+
+    Args:
+      shard: its name and files.
+      results: of the files, in the same order.
+      output: the folder (or URL) of the data set.
 
     Raises:
-      UnreachableError: the storage of a file doesn't answer; nothing is written.
+      UnreachableError: the storage of a file does not respond; nothing is written.
     """
     left_out: list[LeftOut] = []
 
@@ -209,8 +226,9 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
         for item, result in zip(shard.items, results, strict=False):
             if result.reason == UNREACHABLE:
                 raise UnreachableError(
-                    f"{item.path} is out of reach ({result.detail}): check its storage, and where"
-                    " it stays so put an empty file in its place; the same command goes on."
+                    f"{item.path} can't be reached ({result.detail}): check its storage, then"
+                    " repeat the command, which resumes; to leave the file out, replace it by an"
+                    " empty one."
                 )
             if result.reason:
                 left_out.append(LeftOut(shard.split, item.path, result.reason, result.detail))
@@ -224,19 +242,23 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
 
 
 def finish(plan: BuildPlan, output: str) -> BuildReport:
-    """Describes a data set whose shards are all finished.
+    """Completes a data set whose shards are all finished: writes its report and its JSON files.
+
+    Args:
+      plan: what was built.
+      output: the folder (or URL).
 
     Raises:
-      UserError: no file gave a record, or another build has ended in the same folder of a store.
-      UnreachableError: files timed out, and are to be tried again.
+      UserError: no file has records, or another build has ended at the same URL.
+      UnreachableError: files timed out.
     """
     finished: dict[str, list[ShardReport]] = {}
     for shard in plan.shards:
         report = _read_report(output, shard)
-        if report is None:  # a store has no locks
+        if report is None:  # URLs have no leases
             raise UserError(
-                f"{output} has no report of {shard.name}, as another build has ended there: give"
-                " the same command again."
+                f"{output} has no report of {shard.name} because another build has ended there:"
+                " repeat the command."
             )
         finished.setdefault(shard.split, []).append(report)
     whole = BuildReport(
@@ -252,7 +274,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     _check_time_outs(whole, output)
     if not any(whole.records.values()):
         storage.remove_folder(storage.join(output, _STATE))
-        raise UserError(_nothing(whole, plan.source, output))
+        raise UserError(_no_records(whole, plan.source, output))
     written = {
         split: [shards.Shard(r.records, r.size) for r in reports]
         for split, reports in finished.items()
@@ -263,8 +285,8 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     return whole
 
 
-def _nothing(whole: BuildReport, source: str, output: str) -> str:
-    """Returns the sentence on a build without a record: what was expected and what was found."""
+def _no_records(whole: BuildReport, source: str, output: str) -> str:
+    """Returns the message for a build without records."""
     of_program = [e for e in whole.left_out if e.reason in common_cause.OF_PROGRAM]
     first = (of_program or whole.left_out)[0]
     found = "".join(f", beside {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
@@ -279,26 +301,26 @@ def _nothing(whole: BuildReport, source: str, output: str) -> str:
 
 
 def _check_time_outs(whole: BuildReport, output: str) -> None:
-    """Keeps a build unfinished that lacks files which timed out.
+    """Checks that no file timed out; otherwise the build stays unfinished.
 
     Raises:
-      UnreachableError: it does.
+      UnreachableError: files timed out.
     """
     late = [entry for entry in whole.left_out if entry.reason == common_cause.TIMED_OUT]
     if late:
         raise UnreachableError(
             f"{len(late)} of {whole.files} files timed out (first: {late[0].path}:"
-            f" {late[0].detail}), so the data set is not finished: see {output}/{REPORT}, and give"
-            " the same command again to try them again, with a larger --timeout if they are long,"
-            " or put an empty file in the place of each to leave it out."
+            f" {late[0].detail}), so the data set is not finished: see {output}/{REPORT}, and"
+            " repeat the command to try them again, with a larger --timeout if they are long; to"
+            " leave a file out, replace it by an empty one."
         )
 
 
 def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
-    """Returns the report of the same plan's finished build in a folder, if there is one.
+    """Returns the report of a finished build of the same plan, or None.
 
     Raises:
-      UserError: its report is damaged.
+      UserError: the report is damaged.
     """
     path = storage.join(output, REPORT)
     if not storage.exists(storage.join(output, shards.DATASET_INFO)):
@@ -309,8 +331,8 @@ def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
         return None
     except json_file.ContentError as error:
         raise UserError(
-            f"{path} is damaged ({error}), so it can't be said what {output} was built from: give"
-            " another folder, or use the data set as it is."
+            f"{path} is damaged ({error}), so the plan of {output} is unknown: give another"
+            " --output, or use the existing data set."
         ) from None
     return report if report.plan == plan.digest else None
 

@@ -1,4 +1,4 @@
-"""Noticing that files fail one after the other for a reason that is none of theirs."""
+"""Detects consecutive failures with a common cause, which is not in the files."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Iterable, Iterator
 from data_pipelines.build.ingest import FileResult
 from data_pipelines.errors import UnreachableError, UserError
 
-# Files in a row that fail in the same way, before the build is stopped. Files come in an order that
-# mixes them, so a fault that some of them have does not come so often in a row.
+# Consecutive equal failures that stop the build. The order of files is random, so a fault of some
+# files rarely occurs so often in a row.
 _SAME_FAILURE = 16
-# The same for files that time out alone: each takes twice the time-out.
+# The same for time-outs, of which each takes twice the limit.
 _TIMED_OUT = 3
-# Reasons that are exceptions of the program, or ends of its process, and not findings on a file.
+# Reasons that are exceptions or crashes of the program, not properties of a file.
 OF_PROGRAM = ("failed", "crashed")
 TIMED_OUT = "timed out"
 
 
 def checked(results: Iterable[FileResult]) -> Iterator[FileResult]:
-    """Yields the results of files, in order, unless many in a row are bad for one reason.
+    """Yields the results of files, in order; raises after consecutive failures with one cause.
 
     Raises:
-      UserError: the same exception for each of 16 files: of the program or its environment.
-      UnreachableError: three files in a row timed out: the machine or its storage hangs.
+      UserError: 16 files in a row raised the same exception, so the program or its environment is
+        at fault.
+      UnreachableError: three files in a row timed out, so the machine or its storage hangs.
     """
     last, count = ("", ""), 0
     for result in results:
@@ -31,15 +32,15 @@ def checked(results: Iterable[FileResult]) -> Iterator[FileResult]:
         last = cause
         if result.reason == TIMED_OUT and count == _TIMED_OUT:
             raise UnreachableError(
-                f"{count} files in a row timed out, each of them also when tried alone"
+                f"{count} files in a row timed out, each twice, the second time without others"
                 f" ({result.detail}): check this machine and the storage, or give a larger"
                 " --timeout; the same command resumes."
             )
         if result.reason in OF_PROGRAM and count == _SAME_FAILURE:
             raise UserError(
-                f"{count} files in a row {result.reason} in the same way ({result.detail}): this is"
-                " a fault of the installation or the machine and not of the files: mend it and give"
-                " the same command again."
+                f"{count} files in a row {result.reason} in the same way ({result.detail}): the"
+                " installation or the machine is at fault, not the files: correct it, and repeat"
+                " the command."
             )
         yield result
 

@@ -1,4 +1,4 @@
-"""What decoding raises for a file that gives no record, or none from some point on."""
+"""Exceptions of decoding: files without records, or with damage from some point on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Reason = Literal[
     "unsupported",
 ]  # fmt: skip
 
-# Time stamps may go back by so many seconds; a clock that starts again is another matter.
+# Time stamps may go back by at most so many seconds; a clock that restarts is damage.
 LONGEST_STEP_BACK = 1.0
 
 
 class DamageError(Exception):
-    """A file that can be opened is damaged from some point on; the text says how."""
+    """A file is damaged from some point on; the text describes the damage."""
 
 
 class UnfitError(Exception):
-    """An intact file can't become a record; the text says why.
+    """An intact file can't become a record; the text is the reason.
 
     Attributes:
-      reason: in a word or two.
+      reason: category of the reason.
     """
 
     def __init__(self, reason: Reason, detail: str):
@@ -32,7 +32,7 @@ class UnfitError(Exception):
 
 
 class MediaError(UserError):
-    """A file that gives no record, and why."""
+    """A file is left out, with the category of the reason and its details."""
 
     def __init__(self, path: str, reason: Reason, detail: str):
         super().__init__(f"{path} is left out: {detail}.")

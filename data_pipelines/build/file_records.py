@@ -1,7 +1,7 @@
-"""The records of one file on their way from the process that made them to the shard.
+"""Temporary storage for the records of one file, between the worker process and the shard.
 
-Few are held in memory; many of them, or large ones, wait in a temporary file, so that a long file
-takes no more memory than one record of it.
+Up to `MAX_BYTES` of records are held in memory, and more in a temporary file, so that the memory
+for a long file is bounded.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import IO, overload
 
 from data_pipelines.errors import UnreachableError
 
-# Bytes of a file's records that are held in memory.
+# Bytes of records of a file that are held in memory.
 MAX_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredRecords(Sequence[bytes]):
-    """Records in a temporary file, one after the other, read one at a time.
+    """Records in a temporary file, which are read one at a time.
 
     Attributes:
       path: of the file.
-      lengths: bytes of each.
+      lengths: bytes of each record.
     """
 
     path: str
@@ -55,16 +55,16 @@ class StoredRecords(Sequence[bytes]):
 
 
 class RecordCollector:
-    """Takes a file's records one by one. Use as a context manager.
+    """Collects the records of a file. Use as a context manager.
 
-    On an exception the temporary file is removed.
+    An exception removes the temporary file.
     """
 
     def __init__(self, directory: str | None):
-        """Holds nothing yet.
+        """Creates an empty collection.
 
         Args:
-          directory: where a temporary file may be made; None: everything is held in memory.
+          directory: folder for a temporary file; None: all records are held in memory.
         """
         self._directory = directory
         self._held: list[bytes] = []
@@ -84,7 +84,7 @@ class RecordCollector:
         return len(self._lengths)
 
     def add(self, record: bytes) -> None:
-        """Takes the next record.
+        """Adds the next record.
 
         Raises:
           UnreachableError: the temporary file can't be written.
@@ -102,12 +102,12 @@ class RecordCollector:
             self._file.flush()
         except OSError as error:
             raise UnreachableError(
-                f"{directory} can't hold its records until they are written ({error.strerror})"
+                f"{directory} can't store temporary files of records ({error.strerror})"
             ) from None
         self._held.clear()
 
     def finish(self) -> Sequence[bytes]:
-        """Returns the records: a tuple of them, or those in the file, for `discard` in the end.
+        """Returns the records: a tuple, or `StoredRecords`, which need a `discard` at the end.
 
         Raises:
           UnreachableError: the temporary file can't be written.
@@ -119,12 +119,12 @@ class RecordCollector:
 
 
 def bytes_in_memory(records: Sequence[bytes]) -> int:
-    """Returns the bytes of those that are not in a file."""
+    """Returns the bytes of records in memory: 0 for `StoredRecords`."""
     return 0 if isinstance(records, StoredRecords) else sum(map(len, records))
 
 
 def discard(records: Sequence[bytes]) -> None:
-    """Removes the temporary file, if there is one."""
+    """Removes the temporary file of `StoredRecords`."""
     if isinstance(records, StoredRecords):
         with contextlib.suppress(FileNotFoundError):
             os.remove(records.path)

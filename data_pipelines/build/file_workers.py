@@ -1,4 +1,4 @@
-"""Worker processes for files that may hang or crash a decoder."""
+"""A pool of worker processes for files that may hang or crash a decoder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 
 from data_pipelines.build.work_clock import TICK, WorkClock
 
-# Results that may wait for an earlier one, for each worker, and what they may weigh in all: they
-# are held in memory.
+# Results that may wait in memory for an earlier one: their number per worker, and their bytes.
 _AHEAD = 8
 MAX_BYTES = 1 << 28
 _ALIVE = "alive"
-# Seconds that a new process may take before its first sign of life.
+# Seconds that a new process may take to start.
 _START_UP = 120.0
-# Seconds for a process to end that was killed; one that its storage blocks may take forever.
+# Seconds to wait for the end of a killed process; blocked storage may delay it forever.
 _END = 10.0
 
-# Given an item and a function to call when it gets on, returns a result.
+# (item, function to call after progress) -> result.
 Work = Callable[[Any, Callable[[], None]], Any]
-# Given an item, a reason and a detail, returns a result in place of the one that never came.
+# (item, reason, detail) -> result of a lost item.
 OnLoss = Callable[[Any, str, str], Any]
 
 
@@ -44,12 +43,12 @@ class _Worker:
 
 
 class FileWorkers:
-    """Maps items to results in other processes, each with a time-out, in the order of the items.
+    """Maps items to results in worker processes, in order, with a time-out for each item.
 
-    A worker that crashes, or works for the time-out without a sign of life (`WorkClock`), is
-    replaced. Overload, lack of memory or slow storage can cause both, so the item is tried once
-    more when nothing else runs; if that fails too, its result is that of `on_loss`. The other items
-    are not affected. Use as a context manager.
+    A worker that crashes, or works without progress for the time-out (`WorkClock`), is replaced.
+    As overload, lack of memory or slow storage can cause both, the item is tried a second time
+    while nothing else runs; if that fails too, `on_loss` makes its result. Other items are not
+    affected. Use as a context manager.
     """
 
     def __init__(
@@ -60,14 +59,14 @@ class FileWorkers:
         timeout: float,
         weigh: Callable[[Any], int],
     ):
-        """Makes the processes on first use.
+        """Creates the pool; processes start on first use.
 
         Args:
-          work: runs in a worker; it and the items and results are pickled.
-          on_loss: runs here; its reason is `timed out` or `crashed`.
+          work: runs in a worker process; it, the items and the results are pickled.
+          on_loss: runs in this process; its reason is `timed out` or `crashed`.
           workers: number of processes.
-          timeout: seconds of work without a sign of life.
-          weigh: bytes of a result.
+          timeout: seconds of work without progress.
+          weigh: returns the bytes of a result in memory.
         """
         self._work = work
         self._on_loss = on_loss
@@ -99,12 +98,12 @@ class FileWorkers:
             yield done.pop(number)
 
     def _ahead(self, done: dict[int, Any]) -> int:
-        """How many items may be under way or done from the one on that is due: that one always."""
+        """Returns how many items, from the next one to yield on, may be started."""
         heavy = sum(map(self._weigh, done.values())) > MAX_BYTES
         return 1 if heavy else _AHEAD * self._count
 
     def _hand_out(self, waiting: collections.deque, limit: int) -> None:
-        """Gives items before the limit to idle workers, or one item alone to be tried again."""
+        """Sends items below the limit to idle workers, or a single item that is tried again."""
         busy = sum(not worker.idle for worker in self._workers)
         if any(worker.alone for worker in self._workers):
             return
@@ -117,7 +116,7 @@ class FileWorkers:
             busy += 1
 
     def _give(self, number: int, item: Any, *, alone: bool) -> None:
-        """Gives an item to an idle worker, or to a new one."""
+        """Sends an item to an idle worker, or to a new one."""
         worker = next((w for w in self._workers if w.idle), None)
         patience = self._timeout
         if worker is None:
@@ -126,17 +125,17 @@ class FileWorkers:
             patience += _START_UP
         worker.number, worker.item, worker.alone, worker.patience = number, item, alone, patience
         worker.clock.restart()
-        with contextlib.suppress(ConnectionError):  # it crashed: `_collect` finds out
+        with contextlib.suppress(ConnectionError):  # it crashed, which `_collect` detects
             worker.pipe.send(item)
 
     def _collect(self) -> Iterator[tuple[int, Any]]:
-        """Waits for a busy worker to finish, crash or run out of time, for `TICK` at most."""
+        """Waits up to `TICK` seconds for a worker to finish, crash or time out; yields results."""
         busy = {w.pipe: w for w in self._workers if not w.idle}
         for pipe in connection.wait(list(busy), TICK):
             worker = busy[pipe]  # type: ignore[index]
             try:
                 message = worker.pipe.recv()
-            except (EOFError, OSError):  # OSError: in the middle of its result
+            except (EOFError, OSError):  # OSError: while it sent a result
                 yield from self._lose(worker, "crashed")
                 continue
             if message == _ALIVE:
@@ -151,7 +150,7 @@ class FileWorkers:
                 yield from self._lose(worker, "timed out")
 
     def _lose(self, worker: _Worker, reason: str) -> Iterator[tuple[int, Any]]:
-        """Ends a worker; yields the result of its item if that was tried alone."""
+        """Ends a worker; yields the result of its item after the second try."""
         self._workers.remove(worker)
         _end(worker)
         if not worker.alone:
@@ -159,15 +158,15 @@ class FileWorkers:
             return
         code = worker.process.exitcode
         detail = (
-            f"nothing came of it for {self._timeout:g} s, twice, the second time alone"
+            f"no progress for {self._timeout:g} s, twice, the second time without other files"
             if reason == "timed out"
-            else f"it ended the decoder's process twice (exit code {code})"
+            else f"it crashed the decoder twice (exit code {code})"
         )
         yield worker.number, self._on_loss(worker.item, reason, detail)
 
 
 def _start(work: Work) -> _Worker:
-    # Spawned, since a fork would copy whatever threads' locks are held here.
+    # Spawn: a fork would copy locks that other threads hold.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work), daemon=True)
@@ -183,7 +182,7 @@ def _serve(pipe: connection.Connection, work: Work) -> None:
         while True:
             pipe.send(work(pipe.recv(), lambda: pipe.send(_ALIVE)))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass  # the builder has gone
+        pass  # the main process has ended
 
 
 def _end(worker: _Worker) -> None:

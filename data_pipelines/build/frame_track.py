@@ -1,4 +1,4 @@
-"""The frames of a video as they are decoded, sampled at a fixed rate and compressed."""
+"""Samples the decoded frames of a video at a fixed rate, and compresses them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from data_pipelines.build import orientation
 from data_pipelines.build.damage import LONGEST_STEP_BACK, DamageError, UnfitError
 from data_pipelines.format import record_schema
 
-# Time stamps are rounded (to 1 ms in Matroska): a frame this late still counts as on time.
+# Time stamps are rounded (to 1 ms in Matroska): a frame may be late by this much.
 _EARLY = 0.001
 _LONGEST_FRAME = 600.0
-# A decoder holds a dozen frames: of 8192 x 8192 pixels they are 1.2 GB.
+# A decoder holds a dozen frames; with 8192 x 8192 pixels they take 1.2 GB.
 MOST_PIXELS = 1 << 26
-# Bytes of the frames of one record, which is read in one piece.
+# Bytes of the frames of one record, which is read as a whole.
 MAX_BYTES = 1 << 29
-# Matrices of ITU-T H.273 that libswscale refuses; the first is linear and converted here.
+# Color matrices of ITU-T H.273 that libswscale lacks; YCgCo is linear and converted here.
 _YCGCO = 8
 _MATRICES = {
     10: "BT.2020 with constant luminance", 11: "SMPTE ST 2085", 12: "chroma-derived",
@@ -31,17 +31,16 @@ _RESERVED, _UNSPECIFIED, _ITU601 = 3, 2, 6
 
 
 class FrameTrack:
-    """JPEG frames at `rate` a second between two times: what a screen would show then.
+    """JPEG frames at `rate` per second between two times: the frame that is visible at each time.
 
-    A frame is scaled to the short side by libswscale's bilinear filter, which widens when it
-    shrinks and so does not alias, then turned and mirrored as its display matrix says. It stays in
-    the video's own terms, brightness and color at half the resolution, which are JPEG's too: by
-    way of RGB it would take twice the time and lose a little. All frames take the size at which
-    the first is shown. Times are in seconds.
+    A frame is scaled to the short side by libswscale's bilinear filter, which does not alias, and
+    then rotated and mirrored by its display matrix. It stays in YCbCr with subsampled color, as in
+    the video and in JPEG: conversion to RGB would take twice the time and lose precision. All
+    frames have the size of the first. Times are in seconds.
 
     Attributes:
-      frames: those so far.
-      began: when the first frame that was decoded appears; infinity before.
+      frames: JPEG bytes of the frames so far.
+      began: time of the first decoded frame; infinity before it.
     """
 
     def __init__(self, rate: float, short_side: int, quality: int, start: float, end: float):
@@ -59,25 +58,30 @@ class FrameTrack:
 
     @property
     def empty(self) -> bool:
-        """Whether no frame has come yet."""
+        """Whether no frame was added yet."""
         return self.began == math.inf
 
     @property
     def until(self) -> float:
-        """When the frames so far end; minus infinity before the first."""
+        """End of the last frame so far; minus infinity before the first."""
         return self._held_until
 
     @property
     def full(self) -> bool:
-        """Whether frames up to the end are there."""
+        """Whether all frames up to the end were added."""
         return self._time >= self._end
 
     def add(self, frame: av.VideoFrame, time: float | None, seconds: float) -> None:
-        """Takes the next frame: when it appears (None: when the last ends) and for how long.
+        """Adds the next decoded frame.
+
+        Args:
+          frame: the frame.
+          time: of its start, in seconds; None: at the end of the last frame.
+          seconds: its duration.
 
         Raises:
-          DamageError: its time or shape is absurd.
-          UnfitError: it is too large, or of colors that can't be converted.
+          DamageError: its time or shape is implausible.
+          UnfitError: it is too large, or its colors can't be converted.
         """
         check_size(frame.width, frame.height)
         time = max(self._held_until, 0.0) if time is None else time
@@ -85,7 +89,7 @@ class FrameTrack:
             if time < self._time - LONGEST_STEP_BACK:
                 raise DamageError(f"its time stamps go back from {self._time:.1f} to {time:.1f} s")
             if time <= self._time:
-                return  # a time stamp that goes back; the frames in between have been taken
+                return  # a small step back: these times have frames already
             if time > self._held_until + _LONGEST_FRAME:
                 raise DamageError(f"its time stamps jump from {self._time:.1f} to {time:.1f} s")
             self._fill(time)
@@ -96,11 +100,11 @@ class FrameTrack:
         self._time, self._held_until = time, time + seconds
 
     def repeat(self, time: float, seconds: float) -> None:
-        """Takes an empty packet, which repeats the frame before it."""
+        """Adds an empty packet, which repeats the frame before it; times are in seconds."""
         self._repeated_until = max(self._repeated_until, time + seconds)
 
     def finish(self) -> None:
-        """Shows the last frame as long as it lasts.
+        """Adds the last frame for its whole duration.
 
         Raises:
           UnfitError: as `add`.
@@ -121,7 +125,7 @@ class FrameTrack:
                 raise UnfitError(
                     "too large",
                     f"its frames up to {time:.0f} s take more than {MAX_BYTES >> 20} MiB, the"
-                    " most for one record (--max_seconds cuts it into several)",
+                    " limit of a record (--max_seconds cuts it into several)",
                 )
 
     def _compress(self, frame: av.VideoFrame) -> bytes:
@@ -129,7 +133,7 @@ class FrameTrack:
         width, height = self._size[::-1] if shown.transposed else self._size
         ycgco = frame.colorspace == _YCGCO
         if ycgco:
-            frame.colorspace = _ITU601  # as the result: libswscale scales and changes nothing
+            frame.colorspace = _ITU601  # that of the result, so that libswscale only scales
         elif frame.colorspace == _RESERVED:
             frame.colorspace = _UNSPECIFIED
         try:
@@ -155,14 +159,14 @@ class FrameTrack:
 
 
 def check_size(width: int, height: int) -> None:
-    """Checks that frames of `width` times `height` pixels are small enough to decode.
+    """Checks that frames of `width` x `height` pixels are small enough to decode.
 
     Raises:
-      UnfitError: they are too large.
+      UnfitError: the frames are too large.
     """
     if width * height > MOST_PIXELS:
         raise UnfitError(
-            "too large", f"its frames have {width} x {height} pixels; the most are {MOST_PIXELS:,}"
+            "too large", f"its frames have {width} x {height} pixels, more than {MOST_PIXELS:,}"
         )
 
 
@@ -176,7 +180,7 @@ def _inconvertible(frame: av.VideoFrame, error: av.error.FFmpegError) -> UnfitEr
 
 
 def _from_ycgco(y: np.ndarray, cg: np.ndarray, co: np.ndarray) -> list[np.ndarray]:
-    """Returns uint8 Y, Cb and Cr (JPEG's) of Y, Cg and Co, in full range and half the resolution.
+    """Converts Y, Cg, Co to Y, Cb, Cr: uint8, full range, colors at half the resolution.
 
     R, G, B = Y - Cg + Co, Y + Cg, Y - Cg - Co (H.273, equations 50 to 53).
     """
@@ -191,15 +195,15 @@ def _from_ycgco(y: np.ndarray, cg: np.ndarray, co: np.ndarray) -> list[np.ndarra
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """Returns uint8 [height, width] of a plane, whose lines may be longer."""
+    """Returns a plane as uint8 [height, width], without the padding of its lines."""
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return lines[: plane.height, : plane.width]
 
 
 def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
-    """Returns the width and height at which a frame is shown: even numbers.
+    """Returns width and height of a frame after scaling and rotation, as even numbers.
 
-    With odd ones libjpeg reads past the end of a color plane.
+    With odd numbers libjpeg reads past the end of a color plane.
     """
     sides = (frame.width, frame.height)
     short, long = sorted(sides)

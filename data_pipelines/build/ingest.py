@@ -1,7 +1,4 @@
-"""From one listed file to its serialized records: the work of a builder, file by file.
-
-What runs in a builder's worker processes, and as it is in a Beam pipeline.
-"""
+"""Converts one listed file to serialized records, in a worker process."""
 
 from __future__ import annotations
 
@@ -28,15 +25,15 @@ from data_pipelines.format.record_schema import Record
 
 @dataclasses.dataclass(frozen=True)
 class IngestOptions:
-    """How a file becomes records.
+    """Settings of the conversion of files to records.
 
     Attributes:
-      media: how it is decoded.
+      media: of the decoding.
       fft: samples in a window of the spectrogram.
-      hop: samples from column to column.
+      hop: samples between columns of the spectrogram.
       mels: bands of the spectrogram.
-      max_seconds: a longer file becomes several records; 0: never.
-      waveform: whether the samples are kept beside the spectrogram.
+      max_seconds: longer files are cut into records of this length; 0: never.
+      waveform: whether to store the samples beside the spectrogram.
     """
 
     media: MediaOptions = dataclasses.field(default_factory=MediaOptions)
@@ -47,20 +44,20 @@ class IngestOptions:
     waveform: bool = False
 
 
-# A reason that is not the file's own: its shard is not written, and made again another time.
+# The reason for files out of reach, whose shard is not written until the build resumes.
 UNREACHABLE = "unreachable"
-# Seconds by which a piece may be shorter than asked for, as its samples are whole ones.
+# Seconds by which a piece may be shorter than requested, due to rounding to samples.
 _ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class FileResult:
-    """What became of a file: records, or why there are none.
+    """The records of a file, or the reason why there are none.
 
     Attributes:
-      records: serialized, in order of time; in a temporary file where they are many.
-      reason: why the file is left out, in a word or two; empty if it is not.
-      detail: the same in more words.
+      records: serialized, in order of time; large ones in a temporary file.
+      reason: category of the reason; empty if there are records.
+      detail: the reason as text.
     """
 
     records: Sequence[bytes] = ()
@@ -76,28 +73,28 @@ def ingest(
     options: IngestOptions,
     waiting: str | None = None,
 ) -> FileResult:
-    """Returns the records of a file, or why it is left out; raises nothing for a bad file.
+    """Returns the records of a file, or why it is left out; does not raise for a bad file.
 
     Args:
       item: the file.
       alive: called between the records of a long file.
-      directory: the folder (or URL) that its path is below.
-      options: how it becomes records.
-      waiting: a local folder where many records are held until they are written; None: in memory.
+      directory: the folder (or URL) of the source.
+      options: of the records.
+      waiting: local folder for temporary files of records; None: hold them in memory.
     """
     try:
         with (
             _local(storage.join(directory, item.path)) as path,
             RecordCollector(waiting) as collector,
         ):
-            for media_of_record in _stretches(path, item, options):
+            for media_of_record in _pieces(path, item, options):
                 number = len(collector)
                 collector.add(_serialize(_record(item, number, media_of_record, options)))
                 alive()
             records = collector.finish()
         if not records:
-            stretch = f"from {item.start:g} to {item.end:g} s"
-            return FileResult(reason="too short", detail=f"nothing lies {stretch}")
+            segment = f"from {item.start:g} to {item.end:g} s"
+            return FileResult(reason="too short", detail=f"it has no content {segment}")
         return FileResult(records)
     except MediaError as error:
         if error.reason == "missing" and _is_gone(directory):
@@ -105,20 +102,20 @@ def ingest(
         return FileResult(reason=error.reason, detail=error.detail)
     except UnreachableError as error:
         return FileResult(reason=UNREACHABLE, detail=str(error))
-    except Exception as error:  # of a decoder we can't vouch for: costs this file only
+    except Exception as error:  # decoders may raise anything: only this file is left out
         of_system = is_transient(error) and not isinstance(error, av.error.FFmpegError)
         reason = UNREACHABLE if of_system else "failed"
         return FileResult(reason=reason, detail=f"{type(error).__name__}: {error}")
 
 
 def _is_gone(directory: str) -> bool:
-    """Whether the folder of all files was unmounted or removed since they were listed."""
+    """Whether the source folder was unmounted or removed since its files were listed."""
     return not storage.is_remote(directory) and not os.path.isdir(directory)
 
 
 @contextlib.contextmanager
 def _local(path: str) -> Iterator[str]:
-    """Yields a path of this machine for a file that may be behind a URL."""
+    """Yields a local path of the file, which is a temporary copy for a URL."""
     if not storage.is_remote(path):
         yield path
         return
@@ -126,20 +123,20 @@ def _local(path: str) -> Iterator[str]:
         try:
             storage.fetch(path, cast(BinaryIO, file))
         except FileNotFoundError:
-            raise MediaError(path, "missing", "it is not there") from None
+            raise MediaError(path, "missing", "there is no such file") from None
         yield file.name
 
 
-def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]:
-    """Yields the item's stretch of a file, or its pieces of `max_seconds`."""
+def _pieces(path: str, item: Item, options: IngestOptions) -> Iterator[Media]:
+    """Yields the item's segment of a file, in pieces of `max_seconds`."""
     start = item.start
     while start < item.end:
         end = min(item.end, start + (options.max_seconds or math.inf))
         try:
             piece = media.decode(path, options.media, start, end)
         except MediaError as error:
-            # The file ended with the piece before, or so shortly after that the rest is no record;
-            # of a damaged one that is kept, nothing follows the damage.
+            # The rest after the piece before is empty or too short for a record, or damaged with
+            # `keep_damaged`.
             ends = ["no video", "no audio", "too short"]
             ends += ["damaged"] if options.media.keep_damaged else []
             if start > item.start and error.reason in ends:
@@ -152,10 +149,10 @@ def _stretches(path: str, item: Item, options: IngestOptions) -> Iterator[Media]
 
 
 def _serialize(record: Record) -> bytes:
-    """Returns a record's bytes.
+    """Returns a serialized record.
 
     Raises:
-      MediaError: it is too large for one record.
+      MediaError: the record is too large.
     """
     if fault := record_schema.size_fault(record):
         detail = f"{fault}: cut it into shorter records (--max_seconds)"

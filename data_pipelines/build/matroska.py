@@ -1,11 +1,11 @@
-"""Whether a Matroska or WebM file has all of its bytes (RFC 8794, RFC 9559)."""
+"""Checks whether a Matroska or WebM file is complete (RFC 8794, RFC 9559)."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
-# A segment or cluster of unknown size has its elements one after the other up to the file's end.
+# The elements of a segment or cluster of unknown size extend to the end of the file.
 _MASTERS = (_SEGMENT, _CLUSTER)
 
 
@@ -15,10 +15,10 @@ class _Bytes(Protocol):
 
 
 def is_whole(file: _Bytes) -> bool:
-    """Whether the elements of a file, down to the blocks of its clusters, follow one another.
+    """Whether the elements of a file, down to the blocks of its clusters, are contiguous.
 
-    A download that was cut off ends inside an element; one with holes has zeros where an element
-    should begin. Contents are not read.
+    A truncated download ends inside an element; one with holes has zeros at the start of an
+    element. Contents of elements are not read.
     """
     size = file.seek(0, 2)
     position = file.seek(0)
@@ -39,13 +39,13 @@ def is_whole(file: _Bytes) -> bool:
         if not unknown and position + content > size:
             return False
         if identity == _SEGMENT and not unknown:
-            size = position + content  # what follows is no part of it
+            size = position + content  # bytes after the segment are ignored
         if identity not in _MASTERS:
             position += content
     return True
 
 
-def _length(head: bytes, most: int) -> int:
-    """Returns the bytes of the variable-length integer at the beginning; 0 if there is none."""
+def _length(head: bytes, limit: int) -> int:
+    """Returns the length in bytes of the variable-length integer in `head`; 0 if invalid."""
     length = 9 - head[0].bit_length() if head else 9
-    return length if length <= min(most, len(head)) else 0
+    return length if length <= min(limit, len(head)) else 0

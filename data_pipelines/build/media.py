@@ -1,14 +1,13 @@
-"""One file of video and sound, decoded into what a record holds: JPEG frames and a waveform.
+"""Decodes a file of video and sound to JPEG frames and a waveform.
 
-Any container and codec that ffmpeg reads, through PyAV. A file is streamed: frames are sampled,
-made small and compressed as they are decoded, so memory grows with the clip that comes out and
-not with the file. Decoders run in one thread, in the field's usual way of one process a core, and
-their log is silenced by the level and not by a Python callback, which deadlocks with decoder
-threads.
+Reads any container and codec of ffmpeg, through PyAV. Each frame is sampled, scaled and compressed
+when it is decoded, so memory depends on the output and not on the file. Decoders use one thread, as
+there is one process per core. Their log is disabled by its level: a Python callback would deadlock
+with decoder threads.
 
-Time zero is where the file's video begins (its audio, where the video isn't asked for). Audio is
-placed by its time stamps on the same clock, with silence where it has none, and is as long as the
-frames. The display matrix is applied; non-square pixels are taken as square.
+Time zero is the start of the video (of the audio, if video is not requested). Audio is placed by
+its time stamps on the same clock, with silence in gaps, and is as long as the frames. The display
+matrix is applied; pixels are treated as square.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ from data_pipelines.build.packets import BYTE_STREAMS, decode_packets
 from data_pipelines.build.sound_track import SoundTrack
 from data_pipelines.errors import UserError
 
-# A seek aims this many seconds early, for streams that are interleaved coarsely.
+# A seek goes to this many seconds before the start, for coarsely interleaved streams.
 _PREROLL = 0.5
-# Frames a second of a file that doesn't say.
+# Frames per second of a file without a frame rate.
 _UNKNOWN_RATE = 25
-# A file may end this much before the length that it states, the larger of the two.
+# A file may end before its stated length by the larger of the two.
 _ENDS_EARLY_SECONDS = 1.0
 _ENDS_EARLY_FRACTION = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class MediaOptions:
-    """How files are decoded.
+    """Settings of the decoding.
 
     Attributes:
-      video: whether frames are wanted; a file without video is an error then.
-      audio: whether sound is wanted; a file without audio is an error then.
-      frame_rate: frames a second.
+      video: whether to decode video; then a file without it is an error.
+      audio: whether to decode audio; then a file without it is an error.
+      frame_rate: frames per second.
       short_side: of the frames, in pixels; even.
       jpeg_quality: 1 to 100.
       sample_rate: in Hz.
-      min_seconds: a shorter file is an error.
-      keep_damaged: whether a damaged file gives what comes before the damage.
+      min_seconds: shorter files are an error.
+      keep_damaged: whether to use the part of a damaged file before the damage.
     """
 
     video: bool = True
@@ -64,20 +63,18 @@ class MediaOptions:
 
     def __post_init__(self) -> None:
         if self.short_side < 2 or self.short_side % 2:
-            raise UserError(
-                f"A short side of {self.short_side} pixels is asked for: give an even one."
-            )
+            raise UserError(f"short_side is {self.short_side}: give an even number of pixels.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Media:
-    """A decoded file, or a stretch of it.
+    """A decoded file, or a segment of it.
 
     Attributes:
-      frames: JPEG bytes of each frame; empty where video wasn't asked for.
+      frames: JPEG bytes of each frame; empty if video was not requested.
       waveform: float32 [samples], mono (the mean of the channels), full scale at 1.
-      start: where it begins in the file, in seconds.
-      end: where it ends.
+      start: in the file, in seconds.
+      end: in the file, in seconds.
     """
 
     frames: tuple[bytes, ...]
@@ -87,45 +84,45 @@ class Media:
 
 
 def decode(path: str, options: MediaOptions, start: float = 0.0, end: float = math.inf) -> Media:
-    """Decodes the stretch of a file from `start` to `end` seconds.
+    """Decodes the segment of a file from `start` to `end` seconds.
 
     Args:
       path: of the file.
       options: the modalities, rates and sizes of the result.
-      start: in seconds from the file's beginning.
-      end: in seconds; infinite: the file's end.
+      start: in seconds from the start of the file.
+      end: in seconds; infinity: the end of the file.
 
     Raises:
-      MediaError: the file can't be read, lacks a stream that is asked for, is damaged, too short or
-        too large, or of a kind that can't be decoded or converted.
-      OSError: its file system doesn't answer.
+      MediaError: the file can't be read, lacks a requested stream, is damaged, too short or too
+        large, or has a format that can't be decoded or converted.
+      OSError: the file system does not respond.
     """
     try:
         tracks = _decode(path, options, start, end, seek=start > 0)
         if start > 0 and options.video and tracks.frames.began > start:
-            # Without an index a seek is a guess, and this one went too far.
+            # Without an index a seek is approximate, and this one went too far.
             tracks = _decode(path, options, start, end, seek=False)
         return _finish(path, options, start, tracks)
     except UnfitError as error:
         raise MediaError(path, error.reason, str(error)) from None
     except av.error.FFmpegError as error:
-        detail = f"it can't be decoded ({media_file.words(error)})"
+        detail = f"it can't be decoded ({media_file.message_of(error)})"
         raise MediaError(path, "damaged", detail) from None
 
 
 @dataclasses.dataclass
 class _Tracks:
-    """What a file has given so far, and what went wrong."""
+    """The decoded tracks of a file so far, and its damage."""
 
     frames: FrameTrack
     sound: SoundTrack
     tick: float = 0.0
     frame_seconds: float = 0.0
     damage: str = ""
-    # Whether samples follow one another, whatever their time stamps say, and from the beginning on.
+    # Whether samples are contiguous, independently of their time stamps.
     byte_stream: bool = False
     sought: bool = False
-    # {video or audio: why packets before its first frame were passed over}
+    # {"video" or "audio": error of undecodable packets before its first frame}
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def full(self, options: MediaOptions) -> bool:
@@ -146,7 +143,7 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
             tracks.frame_seconds = 1 / float(streams[0].average_rate or _UNKNOWN_RATE)
         if seek:
             tracks.sought = True
-            with contextlib.suppress(av.error.FFmpegError):  # then it begins at the beginning
+            with contextlib.suppress(av.error.FFmpegError):  # then it starts at the beginning
                 container.seek(int(max(start + zero - _PREROLL, 0) * av.time_base))
         try:
             for item in decode_packets(container, streams, tracks.skipped):
@@ -154,7 +151,7 @@ def _decode(path: str, options: MediaOptions, start: float, end: float, seek: bo
                 if tracks.full(options):
                     break
         except av.error.FFmpegError as error:
-            tracks.damage = media_file.words(error)
+            tracks.damage = media_file.message_of(error)
         except DamageError as error:
             tracks.damage = str(error)
         _finish_tracks(tracks)
@@ -178,12 +175,12 @@ def _finish_tracks(tracks: _Tracks) -> None:
 def _cut_off(
     source: SourceFile, container: Any, streams: int, tracks: _Tracks, zero: float, end: float
 ) -> str:
-    """Says where a file ends before the length that it states, an interrupted download mostly.
+    """Describes a file that ends before its stated length, usually an interrupted download, or "".
 
-    That is Matroska's and WebM's: others are of no use when they are cut off, or state no length
-    of their own. Asked of files all of whose streams were decoded, as one may be shorter. A file
-    with all of its bytes states the length of its subtitles, or of a picture that stands still. The
-    length counts from the container's own zero, and the tracks from `zero` on its clock.
+    This concerns Matroska and WebM: other formats can't be opened when truncated, or state no
+    length. It is checked only if all streams were decoded, as a single stream may be shorter. A
+    complete file (`matroska.is_whole`) may state the length of its subtitles or of a still picture.
+    The stated length counts from time zero of the container, and tracks from `zero` on that clock.
     """
     all_streams = len(container.streams.video) + len(container.streams.audio)
     if "matroska" not in container.format.name or streams != all_streams or not container.duration:
@@ -199,7 +196,7 @@ def _cut_off(
 
 
 def _add(tracks: _Tracks, item: av.VideoFrame | av.AudioFrame | av.Packet, zero: float) -> None:
-    """Takes a frame, or an empty packet."""
+    """Adds a frame, or an empty packet, to its track."""
     if isinstance(item, av.Packet):
         if item.stream.type == "video" and item.pts is not None:
             seconds = (item.duration or 0) * tracks.tick or tracks.frame_seconds
@@ -216,7 +213,7 @@ def _add(tracks: _Tracks, item: av.VideoFrame | av.AudioFrame | av.Packet, zero:
 
 
 def _finish(path: str, options: MediaOptions, start: float, tracks: _Tracks) -> Media:
-    """Checks what came, and makes the sound as long as the frames."""
+    """Checks the tracks, and cuts or pads the sound to the length of the frames."""
     for kind, wanted, empty in (
         ("video", options.video, not tracks.frames.frames),
         ("audio", options.audio, tracks.sound.empty),

@@ -1,7 +1,7 @@
-"""Opening a file of video and sound, so that nothing but that file is ever read.
+"""Opens a file of video and sound, so that ffmpeg can read no other file.
 
-ffmpeg is given the bytes of one file, by Python, and may open no other: playlists (HLS, DASH,
-ffconcat, SDP), sequences of pictures and MP4's references to other files lead nowhere.
+Python passes the bytes of the file to ffmpeg, which may not open any path: playlists (HLS, DASH,
+ffconcat, SDP), image sequences and references of MP4 to other files have no effect.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from data_pipelines.build.frame_track import MOST_PIXELS, check_size
 from data_pipelines.errors import is_transient
 
 _QUIET = -8  # AV_LOG_QUIET
-# Streams of these formats that are pictures on a sleeve, not video.
+# Cover pictures, which are stored as video streams.
 _PICTURE = av.stream.Disposition.attached_pic
 _BUFFER = 1 << 16  # bytes that ffmpeg reads at a time
-# No protocol has this name, so none may be opened.
+# No protocol has this name, so none is permitted.
 _NO_PROTOCOL = "none"
-# Formats whose beginning may be something else, which misleads the recognition of formats.
+# Formats with leading tags, which may mislead ffmpeg's detection of formats.
 _BY_NAME = {".mp3": "mp3"}
-# What marks a list of other files, within its first bytes.
+# Marks of playlists, within the first bytes.
 _PLAYLIST = re.compile(
     rb"\A(\xef\xbb\xbf)?\s*(#EXTM3U|ffconcat version|\[playlist\]|v=0\r?\n)"
     rb"|<MPD|<CompositionPlaylist|<smil|<asx",
@@ -39,7 +39,7 @@ _PLAYLIST_HEAD = 1024
 class SourceFile:
     """The bytes of a file, for ffmpeg.
 
-    It raises nothing: errors are kept, as ffmpeg takes what it can't read for the end of the file.
+    Methods do not raise; `error` has the last failure, which ffmpeg treats as the end of the file.
 
     Attributes:
       name: the path, from whose suffix ffmpeg guesses a format.
@@ -50,14 +50,14 @@ class SourceFile:
         """Opens the file.
 
         Raises:
-          OSError: that fails.
+          OSError: the file can't be opened.
         """
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         self.name = path
         self.error: OSError | None = None
 
     def read(self, count: int = -1) -> bytes:
-        """Returns up to so many bytes; none at the end or after an error."""
+        """Returns up to `count` bytes; none at the end or after an error."""
         try:
             return self._file.read(count) or b""
         except OSError as error:
@@ -65,9 +65,9 @@ class SourceFile:
             return b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a byte and returns its number, -1 if there is no such.
+        """Moves to a byte and returns its position; -1 if there is none.
 
-        `offset` is in bytes, from where `whence` says (`os.SEEK_SET`, `SEEK_CUR` or `SEEK_END`).
+        `offset` is in bytes, relative to `whence` (`os.SEEK_SET`, `SEEK_CUR` or `SEEK_END`).
         """
         try:
             return self._file.seek(offset, whence)
@@ -75,7 +75,7 @@ class SourceFile:
             return -1
 
     def tell(self) -> int:
-        """Returns the number of the next byte."""
+        """Returns the position of the next byte."""
         return self._file.tell()
 
     def close(self) -> None:
@@ -85,11 +85,11 @@ class SourceFile:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tuple[SourceFile, Any]]:
-    """Yields a file and PyAV's container of it.
+    """Yields a file and its PyAV container.
 
     Raises:
-      MediaError: it isn't there, or is no file that ffmpeg reads.
-      OSError: its file system doesn't answer.
+      MediaError: the file does not exist, or ffmpeg can't read it.
+      OSError: the file system does not respond.
     """
     with contextlib.closing(_open_source(path)) as source:
         av.logging.set_libav_level(_QUIET)
@@ -99,16 +99,16 @@ def opened(path: str) -> Iterator[tuple[SourceFile, Any]]:
             raise_unreachable(source)
             raise MediaError(path, "unreadable", _fault(source, error)) from None
         with container:
-            if container.format.name == "tty":  # which draws any text as video
-                raise MediaError(path, "unreadable", "it is a text")
+            if container.format.name == "tty":  # renders any text as video
+                raise MediaError(path, "unreadable", "it is a text file")
             yield source, container
 
 
 def raise_unreachable(source: SourceFile) -> None:
-    """Raises the error of a file system that didn't answer while a file was read.
+    """Raises a transient error of the file system that occurred while the file was read.
 
     Raises:
-      OSError: there was one.
+      OSError: there was such an error.
     """
     if source.error and is_transient(source.error):
         raise source.error
@@ -118,7 +118,7 @@ def _open_source(path: str) -> SourceFile:
     try:
         size = os.path.getsize(path)
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise MediaError(path, "unreadable", "it is no regular file")
+            raise MediaError(path, "unreadable", "it is not a regular file")
         source = SourceFile(path)
     except OSError as error:
         if is_transient(error):
@@ -151,7 +151,7 @@ def _open_as(source: SourceFile, name: str | None) -> Any:
     source.seek(0)
     try:
         return av.open(source, **keywords)
-    except UnicodeDecodeError:  # a title that is not UTF-8, before PyAV 19
+    except UnicodeDecodeError:  # PyAV before 19: a title that is not UTF-8
         source.seek(0)
         keywords["metadata_errors"] = "replace"
         return av.open(source, **keywords)
@@ -162,29 +162,29 @@ def _fault(source: SourceFile, error: Exception) -> str:
         return f"it can't be read ({source.error.strerror})"
     source.seek(0)
     if _PLAYLIST.search(source.read(_PLAYLIST_HEAD)):
-        return "it is a playlist, and the files that it names are not read"
-    return f"it is no video or sound that ffmpeg reads ({words(error)})"
+        return "it is a playlist, whose files are not read"
+    return f"ffmpeg can't read it as video or sound ({message_of(error)})"
 
 
-def words(error: Exception) -> str:
-    """Returns what an error of ffmpeg says, without its number and place."""
+def message_of(error: Exception) -> str:
+    """Returns the message of an ffmpeg error, without its number and location."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def choose_streams(container: Any, path: str, video: bool, audio: bool) -> list[Any]:
-    """Returns ffmpeg's choice of a video and an audio stream, as far as they are asked for.
+    """Returns the requested video and audio streams, with open decoders.
+
+    They are the choice of ffmpeg; if that stream can't be decoded, another one that can.
 
     Args:
-      container: PyAV's, open for reading.
-      path: of the file, for the error message.
-      video: whether a video stream is asked for.
-      audio: whether an audio stream is asked for.
-
-    Where that stream can't be decoded, another one that can be is taken. The decoders are open.
+      container: of PyAV, open for reading.
+      path: of the file, for error messages.
+      video: whether a video stream is requested.
+      audio: whether an audio stream is requested.
 
     Raises:
-      MediaError: there is none.
-      UnfitError: frames are too large.
+      MediaError: a requested stream is missing or can't be decoded.
+      UnfitError: the frames are too large.
     """
     wanted = (("video", video), ("audio", audio))
     return [_choose_stream(container, path, kind) for kind, is_wanted in wanted if is_wanted]
@@ -205,7 +205,7 @@ def _choose_stream(container: Any, path: str, kind: str) -> Any:
         try:
             stream.codec_context.open(strict=False)
         except av.error.FFmpegError as error:
-            detail = f"its {kind} can't be decoded ({words(error)})"
+            detail = f"its {kind} can't be decoded ({message_of(error)})"
             fault = fault or MediaError(path, "damaged", detail)
             continue
         return stream
@@ -214,17 +214,17 @@ def _choose_stream(container: Any, path: str, kind: str) -> Any:
 
 
 def _candidates(container: Any, kind: str) -> list[Any]:
-    """Returns the streams of a kind, ffmpeg's choice first, then the default ones."""
-    best = container.streams.best(kind)  # None where no parameters are known
+    """Returns the streams of a kind: ffmpeg's choice first, then those marked as default."""
+    best = container.streams.best(kind)  # None if no parameters are known
     default = av.stream.Disposition.default
     streams = [s for s in getattr(container.streams, kind) if not s.disposition & _PICTURE]
     return sorted(streams, key=lambda s: (s is not best, not s.disposition & default))
 
 
 def _codec_name(container: Any, index: int) -> str:
-    """Returns what ffmpeg calls a stream's codec, with its tag, for a message.
+    """Returns the name and tag of a stream's codec for a message.
 
-    Its own description is all that has them for a codec without decoder.
+    For a codec without a decoder, only the text of `dumps_format` has them.
     """
     av.logging.set_level(av.logging.INFO)
     text = container.dumps_format()

@@ -1,4 +1,4 @@
-"""How a frame has to be turned and mirrored for display."""
+"""Rotation and mirroring of frames for display."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from av.sidedata.sidedata import Type
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-    """One of the eight ways to show a picture: mirrored or not, then turned.
+    """One of the eight orientations of a picture: mirrored or not, then rotated.
 
     Attributes:
-      mirrored: whether left and right change places, before turning.
+      mirrored: whether to swap left and right, before the rotation.
       quarters: quarter turns counterclockwise, 0 to 3.
     """
 
@@ -25,11 +25,11 @@ class Orientation:
 
     @property
     def transposed(self) -> bool:
-        """Whether width and height change places."""
+        """Whether width and height are swapped."""
         return self.quarters % 2 == 1
 
     def apply(self, plane: np.ndarray) -> np.ndarray:
-        """Returns a view of an array [height, width] as it is shown."""
+        """Returns a view of an array [height, width] in display orientation."""
         return np.rot90(plane[:, ::-1] if self.mirrored else plane, self.quarters)
 
 
@@ -37,16 +37,16 @@ _UPRIGHT = Orientation()
 
 
 def of_frame(frame: av.VideoFrame) -> Orientation:
-    """Returns the orientation that a frame's display matrix asks for.
+    """Returns the orientation by a frame's display matrix.
 
     The matrix comes from the container (MP4's track header, Matroska's projection) or from the
-    codec (H.264's and HEVC's display orientation, EXIF). Of an angle that is no multiple of 90
-    degrees the nearest one is taken.
+    codec (H.264's and HEVC's display orientation, EXIF). Angles are rounded to multiples of 90
+    degrees.
     """
-    side_data: Any = frame.side_data  # its stubs in PyAV 18 know other keys than in PyAV 19
+    side_data: Any = frame.side_data  # the types of its keys differ between PyAV 18 and 19
     try:
         data = side_data.get(Type.DISPLAYMATRIX)
-    except ValueError:  # beside it is data of a type that PyAV 18 has no name for
+    except ValueError:  # PyAV 18: other side data has an unknown type
         return Orientation(quarters=round(frame.rotation / 90) % 4)
     if data is None or data.buffer_size < 36:
         return _UPRIGHT
@@ -54,7 +54,7 @@ def of_frame(frame: av.VideoFrame) -> Orientation:
 
 
 def of_matrix(matrix: np.ndarray) -> Orientation:
-    """Returns the orientation of a display matrix, upright where it is singular.
+    """Returns the orientation by a display matrix; upright if it is singular.
 
     Args:
       matrix: int32 [9] (a, b, u, c, d, v, x, y, w): a point (p, q) of the picture, q downwards, is
@@ -65,9 +65,9 @@ def of_matrix(matrix: np.ndarray) -> Orientation:
     if not determinant:
         return _UPRIGHT
     mirrored = determinant < 0
-    if mirrored:  # the matrix is a mirror image of left and right, then a rotation
+    if mirrored:  # a swap of left and right, then a rotation
         a, b = -a, -b
-    # The mean direction of both axes, as they may not be perpendicular.
+    # The mean direction of both axes, which may not be perpendicular.
     x, y = math.hypot(a, b), math.hypot(c, d)
     angle = math.atan2(-(b / x - c / y), a / x + d / y)
     return Orientation(mirrored, round(angle / (math.pi / 2)) % 4)

@@ -1,4 +1,4 @@
-"""Packets of a file to frames, passing over what players pass over."""
+"""Decodes the packets of a file to frames, and skips undecodable packets as players do."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import av
 
 from data_pipelines.build.damage import DamageError
-from data_pipelines.build.media_file import words
+from data_pipelines.build.media_file import message_of
 
-# Formats of sound without a container, whose packets are found by their first bytes: tags and
-# rubbish in between become packets too. Their time stamps are ffmpeg's guesses.
+# Formats of sound without a container. ffmpeg finds packets by their first bytes, so tags and other
+# bytes in between become packets too, and it guesses time stamps.
 BYTE_STREAMS = frozenset(
     ("mp3", "aac", "loas", "ac3", "eac3", "dts", "dtshd", "mlp", "truehd", "flac", "tta", "wv")
 )
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
-# Bytes between frames that can't be decoded mean damage beyond this share of those so far, the
-# first ones taken together.
+# Undecodable bytes between frames mean damage if they exceed this fraction of the bytes so far, of
+# which at least `_FIRST_BYTES` are assumed.
 _MOST_UNDECODABLE = 0.05
 _FIRST_BYTES = 1 << 15
 
@@ -26,35 +26,35 @@ _FIRST_BYTES = 1 << 15
 def decode_packets(
     container: Any, streams: list[Any], skipped: dict[str, str]
 ) -> Iterator[av.VideoFrame | av.AudioFrame | av.Packet]:
-    """Yields the frames of the streams as they come, and the empty packets that repeat a frame.
+    """Yields the frames of the streams in order, and empty packets, which repeat a frame.
 
-    What can't be decoded before a stream's first frame is passed over: streams that were cut out of
-    longer ones often begin so. In sound without a container, tags and what follows the last frame
-    are passed over too.
+    Undecodable packets before a stream's first frame are skipped, as streams that were cut out of
+    longer ones often begin with such packets. In sound without a container, tags and bytes after
+    the last frame are skipped too.
 
     Args:
-      container: PyAV's.
-      streams: those that are wanted.
-      skipped: gets {video or audio: why packets before its first frame were passed over}.
+      container: of PyAV, open for reading.
+      streams: the streams to decode.
+      skipped: receives {"video" or "audio": error of packets skipped before its first frame}.
 
     Raises:
-      DamageError: too much of a sound file without a container can't be decoded.
-      av.error.FFmpegError: a packet can't be decoded, or no more can be read.
+      DamageError: too many bytes of a sound file without a container are undecodable.
+      av.error.FFmpegError: a packet can't be decoded or read.
     """
     begun: set[str] = set()
     byte_stream = _ByteStream() if container.format.name in BYTE_STREAMS else None
     for packet in _demux(container, streams):
         kind = packet.stream.type
-        if not packet.size:  # a decoder would take it for the end
+        if not packet.size:  # a decoder would treat it as the end
             yield packet
             continue
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
             if kind not in begun:
-                skipped[kind] = words(error)
+                skipped[kind] = message_of(error)
             elif byte_stream:
-                byte_stream.pass_over(packet, error)
+                byte_stream.skip(packet, error)
             else:
                 raise
             continue
@@ -70,31 +70,31 @@ def decode_packets(
 
 
 def _demux(container: Any, streams: list[Any]) -> Iterator[av.Packet]:
-    """Yields the packets of the streams, and at the end empty ones without a time."""
-    with contextlib.suppress(IndexError):  # PyAV 18, at the end, where other streams appeared late
+    """Yields the packets of the streams, and at the end empty packets without a time."""
+    with contextlib.suppress(IndexError):  # PyAV 18, at the end, if other streams appear late
         yield from container.demux(streams)
 
 
 class _ByteStream:
-    """Counts the bytes of a byte stream that can't be decoded."""
+    """Counts the undecodable bytes of a byte stream."""
 
     def __init__(self) -> None:
         self._bytes = self._undecodable = 0
-        self._latest = 0  # of the undecodable ones, those after the last frame
+        self._latest = 0  # undecodable bytes after the last frame
         self._error = ""
 
-    def pass_over(self, packet: av.Packet, error: av.error.FFmpegError) -> None:
-        """Takes a packet that can't be decoded."""
+    def skip(self, packet: av.Packet, error: av.error.FFmpegError) -> None:
+        """Counts an undecodable packet."""
         content = bytes(packet).lstrip(b"\0")
         if content and not content.startswith(_TAGS):
             self._latest += packet.size
-            self._error = words(error)
+            self._error = message_of(error)
 
     def check(self, packet: av.Packet) -> None:
-        """Takes one that was decoded.
+        """Counts a decoded packet.
 
         Raises:
-          DamageError: too much before it was not.
+          DamageError: too many bytes before it were undecodable.
         """
         self._undecodable += self._latest
         self._bytes += self._latest + packet.size

@@ -1,4 +1,4 @@
-"""Whether the time stamps of a sound track agree with its number of samples."""
+"""Checks whether the time stamps of a sound track agree with its number of samples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from array import array
 
 import numpy as np
 
-# Time stamps that run by this much faster or slower than samples are at fault; less is drift.
+# Time stamps that are faster or slower than the samples by this fraction are wrong; less is drift.
 _MOST_DRIFT = 0.05
-# A track is long enough to tell with so many seconds of samples and so many time stamps.
+# Least length, in seconds, and number of time stamps of a track for a decision.
 _ENOUGH_SECONDS = 1.0
 _ENOUGH_STAMPS = 8
-# Time stamps of a clock at fault lie on a line: this much beside it, in seconds, and as a share of
-# what the clock gains or loses. A gap in the sound makes a step instead.
+# Time stamps of a wrong clock are a linear function of the samples, within a tolerance in seconds
+# plus a fraction of the total difference. A gap in the sound would be a step.
 _JITTER = 0.03
 _CURVE = 0.1
 
@@ -25,17 +25,17 @@ class SoundClock:
         self._positions, self._times = array("d"), array("d")
 
     def add(self, seconds: float, time: float | None) -> None:
-        """Takes the next frame's length and its time stamp, if it has one."""
+        """Adds the length of the next frame and its time stamp, in seconds; None: it has none."""
         if time is not None:
             self._positions.append(self._position)
             self._times.append(time)
         self._position += seconds
 
     def speed(self) -> float:
-        """Returns seconds of time stamps in a second of samples; 1 where they agree.
+        """Returns seconds of time stamps per second of samples; 1 if they agree.
 
-        They agree where they drift apart slowly, and where gaps or overlaps explain the difference:
-        a clock at fault runs at one other speed all the time.
+        A slow drift, gaps and overlaps count as agreement. A wrong clock has another constant
+        speed.
         """
         if len(self._times) < _ENOUGH_STAMPS:
             return 1.0

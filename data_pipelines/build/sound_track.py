@@ -1,4 +1,4 @@
-"""The sound of a file as it is decoded, mixed to one channel and resampled."""
+"""Mixes the decoded sound of a file to one channel, and resamples it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from av.audio.plane import AudioPlane
 from data_pipelines.build.damage import LONGEST_STEP_BACK, DamageError, UnfitError
 from data_pipelines.build.sound_clock import SoundClock
 
-# Time stamps may be off by this much, in seconds, before they mean a gap or an overlap.
+# Tolerance of time stamps, in seconds, before they mean a gap or an overlap.
 _TOLERANCE = 0.04
 _LONGEST_GAP = 600.0
 # Bytes of the samples of one record.
@@ -23,9 +23,8 @@ _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl"
 class SoundTrack:
     """Mono float32 samples between two times, placed by their time stamps.
 
-    Mono is the mean of the channels, however many. (libswresample's own mix of two float channels
-    is sqrt(2) louder.) Frames, of some 20 ms each, are put together to about a second before
-    anything is done to them. Times are in seconds.
+    Mono is the mean of all channels. (libswresample's mix of two float channels is sqrt(2) louder.)
+    Frames, of about 20 ms each, are processed in groups of about a second. Times are in seconds.
     """
 
     def __init__(self, sample_rate: int, start: float, end: float):
@@ -42,27 +41,31 @@ class SoundTrack:
 
     @property
     def empty(self) -> bool:
-        """Whether no samples have come yet."""
+        """Whether no samples were added yet."""
         return not self._source_rate
 
     @property
     def full(self) -> bool:
-        """Whether samples up to the end are there."""
+        """Whether all samples up to the end were added."""
         return not self.empty and self.until >= self._end
 
     @property
     def until(self) -> float:
-        """When the samples so far end."""
+        """End of the samples so far."""
         if self.empty:
             return self._start
         return self._start + (self._placed + self._waiting) / self._source_rate
 
     def add(self, frame: av.AudioFrame, time: float | None) -> None:
-        """Takes the next samples and the time of the first (None: where the last ended).
+        """Adds the next samples.
+
+        Args:
+          frame: the samples.
+          time: of the first sample, in seconds; None: at the end of the last frame.
 
         Raises:
-          DamageError: the time is absurd, the rate changes or the samples are no numbers.
-          UnfitError: there are too many.
+          DamageError: the time is implausible, the sample rate changes, or samples are not finite.
+          UnfitError: there are too many samples.
         """
         if self.empty:
             self._source_rate = frame.sample_rate
@@ -83,16 +86,16 @@ class SoundTrack:
     def _gather(self, samples: np.ndarray) -> None:
         before = self._gathered[-1] if self._gathered else samples
         if len(before) != len(samples) or before.dtype != samples.dtype:
-            self.flush()  # another number of channels, or format
+            self.flush()  # the number of channels or the format changes
         self._gathered.append(samples)
         self._waiting += samples.shape[1]
         if self._waiting >= self._source_rate:
             self.flush()
 
     def _late(self, time: float | None) -> int:
-        """Returns by how many samples a frame comes after the last, less than 0 if before its end.
+        """Returns the gap before a frame in samples; negative for an overlap.
 
-        Within the tolerance it is 0, but for the first frame.
+        It is 0 within the tolerance, except for the first frame.
         """
         gap = 0.0 if time is None else time - self.until
         if gap > _LONGEST_GAP:
@@ -103,11 +106,11 @@ class SoundTrack:
         return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
 
     def flush(self) -> None:
-        """Works on what is gathered.
+        """Processes the gathered frames.
 
         Raises:
-          DamageError: some of the samples are no numbers.
-          UnfitError: there are too many.
+          DamageError: samples are not finite.
+          UnfitError: there are too many samples.
         """
         gathered, self._gathered, self._waiting = self._gathered, [], 0
         if gathered:
@@ -122,15 +125,15 @@ class SoundTrack:
         if self._made > MAX_BYTES:
             raise UnfitError(
                 "too large",
-                f"its samples take more than {MAX_BYTES >> 20} MiB, the most for one record"
+                f"its samples take more than {MAX_BYTES >> 20} MiB, the limit of a record"
                 " (--max_seconds cuts it into several)",
             )
 
     def check_clock(self) -> None:
-        """Checks that time stamps and number of samples agree, once all samples have come.
+        """Checks that time stamps and number of samples agree; called after the last sample.
 
         Raises:
-          UnfitError: they don't.
+          UnfitError: they disagree.
         """
         speed = self._clock.speed()
         if speed != 1:
@@ -141,9 +144,12 @@ class SoundTrack:
             )
 
     def finish(self, seconds: float) -> np.ndarray:
-        """Returns float32 [samples] of `seconds`, once flushed.
+        """Returns the waveform, float32 [samples], cut or padded to `seconds`.
 
-        Infinite ones are as long as there is sound, up to the end.
+        Must be called after `flush`. With infinite `seconds` its length is that of the sound.
+
+        Raises:
+          UnfitError: there are too many samples.
         """
         if self.empty:
             return np.zeros(0, np.float32)
@@ -156,9 +162,9 @@ class SoundTrack:
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
-    """Returns the samples [channels, samples] of a frame, as they are stored.
+    """Returns the samples of a frame, [channels, samples] in the dtype of the file.
 
-    Plane by plane, as `frame.planes`, and so `to_ndarray`, fail at more than seven.
+    `to_ndarray` fails for more than seven planes.
     """
     channels, dtype = frame.layout.nb_channels, _DTYPES[frame.format.packed.name]
     if frame.format.is_planar:
@@ -175,5 +181,5 @@ def _mono(samples: np.ndarray) -> np.ndarray:
     elif samples.dtype.kind == "i":
         mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1)
     if not np.isfinite(mono).all():
-        raise DamageError("its audio has samples that are no numbers")
+        raise DamageError("its audio has samples that are not finite")
     return mono.astype(np.float32)

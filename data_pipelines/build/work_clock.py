@@ -1,4 +1,4 @@
-"""A clock for the time that another process has had for its work."""
+"""Measures the time that another process could spend on its work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Seconds between two looks at a process. Much more than that from one look to the next means that
-# this process was stopped, or was itself waiting for a processor.
+# Seconds between two samples of a process. A much longer interval means that this process was
+# stopped or waited for a processor.
 TICK = 0.5
 _RUNNABLE = "R"
 
@@ -21,10 +21,10 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage | None:
-    """Returns the usage of a process, None where the system doesn't tell (no /proc)."""
+    """Returns the usage of a process; None if unknown (no /proc)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # After the name, which may itself have blanks and brackets: proc(5), fields 3, 14, 15.
+            # Fields 3, 14 and 15 of proc(5), after the name, which may contain brackets.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -33,11 +33,11 @@ def usage(pid: int) -> Usage | None:
 
 
 class WorkClock:
-    """Counts the seconds that a process spent on its work, computing or waiting for a file.
+    """Counts the seconds in which a process computes or waits for a file.
 
-    Time in which the process waits for a processor (an overloaded machine), in which this process
-    doesn't look (it was stopped with its whole group), or in which the machine is suspended, is not
-    counted. Without /proc waiting for a processor is counted.
+    It does not count time in which the process waits for a processor (an overloaded machine), in
+    which this process is stopped, or in which the machine is suspended. Without /proc, waiting for
+    a processor is counted too.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class WorkClock:
         self.restart()
 
     def restart(self) -> None:
-        """Starts again from 0."""
+        """Resets the clock to 0."""
         self.seconds = 0.0
         self._looked, self._used = self._now(), self._usage_of(self._pid)
 
     def look(self) -> float:
-        """Adds the time since the last look, and returns the seconds so far; call every `TICK`."""
+        """Adds the time since the last call, and returns the seconds so far; call every `TICK`."""
         now = self._now()
         if now - self._looked < TICK / 2:
             return self.seconds

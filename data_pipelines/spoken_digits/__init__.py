@@ -1,4 +1,4 @@
-"""The spoken digits: a data set of moving handwritten digits that say their name, made here."""
+"""The spoken digits: a generated data set of moving handwritten digits with their spoken names."""
 
 from data_pipelines.spoken_digits.make import build
 

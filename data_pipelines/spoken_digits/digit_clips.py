@@ -1,4 +1,4 @@
-"""One clip of the spoken digits: frames, sound and label, from its split and number alone."""
+"""Creates one clip of the spoken digits: frames, sound and label, by its split and number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SEED = 0  # of the data set, not of a run
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-    """A moving digit that says its name.
+    """A moving digit with its spoken name.
 
     Attributes:
       frames: uint8 [video.frames, data.short_side, data.short_side, 3].
@@ -31,10 +31,10 @@ class Clip:
 
 
 def load_words(config: LoaderConfig, split: Split) -> Words:
-    """Returns the spoken words of a split: recordings where the config names some.
+    """Returns the spoken words of a split: from `data.speech_dir`, or synthesized.
 
     Raises:
-      UserError: the recordings don't fit, or espeak-ng does not run.
+      UserError: recordings are missing or damaged, or espeak-ng does not run.
     """
     if config.data.speech_dir:
         return words.read(pathlib.Path(config.data.speech_dir), split, config.audio.sample_rate)
@@ -42,13 +42,13 @@ def load_words(config: LoaderConfig, split: Split) -> Words:
 
 
 def make_clip(config: LoaderConfig, split: Split, spoken: Words, index: int) -> Clip:
-    """Returns clip `index` of a split; the labels take turns.
+    """Returns clip `index` of a split; its label is `index` modulo 10.
 
     Args:
       config: of the run: sizes and rates.
       split: `train` or `test`.
       spoken: from `load_words`, of the same split.
-      index: from 0; no clip depends on another.
+      index: from 0; clips do not depend on each other.
     """
     video = config.video
     label = index % 10

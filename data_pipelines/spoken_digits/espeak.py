@@ -1,11 +1,11 @@
-"""Speaks words with espeak-ng: run as a program, one process for one list of utterances.
+"""Synthesizes words with espeak-ng, as a program: one process for one list of utterances.
 
 `python espeak.py OUTPUT.npz < REQUESTS.json` with requests `[[word, voice, rate, pitch], ...]`
 writes their waveforms, int16, under the names 0, 1, ... and their sample rate, in hertz, under
 `sample_rate`.
 
-It is a program of its own because espeak-ng keeps state between utterances (the phase of its
-oscillators, its random numbers): the same list gives the same samples only in a fresh process.
+It runs in a separate process because espeak-ng keeps state between utterances (the phase of its
+oscillators, its random numbers): equal lists give equal samples only in a new process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 class Speaker:
-    """The synthesizer; `data` is the folder that holds `espeak-ng-data`."""
+    """The synthesizer; `data` is the folder that contains `espeak-ng-data`."""
 
     def __init__(self, data: pathlib.Path) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -47,8 +47,15 @@ class Speaker:
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)
 
-    def say(self, word: str, voice: str, rate: int, pitch: int) -> np.ndarray:
-        """Returns the waveform, int16; `rate` is in words a minute, `pitch` in 0..100."""
+    def synthesize(self, word: str, voice: str, rate: int, pitch: int) -> np.ndarray:
+        """Returns the waveform of a word, int16 [samples].
+
+        Args:
+          word: in UTF-8.
+          voice: name of the voice.
+          rate: words per minute.
+          pitch: 0 to 100.
+        """
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             sys.exit(f"espeak-ng has no voice {voice}.")
         self._library.espeak_SetParameter(_RATE, rate, 0)
@@ -65,14 +72,13 @@ class Speaker:
 
 
 def main() -> None:
-    """Reads the requests, speaks them in order and writes the file."""
-    # espeak-ng cuts the folder's path off at 160 characters, which a virtual environment can
-    # exceed: give it a short one.
+    """Reads the requests, synthesizes them in order and writes the file."""
+    # espeak-ng truncates the folder's path at 160 characters, so pass it a short one.
     with tempfile.TemporaryDirectory() as folder:
         data = pathlib.Path(folder)
         (data / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
         speaker = Speaker(data)
-        spoken = [speaker.say(*request) for request in json.load(sys.stdin)]
+        spoken = [speaker.synthesize(*request) for request in json.load(sys.stdin)]
     arrays = {str(i): waveform for i, waveform in enumerate(spoken)}
     np.savez(sys.argv[1], sample_rate=speaker.sample_rate, **arrays)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Handwritten digits: the 8x8 images that come with scikit-learn, split by writer."""
+"""Handwritten digits: the 8x8 images of scikit-learn, split by writer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
-# The 1,797 images are 14 filled-in copies of one form: the labels repeat the same sequence of
-# about 130 digits 14 times (a few boxes missing), and this is where the ninth copy begins. The
-# data set's description gives 13 writers without saying who filled which form, so what the split
-# promises is: no form is in both parts.
+# The 1,797 images come from 14 copies of one form: the labels repeat a sequence of about 130 digits
+# 14 times, with a few gaps. This is the first image of the ninth copy. The data set's description
+# names 13 writers but not their forms, so the split guarantees only that no form is in both parts.
 FIRST_TEST_IMAGE = 1029
 
 
@@ -27,14 +26,16 @@ class Handwriting:
 
     @functools.cached_property
     def by_label(self) -> tuple[np.ndarray, ...]:
-        """For each digit the indices of its images."""
+        """Indices of the images of each digit, int64 [n] each."""
         return tuple(np.flatnonzero(self.labels == label) for label in range(10))
 
 
 @functools.cache
 def load(split: Split) -> Handwriting:
-    """Returns the images of one split; the other split's writers filled other forms."""
-    from sklearn import datasets  # takes seconds to start, and runs on made clips don't need it
+    """Returns the images of one split; no form is in both splits."""
+    from sklearn import (
+        datasets,
+    )  # imported here, as it takes seconds and finished data sets do not need it
 
     images, labels = datasets.load_digits(return_X_y=True)
     part = slice(None, FIRST_TEST_IMAGE) if split == "train" else slice(FIRST_TEST_IMAGE, None)

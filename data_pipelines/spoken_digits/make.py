@@ -1,4 +1,4 @@
-"""Makes the data set: every clip of both splits, as records in shards, on all cores."""
+"""Generates the data set: the clips of both splits as shards, on all cores."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ from data_pipelines.spoken_digits.words import Words
 NAME = "spoken_digits"
 _SHARDS = 8  # of each split
 _JPEG_QUALITY = 95
-# What the clips in a folder are made from, so that another config's are not taken for this one's.
+# File with the settings of the clips in a folder, to detect clips of another config.
 _MADE_FROM = "made_from.json"
-_GENERATOR = 3  # to be raised when the same config gives other clips
+_GENERATOR = 3  # increase it when the same config gives other clips
 
 
 def build(config: LoaderConfig, output_dir: str, progress: Callable[[str], None] = print) -> None:
-    """Makes the spoken digits in a folder, unless they are there; a half-made set is made again.
+    """Generates the spoken digits in a folder, unless they are complete there.
 
-    The same config gives the same bytes, whatever the number of cores. The run's seed plays no
-    part: a data set is a fixed thing, which runs with several seeds can share.
+    The same config gives the same bytes with any number of cores. They do not depend on the seed of
+    the run, so runs with several seeds can use one data set.
 
     Args:
       config: of the run: sizes, rates, numbers of clips and `data.speech_dir`.
       output_dir: the folder.
-      progress: takes a line of text.
+      progress: called with lines of text.
 
     Raises:
-      UserError: the folder holds a data set made from something else, the recordings don't fit,
-        or espeak-ng does not run.
+      UserError: the folder has another data set, recordings are missing or damaged, or espeak-ng
+        does not run.
     """
     if _is_made(config, output_dir):
         return
     storage.make_folder(output_dir)
     busy = f"{output_dir} is being built by another process"
-    with storage.locked(output_dir, busy, "wait for it.", float("inf"), progress):
-        if not _is_made(config, output_dir):  # by whoever was there before
+    with storage.locked(output_dir, busy, "wait until it has ended.", float("inf"), progress):
+        if not _is_made(config, output_dir):  # another process may have completed it
             _make(config, output_dir, progress)
 
 
@@ -109,11 +109,11 @@ def _check_same(held: bytes, wanted: dict[str, Any], output_dir: str) -> None:
         made_from = {}
     for key, value in wanted.items():
         if not isinstance(made_from, dict) or key not in made_from:
-            raise UserError(f"{output_dir} holds other data than spoken digits: change data.dir.")
+            raise UserError(f"{output_dir} has another data set: give another --config.data.dir.")
         if made_from[key] != value:
             raise UserError(
                 f"The spoken digits in {output_dir} were made with {key} {made_from[key]!r}, not"
-                f" {value!r}: change data.dir or the workdir, or remove that folder."
+                f" {value!r}: give another --config.data.dir or --workdir, or remove that folder."
             )
 
 
@@ -151,23 +151,22 @@ def _make_shards(
 
 
 class Worker:
-    """What a process needs for every shard, sent to it once."""
+    """State of a worker process, which is sent to it once: the config and the words."""
 
     config: LoaderConfig
     words: dict[Split, Words]
 
     @classmethod
     def start(cls, config: LoaderConfig, words: dict[Split, Words]) -> None:
-        """Sets up the process: its data, one thread, and an end with its parent.
+        """Sets up the process: its data, one thread, and its end with the parent.
 
         Args:
           config: of the run.
-          words: recordings of each split.
+          words: of each split.
         """
         worker_processes.end_with_parent()
         cls.config, cls.words = config, words
-        # The other cores have processes of their own; threads over so little work make it slower
-        # ten times.
+        # Each core has a process; threads for such small arrays would be ten times slower.
         cv2.setNumThreads(1)
         threadpoolctl.threadpool_limits(1)
 
@@ -177,7 +176,7 @@ class Worker:
 
         Args:
           split: of the data set.
-          shard: its number, from 0.
+          shard: number of the shard, from 0.
           output_dir: the folder of the data set.
         """
         name = shard_names.shard_name(NAME, split, shard, _SHARDS)

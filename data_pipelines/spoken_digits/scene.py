@@ -1,9 +1,8 @@
 """Draws a handwritten digit that bounces among moving pieces of other digits.
 
-What makes the digit hard to read off low-level statistics: its color, the background's and the
-pieces' are random, the pieces are ink of the same kind as the digit, and everything moves and is
-noisy. What makes it readable: it alone is whole, it lies on top, keeps near the middle and is
-brighter than the pieces.
+Low-level statistics do not reveal the digit: all colors are random, the pieces are parts of other
+digits, and everything moves and is noisy. The digit is recognizable because it is complete, on top,
+near the center, and brighter than the pieces.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import numpy as np
 
 from data_pipelines.spoken_digits.handwriting import Handwriting
 
-PIECES = (5, 6)  # number of pieces of other digits, both ends included
-PIECE_SIZE = (3, 4)  # height and width of the window they show, of 8
-SCALE = (0.6, 0.7)  # side of the digit's image, of the frame
-PIECE_SCALE = (0.45, 0.6)  # side of the images that the pieces are from, of the frame
-ROAM = 0.4  # share of the room beside it that the digit moves in, about the middle
-TURN = 8.0  # largest rotation, degrees either way
-SPEED = (0.1, 0.5)  # frames' sides a second
-BACKGROUND = np.float32(0.05)  # brightest background, of 0..1 in each color
+PIECES = (5, 6)  # range of the number of pieces of other digits
+PIECE_SIZE = (3, 4)  # range of height and width of a piece, of 8
+SCALE = (0.6, 0.7)  # side of the digit's image / side of the frame
+PIECE_SCALE = (0.45, 0.6)  # the same of the images of the pieces
+ROAM = 0.4  # fraction of the free space in which the digit moves, around the center
+TURN = 8.0  # largest rotation in either direction, in degrees
+SPEED = (0.1, 0.5)  # in sides of the frame per second
+BACKGROUND = np.float32(0.05)  # largest value of the background, in 0..1
 BRIGHTNESS = (0.8, 1.0)  # of the digit's strongest color
 PIECE_BRIGHTNESS = (0.3, 0.6)  # of a piece's strongest color
-NOISE = (0.01, 0.05)  # standard deviation, of 0..1
-_REACH = 1.3  # side of the square that a turned image takes, of its own side
+NOISE = (0.01, 0.05)  # standard deviation, in 0..1
+_REACH = 1.3  # side of the square around a rotated image / side of the image
 
 
 def draw(
@@ -35,15 +34,15 @@ def draw(
     frame_rate: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Returns frames uint8 [frames, size, size, 3] that show one image of `label`.
+    """Returns the frames of a clip with one image of `label`, uint8 [frames, size, size, 3].
 
     Args:
       handwriting: images of digits.
       label: the digit, 0 to 9.
-      frames: their number.
-      size: of a frame's side, in pixels.
-      frame_rate: frames a second.
-      rng: of the image, its way and the clutter.
+      frames: number of frames.
+      size: side of a frame, in pixels.
+      frame_rate: frames per second.
+      rng: random generator.
     """
     pieces = rng.integers(PIECES[0], PIECES[1] + 1)
     others = (label + rng.integers(1, 10, pieces)) % 10
@@ -70,7 +69,7 @@ def _image(handwriting: Handwriting, label: int, rng: np.random.Generator) -> np
 
 
 def _piece(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a random window shows of the image, moved to the middle; the rest is blank."""
+    """Returns a random window of the image, moved to the center of a blank image."""
     height, width = rng.integers(PIECE_SIZE[0], PIECE_SIZE[1] + 1, 2)
     top, left = rng.integers(0, (9 - height, 9 - width))
     piece = np.zeros_like(ink)
@@ -93,18 +92,18 @@ def _paths(sides: np.ndarray, size: int, times: np.ndarray, rng: np.random.Gener
 
 
 def bounce(position: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Folds positions on a line into 0..length, as a ball between two walls moves.
+    """Folds positions on a line into 0..length, as for a ball between two walls.
 
-    Both are float64 arrays of shapes that broadcast; so is the result.
+    Both are float64 arrays whose shapes broadcast; so is the result.
     """
     return length - np.abs(np.mod(position, 2 * length) - length)
 
 
 def _colors(inks: int, rng: np.random.Generator) -> np.ndarray:
-    """Colors [1 + inks, 3, 1, 1] in 0..1: the background's, then the inks'."""
+    """Returns colors, float32 [1 + inks, 3, 1, 1] in 0..1: of the background, then of the inks."""
     background = BACKGROUND * rng.random((1, 3), dtype=np.float32)
     ink = rng.random((inks, 3), dtype=np.float32)
-    # Inks differ in hue and strength, but the strongest of the three colors is never dark.
+    # The strongest of the three colors of an ink is never dark.
     brightness = rng.uniform(*PIECE_BRIGHTNESS, (inks, 1))
     brightness[-1] = rng.uniform(*BRIGHTNESS)
     ink *= brightness / ink.max(axis=1, keepdims=True)
@@ -112,7 +111,7 @@ def _colors(inks: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sprite(ink: np.ndarray, side: float, angle: float) -> np.ndarray:
-    """Returns the image turned by `angle` degrees, `side` pixels wide, as opacity [n, n]."""
+    """Returns the image rotated by `angle` degrees, `side` pixels wide, as opacity [n, n]."""
     extent = int(np.ceil(side * _REACH))
     matrix = np.array(cv2.getRotationMatrix2D((3.5, 3.5), angle, side / 8), np.float64)
     matrix[:, 2] += (extent - 1) / 2 - 3.5
@@ -120,9 +119,9 @@ def _sprite(ink: np.ndarray, side: float, angle: float) -> np.ndarray:
 
 
 def _opacity(sprite: np.ndarray, centers: np.ndarray, size: int) -> np.ndarray:
-    """Returns [frames, size, size]: the sprite about each frame's center, to the nearest pixel."""
+    """Returns opacity [frames, size, size]: the sprite at each frame's center, in whole pixels."""
     extent = len(sprite)
-    margin = size // 4  # takes what reaches outside, so that nothing has to be clipped
+    margin = size // 4  # sprites may extend beyond the frame
     opacity = np.zeros((len(centers), size + 2 * margin, size + 2 * margin), np.float32)
     corners = np.rint(centers + margin - extent / 2).astype(int)
     sprite = np.clip(sprite, 0, 1)  # the cubic interpolation overshoots
@@ -132,8 +131,10 @@ def _opacity(sprite: np.ndarray, centers: np.ndarray, size: int) -> np.ndarray:
 
 
 def _develop(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 with the colors last."""
-    pixels = rng.random(canvas.shape, dtype=np.float32)  # uniform: a quarter of normal's time
+    """Adds noise to [frames, 3, size, size] in 0..1; returns uint8 [frames, size, size, 3]."""
+    pixels = rng.random(
+        canvas.shape, dtype=np.float32
+    )  # uniform noise takes a quarter of the time of normal noise
     pixels -= 0.5
     pixels *= np.float32(np.sqrt(12) * rng.uniform(*NOISE))
     pixels += canvas

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-LOUDNESS = (0.7, 0.9)  # the word's peak, of full scale
-NOISE = (-55.0, -50.0)  # the noise's root mean square over the word's peak, decibels
-COLOUR = (0.0, 0.1)  # exponent of the noise's power spectrum: 0 is white, 1 pink
+LOUDNESS = (0.7, 0.9)  # peak of the word / full scale
+NOISE = (-55.0, -50.0)  # RMS of the noise / peak of the word, in decibels
+COLOR = (0.0, 0.1)  # exponent of the noise's power spectrum: 0 is white, 1 is pink
 
 
 def mix(word: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
     """Returns a float32 waveform of `samples` in which `word` starts at a random time.
 
-    A word that is longer than the waveform is cut off at its end.
+    A word that is longer than the waveform is truncated.
     """
     word = word[:samples]
     start = rng.integers(0, samples - len(word) + 1)
@@ -23,10 +23,10 @@ def mix(word: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Colored noise of unit power."""
-    # The sum of so many waves is normal, whatever distribution their amplitudes have.
+    """Returns colored noise with unit power, [samples]."""
+    # The sum of many waves is normally distributed for any distribution of their amplitudes.
     spectrum = rng.random((2, samples // 2 + 1), dtype=np.float32) - np.float32(0.5)
     frequency = np.maximum(np.arange(samples // 2 + 1), samples / 400)  # flat below 40 Hz
-    shaped = (spectrum[0] + 1j * spectrum[1]) * frequency ** (-rng.uniform(*COLOUR) / 2)
+    shaped = (spectrum[0] + 1j * spectrum[1]) * frequency ** (-rng.uniform(*COLOR) / 2)
     noise = np.fft.irfft(shaped, samples)
     return noise / np.sqrt(np.mean(noise**2))

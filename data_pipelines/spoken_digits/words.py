@@ -1,4 +1,4 @@
-"""The spoken words: every digit's name in many voices, or recordings of people."""
+"""The spoken names of the digits: synthesized in many voices, or recordings of people."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from data_pipelines.format import numba_cache
 from data_pipelines.spoken_digits import espeak
 from data_pipelines.spoken_digits.handwriting import Split
 
-# For each digit, the waveforms of its name: float32, peak 1, without silence at either end.
+# For each digit, the waveforms of its name: float32 [samples], peak 1, trimmed of silence.
 Words = list[list[np.ndarray]]
 
 UTTERANCES = {"train": 120, "test": 50}  # of each digit
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland")
-# Of espeak-ng's variants those that sound like people; no speaker of one split is in the other.
+# Variants of espeak-ng that resemble human voices; the splits have no speaker in common.
 SPEAKERS = {
     "train": (
         *("f1", "f2", "f5", "m1", "m2", "m4", "m5", "Andy", "Annie", "Denis", "Jacky", "Lee"),
@@ -30,9 +30,9 @@ SPEAKERS = {
     ),
     "test": ("f3", "f4", "m3", "m7", "m8", "Alicia", "robert", "shelby", "victor", "zac"),
 }
-RATE = (150, 190)  # words a minute
-PITCH = (40, 60)  # of 0..100
-_SILENCE = 0.02  # of the peak
+RATE = (150, 190)  # words per minute
+PITCH = (40, 60)  # in 0..100
+_SILENCE = 0.02  # fraction of the peak
 
 
 def synthesize(split: Split, sample_rate: int, seed: int) -> Words:
@@ -59,7 +59,7 @@ def synthesize(split: Split, sample_rate: int, seed: int) -> Words:
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
             raise UserError(
-                f"espeak-ng could not speak the digits ({reason[0]}): reinstall espeakng-loader,"
+                f"espeak-ng failed ({reason[0]}): reinstall espeakng-loader,"
                 " or give recordings with data.speech_dir."
             )
         with np.load(output) as spoken:
@@ -73,10 +73,10 @@ def synthesize(split: Split, sample_rate: int, seed: int) -> Words:
 
 
 def read(folder: pathlib.Path, split: Split, sample_rate: int) -> Words:
-    """Returns recordings `{digit}_{speaker}_{index}.wav`; the last third of speakers is the test.
+    """Reads recordings `{digit}_{speaker}_{index}.wav`; the last third of the speakers is `test`.
 
     Raises:
-      UserError: the folder is missing or has too little, or a file is no recording.
+      UserError: the folder or a digit is missing, or a file can't be read.
     """
     if not folder.is_dir():
         raise UserError(
@@ -109,12 +109,12 @@ def _read_one(path: pathlib.Path, sample_rate: int) -> np.ndarray:
         ) from None
     waveform = _clean(samples.mean(axis=1), rate, sample_rate)
     if not len(waveform):
-        raise UserError(f"{path} holds no sound: replace or remove it.")
+        raise UserError(f"{path} has no sound: replace or remove it.")
     return waveform
 
 
 def _clean(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Resamples, cuts silence off both ends, and scales the peak to 1."""
+    """Resamples, trims silence at both ends, and scales the peak to 1."""
     if rate != sample_rate:
         samples = numba_cache.import_librosa().resample(
             samples, orig_sr=rate, target_sr=sample_rate

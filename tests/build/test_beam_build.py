@@ -87,7 +87,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, m
 def test_without_beam_one_sentence_says_so(videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert _build(videos, tmp_path / "out", "--runner=DirectRunner") == 2
-    assert "install the extra 'beam'" in capsys.readouterr().err
+    assert "install the extra `beam`" in capsys.readouterr().err
 
 
 def test_an_option_of_nobody_is_refused(videos, tmp_path, capsys):

@@ -128,7 +128,7 @@ def test_storage_that_does_not_answer_ends_a_build_that_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(builder, "write_shard", out_of_reach)
         assert _build(videos, broken, "--shards=2") == 1
-    assert "is out of reach (Stale file handle)" in capsys.readouterr().err
+    assert "can't be reached (Stale file handle)" in capsys.readouterr().err
     assert _build(videos, broken, "--shards=2") == 0
     assert _digests(broken) == _digests(whole)
 
@@ -164,7 +164,7 @@ def test_files_that_time_out_are_tried_by_the_same_command(videos, tmp_path, mon
     _with_fault(monkeypatch, flag, "dog/0.mp4")
     assert _build(videos, out, "--shards=3", "--timeout=1") == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "1 of 7 files timed out (first: dog/0.mp4: nothing came of it for 1 s, twice" in told
+    assert "1 of 7 files timed out (first: dog/0.mp4: no progress for 1 s, twice" in told
     report = json.loads((out / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/0.mp4": "timed out", "cat/text.mp4": "unreadable",
@@ -198,7 +198,7 @@ def _interrupt(*_):
 def test_an_output_among_its_source_is_refused(videos, capsys):
     for output in (videos, videos / "shards"):
         assert _build(videos, output) == 2
-        assert "lies in --source" in capsys.readouterr().err
+        assert "is inside --source" in capsys.readouterr().err
     assert not (videos / "shards").exists()
 
 
@@ -338,7 +338,7 @@ def test_without_a_record_what_was_expected_and_found_is_named(videos, tmp_path,
     assert _build(videos, tmp_path / "out", *options) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "(first: wave/b.avi: it can't be opened" in told
-    assert "beside 7 media files that no list names (first: cat/0.mp4)" in told
+    assert "beside 7 media files in no list (first: cat/0.mp4)" in told
 
 
 def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
@@ -383,7 +383,7 @@ def test_of_two_builds_behind_one_url_the_last_says_so(videos, monkeypatch, caps
 
     monkeypatch.setattr(builder, "finish", late)
     assert _build(videos, "memory://built_twice") == 2
-    assert "another build has ended there: give the same command" in capsys.readouterr().err
+    assert "another build has ended there: repeat the command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "shard"])

@@ -45,7 +45,7 @@ def test_number_of_shards():
 
 
 def test_lists_that_name_nothing_are_refused():
-    with pytest.raises(UserError, match="The lists of videos name no file"):
+    with pytest.raises(UserError, match="The lists of videos have no files"):
         _plan(count=0)
 
 

@@ -35,7 +35,7 @@ def test_summary_of_many_points_at_the_report():
 
 
 def test_summary_of_none():
-    assert "none of 1,300 files is left out" in summary(_report(0), "out")
+    assert "no file left out of 1,300" in summary(_report(0), "out")
 
 
 def test_progress_counts_rate_time_left_and_what_is_left_out(monkeypatch):

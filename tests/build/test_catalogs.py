@@ -23,7 +23,7 @@ def test_a_list_twice_is_refused(tmp_path):
         folder.mkdir()
         write(folder)
         trees.files(folder, [extra])
-        with pytest.raises(UserError, match="are lists of the same: keep one"):
+        with pytest.raises(UserError, match="are the same list: remove one"):
             trees.listed(name, folder)
 
 

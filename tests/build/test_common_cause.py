@@ -19,7 +19,7 @@ def _failed(reason="failed", detail="RuntimeError: cannot cache function") -> Fi
     [
         _failed(),
         _failed(detail="ImportError: libsndfile.so.1: cannot open shared object file"),
-        _failed("crashed", "it ended the decoder's process twice (exit code 1)"),
+        _failed("crashed", "it crashed the decoder twice (exit code 1)"),
     ],
 )
 def test_one_exception_for_every_file_is_named_once(result):
@@ -27,7 +27,7 @@ def test_one_exception_for_every_file_is_named_once(result):
         list(common_cause.checked([FINE, *[result] * 300]))
     assert error.value.status == 2
     assert str(error.value).count(result.detail) == 1
-    assert "not of the files" in str(error.value)
+    assert "not the files" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_an_exception_leaves_no_file(tmp_path, monkeypatch):
 
 def test_a_folder_that_can_t_hold_them_is_no_fault_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
-    with pytest.raises(UnreachableError, match="can't hold its records"):
+    with pytest.raises(UnreachableError, match="can't store temporary files of records"):
         _collect(str(tmp_path / "absent"))
 
 

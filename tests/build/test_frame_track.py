@@ -120,7 +120,7 @@ def _resized(content: bytes, size: tuple[int, int]) -> bytes:
 
 def test_the_bound_is_stated(monkeypatch):
     monkeypatch.setattr(frame_track, "MOST_PIXELS", 64 * 48 - 1)
-    with pytest.raises(UnfitError, match="64 x 48 pixels; the most are 3,071") as error:
+    with pytest.raises(UnfitError, match="64 x 48 pixels, more than 3,071") as error:
         _track(av.VideoFrame(64, 48, "yuv420p"))
     assert error.value.reason == "too large"
 

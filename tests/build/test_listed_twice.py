@@ -52,7 +52,7 @@ def test_a_row_that_repeats_another_is_one_item_and_counted(tmp_path, name, list
     items = [item for split in catalog.splits.values() for item in split]
     assert len(items) == (2 if name == "fsd50k" else 1)
     assert len(set(items[0].train_folds)) == len(items[0].train_folds)
-    (repeats,) = [one for one in catalog.ignored if one.what == "rows that repeat another"]
+    (repeats,) = [one for one in catalog.ignored if one.what == "lines that repeat another"]
     assert repeats.count == 1
     assert repeats.example.startswith(str(tmp_path))
 
@@ -119,7 +119,7 @@ def test_a_file_that_two_segments_could_mean_is_of_none(tmp_path):
     assert [i.path for i in catalog.splits["eval"]] == [
         "x_000000_000010.mp4", "x_000010_000020.mp4", "Yy.mp4",
     ]  # fmt: skip
-    assert ("files that several rows could mean", 1) in [(i.what, i.count) for i in catalog.ignored]
+    assert ("files that match several lines", 1) in [(i.what, i.count) for i in catalog.ignored]
     whole = trees.listed("audioset", tmp_path, untrimmed=True)
     assert [(i.path, i.end) for i in whole.splits["eval"]][:2] == [("x.mp4", 10), ("x.mp4", 20)]
     assert all(math.isinf(i.end) for i in catalog.splits["eval"])

@@ -42,7 +42,7 @@ CASES = [
     ("fsd50k", "vocabulary.csv", "index,label,mid\n0,A,m\n", "line 1: index is 'index'"),
     ("fsd50k", "dev.csv", "fname,labels,split\n1,Music,train\n1,Music,val\n",
      "line 3: 1 is listed before"),
-    ("fsd50k", "eval.csv", "fname,labels\n", "lists nothing"),
+    ("fsd50k", "eval.csv", "fname,labels\n", "is empty: download"),
     ("kinetics400", "train.csv", KINETICS + "a,b,,10,train\n", "line 2: time_start is ''"),
     ("audioset", "class_labels_indices.csv", "index,mid,display_name\nx,/m/a,A\n",
      "line 2: index is 'x'"),

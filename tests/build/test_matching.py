@@ -45,7 +45,7 @@ def test_two_videos_of_one_name_are_refused_where_it_is_listed(tmp_path):
     _audioset(tmp_path, ["--4gqARaEJE.mp4", "other.mp4", "other.webm"])
     trees.listed("audioset", tmp_path)
     trees.files(tmp_path, ["--4gqARaEJE.webm"])
-    with pytest.raises(UserError, match=r"two files for --4gqARaEJE, .*\.mp4 and .*\.webm: keep"):
+    with pytest.raises(UserError, match=r"two files for --4gqARaEJE, .*\.mp4 and .*\.webm: remove"):
         trees.listed("audioset", tmp_path)
 
 
@@ -124,14 +124,14 @@ def test_ucf101_in_the_folder_of_another_class_is_none_of_this(tmp_path):
     catalog = _ucf101(tmp_path, ["Archery/v_HandStandPushups_g01_c01.avi"])
     (item,) = catalog.splits["all"]
     assert item.path == "HandstandPushups/v_HandStandPushups_g01_c01.avi"  # missing
-    assert "media files that no list names" in [one.what for one in catalog.ignored]
+    assert "media files in no list" in [one.what for one in catalog.ignored]
 
 
 def test_ucf101_twice(tmp_path):
     name = "v_HandStandPushups_g01_c01"
-    with pytest.raises(UserError, match=r"two files for .*: keep one"):
+    with pytest.raises(UserError, match=r"two files for .*: remove one"):
         _ucf101(tmp_path / "a", [f"x/HandstandPushups/{name}.avi", f"HandstandPushups/{name}.mp4"])
-    with pytest.raises(UserError, match=r"two files for .*: keep one"):
+    with pytest.raises(UserError, match=r"two files for .*: remove one"):
         _ucf101(tmp_path / "b", [f"x/{name}.avi", f"{name}.mp4"])
     catalog = _ucf101(tmp_path / "c", [f"{name}.avi", f"{name.lower()}.avi", f"{name}.jpg"])
     assert catalog.splits["all"][0].path == f"{name}.avi"  # the same case wins
@@ -169,7 +169,7 @@ def test_hmdb51_with_one_name_in_two_classes(tmp_path):
     ]  # fmt: skip
     catalog = _hmdb51(tmp_path / "b", ["x.mp4"], names, "x.avi")
     assert [i.path for i in catalog.splits["all"]] == ["clap/x.avi", "wave/x.avi"]  # whose is it?
-    assert ("files that several rows could mean", 1) in [(i.what, i.count) for i in catalog.ignored]
+    assert ("files that match several lines", 1) in [(i.what, i.count) for i in catalog.ignored]
 
 
 def test_accents_are_the_same_composed_and_not(tmp_path):
@@ -196,4 +196,4 @@ def test_kinetics_with_a_list_without_labels(tmp_path, test_list):
     }
     sound = trees.listed("kinetics_sound", tmp_path)
     assert list(sound.splits) == ["train"]
-    assert ("rows without a label", 1) in [(i.what, i.count) for i in sound.ignored]
+    assert ("lines without a label", 1) in [(i.what, i.count) for i in sound.ignored]

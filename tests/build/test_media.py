@@ -63,7 +63,7 @@ def test_short_side_and_odd_sizes(tmp_path, size, expected):
 
 
 def test_an_odd_short_side_is_refused():
-    with pytest.raises(UserError, match="97 pixels"):
+    with pytest.raises(UserError, match="short_side is 97"):
         MediaOptions(short_side=97)
 
 

@@ -56,7 +56,7 @@ def test_a_list_of_other_files_gives_nothing(tmp_path, outside, kind, name, suff
 @pytest.mark.parametrize("kind", ["hls", "ffconcat", "dash", "sdp"])
 def test_a_playlist_is_called_one(tmp_path, kind):
     (tmp_path / "a.mp4").write_text(LISTS[kind].format(name="b.mp4"))
-    with pytest.raises(MediaError, match="it is a playlist, and the files that it names are not"):
+    with pytest.raises(MediaError, match="it is a playlist, whose files are not"):
         media.decode(str(tmp_path / "a.mp4"), VIDEO_ONLY)
 
 
@@ -110,7 +110,7 @@ def test_a_name_is_a_name_and_no_url(tmp_path, monkeypatch, name, relative):
 
 def test_what_is_no_regular_file_is_left_out(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(MediaError, match="it is no regular file") as error:
+    with pytest.raises(MediaError, match="it is not a regular file") as error:
         media.decode(str(tmp_path / "a.mp4"), VIDEO_ONLY)
     assert error.value.reason == "unreadable"
 

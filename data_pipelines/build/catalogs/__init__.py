@@ -1,4 +1,4 @@
-"""The data sets that data_pipelines.build knows, each from its official files and lists."""
+"""Catalogs of the supported data sets, from their official files and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AudioSet."""
+"""The catalog of AudioSet."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 
 
 def list_items(source: Source) -> Catalog:
-    """Lists the segments of the three official lists, as far as they are there.
+    """Lists the segments of the official lists that are present.
 
-    A segment's file has the stem that one of the usual download tools gives it: the identifier
-    `{ytid}` or `Y{ytid}`, alone or with `_{start}` or `_{start}_{end}`, in seconds (plain, with
-    three decimals, or six digits) or milliseconds. Of untrimmed sources it is the identifier. A
-    file that so could be of several segments is that of none.
+    The stem of a segment's file is that of one of the usual download tools: the identifier `{ytid}`
+    or `Y{ytid}`, alone or with `_{start}` or `_{start}_{end}`, in seconds (plain, with three
+    decimals, or six digits) or milliseconds. In untrimmed sources it is the identifier. A file that
+    could belong to several segments is not used.
     Classes are in the order of class_labels_indices.csv; multi-label.
 
     Raises:
@@ -38,7 +38,7 @@ def list_items(source: Source) -> Catalog:
     listed_splits = lists.lists(LISTS.get)
     if not listed_splits:
         raise UserError(
-            f"{lists.directory} has none of {', '.join(LISTS)}: point --lists at their folder."
+            f"{lists.directory} has none of {', '.join(LISTS)}: give their folder with --lists."
         )
     listing = Listing(listed_splits, shared=source.untrimmed)
     files = source.tree.by_stem()
@@ -53,7 +53,7 @@ def list_items(source: Source) -> Catalog:
 def _segment(
     row: Line, source: Source, numbers: dict[str, int], names: tuple[str, ...]
 ) -> tuple[Item, list[str]]:
-    """Returns what a row lists, and the names without suffix that its file may have."""
+    """Returns the item of a line, and the possible stems of its file."""
     identifier, mids = row["YTID"], row["positive_labels"].split(",")
     start, end = row.number("start_seconds"), row.number("end_seconds")
     if end <= start:

@@ -1,4 +1,4 @@
-"""What a data set consists of, as its official files and lists say."""
+"""The items of a data set by its official files and lists, before it is built."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from data_pipelines.loader_config import MODALITIES, Modality
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One file of a data set, or one stretch of it.
+    """One file of a data set, or a segment of it.
 
     Attributes:
       id: name in the official list; unique in its split.
-      path: below the source folder, with forward slashes.
-      label: the class, or -1.
+      path: relative to the source folder, with forward slashes.
+      label: the class; -1: none.
       labels: the classes, in a multi-label data set.
-      label_text: the same in words.
-      train_folds: official folds that train on it.
-      test_folds: official folds that test on it.
-      start: where the stretch begins in the file, in seconds.
-      end: where it ends.
+      label_text: names of the class or classes.
+      train_folds: official folds that train on the item.
+      test_folds: official folds that test on the item.
+      start: of the segment in the file, in seconds.
+      end: of the segment in the file, in seconds.
     """
 
     id: str
@@ -44,12 +44,12 @@ class Catalog:
     Attributes:
       splits: the items of each split.
       class_names: in the published order.
-      multi_label: whether items have `labels` and not `label`.
+      multi_label: whether items have `labels` in place of `label`.
       folds: number of official folds.
-      modalities: those that a file must have.
-      min_seconds: files shorter than this are left out.
+      modalities: modalities that a file must have.
+      min_seconds: shorter files are left out.
       max_seconds: longer files are cut into records of this length; 0: never.
-      ignored: what of the source and its lists is not used.
+      ignored: unused files of the source and lines of its lists.
     """
 
     splits: dict[str, list[Item]]
@@ -64,13 +64,13 @@ class Catalog:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a data set lies and how its files are to be taken.
+    """The location of a data set, and options of its catalog.
 
     Attributes:
-      directory: the folder of its files.
-      lists: the folder of its official lists; empty: the same.
-      untrimmed: whether files are whole recordings, out of which the listed stretches are cut.
-      classes: 32 or 31, for Kinetics-Sound.
+      directory: folder of the files.
+      lists: folder of the official lists; empty: `directory`.
+      untrimmed: whether files are whole recordings, out of which the listed segments are cut.
+      classes: number of classes of Kinetics-Sound, 32 or 31.
     """
 
     directory: str
@@ -80,10 +80,10 @@ class Source:
 
     @functools.cached_property
     def tree(self) -> SourceTree:
-        """What lies below `directory`, listed once; raises as `SourceTree`."""
+        """The files below `directory`, listed once; raises as `SourceTree`."""
         return SourceTree(self.directory)
 
     @functools.cached_property
     def list_tree(self) -> SourceTree:
-        """What lies below `lists`, or the same as `tree`."""
+        """The files below `lists`, or `tree` if `lists` is empty."""
         return SourceTree(self.lists) if self.lists else self.tree

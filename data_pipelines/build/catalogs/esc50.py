@@ -1,4 +1,4 @@
-"""ESC-50, with its five folds."""
+"""The catalog of ESC-50, with its five folds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FOLDS = (1, 2, 3, 4, 5)
 
 
 def list_items(source: Source) -> Catalog:
-    """Lists meta/esc50.csv in one split `all`; a fold tests on its own recordings.
+    """Lists meta/esc50.csv in one split `all`; fold k tests on the recordings with that number.
 
     Classes are in the order of `target`.
 
@@ -29,7 +29,7 @@ def list_items(source: Source) -> Catalog:
         if row.whole("target") != targets.setdefault(row["category"], row.whole("target")):
             raise row.fault(f"category {row['category']} has two targets")
         if row.whole("fold") not in _FOLDS:
-            raise row.fault(f"fold is {row['fold']}, which is none of {_FOLDS}")
+            raise row.fault(f"fold is {row['fold']}, not one of {_FOLDS}")
     names = tuple(classes[target].replace("_", " ") for target in sorted(classes))
     numbers = {target: i for i, target in enumerate(sorted(classes))}
     files = source.tree.by_stem()

@@ -1,4 +1,4 @@
-"""The files of a source, found by the names that lists give them."""
+"""Finds the files of a source by their names in official lists."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from data_pipelines.errors import UserError
 
 
 class FileIndex:
-    """Paths of the files of sound and video by a key, which is the name without suffix mostly.
+    """Paths of media files by a key, usually the name without suffix.
 
-    What lies beside a video and is none (thumbnails, subtitles, texts) has no key. A file whose
-    suffix says nothing counts where no file with the same key has a suffix of sound or video.
+    Other files beside a video (thumbnails, subtitles, texts) have no key. A file with an unknown
+    suffix is used if no file with the same key has a suffix of sound or video.
     """
 
     def __init__(
@@ -23,12 +23,12 @@ class FileIndex:
         files: Iterable[str],
         key_of: Callable[[str], str | None] = suffixes.stem,
     ):
-        """Sorts the files by their keys.
+        """Indexes the files by their keys.
 
         Args:
           directory: of the files, for messages.
-          files: their paths.
-          key_of: given a path, returns its key (None: it has none).
+          files: paths of the files.
+          key_of: path -> key, or None.
         """
         self._directory = directory
         self._found: dict[str, dict[Kind, list[str]]] = {}
@@ -42,15 +42,15 @@ class FileIndex:
         return key in self._found
 
     def paths(self) -> dict[str, str]:
-        """Returns the path of each key's file; raises as `get`."""
+        """Returns {key: path}; raises as `get`."""
         return {key: path for key in sorted(self._found) if (path := self.get(key)) is not None}
 
     def get(self, key: str, exact: Callable[[str], bool] | None = None) -> str | None:
-        """Returns the path of the file with a key, None if there is none.
+        """Returns the path of the file with a key, or None.
 
         Args:
           key: of the file.
-          exact: of several files the one for which this holds is taken.
+          exact: condition that selects one of several files.
 
         Raises:
           UserError: several files have the key.
@@ -61,16 +61,16 @@ class FileIndex:
             paths = list(filter(exact, paths)) or paths
         if len(paths) > 1:
             raise UserError(
-                f"{self._directory} has two files for {key}, {paths[0]} and {paths[1]}: keep one."
+                f"{self._directory} has two files for {key}, {paths[0]} and {paths[1]}: remove one."
             )
         return paths[0] if paths else None
 
 
 class ClassIndex:
-    """Paths of videos by class and name, whatever suffix and folder they have and in either case.
+    """Paths of videos by class and name, with any suffix and letter case.
 
-    A file in the folder of its class is preferred. One that lies elsewhere is found by its name
-    alone, unless its folder is that of another class.
+    A file in the folder of its class is preferred. A file elsewhere is found by its name alone,
+    unless its folder is that of another class.
     """
 
     def __init__(self, directory: str, files: list[str], classes: Iterable[str]):
@@ -85,10 +85,14 @@ class ClassIndex:
         self._by_name = FileIndex(directory, files, alone)
 
     def get(self, name: str, file: str) -> str | None:
-        """Returns the path of a class' file, None if there is none.
+        """Returns the path of a file of a class, or None.
+
+        Args:
+          name: of the class.
+          file: name of the file.
 
         Raises:
-          UserError: several files could be meant.
+          UserError: several files match.
         """
         stem = suffixes.stem(file)
         key = _folded(stem)
@@ -105,5 +109,5 @@ def _folder(path: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Returns a name as it is compared: macOS composes accents in another way than lists do."""
+    """Returns a name for comparison: casefolded, and normalized, as macOS decomposes accents."""
     return unicodedata.normalize("NFC", text).casefold()

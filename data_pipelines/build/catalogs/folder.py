@@ -1,4 +1,4 @@
-"""Any folder of videos."""
+"""The catalog of any folder of videos."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LONGEST_RECORD = 60.0
 
 
 def list_items(source: Source) -> Catalog:
-    """Lists every file that may be sound or video, with the topmost sub-folder as its label.
+    """Lists all media files, with the topmost sub-folder as label.
 
-    Files beside those have no label. Where the topmost sub-folders are all called train, val,
-    validation or test, they are splits and the labels lie one level below; otherwise everything is
-    the split `train`. Classes are in the order of their names. Files longer than a minute become
-    several records.
+    Files that are not in a sub-folder have no label. If all topmost sub-folders are named train,
+    val, validation or test, they are splits, and labels are one level below; otherwise all files
+    are in the split `train`. Classes are in the order of their names. Files longer than a minute
+    are cut into several records.
 
     Raises:
-      UserError: no file may be sound or video, or several splits have other folders beside them.
+      UserError: there are no media files, or there are other folders beside several splits.
     """
     tree = source.tree
     media = tree.media()
@@ -31,8 +31,8 @@ def list_items(source: Source) -> Catalog:
     has_splits = bool(tops) and tops <= set(_SPLITS)
     if len(tops & set(_SPLITS)) > 1 and not has_splits:
         raise UserError(
-            f"{source.directory} has the splits {', '.join(sorted(tops & set(_SPLITS)))} and beside"
-            f" them {', '.join(sorted(tops - set(_SPLITS)))}: move one or the other elsewhere."
+            f"{source.directory} has the splits {', '.join(sorted(tops & set(_SPLITS)))} and other"
+            f" folders ({', '.join(sorted(tops - set(_SPLITS)))}): move those to another place."
         )
     level = 1 if has_splits else 0
     names = sorted({p[level] for p in parts if len(p) > level + 1})

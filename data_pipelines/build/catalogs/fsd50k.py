@@ -1,4 +1,4 @@
-"""FSD50K."""
+"""The catalog of FSD50K."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from data_pipelines.build.catalogs.source_tree import Line, read_table
 
 
 def list_items(source: Source) -> Catalog:
-    """Lists dev.csv (its splits train and validation) and eval.csv; multi-label.
+    """Lists dev.csv (splits train and validation) and eval.csv (split eval); multi-label.
 
-    Files are `{fname}.wav` in folders whose names say dev or eval. Classes are in the order of
-    vocabulary.csv.
+    Files are `{fname}.wav` in any folder. Classes are in the order of vocabulary.csv.
 
     Raises:
       UserError: a list is missing or malformed, names a class that vocabulary.csv lacks, or
-        contradicts itself or the other.
+        contradicts itself or another list.
     """
     lists = source.list_tree
     columns = ("index", "label", "mid")

@@ -1,4 +1,4 @@
-"""HMDB51, with its three folds."""
+"""The catalog of HMDB51, with its three folds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LIST = re.compile(r"(?P<name>.+)_test_split(?P<fold>[123])\.txt")
 def list_items(source: Source) -> Catalog:
     """Lists every video of the `<class>_test_split{k}.txt` lists, in one split `all`.
 
-    A list's line is `file n`: n 1 trains, 2 tests, and 0 is not used in that fold. A video that no
-    fold uses is listed too. Classes are in the order of their names. Videos may have any suffix and
-    lie in any folder but another class'.
+    A line is `file n`: n is 1 for training, 2 for test, and 0 for videos that the fold does not
+    use. Videos without a use are listed too. Classes are in the order of their names. Videos may
+    have any suffix, and be in any folder except that of another class.
 
     Raises:
-      UserError: there are no lists, a class lacks a fold's, or a line has another form or
+      UserError: there are no lists, a class lacks the list of a fold, or a line is malformed or
         contradicts another.
     """
     lists = source.list_tree
@@ -28,8 +28,8 @@ def list_items(source: Source) -> Catalog:
     names = tuple(sorted({name for name, _ in found}))
     if not names:
         raise UserError(
-            f"{lists.directory} has no <class>_test_split1.txt: point --lists at the folder of the"
-            " official lists."
+            f"{lists.directory} has no <class>_test_split1.txt: give the folder of the official"
+            " lists with --lists."
         )
     files = source.tree.by_class(names)
     listing = Listing(["all"])
@@ -61,12 +61,12 @@ def _class_and_fold(name: str) -> tuple[str, int] | None:
 
 
 def _read_uses(listing: Listing, found: dict[tuple[str, int], str], name: str) -> FoldUses:
-    """Returns what each fold uses the files of a class for."""
+    """Returns the uses of the files of a class by each fold."""
     uses = FoldUses(listing)
     for fold in (1, 2, 3):
         if (name, fold) not in found:
             raise UserError(
-                f"{name}_test_split{fold}.txt is missing: fetch the official lists again."
+                f"{name}_test_split{fold}.txt is missing: download the official lists again."
             )
         for row in read_lines(found[name, fold]):
             file, _, use = row["line"].rpartition(" ")

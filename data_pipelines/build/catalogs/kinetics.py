@@ -1,4 +1,4 @@
-"""Kinetics-400, and Kinetics-Sound, which is some of its classes."""
+"""The catalogs of Kinetics-400, and of Kinetics-Sound, a subset of its classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTS = {
 }  # fmt: skip
 _SPLITS = {"train": "train", "val": "validation", "validate": "validation", "test": "test"}
 
-# As the authors of XKD use it; those who count 31 classes leave out strumming guitar.
+# The 32 classes of the authors of XKD; the version with 31 classes lacks strumming guitar.
 _SOUND_CLASSES = (
     "blowing nose",
     "blowing out candles",
@@ -54,34 +54,36 @@ _SOUND_CLASSES = (
 
 
 def list_kinetics400(source: Source) -> Catalog:
-    """Lists the rows of train.csv, val.csv (or validate.csv) and test.csv, as far as there.
+    """Lists the lines of train.csv, val.csv (or validate.csv) and test.csv, if present.
 
-    A row's file is `{youtube_id}_{start:06d}_{end:06d}`, whatever its suffix and folder (of
-    untrimmed sources `{youtube_id}`). Classes are in the order of their names. Rows may be without
-    a label, as the official test list is: that split serves what needs no labels.
+    The stem of a line's file is `{youtube_id}_{start:06d}_{end:06d}` (in untrimmed sources
+    `{youtube_id}`), with any suffix and folder. Classes are in the order of their names. Lines may
+    lack a label, as in the official test list; their records have none.
 
     Raises:
-      UserError: there is no list, one is malformed, or two rows contradict each other.
+      UserError: there is no list, a list is malformed, or two lines contradict each other.
     """
     rows = _read_rows(source)
     return _catalog(source, rows, tuple(sorted({row["label"] for row in rows if row["label"]})))
 
 
 def list_kinetics_sound(source: Source) -> Catalog:
-    """Lists the rows of the Kinetics-400 lists that are of the 32 (or 31) classes.
+    """Lists the lines of the Kinetics-400 lists with one of the 32 (or 31) classes.
 
     Raises:
-      UserError: neither 31 nor 32 classes are asked for, or as `list_kinetics400`.
+      UserError: `source.classes` is not 31 or 32, or as `list_kinetics400`.
     """
     if source.classes not in (31, 32):
-        raise UserError(f"--classes={source.classes}: Kinetics-Sound has 31 or 32 classes.")
+        raise UserError(
+            f"--classes={source.classes}: give 31 or 32, the numbers of classes of Kinetics-Sound."
+        )
     left_out = "strumming guitar" if source.classes == 31 else ""
     names = tuple(name for name in _SOUND_CLASSES if name != left_out)
     rows = _read_rows(source)
     unknown = [str(row.place) for row in rows if not row["label"]]
     catalog = _catalog(source, [row for row in rows if row["label"] in names], names)
     return dataclasses.replace(
-        catalog, ignored=(*counted("rows without a label", unknown), *catalog.ignored)
+        catalog, ignored=(*counted("lines without a label", unknown), *catalog.ignored)
     )
 
 
@@ -90,8 +92,8 @@ def _read_rows(source: Source) -> list[Line]:
     lists = tree.lists(_LISTS.get)
     if not lists:
         raise UserError(
-            f"{tree.directory} has no train.csv, val.csv or test.csv of Kinetics: point --lists at"
-            " their folder."
+            f"{tree.directory} has no train.csv, val.csv or test.csv of Kinetics: give their"
+            " folder with --lists."
         )
     return [
         Line(
@@ -113,7 +115,7 @@ def _catalog(source: Source, rows: list[Line], names: tuple[str, ...]) -> Catalo
         if end <= start:
             raise row.fault(f"it ends at {end} s, not after its start at {start} s")
         if row["split"] not in _SPLITS:
-            raise row.fault(f"{row['split']!r} is no split of Kinetics")
+            raise row.fault(f"{row['split']!r} is not a split of Kinetics")
         name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
         stem = row["youtube_id"] if source.untrimmed else name
         item = Item(

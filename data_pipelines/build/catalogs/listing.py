@@ -1,4 +1,4 @@
-"""Items of a data set, gathered row by row from its official lists."""
+"""Collects the items of a data set from the lines of its official lists."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ class _Entry(NamedTuple):
 
 
 class Listing:
-    """The items of each split, each once, with their files.
+    """The unique items of each split, with their files.
 
-    A row that repeats another is counted and adds nothing. A file is given to the one item that it
-    can mean; where it could mean several, as two stretches of a recording in a file that is named
-    by the recording alone, none gets it.
+    Repeated lines are counted. A file is assigned to an item only if no other item matches it: two
+    segments of a recording may match a file that is named by the recording alone.
     """
 
     def __init__(self, splits: Iterable[str] = (), *, shared: bool = False):
-        """Starts without items.
+        """Creates an empty listing.
 
         Args:
-          splits: those that are there even if they have no items, in order.
-          shared: whether several items may be stretches of one file.
+          splits: splits that exist even without items, in order.
+          shared: whether several items may be segments of one file.
         """
         self._splits = list(splits)
         self._shared = shared
@@ -40,16 +39,16 @@ class Listing:
         self._claims: collections.Counter[str] = collections.Counter()
 
     def add(self, split: str, item: Item, found: str | None, row: Line) -> None:
-        """Adds what a row lists.
+        """Adds the item of a line.
 
         Args:
-          split: its split.
-          item: what is listed; its `path` is where the file is expected.
-          found: path of the file in the source, if there is one.
-          row: of the list.
+          split: of the item.
+          item: the item; its `path` is where the file is expected.
+          found: path of the file in the source; None: not found.
+          row: the line of the list.
 
         Raises:
-          UserError: the row contradicts one before, or leads out of the source.
+          UserError: the line contradicts an earlier one, or has a path outside the source.
         """
         for text in (item.id, item.path):
             row.check_path(text)
@@ -66,11 +65,11 @@ class Listing:
             self.repeat(row)
 
     def repeat(self, row: Line) -> None:
-        """Counts a row that says what one before says."""
+        """Counts a line that repeats an earlier one."""
         self._repeated.append(row.place)
 
     def splits(self) -> dict[str, list[Item]]:
-        """Returns the items of each split, in the order in which they were added."""
+        """Returns the items of each split, in the order of the lines."""
         splits: dict[str, list[Item]] = {split: [] for split in self._splits}
         for entry in self._entries.values():
             item, found = entry.item, entry.found
@@ -80,19 +79,19 @@ class Listing:
         return splits
 
     def ignored(self, tree: SourceTree) -> tuple[Ignored, ...]:
-        """Returns what of the lists and the source is not used."""
+        """Returns the unused lines of the lists and files of the source."""
         several = [] if self._shared else [p for p, n in self._claims.items() if n > 1]
         unlisted = [path for path in tree.media() if path not in self._claims]
         return (
-            *counted("rows that repeat another", list(map(str, self._repeated))),
-            *counted("files that several rows could mean", several),
-            *counted("media files that no list names", unlisted),
+            *counted("lines that repeat another", list(map(str, self._repeated))),
+            *counted("files that match several lines", several),
+            *counted("media files in no list", unlisted),
             *tree.other_files(),
         )
 
 
 def _difference(before: _Entry, split: str, item: Item) -> str:
-    """Names what differs between what two rows say of one item."""
+    """Returns the difference between two lines of one item as text, or ""."""
     if before.split != split:
         return f"split ({before.split}, now {split})"
     old = before.item
@@ -101,20 +100,20 @@ def _difference(before: _Entry, split: str, item: Item) -> str:
     if (old.train_folds, old.test_folds) != (item.train_folds, item.test_folds):
         return f"fold (test folds {old.test_folds}, now {item.test_folds})"
     if (old.start, old.end) != (item.start, item.end):
-        return f"stretch ({old.start:g} to {old.end:g} s)"
+        return f"segment ({old.start:g} to {old.end:g} s)"
     return "" if old == item else f"path ({old.path})"
 
 
 def classes(rows: Iterable[Line], number: str, name: str) -> list[Line]:
-    """Returns the rows of a list of classes in the order of their numbers, each class once.
+    """Returns the unique lines of a list of classes, in the order of the classes' numbers.
 
     Args:
-      rows: of the list.
-      number: the column with a class' number.
-      name: the column with its name, or what other lists call it.
+      rows: lines of the list.
+      number: the column with the number of a class.
+      name: the column with its name or identifier.
 
     Raises:
-      UserError: a number is none, or two classes have the same number or name.
+      UserError: a number is invalid, or two classes have the same number or name.
     """
     by_number: dict[int, Line] = {}
     by_name: dict[str, Line] = {}
@@ -130,18 +129,24 @@ def classes(rows: Iterable[Line], number: str, name: str) -> list[Line]:
 
 
 class FoldUses:
-    """What each fold of a data set uses each file for, gathered row by row."""
+    """The use of each file by each fold, collected from the lines of lists."""
 
     def __init__(self, listing: Listing):
-        """Starts without files; rows that repeat another are counted by `listing`."""
+        """Creates an empty collection; `listing` counts repeated lines."""
         self._listing = listing
         self._uses: dict[str, dict[int, tuple[str, Line]]] = {}
 
     def add(self, file: str, fold: int, use: str, row: Line) -> None:
-        """Adds what a row says.
+        """Adds the use in a line.
+
+        Args:
+          file: name of the file.
+          fold: number of the fold.
+          use: as in the list.
+          row: the line.
 
         Raises:
-          UserError: the row contradicts one before.
+          UserError: the line contradicts an earlier one.
         """
         uses = self._uses.setdefault(file, {})
         before, earlier = uses.setdefault(fold, (use, row))
@@ -154,9 +159,9 @@ class FoldUses:
             self._listing.repeat(row)
 
     def files(self) -> list[tuple[str, Line]]:
-        """Returns the files, sorted, each with the first row that lists it."""
+        """Returns (file, its first line), sorted by file."""
         return [(file, next(iter(uses.values()))[1]) for file, uses in sorted(self._uses.items())]
 
     def folds(self, file: str, use: str) -> tuple[int, ...]:
-        """Returns the folds that use a file so, in order."""
-        return tuple(sorted(fold for fold, (is_, _) in self._uses[file].items() if is_ == use))
+        """Returns the folds with this use of a file, ascending."""
+        return tuple(sorted(fold for fold, (found, _) in self._uses[file].items() if found == use))

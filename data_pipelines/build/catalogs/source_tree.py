@@ -1,4 +1,4 @@
-"""The files below a folder, found by what official lists call them."""
+"""The files and official lists below a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True)
 class Ignored:
-    """Files of the source or rows of its lists that are not used: what, how many, and the first."""
+    """Unused files of the source or lines of its lists: what they are, their number, the first."""
 
     what: str
     count: int
@@ -28,16 +28,21 @@ class Ignored:
 
 
 def counted(what: str, examples: list[str]) -> list[Ignored]:
-    """Returns how many there are and the first, or nothing where there are none."""
+    """Returns one `Ignored`, or none for an empty list.
+
+    Args:
+      what: the kind of unused files or lines, in the plural.
+      examples: all of them.
+    """
     return [Ignored(what, len(examples), examples[0])] if examples else []
 
 
 class SourceTree:
-    """The files below a folder or URL, as sorted paths with forward slashes; hidden ones left out.
+    """The files below a folder or URL, as sorted paths with forward slashes, without hidden files.
 
     Raises:
-      UserError: there is no such folder, it or one below can't be listed, or it has no files.
-      UnreachableError: the store or file system doesn't answer.
+      UserError: there is no such folder, a folder can't be listed, or there are no files.
+      UnreachableError: the storage does not respond.
     """
 
     def __init__(self, directory: str):
@@ -48,19 +53,19 @@ class SourceTree:
         self._lists: set[str] = set()
 
     def by_stem(self) -> FileIndex:
-        """Returns the files of sound and video by their names without suffix."""
+        """Returns the media files by their names without suffix."""
         return FileIndex(self.directory, self.files)
 
     def by_class(self, classes: Iterable[str]) -> ClassIndex:
-        """Returns the files of sound and video by class and name."""
+        """Returns the media files by class and name."""
         return ClassIndex(self.directory, self.files, classes)
 
     def media(self) -> list[str]:
-        """Returns the files that may hold sound or video."""
+        """Returns the files that may have sound or video."""
         return [path for path in self.files if suffixes.kind(path) is not Kind.OTHER]
 
     def other_files(self) -> tuple[Ignored, ...]:
-        """Returns how many files are neither lists that were asked for nor may be media."""
+        """Returns the files that are neither used lists nor possible media, by kind."""
         found: dict[str, list[str]] = {}
         for path in self.files:
             if suffixes.kind(path) is Kind.OTHER and path not in self._lists:
@@ -68,10 +73,10 @@ class SourceTree:
         return tuple(one for what in sorted(found) for one in counted(what, found[what]))
 
     def lists(self, key_of: Callable[[str], _Key | None]) -> dict[_Key, str]:
-        """Returns {key: full path} of the lists, given the key of a file's name (None: is none).
+        """Returns {key: full path} of lists; `key_of` is file name -> key, or None.
 
         Raises:
-          UserError: two have the same key.
+          UserError: two lists have the same key.
         """
         found: dict[_Key, str] = {}
         for path in self.files:
@@ -79,13 +84,13 @@ class SourceTree:
             if key is None:
                 continue
             if key in found:
-                raise UserError(f"{found[key]} and {full} are lists of the same: keep one.")
+                raise UserError(f"{found[key]} and {full} are the same list: remove one.")
             found[key] = full
             self._lists.add(path)
         return found
 
     def find(self, name: str) -> str:
-        """Returns the full path of the one file of that name.
+        """Returns the full path of the file with a name.
 
         Raises:
           UserError: there is none, or there are several.
@@ -93,7 +98,10 @@ class SourceTree:
         matches = [path for path in self.files if path.rsplit("/", 1)[-1] == name]
         if len(matches) != 1:
             count = "no" if not matches else "more than one"
-            raise UserError(f"{self.directory} has {count} {name}: point --lists at its folder.")
+            raise UserError(
+                f"{self.directory} has {count} {name}: give the folder of the official lists with"
+                " --lists."
+            )
         self._lists.add(matches[0])
         return storage.join(self.directory, matches[0])
 
@@ -104,7 +112,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Place(NamedTuple):
-    """Where something is listed: the path of a list and the number of the line, from 1."""
+    """The path of a list and the number of a line, from 1."""
 
     path: str
     line: int
@@ -115,12 +123,12 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A row of an official list.
+    """A line of an official list.
 
     Attributes:
       path: of the list.
-      line: its number, from 1.
-      fields: by column.
+      line: number of the line, from 1.
+      fields: {column: value}.
     """
 
     path: str
@@ -132,75 +140,77 @@ class Line:
 
     @property
     def place(self) -> Place:
-        """Where it stands."""
+        """The list and the number of the line."""
         return Place(self.path, self.line)
 
     def number(self, column: str) -> float:
-        """A field as a number.
+        """Returns a field as a number.
 
         Raises:
-          UserError: it is none, or not finite.
+          UserError: it is not a finite number.
         """
         try:
             value = float(self[column])
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise self.fault(f"{column} is {self[column]!r}, which is no number")
+            raise self.fault(f"{column} is {self[column]!r}, which is not a number")
         return value
 
     def whole(self, column: str) -> int:
-        """A field as a whole number.
+        """Returns a field as an integer.
 
         Raises:
-          UserError: it is none.
+          UserError: it is not an integer.
         """
         value = self.number(column)
         if not value.is_integer():
-            raise self.fault(f"{column} is {self[column]!r}, which is no whole number")
+            raise self.fault(f"{column} is {self[column]!r}, which is not an integer")
         return int(value)
 
     def check_path(self, text: str) -> None:
-        """Checks that what the row lists is a path below the source.
+        """Checks that a field is a path inside the source.
 
-        Links in the source may lead anywhere, as data sets are often made of links: those are the
-        owner's word, and a list is not.
+        Symbolic links in the source may lead outside, as data sets often consist of links made by
+        their owner; lists are not trusted.
 
         Raises:
-          UserError: it leads out of the source, or is no path of this system.
+          UserError: the path leads outside the source, or is not a path of this system.
         """
         if _CONTROL.search(text):
             raise self.fault(f"{text!r} has a control character")
         if "\\" in text or _DRIVE.match(text):
-            raise self.fault(f"{text!r} is a path of Windows: write it below the source, with /")
+            raise self.fault(
+                f"{text!r} is a path of Windows: write it relative to the source, with /"
+            )
         if text.startswith("/") or ".." in text.split("/"):
-            raise self.fault(f"{text!r} leads out of the source, and nothing outside is read")
+            raise self.fault(f"{text!r} leads out of the source, which is not permitted")
 
     def fault(self, text: str) -> UserError:
-        """What to raise where the row is not as it should be."""
-        return UserError(f"{self.place}: {text}; correct the list or fetch it again.")
+        """Returns the error for an invalid line."""
+        return UserError(f"{self.place}: {text}; correct the list or download it again.")
 
 
 def read_lines(path: str) -> list[Line]:
-    """Returns the lines of a text file that are not empty, each as the one field `line`.
+    """Returns the non-empty lines of a text file, each with the single field `line`.
 
     Raises:
-      UserError: it is not UTF-8.
+      UserError: the file is not UTF-8.
     """
     lines = enumerate(_lines(path), 1)
     return [Line(path, i, {"line": line.strip()}) for i, line in lines if line.strip()]
 
 
 def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Iterator[Line]:
-    """Yields the rows of a comma-separated list; lines that begin with # are comments.
+    """Yields the lines of a comma-separated list; lines that begin with # are comments.
 
     Args:
       path: of the list.
-      columns: that it must have; without a header, all that are read, in order.
-      header: whether its first row names the columns.
+      columns: required columns; without a header, all columns in order.
+      header: whether the first line has the names of the columns.
 
     Raises:
-      UserError: a row lacks a column, or the list is empty or not a list.
+      UserError: a line lacks a column, or the list is empty or malformed.
     """
     names, any_row = None if header else columns, False
     for line, fields in _parsed(path):
@@ -213,11 +223,11 @@ def read_table(path: str, columns: Sequence[str], *, header: bool = True) -> Ite
         any_row = True
         yield row
     if not any_row:
-        raise UserError(f"{path} lists nothing: fetch it again.")
+        raise UserError(f"{path} is empty: download it again.")
 
 
 def _parsed(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields line number and fields of each row."""
+    """Yields (number of the line, fields)."""
     lines = ["" if line.startswith("#") else line for line in _lines(path)]
     reader = csv.reader(lines, skipinitialspace=True)
     try:
@@ -225,15 +235,17 @@ def _parsed(path: str) -> Iterator[tuple[int, list[str]]]:
             if any(fields):
                 yield reader.line_num, [field.strip() for field in fields]
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; fetch the list again.") from None
+        raise UserError(
+            f"{path}, line {reader.line_num}: {error}: download the list again."
+        ) from None
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a list, of any system; characters that end lines elsewhere are names' own."""
+    """Returns the lines of a list with any line ends; other separators may be part of names."""
     try:
         return _LINE_END.split(storage.read(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8 from its byte {error.start} on: fetch it again, or save it as"
+            f"{path} is not UTF-8 from byte {error.start} on: download it again, or save it as"
             " UTF-8."
         ) from None

@@ -1,4 +1,4 @@
-"""Recordings of spoken digits, such as the Free Spoken Digit Dataset."""
+"""The catalog of recordings of spoken digits, such as the Free Spoken Digit Dataset."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FILE = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_/]+)_(?P<index>\d+)\.wav")
 
 
 def list_items(source: Source) -> Catalog:
-    """Lists files `{digit}_{speaker}_{index}.wav`, in one split `all`; other files are none.
+    """Lists files `{digit}_{speaker}_{index}.wav`, in one split `all`.
 
     Fold k tests on the k-th speaker, in the order of their names, and trains on all others.
 
     Raises:
-      UserError: there are fewer than two speakers, or a recording lies there twice.
+      UserError: there are fewer than two speakers, or two files of one recording.
     """
     tree = source.tree
     paths = FileIndex(tree.directory, tree.files, _recording).paths()
@@ -28,7 +28,7 @@ def list_items(source: Source) -> Catalog:
     if len(speakers) < 2:
         raise UserError(
             f"{source.directory} has {{digit}}_{{speaker}}_{{index}}.wav of {len(speakers)}"
-            " speakers: one is held out, so give at least two."
+            " speakers: give at least two, as one is held out."
         )
     folds = {speaker: fold for fold, speaker in enumerate(speakers, 1)}
     items = [
@@ -49,7 +49,7 @@ def list_items(source: Source) -> Catalog:
         folds=len(speakers),
         modalities=("audio",),
         min_seconds=0.0,
-        ignored=(*counted("media files of another name", others), *tree.other_files()),
+        ignored=(*counted("media files with other names", others), *tree.other_files()),
     )
 
 

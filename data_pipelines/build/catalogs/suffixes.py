@@ -1,4 +1,4 @@
-"""Which files may hold sound or video, by their names."""
+"""Kinds of files, by their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MEDIA = """
     h265 hevc ivf m1v m2ts m2v m4a m4b m4v mjpeg mjpg mka mkv mov mp2 mp3 mp4 mpe mpeg mpg mts
     mxf nut oga ogg ogm ogv opus qt rm rmvb spx ts tta vob w64 wav weba webm wma wmv wv y4m
 """
-# Lists, texts, archives, pictures, subtitles, and what downloaders leave beside a video.
+# Lists, texts, archives, pictures, subtitles, and other files of download tools.
 _OTHER = """
     7z aria2 ass avif bmp bz2 crdownload csv description desktop download gz h5 hdf5 heic htm
     html index ini jpeg jpg json json3 jsonl log lrc lst md md5 meta nfo npy npz parquet pdf
@@ -23,7 +23,7 @@ _SUFFIX = re.compile(r"\.([a-z0-9]{1,12})$")
 
 
 class Kind(enum.Enum):
-    """What a file holds: sound or video, something else, or what its name doesn't say."""
+    """The content of a file: sound or video, something else, or unknown."""
 
     MEDIA = "media"
     OTHER = "other"
@@ -34,7 +34,7 @@ _KINDS = dict.fromkeys(_OTHER.split(), Kind.OTHER) | dict.fromkeys(_MEDIA.split(
 
 
 def kind(path: str) -> Kind:
-    """Returns what a file holds by its name; unfinished downloads and shards are something else."""
+    """Returns the kind of a file by its name; unfinished downloads and shards are `OTHER`."""
     name = path.rsplit("/", 1)[-1].lower()
     if _UNFINISHED.search(name) or _SHARD in name:
         return Kind.OTHER
@@ -44,7 +44,7 @@ def kind(path: str) -> Kind:
 
 
 def group(path: str) -> str:
-    """Returns what a file that isn't media is counted as: `.jpg files`, for example."""
+    """Returns the name under which files like this one are counted, such as `.jpg files`."""
     name = path.rsplit("/", 1)[-1].lower()
     if _SHARD in name:
         return "shard files"

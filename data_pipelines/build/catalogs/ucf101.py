@@ -1,4 +1,4 @@
-"""UCF101, with its three folds."""
+"""The catalog of UCF101, with its three folds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FOLDS = (1, 2, 3)
 def list_items(source: Source) -> Catalog:
     """Lists every video of trainlist0k.txt and testlist0k.txt, in one split `all`.
 
-    Classes are in the order of classInd.txt, in its spelling (HandstandPushups, which is
-    HandStandPushups elsewhere). Videos may have any suffix and lie in any folder but another
-    class'. Only video is asked for: half of the files have no sound.
+    Classes are in the order and spelling of classInd.txt (HandstandPushups is HandStandPushups in
+    other lists). Videos may have any suffix, and be in any folder except that of another class.
+    Audio is not required, as half of the files have none.
 
     Raises:
       UserError: a list is missing or malformed, names a class that classInd.txt lacks, or
@@ -61,7 +61,7 @@ def list_items(source: Source) -> Catalog:
 
 
 def _classes(path: str) -> tuple[str, ...]:
-    """The names in lines `number name`, in the order of their numbers."""
+    """Returns the names in lines `number name`, in the order of the numbers."""
     rows = []
     for row in read_lines(path):
         number, *rest = row["line"].split()
