@@ -95,7 +95,8 @@ def test_a_report_s_tables_escape_what_results_say():
 
 
 def test_what_a_data_set_left_out_takes_one_line():
-    told = data_set.describe({"folds_left_out": [], "left_out": {"bad\nresult 100 %\x1b[1A": 3}})
+    left_out = {"bad\nresult 100 %\x1b[1A": 3}
+    told = data_set.DataSummary("toy", 2, [], {}, {}, [], [], left_out).describe()
     assert told.count("\n") == 1
     assert r"3 bad\nresult 100 %\x1b[1A" in told
 

@@ -11,10 +11,13 @@ import toy_shards
 from data_pipelines.errors import UserError
 from xkd_jax.config.evaluation import EvalConfig, EvalDataConfig, KnnConfig
 from xkd_jax.evaluate import data_set, evaluation, pretrained, result, splits, workdir
+from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.run_record import RunRecord
 
-DATA = {"name": "toy", "digest": {"all": "0a"}}
+DATA = data_set.DataSummary("toy", 2, ["all"], {"all": 8}, {"all": "0a"}, [], [], {})
+
+OTHER_DATA = dataclasses.replace(DATA, digest={"all": "0b"})
 
 
 def _source(**changes):
@@ -24,14 +27,16 @@ def _source(**changes):
 
 def _finish(folder, config, source=None):
     workdir.check(folder, "")
-    fold = {"fold": 0, "value": 50.0}
-    return result.finish(config, source or _source(), DATA, "top-1", [fold], folder)
+    scores = {0: FoldScores(value=50.0, test_records=8)}
+    return result.finish(config, source or _source(), DATA, "top-1", scores, folder)
 
 
 def test_repeated_evaluation_keeps_its_result(tmp_path):
     config = EvalConfig(benchmark="toy")
     written = _finish(tmp_path, config)
-    assert json.loads((tmp_path / "result.json").read_text())["data"] == DATA == written["data"]
+    kept = json.loads((tmp_path / "result.json").read_text())
+    assert kept["data"] == dataclasses.asdict(DATA) == written["data"]
+    assert kept["per_fold"] == [{"fold": 0, "value": 50.0, "test_records": 8}]
     elsewhere = dataclasses.replace(config, data=EvalDataConfig(dir="moved"), log_every=1)
     result.refuse_other(elsewhere, _source(), DATA, tmp_path)
     del written["data"], written["config"]["knn"]["k"]  # as an older program wrote it
@@ -45,7 +50,7 @@ def test_repeated_evaluation_keeps_its_result(tmp_path):
         ({"network": "teacher"}, {}, DATA, r"network was 'student', now 'teacher'"),
         ({"knn": KnnConfig(k=3)}, {}, DATA, r"knn\.k was 20, now 3"),
         ({}, {"crc32": 43}, DATA, r"checkpoint\.crc32 was 42, now 43"),
-        ({}, {}, {"digest": {"all": "0b"}}, r"data\.digest\.all was '0a', now '0b'"),
+        ({}, {}, OTHER_DATA, r"data\.digest\.all was '0a', now '0b'"),
     ],
 )
 def test_result_of_other_evaluation_is_not_overwritten(tmp_path, changes, source, data, sentence):
@@ -130,22 +135,22 @@ def test_result_counts_files_left_out_of_data_set(tmp_path):
     directory = toy_shards.write(tmp_path, records, metadata)
     data = EvalDataConfig(dir=directory, train_split="train", folds=(1, 3))
     benchmark = splits.open_benchmark(toy_shards.CONFIG, data)
-    said = data_set.summary(benchmark)
-    assert said.pop("digest") == {"train": benchmark.train_index.digest}
-    assert said == {
+    said = data_set.DataSummary.of(benchmark)
+    assert dataclasses.asdict(said) == {
         "name": "toy",
         "classes": 3,
         "splits": ["train"],
         "records": {"train": 3},
+        "digest": {"train": benchmark.train_index.digest},
         "folds": [1, 3],
         "folds_left_out": [2],
         "left_out": {"decode": 1200},
     }
-    assert data_set.describe(said).splitlines()[1:] == [
+    assert said.describe().splitlines()[1:] == [
         "left out  folds 2, which --config.data.folds doesn't name",
         "left out  files when the data set was built: 1,200 decode",
     ]
-    assert data_set.describe({"folds_left_out": [], "left_out": {}}) == ""
+    assert dataclasses.replace(said, folds_left_out=[], left_out={}).describe() == ""
 
 
 def test_folder_without_pretraining_run_is_refused(checkpoint, tmp_path):

@@ -378,9 +378,10 @@ def test_retrieval_finds_records_and_classes():
     video = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     audio = [[0, 0, 1], [0, 1, 0], [1, 0, 0]]  # of the records 0 and 2, which share a class
     found = frozen.retrieve(_set(video=video, audio=audio), np.arange(3))
-    assert found["value"] == pytest.approx(100 / 3)
-    assert found["video_to_audio_same_class_recall_1"] == 100
-    assert found["audio_to_video_recall_5"] == 100
+    assert found.value == pytest.approx(100 / 3)
+    assert found.recalls["video_to_audio_same_class_recall_1"] == 100
+    assert found.to_json()["audio_to_video_recall_5"] == 100
+    assert "recalls" not in found.to_json()
 
 
 @pytest.mark.parametrize("several_labels", [False, True])
@@ -393,7 +394,8 @@ def test_retrieval_in_blocks_equals_retrieval_at_once(monkeypatch, several_label
         target = (rng.random((30, 5)) < 0.2).astype(np.uint8)
     found = dataclasses.replace(found, target=target)
     whole = frozen.retrieve(found, np.arange(30))
-    assert 0 < whole["video_to_audio_recall_1"] < whole["video_to_audio_same_class_recall_1"] < 100
+    own, shared = (whole.recalls[f"video_to_audio_{k}recall_1"] for k in ("", "same_class_"))
+    assert 0 < own < shared < 100
     monkeypatch.setattr(frozen, "QUERIES_AT_ONCE", 7)
     assert frozen.retrieve(found, np.arange(30)) == whole
 
@@ -403,4 +405,4 @@ def test_knn_uses_mean_over_clips(checkpoint):
     train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
     test = _set(video=[[2, 0.5], [0.5, 2]])
     found = frozen.knn(config, 2, train, test, np.arange(4), np.arange(2))
-    assert found["value"] == 100
+    assert found.value == 100

@@ -20,6 +20,7 @@ from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import Fit, FitState
+from xkd_jax.evaluate.fold_scores import ClassScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
@@ -49,8 +50,8 @@ class Classification:
     workdir: Path
     check_lease: Callable[[], None] = lambda: None
 
-    def __call__(self, fold: Fold) -> dict[str, Any]:
-        """Returns a fold's scores, in percent: `value` is top-1, or mAP with several labels.
+    def __call__(self, fold: Fold) -> ClassScores:
+        """Trains on a fold and returns its scores.
 
         Raises:
           UserError: the loss was not finite, or the folder holds another training.
@@ -67,11 +68,13 @@ class Classification:
         )
         state = self._train(fit, fold.number, records)
         scores, targets = self.score(fit, state, fold.test)
-        found = {"train_records": len(records), "test_records": len(fold.test)}
-        if self.benchmark.multi_label:
-            return {"value": mean_average_precision(scores, targets), **found}
-        top1, top5 = (top_k(scores, targets, k) for k in (1, 5))
-        return {"value": top1, "top5": top5, **found}
+        several = self.benchmark.multi_label
+        return ClassScores(
+            value=mean_average_precision(scores, targets) if several else top_k(scores, targets, 1),
+            top5=None if several else top_k(scores, targets, 5),
+            train_records=len(records),
+            test_records=len(fold.test),
+        )
 
     def _some(self, records: np.ndarray) -> np.ndarray:
         if self.config.train_fraction == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
@@ -52,39 +52,58 @@ def _check_modalities(config: EvalConfig, metadata: Metadata) -> None:
     )
 
 
-def summary(benchmark: Benchmark) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class DataSummary:
     """What `result.json` says of the data.
 
-    Returns:
-      `name`, `classes` (their number), `splits` and `records` (number, in each split; in some fold
-      or none), `digest` of each split's content, `folds` that are evaluated, `folds_left_out` of
-      the data set's, and `left_out`: {reason: source files left out when the data set was built}.
+    Attributes:
+      name: of the data set.
+      classes: number of them.
+      splits: names of those that are used.
+      records: number in each split, in some fold or none.
+      digest: of the content of each split.
+      folds: numbers of those that are evaluated.
+      folds_left_out: numbers of the data set's others.
+      left_out: {reason: source files left out when the data set was built}.
     """
-    metadata = benchmark.test.metadata
-    splits = {
-        benchmark.train_name: benchmark.train_index,
-        benchmark.test_name: benchmark.test_index,
-    }
-    folds = [fold.number for fold in benchmark.folds if fold.number]
-    return {
-        "name": metadata.name,
-        "classes": benchmark.classes,
-        "splits": list(splits),
-        "records": {name: len(index.label) for name, index in splits.items()},
-        "digest": {name: index.digest for name, index in splits.items()},
-        "folds": folds,
-        "folds_left_out": sorted(set(range(1, metadata.folds + 1)) - set(folds)) if folds else [],
-        "left_out": metadata.left_out,
-    }
 
+    name: str
+    classes: int
+    splits: list[str]
+    records: dict[str, int]
+    digest: dict[str, str]
+    folds: list[int]
+    folds_left_out: list[int]
+    left_out: dict[str, int]
 
-def describe(data: dict[str, Any]) -> str:
-    """The lines that say what of the data set is not evaluated; empty where it all is."""
-    lines = []
-    if data["folds_left_out"]:
-        numbers = ", ".join(map(str, data["folds_left_out"]))
-        lines.append(f"left out  folds {numbers}, which --config.data.folds doesn't name")
-    if data["left_out"]:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in data["left_out"].items())
-        lines.append(f"left out  files when the data set was built: {reasons}")
-    return "".join(f"\n{escaped(line)}" for line in lines)
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> DataSummary:
+        """Sums up the data of a benchmark."""
+        metadata = benchmark.test.metadata
+        splits = {
+            benchmark.train_name: benchmark.train_index,
+            benchmark.test_name: benchmark.test_index,
+        }
+        folds = [fold.number for fold in benchmark.folds if fold.number]
+        others = set(range(1, metadata.folds + 1)) - set(folds)
+        return cls(
+            name=metadata.name,
+            classes=benchmark.classes,
+            splits=list(splits),
+            records={name: len(index.label) for name, index in splits.items()},
+            digest={name: index.digest for name, index in splits.items()},
+            folds=folds,
+            folds_left_out=sorted(others) if folds else [],
+            left_out=metadata.left_out,
+        )
+
+    def describe(self) -> str:
+        """The lines that say what of the data set is not evaluated; empty where it all is."""
+        lines = []
+        if self.folds_left_out:
+            numbers = ", ".join(map(str, self.folds_left_out))
+            lines.append(f"left out  folds {numbers}, which --config.data.folds doesn't name")
+        if self.left_out:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            lines.append(f"left out  files when the data set was built: {reasons}")
+        return "".join(f"\n{escaped(line)}" for line in lines)

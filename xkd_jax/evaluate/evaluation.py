@@ -17,6 +17,7 @@ from xkd_jax.evaluate.classify import Classification, smaller_steps
 from xkd_jax.evaluate.eval_clips import Use
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.features import Extraction
+from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.splits import Benchmark, Fold
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import lost_peer_errors, print_on_main, write_once
@@ -48,20 +49,20 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     views = pretrained.viewing(config, source.config)
     benchmark = splits.open_benchmark(views, config.data, labeled=config.protocol != "retrieval")
     _check_labels(config, benchmark)
-    data = data_set.summary(benchmark)
+    data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
-    print_on_main(_describe(config, source, benchmark) + data_set.describe(data))
+    print_on_main(_describe(config, source, benchmark) + data.describe())
     if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
         protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
-        per_fold = _by_fold(benchmark, protocol)
+        scores = _by_fold(benchmark, protocol)
     else:
         folder = Path(config.features) if config.features else workdir / "features"
         extraction = Extraction.create(config, source, views, mesh, folder)
-        per_fold = _on_features(config, benchmark, extraction)
+        scores = _on_features(config, benchmark, extraction)
     check_lease()
-    return result.finish(config, source, data, _metric(config, benchmark), per_fold, workdir)
+    return result.finish(config, source, data, _metric(config, benchmark), scores, workdir)
 
 
 def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
@@ -78,19 +79,18 @@ def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
     return "mAP" if benchmark.multi_label else "top-1"
 
 
-def _by_fold(
-    benchmark: Benchmark, protocol: Callable[[Fold], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    scores = []
+def _by_fold(benchmark: Benchmark, protocol: Callable[[Fold], FoldScores]) -> dict[int, FoldScores]:
+    """Returns the scores of each fold, by its number."""
+    scores = {}
     for fold in benchmark.folds:
-        scores.append({"fold": fold.number, **protocol(fold)})
-        print_on_main(f"fold {fold.number}    {scores[-1]['value']:.2f} %")
+        scores[fold.number] = protocol(fold)
+        print_on_main(f"fold {fold.number}    {scores[fold.number].value:.2f} %")
     return scores
 
 
 def _on_features(
     config: EvalConfig, benchmark: Benchmark, extraction: Extraction
-) -> list[dict[str, Any]]:
+) -> dict[int, FoldScores]:
     """Extracts what all folds need, once, and scores each fold."""
 
     def extract(part: Use, clips: Use) -> FeatureSet:
@@ -103,7 +103,7 @@ def _on_features(
         return _by_fold(benchmark, lambda fold: frozen.retrieve(test, fold.test))
     # Neighbors are compared with plain clips; an SVM learns from augmented ones.
     train = extract("train", "test" if config.protocol == "knn" else "train")
-    score: Callable[..., dict[str, Any]] = (
+    score: Callable[..., FoldScores] = (
         frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)
         if config.protocol == "svm"
         else functools.partial(frozen.knn, config, benchmark.classes)

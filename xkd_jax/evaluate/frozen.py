@@ -1,21 +1,21 @@
 """Protocols on frozen features: linear SVM, nearest neighbors, retrieval across modalities.
 
-Each takes one fold's features and returns its scores, in percent, with `value` the one that the
-benchmark is known by.
+Each takes one fold's features and returns its scores (`fold_scores`).
 """
 
 from __future__ import annotations
 
-from itertools import permutations
-from typing import Any
+import dataclasses
 
 import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.directions import directions
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.feature_store import FeatureSet
+from xkd_jax.evaluate.fold_scores import ClassScores, RetrievalScores, SvmScores
 from xkd_jax.evaluate.splits import some_of_each_class
 from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import ranks, top_k
@@ -58,8 +58,8 @@ class SvmProtocol:
         test: FeatureSet,
         train_records: np.ndarray,
         test_records: np.ndarray,
-    ) -> dict[str, Any]:
-        """Returns `value` (top-1), `top5`, `cost`, top-1 by cost, and by the held-out choice."""
+    ) -> SvmScores:
+        """Fits each cost to the training records and scores it on the test records."""
         rng = np.random.default_rng(self._config.seed)
         features, labels = _of(train, train_records)
         used, _ = some_of_each_class(labels, self._config.train_fraction, rng)
@@ -70,19 +70,19 @@ class SvmProtocol:
         top1 = {cost: top_k(scores[cost], test_labels, 1) for cost in scores}
         cost = max(top1, key=lambda c: top1[c])
         _tell_if_at_the_end(top1, cost)
-        result = {
-            "value": top1[cost],
-            "top5": top_k(scores[cost], test_labels, 5),
-            "cost": cost,
-            "top1_by_cost": {str(c): value for c, value in top1.items()},
-            "train_records": len(used),
-            "test_records": len(test_labels),
-        }
+        result = SvmScores(
+            value=top1[cost],
+            top5=top_k(scores[cost], test_labels, 5),
+            cost=cost,
+            top1_by_cost={str(c): value for c, value in top1.items()},
+            train_records=len(used),
+            test_records=len(test_labels),
+        )
         held_out, fit = some_of_each_class(labels, self._config.data.held_out, rng)
         if len(np.unique(labels[fit])) < len(np.unique(labels)):
             return result  # one record of a class can't both fit and choose
         chosen = self._choose(features, labels, fit, held_out)
-        return result | {"top1_held_out_cost": top1[chosen], "held_out_cost": chosen}
+        return dataclasses.replace(result, top1_held_out_cost=top1[chosen], held_out_cost=chosen)
 
     def _choose(
         self, features: np.ndarray, labels: np.ndarray, fit: np.ndarray, held_out: np.ndarray
@@ -117,8 +117,8 @@ def knn(
     test: FeatureSet,
     train_records: np.ndarray,
     test_records: np.ndarray,
-) -> dict[str, Any]:
-    """Returns `value` (top-1) and `top5` of a vote; a record's features are its clips' mean.
+) -> ClassScores:
+    """Returns the scores of a vote; a record's features are its clips' mean.
 
     Args:
       config: of the evaluation.
@@ -135,35 +135,33 @@ def knn(
     bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
     settings = config.knn
     scores = class_scores(bank, labels[used], queries, classes, settings.k, settings.temperature)
-    return {
-        "value": top_k(scores, test_labels, 1),
-        "top5": top_k(scores, test_labels, 5),
-        "train_records": len(used),
-        "test_records": len(test_labels),
-    }
+    return ClassScores(
+        value=top_k(scores, test_labels, 1),
+        top5=top_k(scores, test_labels, 5),
+        train_records=len(used),
+        test_records=len(test_labels),
+    )
 
 
-def retrieve(test: FeatureSet, test_records: np.ndarray) -> dict[str, Any]:
+def retrieve(test: FeatureSet, test_records: np.ndarray) -> RetrievalScores:
     """Recall at 1, 5 and 10 of a record's video given its sound, and the other way.
 
     `test` are the features, and `test_records`, int64 [n], the numbers of their records.
 
     `same_class` recalls count any record of the query's class as found, beside the record itself.
-    `value` is the mean over both directions of recall at 1.
     """
     rows = test.rows_of(test_records)
     clips = {m: unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in MODALITIES}
     target = test.target[rows]
-    result: dict[str, Any] = {"test_records": len(rows)}
-    pairs = permutations(MODALITIES, 2)
-    directions = {f"{query}_to_{other}": (clips[query], clips[other]) for query, other in pairs}
-    for direction, (queries, candidates) in directions.items():
-        own, shared = _ranks(queries, candidates, target)
+    recalls: dict[str, float] = {}
+    pairs = directions(MODALITIES)  # from the query to what is found
+    for query, other in pairs:
+        own, shared = _ranks(clips[query], clips[other], target)
         for k in _RECALLS:
-            result[f"{direction}_recall_{k}"] = 100 * float((own < k).mean())
-            result[f"{direction}_same_class_recall_{k}"] = 100 * float((shared < k).mean())
-    value = np.mean([result[f"{direction}_recall_1"] for direction in directions])
-    return {"value": float(value), **result}
+            recalls[f"{query}_to_{other}_recall_{k}"] = 100 * float((own < k).mean())
+            recalls[f"{query}_to_{other}_same_class_recall_{k}"] = 100 * float((shared < k).mean())
+    value = np.mean([recalls[f"{pair.name}_recall_1"] for pair in pairs])
+    return RetrievalScores(value=float(value), test_records=len(rows), recalls=recalls)
 
 
 def _ranks(

@@ -11,6 +11,8 @@ from typing import Any
 
 from data_pipelines.errors import UserError, file_error
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
+from xkd_jax.evaluate.data_set import DataSummary
+from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.parallel.processes import on_main, print_on_main, write_once
 from xkd_jax.training.run_record import differences
@@ -20,14 +22,14 @@ FILE = "result.json"
 
 
 def refuse_other(
-    config: EvalConfig, pretrained: Pretrained, data: dict[str, Any], workdir: Path
+    config: EvalConfig, pretrained: Pretrained, data: DataSummary, workdir: Path
 ) -> None:
     """Keeps the result of another evaluation from being overwritten.
 
     Args:
       config: the evaluation's.
       pretrained: what is evaluated.
-      data: what it is evaluated on (`data_set.summary`).
+      data: what it is evaluated on.
       workdir: the run's folder.
 
     Raises:
@@ -37,7 +39,7 @@ def refuse_other(
     now = {
         "config": dataclasses.asdict(config),
         "checkpoint": {"step": pretrained.step, "crc32": pretrained.crc32},
-        "data": {"digest": data["digest"]},
+        "data": {"digest": data.digest},
     }
     on_main(lambda: _refuse_other(workdir / FILE, json.loads(json.dumps(now))))
 
@@ -70,9 +72,9 @@ def _refuse_other(path: Path, now: dict[str, Any]) -> None:
 def finish(
     config: EvalConfig,
     pretrained: Pretrained,
-    data: dict[str, Any],
+    data: DataSummary,
     metric: str,
-    per_fold: list[dict[str, Any]],
+    scores: Mapping[int, FoldScores],
     workdir: Path,
 ) -> dict[str, Any]:
     """Prints the result's line, writes `result.json` and returns its content.
@@ -80,12 +82,11 @@ def finish(
     Args:
       config: the evaluation's.
       pretrained: what was evaluated.
-      data: what it was evaluated on (`data_set.summary`).
+      data: what it was evaluated on.
       metric: name of the folds' `value`.
-      per_fold: each fold's scores, with `fold` and `value`.
+      scores: each fold's, by its number.
       workdir: the run's folder.
     """
-    values = [fold["value"] for fold in per_fold]
     content = {
         "benchmark": config.benchmark,
         "protocol": config.protocol,
@@ -95,9 +96,9 @@ def finish(
         "size": pretrained.config.model.size,
         "train_fraction": config.train_fraction,
         "metric": metric,
-        "value": statistics.fmean(values),
-        "per_fold": per_fold,
-        "data": data,
+        "value": statistics.fmean(found.value for found in scores.values()),
+        "per_fold": [{"fold": fold, **found.to_json()} for fold, found in scores.items()],
+        "data": dataclasses.asdict(data),
         "checkpoint": {
             "directory": str(pretrained.directory.absolute()),
             "step": pretrained.step,

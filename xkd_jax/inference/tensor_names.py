@@ -156,13 +156,13 @@ def tensors_of(entries: Sequence[Entry], tree: Tree) -> dict[str, Array]:
     return found
 
 
-def _put(tree: Tree, path: Path, value: Array) -> None:
+def _put(tree: dict[Any, Any], path: Path, value: Array) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = value
 
 
-def _get(tree: Tree, path: Path) -> Any:
+def _get(tree: dict[Any, Any], path: Path) -> Any:
     for key in path:
         tree = tree[key]
     return tree

@@ -9,7 +9,9 @@ from jax.tree_util import DictKey, SequenceKey
 
 from xkd_jax.networks.blocks import STACKED
 
-Tree = Any
+# A branch is named by a string (by a number in a list of modules); a leaf is an array, or what
+# stands for one: its shape, its sharding.
+Tree = dict[str, Any]
 
 # A field of a structure of arrays; JAX also builds such structures of shapes and of shardings.
 if TYPE_CHECKING:

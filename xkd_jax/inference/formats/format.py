@@ -105,7 +105,7 @@ def abstract_encoder(config: EncoderConfig, dtype: Any) -> Encoder:
         return nnx.eval_shape(make)
 
 
-def _at(tree: Tree, path: tuple[str | int, ...]) -> Any:
+def _at(tree: dict[Any, Any], path: tuple[str | int, ...]) -> Any:
     for key in path:
         tree = tree[key]
     return tree
