@@ -16,7 +16,6 @@ from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.run_record import RunRecord
 
 DATA = data_set.DataSummary("toy", 2, ["all"], {"all": 8}, {"all": "0a"}, [], [], {})
-
 OTHER_DATA = dataclasses.replace(DATA, digest={"all": "0b"})
 
 
