@@ -115,5 +115,5 @@ def test_missing_keys_of_older_checkpoint_are_printed(small, capsys):
     assert capsys.readouterr().out == ""
     del values["audio"]["local_views"]
     pretrained.saved_config(RunRecord.of(values, 8, ""), "run")
-    said = "run is of a version without audio.local_views: taken as their defaults"
+    said = "was written without audio.local_views: their defaults are used"
     assert said in capsys.readouterr().out

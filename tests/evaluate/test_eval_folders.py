@@ -64,7 +64,7 @@ def test_result_of_other_evaluation_is_not_overwritten(tmp_path, changes, source
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": 1, "checkpoint": 2}'])
 def test_file_that_is_not_a_result_is_not_overwritten(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
-    with pytest.raises(UserError, match="no result of an evaluation: move it away"):
+    with pytest.raises(UserError, match="not a result of an evaluation: move it away"):
         result.refuse_other(EvalConfig(), _source(), DATA, tmp_path)
 
 

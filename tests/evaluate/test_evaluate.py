@@ -109,7 +109,7 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
 
     np.save(folder / "label.npy", np.where(labels == 1, 2, labels))  # there are 0 and 1
     again = dataclasses.replace(config, features=str(tmp_path / "features"))
-    with pytest.raises(UserError, match=r"all-test-\w+ name classes that .*: delete that folder"):
+    with pytest.raises(UserError, match=r"all-test-\w+ are not classes of .*: delete that folder"):
         evaluation.evaluate(again, tmp_path / "again")
 
 

@@ -123,7 +123,7 @@ def test_unreadable_features_are_not_damage(tmp_path, monkeypatch, code, kind):
         raise OSError(code, os.strerror(code), str(path))
 
     monkeypatch.setattr(np, "load", refuse)
-    sentence = rf"/set can't be read \(.*{os.strerror(code)}.*\): mend that"
+    sentence = rf"/set can't be read \(.*{os.strerror(code)}.*\): make them readable"
     with pytest.raises(UserError, match=sentence) as error, _store(tmp_path / "set").opened():
         pass
     assert type(error.value) is kind

@@ -1,4 +1,4 @@
-"""Gradients of a batch that is too large to be differentiated at once."""
+"""Gradient accumulation over parts of a batch."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from data_pipelines.read.read_ahead import Batch
 from xkd_jax.networks.tree import Tree
 
 LossAndGradients = tuple[jax.Array, Tree]
-# (trained parameters, network parameters, batch, key) -> the mean loss and its gradients
+# (trained parameters, network parameters, batch, key) -> mean loss and its gradients
 Differentiated = Callable[[Tree, Tree, Batch, jax.Array], LossAndGradients]
 
 
 def accumulated(differentiate: Differentiated, parts: int) -> Differentiated:
-    """Takes the loss and the gradients over `parts` parts of a batch, one after the other.
+    """Returns a function that computes loss and gradients part by part, and their means.
 
-    Part p has the rows p, p + parts, p + 2 parts, ...: of rows that are split over devices, each
-    device then has its share of every part. A part has a key of its own.
+    Part p has the rows p, p + parts, p + 2 parts, ..., so that each device has an equal part of its
+    rows in every part. Each part has another key.
 
     Args:
-      differentiate: of a mean over rows.
-      parts: a divisor of the number of rows; of 1, the function itself is returned.
+      differentiate: computes loss and gradients of a mean over rows.
+      parts: number of parts, a divisor of the number of rows.
     """
     if parts == 1:
         return differentiate
 
     def over_parts(trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> LossAndGradients:
-        # a slice a turn, not one transposition of everything: the batch is not held twice
+        # slicing part by part, without a transposed copy of the whole batch
         stacked = jax.tree.map(
             lambda rows: einops.rearrange(rows, "(n parts) ... -> n parts ...", parts=parts), batch
         )

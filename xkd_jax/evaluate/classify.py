@@ -1,4 +1,4 @@
-"""Protocols that train a classifier: linear layer, attentive probe, full finetuning."""
+"""Protocols that train a classifier: linear layer, attentive probe, finetuning."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.compiled_run import compile_step
 from xkd_jax.training.loop import Loop, Step
 
-# What decides a training's state and data; one that goes on from another's checkpoint shares it.
+# Settings that a resumed training can't change: they decide its state and data.
 _FIXED = ("protocol", "network", "modality", "train_fraction", "seed", "batch_size", "fit")
-_FIXED_OF_CLIPS = ("train", "size", *MODALITIES)  # the others only concern the test
+_FIXED_OF_CLIPS = ("train", "size", *MODALITIES)  # the other keys affect only the test
 _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 
 
@@ -39,7 +39,7 @@ _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 class Classification:
     """Trains and tests a classifier on each fold of a benchmark.
 
-    check_lease: called on every process before something is saved in `workdir`.
+    check_lease: called on every process before writing to `workdir`.
     """
 
     config: EvalConfig
@@ -51,10 +51,10 @@ class Classification:
     check_lease: Callable[[], None] = lambda: None
 
     def __call__(self, fold: Fold) -> ClassScores:
-        """Trains on a fold and returns its scores.
+        """Trains on a fold and returns its metrics in percent.
 
         Raises:
-          UserError: the loss was not finite, or the folder holds another training.
+          UserError: the loss was not finite, or the folder has checkpoints of another training.
         """
         records = self._some(fold.train)
         fit = fitting.create_fit(
@@ -148,13 +148,25 @@ class Classification:
             compile=compile_fit,
             recover=_refuse_nonfinite,
             measure=lambda state, step: {},
-            followed=True,  # by the test, and other folds
+            followed=True,  # by the test and by other folds
         ).run(state, start, batches, checkpoints, folder / "tensorboard")
 
     def score(
         self, fit: Fit, state: FitState, records: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the records' probabilities [records, classes], averaged, and their labels."""
+        """Returns the scores of records, averaged over clips, and their labels.
+
+        Args:
+          fit: the jitted functions.
+          state: the state after training.
+          records: indices in the test split, int64 [records].
+
+        Returns:
+          float32 [records, classes], and int [records] or uint8 [records, classes].
+
+        Raises:
+          UserError: a score is not finite.
+        """
         config, clips = self.config, self.config.clips.test
         batches = clip_batches(
             config, self.viewing, self.mesh, self.benchmark.test, records, "test"

@@ -1,4 +1,4 @@
-"""Whether a data set is the one that an evaluation is of, and what a result says of it."""
+"""Checks of an evaluation's data set, and its summary in results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from xkd_jax.evaluate.splits import Benchmark
 
 
 def check(config: EvalConfig) -> None:
-    """Refuses a data set of another benchmark, or without a modality that is evaluated.
+    """Checks that the shards are of the benchmark and have the evaluated modalities.
 
-    Shards in the DMVR schema don't tell what they are of.
+    Shards in the DMVR schema have no metadata and are not checked.
 
     Raises:
-      UserError: see above, or there is no such folder.
+      UserError: they are not, or the folder does not exist.
     """
     directory = config.data.dir
     if directory and metadata_lib.FILE in storage.sizes(directory):
@@ -54,17 +54,17 @@ def _check_modalities(config: EvalConfig, metadata: Metadata) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataSummary:
-    """What `result.json` says of the data.
+    """The section `data` of `result.json`.
 
     Attributes:
-      name: of the data set.
-      classes: number of them.
-      splits: names of those that are used.
-      records: number in each split, in some fold or none.
-      digest: of the content of each split.
-      folds: numbers of those that are evaluated.
-      folds_left_out: numbers of the data set's others.
-      left_out: {reason: source files left out when the data set was built}.
+      name: name of the data set.
+      classes: number of classes.
+      splits: names of the splits that are used.
+      records: {split: number of records}.
+      digest: {split: digest of its content}.
+      folds: numbers of the folds that are evaluated.
+      folds_left_out: numbers of the data set's other folds.
+      left_out: {reason: number of source files that the shards lack}.
     """
 
     name: str
@@ -78,7 +78,7 @@ class DataSummary:
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> DataSummary:
-        """Sums up the data of a benchmark."""
+        """Returns the summary of a benchmark's data."""
         metadata = benchmark.test.metadata
         splits = {
             benchmark.train_name: benchmark.train_index,
@@ -98,7 +98,7 @@ class DataSummary:
         )
 
     def describe(self) -> str:
-        """The lines that say what of the data set is not evaluated; empty where it all is."""
+        """Returns the lines on folds and files that are not evaluated; empty if there are none."""
         lines = []
         if self.folds_left_out:
             numbers = ", ".join(map(str, self.folds_left_out))

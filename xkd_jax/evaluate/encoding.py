@@ -1,4 +1,4 @@
-"""From a batch of clips to features, inside one compiled function."""
+"""The compiled function from a batch of clips to features."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from xkd_jax.parallel.mesh import on_mesh
 def encoder(
     config: EvalConfig, architecture: Architecture, views: LoaderConfig, mesh: Mesh
 ) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
-    """Returns the jitted (parameters, batch) -> features and labels, whole on every device.
+    """Returns the jitted (parameters, batch) -> features and labels, replicated on all devices.
 
     Args:
-      config: of the evaluation: which network, modalities and output.
-      architecture: of the networks.
-      views: of the batch's views (`pretrained.viewing`).
-      mesh: of the devices.
+      config: network, modalities and output to evaluate.
+      architecture: architecture of the networks.
+      views: the config of the views (`pretrained.viewing`).
+      mesh: the mesh of devices.
 
     Returns:
       A function to {modality: float32 [batch, crops, width]} with the batch's `label` or `labels`.
@@ -56,7 +56,7 @@ def encoder(
         found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
         for modality in config.modalities:
             of_crop = functools.partial(encode_crop, network, modality)
-            # one after the other: three crops take no more memory than one
+            # sequentially, so that three crops need as much memory as one
             crops = jax.lax.map(of_crop, crops_first(batch[modality]))
             found[modality] = einops.rearrange(crops, "crops b d -> b crops d")
         return found
@@ -65,7 +65,7 @@ def encoder(
 
 
 def crops_first(modality_views: Batch) -> Batch:
-    """Makes [crops, batch, ...] of global views that are [batch, crops, ...], or of one crop."""
+    """Returns global views [crops, batch, ...] of views [batch, crops, ...] or [batch, ...]."""
     view = modality_views["global"]
     if "frames" not in view or view["frames"].ndim == 5:
         return {"global": {name: value[None] for name, value in view.items()}}

@@ -1,4 +1,4 @@
-"""One pass over the clips of a benchmark's records, on the devices."""
+"""Batches of a benchmark's clips, on the devices."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig, TestView
 from xkd_jax.parallel import mesh as mesh_lib
 
-# Clips that train are random and augmented; clips that test are spread evenly and plain.
+# Training clips are random and augmented; test clips are spread evenly and not augmented.
 Use = Literal["train", "test"]
-# What names a batch's labels: one of them, see `data_pipelines.read.pipeline.eval_batches`.
+# Names of labels; a batch has one of them (`data_pipelines.read.pipeline.eval_batches`).
 TARGETS = ("label", "labels")
-# Of the frame's short side: the authors' test view of 112 pixels of a frame scaled to 128.
+# As a fraction of the frame's short side: the authors' test view has 112 of 128 pixels.
 CENTER_SIDE = 0.875
 
 
@@ -33,19 +33,19 @@ def clip_batches(
     use: Use,
     start: int = 0,
 ) -> Iterator[Batch]:
-    """Yields batches of `config.batch_size` clips, those of a record one after the other.
+    """Yields batches of `config.batch_size` clips; the clips of a record are consecutive.
 
     Args:
-      config: of the evaluation: its clips.
-      viewing: of the views (`pretrained.viewing`).
-      mesh: that the batches are spread over.
+      config: clips, modalities and batch size of the evaluation.
+      viewing: the config of the views (`pretrained.viewing`).
+      mesh: the mesh of devices.
       dataset: the split.
-      records: indices in it, int64 [records].
-      use: which kind of clips.
-      start: the first batch.
+      records: indices in the split, int64 [records].
+      use: training or test clips.
+      start: index of the first batch.
 
     Yields:
-      {modality: views, "label" or "labels": ...}; the rows past the last clip are zeros.
+      {modality: views, "label" or "labels": ...}; rows after the last clip are zeros.
     """
     batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
     rows = mesh_lib.local_rows(batch_sharding, config.batch_size)
@@ -64,7 +64,7 @@ def clip_batches(
 
 
 def on_devices(batch: Batch, config: EvalConfig, batch_sharding: NamedSharding) -> Batch:
-    """Puts the views and labels of a host's rows on its devices."""
+    """Starts the transfer of views and labels of this host's rows to its devices."""
     wanted = (*config.modalities, *TARGETS)
     kept = {name: batch[name] for name in wanted if name in batch}
     return mesh_lib.put_batch(kept, batch_sharding, config.batch_size)
@@ -72,7 +72,11 @@ def on_devices(batch: Batch, config: EvalConfig, batch_sharding: NamedSharding) 
 
 @dataclasses.dataclass(frozen=True)
 class PlainViews:
-    """The plain views of a test clip, as `ClipsConfig.view` says; can be pickled."""
+    """Makes the views of a test clip, without augmentation; can be pickled.
+
+    view: as `ClipsConfig.view`.
+    crops: number of crops, if view is `spread`.
+    """
 
     view: TestView
     crops: int

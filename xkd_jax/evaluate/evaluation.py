@@ -1,4 +1,4 @@
-"""An evaluation, from its config to its result file."""
+"""An evaluation: data, network, protocol and result file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from xkd_jax.training import memory, run_lease
 def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
-    Features that an earlier run extracted, and what it saved of a classifier's training, are not
-    computed again; fits of SVMs, votes and scores are.
+    Stored features and checkpoints of classifiers are reused; SVMs, nearest neighbors and metrics
+    are computed again.
 
     Raises:
-      UserError: checkpoint, data, mesh or folders don't fit the config, or another run is using the
+      UserError: checkpoint, data, mesh or folders don't fit the config, or another run uses the
         workdir.
-      StoppedError: there was notice of a preemption; what was trained is saved.
-      LostProcessError: another process of the evaluation is gone.
+      StoppedError: the program was preempted; the classifier's state is saved.
+      LostProcessError: the connection to another process broke.
     """
     folders.check(workdir, config.features)
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller_steps(config)):
@@ -52,7 +52,7 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
     print_on_main(_describe(config, source, benchmark) + data.describe())
-    if not any(workdir.glob("fold*/checkpoints")):  # which may be of other settings, and refused
+    if not any(workdir.glob("fold*/checkpoints")):  # these may have other settings, and be refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
         protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
@@ -68,7 +68,7 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
 def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
     if benchmark.multi_label and config.protocol in ("svm", "knn"):
         raise UserError(
-            f"{config.benchmark or 'The benchmark'} has several labels a record: give"
+            f"{config.benchmark or 'The benchmark'} has several labels for a record: give"
             " --config.protocol=linear."
         )
 
@@ -91,7 +91,7 @@ def _by_fold(benchmark: Benchmark, protocol: Callable[[Fold], FoldScores]) -> di
 def _on_features(
     config: EvalConfig, benchmark: Benchmark, extraction: Extraction
 ) -> dict[int, FoldScores]:
-    """Extracts what all folds need, once, and scores each fold."""
+    """Extracts the features of all folds once, and evaluates each fold."""
 
     def extract(part: Use, clips: Use) -> FeatureSet:
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
@@ -101,7 +101,7 @@ def _on_features(
     test = extract("test", "test")
     if config.protocol == "retrieval":
         return _by_fold(benchmark, lambda fold: frozen.retrieve(test, fold.test))
-    # Neighbors are compared with plain clips; an SVM learns from augmented ones.
+    # kNN uses test clips of the training records, an SVM augmented clips.
     train = extract("train", "test" if config.protocol == "knn" else "train")
     score: Callable[..., FoldScores] = (
         frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)

@@ -1,9 +1,9 @@
-"""The folder of one set of features: memory-mapped arrays, a manifest, and a lease.
+"""The folder of one set of features: memory-mapped arrays, a manifest and a lease.
 
-It holds `video.npy` and `audio.npy`, float32 [records, clips, crops, width]; `label.npy` int64
-[records] or `labels.npy` uint8 [records, classes]; and `manifest.json`, which says what the
-features were made from, how many clips are done and the arrays' shapes. Only the main process
-writes, and of several evaluations that share the folder only the one that holds its lease.
+The files are `video.npy` and `audio.npy`, float32 [records, clips, crops, width]; `label.npy`,
+int64 [records], or `labels.npy`, uint8 [records, classes]; and `manifest.json`, with the sources of
+the features, the number of clips written and the shapes of the arrays. Only the main process of the
+evaluation that holds the lease writes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FeatureSet:
 
     Attributes:
       features: {modality: float32 [records, clips, crops, width]}, memory-mapped.
-      target: int64 [records], or uint8 [records, classes] of a multi-label data set.
-      records: their indices in the split, int64 [records], ascending.
+      target: labels, int64 [records], or uint8 [records, classes] of a multi-label data set.
+      records: indices in the split, int64 [records], ascending.
     """
 
     features: dict[str, np.ndarray]
@@ -44,27 +44,27 @@ class FeatureSet:
     records: np.ndarray
 
     def rows_of(self, records: np.ndarray) -> np.ndarray:
-        """Where the given records, which must be among `records`, are in the arrays."""
+        """Returns the rows of the given records in the arrays; all must be among `records`."""
         return np.searchsorted(self.records, records)
 
 
 class FeatureStore:
-    """One set's folder, which every process must see.
+    """The folder of one set of features, on a file system that all processes share.
 
     Attributes:
       directory: the folder.
-      rows: clips of the whole set.
-      done: clips that are written, the first ones.
+      rows: number of clips of the set.
+      done: number of clips written, the first ones of the set.
     """
 
     def __init__(self, directory: Path, made_from: dict[str, Any], records: int, clips: int):
-        """Says which set it is; nothing is read.
+        """Describes the set, without reading.
 
         Args:
-          directory: the folder, of this set alone.
-          made_from: what the features are made from, of what JSON knows.
-          records: their number.
-          clips: of each.
+          directory: folder of this set only.
+          made_from: sources of the features, of JSON types.
+          records: number of records.
+          clips: number of clips of each record.
         """
         self.directory = directory
         self.rows = records * clips
@@ -77,12 +77,12 @@ class FeatureStore:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Finds out what is done and, unless that is all, keeps other evaluations out.
+        """Reads the manifest and, if the set is incomplete, holds the folder's lease.
 
-        `done` is right on the main process alone.
+        `done` is valid on the main process only.
 
         Raises:
-          UserError: the folder can't be made, is damaged, or another evaluation writes to it.
+          UserError: the folder can't be created, is damaged, or another evaluation writes to it.
         """
         with contextlib.ExitStack() as stack:
             on_main(lambda: self._open(stack))
@@ -90,7 +90,7 @@ class FeatureStore:
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         self.done, _ = self._look()
-        if self.done == self.rows:  # nobody writes to it any more, and perhaps nobody may
+        if self.done == self.rows:  # complete, and possibly read-only
             return
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -102,16 +102,16 @@ class FeatureStore:
         busy = f"Another evaluation is extracting the features in {self.directory}"
         remedy = "wait until it has ended, or give another folder by --config.features."
         self._lease = stack.enter_context(lease.held(self.directory, busy, remedy))
-        self.done, _ = self._look()  # what was done by whoever held the lease before
+        self.done, _ = self._look()  # the earlier holder of the lease may have written more
 
     def allocate(self, found: Mapping[str, np.ndarray]) -> None:
-        """Makes the files for what a batch gives, or opens those that have a part already.
+        """Creates the arrays' files, or opens those of an incomplete set.
 
         Args:
-          found: {modality: float32 [batch, crops, width], a target: [batch, ...]}.
+          found: one batch: {modality: float32 [batch, crops, width], a target: [batch, ...]}.
 
         Raises:
-          UserError: there is not enough space, or the files are of other shapes.
+          UserError: disk space does not suffice, or the files have other shapes.
         """
         wanted = {name: self._array_of(name, values) for name, values in found.items()}
         if self.done:
@@ -134,15 +134,17 @@ class FeatureStore:
             ) from None
 
     def _array_of(self, name: str, values: np.ndarray) -> tuple[tuple[int, ...], Any]:
-        """Shape and dtype of the whole set's array."""
+        """Returns shape and dtype of the set's array."""
         if name in MODALITIES:
             return (*self._leading, *values.shape[1:]), np.float32
         return (self._leading[0], *values.shape[1:]), np.int64 if values.ndim == 1 else np.uint8
 
     def write(self, first: int, found: Mapping[str, np.ndarray]) -> None:
-        """Takes the clips of one batch, the first of which is the set's clip `first`.
+        """Writes the clips of one batch to the arrays.
 
-        `found` has float32 [clips, crops, width] of each modality, and the clips' targets.
+        Args:
+          first: index of the batch's first clip in the set.
+          found: {modality: float32 [clips, crops, width], a target: [clips, ...]}.
         """
         count = min(self.rows - first, len(next(iter(found.values()))))
         self.done = max(self.done, first + count)
@@ -156,11 +158,11 @@ class FeatureStore:
                 array[np.arange(first, first + count) // self._leading[1]] = values[:count]
 
     def save(self) -> None:
-        """Makes what has been written survive a kill.
+        """Flushes the arrays and writes the manifest.
 
         Raises:
-          UserError: there is no space.
-          LeaseLostError: another evaluation has taken the folder over.
+          UserError: disk space does not suffice.
+          LeaseLostError: another evaluation holds the folder's lease.
         """
         if not is_main_process():
             return
@@ -180,33 +182,36 @@ class FeatureStore:
             ) from None  # fmt: skip
 
     def read(self, records: np.ndarray) -> FeatureSet:
-        """The complete set of these records, int64 [n], memory-mapped.
+        """Returns the complete set, memory-mapped.
+
+        Args:
+          records: the set's records, int64 [records].
 
         Raises:
-          UserError: the folder is damaged, or this process doesn't see it.
+          UserError: the folder is damaged, incomplete, or not shared with this process.
         """
         done, found = self._look()
         if done != self.rows:
-            raise self._damaged("it is not complete, or not seen by every process of the run")
+            raise self._damaged("it is not complete, or not shared by all processes of the run")
         target = next(np.array(found.pop(name)) for name in TARGETS if name in found)
         return FeatureSet(dict(found), target, records)
 
     def _look(self) -> tuple[int, dict[str, np.memmap]]:
-        """The number of clips that the manifest says are done, and the arrays, all looked at."""
+        """Returns the number of clips written and the arrays, after checks of both."""
         try:
             content = json.loads(self._manifest.read_bytes())
-            told, made_from = content["arrays"], content["made_from"]
+            listed, made_from = content["arrays"], content["made_from"]
             done, rows = content["clips_done"], content["clips"]
-            arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in told.items()}
+            arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in listed.items()}
         except (FileNotFoundError, NotADirectoryError):
             return 0, {}
         except OSError as error:
             raise self._unreadable(error) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(f"its manifest.json: {error!r}") from None
-        told_right = made_from == self._made_from and rows == self.rows
-        if not (told_right and type(done) is int and 0 < done <= rows and _whole(arrays)):
-            raise self._damaged("its manifest.json is of another set")
+        is_of_set = made_from == self._made_from and rows == self.rows
+        if not (is_of_set and type(done) is int and 0 < done <= rows and _whole(arrays)):
+            raise self._damaged("its manifest.json is that of another set")
         return done, {name: self._load(name, *how, "r") for name, how in arrays.items()}
 
     def _load(self, name: str, shape: list[int], dtype: str, mode: Any) -> np.memmap:
@@ -228,8 +233,8 @@ class FeatureStore:
 
     def _unreadable(self, error: OSError) -> UserError:
         return file_error(
-            error, f"The features in {self.directory} can't be read ({error}): mend that and give"
-            " the same command again."
+            error, f"The features in {self.directory} can't be read ({error}): make them readable"
+            " and run the same command again."
         )  # fmt: skip
 
     def _damaged(self, fault: str) -> UserError:
@@ -240,15 +245,15 @@ class FeatureStore:
 
 
 def _whole(arrays: Mapping[str, Any]) -> bool:
-    """Whether there are features and one kind of target, and nothing else."""
+    """Whether the arrays are features and one kind of target."""
     targets = set(arrays) & set(TARGETS)
     return len(targets) == 1 and targets < set(arrays) <= {*MODALITIES, *TARGETS}
 
 
 def _reserve(path: Path) -> None:
-    """Takes a file's space on the disk now.
+    """Reserves a file's disk space.
 
-    A write to a memory-mapped file that finds no space would end the process by a signal.
+    Without space, a write to a memory-mapped file would end the process by SIGBUS.
     """
     if not hasattr(os, "posix_fallocate"):
         return
@@ -256,5 +261,8 @@ def _reserve(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+            if error.errno not in (
+                errno.EOPNOTSUPP,
+                errno.EINVAL,
+            ):  # unsupported
                 raise

@@ -1,8 +1,7 @@
-"""Features of a benchmark's clips: extracted over the mesh, kept in memory-mapped files, reused.
+"""Extraction of features of a benchmark's clips to memory-mapped files.
 
-A folder holds one set (`feature_store`). Its name is a digest of what the features were made from,
-among that of the records' content, so other settings and other data never meet them. An extraction
-that was killed goes on where it saved last.
+Each set has a folder (`feature_store`). Its name has a digest of the settings and of the records'
+content, so that changed settings or data have another folder. An interrupted extraction resumes.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _FORMAT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """What every set of an evaluation shares: the network, its views and the devices."""
+    """Extracts sets of features with one network on one mesh."""
 
     config: EvalConfig
     pretrained: Pretrained
@@ -57,21 +56,29 @@ class Extraction:
         mesh: Mesh,
         directory: Path,
     ) -> Extraction:
-        """Builds the jitted encoder; `directory` is where the sets are kept."""
+        """Returns an extraction with the jitted encoder.
+
+        Args:
+          config: the evaluation's config.
+          pretrained: the network.
+          views: the config of the views (`pretrained.viewing`).
+          mesh: the mesh of devices.
+          directory: folder of the sets' folders.
+        """
         encode = encoder(config, pretrained.config.architecture, views, mesh)
         return cls(config, pretrained, views, mesh, encode, directory)
 
     def extract(
         self, dataset: Dataset, content: str, split: str, records: np.ndarray, use: Use
     ) -> FeatureSet:
-        """Returns the features of the records' clips, from the files where they are complete.
+        """Returns the features of the records' clips; a complete set is read, not extracted.
 
         Args:
           dataset: the split.
           content: digest of its records (`RecordIndex.digest`).
-          split: its name.
-          records: indices in it, int64 [records], ascending.
-          use: whether the clips are random and augmented, or spread evenly and plain.
+          split: name of the split.
+          records: indices in the split, int64 [records], ascending.
+          use: training or test clips.
 
         Raises:
           UserError: features are not finite, or the set's folder can't be used.
@@ -92,7 +99,7 @@ class Extraction:
         return found
 
     def made_from(self, content: str, split: str, records: np.ndarray, use: Use) -> dict[str, Any]:
-        """What decides the features of a set, ready for JSON; arguments as those of `extract`."""
+        """Returns the sources of a set's features, of JSON types; arguments as of `extract`."""
         config, pretrained = self.config, self.pretrained
         made_from = {
             "format": _FORMAT,
@@ -115,7 +122,7 @@ class Extraction:
         return made_from | {"view": config.clips.view}
 
     def _run(self, store: FeatureStore, dataset: Dataset, records: np.ndarray, use: Use) -> None:
-        """Encodes batch after batch; one is on the devices while the one before is written."""
+        """Encodes all batches; each is written while the next one is computed."""
         size = self.config.batch_size
         start = store.done // size
         meter = ProgressMeter(f"features  {use} clip", store.rows, "clips", start * size)
@@ -148,7 +155,7 @@ class Extraction:
         records: np.ndarray,
         first: int,
     ) -> None:
-        """Refuses features that are no numbers, which a score could not tell from good ones."""
+        """Checks that features are finite; metrics would not show it."""
         source, clips = self.pretrained, store.rows // len(records)
         for name in MODALITIES:
             if name in found:
@@ -162,7 +169,7 @@ class Extraction:
 
 
 def _check_targets(found: FeatureSet, dataset: Dataset, directory: Path) -> None:
-    """Refuses kept labels that name no class, as those of records would be."""
+    """Checks that the stored labels are classes of the data set."""
     classes, target = dataset.metadata.classes, found.target
     if target.ndim == 1:
         right = bool(((target >= -1) & (target < classes)).all())
@@ -170,6 +177,6 @@ def _check_targets(found: FeatureSet, dataset: Dataset, directory: Path) -> None
         right = target.shape[1] == classes and bool((target <= 1).all())
     if not right:
         raise UserError(
-            f"The labels in {directory} name classes that the data set {dataset.metadata.name} has"
-            " not: delete that folder, and the features are extracted again."
+            f"The labels in {directory} are not classes of the data set {dataset.metadata.name}:"
+            " delete that folder, and the features are extracted again."
         )

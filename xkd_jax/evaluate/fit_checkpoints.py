@@ -1,4 +1,4 @@
-"""Checkpoints of a classifier's training, from which it goes on as pretraining does."""
+"""Checkpoints of a classifier's training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ITEM = "state"
 
 
 class _FitRecord(RunRecord):
-    """A training of which nothing may be another when it goes on."""
+    """The record of a classifier's training; a resumed one can't change any setting."""
 
     FIXED: ClassVar[tuple[str, ...]] = ("config", "records")
 
 
 class FitCheckpoints(ItemCheckpoints):
-    """The checkpoints of one training; errors are those of `ItemCheckpoints`."""
+    """Saves and restores the state of one training; errors are those of `ItemCheckpoints`."""
 
     def __init__(
         self,
@@ -32,25 +32,29 @@ class FitCheckpoints(ItemCheckpoints):
         data_digest: str,
         check_lease: Callable[[], None] = lambda: None,
     ):
-        """Opens the directory, or makes it.
+        """Opens the directory and creates it if necessary.
 
         Args:
-          directory: for these checkpoints alone.
-          config: how many are kept.
-          made_from: what a training must share to go on from another's.
-          records: that it trains on.
-          data_digest: of the content of their data set (`Dataset.digest`).
+          directory: folder for these checkpoints only.
+          config: which checkpoints are kept.
+          made_from: settings that a resumed training must have, of JSON types.
+          records: number of training records.
+          data_digest: digest of their data set's content (`Dataset.digest`).
           check_lease: as in `ItemCheckpoints`.
         """
         now = _FitRecord.of(made_from, records, data_digest)
         super().__init__(directory, config, now, check_lease)
 
     def save(self, step: int, state: FitState) -> None:
-        """Starts saving and returns; the state may be donated afterwards."""
+        """Starts to save a state and returns; the state may be donated afterwards."""
         self.save_items(step, {_ITEM: _tree(state)})
 
     def restore(self, like: FitState) -> FitState | None:
-        """Returns the newest intact state, described by `like`; None: there is no checkpoint."""
+        """Returns the newest intact state, or None without a checkpoint.
+
+        Args:
+          like: shapes, dtypes and shardings of the state (`Fit.like`).
+        """
         items = self.restore_items({_ITEM: _tree(like)})
         return None if items is None else FitState(**items[_ITEM])
 

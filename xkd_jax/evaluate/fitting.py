@@ -1,7 +1,7 @@
-"""One step of training a classifier on an encoder, frozen or not, and its scores.
+"""The training step of a classifier on an encoder, frozen or not, and its scores.
 
-What is trained is one tree: `readout`, and with finetuning `network`, the modality's part of the
-encoders. The rest of the network stays what the checkpoint holds and is no part of the state.
+The trained parameters are one tree: `readout`, and with finetuning `network`, the encoder of the
+modality. The other parameters of the network are constants and not part of the state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ _NEVER_DECAY = ("bias", "positions", "cls")
 
 
 class FitState(struct.PyTreeNode):
-    """step: int32 scalar; trained: float32 parameters; optimizer: optax's state."""
+    """State of a training.
+
+    step: number of updates, int32 scalar.
+    trained: the trained parameters, float32.
+    optimizer: optax's state.
+    """
 
     step: jax.Array
     trained: Tree
@@ -50,15 +55,14 @@ class FitState(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """The jitted functions of one split.
+    """The jitted functions of one fold.
 
     Attributes:
-      steps: of the whole training.
+      steps: number of steps of the whole training.
       initialize: () -> FitState.
       step: jitted (state, network parameters, batch) -> (state, loss); the state is donated.
-      predict: (trained, network parameters, batch) -> (probabilities or scores, as `fit.average`
-        says, float32 [batch, classes], averaged over crops; the batch's labels), whole on every
-        device.
+      predict: (trained, network parameters, batch) -> (probabilities or scores (`fit.average`),
+        float32 [batch, classes], averaged over crops; the batch's labels), replicated.
       like: shapes, dtypes and shardings of the state.
     """
 
@@ -78,16 +82,16 @@ def create_fit(
     records: int,
     classes: int,
 ) -> Fit:
-    """Builds the functions; nothing is compiled before its first call.
+    """Returns the jitted functions; each is compiled at its first call.
 
     Args:
-      config: of the evaluation.
-      architecture: of the networks.
-      viewing: of the views (`pretrained.viewing`).
-      mesh: of the devices.
-      network: parameters in the shape of `Teacher`; finetuning starts from them.
-      records: that train, which sets the length of an epoch.
-      classes: number of them.
+      config: the evaluation's config.
+      architecture: architecture of the networks.
+      viewing: the config of the views (`pretrained.viewing`).
+      mesh: the mesh of devices.
+      network: parameters in the structure of `Teacher`, the start of finetuning.
+      records: number of training records, an epoch.
+      classes: number of classes.
     """
     steps = max(1, round(config.fit.epochs * records / config.batch_size))
     warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
@@ -125,7 +129,7 @@ def create_fit(
 
 
 class _Classifier:
-    """The network with its readout, as functions of parameters."""
+    """Loss and scores of the network with its readout, as functions of parameters."""
 
     def __init__(
         self, config: EvalConfig, architecture: Architecture, viewing: LoaderConfig, classes: int
@@ -145,14 +149,14 @@ class _Classifier:
             )
 
     def initial(self, network: Tree) -> Tree:
-        """The parameters that are trained, before the first step."""
+        """Returns the trained parameters before the first step."""
         trained = {"readout": parameters(self._fresh_readout())}
         if self._config.protocol == "finetune":
             trained["network"] = encoder_part(network, self._modality)
         return trained
 
     def loss(self, trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> jax.Array:
-        """Mean cross-entropy with the classes, softmax or (several labels a record) sigmoid."""
+        """Mean cross entropy of softmax, or of sigmoids with several labels per record."""
         views_key, key = jax.random.split(key)
         several = "labels" in batch
         targets = (
@@ -185,7 +189,7 @@ class _Classifier:
             view = augment(self._viewing, {self._modality: crop})[self._modality]["global"]
             return squash(self._scores(trained, network, view, None))
 
-        # one after the other: a test then takes no more memory than a training step
+        # sequentially, so that a test needs no more memory than a training step
         found = jax.lax.map(of_crop, crops_first(batch[self._modality]))
         return found.mean(0), batch["labels" if several else "label"]
 
@@ -206,7 +210,12 @@ class _Classifier:
 
 
 def encoder_part(network: Tree, modality: Modality) -> Tree:
-    """What of a network's parameters one modality's encoder has."""
+    """Returns the parameters of one modality's encoder, in the structure of the network.
+
+    Args:
+      network: parameters in the structure of `Teacher`.
+      modality: the modality.
+    """
     return {
         "encoders": {
             group: {owner: tree for owner, tree in owners.items() if owner in (modality, SHARED)}
@@ -216,7 +225,7 @@ def encoder_part(network: Tree, modality: Modality) -> Tree:
 
 
 def overlay(tree: Tree, part: Tree) -> Tree:
-    """The tree with the leaves of `part` in place of its own."""
+    """Returns a tree of nested dictionaries with the leaves of `part` in place of its own."""
     if not isinstance(part, Mapping):
         return part
     return {name: overlay(value, part[name]) if name in part else value
@@ -245,10 +254,16 @@ def _optimizer(fit: FitConfig, learning_rate: Schedule, depth: int) -> optax.Gra
 
 
 def layer_scale(path: tuple[Any, ...], ndim: int, decay: float, depth: int) -> np.ndarray:
-    """How fast a parameter learns: 1 after the last block, `decay` times less a block before.
+    """Returns the factor of a parameter's learning rate: decay^(blocks from it to the readout).
 
-    The embedding comes before the first of `depth` blocks. Of stacked blocks there is a number
-    each, float32 [depth, 1, ...].
+    Args:
+      path: path of the parameter in the tree.
+      ndim: its number of axes.
+      decay: factor from one block to the next.
+      depth: number of blocks; the embedding counts as one before the first.
+
+    Returns:
+      A float32 scalar, or [depth, 1, ...] for stacked blocks.
     """
     names = path_names(path)
     if is_stacked(path):
@@ -259,7 +274,10 @@ def layer_scale(path: tuple[Any, ...], ndim: int, decay: float, depth: int) -> n
 
 
 def decays(params: Tree) -> Tree:
-    """Which parameters weight decay acts on: none with one axis, no positions and no CLS token."""
+    """Returns a tree of bools: True for parameters with weight decay.
+
+    Parameters with one axis, positions and the CLS token have none.
+    """
 
     def decays_one(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         return path_names(path)[-1] not in _NEVER_DECAY and leaf.ndim - is_stacked(path) > 1
@@ -273,12 +291,12 @@ def _shardings(
     architecture: Architecture,
     mesh: Mesh,
 ) -> FitState:
-    """The encoder lies as in pretraining; the readout is whole on every device."""
+    """Returns the state's shardings: the encoder's as in pretraining, the readout replicated."""
     whole = NamedSharding(mesh, PartitionSpec())
     trained = jax.tree.map(lambda _: whole, shapes.trained)
     if "network" in trained:
-        lying = parameter_shardings(Teacher, architecture, mesh)
-        trained["network"] = _same_part(lying, trained["network"])
+        placed = parameter_shardings(Teacher, architecture, mesh)
+        trained["network"] = _same_part(placed, trained["network"])
     optimizer = optax.tree_map_params(
         transformation,
         lambda _, at: at,
@@ -291,7 +309,7 @@ def _shardings(
 
 
 def _same_part(tree: Tree, part: Tree) -> Tree:
-    """The leaves of `tree` that `part` has."""
+    """Returns the leaves of `tree` whose paths are in `part`."""
     if not isinstance(part, Mapping):
         return tree
     return {name: _same_part(tree[name], part[name]) for name in part}

@@ -1,6 +1,6 @@
-"""Protocols on frozen features: linear SVM, nearest neighbors, retrieval across modalities.
+"""Protocols on frozen features: linear SVM, k nearest neighbors, cross-modal retrieval.
 
-Each takes one fold's features and returns its scores (`fold_scores`).
+Each returns the metrics of one fold in percent (`fold_scores`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from xkd_jax.metrics.scores import ranks, top_k
 from xkd_jax.parallel.processes import print_on_main
 
 _RECALLS = (1, 5, 10)
-QUERIES_AT_ONCE = 1024  # to bound the memory of their similarities
+QUERIES_AT_ONCE = 1024  # to limit the memory of similarities
 
 
 def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:
-    """Features float32 [records, clips, crops, width] of some records.
+    """Returns the features of records, float32 [records, clips, crops, width].
 
-    Those of one modality are as they are; of two, each is scaled to length 1, then they are
-    concatenated (a spectrogram's once for every crop of the frames).
+    Features of two modalities are scaled to length 1 and concatenated (those of a spectrogram are
+    repeated for each crop of the frames).
+
+    Args:
+      found: a set of features.
+      records: indices in the split, int64 [records].
     """
     parts = [np.asarray(array[found.rows_of(records)]) for array in found.features.values()]
     if len(parts) == 1:
@@ -40,11 +44,10 @@ def joined(found: FeatureSet, records: np.ndarray) -> np.ndarray:
 
 
 class SvmProtocol:
-    """Linear SVMs of every cost; decision values averaged over a record's clips and crops.
+    """Linear SVMs of every cost, with decision values averaged over a record's clips and crops.
 
-    The published protocol reports the cost that is best on the test records; beside it stands the
-    cost that is best on a held-out share of the training records, whose clips all stay out of the
-    fit.
+    The published protocol reports the cost that is best on the test records. The result also has
+    the cost that is best on held-out training records, which are left out of that fit.
     """
 
     def __init__(self, config: EvalConfig, classes: int, mesh: Mesh):
@@ -59,7 +62,14 @@ class SvmProtocol:
         train_records: np.ndarray,
         test_records: np.ndarray,
     ) -> SvmScores:
-        """Fits each cost to the training records and scores it on the test records."""
+        """Fits the SVMs of each cost and scores them on the test records.
+
+        Args:
+          train: features that the SVMs are fitted to.
+          test: features that are classified.
+          train_records: indices in the training split, int64 [n].
+          test_records: indices in the test split, int64 [m].
+        """
         rng = np.random.default_rng(self._config.seed)
         features, labels = _of(train, train_records)
         used, _ = some_of_each_class(labels, self._config.train_fraction, rng)
@@ -69,7 +79,7 @@ class SvmProtocol:
         scores = {cost: mean_scores(weights, test_features) for cost, weights in fitted.items()}
         top1 = {cost: top_k(scores[cost], test_labels, 1) for cost in scores}
         cost = max(top1, key=lambda c: top1[c])
-        _tell_if_at_the_end(top1, cost)
+        _warn_at_end_of_grid(top1, cost)
         result = SvmScores(
             value=top1[cost],
             top5=top_k(scores[cost], test_labels, 5),
@@ -80,7 +90,7 @@ class SvmProtocol:
         )
         held_out, fit = some_of_each_class(labels, self._config.data.held_out, rng)
         if len(np.unique(labels[fit])) < len(np.unique(labels)):
-            return result  # one record of a class can't both fit and choose
+            return result  # a class has one record, which can't be held out
         chosen = self._choose(features, labels, fit, held_out)
         return dataclasses.replace(result, top1_held_out_cost=top1[chosen], held_out_cost=chosen)
 
@@ -102,8 +112,8 @@ class SvmProtocol:
         )
 
 
-def _tell_if_at_the_end(top1: dict[float, float], best: float) -> None:
-    """Says when a cost outside the grid may well be better than all in it."""
+def _warn_at_end_of_grid(top1: dict[float, float], best: float) -> None:
+    """Prints a note if a cost outside of the grid may be better."""
     others = [value for cost, value in top1.items() if cost != best]
     if others and best in (min(top1), max(top1)) and max(others) < top1[best]:
         end = "largest" if best == max(top1) else "smallest"
@@ -118,15 +128,15 @@ def knn(
     train_records: np.ndarray,
     test_records: np.ndarray,
 ) -> ClassScores:
-    """Returns the scores of a vote; a record's features are its clips' mean.
+    """Returns the metrics of kNN on the mean over a record's clips.
 
     Args:
-      config: of the evaluation.
-      classes: their number.
-      train: features that vote.
+      config: settings of kNN, fraction of records and seed.
+      classes: number of classes.
+      train: features of the neighbors.
       test: features that are classified.
-      train_records: numbers of the records that vote, int64 [n].
-      test_records: of those that are classified, int64 [m].
+      train_records: indices in the training split, int64 [n].
+      test_records: indices in the test split, int64 [m].
     """
     features, labels = _of(train, train_records)
     rng = np.random.default_rng(config.seed)
@@ -144,11 +154,14 @@ def knn(
 
 
 def retrieve(test: FeatureSet, test_records: np.ndarray) -> RetrievalScores:
-    """Recall at 1, 5 and 10 of a record's video given its sound, and the other way.
+    """Returns recall at 1, 5 and 10 of retrieval from video to audio and from audio to video.
 
-    `test` are the features, and `test_records`, int64 [n], the numbers of their records.
+    `same_class` recalls count any record of the query's class as relevant. `value` is the mean of
+    recall at 1 over both directions.
 
-    `same_class` recalls count any record of the query's class as found, beside the record itself.
+    Args:
+      test: features of both modalities.
+      test_records: indices in the test split, int64 [n].
     """
     rows = test.rows_of(test_records)
     clips = {m: unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in MODALITIES}
@@ -167,7 +180,7 @@ def retrieve(test: FeatureSet, test_records: np.ndarray) -> RetrievalScores:
 def _ranks(
     queries: np.ndarray, candidates: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates ahead of the query's own, and of the first of its class, int64 [records] each."""
+    """Ranks of each query's own record, and of the best of its class, int64 [records] each."""
     own, shared = [], []
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         block = np.arange(start, min(start + QUERIES_AT_ONCE, len(queries)))
@@ -190,6 +203,11 @@ def _of(found: FeatureSet, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def mean_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Decision values [records, classes], averaged over clips and crops."""
-    # The function is linear, so its mean over clips is its value at their mean.
+    """Returns decision values averaged over clips and crops, float32 [records, classes].
+
+    Args:
+      weights: the result of `svm.fit_path` for one cost.
+      features: float32 [records, clips, crops, width].
+    """
+    # the mean of a linear function is its value at the mean
     return svm.decide(weights, features.mean(axis=(1, 2)))

@@ -1,4 +1,4 @@
-"""The networks of a pretraining run's checkpoint, and the views that an evaluation shows them."""
+"""The network of a pretraining checkpoint, and the config of an evaluation's views."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_fo
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What an evaluation takes from a checkpoint.
+    """The network of a checkpoint.
 
     Attributes:
-      directory: of the run's checkpoints.
-      step: of the checkpoint.
-      crc32: of its record, which has the digests of all that it holds: it tells checkpoints apart.
-      config: that the run had.
-      parameters: of the evaluated network, in the shape of `Teacher`; none for `log_mel`.
+      directory: folder of the run's checkpoints.
+      step: step of the checkpoint.
+      crc32: checksum of its record, which has the digests of its arrays; identifies the checkpoint.
+      config: config of the run.
+      parameters: parameters of the network in the structure of `Teacher`; {} for `log_mel`.
     """
 
     directory: Path
@@ -49,10 +49,10 @@ class Pretrained:
 
 
 def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
-    """Reads the network that an evaluation names, sharded over the mesh.
+    """Reads the network of an evaluation, sharded over the mesh.
 
     Raises:
-      UserError: there is no such checkpoint, it is damaged, or its config is not of this version.
+      UserError: the checkpoint does not exist, is damaged, or another version wrote it.
     """
     directory = _checkpoints(config)
     folder = _chosen(directory, config.step)
@@ -85,7 +85,7 @@ def _checkpoints(config: EvalConfig) -> Path:
 
 
 def _chosen(directory: Path, asked: int) -> Path:
-    """The checkpoint's folder: of the step that is asked for, or of 0 the newest."""
+    """Returns the folder of the requested step, or of the newest one for 0."""
     folders = step_folders(Path(os.path.realpath(directory)))
     if not folders:
         raise UserError(
@@ -103,10 +103,14 @@ def _chosen(directory: Path, asked: int) -> Path:
 
 
 def saved_config(record: RunRecord, directory: Path) -> Config:
-    """The configuration of the run that a checkpoint's record describes.
+    """Returns the config in a checkpoint's record; prints missing keys.
+
+    Args:
+      record: record of the checkpoint.
+      directory: folder of the checkpoints, for messages.
 
     Raises:
-      UserError: the record is a classifier's, or has values that this version can't take.
+      UserError: the record is a classifier's, or has values that this version does not accept.
     """
     if "protocol" in record.config:
         raise UserError(
@@ -121,8 +125,8 @@ def saved_config(record: RunRecord, directory: Path) -> Config:
         ) from None
     if lacking := dataclass_schema.lacking(Config, record.config):
         print_on_main(
-            f"config    {directory} is of a version without {', '.join(lacking)}: taken as their"
-            " defaults"
+            f"config    {directory} was written without {', '.join(lacking)}: their defaults are"
+            " used"
         )
     return config
 
@@ -162,7 +166,7 @@ def _network(
 
 
 def _like(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
-    """Shapes, dtypes and shardings of a module's parameters."""
+    """Returns shapes, dtypes and shardings of a module's parameters."""
     return jax.tree.map(
         lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
         nnx.to_pure_dict(nnx.state(abstract(cls, architecture), nnx.Param)),
@@ -171,13 +175,13 @@ def _like(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
 
 
 def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
-    """The views of an evaluation: global ones alone, of its own data, batch, size and augmentation.
+    """Returns the loader's config of an evaluation, with global views only.
 
-    Rates and lengths are those that the networks were pretrained with.
+    Data, batch, size and augmentation are the evaluation's; rates and lengths those of pretraining.
 
     Raises:
-      UserError: data.dir is empty or no data set, clips.size is no number of patches, or the
-        time can't be warped so far.
+      UserError: data.dir is empty or not a data set, clips.size is not a multiple of the patch, or
+        fit.augment.time_warp is too large.
     """
     directory = config.data.dir
     if not directory:
@@ -217,5 +221,5 @@ def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
 
 
 def _plain(view: Any, augment: Any) -> Any:
-    """The views of a modality without local ones, and with another augmentation."""
+    """Returns the views of a modality without local views, and with another augmentation."""
     return dataclasses.replace(view, local_views=0, global_augment=augment)

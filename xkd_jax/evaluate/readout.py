@@ -1,4 +1,4 @@
-"""From an encoder's tokens to class scores."""
+"""The classifier on an encoder's tokens: pooling and a linear layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALLEST_NORM = 1e-12
 
 
 class AttentivePool(nnx.Module):
-    """One learned query attends over the patch tokens; LayerNorm first, float32."""
+    """Attention pooling: one learned query attends to normalized patch tokens, in float32."""
 
     def __init__(self, encoder: Transformer, *, rngs: nnx.Rngs):
         width, heads = encoder.width, encoder.heads
@@ -27,7 +27,7 @@ class AttentivePool(nnx.Module):
         )
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps tokens [batch, 1 + tokens, width] with CLS first to float32 [batch, width]."""
+        """Maps tokens [batch, 1 + tokens, width], CLS first, to float32 [batch, width]."""
         normed = self.norm(tokens[:, 1:].astype(jnp.float32))
         keys, values = einops.rearrange(self.keys_values(normed), "b n two h d -> two b n h d")
         query = jnp.broadcast_to(self.query[...], (len(tokens), 1, *self.query.shape))
@@ -36,7 +36,7 @@ class AttentivePool(nnx.Module):
 
 
 class Readout(nnx.Module):
-    """Pooling, by the mean or by attention, and a linear layer to the classes."""
+    """Mean or attention pooling, and a linear layer to the classes."""
 
     def __init__(self, encoder: Transformer, classes: int, *, attentive: bool, rngs: nnx.Rngs):
         self.pool = AttentivePool(encoder, rngs=rngs) if attentive else None
@@ -60,10 +60,10 @@ class Readout(nnx.Module):
         """Returns float32 scores [batch, classes] of tokens [batch, 1 + tokens, width].
 
         Args:
-          tokens: with CLS first.
+          tokens: tokens of the encoder, CLS first.
           normalize: whether pooled features are scaled to length 1.
-          dropout: the share of pooled features set to 0; the others are scaled up.
-          key: decides which; None: none are.
+          dropout: rate of dropout of pooled features.
+          key: key of the random numbers; None: no dropout.
         """
         x = pool(tokens) if self.pool is None else self.pool(tokens)
         if normalize:

@@ -1,4 +1,4 @@
-"""The file and the line that an evaluation ends with."""
+"""The result file and result line of an evaluation."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FILE = "result.json"
 def refuse_other(
     config: EvalConfig, pretrained: Pretrained, data: DataSummary, workdir: Path
 ) -> None:
-    """Keeps the result of another evaluation from being overwritten.
+    """Checks that the folder has no result of another evaluation.
 
     Args:
-      config: the evaluation's.
-      pretrained: what is evaluated.
-      data: what it is evaluated on.
-      workdir: the run's folder.
+      config: config of the evaluation.
+      pretrained: the network.
+      data: summary of the data.
+      workdir: folder of the evaluation.
 
     Raises:
-      UserError: the folder holds a result of other settings, another checkpoint or other data, or
-        something that is no result.
+      UserError: the folder has a result with other settings, checkpoint or data, or a file of that
+        name that is not a result.
     """
     now = {
         "config": dataclasses.asdict(config),
@@ -53,15 +53,17 @@ def _refuse_other(path: Path, now: dict[str, Any]) -> None:
         was = {part: {key: content.get(part, {}).get(key) for key in now[part]} for part in now}
     except OSError as error:
         raise file_error(
-            error, f"{path} can't be read ({error.strerror}): mend that, or give another --workdir."
+            error,
+            f"{path} can't be read ({error.strerror}): make it readable, or give another"
+            " --workdir.",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is no result of an evaluation: move it away, or give another --workdir."
+            f"{path} is not a result of an evaluation: move it away, or give another --workdir."
         ) from None
     circumstances = tuple(f"config.{key}" for key in CIRCUMSTANCES)
     for name, before, after in differences("", was, now):
-        # What the result's program didn't know of was not another value.
+        # keys that the result's program did not have are not compared
         if before is not None and not name.startswith(circumstances):
             raise UserError(
                 f"{path} is of another evaluation ({name.removeprefix('config.')} was {before!r},"
@@ -77,15 +79,18 @@ def finish(
     scores: Mapping[int, FoldScores],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Prints the result's line, writes `result.json` and returns its content.
+    """Prints the result line, writes `result.json` and returns its content.
 
     Args:
-      config: the evaluation's.
-      pretrained: what was evaluated.
-      data: what it was evaluated on.
+      config: config of the evaluation.
+      pretrained: the network.
+      data: summary of the data.
       metric: name of the folds' `value`.
-      scores: each fold's, by its number.
-      workdir: the run's folder.
+      scores: {number of the fold: its metrics}.
+      workdir: folder of the evaluation.
+
+    Raises:
+      UserError: the file can't be written.
     """
     content = {
         "benchmark": config.benchmark,
@@ -108,14 +113,14 @@ def finish(
         "pretraining": dataclasses.asdict(pretrained.config),
         "versions": versions(),
     }
-    print_on_main(f"result    {line(content)}")  # first, as the disk may be full
+    print_on_main(f"result    {line(content)}")  # before the file, as the disk may be full
     write_once(workdir / FILE, content)
     print_on_main(f"written   {workdir / FILE}")
     return content
 
 
 def line(content: dict[str, Any]) -> str:
-    """One result in one line."""
+    """Returns the result line for the content of a result file."""
     folds = [fold["value"] for fold in content["per_fold"]]
     spread = f" (folds {', '.join(f'{v:.2f}' for v in folds)})" if len(folds) > 1 else ""
     percent = 100 * content["train_fraction"]
@@ -129,11 +134,11 @@ def line(content: dict[str, Any]) -> str:
 
 
 def also(per_fold: Sequence[Mapping[str, Any]], digits: int) -> list[str]:
-    """What folds hold beside their `value`: top-5 and recalls, means over the folds, in words.
+    """Returns texts of the other metrics, top-5 and recalls, as means over folds.
 
     Args:
-      per_fold: each fold's scores.
-      digits: behind the point.
+      per_fold: metrics of each fold.
+      digits: number of decimals.
     """
 
     def mean(name: str) -> str:

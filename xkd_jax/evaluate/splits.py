@@ -1,4 +1,4 @@
-"""Which records train and which test, fold by fold; nothing of one ever serves as the other."""
+"""Train and test records of each fold, which never overlap."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from xkd_jax.parallel.processes import print_on_main, run_on_all
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """The records of one training and test: number 0 is the published splits as a whole.
+    """The records of one fold; number 0 is the published splits.
 
     Attributes:
-      number: of the fold.
+      number: number of the fold, from 1, or 0.
       train: indices in the training split, int64 [records], ascending.
-      test: indices in the test split.
+      test: the same of the test split.
     """
 
     number: int
@@ -39,13 +39,13 @@ class Benchmark:
     """A benchmark's records and its folds.
 
     Attributes:
-      train: the split that holds the training records; where nothing is trained, as `test`.
-      test: the split that holds the test records; with folds, the same.
-      train_name: of the split.
-      test_name: of the split.
-      train_index: what its records say of themselves, and the digest of their content.
+      train: split with the training records; equal to `test` if nothing is trained.
+      test: split with the test records; equal to `train` with folds.
+      train_name: name of the training split.
+      test_name: name of the test split.
+      train_index: labels and folds of the training split's records, and their digest.
       test_index: the same of the test split.
-      folds: in the order of the config.
+      folds: the folds, in the order of the config.
     """
 
     train: Dataset
@@ -57,7 +57,7 @@ class Benchmark:
     folds: list[Fold]
 
     def records(self, use: Literal["train", "test"]) -> np.ndarray:
-        """Returns what any of the folds trains or tests on, int64 [n], ascending."""
+        """Returns the training or test records of all folds, int64 [n], ascending."""
         return np.unique(np.concatenate([getattr(fold, use) for fold in self.folds]))
 
     @property
@@ -74,16 +74,16 @@ class Benchmark:
 def open_benchmark(
     views: LoaderConfig, config: EvalDataConfig, *, labeled: bool = True
 ) -> Benchmark:
-    """Opens the data, reads every record once and lists each split's records.
+    """Opens the data, reads all labels and returns the records of each fold.
 
     Args:
-      views: the pipeline's config (`pretrained.viewing`).
-      config: which splits and folds.
-      labeled: whether the evaluation needs labels; without, nothing is trained.
+      views: the loader's config (`pretrained.viewing`).
+      config: splits and folds.
+      labeled: whether the evaluation needs labels; if not, nothing is trained.
 
     Raises:
-      UserError: the data set lacks a split, a fold, or labels that are needed, or a record would
-        both train and test.
+      UserError: the data set has no such split or fold, needed labels are missing, or a record is
+        both a training and a test record.
     """
     opened = _by_fold if config.folds else _by_split
     benchmark = opened(views, config, labeled)
@@ -158,8 +158,8 @@ def _check_classes(dataset: Dataset, directory: str) -> None:
     if classes < 2:
         raise UserError(
             f"The data set {dataset.metadata.name} in {directory} has {classes or 'no'}"
-            f" class{'' if classes == 1 else 'es'}, and an evaluation tells two or more apart:"
-            " build it from the benchmark's own lists."
+            f" class{'' if classes == 1 else 'es'}, and an evaluation needs two or more: build it"
+            " again from the benchmark's official lists."
         )
 
 
@@ -177,20 +177,29 @@ def _check_labels(
 
 
 def index_records(dataset: Dataset, split: str, threads: int) -> RecordIndex:
-    """Reads every record, an equal part on each process, and prints progress."""
+    """Reads the labels of all records, a part on each process, and prints progress.
+
+    Args:
+      dataset: the split.
+      split: name of the split.
+      threads: number of threads that read.
+
+    Raises:
+      UserError: a record can't be read.
+    """
     records = range(jax.process_index(), len(dataset), jax.process_count())
     meter = ProgressMeter(f"records   {split}", len(records), "records")
 
-    def tell(done: int) -> None:
+    def print_progress(done: int) -> None:
         if meter.is_due():
             print_on_main(meter.line(done))
 
-    rows = run_on_all(lambda: index_rows(dataset, records, threads, tell))
+    rows = run_on_all(lambda: index_rows(dataset, records, threads, print_progress))
     return index_of(dataset, _interleaved(rows, len(dataset)))
 
 
 def _interleaved(rows: np.ndarray, count: int) -> np.ndarray:
-    """The rows of all processes, of which each has every so manieth from its own number on."""
+    """Merges the rows of all processes; process i of n has the rows i, i + n, i + 2n, ..."""
     processes = jax.process_count()
     padded = np.zeros((-(-count // processes), rows.shape[1]), rows.dtype)
     padded[: len(rows)] = rows
@@ -202,15 +211,15 @@ def _interleaved(rows: np.ndarray, count: int) -> np.ndarray:
 def some_of_each_class(
     labels: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a fraction of each class's records, at least one; returns the chosen and the others.
+    """Draws a fraction of each class's records, at least one of each class.
 
     Args:
       labels: int [records].
-      fraction: of 0 to 1.
-      rng: decides which.
+      fraction: from 0 to 1.
+      rng: source of random numbers.
 
     Returns:
-      Two ascending lists of positions in `labels`, int64.
+      Indices of the drawn records and of the others, int64, ascending.
     """
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):

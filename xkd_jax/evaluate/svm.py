@@ -1,14 +1,14 @@
 """Linear SVMs, one against the rest, by a truncated Newton method for all classes at once.
 
-The problem is LIBLINEAR's L2-regularized squared hinge loss in the primal, which scikit-learn's
-LinearSVC solves too: for each class, with targets y of 1 and -1 and a constant 1 among x,
+The problem is LIBLINEAR's L2-regularized squared hinge loss in the primal, as in scikit-learn's
+LinearSVC: for each class, with targets y of 1 and -1 and a constant 1 appended to x,
 
     minimize  |w|^2 / 2 + cost * sum_i max(0, 1 - y_i w.x_i)^2.
 
-All classes share x, so a gradient or a product with the Hessian is two matrix products for all of
-them, sharded over the samples. Conjugate gradients run in the basis of the features' principal
-axes, where the Hessian is nearly diagonal: features of one constant large direction, as mean
-tokens are, would take hundreds of iterations otherwise.
+All classes share x: a gradient or a Hessian product of all classes is two matrix products, sharded
+over the samples. Conjugate gradients use the basis of the features' principal axes, where the
+Hessian is nearly diagonal; without it, features with a large constant direction, such as mean
+tokens, need hundreds of iterations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xkd_jax.parallel.axis_rules import RULES
 from xkd_jax.parallel.processes import print_on_main
 
 _CG_ITERATIONS = 30
-_CG_TOLERANCE = 0.1  # of the gradient's norm: Newton's direction need not be exact
+_CG_TOLERANCE = 0.1  # relative to the gradient's norm: Newton's direction need not be exact
 _LINE_SEARCH_ITERATIONS = 12
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -38,20 +38,19 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 def fit_path(
     features: np.ndarray, labels: np.ndarray, classes: int, config: SvmConfig, mesh: Mesh
 ) -> dict[float, np.ndarray]:
-    """Fits the SVMs of every cost, each from where the one before ended.
+    """Fits the SVMs of all costs; each fit starts from the solution of the next smaller cost.
 
-    Prints how far it is where that takes long, and where a class is not solved within
-    `config.max_iterations`.
+    Prints progress, and the number of classes not solved within `config.max_iterations`.
 
     Args:
       features: float32 [samples, width].
       labels: int [samples].
-      classes: their number.
-      config: the costs and when a fit ends.
-      mesh: the samples are spread over all axes along which batches are.
+      classes: number of classes.
+      config: costs, tolerance and number of iterations.
+      mesh: samples are sharded over the axes of the batch.
 
     Returns:
-      {cost: float32 [width + 1, classes]}, the intercepts last; see `decide`.
+      {cost: float32 [width + 1, classes]}, with the intercepts last; see `decide`.
     """
     second_moment, solve = _programs(mesh)
     problem, axes = _prepare(features, labels, mesh, second_moment)
@@ -73,7 +72,7 @@ def fit_path(
 
 @functools.cache
 def _programs(mesh: Mesh) -> tuple[Callable[..., jax.Array], Callable[..., Any]]:
-    """`_second_moment` and `_solve`, their results whole on every device."""
+    """Returns the jitted `_second_moment` and `_solve`, with replicated results."""
     whole = NamedSharding(mesh, PartitionSpec())
     return (
         jax.jit(_second_moment, out_shardings=whole),
@@ -82,7 +81,12 @@ def _programs(mesh: Mesh) -> tuple[Callable[..., jax.Array], Callable[..., Any]]
 
 
 def decide(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Decision values float32 [..., classes] of features [..., width]."""
+    """Returns decision values, float32 [..., classes].
+
+    Args:
+      weights: float32 [width + 1, classes], with the intercepts last.
+      features: float32 [..., width].
+    """
     return features @ weights[:-1] + weights[-1]
 
 
@@ -102,7 +106,7 @@ class _Problem(NamedTuple):
 def _prepare(
     features: np.ndarray, labels: np.ndarray, mesh: Mesh, second_moment: Callable[..., jax.Array]
 ) -> tuple[_Problem, np.ndarray]:
-    """Spreads the samples over the mesh and turns them; returns the axes [width + 1, axes] too."""
+    """Returns the sharded problem in the principal axes' basis, and the axes [width + 1, axes]."""
     samples = len(features)
     parts = math.prod(mesh.shape[name] for name in RULES["batch"])
     rows = -(-samples // parts) * parts
@@ -136,7 +140,7 @@ def _second_moment(x: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Objective:
-    """The loss of every class, and its derivatives, as functions of margins w.x [samples, classes].
+    """Loss of every class and its derivatives, as functions of margins w.x [samples, classes].
 
     Weights, directions and gradients are float32 [axes, classes].
     """
@@ -152,7 +156,7 @@ class _Objective:
         return jnp.where(own, 1.0, -1.0) * self.problem.used[:, None]
 
     def violations(self, margins: jax.Array) -> jax.Array:
-        """max(0, 1 - y w.x) times y; padding has none."""
+        """y * max(0, 1 - y w.x); 0 for padding."""
         signs = self._signs(margins)
         return signs * jnp.maximum(0, 1 - signs * margins)
 
@@ -171,20 +175,20 @@ class _Objective:
         return jnp.matmul(self.problem.x.T, per_sample, precision=_HIGHEST)
 
     def precondition(self, gradient: jax.Array, active: jax.Array) -> jax.Array:
-        """Divides by the Hessian's diagonal were each axis as strong among the active samples."""
+        """Divides by the Hessian's diagonal, with the spectrum of all samples for active ones."""
         fraction = active.sum(0, keepdims=True) / self.problem.used.sum()
         return gradient / (1 + 2 * self.cost * fraction * self.problem.spectrum[:, None])
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Inner products by class, [1, classes]."""
+    """Inner products of each class, [1, classes]."""
     return (a * b).sum(0, keepdims=True)
 
 
 def _solve(
     problem: _Problem, weights: jax.Array, cost: float, tolerance: float, max_iterations: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Newton's method from `weights` until no class's step would lower its loss by much.
+    """Newton's method from `weights`, until each class's expected decrease is within tolerance.
 
     Returns:
       The weights, and which classes are solved, bool [classes].
@@ -199,9 +203,9 @@ def _solve(
         direction = jnp.where(solved, 0, direction)
         change = objective.margins(direction)
         length = _line_search(objective, weights, margins, direction, change)
-        # Half of this is what a quadratic loss would fall by.
-        fall = -_dot(gradient, direction)
-        solved = solved | (fall <= 2 * tolerance * objective.loss(weights, margins))
+        # twice the decrease of a quadratic loss
+        decrease = -_dot(gradient, direction)
+        solved = solved | (decrease <= 2 * tolerance * objective.loss(weights, margins))
         weights, margins = weights + length * direction, margins + length * change
         return weights, margins, solved, iteration + 1
 
@@ -214,25 +218,31 @@ def _solve(
 
 
 def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Array) -> jax.Array:
-    """Solves Hessian x = -gradient by preconditioned conjugate gradients, all classes side by side.
+    """Solves Hessian x = -gradient by preconditioned conjugate gradients, for all classes at once.
 
-    A class that is done stands still while the others go on.
+    Converged classes are not changed by further iterations.
     """
     goal = _CG_TOLERANCE * jnp.linalg.norm(gradient, axis=0, keepdims=True)
 
     def step(state: Any) -> Any:
-        x, residual, direction, fall, iteration = state
-        going = jnp.linalg.norm(residual, axis=0, keepdims=True) > goal
+        x, residual, direction, decrease, iteration = state
+        unsolved = jnp.linalg.norm(residual, axis=0, keepdims=True) > goal
         product = objective.hessian_times(direction, active)
-        length = jnp.where(going, fall / jnp.maximum(_dot(direction, product), 1e-30), 0)
+        length = jnp.where(unsolved, decrease / jnp.maximum(_dot(direction, product), 1e-30), 0)
         x, residual = x + length * direction, residual - length * product
         conditioned = objective.precondition(residual, active)
-        next_fall = _dot(residual, conditioned)
-        turn = next_fall / jnp.maximum(fall, 1e-30)
-        direction = jnp.where(going, conditioned + turn * direction, direction)
-        return x, residual, direction, jnp.where(going, next_fall, fall), iteration + 1
+        next_decrease = _dot(residual, conditioned)
+        turn = next_decrease / jnp.maximum(decrease, 1e-30)
+        direction = jnp.where(unsolved, conditioned + turn * direction, direction)
+        return (
+            x,
+            residual,
+            direction,
+            jnp.where(unsolved, next_decrease, decrease),
+            iteration + 1,
+        )
 
-    def going_on(state: Any) -> jax.Array:
+    def unfinished(state: Any) -> jax.Array:
         left = jnp.linalg.norm(state[1], axis=0, keepdims=True)
         return (state[4] < _CG_ITERATIONS) & (left > goal).any()
 
@@ -241,7 +251,7 @@ def _newton_direction(objective: _Objective, gradient: jax.Array, active: jax.Ar
     start = (
         jnp.zeros_like(gradient), residual, conditioned, _dot(residual, conditioned), jnp.int32(0),
     )  # fmt: skip
-    return jax.lax.while_loop(going_on, step, start)[0]
+    return jax.lax.while_loop(unfinished, step, start)[0]
 
 
 def _line_search(
@@ -251,10 +261,10 @@ def _line_search(
     direction: jax.Array,
     change: jax.Array,
 ) -> jax.Array:
-    """The lengths [1, classes] at which the loss along the direction has its minimum.
+    """Returns the step lengths [1, classes] that minimize the loss along the direction.
 
-    The slope is piecewise linear and rises, so Newton's steps within a shrinking bracket find its
-    zero; they cost no matrix products.
+    The slope is piecewise linear and increasing; its zero is found by Newton steps within a
+    shrinking bracket, without matrix products.
     """
     fixed, quadratic = _dot(weights, direction), _dot(direction, direction)
 

@@ -1,4 +1,4 @@
-"""What clips go through, on the device, before a classifier is trained on them."""
+"""Augmentation of clips that train a classifier, on the device."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ def augment_for_fit(
     settings: FitAugmentConfig,
     modality: VideoConfig | AudioConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns changed clips and their targets.
+    """Returns augmented clips and their targets.
 
     Args:
       view: normalized, video [batch, frames, size, size, 3] or audio [batch, mel, time].
       targets: float32 [batch, classes].
-      key: decides all.
-      settings: what is done.
-      modality: of the view.
+      key: key of the random numbers.
+      settings: strengths and probabilities.
+      modality: config of the view's modality.
+
+    Returns:
+      float32 arrays of the same shapes.
     """
     if isinstance(modality, AudioConfig):
         return _augment_audio(view, key, settings), targets

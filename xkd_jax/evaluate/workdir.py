@@ -1,4 +1,4 @@
-"""Whether an evaluation may use the folders that it is given; asked before anything is read."""
+"""Checks of an evaluation's output folders, before anything is read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from xkd_jax.parallel.processes import on_main
 
 
 def check(workdir: Path, features: str) -> None:
-    """Makes the folders on the main process.
+    """Creates the folders, on the main process.
 
     Args:
-      workdir: of the evaluation.
-      features: where extracted features are kept; empty: in the workdir.
+      workdir: folder of the evaluation.
+      features: folder of stored features; empty: in the workdir.
 
     Raises:
-      UserError: the workdir is a pretraining run's, or a folder can't be made or written to.
+      UserError: the workdir is a pretraining run's, or a folder can't be created or written to.
     """
     on_main(lambda: _check(workdir, features))
 
@@ -33,7 +33,9 @@ def _check(workdir: Path, features: str) -> None:
         )
     _make(workdir, "--workdir", os.W_OK)
     if features:
-        _make(Path(features), "--config.features", os.R_OK)  # where all is extracted, that will do
+        _make(
+            Path(features), "--config.features", os.R_OK
+        )  # reading suffices if all features are stored
 
 
 def _is_of_pretraining(workdir: Path) -> bool:
