@@ -10,9 +10,11 @@ from xkd_jax.networks.blocks import Blocks
 CONFIG = Transformer(16, 3, 2)
 
 
-def make(remat="none", dtype=jnp.float32):
+def make(remat="none", dtype=jnp.float32, layers="scan"):
     with nnx.use_eager_sharding(False):
-        return Blocks(CONFIG, dtype=dtype, attention="xla", remat=remat, rngs=nnx.Rngs(0))
+        return Blocks(
+            CONFIG, dtype=dtype, attention="xla", remat=remat, layers=layers, rngs=nnx.Rngs(0)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +64,28 @@ def test_attention_map_is_not_formed_for_cls_attention(tokens):
     assert not [shape for shape in shapes if shape[-2:] == (n, n)]
 
 
-def test_remat_changes_no_number(tokens):
-    def loss(remat):
-        graph, params = nnx.split(make(remat))
+def test_remat_and_unrolling_change_no_number(tokens):
+    def loss(remat, layers="scan"):
+        graph, params = nnx.split(make(remat, layers=layers))
         return jax.value_and_grad(lambda p: jnp.square(nnx.merge(graph, p)(tokens)).sum())(params)
 
     plain = loss("none")
-    for remat in ("products", "all"):
+    for other in (loss("products"), loss("all"), loss("products", "unroll")):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, loss(remat)
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, other
         )
+
+
+def test_unrolled_layers_are_computed_again_too(tokens):
+    """A compiler that finds common operations would keep them all."""
+
+    def activations(remat):
+        graph, params = nnx.split(make(remat, layers="unroll"))
+        loss = lambda p: jnp.square(nnx.merge(graph, p)(tokens)).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss)).lower(params).as_text().count("erf")
+
+    assert activations("none") == CONFIG.depth
+    assert activations("all") == 2 * CONFIG.depth
 
 
 def test_products_keep_a_part_of_what_is_kept_without_rematerialization(tokens):

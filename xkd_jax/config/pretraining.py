@@ -30,6 +30,7 @@ from xkd_jax.config.directions import directions
 
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
+Layers = Literal["scan", "unroll"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +109,13 @@ class ModelConfig:
             " products: all but products with weights and attention; all"
         ),
     ] = "none"
+    layers: Annotated[
+        Layers,
+        Doc(
+            "how the blocks of a stack are compiled; scan: once, as a loop; unroll: one after the"
+            " other, which takes longer to compile and copies no activations between rounds"
+        ),
+    ] = "scan"
 
     def _transformers(self) -> tuple[Transformer, Transformer]:
         if self.size in SIZES:

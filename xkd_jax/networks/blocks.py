@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import Attention, Remat, Transformer
+from xkd_jax.config.pretraining import Attention, Layers, Remat, Transformer
 from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
@@ -138,6 +138,7 @@ class Blocks(nnx.Module):
         dtype: DTypeLike,
         attention: Attention,
         remat: Remat,
+        layers: Layers = "scan",
         rngs: nnx.Rngs,
     ):
         @nnx.split_rngs(splits=config.depth)
@@ -147,6 +148,7 @@ class Blocks(nnx.Module):
 
         self.depth = config.depth
         self.remat = remat
+        self.unrolled = layers == "unroll"
         self.layers = create(rngs)
 
     def __call__(
@@ -178,6 +180,6 @@ class Blocks(nnx.Module):
             (inputs, _), (params, scales) = carry, layer
             return (nnx.merge(graph, params)(inputs, scales), inputs), None
 
-        body = checkpointed(body, self.remat)
-        (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales))
+        body = checkpointed(body, self.remat, looped=not self.unrolled)
+        (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales), unroll=self.unrolled)
         return x, last_input

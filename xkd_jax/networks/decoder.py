@@ -35,7 +35,12 @@ class Decoder(nnx.Module):
             init(rngs.params(), (1 + view.tokens, width)), out_sharding=(None, "embed")
         )
         self.blocks = Blocks(
-            model.decoder, dtype=dtype, attention=model.attention, remat=model.remat, rngs=rngs
+            model.decoder,
+            dtype=dtype,
+            attention=model.attention,
+            remat=model.remat,
+            layers=model.layers,
+            rngs=rngs,
         )
         self.output = (
             linear(width, view.patch_values, ("embed", "patch"), dtype, rngs)

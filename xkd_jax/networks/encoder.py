@@ -166,6 +166,7 @@ class Encoders(nnx.Module):
                 dtype=dtype,
                 attention=model.attention,
                 remat=model.remat,
+                layers=model.layers,
                 rngs=rngs,
             )
 

@@ -14,8 +14,11 @@ from xkd_jax.config.pretraining import Remat
 KEPT = "kept"
 
 
-def checkpointed(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """Returns the body of a scan over blocks, whose gradient computes again what `remat` says."""
+def checkpointed(block: Callable[..., Any], remat: Remat, looped: bool) -> Callable[..., Any]:
+    """Returns a block whose gradient computes again what `remat` says.
+
+    Outside of a loop the compiler has to be kept from finding that it was computed before.
+    """
     if remat == "none":
         return block
     policies = jax.checkpoint_policies
@@ -23,7 +26,7 @@ def checkpointed(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
         policies.save_only_these_names(KEPT), _is_fused_attention
     )
     policy = products if remat == "products" else None
-    return jax.checkpoint(block, prevent_cse=False, policy=policy)
+    return jax.checkpoint(block, prevent_cse=not looped, policy=policy)
 
 
 def _is_fused_attention(primitive: Any, *_: Any, **__: Any) -> bool:
