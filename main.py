@@ -62,7 +62,7 @@ def main(config: Config) -> None:
     start(config)
     from xkd_jax.training import train
 
-    train.train(config, workdir(), command_line.written_config())
+    train.train(config, workdir(), command_line.written_config(Config))
 
 
 def plan(config: Config, target: str) -> None:
@@ -72,7 +72,7 @@ def plan(config: Config, target: str) -> None:
     from xkd_jax.planning import command
 
     jax.config.update("jax_platforms", "cpu")
-    command.plan(config, target)
+    command.plan(config, target, [flag for flag in sys.argv[1:] if "plan" not in flag])
 
 
 def evaluate(config: EvalConfig) -> None:
@@ -82,7 +82,7 @@ def evaluate(config: EvalConfig) -> None:
     start(config)
     from xkd_jax.evaluate import evaluation
 
-    evaluation.evaluate(config, workdir())
+    evaluation.evaluate(config, workdir(), command_line.written_config(EvalConfig))
 
 
 def start(config: Config | EvalConfig) -> None:

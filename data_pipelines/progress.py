@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-LINE_SECONDS = 20.0  # default time between two lines
+LINE_SECONDS = 10.0  # default time between two lines
 
 
 class ProgressMeter:

@@ -83,6 +83,12 @@ def quiet_seconds() -> float:
     return time.monotonic() - _printed
 
 
+def print_next(text: str) -> None:
+    """Prints what a person may do after a result; output that is piped ends with the result."""
+    if is_interactive():
+        print_text(f"next      {text}")
+
+
 @contextlib.contextmanager
 def guarded_output() -> Iterator[None]:
     """Wraps a whole command: unwritten output at its end can't change its exit status.

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import fake_terminal
 import pytest
 
 from data_pipelines import terminal
@@ -59,7 +60,8 @@ def test_a_complaint_is_one_line(capsys):
 def test_the_lines_that_end_a_build_are_its_own():
     name = "x.mp4\n\x1b[1Ano file left out of 2"
     entries = [LeftOut("train", name, "failed", "bad\x1b[0m")]
-    text = summary(BuildReport("toy", "", {}, {"train": 1}, 2, entries), "out\x1b[2J")
+    options = {"media": {"video": True, "audio": True}}
+    text = summary(BuildReport("toy", "", options, {"train": 1}, 2, entries), "out\x1b[2J")
     assert len(text.splitlines()) == 3
     assert "\x1b" not in text
 
@@ -88,6 +90,22 @@ def test_every_command_prints_names_so(tmp_path, command, stream):
     assert "\x1b" not in told
     assert "Traceback" not in told
     assert told.count("\n") == 1
+    assert told.startswith("error: ") or "data_pipelines" in command[1]
+
+
+@pytest.mark.parametrize(
+    "number,text", [(0, "0 records"), (1, "1 record"), (1200, "1,200 records")]
+)
+def test_one_is_no_plural(number, text):
+    assert terminal.count(number, "record") == text
+
+
+def test_what_comes_next_is_for_a_person_at_a_terminal(monkeypatch, capsys):
+    terminal.print_next("a command")
+    assert capsys.readouterr().out == ""
+    out = fake_terminal.use(monkeypatch)
+    terminal.print_next("a command")
+    assert out.screen() == ["next      a command"]
 
 
 def test_a_report_s_tables_escape_what_results_say():

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -29,6 +29,7 @@ from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 
+_Schema = TypeVar("_Schema", Config, EvalConfig)
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
 )
@@ -151,10 +152,15 @@ def changes() -> dict[str, tuple[Any, Any]]:
     return listing.changes(written.to_dict(), _CONFIG.value.to_dict())
 
 
-def written_config() -> Config | None:
-    """What the pretraining config file alone says; None: its own values are not valid."""
+def written_config(schema: type[_Schema]) -> _Schema | None:
+    """What the config file alone says; None: its own values are not valid.
+
+    Args:
+      schema: `Config` or `EvalConfig`.
+    """
+    resolve: Any = xkd_config.resolve if schema is Config else eval_config.resolve
     try:
-        return xkd_config.resolve(read_config(config_path(sys.argv)))
+        return resolve(read_config(config_path(sys.argv)))
     except UserError:
         return None
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import fake_terminal
 import jax
 import pytest
 from method_inputs import change
@@ -100,13 +101,33 @@ def test_search_without_plan_is_refused(config, monkeypatch, capsys):
 
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, refuse))
     with pytest.raises(UserError, match="No mesh or batch fits, for the reasons above"):
-        command.plan(config, "search:v5e:2x4")
+        command.plan(config, "search:v5e:2x4", [])
     assert "no such mesh" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("memory,request_,following", [
+    (1, "v5e:2x4", "next      ./launch_tpu.sh run --name=NAME --zone=ZONE --type=v5litepod-8 --"
+     " --config=configs/k400.py '--config.data.dir=a b'"),
+    (20, "v5e:2x4", "next      the same with the flags that would fit, or on another slice"),
+    (14, "search:v5e:2x4", "next      the same with --plan=v5e:2x4 and the flags of rank 1"),
+])  # fmt: skip
+def test_on_a_terminal_a_plan_says_what_comes_next(
+    config, monkeypatch, memory, request_, following
+):
+    out, make = fake_terminal.use(monkeypatch), planner(memory)
+    monkeypatch.setattr(command, "search", lambda c, w: search(c, w, make))
+    monkeypatch.setattr(command, "make_plan", make)
+    monkeypatch.setattr(command, "what_would_fit", lambda p: what_would_fit(p, make))
+    command.plan(config, request_, ["--config=configs/k400.py", "--config.data.dir=a b"])
+    *_, verdict, last = out.screen()
+    assert verdict.startswith("fits: ")
+    assert last == following
+    assert any(text.startswith("compiling for v5e:2x4 ... 00:0") for text in out.in_place())
 
 
 def test_command_prints_table_and_ends_with_verdict(config, monkeypatch, capsys):
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, planner(14)))
-    command.plan(config, "search:v5e:2x4")
+    command.plan(config, "search:v5e:2x4", [])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("tried") for line in lines) >= 6
     assert lines[-1].startswith("fits: yes")
@@ -116,7 +137,7 @@ def test_command_prints_what_would_fit_before_verdict(config, monkeypatch, capsy
     make = planner(20)
     monkeypatch.setattr(command, "make_plan", make)
     monkeypatch.setattr(command, "what_would_fit", lambda p: what_would_fit(p, make))
-    command.plan(config, "v5e:2x4")
+    command.plan(config, "v5e:2x4", ["--config=configs/k400.py", "--config.data.dir=a b"])
     *_, remedy, last = capsys.readouterr().out.splitlines()
     assert remedy.startswith("would fit --config.mesh.data=-1 --config.mesh.fsdp")
     assert last.startswith("fits: no, peak 22.00 of 15.75 GiB")

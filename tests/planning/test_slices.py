@@ -48,6 +48,14 @@ def test_plan_without_compiler_names_its_installation(monkeypatch):
         Slice.parse("v5e:2x2").devices()
 
 
+@pytest.mark.parametrize("text,name", [
+    ("v5e:16x16", "v5litepod-256"), ("v6e:2x4", "v6e-8"), ("v4:2x2x2", "v4-16"),
+    ("v5p:2x2x1", "v5p-8"),
+])  # fmt: skip
+def test_accelerator_types_are_those_of_google_cloud(text, name):
+    assert Slice.parse(text).accelerator_type == name
+
+
 def test_chip_rates_are_plausible():
     for chip in CHIPS.values():
         # the operations that a byte of memory has to feed: between 160 and 600 on all of them

@@ -39,6 +39,17 @@ def described(changed: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
+def flags_line(written: Any, config: Any) -> str:
+    """What the command line changes in a config file, for the lines that a run begins with.
+
+    Args:
+      written: the frozen dataclasses of what the file alone says.
+      config: those of the run.
+    """
+    changed = changes(dataclasses.asdict(written), dataclasses.asdict(config))
+    return f"flags     {described(changed) or 'none: all settings are those of the config file'}"
+
+
 def lines(config: Any, changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
     """Yields a line for each key: key, value, meaning, and the default if it differs.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import UserError
 from data_pipelines.terminal import escaped
+from xkd_jax.config import listing
 from xkd_jax.config.evaluation import TRAINED, EvalConfig
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
 from xkd_jax.evaluate import workdir as folders
@@ -20,16 +22,23 @@ from xkd_jax.evaluate.features import Extraction
 from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.splits import Benchmark, Fold
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import lost_peer_errors, print_on_main, write_once
+from xkd_jax.parallel.processes import lost_peer_errors, main_activity, print_on_main, write_once
 from xkd_jax.training import memory, run_lease
 
 
 @lost_peer_errors()
-def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
+def evaluate(
+    config: EvalConfig, workdir: Path, written: EvalConfig | None = None
+) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
     Stored features and checkpoints of classifiers are reused; SVMs, nearest neighbors and metrics
     are computed again.
+
+    Args:
+      config: of the evaluation.
+      workdir: folder of the evaluation.
+      written: what the config file alone says, to print what differs; None: not known.
 
     Raises:
       UserError: checkpoint, data, mesh or folders don't fit the config, or another run uses the
@@ -39,15 +48,22 @@ def evaluate(config: EvalConfig, workdir: Path) -> dict[str, Any]:
     """
     folders.check(workdir, config.features)
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller_steps(config)):
-        return _evaluate(config, workdir, check_lease)
+        if written is not None:
+            print_on_main(listing.flags_line(written, config))
+        found = _evaluate(config, workdir, check_lease)
+    print_on_main(f"next      python -m xkd_jax.report {shlex.quote(str(workdir))}")
+    return found
 
 
 def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]) -> dict[str, Any]:
     data_set.check(config)
     mesh = mesh_lib.make_mesh(config.mesh)
-    source = pretrained.load(config, mesh)
+    with main_activity("reading the checkpoint"):
+        source = pretrained.load(config, mesh)
     views = pretrained.viewing(config, source.config)
-    benchmark = splits.open_benchmark(views, config.data, labeled=config.protocol != "retrieval")
+    with main_activity("reading the labels of the records"):
+        labeled = config.protocol != "retrieval"
+        benchmark = splits.open_benchmark(views, config.data, labeled=labeled)
     _check_labels(config, benchmark)
     data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
@@ -83,7 +99,8 @@ def _by_fold(benchmark: Benchmark, protocol: Callable[[Fold], FoldScores]) -> di
     """Returns the scores of each fold, by its number."""
     scores = {}
     for fold in benchmark.folds:
-        scores[fold.number] = protocol(fold)
+        with main_activity("fitting and testing"):
+            scores[fold.number] = protocol(fold)
         print_on_main(f"fold {fold.number}    {scores[fold.number].value:.2f} %")
     return scores
 
@@ -96,7 +113,8 @@ def _on_features(
     def extract(part: Use, clips: Use) -> FeatureSet:
         dataset, name = getattr(benchmark, part), getattr(benchmark, f"{part}_name")
         content = getattr(benchmark, f"{part}_index").digest
-        return extraction.extract(dataset, content, name, benchmark.records(part), clips)
+        with main_activity(f"encoding {clips} clips"):
+            return extraction.extract(dataset, content, name, benchmark.records(part), clips)
 
     test = extract("test", "test")
     if config.protocol == "retrieval":

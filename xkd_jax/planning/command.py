@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from data_pipelines import terminal
+from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config
 from xkd_jax.planning import plan_text
@@ -15,19 +17,31 @@ from xkd_jax.planning.slices import Slice
 _SEARCH = "search:"
 
 
-def plan(config: Config, request: str) -> None:
-    """Prints a plan; its last line states whether the run fits.
+def plan(config: Config, request: str, flags: Sequence[str]) -> None:
+    """Prints a plan; its last line states whether the run fits, and on a terminal what comes next.
 
     Args:
       config: the run's config.
       request: GENERATION:SHAPE, or search:GENERATION:SHAPE.
+      flags: those of the command line but the request.
 
     Raises:
       UserError: the slice or its compiler does not exist, or mesh or batch don't fit the slice.
     """
     where = Slice.parse(request.removeprefix(_SEARCH))
-    for line in _search(config, where) if request.startswith(_SEARCH) else _plan(config, where):
-        terminal.print_result(line)
+    searches = request.startswith(_SEARCH)
+    with Activity(f"compiling for {where}"):
+        for line in _search(config, where) if searches else _plan(config, where):
+            terminal.print_result(line)
+    if searches:
+        terminal.print_next(f"the same with --plan={where} and the flags of rank 1")
+    elif line.startswith(plan_text.FITS):
+        terminal.print_next(
+            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={where.accelerator_type} --"
+            f" {shlex.join(flags)}"
+        )
+    else:
+        terminal.print_next("the same with the flags that would fit, or on another slice")
 
 
 def _plan(config: Config, where: Slice) -> Iterator[str]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from data_pipelines.terminal import count
 from xkd_jax.planning.plan import LOADER_RATE, Plan
 from xkd_jax.planning.roofline import axes_of, collective_seconds
 from xkd_jax.planning.slices import GIB
+
+FITS = "fits: yes"  # begins the verdict of a plan that fits
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yields the lines of a plan, without its verdict."""
     where, mesh = plan.where, plan.mesh
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    yield f"slice     {where}, {where.chips} chips, {where.hosts} hosts"
+    yield f"slice     {where}, {count(where.chips, 'chip')}, {count(where.hosts, 'host')}"
     yield f"mesh      {axes}, batch {plan.config.batch_size}, remat {plan.config.model.remat}"
     yield from _memory(plan)
     clip = plan.flops / plan.config.batch_size / 1e9
@@ -51,8 +54,8 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def verdict(plan: Plan) -> str:
     """Returns the line that states whether the plan fits, and its peak memory."""
-    answer = "yes" if plan.fits else "no"
-    return f"fits: {answer}, peak {plan.memory.peak / GIB:.2f} of {plan.where.chip.hbm} GiB"
+    answer = FITS if plan.fits else "fits: no"
+    return f"{answer}, peak {plan.memory.peak / GIB:.2f} of {plan.where.chip.hbm} GiB"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -81,8 +84,8 @@ def _network(plan: Plan) -> Iterator[str]:
         total[0] += collective.times
         total[1] += collective.received
         total[2] += collective.times * seconds
-    for (kind, axes, hidden), (count, received, seconds) in sorted(totals.items()):
+    for (kind, axes, hidden), (times, received, seconds) in sorted(totals.items()):
         yield (
-            f"network   {kind:18} over {axes:15} {count:5.0f} a step, {received / 1e6:8.1f} MB a"
+            f"network   {kind:18} over {axes:15} {times:5.0f} a step, {received / 1e6:8.1f} MB a"
             f" device, {1e3 * seconds:6.2f} ms{', overlapped' if hidden else ''}"
         )

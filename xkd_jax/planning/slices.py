@@ -34,6 +34,7 @@ class Chip:
     dimensions: number of torus dimensions.
     per_host: chips of one host, in a slice with several hosts.
     host_cores: virtual CPU cores of such a host.
+    cloud_name: of accelerator types at Google Cloud, and what a chip counts in them.
     topology_options: options of the compiler's topology with which a chip is one device.
     """
 
@@ -45,25 +46,27 @@ class Chip:
     dimensions: int
     per_host: int
     host_cores: int
+    cloud_name: tuple[str, int]
     topology_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 CHIPS: dict[str, Chip] = {
     "v4": Chip(
         hbm=30.75, flops=275e12, bandwidth=1200e9, link=50e9, ring=4, dimensions=3,
-        per_host=4, host_cores=240, topology_options={"chip_config_name": "megacore"},
+        per_host=4, host_cores=240, cloud_name=("v4", 2),
+        topology_options={"chip_config_name": "megacore"},
     ),
     "v5e": Chip(
         hbm=15.75, flops=197e12, bandwidth=819e9, link=50e9, ring=16, dimensions=2,
-        per_host=4, host_cores=112,
+        per_host=4, host_cores=112, cloud_name=("v5litepod", 1),
     ),
     "v5p": Chip(
         hbm=95.73, flops=459e12, bandwidth=2765e9, link=100e9, ring=4, dimensions=3,
-        per_host=4, host_cores=208,
+        per_host=4, host_cores=208, cloud_name=("v5p", 2),
     ),
     "v6e": Chip(
         hbm=31.24, flops=918e12, bandwidth=1600e9, link=100e9, ring=16, dimensions=2,
-        per_host=4, host_cores=180,
+        per_host=4, host_cores=180, cloud_name=("v6e", 1),
     ),
 }  # fmt: skip
 
@@ -103,6 +106,12 @@ class Slice:
     @property
     def chip(self) -> Chip:
         return CHIPS[self.generation]
+
+    @property
+    def accelerator_type(self) -> str:
+        """The name that Google Cloud gives it, which counts chips, or cores in v4 and v5p."""
+        name, number = self.chip.cloud_name
+        return f"{name}-{number * self.chips}"
 
     @property
     def chips(self) -> int:

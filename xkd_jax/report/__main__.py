@@ -258,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.print_error(f"error: {error}")
         return 2
     terminal.print_result(f"{tables(results)}\n\nResults read: {len(results)}.")
+    terminal.print_next("other protocols and benchmarks: configs/eval, docs/evaluation.md")
     return 0
 
 

@@ -47,9 +47,7 @@ def lines(
         )
     yield f"run       {count(length.steps, 'step')} of {length.steps_per_epoch} an epoch"
     if written is not None:
-        changed = listing.changes(dataclasses.asdict(written), dataclasses.asdict(config))
-        none = "none: all settings are those of the config file"
-        yield f"flags     {listing.described(changed) or none}"
+        yield listing.flags_line(written, config)
         yield from _short(length, Length.of(written, records))
 
 
