@@ -122,6 +122,16 @@ def test_mmd_on_mesh_is_sharded_by_rows():
     assert split == whole > 0
 
 
+def test_alignment_of_several_samples_is_the_mean_over_pairs():
+    x, y, z = (jnp.float32(n) for n in ([[1.0]], [[3.0]], [[7.0]]))
+
+    def distance(a, b):
+        return jnp.abs(a - b).sum()
+
+    assert float(losses.mean_over_pairs(distance, [x, y])) == 2
+    assert float(losses.mean_over_pairs(distance, [x, y, z])) == 4
+
+
 def test_alignment_is_chosen_by_name():
     assert losses.alignment("mmd") is losses.ALIGNMENTS["mmd"]
     with pytest.raises(UserError) as refused:

@@ -1,6 +1,7 @@
 """Which network, view, center, temperature and weight each term of the objective takes."""
 
 import dataclasses
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,14 @@ from stand_in_networks import OUTPUTS, WIDTH, Reference, patches, stand_in
 from xkd_jax.config.directions import directions
 from xkd_jax.config.pretraining import LossConfig, LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
-from xkd_jax.method.objective import Inputs, head_of_mean, next_centers, objective, weighted_mean
+from xkd_jax.method.objective import (
+    Inputs,
+    head_of_mean,
+    next_centers,
+    objective,
+    teach,
+    weighted_mean,
+)
 from xkd_jax.networks.patches import Masking
 from xkd_jax.networks.student import Student, Teacher
 
@@ -199,3 +207,24 @@ def test_weighted_mean_names_differing_losses():
     found = weighted_mean({"a": jnp.float32(1), "b": jnp.float32(4)}, {"a": 1.0, "b": 3.0})
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 13 / 4)
+
+
+@pytest.mark.parametrize("mode", ["mean", "softmax"])
+def test_of_three_modalities_each_is_refined_by_the_tokens_of_all_others(mode):
+    rng = np.random.default_rng(6)
+    counts = {"video": 5, "audio": 4, "depth": 3}
+    tokens = {m: rng.normal(size=(BATCH, 1 + n, WIDTH)) for m, n in counts.items()}
+    attention = {m: rng.random((BATCH, 2, n)) / n for m, n in counts.items()}
+    network = mock.NonCallableMagicMock(spec=Teacher)
+    network.encoders = mock.Mock()
+    network.encoders.with_cls_attention = lambda m, view: (
+        jnp.float32(tokens[m]), jnp.float32(attention[m]),
+    )  # fmt: skip
+    network.heads = dict.fromkeys(counts, lambda features: features)
+    views = {m: {"global": jnp.zeros((BATCH, 1))} for m in counts}
+    found = teach(network, views, LossConfig(refinement=mode))
+    for m in counts:
+        others = np.concatenate([attention[n] for n in counts if n != m], axis=-1)
+        refined = numpy_objective.refine(tokens[m][:, 1:], attention[m], others, mode)
+        np.testing.assert_allclose(found[m].refined, refined, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[m].output, refined.mean(1), rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@ import json
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 from random_parameters import random_student
@@ -44,6 +45,15 @@ def test_export_then_load_returns_same_parameters(small, variant):
         == named["aud_student.backbone.encoder.blocks.1.attn.qkv.weight"]
     ).all()
     assert shared == (variant != "xkd")
+
+
+def test_export_of_one_modality_has_no_names_of_the_other(small):
+    both = author_weights.export(roots(small), small)
+    alone = dataclasses.replace(small, modalities=("audio",))
+    named = author_weights.export(roots(alone), alone)
+    assert named.keys() == {name for name in both if name.startswith("aud_")}
+    back = author_weights.load(named, {}, alone)
+    jax.tree.map(np.testing.assert_array_equal, back["student"], random_student(alone))
 
 
 def test_load_refuses_missing_and_unknown_tensors_by_name(small):

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from method_inputs import change
+from method_inputs import change, with_weights
 
 from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.method.schedules import Length
@@ -77,6 +77,21 @@ def test_half_of_the_config_files_steps_are_enough(small, mesh, steps, short):
     config, written = (dataclasses.replace(small, max_steps=n) for n in (steps, 1200))
     lines = told(config, mesh, written=written)
     assert ("1,200 steps are too few to show an effect" in lines[-1]) is short
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_a_run_of_one_modality_speaks_of_no_other(small, mesh, tmp_path, modality):
+    config = with_weights(
+        dataclasses.replace(small, modalities=(modality,)), **{f"reconstruct_{modality}": 1.0}
+    )
+    (other,) = {"video", "audio"} - {modality}
+    lines = told(config, mesh)
+    assert f"method    {modality} alone: nothing is learned from another modality" in lines
+    assert f"losses    reconstruct {modality} 1" in lines
+    assert not any(other in line or "refinement" in line for line in lines)
+    *_, last = run_summary.last_lines(config, None, 8, tmp_path / "run", "shards")
+    assert f"--config=configs/eval/knn.py:{modality} " in last
+    assert last.endswith(f"run_knn_{modality}")
 
 
 def test_the_command_that_comes_next_is_for_a_shell(small, tmp_path):
