@@ -27,7 +27,7 @@ import os
 import sys
 from pathlib import Path
 
-# The person at the terminal reads our lines, not the runtime's notes to its developers.
+# Hides log lines of the runtime.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
@@ -39,23 +39,25 @@ from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "", "The run's folder; runs/NAME-VARIANT unless given. A run there goes on."
+    "workdir",
+    "",
+    "Folder of the run, by default runs/NAME-VARIANT; an existing run in it is resumed.",
 )
 _PLAN = flags.DEFINE_string(
     "plan",
     "",
-    "Print what the run would need on a TPU slice, without one: v5e:16x16, for example, or"
+    "Print the plan of the run on a TPU slice, without hardware: v5e:16x16, for example, or"
     " search:v5e:16x16 to try meshes, rematerialization and batches (v4, v5e, v5p, v6e).",
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "HOST:PORT of process 0, for several processes that JAX can't find itself."
+    "coordinator", "", "HOST:PORT of process 0, for several processes that JAX does not detect."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "Processes, with --coordinator.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process's number, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Index of this process, with --coordinator.")
 
 
 def main(config: Config) -> None:
-    """Runs a config that is right; JAX is only imported now, because that takes a while."""
+    """Runs a checked config. JAX is imported here, because its import takes seconds."""
     if _PLAN.value:
         plan(config, _PLAN.value)
         return
@@ -66,7 +68,7 @@ def main(config: Config) -> None:
 
 
 def plan(config: Config, target: str) -> None:
-    """Prints what the run would need; everything is compiled for the slice, nothing runs."""
+    """Prints the plan of a run, which is compiled for the slice and not executed."""
     import jax
 
     from xkd_jax.planning import command
@@ -86,11 +88,11 @@ def evaluate(config: EvalConfig) -> None:
 
 
 def start(config: Config | EvalConfig) -> None:
-    """Joins the other processes of a run; of one alone, makes devices of the CPU's cores.
+    """Connects the processes of a run; a single one makes devices of the CPU's cores.
 
     Raises:
-      UserError: the processes have not the same config, program or libraries.
-      UnreachableError: the others can't be reached.
+      UserError: config, program or libraries of the processes differ.
+      UnreachableError: the other processes can't be reached.
     """
     import jax
 
@@ -112,14 +114,14 @@ def start(config: Config | EvalConfig) -> None:
 
 
 def workdir() -> Path:
-    """The run's folder."""
+    """Returns the run's folder."""
     folder = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))
     value_checks.checkpoints_folder("--workdir", folder)
     return Path(folder)
 
 
 def default_workdir(config_path: str) -> str:
-    """runs/NAME, or runs/NAME-VARIANT."""
+    """Returns runs/NAME or runs/NAME-VARIANT."""
     path, _, variant = config_path.partition(":")
     return str(Path("runs") / "-".join(filter(None, (Path(path).stem, variant))))
 

@@ -33,7 +33,7 @@ def run(*arguments):
         (("--config=configs/eval/uc101.py",), "Did you mean configs/eval/ucf101.py?"),
         (("--config=nope/nope.py",), "nope/nope.py does not exist: configs has audioset.py, "),
         (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
-        (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and so no 'xdk': give --con"),
+        (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and 'xdk' is given: give"),
         (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),
         (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),

@@ -1,4 +1,4 @@
-"""Flags of the commands that take a config, and one sentence for every mistake in them."""
+"""Flags of commands with a config; errors are one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _SHOW = flags.DEFINE_boolean(
     "show", False, "Print every key of the config with its value, default and meaning, and end."
 )
-# What Python says where a config file takes no variant and is given one.
+# Python's error if a config file without variants gets one.
 _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
-# What the parsers of values raise; the last three for a literal that is no such or too deep.
+# Errors of parsers of values; the last three for invalid or too deeply nested literals.
 _VALUE_ERRORS = (TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
-# Seconds that a process has to end once its work has, and that JAX gives the processes of a run to
-# end together.
+# Seconds until a process that has finished is ended, and JAX's timeout for the other processes.
 PATIENCE = 10
 _JAX_PATIENCE = 300
 
@@ -52,20 +51,18 @@ def run(
     evaluate: Callable[[EvalConfig], None] | None = None,
     guide: str = "",
 ) -> None:
-    """Runs a command with its checked config.
-
-    Bad input, and a run that has to be started again, are one sentence and an exit status.
+    """Runs a command with its checked config; ends the process with an exit status.
 
     Args:
-      main: takes the config of a pretraining run.
-      evaluate: takes that of an evaluation; None: the command takes none.
-      guide: what --help prints, and the command without any arguments; empty: absl's text.
+      main: runs a pretraining config.
+      evaluate: runs the config of an evaluation; None: the command accepts none.
+      guide: text of --help, and of the command without arguments; empty: absl's text.
     """
     logging.set_verbosity(logging.WARNING)
 
     def with_config(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise UserError(f"{argv[1]!r} is no flag: every argument starts with --.")
+            raise UserError(f"{argv[1]!r} is not a flag: give arguments that start with --.")
         pretraining = _schema(_CONFIG.value) is Config
         if _SHOW.value:
             resolve = xkd_config.resolve if pretraining else eval_config.resolve
@@ -95,24 +92,24 @@ def run(
         except KeyboardInterrupt:
             terminal.print_error("stopped   by Ctrl-C, without saving: the same command resumes")
             _leave(EXIT_INTERRUPTED)
-        except SystemExit as end:  # how a command ends that has done its work, too
-            _be_gone_soon(end.code if isinstance(end.code, int) else bool(end.code))
+        except SystemExit as end:  # also the end of a successful command
+            _schedule_exit(end.code if isinstance(end.code, int) else bool(end.code))
             raise
         except BaseException:
-            _be_gone_soon(EXIT_FAILURE)
+            _schedule_exit(EXIT_FAILURE)
             raise
 
 
 def _leave(status: int) -> None:
-    _be_gone_soon(status)
+    _schedule_exit(status)
     sys.exit(status)
 
 
-def _be_gone_soon(status: int) -> None:
-    """Makes the process end with this status within `PATIENCE` seconds.
+def _schedule_exit(status: int) -> None:
+    """Ends the process with this status after `PATIENCE` seconds at the latest.
 
-    At the end Python waits for threads and worker processes, which may hang, and JAX for the other
-    processes of a run, which may be waiting for this one. After a success those have JAX's time.
+    On exit, Python waits for threads and worker processes, which may hang, and JAX for the other
+    processes of a run. After a success, JAX's timeout is added.
     """
     jax = sys.modules.get("jax")
     several = jax is not None and jax.distributed.is_initialized()
@@ -123,7 +120,7 @@ def _be_gone_soon(status: int) -> None:
 
 
 def config_path(argv: list[str]) -> str:
-    """The value of --config, the last where it is given twice, or an empty string."""
+    """Returns the value of the last --config on the command line, or an empty string."""
     path = ""
     for flag, value in zip(argv, [*argv[1:], ""], strict=True):
         name, _, given = flag.partition("=")
@@ -133,7 +130,7 @@ def config_path(argv: list[str]) -> str:
 
 
 def show(config: Config | EvalConfig) -> None:
-    """Prints every key of a config, and what the command line changed."""
+    """Prints every key of a config, and the changes of the command line."""
     changed = changes()
     terminal.print_result(
         f"{config_path(sys.argv)}: KEY = VALUE  meaning  [default: where the value is another one]"
@@ -147,13 +144,13 @@ def show(config: Config | EvalConfig) -> None:
 
 
 def changes() -> dict[str, tuple[Any, Any]]:
-    """{key of the config: (value in the config file, value that the command line gives)}."""
+    """Returns {key: (value of the config file, value of the command line)} of changed keys."""
     written = read_config(config_path(sys.argv))
     return listing.changes(written.to_dict(), _CONFIG.value.to_dict())
 
 
 def written_config(schema: type[_Schema]) -> _Schema | None:
-    """What the config file alone says; None: its own values are not valid.
+    """Returns the config of the file without overrides, or None if it is not valid.
 
     Args:
       schema: `Config` or `EvalConfig`.
@@ -166,15 +163,15 @@ def written_config(schema: type[_Schema]) -> _Schema | None:
 
 
 def read_config(path: str) -> Any:
-    """The content of a config file, FILE.py or FILE.py:VARIANT, as --config reads it."""
+    """Returns the content of a config file, FILE.py or FILE.py:VARIANT."""
     return flags.FLAGS[_CONFIG.name].parser.parse(path)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags, with one sentence for what absl and ml_collections raise.
+    """Parses flags; errors of absl and ml_collections become a `UserError`.
 
     Raises:
-      UserError: a flag, a key of the config or its variant does not exist, or has the wrong type.
+      UserError: a flag, a config key or a variant does not exist, or a value has the wrong type.
     """
     path = config_path(argv).partition(":")[0]
     if not path and not any("help" in argument for argument in argv):
@@ -189,18 +186,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _TAKES_NO_VARIANT in str(error):
             variant = config_path(argv).partition(":")[2]
             raise UserError(
-                f"{path} has no variants, and so no {variant!r}: give --config={path}."
+                f"{path} has no variants, and {variant!r} is given: give --config={path}."
             ) from None
         raise UserError(flag_errors.explain(argv, error, _schema_given(argv))) from None
 
 
 def _schema(content: Any) -> type:
-    """The class that a config file's content is of: only an evaluation has a protocol."""
+    """Returns the schema of a config file's content; only evaluations have a protocol."""
     return EvalConfig if "protocol" in content else Config
 
 
 def _schema_given(argv: list[str]) -> type | None:
-    """The class of the config that the command line names; None where it can't be read."""
+    """Returns the schema of the command line's config; None if it can't be read."""
     try:
         return _schema(read_config(config_path(argv)))
     except (OSError, *_VALUE_ERRORS):
@@ -208,7 +205,7 @@ def _schema_given(argv: list[str]) -> type | None:
 
 
 def _no_such_file(path: Path) -> str:
-    """Lists the configs of the folder, or else those of configs."""
+    """Returns the message for a missing config file, with the configs of its folder."""
     for folder in (path.parent, Path("configs")):
         files = sorted(folder.glob("*.py")) if folder.is_dir() else []
         names = [file.name for file in files if "def get_config(" in file.read_text("utf-8")]

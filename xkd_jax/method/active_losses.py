@@ -1,4 +1,4 @@
-"""Which losses have a weight, and so which parts of the computation a step needs."""
+"""The losses with a weight, and the parts of the computation that they need."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from xkd_jax.config.pretraining import LossWeights
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLosses:
-    """The losses whose weight is not 0, and what they need; nothing else is computed.
+    """The losses whose weight is not 0, and the outputs that they need.
 
-    weights: {name of the loss: weight}, as in `LossWeights`.
+    weights: {name of `LossWeights`: weight}.
     """
 
     weights: dict[str, float]
 
     @classmethod
     def of(cls, weights: LossWeights) -> ActiveLosses:
-        """Leaves out the losses of weight 0."""
+        """Returns the losses whose weight is not 0."""
         return cls({name: w for name, w in dataclasses.asdict(weights).items() if w})
 
     @property
@@ -46,9 +46,9 @@ class ActiveLosses:
 
     @property
     def uses_teachers(self) -> bool:
-        """Whether the teachers run."""
+        """Whether a loss needs the teachers' outputs."""
         return bool(self.distilled) or self.aligns("teachers")
 
     def aligns(self, networks: str) -> bool:
-        """Whether the `students` or the `teachers` of the modalities are aligned."""
+        """Whether the outputs of `networks`, `students` or `teachers`, are aligned."""
         return f"align_{networks}" in self.weights

@@ -11,7 +11,7 @@ from xkd_jax.networks.encoder import pool
 
 
 def collapse_metrics(outputs: ObjectiveOutputs) -> dict[str, Float[Array, ""]]:
-    """Scalars of the distributions of the teachers and of the features of the student.
+    """Returns scalars of the teachers' distributions and the student's features.
 
     `teacher_entropy` is the mean entropy in nats of a sample's target, `teacher_mean_entropy` that
     of the mean target. Equal values mean the same target for every sample; both near log(outputs)
@@ -38,8 +38,8 @@ def entropy(probabilities: Float[Array, "*rows outputs"]) -> Float[Array, "*rows
 def spread(features: Float[Array, "samples width"]) -> Float[Array, ""]:
     """Mean over dimensions of the standard deviation over samples, times sqrt(width).
 
-    Features are scaled to unit length first: 1 if they spread evenly over the sphere, 0 if all are
-    equal.
+    Features are scaled to unit length first: near 1 for uniform features on the sphere, 0 for equal
+    ones.
     """
     return _unit(features).std(0).mean() * features.shape[1] ** 0.5
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from data_pipelines.errors import UserError
 from xkd_jax.parallel.axis_rules import constrain
 
-# The loss of two samples [n, outputs] and [m, outputs] that pulls their distributions together.
+# (samples [n, outputs], samples [m, outputs]) -> distance of their distributions, float32 scalar
 Alignment = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Bandwidths of the kernel of the alignment loss.
@@ -42,7 +42,7 @@ def reconstruction(
     Args:
       patches: of the global view.
       prediction: of the decoder.
-      removed: 1 where the encoder did not see the token, 0 elsewhere.
+      removed: 1 for masked tokens, 0 for the others.
     """
     error = jnp.square(prediction.astype(jnp.float32) - normalize_patches(patches)).mean(-1)
     return (error * removed).sum() / removed.sum()
@@ -53,12 +53,12 @@ def teacher_softmax(
     center: Float[Array, " outputs"],
     temperature: float | Float[Array, ""],
 ) -> Float[Array, "batch outputs"]:
-    """The teacher's distribution: centered, sharpened, without gradient.
+    """Returns softmax((teacher - center) / temperature), without gradient.
 
     Args:
       teacher: outputs of the head.
-      center: the moving mean of the outputs, subtracted first.
-      temperature: the divisor before the softmax.
+      center: moving mean of the outputs.
+      temperature: temperature of the softmax.
     """
     logits = (teacher.astype(jnp.float32) - center[None]) / temperature
     return jax.lax.stop_gradient(jax.nn.softmax(logits, axis=-1))
@@ -83,16 +83,16 @@ def distillation(
 def next_center(
     center: Float[Array, " outputs"], teacher: Float[Array, "batch outputs"], momentum: float
 ) -> Float[Array, " outputs"]:
-    """Moves the center towards the mean of `teacher` over the global batch."""
+    """Returns momentum * center + (1 - momentum) * (mean of `teacher` over the global batch)."""
     return momentum * center + (1 - momentum) * teacher.astype(jnp.float32).mean(0)
 
 
 def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
     """Squared maximum mean discrepancy of samples `x` and `y` under a sum of Gaussian kernels.
 
-    Distances here are differences of squared norms near the number of outputs. So the common
-    mean is subtracted first, products are in full float32, and the distance of a sample to itself
-    is exactly 0 (the narrowest kernel is sensitive to its rounding error).
+    Distances are differences of squared norms that are near the number of outputs. For accuracy,
+    the common mean is subtracted first, products are in full float32, and the distance of a row to
+    itself is set to 0 (the narrowest kernel is sensitive to its rounding error).
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     mean = jax.lax.stop_gradient((x.mean(0, keepdims=True) + y.mean(0, keepdims=True)) / 2)
@@ -103,7 +103,7 @@ def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> F
 def mean_over_pairs(
     align: Alignment, samples: Sequence[Float[Array, "_ outputs"]]
 ) -> Float[Array, ""]:
-    """The mean alignment loss over all pairs of samples, of which there are at least two."""
+    """Returns the mean of an alignment loss over all pairs of two or more samples."""
     pairs = [align(x, y) for x, y in itertools.combinations(samples, 2)]
     return functools.reduce(operator.add, pairs) / len(pairs)
 
@@ -113,10 +113,10 @@ ALIGNMENTS: dict[str, Alignment] = {"mmd": squared_mmd}
 
 
 def alignment(name: str) -> Alignment:
-    """The alignment loss of this name.
+    """Returns the alignment loss with a name of `ALIGNMENTS`.
 
     Raises:
-      UserError: `ALIGNMENTS` has no such loss.
+      UserError: `ALIGNMENTS` has no such name.
     """
     if name not in ALIGNMENTS:
         raise UserError(f"loss.alignment is {name!r}: give one of {', '.join(ALIGNMENTS)}.")
@@ -126,8 +126,8 @@ def alignment(name: str) -> Alignment:
 def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
     """Mean of the kernel over all pairs of a row of `x` and a row of `y`.
 
-    The gradient of each side is taken with the other side held fixed. On a mesh a device then needs
-    its own rows against all rows, and never sends the gradient of rows that are not its own.
+    Its gradient is the sum of two: each with the other side constant. On a mesh, each device then
+    computes the gradient of its own rows only, and sends none.
     """
     value = _mean_kernel_of_rows(x, y)
     mirrored = value if x is y else _mean_kernel_of_rows(y, x)
@@ -137,7 +137,7 @@ def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> 
 def _mean_kernel_of_rows(
     x: Float[Array, "n outputs"], others: Float[Array, "m outputs"]
 ) -> Float[Array, ""]:
-    """Like `_mean_kernel`, with a gradient in `x` alone."""
+    """`_mean_kernel` with a gradient with respect to `x` only."""
     same = others is x
     x = constrain(x, "batch", "outputs")
     others = constrain(jax.lax.stop_gradient(others), None, "outputs")

@@ -27,14 +27,18 @@ ModalityViews = dict[str, Leaf]
 
 
 class Inputs(struct.PyTreeNode):
-    """What the objective needs of one batch: the views of each modality, and what is masked."""
+    """Inputs of the objective for one batch.
+
+    views: augmented, normalized views of each modality.
+    masks: masks of the global views.
+    """
 
     views: dict[Modality, ModalityViews]
     masks: dict[Modality, Masking]
 
 
 class Reconstruction(struct.PyTreeNode):
-    """Patches of a global view, and the decoder's prediction of them [batch, tokens, values]."""
+    """Patches of a global view and the decoder's prediction, [batch, tokens, values] each."""
 
     patches: Leaf
     prediction: Leaf
@@ -43,9 +47,9 @@ class Reconstruction(struct.PyTreeNode):
 class Projection(struct.PyTreeNode):
     """The student's outputs for all views of a modality.
 
-    outputs: of the head, float32 [1 + views, batch, outputs], the masked global view first.
-    local_tokens: of the local views [views * batch, 1 + local tokens, width], view by view; None
-      without local views.
+    outputs: outputs of the head, float32 [1 + views, batch, outputs], masked global view first.
+    local_tokens: tokens of the local views, [views * batch, 1 + local tokens, width], view-major;
+      None without local views.
     """
 
     outputs: Leaf
@@ -53,13 +57,14 @@ class Projection(struct.PyTreeNode):
 
 
 class TeacherOutputs(struct.PyTreeNode):
-    """What the teacher computes of one modality; without refinement there is no attention.
+    """Outputs of the teacher of one modality.
 
-    tokens: of the teacher's view [batch, 1 + tokens, width], CLS first.
-    cls_attention: of the last block's CLS query over the patch tokens [batch, heads, tokens].
-    cross_attention: the same, weighted by the other modalities' [batch, heads, tokens].
-    refined: the refined patch tokens [batch, tokens, width].
-    output: of the head, float32 [batch, outputs].
+    tokens: tokens of the teacher's view, [batch, 1 + tokens, width], CLS first.
+    refined: refined patch tokens, [batch, tokens, width].
+    output: output of the head, float32 [batch, outputs].
+    cls_attention: attention of the last block's CLS query to the patch tokens, [batch, heads,
+      tokens]; None without refinement.
+    cross_attention: cross-modal attention, [batch, heads, tokens]; None without refinement.
     """
 
     tokens: Leaf
@@ -70,14 +75,15 @@ class TeacherOutputs(struct.PyTreeNode):
 
 
 class ObjectiveOutputs(struct.PyTreeNode):
-    """The objective and its intermediate results, each by modality where a loss needs it.
+    """The objective and the intermediate results that its losses need.
 
-    loss: float32 scalar, the weighted mean of the terms.
-    terms: {name of `LossWeights`: float32 scalar}, of every loss that has a weight.
-    latents: the student's tokens of the masked global view [batch, 1 + kept, width], CLS first.
-    reconstructions, projections: of the student.
-    teachers: outputs of the teachers.
-    targets: the teachers' distributions [batch, outputs], by direction.
+    loss: weighted mean of the terms, float32 scalar.
+    terms: {name of `LossWeights`: float32 scalar} of each loss with a weight.
+    latents: the student's tokens of the masked global view, [batch, 1 + kept, width], CLS first.
+    reconstructions: patches and predictions.
+    projections: the student's outputs.
+    teachers: the teachers' outputs.
+    targets: the teachers' distributions, [batch, outputs].
     """
 
     loss: Leaf
@@ -97,13 +103,13 @@ def objective(
     inputs: Inputs,
     config: LossConfig,
 ) -> ObjectiveOutputs:
-    """Computes every loss that has a weight, and their weighted mean.
+    """Computes the losses with a weight, and their weighted mean.
 
     Args:
-      student: encoders, heads and decoders; the loss has a gradient in their parameters alone.
+      student: encoders, heads and decoders; only their parameters get a gradient.
       teacher: encoders and heads.
-      centers: of the teachers' outputs, by the name of the direction.
-      temperatures: of the teachers' softmax, by modality.
+      centers: {name of the direction: center of the teacher's outputs}.
+      temperatures: {modality: temperature of the teacher's softmax}.
       inputs: views and masks.
       config: weights and settings of the losses.
     """
@@ -123,7 +129,7 @@ def objective(
             found.patches, found.prediction, masks[m].removed
         )
 
-    # Outputs of the teachers, refined across modalities, and of the students
+    # Outputs of teachers, refined across modalities, and of students
     teachers = teach(teacher, views, config) if active.uses_teachers else {}
     projections = {
         m: project(student, m, latents[m], views[m].get("local")) for m in active.projected
@@ -160,7 +166,7 @@ def reconstruct(
     latent: Float[Array, "batch kept width"],
     masking: Masking,
 ) -> Reconstruction:
-    """Predicts every patch of a global view from the tokens that the encoder saw."""
+    """Predicts every patch of a global view from the encoder's tokens of the kept patches."""
     patches = student.encoders.embeddings[m].patches(view)
     return Reconstruction(patches, student.decoders[m](latent, masking.restore))
 
@@ -168,7 +174,7 @@ def reconstruct(
 def teach(
     teacher: Teacher, views: dict[Modality, ModalityViews], config: LossConfig
 ) -> dict[Modality, TeacherOutputs]:
-    """Encodes the teachers' views, refines their tokens across modalities, and projects them."""
+    """Encodes the teachers' views, refines tokens across modalities, and projects their mean."""
     whole = config.teacher_view == "global"
     seen = {m: of["global"] if whole else of["local"][0] for m, of in views.items()}
     if config.refinement == "none":
@@ -201,10 +207,10 @@ def project(
     latent: Float[Array, "batch kept width"],
     local: Float[Array, "views batch ..."] | None,
 ) -> Projection:
-    """Projects the masked global view, then each whole local view."""
+    """Projects the masked global view and each local view, which is not masked."""
     features, local_tokens = [pool(latent)[None]], None
     if local is not None:
-        # Samples come before views here, as their axis is the one that a mesh splits.
+        # Sample-major order, because the mesh splits the axis of samples.
         tokens = student.encoders(m, einops.rearrange(local, "v b ... -> (b v) ..."))
         local_tokens = einops.rearrange(tokens, "(b v) n d -> (v b) n d", v=len(local))
         features.append(einops.rearrange(pool(tokens), "(b v) d -> v b d", v=len(local)))
@@ -214,7 +220,7 @@ def project(
 def weighted_mean(
     terms: dict[str, Float[Array, ""]], weights: dict[str, float]
 ) -> Float[Array, ""]:
-    """The sum of the terms by their weights, over the sum of the weights."""
+    """Returns sum(weight * term) / sum(weight)."""
     if set(weights) != set(terms):
         raise AssertionError(f"losses {sorted(terms)} are not the weighted {sorted(weights)}")
     total = sum((weights[name] * term for name, term in terms.items()), jnp.float32(0))
@@ -227,7 +233,7 @@ def next_centers(
     distilled: tuple[Direction, ...],
     momentum: float,
 ) -> dict[str, Float[Array, " outputs"]]:
-    """Moves the center of each distilled direction, after its use in this step."""
+    """Returns the centers of the next step; only those of distilled directions change."""
     moved = {
         d.name: losses.next_center(centers[d.name], outputs.teachers[d.teacher].output, momentum)
         for d in distilled

@@ -14,19 +14,19 @@ from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.networks.tree import Leaf, Tree, is_stacked, path_names
 
-# PyTorch's clip_grad_norm_ divides by the norm plus this.
+# added to the norm, as in PyTorch's clip_grad_norm_
 CLIP_EPS = 1e-6
 
 
 def optimizer(
     settings: OptimizerConfig, schedules: Schedules, active: ActiveLosses
 ) -> optax.GradientTransformation:
-    """Clipping of each encoder and head tensor by itself, AdamW, and the scheduled step size.
+    """Returns per-tensor gradient clipping followed by AdamW with scheduled rates.
 
     Args:
-      settings: betas, epsilon, weight decay and the bound of a tensor's gradient norm.
-      schedules: the learning rate of each step.
-      active: which losses reach which parameters; the others don't decay.
+      settings: betas, epsilon and the largest gradient norm.
+      schedules: learning rate and weight decay.
+      active: losses with a weight; parameters without a loss do not decay.
     """
     clip = clip_each_tensor(settings.clip) if settings.clip else optax.identity()
     return optax.chain(
@@ -38,9 +38,9 @@ def optimizer(
 
 
 def clip_each_tensor(limit: float) -> optax.GradientTransformation:
-    """Scales each tensor's gradient down to norm `limit`; the decoders are left alone.
+    """Returns the clipping of each tensor's gradient to norm `limit`, except of the decoders.
 
-    Each layer of a stack of blocks is a tensor of its own.
+    In a stack of blocks, each layer is clipped separately.
     """
 
     def clip(path: tuple[Any, ...], gradient: jax.Array) -> jax.Array:
@@ -54,13 +54,13 @@ def clip_each_tensor(limit: float) -> optax.GradientTransformation:
 
 
 class DecayState(NamedTuple):
-    """Number of updates so far."""
+    """Number of updates made, int32 scalar."""
 
     step: jax.Array
 
 
 def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientTransformation:
-    """Adds the scheduled weight decay to every trained tensor that is neither a bias nor 1-D."""
+    """Returns the scheduled weight decay of the tensors of `decay_mask`."""
 
     def init(params: Tree) -> DecayState:
         del params
@@ -80,11 +80,13 @@ def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientT
 
 
 def decay_mask(params: Tree, active: ActiveLosses) -> Tree:
-    """True for each tensor that decays: 2-D or more by itself, no bias, and reached by a loss.
+    """Returns True for each tensor with weight decay.
+
+    These have two or more axes in one layer, are not a bias, and get a gradient from a loss.
 
     Args:
-      params: the students' parameters.
-      active: which losses reach which of them.
+      params: the student's parameters.
+      active: losses with a weight.
     """
     trained = {
         "encoders": active.encoded,

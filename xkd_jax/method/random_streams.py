@@ -1,4 +1,4 @@
-"""The random numbers of a run on the device."""
+"""Random streams of a run, on the device."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import jax
 
 from data_pipelines.loader_config import MODALITIES, Modality
 
-# The numbers of the streams are part of what makes a run reproducible: the initial parameters come
-# from stream 0, and the masks of modality i from stream 1 + i.
+# Reproducibility needs constant numbers: stream 0 is for initial parameters, stream 1 + i for masks
+# of modality i.
 INITIALIZE = 0
 
 
 def mask_stream(modality: Modality) -> int:
-    """The stream that masks this modality's tokens."""
+    """Returns the number of the stream for this modality's masks."""
     return INITIALIZE + 1 + MODALITIES.index(modality)
 
 
 def stream_key(seed: int, stream: int, step: jax.Array | int = 0) -> jax.Array:
-    """The key of one stream at one step: fold_in(fold_in(seed, step), stream)."""
+    """Returns the typed PRNG key fold_in(fold_in(key(seed), step), stream)."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), stream)

@@ -14,16 +14,16 @@ def cross_modal_attention(
     other: Float[Array, "batch heads others"],
     mode: Literal["mean", "softmax"],
 ) -> Float[Array, "batch heads tokens"]:
-    """Weighs the CLS attention of a modality by the other modality's.
+    """Returns the cross-modal attention of a modality's patch tokens.
 
-    The paper averages, per sample and head, the outer product of both attentions over the other
-    modality's positions. That average is `attention` times the mean of `other`, so the product
-    of size heads x tokens x other tokens is never formed.
+    The paper averages the outer product of both modalities' attention over the other modality's
+    tokens, for each sample and head. The average equals `attention` * mean(`other`), which needs no
+    product of size heads x tokens x other tokens.
 
     Args:
-      attention: of the modality's CLS query over its patch tokens, float32.
-      other: of the other modality's, over its own patch tokens, float32.
-      mode: `mean` divides by the mean of `attention`, `softmax` takes the softmax over tokens.
+      attention: attention of the modality's CLS query to its patch tokens, float32.
+      other: the same of the other modality, float32.
+      mode: `mean` divides by the mean of `attention`; `softmax` applies the softmax over tokens.
     """
     averaged = attention * other.mean(-1, keepdims=True)
     if mode == "softmax":
@@ -35,9 +35,10 @@ def refine_tokens(
     tokens: Float[Array, "batch tokens width"],
     cross_attention: Float[Array, "batch heads tokens"],
 ) -> Float[Array, "batch tokens width"]:
-    """Weighs patch tokens, without CLS, by the mean over heads of `cross_attention`, in float32.
+    """Multiplies patch tokens, without CLS, by `cross_attention` averaged over heads, in float32.
 
-    The energy of each sample, the squared norm of its mean token, stays the same.
+    The result is scaled so that each sample's energy, the squared norm of its mean token, is
+    unchanged.
     """
     tokens = tokens.astype(jnp.float32)
     weighted = tokens * cross_attention.mean(1)[:, :, None]

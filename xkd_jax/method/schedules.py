@@ -1,4 +1,4 @@
-"""What changes over the course of a run, as pure functions of the step."""
+"""Schedules of a run, as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Schedule = Callable[[jax.Array | int], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Schedules:
-    """The four things that are scheduled; each maps a step to a float32 scalar."""
+    """The schedules of a run; each maps a step to a float32 scalar."""
 
     learning_rate: Schedule
     weight_decay: Schedule
@@ -26,15 +26,21 @@ class Schedules:
 
 
 def constant(value: float) -> Schedule:
-    """The same value at every step."""
+    """Returns the schedule with the same value at every step."""
     return lambda step: jnp.float32(value)
 
 
 def cosine(start: float, end: float, steps: int, *, warmup: int = 0) -> Schedule:
-    """`start` to `end` along half a cosine over `steps`, after a linear `warmup` from 0.
+    """Returns a linear warmup from 0 to `start`, then half a cosine from `start` to `end`.
 
-    The warm-up reaches `start` at its last step and the cosine begins there, as in DINO's
-    schedule, which the reference uses. `end` lies one step beyond the last.
+    As in DINO, the warmup reaches `start` at its last step, and the cosine begins with `start`. The
+    value `end` is reached one step after the last.
+
+    Args:
+      start: largest value.
+      end: value at `steps`.
+      steps: number of steps, with the warmup.
+      warmup: number of steps of the warmup.
     """
 
     def value(step: jax.Array | int) -> jax.Array:
@@ -48,7 +54,12 @@ def cosine(start: float, end: float, steps: int, *, warmup: int = 0) -> Schedule
 
 
 def epoch_warmup(temperature: TemperatureConfig, steps_per_epoch: int) -> Schedule:
-    """`start` to `end` linearly over the warm-up, one value an epoch, then `end`."""
+    """Returns a linear schedule from `start` to `end` that changes once per epoch, then `end`.
+
+    Args:
+      temperature: start, end and number of epochs.
+      steps_per_epoch: number of steps of an epoch.
+    """
 
     def value(step: jax.Array | int) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
@@ -63,20 +74,23 @@ def epoch_warmup(temperature: TemperatureConfig, steps_per_epoch: int) -> Schedu
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """How long a run is, in steps."""
+    """Length of a run, in steps.
+
+    steps: of the whole run.
+    steps_per_epoch: whole batches of an epoch, at least 1.
+    """
 
     steps: int
     steps_per_epoch: int
 
     @classmethod
     def of(cls, config: Config, records: int) -> Length:
-        """Steps of a run over a data set of `records`.
+        """Returns the length of a run on a data set of `records` records.
 
-        The last partial batch of an epoch is completed from the next epoch, or dropped with
-        `data.drop_last`.
+        The next epoch completes the last batch of an epoch; with `data.drop_last` it is dropped.
 
         Raises:
-          UserError: it would be dropped, and the records don't fill a batch.
+          UserError: with `data.drop_last`, there are fewer records than a batch has.
         """
         used = epoch_records(records, config.batch_size, config.data.drop_last)
         per_epoch = max(records // config.batch_size, 1)
@@ -85,7 +99,7 @@ class Length:
 
 
 def schedules(config: Config, length: Length) -> Schedules:
-    """The schedules of a run (docs/method.md)."""
+    """Returns the schedules of a run (docs/method.md)."""
     optimizer = config.optimizer
     warmup = min(round(optimizer.warmup_epochs * length.steps_per_epoch), length.steps)
     return Schedules(

@@ -1,4 +1,4 @@
-"""Where every array of the training state lives on the mesh."""
+"""Shardings of the training state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xkd_jax.parallel.axis_rules import RULES, partition
 
 
 def parameter_shardings(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
-    """Shardings of a module's parameters, by the axes its layers name."""
+    """Returns the shardings of a module's parameters, by the logical axes of its layers."""
     state = nnx.state(abstract(cls, architecture), nnx.Param)
     axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
     shapes = nnx.to_pure_dict(state)
@@ -33,7 +33,7 @@ def parameter_shardings(cls: type[Teacher], architecture: Architecture, mesh: Me
 def state_shardings(
     architecture: Architecture, mesh: Mesh, transformation: optax.GradientTransformation
 ) -> TrainState:
-    """Shardings of the whole training state, in its shape."""
+    """Returns the shardings of the training state, in its structure."""
     shapes = abstract_state(architecture, transformation)
     whole = NamedSharding(mesh, PartitionSpec())
     student = parameter_shardings(Student, architecture, mesh)
@@ -56,14 +56,14 @@ def state_shardings(
 def abstract_state(
     architecture: Architecture, transformation: optax.GradientTransformation
 ) -> TrainState:
-    """The training state's shapes and dtypes."""
+    """Returns the shapes and dtypes of the training state."""
     return jax.eval_shape(
         lambda key: initial_state(key, architecture, transformation), jax.random.key(0)
     )
 
 
 def describe(architecture: Architecture, mesh: Mesh) -> str:
-    """The mesh and the rule table, with the share of the student's parameters on a device."""
+    """Returns lines with the mesh, the axis rules and the number of the student's parameters."""
     shapes = nnx.to_pure_dict(nnx.state(abstract(Student, architecture), nnx.Param))
     shardings = parameter_shardings(Student, architecture, mesh)
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

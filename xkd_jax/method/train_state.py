@@ -1,4 +1,4 @@
-"""The training state: all that a checkpoint holds."""
+"""The training state, and modules from and to parameters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Network = TypeVar("Network", bound=Teacher)
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that one step hands to the next.
+    """State of a training after a step.
 
-    step: int32 scalar, the number of updates made.
+    step: number of updates made, int32 scalar.
     student: parameters of `Student`, float32.
     teacher: parameters of `Teacher`, float32.
-    centers: of the teachers' outputs, {direction: float32 [outputs]}.
-    optimizer: the state of optax.
+    centers: {name of the direction: center of the teacher's outputs, float32 [outputs]}.
+    optimizer: state of the optax transformation.
     """
 
     step: Leaf
@@ -38,12 +38,12 @@ class TrainState(struct.PyTreeNode):
 def initial_state(
     key: jax.Array, architecture: Architecture, transformation: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step; the teachers are copies of the students.
+    """Returns the state before the first step; teachers are copies of students.
 
     Args:
-      key: typed PRNG key, a scalar.
-      architecture: of the networks.
-      transformation: the optimizer, of which the state begins.
+      key: scalar typed PRNG key.
+      architecture: architecture of the networks.
+      transformation: the optimizer.
     """
     student = parameters(construct(Student, architecture, key))
     teacher = jax.tree.map(jnp.array, teacher_counterpart(student, architecture))
@@ -60,35 +60,35 @@ def initial_state(
 
 
 def construct(cls: type[Network], architecture: Architecture, key: jax.Array) -> Network:
-    """Makes a module with fresh parameters, drawn from `key`, a scalar typed PRNG key.
+    """Returns a module with initial parameters drawn from `key`, a scalar typed PRNG key.
 
-    Its annotations name logical axes for `sharding`, which places whole trees under jit; NNX must
-    not try to place single variables meanwhile.
+    Its annotations are logical axes, which `state_shardings` uses for the whole tree; NNX's eager
+    sharding of single variables is turned off.
     """
     with nnx.use_eager_sharding(False):
         return cls(architecture, rngs=nnx.Rngs(key))
 
 
 def abstract(cls: type[Network], architecture: Architecture) -> Network:
-    """The module with shapes in place of parameters; nothing is computed."""
-    # In a mesh, as while a step is traced, NNX would take the logical axes for the mesh's own.
+    """Returns the module with shapes in place of parameters, without computation."""
+    # Within a mesh, NNX would interpret logical axes as axes of that mesh.
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         return nnx.eval_shape(lambda: construct(cls, architecture, jax.random.key(0)))
 
 
 def parameters(module: nnx.Module) -> Tree:
-    """The module's parameters as nested dictionaries of arrays."""
+    """Returns a module's parameters as nested dictionaries of arrays."""
     return nnx.to_pure_dict(nnx.state(module, nnx.Param))
 
 
 def module_of(cls: type[Network], params: Tree, architecture: Architecture) -> Network:
-    """The module with these parameters, as nested dictionaries of arrays."""
+    """Returns the module with these parameters, nested dictionaries of arrays."""
     graph, _ = nnx.split(abstract(cls, architecture))
     return nnx.merge(graph, params)
 
 
 def advance(state: TrainState, step: int) -> TrainState:
-    """The state with every count set to a later step: its data and schedules are that step's."""
+    """Returns the state with all step counters set to `step`, which moves data and schedules."""
     return jax.tree.map(
         lambda leaf: jax.device_put(np.int32(step), leaf.sharding) if is_count(leaf) else leaf,
         state,
@@ -96,5 +96,5 @@ def advance(state: TrainState, step: int) -> TrainState:
 
 
 def is_count(leaf: jax.Array) -> bool:
-    """Whether a leaf, of any shape, counts steps: all integers do, the optimizer's as well."""
+    """Whether a leaf is a step counter; all integers of the state are."""
     return jnp.issubdtype(leaf.dtype, jnp.integer)

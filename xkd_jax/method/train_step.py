@@ -1,4 +1,4 @@
-"""The training step: one pure function from state and batch to the next state and its metrics."""
+"""The training step: a pure function from state and batch to the next state and metrics."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Metrics = dict[str, jax.Array]
 
 
 def inputs_of(batch: Any, step: jax.Array, config: LoaderConfig) -> Inputs:
-    """Augments the views of a batch of the data pipeline, and draws what is masked of them."""
+    """Augments the views of a batch of the data pipeline, and draws their masks."""
     return masked(augment(config, batch), step, config)
 
 
 def masked(views: dict[Modality, ModalityViews], step: jax.Array, config: LoaderConfig) -> Inputs:
-    """Draws what is masked of views that are augmented and normalized."""
+    """Returns the inputs of augmented and normalized views, with random masks."""
     masks = {}
     for m in views:
         shape = (len(views[m]["global"]), config.modality(m).tokens)
@@ -57,24 +57,24 @@ def train_step(
     schedules: Schedules,
     make_inputs: Callable[[Any, jax.Array, LoaderConfig], Inputs] = inputs_of,
 ) -> tuple[TrainState, Metrics]:
-    """One step of the method, to be jitted with its keyword arguments bound.
+    """Runs one training step; to be jitted with its keyword arguments bound.
 
     Args:
-      state: before the step.
-      batch: of the data pipeline, or what else `make_inputs` takes.
-      config: of the run.
-      schedules: of the run.
-      make_inputs: makes views and masks of the batch.
+      state: state before the step.
+      batch: a batch of the data pipeline, or another argument of `make_inputs`.
+      config: the run's config.
+      schedules: the run's schedules.
+      make_inputs: (batch, step, config) -> views and masks.
 
     Returns:
-      The next state, and float32 scalars by name.
+      The next state, and {name: float32 scalar} of metrics.
     """
     step, active = state.step, ActiveLosses.of(config.loss.weights)
 
     # 1. Views and masks
     inputs = make_inputs(batch, step, config)
 
-    # 2. The objective and its gradient in the students
+    # 2. The objective and its gradient with respect to the students
     temperatures = {m: of(step) for m, of in schedules.teacher_temperature.items()}
     outputs, gradients = loss_and_gradients(
         state, temperatures, inputs, config.architecture, config.loss
@@ -85,7 +85,7 @@ def train_step(
     updates, optimizer_state = transformation.update(gradients, state.optimizer, state.student)
     student = optax.apply_updates(state.student, updates)
 
-    # 4. Teachers by the moving average of the students, and centers by that of the teachers
+    # 4. Teachers: moving average of the students; centers: moving average of the teachers' outputs
     counterpart = teacher_counterpart(student, config.architecture)
     teacher = moving_average(state.teacher, counterpart, schedules.ema(step))
     centers = next_centers(state.centers, outputs, active.distilled, config.loss.center_momentum)
@@ -111,7 +111,7 @@ def loss_and_gradients(
     architecture: Architecture,
     loss: LossConfig,
 ) -> tuple[ObjectiveOutputs, Tree]:
-    """The objective at a state, and its gradient in the shape of the student's parameters.
+    """Returns the objective, and its gradient in the structure of the student's parameters.
 
     The arguments are those of `loss_function`.
     """
@@ -127,13 +127,13 @@ def loss_function(
     architecture: Architecture,
     loss: LossConfig,
 ) -> Callable[[Tree], tuple[jax.Array, ObjectiveOutputs]]:
-    """Returns the function of the student's parameters that a step differentiates.
+    """Returns the function from the student's parameters to the loss that a step differentiates.
 
     Args:
       state: teachers' parameters and centers.
-      temperatures: of the teachers' softmax, float32 scalars by modality.
+      temperatures: {modality: temperature of the teacher's softmax, float32 scalar}.
       inputs: views and masks.
-      architecture: of the networks.
+      architecture: architecture of the networks.
       loss: weights and settings of the losses.
     """
 
@@ -148,18 +148,18 @@ def loss_function(
 
 
 def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
-    """momentum * teacher + (1 - momentum) * student, leaf by leaf."""
+    """Returns momentum * teacher + (1 - momentum) * student for each leaf."""
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
 
 
 def keep_finite(old: TrainState, new: TrainState, metrics: Metrics) -> TrainState:
-    """The new state; if a metric is not finite, the old one with its counts advanced."""
+    """Returns the new state or, if a metric is not finite, the old one with new step counters."""
     finite = jnp.isfinite(jnp.stack(list(metrics.values()))).all()
     return jax.tree.map(lambda a, b: b if is_count(b) else jnp.where(finite, b, a), old, new)
 
 
 def gradient_norms(gradients: Tree) -> Metrics:
-    """Norms before clipping: of all gradients, and of encoders, heads and decoders."""
+    """Returns gradient norms before clipping: of encoders, heads, decoders, and of all of them."""
     groups = {name: optax.tree.norm(group) for name, group in gradients.items()}
     return {
         "gradient_norm": jnp.sqrt(sum(jnp.square(norm) for norm in groups.values())),

@@ -1,4 +1,4 @@
-"""Self-attention of a block: the plain formula, and the fused kernel that a platform has for it."""
+"""Self-attention of a block: the plain formula, and fused kernels of platforms."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ _Function = Callable[[jax.Array], jax.Array]
 _QKV = ("batch", None, None, "heads", None)
 _ATTENDED = ("batch", None, "heads", None)
 
-# What both fused kernels ask of a head's size, and cuDNN's of the GPU (Ampere).
+# Constraints of both fused kernels on a head's size, and of cuDNN's on the GPU (Ampere).
 _MULTIPLE, _LARGEST, _CAPABILITY = 8, 128, (8, 0)
 
 
 def attend(
     qkv: Float[Array, "batch n 3 heads size"], attention: Attention
 ) -> Float[Array, "batch n heads size"]:
-    """Softmax attention of every token over its sample's, scaled by size ** -0.5.
+    """Returns softmax attention within each sample, with scale size ** -0.5.
 
     Args:
-      qkv: query, key and value of each token, in the compute dtype, which the result has too.
-      attention: of `ModelConfig`.
+      qkv: query, key and value of each token, in the compute dtype.
+      attention: `ModelConfig.attention`.
+
+    Returns:
+      An array of the same dtype.
     """
     device = traced_device()
     kernel = choose(attention, device, qkv.dtype, qkv.shape[-1]).kernel
@@ -43,16 +46,16 @@ def attend(
 
 
 def plain(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
-    """The formula, which XLA compiles anywhere; the scores are arrays in memory."""
+    """Returns attention by the plain formula, which stores the scores in memory."""
     q, k, v = einops.rearrange(checkpoint_name(qkv, KEPT), "b n qkv h d -> qkv b n h d")
     return checkpoint_name(jax.nn.dot_product_attention(q, k, v, implementation="xla"), KEPT)
 
 
 def cudnn(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
-    """cuDNN's fused kernel: the scores stay on the chip, forward and backward.
+    """Returns attention by cuDNN's fused kernel, which does not store the scores in memory.
 
-    JAX refuses its gradient for odd lengths (up to 0.12 at least), and most of ours are odd: one
-    token of zeros makes them even.
+    JAX (up to 0.12 at least) does not support its gradient for odd lengths, which most of ours are:
+    a token of zeros is appended to these.
     """
     n = qkv.shape[1]
     even = jnp.pad(qkv, [(0, 0), (0, n % 2), (0, 0), (0, 0), (0, 0)])
@@ -62,7 +65,7 @@ def cudnn(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n he
 def cudnn_of_first(
     qkv: Float[Array, "batch m 3 heads size"], n: int
 ) -> Float[Array, "batch m heads size"]:
-    """cuDNN's attention among the first n of m tokens; of the others, no row is meant to be used.
+    """Returns cuDNN's attention among the first n of m tokens; the other rows are undefined.
 
     Raises:
       NotImplementedError: in a gradient, if m is odd.
@@ -85,7 +88,7 @@ def pallas(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n h
 
 
 class Choice(NamedTuple):
-    """A kernel, and why it isn't the one that was asked for; empty: it is."""
+    """A kernel, and the reason if it is not the requested one."""
 
     kernel: Kernel
     reason: str = ""
@@ -95,13 +98,13 @@ class Choice(NamedTuple):
 
 
 def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Choice:
-    """Which kernel computes attention: the one asked for if it can, otherwise XLA's.
+    """Returns the requested kernel if the device supports it, else XLA's.
 
     Args:
-      attention: of `ModelConfig`; `auto` asks for the platform's fused kernel.
-      device: a `jax.Device`, or the `jax.sharding.AbstractDevice` of one.
-      dtype: of queries, keys and values.
-      size: of a head.
+      attention: `ModelConfig.attention`; `auto` requests the platform's fused kernel.
+      device: a `jax.Device` or `jax.sharding.AbstractDevice`.
+      dtype: dtype of queries, keys and values.
+      size: width of a head.
     """
     kernel: Kernel = _platform_kernel(device) if attention == "auto" else attention
     if kernel == "xla":
@@ -115,7 +118,7 @@ def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Ch
 
 
 def describe(model: ModelConfig, device: Any) -> str:
-    """The choice for encoders and decoders on a device, for a run's first lines."""
+    """Returns the choice for encoders and decoders on a device, as text."""
     dtype = jnp.dtype(model.compute_dtype)
     encoders, decoders = (
         choose(model.attention, device, dtype, stack.width // stack.heads)
@@ -126,10 +129,7 @@ def describe(model: ModelConfig, device: Any) -> str:
 
 
 def traced_device() -> Any:
-    """The kind of device that is traced for: of the mesh in force, otherwise JAX's first.
-
-    A mesh of devices that only a compiler knows (`planning`) has none of JAX's.
-    """
+    """Returns the device of the current mesh, which may be a description, or JAX's first device."""
     return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
 
 
@@ -144,19 +144,19 @@ def _is_nvidia(device: Any) -> bool:
 
 
 def _missing_device(kernel: Kernel, device: Any) -> str:
-    """The device that a fused kernel would need in place of this one; empty: none."""
+    """Returns the device that a fused kernel needs; empty if this one suffices."""
     if kernel == "pallas":
         return "" if device.platform == "tpu" else "a TPU"
     if not _is_nvidia(device):
         return "an NVIDIA GPU"
-    # devices that only a compiler knows don't tell theirs
+    # descriptions of devices have none
     capability = getattr(device, "compute_capability", None)
     too_old = capability and tuple(int(n) for n in capability.split(".")) < _CAPABILITY
     return "a GPU of compute capability 8.0 or newer" if too_old else ""
 
 
 def _on_each_shard(kernel: _Function) -> _Function:
-    """Returns a kernel, which the compiler can't split, for each device's own samples and heads."""
+    """Returns the kernel mapped over shards of samples and heads; the compiler can't split it."""
 
     def sharded(qkv: jax.Array) -> jax.Array:
         mesh = jax.sharding.get_abstract_mesh()

@@ -18,8 +18,8 @@ from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.parallel.axis_rules import constrain
 
-# Name under which a stack keeps its parameters: their first axis is the layer. Rules that hold
-# "per tensor" (clipping, weight decay) hold per layer there.
+# Name of a stack's parameters, whose first axis is the layer. Clipping and weight decay treat each
+# layer as a tensor.
 STACKED = "layers"
 
 
@@ -33,16 +33,16 @@ def linear(
     use_bias: bool = True,
     kernel_init: nnx.Initializer | None = None,
 ) -> nnx.LinearGeneral:
-    """Linear layer over the last axes, Xavier-uniform with zero bias unless told otherwise.
+    """Returns a linear layer over the last axes.
 
     Args:
       inputs: sizes of the contracted axes.
       outputs: sizes of the new axes.
-      axes: logical name of each kernel axis, for the sharding rules.
+      axes: logical axis of each kernel axis.
       dtype: compute dtype; parameters are float32.
       rngs: source of the initial values.
-      use_bias: whether there is a bias.
-      kernel_init: initializer of the kernel, which it sees as a matrix.
+      use_bias: whether there is a bias, which starts with 0.
+      kernel_init: initializer of the kernel as a matrix; default: Xavier-uniform.
     """
     contracted = len(inputs) if isinstance(inputs, tuple) else 1
     return nnx.LinearGeneral(
@@ -59,13 +59,17 @@ def linear(
 
 
 class DropPath(NamedTuple):
-    """Stochastic depth: at most `rate` of the samples skip a branch, fewer in earlier blocks."""
+    """Stochastic depth; the rate of dropped branches rises linearly from 0 to `rate`.
+
+    rate: rate in the last block.
+    key: key of the random numbers.
+    """
 
     rate: float
     key: jax.Array
 
     def scales(self, depth: int, samples: int) -> Float[Array, "depth 2 samples"]:
-        """Factors of both branches of each block."""
+        """Returns the factors of both branches of each block: 0, or 1 / (1 - rate of the block)."""
         kept = 1 - jnp.linspace(0, self.rate, depth)[:, None, None]
         return jax.random.bernoulli(self.key, kept, (depth, 2, samples)) / kept
 
@@ -99,7 +103,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch n width"], scales: Float[Array, "2 batch"] | None = None
     ) -> Float[Array, "batch n width"]:
-        """Runs the block; `scales` multiply what its branches add (`DropPath`)."""
+        """Runs the block; `scales` are factors of its branches (`DropPath.scales`)."""
         x = constrain(x, "batch", None, None)
         qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
         attended = attend(qkv, self.attention)
@@ -109,16 +113,17 @@ class Block(nnx.Module):
         return constrain(x + _scaled(self.fc2(gelu(hidden)), scales, 1), "batch", None, None)
 
     def cls_attention(self, x: Float[Array, "batch n width"]) -> Float[Array, "batch heads m"]:
-        """The attention of the CLS query over the m = n - 1 patch tokens, in float32.
+        """Returns the attention of the CLS query to the m = n - 1 patch tokens, in float32.
 
-        `x` is the input of the block, CLS first. The softmax is over all n tokens.
+        Args:
+          x: input of the block, CLS first; the softmax is over all n tokens.
         """
         normed = self.norm1(x)
         kernel = jnp.asarray(self.qkv.kernel[...], normed.dtype)
         q = jnp.einsum("bd,dhc->bhc", normed[:, 0], kernel[:, 0])
         k = jnp.einsum("bnd,dhc->bnhc", normed, kernel[:, 1])
         if self.qkv.bias is not None:
-            # a key's bias adds the same to every score of the query, which the softmax takes away
+            # the keys' bias adds a constant to all scores of a query: the softmax ignores it
             q = q + jnp.asarray(self.qkv.bias[...], q.dtype)[None, 0]
         scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
@@ -154,16 +159,16 @@ class Blocks(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch n width"], drop_path: DropPath | None = None
     ) -> Float[Array, "batch n width"]:
-        """Runs every block."""
+        """Runs all blocks."""
         return self._scan(x, drop_path)[0]
 
     def with_cls_attention(
         self, x: Float[Array, "batch n width"]
     ) -> tuple[Float[Array, "batch n width"], Float[Array, "batch heads m"]]:
-        """Runs every block, and also returns the last one's CLS attention.
+        """Runs all blocks, and also returns the last one's CLS attention.
 
-        The scan keeps the last block's input beside its output, so that only one row of one
-        layer's attention is ever computed apart from the blocks themselves.
+        The scan returns the input of the last block, from which one row of its attention is
+        computed again.
         """
         x, last_input = self._scan(x)
         graph, params = nnx.split(self.layers)

@@ -1,4 +1,4 @@
-"""The decoder that makes an encoder a masked autoencoder."""
+"""The decoder of a masked autoencoder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from xkd_jax.networks.patches import gather_tokens
 
 
 class Decoder(nnx.Module):
-    """Fills mask tokens in for what the encoder did not see and predicts every patch.
+    """Inserts mask tokens for removed patches and predicts every patch.
 
-    There is no LayerNorm between the blocks and the output projection, and a projection between
-    equal sizes is left out, both like the released code.
+    As in the released code, there is no LayerNorm before the output projection, and no projection
+    between equal sizes.
     """
 
     def __init__(self, model: ModelConfig, view: VideoConfig | AudioConfig, *, rngs: nnx.Rngs):
@@ -55,7 +55,7 @@ class Decoder(nnx.Module):
 
         Args:
           latent: CLS and the kept tokens.
-          restore: of `patches.Masking`.
+          restore: `Masking.restore`.
         """
         x = latent if self.embed is None else self.embed(latent)
         batch, tokens = restore.shape

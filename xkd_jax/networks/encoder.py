@@ -1,4 +1,4 @@
-"""The encoders of all modalities, and what they share."""
+"""The encoders of all modalities, with shared or separate blocks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SHARED = "shared"
 
 
 def embedding_init() -> nnx.Initializer:
-    """Initializer of tokens and positions: normal, 0.02.
+    """Returns the initializer of tokens and positions: normal, standard deviation 0.02.
 
-    The reference's truncated normal cuts at 100 standard deviations, so it is a normal one.
+    The authors' truncated normal distribution ends at 100 standard deviations.
     """
     return nnx.initializers.normal(0.02)
 
@@ -53,9 +53,11 @@ class Embedding(nnx.Module):
     def __call__(
         self, view: Float[Array, "batch ..."], keep: Integer[Array, "batch kept"] | None = None
     ) -> Float[Array, "batch embedded width"]:
-        """Embeds views as tokens, special ones first; with `keep`, only those patches follow.
+        """Returns the tokens of views, special tokens first.
 
-        A view of another size than the global one gets interpolated positions.
+        Args:
+          view: views; positions are interpolated if they have another size than the global view.
+          keep: indices of the patches to embed; None: all.
         """
         config, special = self.config, self.config.special_tokens
         patch, interpolation = config.view.patch, config.view.interpolation
@@ -73,10 +75,10 @@ class Embedding(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """One modality's ViT, from views to tokens and to pooled features."""
+    """The ViT of one modality, from views to tokens and pooled features."""
 
     def __init__(self, embedding: Embedding, blocks: Blocks, norm: nnx.LayerNorm | None):
-        """Puts the parts together; `norm` is None where the config's `norm` is "none"."""
+        """Combines the parts; `norm` is None if the config's `norm` is "none"."""
         self.config = embedding.config
         self.embedding = embedding
         self.blocks = blocks
@@ -92,7 +94,7 @@ class Encoder(nnx.Module):
         remat: Remat = "none",
         rngs: nnx.Rngs,
     ) -> Encoder:
-        """Makes an encoder with fresh parameters; `dtype` is the one it computes in."""
+        """Returns an encoder with initial parameters; `dtype` is the compute dtype."""
         return cls(
             Embedding(config, dtype=dtype, rngs=rngs),
             Blocks(config.transformer, dtype=dtype, attention=attention, remat=remat, rngs=rngs),
@@ -105,22 +107,25 @@ class Encoder(nnx.Module):
         keep: Integer[Array, "batch kept"] | None = None,
         drop_path: DropPath | None = None,
     ) -> Float[Array, "batch embedded width"]:
-        """Encodes views into tokens, special ones first; with `keep`, only of those patches.
+        """Encodes views to tokens, special tokens first.
 
-        Video views are float32 [batch, frames, height, width, color], audio views [batch, mel,
-        time], both normalized.
+        Args:
+          view: normalized, float32: video [batch, frames, height, width, color], audio [batch, mel,
+            time].
+          keep: indices of the patches to encode; None: all.
+          drop_path: stochastic depth; None: off.
         """
         return self._normed(self.blocks(self.embedding(view, keep), drop_path))
 
     def with_cls_attention(
         self, view: Float[Array, "batch ..."]
     ) -> tuple[Float[Array, "batch embedded width"], Float[Array, "batch heads tokens"]]:
-        """Encodes views, and also returns the last block's CLS attention over the patch tokens."""
+        """Encodes views, and also returns the last block's CLS attention to the patch tokens."""
         tokens, attention = self.blocks.with_cls_attention(self.embedding(view))
         return self._normed(tokens), attention
 
     def pool(self, tokens: Float[Array, "batch embedded width"]) -> Float[Array, "batch width"]:
-        """Features of an input in float32, from its tokens: as its authors pool them."""
+        """Returns the features of tokens in float32, pooled as by the encoder's authors."""
         special = self.config.special_tokens
         mean = (
             tokens[:, :special].mean(1, dtype=jnp.float32)
@@ -138,7 +143,7 @@ class Encoder(nnx.Module):
 
 
 def final_norm(config: EncoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm | None:
-    """The LayerNorm behind the blocks, where the encoder has one; of pooled features in float32."""
+    """Returns the LayerNorm after the blocks, or None; that of pooled features is float32."""
     if config.norm == "none":
         return None
     dtype = jnp.float32 if config.norm == "pooled" else dtype
@@ -146,9 +151,9 @@ def final_norm(config: EncoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.L
 
 
 class Encoders(nnx.Module):
-    """One ViT a modality; with `shared`, all run their tokens through the same blocks.
+    """One ViT for each modality; with `shared`, all of them have the same blocks.
 
-    Embeddings, positions, CLS tokens and final norms always belong to their modality.
+    Embeddings, positions, CLS tokens and final norms are separate.
     """
 
     def __init__(self, architecture: Architecture, *, shared: bool, rngs: nnx.Rngs):
@@ -192,7 +197,7 @@ class Encoders(nnx.Module):
         return self.encoder(modality).with_cls_attention(view)
 
     def encoder(self, modality: Modality) -> Encoder:
-        """The encoder of one modality, which shares its parameters with this module."""
+        """Returns the encoder of one modality, with this module's parameters."""
         blocks = self.blocks[SHARED if self.shared else modality]
         return Encoder(self.embeddings[modality], blocks, self.norms[modality])
 
@@ -200,5 +205,5 @@ class Encoders(nnx.Module):
 def pool(
     tokens: Float[Array, "batch embedded width"], special_tokens: int = 1
 ) -> Float[Array, "batch width"]:
-    """The mean of the patch tokens in float32, without CLS or other special tokens."""
+    """Returns the mean of the patch tokens in float32, without CLS or other special tokens."""
     return tokens[:, special_tokens:].mean(1, dtype=jnp.float32)

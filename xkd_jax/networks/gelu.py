@@ -1,4 +1,4 @@
-"""GELU by the error function, with its derivative computed along with its value."""
+"""GELU by the error function, whose derivative is computed with its value."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the standard normal distribution function of x, for any shape and float dtype.
+    """Returns x * Phi(x), for any shape and float dtype; Phi is the normal distribution function.
 
-    The reference uses the exact form. Its derivative needs the same error function: saving the
-    derivative in place of x costs no memory and spares the backward pass a second error function
-    and an exponential, which on a CPU take as long as the block's matrix products.
+    The forward pass saves the derivative in place of x, which needs no more memory. The backward
+    pass then needs no error function and exponential, which on a CPU take as long as the matrix
+    products of a block.
     """
     return _value_and_derivative(x)[0]
 

@@ -1,4 +1,4 @@
-"""The projection head that student and teacher are compared through."""
+"""The projection head of student and teacher."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from xkd_jax.networks.layer_norm import LAYER_NORM_EPS, layer_norm
 class Head(nnx.Module):
     """MLP, bottleneck of unit length, weight-normalized output layer, LayerNorm without affine.
 
-    One LayerNorm module serves every hidden layer and the output layer's gain is fixed at 1, as
-    in the released code.
+    As in the released code, all hidden layers share one LayerNorm, and the output layer's gain is
+    1.
     """
 
     def __init__(self, width: int, config: HeadConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         sizes = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
         axes = ["embed", *["mlp"] * (config.layers - 1), "bottleneck"]
         names = [
-            # a square hidden layer is split along its output only
+            # square hidden layers are split along their output only
             (None if i and a == "mlp" and b == "mlp" else a, b)
             for i, (a, b) in enumerate(itertools.pairwise(axes))
         ]

@@ -1,4 +1,4 @@
-"""LayerNorm, with a gradient that is computed from its input and two numbers a row."""
+"""LayerNorm with a memory-saving gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-# The reference's value for every LayerNorm (PyTorch's default).
+# PyTorch's default, which the authors use for every LayerNorm.
 LAYER_NORM_EPS = 1e-5
 
 
@@ -21,7 +21,7 @@ class LayerNorm(nnx.LayerNorm):
     def __call__(
         self, x: Float[Array, "*rows width"], *, mask: jax.Array | None = None
     ) -> Float[Array, "*rows width"]:
-        """Normalizes the rows, in the module's dtype; a mask is not supported."""
+        """Normalizes the last axis, in the module's dtype; a mask is not supported."""
         assert mask is None
         assert self.scale is not None
         assert self.bias is not None
@@ -32,7 +32,7 @@ class LayerNorm(nnx.LayerNorm):
 def layer_norm(
     width: int, dtype: DTypeLike, rngs: nnx.Rngs, *, eps: float = LAYER_NORM_EPS, **kwargs: Any
 ) -> LayerNorm:
-    """LayerNorm as the reference has it."""
+    """Returns a `LayerNorm` with logical axes; `kwargs` are those of `nnx.LayerNorm`."""
     return LayerNorm(
         width,
         epsilon=eps,
@@ -51,11 +51,11 @@ def normalize(
     bias: Float[Array, " width"],
     eps: float = LAYER_NORM_EPS,
 ) -> Float[Array, "*rows width"]:
-    """Brings each row to mean 0 and variance 1, times `scale`, plus `bias`.
+    """Normalizes the last axis to mean 0 and variance 1, times `scale`, plus `bias`.
 
-    The statistics are in float32 by the two-pass formula; the result has the dtype of x. The
-    gradient keeps x, which its user has kept already, and a mean and a deviation a row, where
-    automatic differentiation keeps three float32 arrays of x's size.
+    Statistics are float32, by the two-pass formula; the result has the dtype of x. For the
+    gradient, x and two float32 values per row are saved; automatic differentiation would save three
+    float32 arrays of x's size.
     """
     return _forward(x, scale, bias, eps)[0]
 
@@ -85,7 +85,7 @@ def _backward(
 
 
 def _row(vector: jax.Array, ndim: int) -> jax.Array:
-    """A vector as one row of an array of so many axes."""
+    """Reshapes a vector to broadcast along the last of `ndim` axes."""
     return vector.reshape((1,) * (ndim - 1) + vector.shape)
 
 

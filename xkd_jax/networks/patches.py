@@ -1,4 +1,4 @@
-"""Views to flattened patches, and random masking of tokens."""
+"""Flattened patches of views, and random masks of tokens."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def patchify(
     patch: tuple[int, ...],
     stride: tuple[int, ...] | None = None,
 ) -> Float[Array, "batch tokens values"]:
-    """Cuts views into flattened patches, both in the order of the view's axes.
+    """Cuts views into flattened patches; tokens and values are in the order of the view's axes.
 
     Video [batch, frames, height, width, color] becomes [batch, (t h w), (pt ph pw c)], and audio
     [batch, mel, time] becomes [batch, (mel time), (ph pw)].
 
     Args:
-      view: one axis for each of the patch's, and a last one of colors where there are some.
-      patch: sides of a patch, which divide the view's.
-      stride: from one patch to the next, where they overlap; what is left at the end is cut off.
+      view: an axis for each side of the patch, and for video the colors.
+      patch: sides of a patch, divisors of the view's sizes.
+      stride: distance of overlapping patches along each axis; a remainder is cut off.
     """
     if stride is not None and stride != patch:
         for axis, (side, step) in enumerate(zip(patch, stride, strict=True), 1):
@@ -40,10 +40,10 @@ def patchify(
 
 
 class Masking(NamedTuple):
-    """Which tokens of each sample the encoder sees.
+    """Masks of the tokens of each sample.
 
-    keep: int32 [batch, kept], indices of the kept tokens, in the order in which they are encoded.
-    restore: int32 [batch, tokens], position of each token in (kept tokens, then removed ones).
+    keep: indices of the kept tokens, in the order of encoding, int32 [batch, kept].
+    restore: position of each token in (kept tokens, removed tokens), int32 [batch, tokens].
     """
 
     keep: jax.Array
@@ -51,12 +51,12 @@ class Masking(NamedTuple):
 
     @property
     def removed(self) -> Float[Array, "batch tokens"]:
-        """1 where the token was removed, 0 where it was kept."""
+        """1 for removed tokens, 0 for kept tokens."""
         return (self.restore >= self.keep.shape[1]).astype(jnp.float32)
 
 
 def random_masking(noise: Float[Array, "batch tokens"], ratio: float) -> Masking:
-    """Keeps the round(tokens * (1 - ratio)) tokens of smallest noise, for each sample by itself.
+    """Keeps the round(tokens * (1 - ratio)) tokens with the smallest noise of each sample.
 
     Source: MAE (He et al., CVPR 2022), section 3.
     """
@@ -68,5 +68,5 @@ def random_masking(noise: Float[Array, "batch tokens"], ratio: float) -> Masking
 def gather_tokens(
     tokens: Float[Array, "batch n width"], index: Integer[Array, "batch m"]
 ) -> Float[Array, "batch m width"]:
-    """Picks the tokens of each sample by its indices."""
+    """Returns the tokens of each sample at its indices."""
     return jnp.take_along_axis(tokens, index[:, :, None], axis=1)

@@ -1,8 +1,8 @@
-"""Learned positions on another grid than they were learned on.
+"""Interpolation of learned positions to another grid.
 
-Resizing is linear along each axis, so it is a matrix an axis, computed with numpy while tracing.
-Coordinates follow PyTorch's `interpolate` with an explicit scale factor, align_corners=False and
-no antialiasing, because the released weights were trained with them.
+Resizing is a matrix product along each axis; the matrices are computed with NumPy while tracing.
+Coordinates are those of PyTorch's `interpolate` with an explicit scale factor, align_corners=False
+and no antialiasing, as in the released code.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def resize_positions(
 ) -> Float[Array, "resized width"]:
     """Resizes positions [special + prod(grid), width] to [special + prod(new_grid), width].
 
-    Those of special tokens, such as CLS, come first.
-
-    `methods` says how each axis is interpolated; an axis with None keeps its size. Equal grids
-    leave the positions as they are.
+    Args:
+      positions: those of special tokens, such as CLS, first; they are not changed.
+      grid: tokens along each axis.
+      new_grid: the same of the result; equal grids return `positions`.
+      methods: interpolation along each axis; None: the axis keeps its size.
     """
     if grid == new_grid:
         return positions
@@ -53,7 +54,7 @@ def resize_matrix(old: int, new: int, method: Interpolation) -> np.ndarray:
     """Returns the float64 matrix [new, old] that resizes one axis.
 
     The scale factor is (new + 0.1) / old, as in the released code, and output i samples
-    (i + 0.5) / scale - 0.5. Taps outside the axis fall on its border.
+    (i + 0.5) / scale - 0.5. Taps outside of the axis use its border.
     """
     source = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
     if method == "linear":

@@ -1,4 +1,4 @@
-"""The precision of matrix products."""
+"""Precision of matrix products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from xkd_jax.config.pretraining import ModelConfig
 
 
 def matmul_precision(model: ModelConfig) -> contextlib.AbstractContextManager[Any]:
-    """Float32 products for float32 compute, which TPUs and GPUs round down by default."""
+    """Returns a context with full float32 products for compute dtype float32.
+
+    By default, TPUs and GPUs compute them with lower precision.
+    """
     if model.compute_dtype == "float32":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Student and teacher: what the training state holds the parameters of."""
+"""The networks of student and teacher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Teacher(nnx.Module):
 
 
 class Student(Teacher):
-    """Encoder, head and decoder of each modality; the encoder is the autoencoder's own."""
+    """Encoder, head and decoder of each modality."""
 
     def __init__(self, architecture: Architecture, *, rngs: nnx.Rngs):
         self._build(architecture, architecture.model.shares_student_blocks, rngs)

@@ -9,11 +9,10 @@ from jax.tree_util import DictKey, SequenceKey
 
 from xkd_jax.networks.blocks import STACKED
 
-# A branch is named by a string (by a number in a list of modules); a leaf is an array, or what
-# stands for one: its shape, its sharding.
+# Keys are strings, or integers in a list of modules; leaves are arrays, shapes or shardings.
 Tree = dict[str, Any]
 
-# A field of a structure of arrays; JAX also builds such structures of shapes and of shardings.
+# A field of a structure of arrays; JAX also puts shapes and shardings there.
 if TYPE_CHECKING:
     Leaf = jax.Array
 else:
@@ -21,7 +20,7 @@ else:
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The keys of a leaf's path, as strings."""
+    """Returns the keys of a leaf's path, as strings."""
     return tuple(
         str(k.key if isinstance(k, DictKey) else k.idx)
         for k in path
