@@ -98,8 +98,8 @@ class ModelConfig:
     attention: Annotated[
         Attention,
         Doc(
-            "implementation of attention; auto: the platform's fused one; xla, or a fused one by"
-            " name (xla where it can't be used): cudnn on NVIDIA GPUs, pallas on TPUs"
+            "implementation of attention; auto: cudnn on NVIDIA GPUs, pallas on TPUs; xla elsewhere"
+            " and where those can't be used"
         ),
     ] = "auto"
     remat: Annotated[
@@ -112,8 +112,8 @@ class ModelConfig:
     layers: Annotated[
         Layers,
         Doc(
-            "how the blocks of a stack are compiled; scan: once, as a loop; unroll: one after the"
-            " other, which takes longer to compile and copies no activations between rounds"
+            "how the blocks of a stack are compiled; scan: as a loop; unroll: one after the other,"
+            " slower to compile, faster to run"
         ),
     ] = "scan"
 
