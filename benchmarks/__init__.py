@@ -1,1 +1,1 @@
-"""Measurements; each prints JSON."""
+"""Benchmarks; most of them print JSON."""

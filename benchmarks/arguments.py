@@ -1,4 +1,4 @@
-"""Kinds of arguments that several commands take."""
+"""Types of command-line arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 
 
 def whole_numbers(text: str) -> list[int]:
-    """Returns numbers given as `0,1,2`.
+    """Parses whole numbers such as `0,1,2`.
 
     Raises:
-      ArgumentTypeError: one is none, or is given twice.
+      ArgumentTypeError: a part is not a number, or a number is repeated.
     """
     numbers = [int(number) for number in text.split(",") if number.isdecimal()]
     if len(set(numbers)) < len(text.split(",")):

@@ -1,10 +1,10 @@
-"""Times the augmentation on the device, and as a share of the training step.
+"""Times the augmentation on the device, and as a fraction of the training step.
 
     python -m benchmarks.augment --config=configs/k400.py --config.batch_size=4 [--step]
 
-Prints one line of JSON. The clips are random pixels in 4:3 frames, so no data set is needed;
-nothing of the augmentation depends on what they show. `step` seconds are those of the whole
-training step, of which the augmentation is the first part.
+Prints one line of JSON. The clips are random pixels in 4:3 frames: no data set is needed, as the
+time does not depend on the content. `step` seconds are those of the whole training step, which
+includes the augmentation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.compiled_run import Run
 
-_RECORDS = 10_000  # of the imagined data set, which sets the schedules' lengths only
+_RECORDS = 10_000  # of an assumed data set; determines only the lengths of the schedules
 
 
 def random_batch(config: Config) -> Any:
@@ -49,7 +49,7 @@ def random_batch(config: Config) -> Any:
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Times calls after a first one that compiles; what they return is waited for."""
+    """Returns best and median seconds of calls after a first one, which compiles."""
     jax.block_until_ready(call())
     taken = []
     for _ in range(repeats):
@@ -60,7 +60,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> dict[str, float]:
 
 
 def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
-    """Returns what the benchmark prints."""
+    """Returns the result of the benchmark, ready for JSON."""
     mesh = mesh_lib.make_mesh(config.mesh)
     placed = mesh_lib.batch_sharding(mesh, config.batch_size)
     host = random_batch(config)

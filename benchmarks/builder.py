@@ -1,10 +1,10 @@
-"""Files a second of the builder on one core, beside bare decoding and scaling of the same files.
+"""Measures the builder in files per second on one core, against decoding and scaling alone.
 
     python -m benchmarks.builder [--source=FOLDER_OF_VIDEOS]
 
-Prints JSON. "Bare" decodes both streams and scales the frames that are kept, to RGB, as a script
-with PyAV would; it makes no JPEG, no spectrogram and no record. Both run on one core and take
-turns; times are of the processor, and of each file the best of its rounds counts.
+Prints JSON. "Bare" decodes both streams and scales the sampled frames to RGB, as a script with
+PyAV would, without JPEG, spectrogram or record. Both run alternately on one core; times are CPU
+times, the best of several rounds for each file.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def main() -> None:
 
 
 def measure(source: str) -> dict:
-    """Times of the builder and of decoding alone, over the files of a folder; ready for JSON."""
+    """Times the builder and decoding alone on the files of a folder; returns values for JSON."""
     options = IngestOptions()
     splits = CATALOGS["folder"](Source(source)).splits.values()
     items = [i for items in splits for i in items if _ingest(i, source, options)]
-    threadpoolctl.threadpool_limits(1)  # of the libraries that are loaded, as all are by now
+    threadpoolctl.threadpool_limits(1)  # now that all libraries are loaded
     runs: dict[str, Callable[[Item], object]] = {
         "builder": lambda item: _ingest(item, source, options),
         "bare_decode_and_scale": lambda item: _bare(os.path.join(source, item.path), options, True),

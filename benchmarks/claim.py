@@ -3,20 +3,19 @@
     python -m benchmarks.claim [--table=claim|study] [--output=runs/claim] [--seeds=0,1,2]
         [--rows=xkd,...] [--steps=2400] [--jobs=2] [--speech_dir=DIR]
 
-Pretrains each row with each seed as `configs/demo.py` says, for twice the demo's steps, on one data
-set, and scores it on held-out writers and voices: linear probes of video and of audio, a linear SVM
-on both, and how often the nearest across modalities is of the same word; student and teacher. The
-last column, of teachers, is what the video's and the audio's output tells of a clip at the end: the
-entropy of its mean over a batch less its mean entropy, in nats, which collapse takes to 0. Further
-tables have each seed's students and follow the audio's teachers over the run, and a line says what
-all losses add to reconstruction in each seed.
-`--table=study` changes one setting of the whole method at a time, for the demo's 1,200 steps, and
-asks with smaller audio patches again what alignment is for.
-Several cells of the table are made side by side, each with its share of the cores: small networks
-gain little from a second one. Whatever is in the output folder is not done again, so that the
-command can be stopped and given again. After each cell it prints the table, mean and standard
-deviation over the seeds that are done, the core hours so far and the time left, and writes it as
-`table.md`. Linux only, where a process can be given some of the cores.
+Pretrains each row with each seed by `configs/demo.py`, for twice the demo's steps, on one data set,
+and evaluates student and teacher on held-out writers and voices: linear probes of video and of
+audio, a linear SVM on both, and retrieval of the same word across modalities (recall at 1). The
+last column is the mutual information between clip and teacher output at the end, for video and
+audio: entropy of the mean output of a batch minus mean entropy, in nats; 0 after a collapse.
+Further tables have the students of each seed and the information of audio teachers during the run;
+the last line has the gain of all losses over reconstruction for each seed. `--table=study` changes
+one setting of the method at a time, for the demo's 1,200 steps, and repeats the ablation of
+alignment with larger audio patches. Several cells of the table run in parallel, each on a part of
+the cores, as small networks gain little from a second core. Cells in the output folder are reused,
+so the command can be interrupted and repeated. After each cell it prints the table (mean and
+standard deviation over the finished seeds), the core hours and the time left, and writes it to
+`table.md`. Linux only, for CPU affinity.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from xkd_jax.config import pretraining as config_lib
 # {table: {row: (its variant of configs/demo.py, {setting: value})}}
 TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "claim": {
-        # beside an untrained audio encoder, which is scored too
+        # with an evaluation of the untrained networks
         "reconstruction_video": ("reconstruction_video", {"modalities": "video,audio"}),
         "reconstruction": ("reconstruction", {}),
         "distillation": ("distillation", {}),
@@ -99,15 +98,18 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     },
 }
 STEPS = {"claim": 2400, "study": 1200}
-PRETRAINED, RESULT = "results.json", "result.json"  # of a pretraining run, of an evaluation
-# {config of an evaluation: its folder in the run's}
+PRETRAINED, RESULT = (
+    "results.json",
+    "result.json",
+)  # result files of a pretraining run and of an evaluation
+# {config of an evaluation: its folder in the workdir of the run}
 EVALUATIONS = (("spoken_digits.py:both", "both"), ("retrieval.py", "retrieval"))
 _BATCH = demo.get_config().batch_size
 _RETRIEVAL = ("video_to_audio_same_class_recall_1", "audio_to_video_same_class_recall_1")
 
 
 class Table:
-    """The scores of each row with each seed, made by several threads."""
+    """The scores of each row and seed, computed by several threads."""
 
     def __init__(self, name: str, output: Path, steps: int, speech_dir: str, jobs: int):
         self._rows = TABLES[name]
@@ -116,11 +118,11 @@ class Table:
             f"--config.data.dir={output / 'data'}", f"--config.data.speech_dir={speech_dir}",
         ]  # fmt: skip
         self._steps = steps
-        # Shares of this machine's cores, each for one cell at a time.
-        self._shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        # Sets of cores, each used by one cell at a time.
+        self._core_sets: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
         cores = sorted(os.sched_getaffinity(0))
         for job in range(jobs):
-            self._shares.put(cores[job::jobs] or cores)
+            self._core_sets.put(cores[job::jobs] or cores)
         self._jobs = jobs
         self._done: dict[tuple[str, int], Cell] = {}
         self._lock = threading.Lock()
@@ -128,15 +130,15 @@ class Table:
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def make(self, cells: Sequence[tuple[str, int]]) -> None:
-        """Pretrains and evaluates each (row, seed), and prints the table after each that is new.
+        """Pretrains and evaluates each (row, seed), and prints the table after each new cell.
 
         Raises:
-          UserError: a run failed; those beside it have ended.
-          KeyboardInterrupt: as asked; the runs have saved what they had, and ended.
+          UserError: a run failed; parallel runs have ended.
+          KeyboardInterrupt: the command was interrupted; the runs have saved and ended.
         """
         new = [cell for cell in cells if not self._is_made(*cell)]
         self._done = {cell: self._read(*cell, cores=[]) for cell in self._made()}
-        self._tell(f"{len(cells) - len(new)} of {len(cells)} cells are there.")
+        self._print(f"{len(cells) - len(new)} of {len(cells)} cells are finished.")
         since = time.monotonic()
         with futures.ThreadPoolExecutor(self._jobs) as pool:
             started = {pool.submit(self._make, *cell): cell for cell in new}
@@ -145,7 +147,7 @@ class Table:
                     self._done[started[future]] = future.result()
                     left = len(new) - count
                     took = (time.monotonic() - since) / count
-                    self._tell(
+                    self._print(
                         f"{len(cells) - left} of {len(cells)} cells, left {duration(took * left)}"
                     )
             except BaseException as error:
@@ -155,25 +157,25 @@ class Table:
                 raise
 
     def _made(self) -> list[tuple[str, int]]:
-        """The cells that the folder has, whether asked for or not."""
+        """Returns all finished cells in the folder."""
         names = (path.name.rsplit("-", 1) for path in sorted(self._output.glob("*-*")))
         found = [(row, int(seed)) for row, seed in names if row in self._rows and seed.isdecimal()]
         return [cell for cell in found if self._is_made(*cell)]
 
     def _make(self, row: str, seed: int) -> Cell:
-        share = self._shares.get()
+        cores = self._core_sets.get()
         try:
-            return self._read(row, seed, share)
+            return self._read(row, seed, cores)
         finally:
-            self._shares.put(share)
+            self._core_sets.put(cores)
 
     def _run(
         self, config: str, workdir: Path, result: str, flags: Sequence[str], cores: Sequence[int]
     ) -> dict[str, Any]:
-        """Returns the result file of one run of main.py, made now if it isn't there yet.
+        """Returns the result of a run of main.py, which is started if it is not finished.
 
         Raises:
-          UserError: the run failed, as its log says, or the table was stopped.
+          UserError: the run failed (see its log), or the table was stopped.
         """
         if not (workdir / result).exists():
             workdir.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,7 @@ class Table:
                 terminal.print_text(terminal.escaped(f"$ {' '.join(command)}"))
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
                 self._running.add(process)
-            os.sched_setaffinity(process.pid, cores)  # long before it counts its cores
+            os.sched_setaffinity(process.pid, cores)  # before the process counts its cores
             status = process.wait()
             with self._lock:
                 self._running.remove(process)
@@ -203,7 +205,7 @@ class Table:
             for process in self._running:
                 process.terminate()
 
-    def _tell(self, progress: str) -> None:
+    def _print(self, progress: str) -> None:
         text = f"{describe(self._rows, self._done)}\n\n{self._core_hours():.1f} core hours.\n"
         (self._output / "table.md").write_text(text, encoding="utf-8")
         terminal.print_text(f"{text}\n{progress}")
@@ -216,10 +218,10 @@ class Table:
         return all((workdir / file).exists() for file in (PRETRAINED, *files))
 
     def _read(self, row: str, seed: int, cores: list[int]) -> Cell:
-        """Returns what a cell found, after whatever lacks was run on these cores."""
+        """Returns the results of a cell, after running its missing parts on these cores."""
         variant, settings = self._rows[row]
         workdir = self._output / f"{row}-{seed}"
-        steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # as many clips in all
+        steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # equal number of clips
         settings = {"seed": seed, "max_steps": steps, **settings}
         flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
         pretrained = self._run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
@@ -252,25 +254,27 @@ class Table:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the command's arguments, once they are found to be sound."""
+    """Parses and checks the arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.claim", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--table", choices=TABLES, default="claim")
-    parser.add_argument("--output", type=Path, help="runs/claim or runs/study unless given")
+    parser.add_argument("--output", type=Path, help="default: runs/claim or runs/study")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")
-    parser.add_argument("--rows", help="all unless given")
-    parser.add_argument("--steps", type=int, help="2,400 and 1,200 unless given")
-    parser.add_argument("--jobs", type=int, default=2, help="cells made side by side")
-    parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
+    parser.add_argument("--rows", help="default: all")
+    parser.add_argument("--steps", type=int, help="default: 2,400 for claim, 1,200 for study")
+    parser.add_argument("--jobs", type=int, default=2, help="cells that run in parallel")
+    parser.add_argument(
+        "--speech_dir", default="", help="folder of recordings in place of synthetic voices"
+    )
     arguments = parser.parse_args(argv)
     known = TABLES[arguments.table]
     arguments.rows = arguments.rows.split(",") if arguments.rows else list(known)
     if unknown := [row for row in arguments.rows if row not in known]:
         parser.error(f"no row {unknown[0]!r}: give some of {', '.join(known)}.")
     if len(set(arguments.rows)) < len(arguments.rows):
-        parser.error("--rows names one twice: give each once.")
+        parser.error("--rows repeats a row: give each row once.")
     for flag in ("steps", "jobs"):
         value = getattr(arguments, flag)
         if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""What the cells of `benchmarks.claim` found, as its tables in Markdown."""
+"""The results of `benchmarks.claim` as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_pipelines.loader_config import MODALITIES, Modality
 
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")
-_LAST = 100  # steps; what the teachers tell apart is averaged over those of them that were logged
-_STRETCHES = 8  # of a run, over each of which it is averaged to follow it
+_LAST = 100  # steps over which the information of teachers is averaged
+_PARTS = 8  # parts of a run, over each of which the information is averaged
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """A network's scores in %: top-1 of the probes and of the SVM, and recall at 1 of the word."""
+    """Scores of a network in %: top-1 of the probes and of the SVM, and recall at 1."""
 
     video: float
     audio: float
@@ -29,15 +29,15 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What a row of the table found with one seed.
+    """The results of a row of the table with one seed.
 
     Attributes:
-      scores: of each of its networks.
-      told: {modality: {step: nats}} that a clip decided of the teacher's output, as logged.
+      scores: of each network.
+      information: {modality: {step: nats}}: mutual information between clip and teacher output.
     """
 
     scores: Mapping[str, Scores]
-    told: Mapping[Modality, Mapping[int, float]]
+    information: Mapping[Modality, Mapping[int, float]]
 
 
 _COLUMNS = [field.name for field in dataclasses.fields(Scores)]
@@ -45,12 +45,12 @@ Cells = Mapping[tuple[str, int], Cell]  # by row and seed
 
 
 def networks(row: str) -> tuple[str, ...]:
-    """Those that are scored in a row; before training, where all have the same, in one of them."""
+    """Returns the evaluated networks of a row; untrained ones are equal in all rows, so in one."""
     return (*NETWORKS, UNTRAINED) if row == "xkd" else NETWORKS
 
 
 def describe(rows: Iterable[str], cells: Cells) -> str:
-    """Returns the scores, each seed's, what teachers tell over the run, what all losses add."""
+    """Returns the tables: scores, scores by seed, information during the run, and the gain."""
     found: dict[str, dict[int, Cell]] = collections.defaultdict(dict)
     for (row, seed), cell in sorted(cells.items(), key=lambda item: item[0]):
         found[row][seed] = cell
@@ -61,7 +61,7 @@ def describe(rows: Iterable[str], cells: Cells) -> str:
 
 
 def information(workdir: Path) -> dict[Modality, dict[int, float]]:
-    """Returns what a run logged of its teachers, as in `Cell`."""
+    """Returns {modality: {step: nats}} of a run's logged scalars; see `Cell`."""
     logged = scalars(workdir)
     return {
         m: {
@@ -80,11 +80,11 @@ def at_the_end(by_step: Mapping[int, float]) -> float:
 
 
 def over_the_run(by_step: Mapping[int, float]) -> list[float | None]:
-    """Returns the mean over each stretch of a run, None where nothing was logged."""
-    stretches: list[list[float]] = [[] for _ in range(_STRETCHES)]
+    """Returns the mean over each part of a run; None if nothing was logged."""
+    parts: list[list[float]] = [[] for _ in range(_PARTS)]
     for step, nats in by_step.items():
-        stretches[(step - 1) * _STRETCHES // max(by_step)].append(nats)
-    return [statistics.mean(nats) if nats else None for nats in stretches]
+        parts[(step - 1) * _PARTS // max(by_step)].append(nats)
+    return [statistics.mean(nats) if nats else None for nats in parts]
 
 
 def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
@@ -119,36 +119,38 @@ def _by_seed(of_rows: Mapping[str, Mapping[int, Cell]]) -> str:
 
 
 def _nats(cells: Sequence[Cell]) -> list[str]:
-    told = ([cell.told[m] for cell in cells if cell.told[m]] for m in MODALITIES)
-    return [spread([at_the_end(by_step) for by_step in seeds], 2) for seeds in told if seeds]
+    logged = ([cell.information[m] for cell in cells if cell.information[m]] for m in MODALITIES)
+    return [spread([at_the_end(by_step) for by_step in seeds], 2) for seeds in logged if seeds]
 
 
 def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
-    """Returns the table of what the audio teachers tell apart over the run, mean over seeds."""
-    eighths = " | ".join(f"{i} / {_STRETCHES}" for i in range(1, _STRETCHES + 1))
-    lines = [f"| nats, audio | {eighths} |", f"|---|{'---|' * _STRETCHES}"]
+    """Returns the table of the information of audio teachers during the run, mean over seeds."""
+    eighths = " | ".join(f"{i} / {_PARTS}" for i in range(1, _PARTS + 1))
+    lines = [f"| nats, audio | {eighths} |", f"|---|{'---|' * _PARTS}"]
     for row, cells in by_row.items():
-        courses = [over_the_run(cell.told["audio"]) for cell in cells if cell.told["audio"]]
+        courses = [
+            over_the_run(cell.information["audio"]) for cell in cells if cell.information["audio"]
+        ]
         if courses:
-            stretches = zip(*courses, strict=True)
-            means = [spread([n for n in seeds if n is not None], 2) for seeds in stretches]
+            parts = zip(*courses, strict=True)
+            means = [spread([n for n in seeds if n is not None], 2) for seeds in parts]
             lines.append(f"| {row} | {' | '.join(means)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _gain(cells: Cells) -> str:
-    """Returns what all losses add to reconstruction in each seed that has both."""
+    """Returns the gain of all losses over reconstruction for each seed with both."""
     gains = [
         f"{cells['xkd', seed].scores['student'].video - base.scores['student'].video:.1f}"
         for (row, seed), base in sorted(cells.items(), key=lambda item: item[0])
         if row == "reconstruction" and ("xkd", seed) in cells
     ]
-    told = f"All losses over reconstruction, video, by seed: {', '.join(gains)}."
-    return told if gains else ""
+    text = f"All losses over reconstruction, video, by seed: {', '.join(gains)}."
+    return text if gains else ""
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Returns mean and standard deviation; of one value it alone, of none nothing."""
+    """Formats mean and standard deviation; one value without deviation, none as ""."""
     if not values:
         return ""
     mean = f"{statistics.mean(values):.{digits}f}"

@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("xkd_jax", "data_pipelines")
 PARTS = ("docstring", "arguments", "raises", "shapes")
-# Raised where a caller made a mistake or a loop ends, and so no part of what a function promises.
+# Errors of the caller and ends of loops, which are not part of a function's contract.
 _UNSTATED = {"NotImplementedError", "AssertionError", "StopIteration", "SystemExit"}
 _ARRAY = re.compile(r"(?<![\w\[])(np\.ndarray|jax\.Array)\b")
 _SHAPE = re.compile(r"\[[^\]]*\]|\b(scalars?|shapes?|u?int\d+|b?float\d+|bool|dtypes?)\b")
@@ -42,8 +42,8 @@ class Measured:
 
     Attributes:
       name: module and qualified name.
-      needs: the parts that its docstring must have.
-      lacks: those of them that it has not, each with what is missing.
+      needs: required parts of its docstring.
+      lacks: {missing part: what is missing}.
     """
 
     name: str
@@ -102,7 +102,7 @@ def table(found: Sequence[Measured]) -> str:
 
 
 def _public(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.ClassDef | None, Function]]:
-    """Public functions, and public methods of public classes; see `_is_measured`."""
+    """Yields public functions, and public methods of public classes; see `_is_measured`."""
     for node in body:
         if isinstance(node, Function) and not node.name.startswith("_"):
             yield None, node
@@ -113,7 +113,7 @@ def _public(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.ClassDef | None, Fun
 
 
 def _is_measured(method: Function) -> bool:
-    """Not private, no property, and no declaration of a Protocol, which its class describes."""
+    """Whether a method is public and neither a property nor a declaration of a Protocol."""
     return not (
         method.name.startswith("_")
         or any("property" in ast.unparse(d) for d in method.decorator_list)
@@ -122,7 +122,7 @@ def _is_measured(method: Function) -> bool:
 
 
 def _arguments(function: Function) -> list[str]:
-    """Names of arguments whose meaning their type does not give."""
+    """Returns the arguments whose names differ from their type."""
     every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     named = []
     for argument in every:
@@ -137,7 +137,7 @@ def _arguments(function: Function) -> list[str]:
 def _raised(
     function: Function, functions: dict[str, Function], methods: dict[str, Function], seen: set[str]
 ) -> set[str]:
-    """Exceptions that a function raises, or that private functions of its module raise for it."""
+    """Returns the exceptions raised by a function or by private functions that it calls."""
     raised: set[str] = set()
     for node in _own_nodes(function):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
@@ -153,7 +153,7 @@ def _raised(
 
 
 def _own_nodes(function: Function) -> Iterator[ast.AST]:
-    """Nodes of a function's body outside of functions and classes in it, and of `try` bodies."""
+    """Yields nodes of a function's body, without nested functions, classes and `try` bodies."""
     waiting: list[ast.AST] = list(function.body)
     while waiting:
         node = waiting.pop()
@@ -161,7 +161,7 @@ def _own_nodes(function: Function) -> Iterator[ast.AST]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             continue
         children = list(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Try) and node.handlers:  # what is caught there is not known
+        if isinstance(node, ast.Try) and node.handlers:  # exceptions may be caught
             children = [child for child in children if child not in node.body]
         waiting += children
 

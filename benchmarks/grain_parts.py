@@ -1,11 +1,11 @@
-"""What two parts of Grain cost beside ours: its shuffle, and its batches with and without workers.
+"""Compares the cost of two parts of Grain with ours: shuffling and batches.
 
     python -m benchmarks.grain_parts
 
-Prints JSON: milliseconds of the processor (of the main process and its workers, user and kernel);
-the kinds take turns, and the least of some rounds counts. The rows of a batch have the sizes of the
-views of `configs/k400.py`, 2.7 MB a clip, and are not decoded: compared is the way from such rows
-to a batch in the main process, which then reads each cache line of it once.
+Prints JSON: CPU milliseconds (of the main process and its workers, user and kernel), the minimum of
+several alternating rounds. Rows have the sizes of the views of `configs/k400.py`, 2.7 MB per clip,
+without decoding: the measurement covers the way from such rows to a batch in the main process,
+which then reads each cache line once.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def _shuffle(records: int) -> float:
 
 
 def _batch(workers: int) -> dict[str, dict[str, float]]:
-    """Returns the time of a clip, and the kernel's part of it, of Grain's batches and of ours."""
+    """Returns CPU time per clip, total and in the kernel, of Grain's batches and of ours."""
     kinds = {"grain": grain_batches, "ours": our_batches}
     used: dict[tuple[str, int], list[tuple[float, float]]] = collections.defaultdict(list)
     for _ in range(ROUNDS):
         for kind, make in kinds.items():
             for count in (FEW, FEW + BATCHES):
                 used[kind, count].append(_used(make, workers, count))
-    # The difference of two counts leaves out what starting takes.
+    # The difference of two counts excludes the start-up.
     least = {key: np.min(times, axis=0) for key, times in used.items()}
     found = {}
     for kind in kinds:
@@ -83,7 +83,7 @@ def _batch(workers: int) -> dict[str, dict[str, float]]:
 
 
 def _used(make: Callable[[int, int], Any], workers: int, count: int) -> tuple[float, float]:
-    """Returns the seconds of the processor that so many batches take: all, and the kernel's."""
+    """Returns CPU seconds of `count` batches: total, and in the kernel."""
     before = _usage()
     with contextlib.closing(make(workers, count)) as batches:
         for batch in batches:

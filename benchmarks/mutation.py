@@ -76,7 +76,7 @@ def main(patterns: list[str]) -> int:
 
 
 def score(count: Counter[str]) -> float:
-    """The share of killed mutants among those that are not equivalent."""
+    """Returns the fraction of killed mutants among those that are not equivalent."""
     return count["killed"] / max(count["killed"] + count["survived"], 1)
 
 

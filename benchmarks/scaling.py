@@ -1,9 +1,9 @@
-"""The loader with one and two worker processes, its memory over an epoch, and its start-up.
+"""Measures the loader: one and two workers, memory over an epoch, and start-up.
 
     python -m benchmarks.scaling [--records=400]
 
-Prints JSON. Needs two idle cores to mean anything: rates are of the clock, since two processes
-are what is compared. Each worker has one thread.
+Prints JSON. Requires two idle cores: rates are by wall-clock time, to compare numbers of processes.
+Each worker has one thread.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _with_workers(config: Config, workers: int) -> Config:
 
 def _rate(config: Config, dataset: Dataset, count: int) -> float:
     batches = pipeline.train_batches(config, dataset)
-    for _ in range(6):  # until what was read ahead is used up
+    for _ in range(6):  # until the batches read ahead are consumed
         next(batches)
     start = time.perf_counter()
     for _ in itertools.islice(batches, count):
@@ -83,7 +83,7 @@ def _rate(config: Config, dataset: Dataset, count: int) -> float:
 
 
 def _memory(config: Config, dataset: Dataset, records: int) -> dict:
-    """Returns the memory of two workers in the course of so many records."""
+    """Returns the memory of two workers while they read `records` records."""
     batches = pipeline.train_batches(_with_workers(config, 2), dataset)
     megabytes = []
     steps = records // config.batch_size
@@ -102,7 +102,7 @@ def _resident_megabytes(process: int | None) -> int:
 
 
 def _start_up(folder: str) -> dict:
-    """Returns the seconds until a million records can be read."""
+    """Returns the seconds to open a million records."""
     path = os.path.join(folder, "million")
     written = shards.write_shard(path, itertools.repeat(b"x" * 200, MILLION))
     seconds = {}

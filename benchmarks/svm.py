@@ -2,11 +2,10 @@
 
     python -m benchmarks.svm [--samples=100000] [--width=768] [--classes=10] [--cost=0.01]
 
-Prints one line of JSON. Of ours (all classes at once; its first run compiles, so the second counts)
-and of scikit-learn's LinearSVC (the same problem; its primal solver, the faster one for so many
-samples): seconds, seconds of all cores together, and top-1 % on held-out samples. Then the largest
-difference between the losses relative to scikit-learn's, and the share of the held-out samples for
-which both decide for the same class.
+Prints one line of JSON: seconds, CPU seconds and held-out top-1 accuracy (%) of our solver (all
+classes at once; the second run, as the first compiles) and of scikit-learn's LinearSVC (the same
+problem; its primal solver, the faster one for many samples). Also the largest difference of the
+losses relative to scikit-learn's, and the fraction of held-out samples with equal predictions.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def losses(
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Returns the function's result, and its seconds by the clock and of all cores together."""
+    """Returns the result of a function, its wall-clock seconds and its CPU seconds."""
     clock, cores = time.perf_counter(), time.process_time()
     result = function()
     clock, cores = time.perf_counter() - clock, time.process_time() - cores

@@ -1,13 +1,12 @@
-"""What untrained audio teachers say of spoken digits, by the patches that they see.
+"""Measures the word information in the output of untrained audio teachers, by patch size.
 
     python -m benchmarks.untrained [--output=runs/untrained] [--seeds=0,1,2] [--speech_dir=DIR]
         [--patches=8x16,20x4,40x16,40x8,40x4,40x2]
 
-Nothing that a teacher says in the first steps was learnt: it is what a random network makes of its
-input. The table has the fraction of the variance of its head's output that lies between the ten
-words (eta squared: 1 where it says the word and nothing else), mean and standard deviation over the
-seeds, for the networks of `configs/demo.py` with patches of so many mel bands x columns of 15.6 ms.
-The clips are the first 2,000 of the training split.
+In the first steps a teacher is a random network. The table has the fraction of the variance of its
+head's output that is between the ten words (eta squared; 1: the output depends on the word alone),
+mean and standard deviation over the seeds, for the networks of `configs/demo.py` with patches of
+mel bands x columns of 15.6 ms. The clips are the first 2,000 of the training split.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def word_fraction(config: Config, clips: Any, labels: np.ndarray) -> float:
     """Returns the fraction of the untrained audio teacher's output variance between the words.
 
     Args:
-      config: the run's.
-      clips: evaluation views of sound.
+      config: of the run.
+      clips: batches of evaluation views of audio.
       labels: int64 [clips].
     """
 
@@ -81,7 +80,7 @@ def word_fraction(config: Config, clips: Any, labels: np.ndarray) -> float:
 
 
 def read_clips(config: Config, directory: str) -> tuple[list[Any], np.ndarray]:
-    """Returns batches of evaluation views of the first clips' sound, and their labels."""
+    """Returns batches of evaluation views of the first clips' audio, and labels, int64 [n]."""
     dataset = open_dataset(config, directory, "train")
     batches = pipeline.eval_batches(
         config, dataset, modalities=("audio",), records=np.arange(_CLIPS)
@@ -117,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/untrained"))
     parser.add_argument("--patches", type=_patches, default="8x16,20x4,40x16,40x8,40x4,40x2")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")
-    parser.add_argument("--speech_dir", default="", help="recordings in place of espeak's voices")
+    parser.add_argument(
+        "--speech_dir", default="", help="folder of recordings in place of synthetic voices"
+    )
     args = parser.parse_args(argv)
     try:
         configs = {
@@ -131,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(terminal.escaped(str(error))) from None
     terminal.print_text("| audio patch | fraction |\n|---|---|")
     for (bands, columns), of_seeds in configs.items():
-        shares = [word_fraction(config, clips, labels) for config in of_seeds]
-        terminal.print_text(f"| {bands} x {columns} | {spread(shares, 2)} |")
+        fractions = [word_fraction(config, clips, labels) for config in of_seeds]
+        terminal.print_text(f"| {bands} x {columns} | {spread(fractions, 2)} |")
 
 
 if __name__ == "__main__":

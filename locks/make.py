@@ -1,13 +1,13 @@
-"""Makes the lock files anew: the newest version of every package, for each supported Python.
+"""Writes the lock files: the newest version of every package, for each supported Python.
 
     pip install -e '.[lock]' -c locks/3.12.txt
     python locks/make.py [PYTHON ...]
 
 `locks/3.12.txt` has one line for each package that requirements.txt or an extra of pyproject.toml
-needs on Python 3.12, directly or not, on any system; it is a constraints file for pip. None of
-these Pythons has to be installed. Without arguments all files are made. The Pythons are those of
-the classifiers in pyproject.toml; the packages come from the index that uv is set up for, which
-is not written down.
+needs on Python 3.12, directly or indirectly, on any system; it is a constraints file for pip. These
+Pythons need not be installed. Without arguments all files are written. The supported Pythons are
+the classifiers in pyproject.toml. Packages come from the index that uv is configured for, which the
+files do not contain.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Apache Beam needs NumPy and protobuf of years ago, so it has an environment of its own.
+# Apache Beam requires old versions of NumPy and protobuf, so it is in a separate environment.
 UNLOCKED_EXTRAS = ("beam",)
 _CLASSIFIER = "Programming Language :: Python :: "
 
@@ -42,7 +42,7 @@ def pythons() -> list[str]:
 
 
 def requirements() -> list[str]:
-    """Returns what the package and its extras need directly, with lower bounds."""
+    """Returns the direct requirements of the package and its extras, with lower bounds."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     needed = [text for line in lines if (text := line.partition("#")[0].strip())]
     for name, extra in project()["optional-dependencies"].items():
@@ -55,7 +55,7 @@ def lock(python: str) -> str:
     """Returns the lock file's text for one Python.
 
     Raises:
-      CalledProcessError: no versions go together, or the index can't be reached; uv has said why.
+      CalledProcessError: no versions are compatible, or the index can't be reached; uv prints why.
     """
     major, minor = map(int, python.split("."))
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def lock(python: str) -> str:
         lines = subprocess.run(
             command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
-    # The whole file is for one Python, so its lines need not repeat that.
+    # The file is for one Python, so this marker is redundant.
     only = f"python_full_version < '{major}.{minor + 1}'"
     return lines.replace(f" ; {only} and ", " ; ").replace(f" ; {only}", "")
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("pythons", nargs="*", metavar="PYTHON", help="all unless given")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.pythons) - set(pythons()):
-        parser.error(f"no Python {min(unknown)!r}: give some of {', '.join(pythons())}.")
+        parser.error(f"Python {min(unknown)!r} is not supported: give {', '.join(pythons())}.")
     for python in arguments.pythons or pythons():
         try:
             text = lock(python)

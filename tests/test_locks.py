@@ -125,4 +125,4 @@ def test_unsupported_python_is_refused(python, capsys):
     with pytest.raises(SystemExit) as ended:
         make.main([python])
     assert ended.value.code == 2
-    assert f"no Python {python!r}: give some of 3.11, 3.12, 3.13." in capsys.readouterr().err
+    assert f"Python {python!r} is not supported: give 3.11, 3.12, 3.13." in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""A long run with faults every few seconds, beside the same run without: see `__main__`."""
+"""Compares a long run with faults every few seconds to one without: see `__main__`."""

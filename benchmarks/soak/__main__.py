@@ -1,15 +1,14 @@
-"""A long run with faults every few seconds, beside the same run left alone.
+"""Compares a long run with faults every few seconds to the same run without faults.
 
     python -m benchmarks.soak [--steps=2000] [--seed=0] [--output=FOLDER]
 
 A small network learns spoken digits with two loader workers and a checkpoint every 20 steps. The
-first run is left alone. The second is preempted, killed, its workers are killed and stopped, its
-checkpoints damaged, again and again, and the same command is started again whenever it has ended.
-Prints each start and fault, a line of progress every 20 seconds, and at the end the report: the
-faults by kind, whether both runs ended in the same bits with the same losses on record, and the
-memory in each quarter of the steps. The exit status is 1 where the runs differ or one ended for
-another reason than a fault. A command that was stopped resumes in the same folder. Linux only,
-since it looks for processes in /proc.
+first run has no faults. The second is repeatedly preempted and killed, its workers are killed and
+stopped, and its checkpoints are damaged; the same command is restarted whenever it has ended.
+Prints each start and fault, a progress line every 20 seconds, and at the end the report: the faults
+by kind, whether both runs end with bitwise equal checkpoints and losses, and the memory in each
+quarter of the steps. The exit status is 1 if the runs differ or one ended for another reason than a
+fault. An interrupted command resumes in the same folder. Linux only, as it reads /proc.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ FLAGS = (
 
 
 def starter(folder: Path, steps: int, record: Record) -> Callable[[], Program]:
-    """Returns what starts main.py on one of the two runs."""
+    """Returns a function that starts main.py for one of the two runs."""
     command = [
         sys.executable, "-u", "main.py", *FLAGS, f"--config.max_steps={steps}",
         f"--config.data.dir={folder / 'data'}", f"--workdir={folder / record.name}",
     ]  # fmt: skip
     env = {
         "JAX_PLATFORMS": "cpu",
-        # Every start but the first finds its programs compiled.
+        # Later starts reuse compiled programs.
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -62,8 +61,13 @@ def starter(folder: Path, steps: int, record: Record) -> Callable[[], Program]:
 def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> None:
     """Runs to the end without a fault.
 
+    Args:
+      start: starts the run.
+      steps: of the run.
+      record: of the run.
+
     Raises:
-      SystemExit: it failed, so there is nothing to compare with.
+      SystemExit: the run failed.
     """
     progress = ProgressMeter(record.name, steps, "steps", start=record.reached())
     with start() as program:
@@ -76,7 +80,7 @@ def leave_alone(start: Callable[[], Program], steps: int, record: Record) -> Non
 
 @contextlib.contextmanager
 def timed(record: Record) -> Iterator[None]:
-    """Notes the time of the block, however it ends."""
+    """Records the duration of the block, also after an exception."""
     since = time.monotonic()
     try:
         yield
@@ -85,11 +89,11 @@ def timed(record: Record) -> Iterator[None]:
 
 
 def soak(folder: Path, steps: int, seed: int) -> bool:
-    """Does what is left of both runs and prints the report; returns whether all was well."""
+    """Completes both runs and prints the report; returns whether the soak passed."""
     alone, disturbed = Record(folder, "alone"), Record(folder, "disturbed")
     with timed(alone):
         leave_alone(starter(folder, steps, alone), steps, alone)
-    # Another sequence of faults where the command goes on.
+    # A resumed command draws another sequence of faults.
     draw = random.Random(f"{seed} {sum(disturbed.events().values())}")
     with timed(disturbed):
         disturb(starter(folder, steps, disturbed), folder / disturbed.name, steps, disturbed, draw)
@@ -111,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.steps < 1:
         parser.error(f"--steps={arguments.steps}: give 1 or more.")
     folder = arguments.output.absolute()
-    jax.config.update("jax_platforms", "cpu")  # all that is done here is to read checkpoints
-    # A batch job's end, too, ends the run that is being watched.
+    jax.config.update("jax_platforms", "cpu")  # this process only reads checkpoints
+    # SIGTERM, from a batch scheduler, ends the running program too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_same(folder, {"steps": arguments.steps, "seed": arguments.seed})

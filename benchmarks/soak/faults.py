@@ -1,4 +1,4 @@
-"""The faults, and a run that meets one every few seconds until it has ended."""
+"""The faults, and the run with a fault every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_pipelines.progress import ProgressMeter
 PAUSE = (0.5, 5.0)  # seconds between a step and the next fault, at random
 STUCK = 900.0  # seconds without a step, after which a start is ended
 MOST_VAIN_STARTS = 5
-UNEXPECTED = "unexpected: "  # begins the events that no fault leads to
+UNEXPECTED = "unexpected: "  # prefix of events that no fault explains
 
 
 def preempt(program: Program, draw: random.Random) -> bool:
@@ -41,23 +41,27 @@ def stop_worker(program: Program, draw: random.Random) -> bool:
     return bool(workers) and program.send_to_worker(draw.choice(workers), signal.SIGSTOP)
 
 
-# Each returns whether it was done: what it was for may have ended by then.
+# Each returns whether it was done: its target may have ended before.
 FAULTS: dict[str, Callable[[Program, random.Random], bool]] = {
     "preempted": preempt,
     "killed": kill,
     "worker killed": kill_worker,
     "worker hung": stop_worker,
 }
-# How often each is chosen; a worker that hangs takes the loader's whole time-out.
+# Relative frequencies; a hung worker takes the whole time-out of the loader.
 WEIGHTS = (4, 6, 4, 1)
 DAMAGES = ("bit flipped", "file cut off")
 
 
 def damage_newest(workdir: Path, draw: random.Random) -> str:
-    """Flips a bit of the newest checkpoint, or cuts off one of its files.
+    """Flips a bit of the newest checkpoint, or truncates one of its files.
+
+    Args:
+      workdir: of the run.
+      draw: random generator.
 
     Returns:
-      Which of `DAMAGES` it was; "" where there are fewer than two checkpoints.
+      One of `DAMAGES`; "" if there are fewer than two checkpoints.
     """
     steps = [p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
     if len(steps) < 2:
@@ -84,9 +88,9 @@ def disturb(
 ) -> None:
     """Starts the run until it has ended, with a fault every few seconds.
 
-    An end that no fault explains is recorded and the run started again, as a launcher would; after
-    `MOST_VAIN_STARTS` such ends without a new step, or one with the status of bad input, it is
-    left as it is.
+    After an end that no fault explains, the end is recorded and the run restarted, as by a
+    launcher. It is not restarted after `MOST_VAIN_STARTS` such ends without a new step, or after
+    one with the status of bad input.
     """
     progress = ProgressMeter(record.name, steps, "steps", start=record.reached())
     vain = 0
@@ -114,7 +118,7 @@ def _follow(
     draw: random.Random,
     pause: tuple[float, float],
 ) -> None:
-    """Disturbs one start until it has ended."""
+    """Injects faults into one start until it has ended."""
     seen = program.step
     while not program.ended(0.2):
         if progress.is_due():
@@ -122,7 +126,7 @@ def _follow(
         if program.seconds_without_step() > STUCK:
             record.note_event(program.step, f"{UNEXPECTED}no step in {STUCK:.0f} s")
             return
-        # Only the seconds in which it makes steps count, so that every start gets somewhere.
+        # Only the time after the first step counts, so that every start makes progress.
         if program.step == seen or program.ended(draw.uniform(*pause)):
             continue
         (fault,) = draw.choices(list(FAULTS), WEIGHTS)

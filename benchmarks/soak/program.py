@@ -1,4 +1,4 @@
-"""The training program in a process of its own, watched by its progress lines."""
+"""Runs the training program in a separate process, and follows its progress lines."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Program:
     """A start of the program; leaving the `with` block ends it."""
 
     def __init__(self, command: Sequence[str], steps: int, record: Record, env: Mapping[str, str]):
-        """Starts it.
+        """Starts the program.
 
         Args:
-          command: what to run; it prints `step N/STEPS` lines.
-          steps: how many steps the whole run has.
-          record: where its output and memory are noted.
-          env: variables beside those of this process.
+          command: the command line; it prints lines `step N/STEPS`.
+          steps: of the whole run.
+          record: receives output and memory.
+          env: environment variables in addition to those of this process.
         """
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -61,7 +61,7 @@ class Program:
                     self._record.note_memory(self.step, _megabytes(self.process.pid), largest)
 
     def workers(self) -> list[int]:
-        """Returns the process numbers of the loader's workers."""
+        """Returns the PIDs of the loader's workers."""
         return [
             child
             for child in _children(self.process.pid)
@@ -73,7 +73,7 @@ class Program:
         return time.monotonic() - self._advanced
 
     def send(self, number: int) -> bool:
-        """Sends a signal to the main process; returns False where it has ended."""
+        """Sends a signal to the main process; returns False if it has ended."""
         if self.process.poll() is not None:
             return False
         self._signals.add(number)
@@ -81,11 +81,11 @@ class Program:
         return True
 
     def is_signaled(self) -> bool:
-        """Whether a signal was sent to the main process, which has to end now."""
+        """Whether a signal was sent to the main process, which must end."""
         return bool(self._signals)
 
     def send_to_worker(self, worker: int, number: int) -> bool:
-        """Sends a signal to one of the loader's workers; returns False where it has ended."""
+        """Sends a signal to a loader worker; returns False if it has ended."""
         try:
             os.kill(worker, number)
         except ProcessLookupError:
@@ -94,19 +94,19 @@ class Program:
         return True
 
     def ended(self, within: float) -> bool:
-        """Waits for the end, so many seconds at most."""
+        """Waits for the end for up to `within` seconds."""
         try:
             self.process.wait(within)
         except subprocess.TimeoutExpired:
             return False
-        for worker in self._disturbed_workers:  # one that is stopped can't end by itself
+        for worker in self._disturbed_workers:  # a stopped process can't end
             if b"spawn_main" in _proc(worker, "cmdline"):
                 os.kill(worker, signal.SIGKILL)
         self._reader.join(60)
         return True
 
     def is_expected_end(self) -> bool:
-        """Whether the exit status is one that the signals sent so far lead to."""
+        """Whether the exit status follows from the signals sent so far."""
         status = self.process.returncode
         if status == 0:
             return True
@@ -115,7 +115,7 @@ class Program:
         if signal.SIGTERM in self._signals and status == EXIT_RESUMABLE:
             return True
         if signal.SIGTERM in self._signals and status == -signal.SIGTERM:
-            return self.step == self._steps  # past its last step, nothing is left to save
+            return self.step == self._steps  # after the last step there is nothing to save
         return signal.SIGKILL in self._signals and status == -signal.SIGKILL
 
 

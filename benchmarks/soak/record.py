@@ -1,4 +1,4 @@
-"""What is noted of one of the two runs, in files that outlast the command."""
+"""Records of one of the two runs, in files that a resumed command reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_pipelines import terminal
 
 
 class Record:
-    """The notes of a run: its output, starts and faults, memory and time."""
+    """The records of a run: output, starts and faults, memory and time."""
 
     def __init__(self, folder: Path, name: str):
         self.name, self.log = name, folder / f"{name}.log"
@@ -17,28 +17,28 @@ class Record:
         self._seconds = folder / f"{name}.seconds"
 
     def note_memory(self, step: int, main: int, worker: int) -> None:
-        """Notes the resident megabytes of the main process and of its largest worker."""
+        """Records the resident megabytes of the main process and of its largest worker."""
         _append(self._memory, f"{step} {main} {worker}")
 
     def note_event(self, step: int, event: str) -> None:
-        """Notes a start or a fault, and prints it."""
+        """Records and prints a start or a fault."""
         _append(self._events, event)
         terminal.print_text(terminal.escaped(f"{self.name}: step {step}  {event}"))
 
     def note_seconds(self, seconds: float) -> None:
-        """Notes the time that this command spent on the run."""
+        """Records the time that this command spent on the run."""
         _append(self._seconds, f"{seconds:.1f}")
 
     def events(self) -> dict[str, int]:
-        """Returns how often each event happened."""
+        """Returns {event: count}."""
         return dict(collections.Counter(_lines(self._events)))
 
     def minutes(self) -> float:
-        """Returns the time spent on the run by all commands together."""
+        """Returns the total time spent on the run by all commands, in minutes."""
         return sum(map(float, _lines(self._seconds))) / 60
 
     def reached(self) -> int:
-        """Returns the last step that any start of the run has done (0: none)."""
+        """Returns the last completed step of all starts (0: none)."""
         return max((step for step, _, _ in self._rows()), default=0)
 
     def memory(self, steps: int) -> dict[str, list[int]]:

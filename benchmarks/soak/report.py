@@ -1,4 +1,4 @@
-"""The report of a soak: how both runs ended, and what it took."""
+"""The report of a soak: a comparison of both runs, with faults, time and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.soak.record import Record
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What two runs have in common: which names (of arrays, or steps), and which values differ."""
+    """A comparison of named values (of arrays, or of steps) of two runs."""
 
     compared: int
     differ: list[str]
@@ -23,7 +23,7 @@ class Comparison:
 
     @classmethod
     def of(cls, expected: Mapping, found: Mapping) -> Comparison:
-        """Compares value by value, bit for bit; what only one of both has is missing."""
+        """Compares values bitwise; names in only one of both are missing."""
         both = [name for name in expected if name in found]
         differ = [str(n) for n in both if _bits(expected[n]) != _bits(found[n])]
         missing = [str(n) for n in {**expected, **found} if n not in expected or n not in found]
@@ -31,7 +31,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether there was something to compare, and all of it is equal."""
+        """Whether there are values, and all of them are equal."""
         return bool(self.compared) and not self.differ and not self.missing
 
     def __str__(self) -> str:
@@ -48,8 +48,14 @@ def _bits(value: np.ndarray | float) -> tuple[str, tuple[int, ...], bytes]:
 def report(folder: Path, steps: int, alone: Record, disturbed: Record) -> tuple[str, bool]:
     """Compares the two runs of a folder.
 
+    Args:
+      folder: of the soak.
+      steps: of the runs.
+      alone: records of the run without faults.
+      disturbed: records of the run with faults.
+
     Returns:
-      The report, and whether both ended alike and all ends had a reason.
+      The report, and whether both runs are equal and faults explain all ends.
     """
     workdirs = [folder / record.name for record in (alone, disturbed)]
     arrays = Comparison.of(*(saved.arrays(workdir, steps) for workdir in workdirs))

@@ -1,4 +1,4 @@
-"""What a run has saved, read back without the code that wrote it."""
+"""Reads the checkpoints and losses of a run, without the code that wrote them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ITEMS = ("student", "teacher", "rest")
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    """Returns the loss of each step that is on record."""
+    """Returns {step: loss} of the logged steps."""
     return {step: found["loss"] for step, found in scalars(workdir).items() if "loss" in found}
 
 
 def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of a checkpoint by their paths; of one that isn't there, none."""
+    """Returns {path: array} of a checkpoint; empty if it does not exist."""
     found = {}
     handler = ocp.PyTreeCheckpointHandler()
     checkpoint = (workdir / "checkpoints" / str(step)).absolute()
     for folder in (checkpoint / item for item in _ITEMS if checkpoint.is_dir()):
-        # As NumPy's arrays, since this process may not have the devices that the run had.
+        # As NumPy arrays, as this process may not have the devices of the run.
         kinds = jax.tree.map(
             lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
         )

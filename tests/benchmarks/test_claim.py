@@ -61,7 +61,7 @@ def test_cells_of_other_settings_are_not_taken(tmp_path):
         ("--steps=0", "--steps=0: give 1 or more"),
         ("--seeds=x", "'x': give whole numbers"),
         ("--seeds=0,0", "'0,0': give whole numbers, each once"),
-        ("--rows=xkd,xkd", "--rows names one twice"),
+        ("--rows=xkd,xkd", "--rows repeats a row"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, said):
