@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -33,7 +34,8 @@ class Activity:
           done: number of parts completed before.
           enabled: whether to print; true on the main process of a run only.
         """
-        self._what, self._total, self._done, self._enabled = what, total, done, enabled
+        self._what, self._total, self._enabled = what, total, enabled
+        self._start = self._done = done
         self._since = self._shown = time.monotonic()
         self._bar: Any = None
         self._closed = threading.Event()
@@ -81,7 +83,7 @@ class Activity:
             self._bar.n = done
             self._bar.set_postfix_str(note)
         elif self._enabled:
-            terminal.print_text(f"{self._counted()}  {note}")
+            terminal.print_text(f"{self._counted()}  {note}  left {self._left()}")
 
     def reached(self, done: int) -> None:
         """Sets the number of completed parts without printing."""
@@ -96,6 +98,12 @@ class Activity:
         elif _open[-1] is self and terminal.quiet_seconds() >= LINE_SECONDS:
             since = self._shown if self._total else self._since
             terminal.print_text(f"{self._counted()} ... {duration(time.monotonic() - since)}")
+
+    def _left(self) -> str:
+        """The time left, at the rate since it was opened."""
+        made = self._done - self._start
+        left = self.seconds * (self._total - self._done) / made if made else math.inf
+        return duration(left)
 
     def _counted(self) -> str:
         width = len(str(self._total))

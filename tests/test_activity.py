@@ -57,7 +57,7 @@ def test_parts_that_are_counted_are_shown_when_it_is_time(clock, capsys):
         assert activity.is_due()
         activity.show(37, "loss 1.5")
         assert not activity.is_due()
-    assert capsys.readouterr().out.splitlines() == ["step   37/1200  loss 1.5"]
+    assert capsys.readouterr().out.splitlines() == ["step   37/1200  loss 1.5  left 5 min"]
 
 
 def test_on_a_terminal_it_is_one_line_in_place_that_goes(clock, monkeypatch):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from data_pipelines import terminal, worker_processes
+from data_pipelines.activity import Activity
 from data_pipelines.build import beam_build, build_plan, build_report, builder
 from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.build_progress import BuildProgress
@@ -141,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:
-        plan = _plan(args)
+        with Activity("listing the files"):
+            plan = _plan(args)
         if args.runner:
             arguments = [f"--runner={args.runner}", *others]
             report = beam_build.run(plan, args.output, args.timeout, arguments)

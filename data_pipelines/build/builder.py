@@ -16,6 +16,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from data_pipelines import json_file
@@ -34,10 +35,12 @@ _PLAN = "plan.json"
 # Bytes of a report, which lists each file that is left out.
 _MOST_REPORT = 2**30
 _WAITING = "waiting"
+_Progress = Callable[[FileResult], None]
 
 
-def _no_progress(files: int) -> Callable[[FileResult], None]:
-    return lambda result: None
+@contextlib.contextmanager
+def _no_progress(files: int) -> Iterator[Callable[[FileResult], None]]:
+    yield lambda result: None
 
 
 def run(
@@ -45,7 +48,7 @@ def run(
     output: str,
     workers: int,
     timeout: float,
-    make_progress: Callable[[int], Callable[[FileResult], None]] = _no_progress,
+    make_progress: Callable[[int], AbstractContextManager[_Progress]] = _no_progress,
 ) -> BuildReport:
     """Builds the unfinished shards of a data set, in worker processes of this machine.
 
@@ -54,7 +57,8 @@ def run(
       output: the folder (or URL).
       workers: number of processes.
       timeout: seconds of work on a file without a finished record.
-      make_progress: (number of files) -> function that is called with the result of each file.
+      make_progress: (number of files) -> context of a function that is called with the result of
+        each file.
 
     Raises:
       UserError: the folder has another data set or build, no file has records, or many files in a
@@ -65,9 +69,12 @@ def run(
         return done
     with start(plan, output):
         todo = unfinished(plan, output)
-        progress = make_progress(sum(len(shard.items) for shard in todo))
+        files = sum(len(shard.items) for shard in todo)
         work = functools.partial(ingest, directory=plan.source, options=plan.options)
-        with file_workers(work, output, workers, timeout) as pool:
+        with (
+            file_workers(work, output, workers, timeout) as pool,
+            make_progress(files) as progress,
+        ):
             results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
             for shard in todo:
                 write_shard(shard, _watched(results, progress), output)
@@ -112,9 +119,7 @@ def lost(item: Item, reason: str, detail: str) -> FileResult:
     return FileResult(reason=reason, detail=detail)
 
 
-def _watched(
-    results: Iterable[FileResult], progress: Callable[[FileResult], None]
-) -> Iterator[FileResult]:
+def _watched(results: Iterable[FileResult], progress: _Progress) -> Iterator[FileResult]:
     for result in common_cause.checked(results):
         progress(result)
         yield result

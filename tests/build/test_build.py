@@ -71,7 +71,7 @@ def test_folder_of_videos(videos, tmp_path, capsys):
     assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in told.out
     assert "dog/1.mp4: no audio" in told.out
     assert "to use the 1 with no audio, build again with --modalities=video" in told.out
-    assert "built     7/7 " in told.err
+    assert "built     7/7 " in told.out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/1.mp4": "no audio",

@@ -1,5 +1,9 @@
-import io
+import re
 
+import fake_terminal
+import pytest
+
+from data_pipelines import terminal
 from data_pipelines.build.build_progress import BuildProgress
 from data_pipelines.build.build_report import BuildReport, LeftOut, summary
 from data_pipelines.build.ingest import FileResult
@@ -38,24 +42,38 @@ def test_summary_of_none():
     assert "no file left out of 1,300" in summary(_report(0), "out")
 
 
-def test_progress_counts_rate_time_left_and_what_is_left_out(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("data_pipelines.progress.time.perf_counter", lambda: clock[0])
-    out = io.StringIO()
-    progress = BuildProgress(400, out)
-    for i in range(100):
-        clock[0] = 0.4 * (i + 1)
-        progress(FileResult(reason="no audio" if i < 7 else ""))
-    lines = out.getvalue().splitlines()
-    assert lines[0] == "built     25/400  2.5 files/s  left 2 min  left out 7"
-    assert lines[-1] == "built     100/400  2.5 files/s  left 2 min  left out 7"
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    terminal.print_text("begin")  # which is when the time without a line begins
+    return now
+
+
+def test_progress_counts_rate_time_left_and_what_is_left_out(clock, capsys):
+    with BuildProgress(400) as progress:
+        for i in range(100):
+            clock[0] = 0.4 * (i + 1)
+            progress(FileResult(reason="no audio" if i < 7 else ""))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "built      25/400  2.5 files/s  left out 7  left 2 min"
+    assert lines[-1] == "built     100/400  2.5 files/s  left out 7  left 2 min"
     assert len(lines) == 4  # one in ten seconds
 
 
-def test_progress_ends_with_a_line():
-    out = io.StringIO()
-    progress = BuildProgress(2, out)
-    progress(FileResult())
-    assert out.getvalue() == ""
-    progress(FileResult())
-    assert out.getvalue().startswith("built     2/2  ")
+def test_progress_ends_with_a_line(clock, capsys):
+    with BuildProgress(2) as progress:
+        progress(FileResult())
+        assert capsys.readouterr().out == ""
+        clock[0] = 0.5
+        progress(FileResult())
+    assert capsys.readouterr().out == "built     2/2  4 files/s  left out 0  left 0 s\n"
+
+
+def test_on_a_terminal_progress_is_a_bar_in_place(clock, monkeypatch):
+    out = fake_terminal.use(monkeypatch)
+    with BuildProgress(4) as progress:
+        for clock[0] in (1.0, 2.0):
+            progress(FileResult())
+    assert re.match(r"built     2/4 \|█{10} {10}\| .*, 1 files/s  left out 0$", out.in_place()[-1])
+    assert out.screen() == []

@@ -79,8 +79,8 @@ def test_step_is_shown_every_ten_seconds_between_lines(monkeypatch, capsys):
             now[0] = 4.0 * step
             progress.reached(step, {"loss": np.float32(0.25 * step), "loss/align_students": 0.5})
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "step   3/100  loss 0.7500  align students 0.5",
-        "step   6/100  loss 1.5000  align students 0.5",
+        "step   3/100  loss 0.7500  align students 0.5  left 6 min",
+        "step   6/100  loss 1.5000  align students 0.5  left 6 min",
     ]
 
 
