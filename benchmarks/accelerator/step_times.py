@@ -5,8 +5,9 @@
 A variant is CLIPS:ATTENTION:TEACHER_VIEW, then further words: `views` takes normalized views that
 are on the device in place of a batch of the loader, so that the step has no augmentation (the
 authors' step has none either); `library` leaves matrix products to the vendor's library alone;
-`trace` also records two steps and reports their kernels. The variants of a wave are compiled side
-by side, then timed one after another. Data are random and stay on the device.
+`unroll` is `model.layers=unroll`; `trace` also records two steps and reports their kernels. The
+variants of a wave are compiled side by side, then timed one after another. Data are random and stay
+on the device.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from xkd_jax.planning.flops import count_flops
 from xkd_jax.training.compiled_run import Run
 
 _RECORDS = 240_000  # which sets the schedules' lengths only
-_WORDS = ("views", "library", "trace")
+_WORDS = ("views", "library", "trace", "unroll")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Variant:
         raw.batch_size = self.clips
         raw.model.attention = self.attention
         raw.loss.teacher_view = self.teacher_view
+        raw.model.layers = "unroll" if "unroll" in self.words else "scan"
         if tiny:
             raw.model.size = "48/1/3:24/1/3"
             raw.model.head.update(hidden=32, bottleneck=16, outputs=64)
