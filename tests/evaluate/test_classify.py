@@ -181,8 +181,9 @@ def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
     before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
-        config, viewing, mesh, benchmark.train, benchmark.folds[0].train, "train"
-    )
+        config.clips, config.modalities, viewing, mesh, benchmark.train, benchmark.folds[0].train,
+        "train",
+    )  # fmt: skip
     after, loss = fit.step(fit.initialize(), source.parameters, next(batches))
     assert np.isfinite(loss)
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.trained, after.trained)
@@ -216,7 +217,7 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
     assert loss.shape == ()
     scores, _ = jax.eval_shape(fit.predict, after.trained, network, batch)
     assert scores.shape == (config.batch_size, 50)
-    encode = encoding.encoder(config, pretraining.architecture, viewing, mesh)
+    encode = encoding.encoder(pretraining.architecture, "encoder", config.modalities, viewing, mesh)
     assert jax.eval_shape(encode, network, batch).keys() == {*config.modalities, "label"}
 
 
@@ -254,7 +255,10 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
     fit = fitting.create_fit(config, architecture, viewing, mesh, source.parameters, 16, 2)
     trained = fit.initialize().trained
     records = np.arange(6)
-    batch = next(classify.clip_batches(config, viewing, mesh, benchmark.train, records, "test"))
+    batches = classify.clip_batches(
+        config.clips, config.modalities, viewing, mesh, benchmark.train, records, "test"
+    )
+    batch = next(batches)
     found, _ = fit.predict(trained, source.parameters, batch)
 
     def alone(crop):

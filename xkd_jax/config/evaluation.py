@@ -20,6 +20,8 @@ from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 
 # A modality, or both of them together.
 Evaluated = Literal["video", "audio", "both"]
+# What is read off a network: the mean of its tokens, or what the head makes of it.
+Output = Literal["encoder", "head"]
 Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
 TestView = Literal["spread", "center"]
 CutmixAxes = Literal["height_width", "time_height"]
@@ -188,7 +190,7 @@ class EvalConfig:
         Doc("untrained: initial parameters; log_mel: the spectrogram's mean over time, no network"),
     ] = "student"
     output: Annotated[
-        Literal["encoder", "head"],
+        Output,
         Doc("features: mean of the encoder's patch tokens, or the projection head's output for it"),
     ] = "encoder"
     modality: Annotated[Evaluated, Doc("modalities whose encoders are evaluated")] = "video"

@@ -144,7 +144,7 @@ class Classification:
             batch_size=config.batch_size,
             log_every=config.log_every,
             save_every=config.save.every_steps,
-            put=lambda batch: on_devices(batch, config, sharding),
+            put=lambda batch: on_devices(batch, config.modalities, sharding, config.batch_size),
             compile=compile_fit,
             recover=_refuse_nonfinite,
             measure=lambda state, step: {},
@@ -169,8 +169,9 @@ class Classification:
         """
         config, clips = self.config, self.config.clips.test
         batches = clip_batches(
-            config, self.viewing, self.mesh, self.benchmark.test, records, "test"
-        )
+            config.clips, config.modalities, self.viewing, self.mesh, self.benchmark.test, records,
+            "test",
+        )  # fmt: skip
         rows, found = len(records) * clips, []
         meter = ProgressMeter("test      clip", rows, "clips")
         for number, batch in enumerate(batches, 1):

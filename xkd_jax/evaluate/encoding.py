@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import einops
 import jax
@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
-from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.evaluation import Output
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.evaluate.eval_clips import TARGETS
 from xkd_jax.method.train_state import module_of
@@ -24,13 +24,18 @@ from xkd_jax.parallel.mesh import on_mesh
 
 
 def encoder(
-    config: EvalConfig, architecture: Architecture, views: LoaderConfig, mesh: Mesh
+    architecture: Architecture | None,
+    output: Output,
+    modalities: Sequence[Modality],
+    views: LoaderConfig,
+    mesh: Mesh,
 ) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> features and labels, replicated on all devices.
 
     Args:
-      config: network, modalities and output to evaluate.
-      architecture: architecture of the networks.
+      architecture: of the networks; None: no network, but the spectrogram's mean over time.
+      output: what is read off a network.
+      modalities: those that are evaluated.
       views: the config of the views (`pretrained.viewing`).
       mesh: the mesh of devices.
 
@@ -38,24 +43,19 @@ def encoder(
       A function to {modality: float32 [batch, crops, width]} with the batch's `label` or `labels`.
     """
 
-    def features_of(network: Teacher | None, modality: Modality, view: jax.Array) -> jax.Array:
-        if network is None:
-            return view.mean(-1)  # of a log-mel spectrogram, over time
-        pooled = pool(network.encoders(modality, view))
-        return pooled if config.output == "encoder" else network.heads[modality](pooled)
-
-    def encode_crop(network: Teacher | None, modality: Modality, crop: Batch) -> jax.Array:
+    def features_of(network: Teacher | None, modality: Modality, crop: Batch) -> jax.Array:
         view = augment(views, {modality: crop})[modality]["global"]
+        if architecture is None or network is None:
+            return view.mean(-1)  # of a log-mel spectrogram, over time
         with matmul_precision(architecture.model):
-            return features_of(network, modality, view)
+            pooled = pool(network.encoders(modality, view))
+            return pooled if output == "encoder" else network.heads[modality](pooled)
 
     def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
-        network = None
-        if config.network != "log_mel":
-            network = module_of(Teacher, params, architecture)
+        network = None if architecture is None else module_of(Teacher, params, architecture)
         found: dict[str, jax.Array] = {name: batch[name] for name in TARGETS if name in batch}
-        for modality in config.modalities:
-            of_crop = functools.partial(encode_crop, network, modality)
+        for modality in modalities:
+            of_crop = functools.partial(features_of, network, modality)
             # sequentially, so that three crops need as much memory as one
             crops = jax.lax.map(of_crop, crops_first(batch[modality]))
             found[modality] = einops.rearrange(crops, "crops b d -> b crops d")

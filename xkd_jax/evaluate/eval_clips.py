@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import pipeline, views
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config.evaluation import EvalConfig, TestView
+from xkd_jax.config.evaluation import ClipsConfig, TestView
 from xkd_jax.parallel import mesh as mesh_lib
 
 # Training clips are random and augmented; test clips are spread evenly and not augmented.
@@ -25,7 +25,8 @@ CENTER_SIDE = 0.875
 
 
 def clip_batches(
-    config: EvalConfig,
+    clips: ClipsConfig,
+    modalities: Sequence[Modality],
     viewing: LoaderConfig,
     mesh: Mesh,
     dataset: Dataset,
@@ -33,11 +34,12 @@ def clip_batches(
     use: Use,
     start: int = 0,
 ) -> Iterator[Batch]:
-    """Yields batches of `config.batch_size` clips; the clips of a record are consecutive.
+    """Yields batches of `viewing.batch_size` clips; the clips of a record are consecutive.
 
     Args:
-      config: clips, modalities and batch size of the evaluation.
-      viewing: the config of the views (`pretrained.viewing`).
+      clips: how many of a record, and how test clips are shown.
+      modalities: those that are read.
+      viewing: the config of the views (`pretrained.viewing`), and the batch size.
       mesh: the mesh of devices.
       dataset: the split.
       records: indices in the split, int64 [records].
@@ -47,27 +49,37 @@ def clip_batches(
     Yields:
       {modality: views, "label" or "labels": ...}; rows after the last clip are zeros.
     """
-    batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
-    rows = mesh_lib.local_rows(batch_sharding, config.batch_size)
-    common: dict[str, Any] = {"modalities": config.modalities, "records": records}
+    size = viewing.batch_size
+    batch_sharding = mesh_lib.batch_sharding(mesh, size)
+    rows = mesh_lib.local_rows(batch_sharding, size)
+    common: dict[str, Any] = {"modalities": modalities, "records": records}
     if use == "train":
         host = pipeline.augmented_batches(
-            viewing, dataset, rows, start, clips=config.clips.train, **common
+            viewing, dataset, rows, start, clips=clips.train, **common
         )
     else:
-        make_views = PlainViews(config.clips.view, config.clips.crops)
+        make_views = PlainViews(clips.view, clips.crops)
         host = pipeline.eval_batches(
-            viewing, dataset, rows, start, clips=config.clips.test, make_views=make_views, **common
+            viewing, dataset, rows, start, clips=clips.test, make_views=make_views, **common
         )
     for batch in host:
-        yield on_devices(batch, config, batch_sharding)
+        yield on_devices(batch, modalities, batch_sharding, size)
 
 
-def on_devices(batch: Batch, config: EvalConfig, batch_sharding: NamedSharding) -> Batch:
-    """Starts the transfer of views and labels of this host's rows to its devices."""
-    wanted = (*config.modalities, *TARGETS)
+def on_devices(
+    batch: Batch, modalities: Sequence[Modality], batch_sharding: NamedSharding, batch_size: int
+) -> Batch:
+    """Starts the transfer of views and labels of this host's rows to its devices.
+
+    Args:
+      batch: this host's rows.
+      modalities: whose views are transferred.
+      batch_sharding: of a batch.
+      batch_size: rows of a batch on all hosts.
+    """
+    wanted = (*modalities, *TARGETS)
     kept = {name: batch[name] for name in wanted if name in batch}
-    return mesh_lib.put_batch(kept, batch_sharding, config.batch_size)
+    return mesh_lib.put_batch(kept, batch_sharding, batch_size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Extraction:
           mesh: the mesh of devices.
           directory: folder of the sets' folders.
         """
-        encode = encoder(config, pretrained.config.architecture, views, mesh)
+        network = None if config.network == "log_mel" else pretrained.config.architecture
+        encode = encoder(network, config.output, config.modalities, views, mesh)
         return cls(config, pretrained, views, mesh, encode, directory)
 
     def extract(
@@ -127,7 +128,10 @@ class Extraction:
         start = store.done // size
         meter = ProgressMeter(f"features  {use} clip", store.rows, "clips", start * size)
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
-        batches = clip_batches(self.config, self.views, self.mesh, dataset, records, use, start)
+        clips, modalities = self.config.clips, self.config.modalities
+        batches = clip_batches(
+            clips, modalities, self.views, self.mesh, dataset, records, use, start
+        )
 
         def write_oldest() -> None:
             first, device_arrays = running.popleft()
