@@ -48,7 +48,7 @@ from xkd_jax.config import pretraining as config_lib
 TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "claim": {
         # with an evaluation of the untrained networks
-        "reconstruction_video": ("reconstruction_video", {"modalities": "video,audio"}),
+        "reconstruction_video": ("reconstruction_video", {"modalities": ("video", "audio")}),
         "reconstruction": ("reconstruction", {}),
         "distillation": ("distillation", {}),
         "alignment": ("alignment", {}),
