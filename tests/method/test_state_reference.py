@@ -192,7 +192,7 @@ def test_description_has_parameters_and_bytes_per_device(mesh, monkeypatch):
 
     monkeypatch.setattr(shardings, "Student", Large)
     assert shardings.describe(ARCHITECTURE, mesh) == (
-        "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 processes)\n"
+        "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 process)\n"
         f"sharding  {RULES}\n"
         "trained   1.8 M parameters, 0.9 M on each device"
     )

@@ -164,7 +164,7 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
         assert four.statuses() == [EXIT_RESUMABLE] * 4, four.output
     (stopped,) = saved_steps(workdir)
     assert 2 <= stopped < STEPS
-    assert all(f"after step {stopped}, as asked" in output for output in four.output)
+    assert all(f"after step {stopped}, as requested" in output for output in four.output)
     for step, read in read_notes(tmp_path / "four", "records").items():
         assert [len(part) for part in read] == [2, 2, 2, 2]  # disjoint, and all of it:
         assert list(itertools.chain(*read)) == records[step]

@@ -62,7 +62,7 @@ class DecayState(NamedTuple):
 def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientTransformation:
     """Returns the scheduled weight decay of the tensors of `decay_mask`."""
 
-    def init(params: Tree) -> DecayState:
+    def init(params: optax.Params) -> DecayState:  # optax also asks with a placeholder
         del params
         return DecayState(jnp.zeros((), jnp.int32))
 
