@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Apache Beam requires old versions of NumPy and protobuf, so it is in a separate environment.
-UNLOCKED_EXTRAS = ("beam",)
+# Apache Beam requires old versions of NumPy and protobuf, and PyTorch for CPUs comes from another
+# index than PyTorch for GPUs, so both are in separate environments.
+UNLOCKED_EXTRAS = ("beam", "pytorch")
 _CLASSIFIER = "Programming Language :: Python :: "
 
 

@@ -5,11 +5,15 @@ not by way of ours.
 """
 
 import dataclasses
+import json
 import math
 from typing import Any
 
 import numpy as np
+import torch_files
 from numpy_encoder import gelu
+
+import xkd_jax
 
 WIDTH, HEADS, DEPTH, HIDDEN = 8, 2, 2, 12
 
@@ -281,3 +285,13 @@ CASES = {
     "cavmae, video": lambda: cavmae("video"),
     "ast": ast,
 }
+
+
+def load_case(folder, name):
+    """A case's file, loaded, and the case."""
+    case = CASES[name]()
+    path = folder / "w.pth"
+    path.write_bytes(torch_files.zipped(torch_files.tensors_of(case.tensors)))
+    if case.config:
+        (folder / "config.json").write_text(json.dumps(case.config))
+    return xkd_jax.load(path, **case.given), case

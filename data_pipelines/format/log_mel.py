@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import threadpoolctl
 
 from data_pipelines.format import numba_cache
 from data_pipelines.format.record_schema import LOG_MEL_FLOOR
@@ -47,7 +48,15 @@ def _log_mel_of_padded(
     librosa = numba_cache.import_librosa()
     spectrum = librosa.stft(padded, n_fft=fft, hop_length=hop, window="hann", center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return np.log(_filters(sample_rate, fft, mels) @ power + np.float32(np.exp(LOG_MEL_FLOOR)))
+    # in one thread, as the order of the sums depends on their number
+    with _blas().limit(limits=1):
+        bands = _filters(sample_rate, fft, mels) @ power
+    return np.log(bands + np.float32(np.exp(LOG_MEL_FLOOR)))
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 @functools.cache

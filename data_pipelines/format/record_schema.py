@@ -113,6 +113,10 @@ def decode_log_mel(codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.float32) / np.float32(_LOG_MEL_STEPS) - np.float32(_LOG_MEL_OFFSET)
 
 
+# The fixed point of silence.
+SILENCE = int(encode_log_mel(np.array(LOG_MEL_FLOOR)))
+
+
 def frame_fault(height: int, width: int, short_side: int) -> str:
     """Returns what is wrong with the stated size of a JPEG image before decoding, or "".
 

@@ -21,8 +21,6 @@ from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.batches import Fill
 from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames
 
-_SILENCE = int(record_schema.encode_log_mel(np.array(record_schema.LOG_MEL_FLOOR)))
-
 
 def last_start(record: Record, config: LoaderConfig) -> int:
     """Returns the last position at which a whole clip fits; 0 if the record is shorter."""
@@ -192,6 +190,8 @@ def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) ->
     found = record.log_mel[:, first : first + config.audio.columns]
     if found.shape[1] == config.audio.columns:
         return found
-    clip = np.full((record.log_mel.shape[0], config.audio.columns), _SILENCE, np.uint16)
+    clip = np.full(
+        (record.log_mel.shape[0], config.audio.columns), record_schema.SILENCE, np.uint16
+    )
     clip[:, : found.shape[1]] = found
     return clip

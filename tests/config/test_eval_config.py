@@ -1,12 +1,14 @@
 import dataclasses
 import importlib
+from pathlib import Path
 
 import pytest
 
 from configs.eval import knn, retrieval
 from data_pipelines.errors import UserError
 from xkd_jax.config import evaluation as eval_config
-from xkd_jax.evaluate import evaluation, pretrained
+from xkd_jax.evaluate import evaluation
+from xkd_jax.inference import run_checkpoint
 from xkd_jax.training.run_record import RunRecord
 
 UNUSABLE = {
@@ -109,11 +111,17 @@ def test_knn_with_official_folds(checkpoint, esc50, tmp_path, folds):
     assert [fold["test_records"] for fold in found["per_fold"]] == [4] * len(folds)
 
 
-def test_missing_keys_of_older_checkpoint_are_printed(small, capsys):
+def test_missing_keys_of_older_checkpoint_are_reported(small):
+    lines = []
+
+    def read(values):
+        wording = run_checkpoint.Wording("RUN", "step=N")
+        record = RunRecord.of(values, 8, "")
+        return run_checkpoint.saved_config(record, Path("run"), wording, lines.append)
+
     values = dataclasses.asdict(small)
-    assert pretrained.saved_config(RunRecord.of(values, 8, ""), "run") == small
-    assert capsys.readouterr().out == ""
+    assert read(values) == small
+    assert lines == []
     del values["audio"]["local_views"]
-    pretrained.saved_config(RunRecord.of(values, 8, ""), "run")
-    said = "was written without audio.local_views: their defaults are used"
-    assert said in capsys.readouterr().out
+    read(values)
+    assert "was written without audio.local_views: their defaults are used" in lines[0]

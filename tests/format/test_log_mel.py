@@ -2,6 +2,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from data_pipelines.format.log_mel import log_mel
 from data_pipelines.format.record_schema import LOG_MEL_FLOOR
@@ -67,3 +68,11 @@ def test_a_long_file_equals_its_parts():
     part = log_mel(waveform[143 * 4000 :])
     assert whole.shape[1] == 5001
     np.testing.assert_allclose(whole[:, 4010:], part[:, 10:], atol=1e-4)
+
+
+def test_numbers_do_not_depend_on_the_threads_of_the_process():
+    wave = np.random.default_rng(0).normal(0, 0.1, 16000)
+    found = [log_mel(wave, mels=16)]
+    with threadpoolctl.threadpool_limits(1):
+        found.append(log_mel(wave, mels=16))
+    np.testing.assert_array_equal(*found)

@@ -45,6 +45,19 @@ class EncoderConfig:
         return patch_grid(self.view.global_shape, self.view.patch, self.stride)
 
 
+# What of a view's config describes an encoder's input; the rest is for training.
+INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
+    "video": ("frame_rate", "frames", "size", "patch", "mean", "std"),
+    "audio": ("sample_rate", "fft", "hop", "mels", "columns", "patch", "mean", "std"),
+}
+
+
+def input_view(view: VideoConfig | AudioConfig) -> VideoConfig | AudioConfig:
+    """A view with the defaults for all that is not its encoder's input."""
+    modality: Modality = "video" if isinstance(view, VideoConfig) else "audio"
+    return type(view)(**{name: getattr(view, name) for name in INPUT_FIELDS[modality]})
+
+
 def patch_grid(
     shape: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...] | None
 ) -> tuple[int, ...]:

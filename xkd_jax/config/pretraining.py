@@ -44,7 +44,7 @@ class Transformer:
     width: int
     depth: int
     heads: int
-    mlp_ratio: float = 4
+    mlp_ratio: float = 4.0
     qkv_bias: bool = dataclasses.field(default=False, kw_only=True)
     norm_eps: float = dataclasses.field(default=1e-5, kw_only=True)
 

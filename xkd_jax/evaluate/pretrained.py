@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
 from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig
-from xkd_jax.config import dataclass_schema
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.config.pretraining import Config
+from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.method.state_shardings import parameter_shardings
-from xkd_jax.method.train_state import abstract, construct, parameters
-from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.method.train_state import construct, parameters
+from xkd_jax.networks.student import Student, teacher_counterpart
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.checkpoint_errors import DamagedError
 from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders
+from xkd_jax.training.saved_checkpoint import read_checked, read_record
+
+_WORDING = run_checkpoint.Wording("--config.checkpoint=RUN", "--config.step=N")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,12 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
       UserError: the checkpoint does not exist, is damaged, or another version wrote it.
     """
     directory = _checkpoints(config)
-    folder = _chosen(directory, config.step)
+    folder = run_checkpoint.step_folder(directory, config.step, _WORDING)
     try:
         record = read_record(folder)
         made = {"step": record.step, "crc32": record.to_json()["crc32"]}
         agreement.require({f"checkpoint {folder}": made})
-        pretraining = saved_config(record, directory)
+        pretraining = run_checkpoint.saved_config(record, directory, _WORDING, print_on_main)
         _check_modalities(config, pretraining, directory)
         tree = _network(folder, record, config, pretraining, mesh)
     except DamagedError as damage:
@@ -76,59 +76,7 @@ def _checkpoints(config: EvalConfig) -> Path:
         raise UserError(
             "checkpoint is empty: give --config.checkpoint=RUN, the folder of a pretraining run."
         )
-    directory = Path(config.checkpoint)
-    if (directory / "checkpoints").is_dir():
-        return directory / "checkpoints"
-    if not directory.is_dir():
-        raise UserError(f"checkpoint {directory} is not a folder: give that of a pretraining run.")
-    return directory
-
-
-def _chosen(directory: Path, asked: int) -> Path:
-    """Returns the folder of the requested step, or of the newest one for 0."""
-    folders = step_folders(Path(os.path.realpath(directory)))
-    if not folders:
-        raise UserError(
-            f"{directory} holds no checkpoint of a pretraining run: give --config.checkpoint=RUN,"
-            " the run's own folder, and --config.step=N for one that is not its newest."
-        )
-    chosen = [folder for folder in folders if not asked or int(folder.name) == asked]
-    if not chosen:
-        known = ", ".join(folder.name for folder in reversed(folders))
-        raise UserError(
-            f"{directory} has no checkpoint of step {asked}: it has {known}, so give one of them by"
-            " --config.step."
-        )
-    return chosen[0]
-
-
-def saved_config(record: RunRecord, directory: Path) -> Config:
-    """Returns the config in a checkpoint's record; prints missing keys.
-
-    Args:
-      record: record of the checkpoint.
-      directory: folder of the checkpoints, for messages.
-
-    Raises:
-      UserError: the record is a classifier's, or has values that this version does not accept.
-    """
-    if "protocol" in record.config:
-        raise UserError(
-            f"{directory} is of a classifier that an evaluation trained: give --config.checkpoint"
-            "=RUN, the folder of the pretraining run."
-        )
-    try:
-        config = dataclass_schema.build(Config, record.config)
-    except UserError as error:
-        raise UserError(
-            f"{directory} was written by another version of this program: {error}"
-        ) from None
-    if lacking := dataclass_schema.lacking(Config, record.config):
-        print_on_main(
-            f"config    {directory} was written without {', '.join(lacking)}: their defaults are"
-            " used"
-        )
-    return config
+    return run_checkpoint.checkpoints_folder(Path(config.checkpoint), _WORDING)
 
 
 def _check_modalities(config: EvalConfig, pretraining: Config, directory: Path) -> None:
@@ -160,18 +108,10 @@ def _network(
             out_shardings=parameter_shardings(Student, architecture, mesh),
         )
         return teacher_counterpart(fresh(), pretraining.architecture)
-    cls = Student if config.network == "student" else Teacher
-    tree = read_checked(folder, record, config.network, _like(cls, architecture, mesh))
-    return teacher_counterpart(tree, pretraining.architecture) if cls is Student else tree
-
-
-def _like(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
-    """Returns shapes, dtypes and shardings of a module's parameters."""
-    return jax.tree.map(
-        lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
-        nnx.to_pure_dict(nnx.state(abstract(cls, architecture), nnx.Param)),
-        parameter_shardings(cls, architecture, mesh),
-    )
+    cls = run_checkpoint.NETWORKS[config.network]
+    like = run_checkpoint.shapes_of(cls, architecture, parameter_shardings(cls, architecture, mesh))
+    tree = read_checked(folder, record, config.network, like)
+    return teacher_counterpart(tree, architecture) if cls is Student else tree
 
 
 def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:

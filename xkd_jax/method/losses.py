@@ -26,10 +26,17 @@ def normalize_patches(
     patches: Float[Array, "*rows values"],
 ) -> Float[Array, "*rows values"]:
     """Normalizes each patch by its own mean and unbiased variance."""
+    mean, deviation = patch_statistics(patches)
+    return (patches.astype(jnp.float32) - mean) / deviation
+
+
+def patch_statistics(
+    patches: Float[Array, "*rows values"],
+) -> tuple[Float[Array, "*rows 1"], Float[Array, "*rows 1"]]:
+    """Mean and unbiased deviation of each patch, float32; a constant one's is 1e-3."""
     patches = patches.astype(jnp.float32)
-    mean = patches.mean(-1, keepdims=True)
     variance = patches.var(-1, keepdims=True, ddof=1)
-    return (patches - mean) / jnp.sqrt(variance + 1e-6)
+    return patches.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
 
 
 def reconstruction(

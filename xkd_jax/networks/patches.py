@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import einops
@@ -37,6 +38,26 @@ def patchify(
     tokens, values = (" ".join(f"{name}{i}" for i in axes) for name in "np")
     sides = {f"p{i}": side for i, side in enumerate(patch)}
     return einops.rearrange(view, f"b {cut}{color} -> b ({tokens}) ({values}{color})", **sides)
+
+
+def unpatchify(
+    patches: Float[Array, "batch tokens values"], patch: tuple[int, ...], grid: tuple[int, ...]
+) -> Float[Array, "batch ..."]:
+    """Puts flattened patches together to views: the inverse of `patchify`.
+
+    Args:
+      patches: with colors where their values are three times as many as the patch's.
+      patch: sides of a patch.
+      grid: patches along each axis.
+    """
+    color = " c" if patches.shape[-1] != math.prod(patch) else ""
+    axes = range(len(patch))
+    tokens, values = (" ".join(f"{name}{i}" for i in axes) for name in "np")
+    joined = " ".join(f"(n{i} p{i})" for i in axes)
+    sides = {f"p{i}": n for i, n in enumerate(patch)} | {f"n{i}": n for i, n in enumerate(grid)}
+    return einops.rearrange(
+        patches, f"b ({tokens}) ({values}{color}) -> b {joined}{color}", **sides
+    )
 
 
 class Masking(NamedTuple):

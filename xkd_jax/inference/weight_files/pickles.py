@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from xkd_jax.inference.weight_files.tensors import WeightFileError
 
@@ -234,3 +237,36 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "MEMOIZE": Machine._memoize,
     "GET": Machine._get, "BINGET": Machine._get, "LONG_BINGET": Machine._get,
 }  # fmt: skip
+
+
+def state_dict(tensors: Iterable[tuple[str, np.ndarray]]) -> bytes:
+    """The pickle of a state dict, whose tensors have the storages 0, 1, 2, ... in this order.
+
+    Args:
+      tensors: names with float32 arrays in C order.
+    """
+    items = b""
+    for key, (name, array) in enumerate(tensors):
+        strides = tuple(step // array.itemsize for step in array.strides)
+        storage = (
+            b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(str(key)) + _text("cpu")
+            + _whole(array.size) + b"tQ"
+        )  # fmt: skip
+        items += (
+            _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + _whole(0)
+            + _wholes(array.shape) + _wholes(strides) + b"\x89ccollections\nOrderedDict\n)RtR"
+        )  # fmt: skip
+    return b"\x80\x02ccollections\nOrderedDict\n)R(" + items + b"u."
+
+
+def _text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def _whole(value: int) -> bytes:
+    length = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes([length]) + value.to_bytes(length, "little", signed=True)
+
+
+def _wholes(values: Iterable[int]) -> bytes:
+    return b"(" + b"".join(map(_whole, values)) + b"t"

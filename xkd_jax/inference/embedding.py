@@ -1,0 +1,357 @@
+"""Features of the windows of files: decoded, cut and seen as evaluations see the shards of them.
+
+A file is decoded to frames and a spectrogram as `data_pipelines.build` does, in stretches of ten
+minutes, and each window is what an evaluation's clip from there is, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from data_pipelines.build import ingest
+from data_pipelines.build.catalogs.catalog import Item
+from data_pipelines.build.media import MediaOptions
+from data_pipelines.errors import UnreachableError, UserError
+from data_pipelines.format import record_schema, storage
+from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
+from data_pipelines.read import views
+from data_pipelines.read.clips import ClipFrames
+from xkd_jax.inference import spectrograms
+from xkd_jax.inference.model import BATCH_SIZE, Model, cropped, normalized_spectrogram
+
+Pool = Literal["window", "file", "none"]
+# Seconds of a file that are decoded at a time.
+STRETCH = 600.0
+_ROUNDING = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedOptions:
+    """How files become rows.
+
+    Attributes:
+      window: seconds of a row; None: the clip that the encoder was trained with.
+      hop: seconds from one row to the next; None: the window.
+      pool: "window": features of each window; "file": their mean, one row a file; "none": the
+        tokens of each window.
+      batch_size: windows that are encoded at a time.
+    """
+
+    window: float | None = None
+    hop: float | None = None
+    pool: Pool = "window"
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("window", "file", "none"):
+            raise UserError(f"pool is {self.pool!r}: give 'window', 'file' or 'none'.")
+        for name in ("window", "hop"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < STRETCH:
+                raise UserError(f"{name} is {value}: give seconds above 0 and below {STRETCH:g}.")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}: give at least 1.")
+
+
+class Features(NamedTuple):
+    """Rows of a file.
+
+    Attributes:
+      start: float64 [rows], in seconds of the file.
+      end: float64 [rows].
+      video: float32 [rows, width], or [rows, patches, width] of tokens; None: the file has no
+        video, or the model no encoder of it.
+      audio: likewise.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    video: np.ndarray | None
+    audio: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """The windows of a model and its options, in frames and columns."""
+
+    model: Model
+    options: EmbedOptions
+    seconds: float
+    hop: float
+    config: LoaderConfig
+
+    @classmethod
+    def of(cls, model: Model, options: EmbedOptions) -> Windows:
+        """Rounds what is asked for to whole frames.
+
+        Raises:
+          UserError: a window is no whole number of patches.
+        """
+        loader = _loader_config(model)
+        clip = _clip_seconds(model)
+        seconds = options.window or clip
+        if abs(seconds - clip) > _ROUNDING:
+            loader = _of_length(model, loader, seconds)
+        return cls(model, options, seconds, options.hop or seconds, loader)
+
+    def starts(self, record: Record) -> list[float]:
+        """Where windows begin, in seconds of the record; the last one ends with it."""
+        rate = self.rate(record)
+        total = len(record.frames) or record_columns(record)
+        length, step = round(self.seconds * rate), max(1, round(self.hop * rate))
+        if not record.frames and "audio" in self.model.config:
+            length = self.config.audio.columns
+        last = max(total - length, 0)
+        places = list(range(0, last + 1, step))
+        if places[-1] < last:
+            places.append(last)
+        return [place / rate for place in places]
+
+    def rate(self, record: Record) -> float:
+        """Positions a second: frames, or columns of a record without frames."""
+        if record.frames:
+            return self.config.video.frame_rate
+        return self.config.audio.sample_rate / self.config.audio.hop
+
+
+def embed(model: Model, source: str | os.PathLike[str], options: EmbedOptions) -> Features:
+    """Features of a file's windows.
+
+    Raises:
+      UserError: the file can't be used.
+    """
+    ((_, found),) = embed_files(model, [source], options, None)
+    return found
+
+
+def embed_files(
+    model: Model,
+    sources: Iterable[str | os.PathLike[str]],
+    options: EmbedOptions,
+    left_out: Callable[[str, str, str], None] | None,
+) -> Iterator[tuple[str, Features]]:
+    """Yields each file with its features; see `Model.embed_files`."""
+    windows = Windows.of(model, options)
+    reader = Reader.of(model)
+    for source in sources:
+        path = os.fspath(source)
+        result = reader(path)
+        if result.reason:
+            if left_out is None:
+                raise _refusal(path, result)
+            left_out(path, result.reason, result.detail)
+            continue
+        yield path, features_of(windows, result.records)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Decodes one file with what it has of the modalities that a model sees; can be pickled."""
+
+    options: ingest.IngestOptions
+
+    @classmethod
+    def of(cls, model: Model) -> Reader:
+        """That of a model's rates and sizes."""
+        config = _loader_config(model)
+        video, audio = "video" in model.config, "audio" in model.config
+        kaldi = audio and model.config["audio"].spectrogram == "kaldi"
+        return cls(
+            ingest.IngestOptions(
+                MediaOptions(
+                    video=video,
+                    audio=audio,
+                    frame_rate=config.video.frame_rate,
+                    short_side=model.short_side,
+                    sample_rate=config.audio.sample_rate,
+                ),
+                fft=config.audio.fft,
+                hop=config.audio.hop,
+                mels=config.audio.mels,
+                max_seconds=STRETCH,
+                waveform=kaldi,
+            )
+        )
+
+    def __call__(
+        self, path: str, alive: Callable[[], None] = lambda: None, waiting: str | None = None
+    ) -> ingest.FileResult:
+        """Returns the records of a file, or why there are none; see `ingest.ingest`."""
+        directory, name = _split(path)
+        found = self._read(directory, name, alive, waiting, self.options)
+        other: dict[str, Modality] = {"no audio": "audio", "no video": "video"}
+        media = self.options.media
+        if found.reason in other and media.video and media.audio:
+            without = dataclasses.replace(media, **{other[found.reason]: False})
+            options = dataclasses.replace(self.options, media=without)
+            again = self._read(directory, name, alive, waiting, options)
+            return again if not again.reason else found
+        return found
+
+    def _read(
+        self,
+        directory: str,
+        name: str,
+        alive: Callable[[], None],
+        waiting: str | None,
+        options: ingest.IngestOptions,
+    ) -> ingest.FileResult:
+        item = Item(name, name)
+        return ingest.ingest(item, alive, directory=directory, options=options, waiting=waiting)
+
+
+def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
+    """Features of the windows of a file's records, encoded in batches as they are cut."""
+    times: list[tuple[float, float]] = []
+    found: dict[Modality, list[np.ndarray]] = {m: [] for m in windows.model.config}
+    waiting: list[tuple[Any, ...]] = []
+    for data in records:
+        record = record_schema.parse(data, windows.config.audio.mels, "The file", classes=None)
+        sound = _sound(windows, record)
+        for start in windows.starts(record):
+            begin = record.start + start
+            times.append((begin, min(begin + windows.seconds, record.end)))
+            waiting.append(_rows(windows, record, sound, start))
+            if len(waiting) == windows.options.batch_size:
+                _encode(windows, waiting, found)
+                waiting = []
+    if waiting:
+        _encode(windows, waiting, found)
+    start, end = np.array(times).T
+    arrays = {m: np.concatenate(parts) if parts else None for m, parts in found.items()}
+    if windows.options.pool == "file":
+        start, end = start[:1], end[-1:]
+        arrays = {m: None if a is None else a.mean(0, keepdims=True) for m, a in arrays.items()}
+    return Features(start, end, arrays.get("video"), arrays.get("audio"))
+
+
+def first_views(model: Model, source: str) -> dict[Modality, Any]:
+    """What the encoders see of a file's first window, before the normalization.
+
+    Raises:
+      UserError: the file can't be used.
+    """
+    windows = Windows.of(model, EmbedOptions())
+    result = Reader.of(model)(os.fspath(source))
+    if result.reason:
+        raise _refusal(source, result)
+    record = record_schema.parse(result.records[0], windows.config.audio.mels, classes=None)
+    video, audio = _rows(windows, record, _sound(windows, record), 0.0)
+    found: dict[Modality, Any] = {"video": video, "audio": audio}
+    return {modality: rows for modality, rows in found.items() if rows is not None}
+
+
+def _refusal(path: str, result: ingest.FileResult) -> UserError:
+    kind = UnreachableError if result.reason == ingest.UNREACHABLE else UserError
+    return kind(f"{path} can't be used ({result.reason}): {result.detail}.")
+
+
+def record_columns(record: Record) -> int:
+    """Columns of a record's spectrogram."""
+    return int(record.log_mel.shape[1])
+
+
+def _sound(windows: Windows, record: Record) -> np.ndarray | None:
+    """The whole spectrogram of a record, as its encoder sees it; None: it has no sound."""
+    if "audio" not in windows.model.config or not record_columns(record):
+        return None
+    config = windows.model.config["audio"]
+    if config.spectrogram == "log_mel":
+        return record.log_mel
+    return spectrograms.spectrogram(config, record.waveform.astype(np.float32) / 32768)
+
+
+def _rows(
+    windows: Windows, record: Record, sound: np.ndarray | None, start: float
+) -> tuple[dict[str, Any] | None, np.ndarray | None]:
+    """What both encoders see of a window: boxes of frames, and columns of the spectrogram."""
+    config = windows.config
+    video = audio = None
+    if record.frames and "video" in windows.model.config:
+        length = config.video.frames
+        first = round(start * config.video.frame_rate)
+        if length == 1:  # an encoder of pictures sees the middle one
+            middle = int((start + windows.seconds / 2) * config.video.frame_rate)
+            first = min(middle, len(record.frames) - 1)
+        frames = ClipFrames(record, first, length, config.data.short_side, "The file")
+        video = views.draw_eval_views(config, frames.size, None)["video"]["global"]
+        cut = video["frames"]
+        video["frames"] = np.zeros(cut.shape, cut.dtype)
+        frames.write([(cut, video["frames"])])
+    if sound is not None:
+        first = round(start * config.audio.sample_rate / config.audio.hop)
+        encoder = windows.model.config["audio"]
+        audio = spectrograms.cut(encoder, sound, first, config.audio.columns)
+    return video, audio
+
+
+def _encode(
+    windows: Windows, rows: list[tuple[Any, ...]], found: dict[Modality, list[np.ndarray]]
+) -> None:
+    model, options = windows.model, windows.options
+    tokens = options.pool == "none"
+    running: dict[Modality, Any] = {}
+    videos, sounds = zip(*rows, strict=True)
+    if "video" in found and videos[0] is not None:
+        batch = {name: np.stack([row[name] for row in videos]) for name in videos[0]}
+        running["video"] = model.run(
+            "video", batch, cropped, tokens=tokens, batch_size=options.batch_size
+        )
+    if "audio" in found and sounds[0] is not None:
+        running["audio"] = model.run(
+            "audio", np.stack(sounds), normalized_spectrogram, tokens=tokens,
+            batch_size=options.batch_size,
+        )  # fmt: skip
+    for modality, result in running.items():
+        special = model.config[modality].special_tokens
+        found[modality].append(np.asarray(result[0])[:, special:] if tokens else np.asarray(result))
+
+
+def _loader_config(model: Model) -> LoaderConfig:
+    """The views of a model's encoders, for the functions that cut clips."""
+    config = LoaderConfig()
+    given: dict[str, Any] = {m: encoder.view for m, encoder in model.config.items()}
+    data = dataclasses.replace(config.data, short_side=model.short_side)
+    return dataclasses.replace(config, data=data, **given)
+
+
+def _clip_seconds(model: Model) -> float:
+    """Seconds that the encoders were trained on; of an encoder of pictures, those of the sound."""
+    view = model.config["video"].view if "video" in model.config else None
+    if isinstance(view, VideoConfig) and (view.frames > 1 or "audio" not in model.config):
+        return view.frames / view.frame_rate
+    sound = model.config["audio"].view
+    assert isinstance(sound, AudioConfig)
+    return sound.columns * sound.hop / sound.sample_rate
+
+
+def _of_length(model: Model, loader: LoaderConfig, seconds: float) -> LoaderConfig:
+    """Views of windows of another length, whose positions are interpolated."""
+    changes: dict[str, Any] = {}
+    if "video" in model.config and loader.video.frames > 1:
+        frames, side = seconds * loader.video.frame_rate, loader.video.patch[0]
+        if abs(frames / side - round(frames / side)) > _ROUNDING:
+            raise UserError(
+                f"window is {seconds:g} s, {frames:g} frames: give a multiple of"
+                f" {side / loader.video.frame_rate:g} s, which a patch has."
+            )
+        changes["video"] = dataclasses.replace(loader.video, frames=round(frames))
+    if "audio" in model.config:
+        columns, side = seconds * loader.audio.sample_rate / loader.audio.hop, loader.audio.patch[1]
+        whole = max(1, math.floor(columns / side + 0.5)) * side
+        changes["audio"] = dataclasses.replace(loader.audio, columns=whole)
+    return dataclasses.replace(loader, **changes)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The folder and the name of a path or URL, as `ingest` takes them."""
+    path = storage.as_text(path)
+    directory, _, name = path.rpartition("/")
+    return directory or ("/" if path.startswith("/") else "."), name

@@ -1,0 +1,150 @@
+"""Writing models for others: a folder that transformers loads, or the authors' own files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from data_pipelines.loader_config import AudioConfig, VideoConfig
+from xkd_jax.config.encoder import EncoderConfig
+from xkd_jax.config.pretraining import Transformer
+from xkd_jax.inference import folder
+from xkd_jax.inference.author_weights import PREFIX, backbone_name
+from xkd_jax.inference.model import Model
+from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
+from xkd_jax.inference.weight_files import safetensors_file, torch_file
+
+PREPROCESSOR, CARD, MODULE = "preprocessor_config.json", "README.md", "modeling_xkd.py"
+
+
+def export(model: Model, path: str | os.PathLike[str], *, layout: str = "transformers") -> None:
+    """Writes the encoders of a model into a folder; files there of the same names are replaced.
+
+    Args:
+      model: of `xkd_jax.load`.
+      path: of the folder, also behind a URL.
+      layout: "transformers": safetensors, their description, a card and a PyTorch module, which
+        `AutoModel.from_pretrained(path, trust_remote_code=True)` and `xkd_jax.load` read;
+        "authors": one file of torch.save for each backbone, under the names of XKD's authors.
+
+    Raises:
+      UserError: the layout is unknown, the folder can't be written, or an encoder is none of XKD's
+        and so has no place in the authors' files.
+    """
+    target = os.fspath(path)
+    if layout not in ("transformers", "authors"):
+        raise UserError(f"layout is {layout!r}: give 'transformers' or 'authors'.")
+    if layout == "authors":
+        files = {modality: _author_tensors(model, modality) for modality in model.config}
+        storage.make_folder(target)
+        for modality, tensors in files.items():
+            name = f"{PREFIX[modality]}_{model.origin.network or 'student'}.pth.tar"
+            with storage.writer(storage.join(target, name)) as file:
+                torch_file.write(file, tensors)
+        return
+    storage.make_folder(target)
+    with storage.writer(storage.join(target, folder.WEIGHTS)) as file:
+        safetensors_file.write(file, model.tensors(), folder.metadata(model))
+    module = Path(__file__).parent / "pytorch" / MODULE
+    texts = {
+        folder.CONFIG: _json(_config(model)),
+        PREPROCESSOR: _json(_preprocessor(model)),
+        MODULE: module.read_text(encoding="utf-8"),
+        CARD: _card(model),
+    }
+    for name, text in texts.items():
+        with storage.writer(storage.join(target, name)) as file:
+            file.write(text.encode())
+
+
+def _author_tensors(model: Model, modality: Any) -> dict[str, np.ndarray]:
+    config = model.config[modality]
+    sizes = dataclasses.asdict(config.transformer)
+    plain = Transformer(*(sizes[name] for name in ("width", "depth", "heads")))
+    if config != EncoderConfig(plain, config.view):
+        raise UserError(
+            f"The encoder of {modality} of {model.origin} is none of XKD's, whose files can't hold"
+            " it: export it with layout='transformers'."
+        )
+    tensors = tensors_of(encoder_entries(config), model.parameters[modality])
+    return {backbone_name(name, modality): tensor for name, tensor in tensors.items()}
+
+
+def _config(model: Model) -> dict[str, Any]:
+    return {
+        "model_type": "xkd",
+        "architectures": ["XKDModel"],
+        "auto_map": {"AutoConfig": "modeling_xkd.XKDConfig", "AutoModel": "modeling_xkd.XKDModel"},
+        "dtype": "float32",
+        **folder.description(model),
+    }
+
+
+def _preprocessor(model: Model) -> dict[str, Any]:
+    """What an input has to be, by the keys of transformers where it has them."""
+    found: dict[str, Any] = {}
+    for config in model.config.values():
+        view = config.view
+        if isinstance(view, VideoConfig):
+            square = {"height": view.size, "width": view.size}
+            found |= {
+                "do_resize": True, "size": {"shortest_edge": view.size}, "do_center_crop": True,
+                "crop_size": square, "do_rescale": True, "rescale_factor": 1 / 255,
+                "do_normalize": True, "image_mean": list(view.mean), "image_std": list(view.std),
+                "num_frames": view.frames, "frame_rate": view.frame_rate,
+            }  # fmt: skip
+        if isinstance(view, AudioConfig):
+            found |= {
+                "sampling_rate": view.sample_rate, "num_mel_bins": view.mels, "n_fft": view.fft,
+                "hop_length": view.hop, "max_length": view.columns, "mean": view.mean,
+                "std": view.std, "spectrogram": config.spectrogram, "log_floor": 2.0**-23,
+                "padding": "reflect" if config.spectrogram == "log_mel" else "none",
+            }  # fmt: skip
+    return found
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _card(model: Model) -> str:
+    origin = model.origin
+    rows = []
+    for modality, config in model.config.items():
+        sizes = config.transformer
+        shape = " x ".join(map(str, config.view.global_shape))
+        rows.append(
+            f"| {modality} | {shape} | {' x '.join(map(str, config.view.patch))} | {sizes.width} |"
+            f" {sizes.depth} | {sizes.heads} | {_pooling(config)} |"
+        )
+    step = "" if origin.step is None else f", step {origin.step}"
+    tags = {"CC BY-NC 4.0": "cc-by-nc-4.0", "BSD-2-Clause": "bsd-2-clause"}
+    license_tag = next((tag for name, tag in tags.items() if name in origin.license), "other")
+    return "\n".join([
+        "---", "library_name: transformers", f"license: {license_tag}",
+        "tags: [xkd, feature-extraction]", "---", "", "# Encoders exported by xkd_jax", "",
+        f"From {origin.format}{f', {origin.network}' if origin.network else ''}{step}. License of"
+        f" the weights: {origin.license or 'that of the run they are from'}.", "",
+        "| modality | input | patch | width | depth | heads | features |",
+        "|---|---|---|---|---|---|---|", *rows, "",
+        "Video is (time, height, width) at the frame rate of `preprocessor_config.json`, audio is"
+        " (mel, time). Tokens come in these orders, special ones first.", "",
+        "```python", "import xkd_jax", "features = xkd_jax.load('FOLDER').embed('clip.mp4')", "```",
+        "", "```python", "from transformers import AutoModel",
+        "model = AutoModel.from_pretrained('FOLDER', trust_remote_code=True)",
+        "model.get_video_features(frames)  # normalized, [batch, time, color, height, width]",
+        "model.get_audio_features(log_mel)  # normalized, [batch, time, mel]", "```", "",
+        f"Digest of the weights: `{model.digest}`.", "",
+    ])  # fmt: skip
+
+
+def _pooling(config: EncoderConfig) -> str:
+    mean = "mean of the special tokens" if config.pool == "special" else "mean of the patch tokens"
+    return f"norm of the {mean}" if config.norm == "pooled" else mean

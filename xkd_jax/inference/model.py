@@ -1,0 +1,380 @@
+"""Encoders in use: arrays in, tokens and features out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import AudioConfig, DataConfig, Modality, VideoConfig
+from xkd_jax.augment.audio import augment_audio
+from xkd_jax.augment.video import augment_video
+from xkd_jax.config.encoder import EncoderConfig
+from xkd_jax.config.pretraining import Architecture, MeshConfig
+from xkd_jax.inference import spectrograms
+from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
+from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel import mesh as mesh_lib
+
+if TYPE_CHECKING:
+    from xkd_jax.inference.embedding import Features
+    from xkd_jax.inference.reconstruction import Reconstruction
+
+BATCH_SIZE = 16
+
+
+class Encoding(NamedTuple):
+    """What an encoder makes of a batch, float32.
+
+    Attributes:
+      tokens: [batch, patches, width], in the order (time, height, width) or (mel, time).
+      cls: [batch, width], the CLS token; None: the encoder has none.
+      pooled: [batch, width], features of each input as the encoder's authors pool them.
+    """
+
+    tokens: np.ndarray
+    cls: np.ndarray | None
+    pooled: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where weights come from.
+
+    Attributes:
+      source: the path, or paths, that were loaded.
+      format: what they were recognized as.
+      network: student or teacher, where that is known.
+      step: of a run's checkpoint.
+      license: of the weights; empty: whatever the run's owner says.
+    """
+
+    source: str
+    format: str
+    network: str = ""
+    step: int | None = None
+    license: str = ""
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f", step {self.step}"
+        network = f", {self.network}" if self.network else ""
+        return f"{self.source} ({self.format}{network}{step})"
+
+
+class Model:
+    """Encoders of one or two modalities; made by `xkd_jax.load`."""
+
+    def __init__(
+        self,
+        encoders: Mapping[Modality, EncoderWeights],
+        origin: Origin,
+        *,
+        compute_dtype: str = "float32",
+        short_side: int = DataConfig().short_side,
+        student: tuple[Architecture, Tree] | None = None,
+    ):
+        """Puts the weights on every local device.
+
+        Args:
+          encoders: by modality.
+          origin: of the weights.
+          compute_dtype: float32 or bfloat16.
+          short_side: of frames in pixels, which files are decoded to.
+          student: the networks of a run and the student's parameters, for `reconstruct`.
+        """
+        self.config: dict[Modality, EncoderConfig] = {m: w.config for m, w in encoders.items()}
+        self.origin = origin
+        self.compute_dtype = compute_dtype
+        self.short_side = short_side
+        self.student = student
+        self.mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices())
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self.parameters: dict[Modality, Tree] = {
+            m: jax.device_put(w.params, everywhere) for m, w in encoders.items()
+        }
+
+    @property
+    def license(self) -> str:
+        """Of the weights; empty: whatever the run's owner says."""
+        return self.origin.license
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that there is an encoder for."""
+        return tuple(self.config)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the encoders' configs and weights: equal ones give equal features."""
+        found = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.tensors().items()):
+            found.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
+            found.update(np.ascontiguousarray(tensor).tobytes())
+        found.update(repr(sorted(self.config.items())).encode())
+        return found.hexdigest()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The weights under `MODALITY.` and the names of `tensor_names`."""
+        return {
+            f"{m}.{name}": tensor
+            for m, params in self.parameters.items()
+            for name, tensor in tensors_of(encoder_entries(self.config[m]), params).items()
+        }
+
+    def encode_video(self, frames: Any, *, normalized: bool = False) -> Encoding:
+        """Encodes clips.
+
+        Args:
+          frames: uint8 [batch, time, height, width, 3] of any size, at the encoder's frame rate;
+            their central square is resized to the size that the encoder was trained with.
+          normalized: whether `frames` are float32 as the network takes them instead, of any size
+            that is a multiple of the patch's.
+
+        Raises:
+          UserError: there is no encoder of video, or the frames are of another shape or dtype.
+        """
+        config = self._encoder_config("video")
+        frames = np.asarray(frames)
+        dtype = np.float32 if normalized else np.uint8
+        if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != dtype:
+            raise UserError(
+                f"frames are {frames.dtype} {frames.shape}: give {np.dtype(dtype)} [batch, time,"
+                " height, width, 3]" + ("." if normalized else ", or float32 with normalized=True.")
+            )
+        if normalized:
+            _check_patches("frames", frames.shape[1:4], config)
+            return self._encode("video", frames, _as_it_is)
+        _check_patches("frames", (frames.shape[1], *config.view.global_shape[1:]), config)
+        return self._encode("video", frames, _squares)
+
+    def encode_audio(
+        self,
+        samples: Any = None,
+        sample_rate: int | None = None,
+        *,
+        log_mel: Any = None,
+    ) -> Encoding:
+        """Encodes sounds.
+
+        Args:
+          samples: float [batch, samples], full scale at 1; shorter ones than the encoder's clip
+            are followed by silence, and longer ones are encoded as a whole, with positions
+            interpolated.
+          sample_rate: of the samples, in Hz.
+          log_mel: instead of samples: float32 [batch, mel, time], normalized, as the network takes
+            it.
+
+        Raises:
+          UserError: there is no encoder of audio, or the sound is of another shape or dtype.
+        """
+        config = self._encoder_config("audio")
+        if log_mel is not None:
+            view = np.asarray(log_mel)
+            mels = config.view.global_shape[0]
+            if view.ndim != 3 or view.shape[1] != mels or view.dtype != np.float32:
+                raise UserError(
+                    f"log_mel is {view.dtype} {view.shape}: give float32 [batch, {mels}, time]."
+                )
+            _check_patches("log_mel", view.shape[1:], config)
+            return self._encode("audio", view, _as_it_is)
+        if samples is None or sample_rate is None:
+            raise UserError("encode_audio needs samples with sample_rate, or log_mel: give them.")
+        samples = np.asarray(samples)
+        if samples.ndim != 2 or samples.dtype.kind != "f":
+            raise UserError(
+                f"samples are {samples.dtype} {samples.shape}: give floats [batch, samples] of full"
+                " scale 1."
+            )
+        return self._encode(
+            "audio", self._spectrograms(samples, sample_rate), normalized_spectrogram
+        )
+
+    def embed(self, source: str, **options: Any) -> Features:
+        """Features of the windows of a file of video or sound; see `embedding.EmbedOptions`.
+
+        Raises:
+          UserError: the file can't be used.
+        """
+        from xkd_jax.inference import embedding
+
+        return embedding.embed(self, source, embedding.EmbedOptions(**options))
+
+    def embed_files(
+        self,
+        sources: Iterable[str],
+        *,
+        left_out: Callable[[str, str, str], None] | None = None,
+        **options: Any,
+    ) -> Iterator[tuple[str, Features]]:
+        """Yields each file with its features.
+
+        Args:
+          sources: paths or URLs.
+          left_out: is called with path, reason and detail for each file that can't be used; None:
+            the first such file is an error.
+          **options: see `embedding.EmbedOptions`.
+
+        Raises:
+          UserError: a file can't be used.
+        """
+        from xkd_jax.inference import embedding
+
+        chosen = embedding.EmbedOptions(**options)
+        yield from embedding.embed_files(self, sources, chosen, left_out)
+
+    def reconstruct(self, source: str, *, seed: int = 0) -> Reconstruction:
+        """Masks the first clip of a file and predicts what was masked, for a person to look at.
+
+        Args:
+          source: path or URL.
+          seed: of the masks.
+
+        Raises:
+          UserError: the file can't be used, or the model is not a run's student, which alone has
+            decoders.
+        """
+        from xkd_jax.inference import reconstruction
+
+        return reconstruction.reconstruct(self, source, seed)
+
+    def _encoder_config(self, modality: Modality) -> EncoderConfig:
+        if modality not in self.config:
+            raise UserError(
+                f"{self.origin} has no encoder of {modality}: load weights that have one."
+            )
+        return self.config[modality]
+
+    def _spectrograms(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+        config = self._encoder_config("audio")
+        view = config.view
+        assert isinstance(view, AudioConfig)
+        found = [
+            spectrograms.spectrogram(
+                config, spectrograms.resampled(row, sample_rate, view.sample_rate)
+            )
+            for row in samples
+        ]
+        longest = max(view.columns, *(part.shape[1] for part in found))
+        step = view.patch[1]
+        # what lies beyond whole patches is one column, which the last sample is the center of
+        columns = view.columns if longest <= view.columns else longest // step * step
+        return np.stack([spectrograms.cut(config, part, 0, columns) for part in found])
+
+    def _encode(
+        self, modality: Modality, views: np.ndarray, prepare: Callable[..., jax.Array]
+    ) -> Encoding:
+        if not len(views):
+            raise UserError("The batch is empty: give at least one input.")
+        parts = [
+            jax.tree.map(np.asarray, self.run(modality, rows, prepare, tokens=True))
+            for rows in np.split(views, range(BATCH_SIZE, len(views), BATCH_SIZE))
+        ]
+        tokens, pooled = (np.concatenate(found) for found in zip(*parts, strict=True))
+        special = self.config[modality].special_tokens
+        return Encoding(tokens[:, special:], tokens[:, 0] if special else None, pooled)
+
+    def run(
+        self,
+        modality: Modality,
+        rows: Any,
+        prepare: Callable[[EncoderConfig, Any], jax.Array],
+        *,
+        tokens: bool = False,
+        batch_size: int = 0,
+    ) -> Any:
+        """Encodes one batch over all local devices; float32, still on the devices.
+
+        Args:
+          modality: of the encoder.
+          rows: arrays with a leading axis of samples.
+          prepare: makes the normalized view of them, on the device.
+          tokens: whether the result is (tokens, pooled), and not `pooled` alone.
+          batch_size: rows that it is filled up to, so that every batch runs one program; the
+            devices' number divides it, or it is rounded up to that.
+        """
+        count = len(jax.tree.leaves(rows)[0])
+        devices = math.prod(self.mesh.devices.shape)
+        size = -(-max(count, batch_size) // devices) * devices
+
+        def padded(rows: np.ndarray) -> np.ndarray:
+            return np.pad(rows, [(0, size - count)] + [(0, 0)] * (rows.ndim - 1))
+
+        placed = mesh_lib.batch_sharding(self.mesh, size)
+        batch = mesh_lib.put_batch(jax.tree.map(padded, rows), placed, size)
+        config = self.config[modality]
+        program = _program(config, self.compute_dtype, prepare, tokens, self.mesh)
+        found = program(self.parameters[modality], batch)
+        return jax.tree.map(lambda a: a[:count], found)
+
+
+@functools.cache
+def _program(
+    config: EncoderConfig,
+    compute_dtype: str,
+    prepare: Callable[[EncoderConfig, Any], jax.Array],
+    tokens: bool,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[Tree, Any], Any]:
+    graph, _ = nnx.split(abstract_encoder(config, jnp.dtype(compute_dtype)))
+
+    def encode(params: Tree, batch: Any) -> Any:
+        encoder = nnx.merge(graph, params)
+        precision = "highest" if compute_dtype == "float32" else None
+        with jax.default_matmul_precision(precision):
+            found = encoder(prepare(config, batch))
+            pooled = encoder.pool(found)
+        return (found.astype(jnp.float32), pooled) if tokens else pooled
+
+    return jax.jit(
+        mesh_lib.on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec())
+    )
+
+
+def _as_it_is(config: EncoderConfig, view: jax.Array) -> jax.Array:
+    return view
+
+
+def _squares(config: EncoderConfig, frames: jax.Array) -> jax.Array:
+    """Normalized views of the central squares of frames."""
+    assert isinstance(config.view, VideoConfig)
+    height, width = frames.shape[2:4]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = frames[:, :, top : top + side, left : left + side]
+    box = jnp.full((len(frames), 2), side, jnp.float32)
+    return cropped(config, {"frames": square, "box": box})
+
+
+def cropped(config: EncoderConfig, view: dict[str, jax.Array]) -> jax.Array:
+    """Normalized views of boxes of frames; see `data_pipelines.read.views`."""
+    assert isinstance(config.view, VideoConfig)
+    return augment_video(config.view, view, config.view.size)
+
+
+def normalized_spectrogram(config: EncoderConfig, found: jax.Array) -> jax.Array:
+    """Normalized views of spectrograms as `spectrograms` makes them."""
+    view = config.view
+    assert isinstance(view, AudioConfig)
+    if config.spectrogram == "kaldi":
+        return (found - view.mean) / view.std
+    return augment_audio(view, view.global_augment, {"log_mel": found})
+
+
+def _check_patches(what: str, shape: tuple[int, ...], config: EncoderConfig) -> None:
+    patch = config.view.patch
+    for size, side in zip(shape, patch, strict=True):
+        if size < side or (config.stride is None and size % side):
+            raise UserError(
+                f"{what} have the sides {shape}: give multiples of the patch's, {patch}."
+            )

@@ -1,0 +1,96 @@
+"""What a masked autoencoder makes of a clip, as a person can look at it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.errors import UserError
+from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from xkd_jax.config.pretraining import Architecture
+from xkd_jax.inference import embedding
+from xkd_jax.inference.model import Model, cropped, normalized_spectrogram
+from xkd_jax.method.losses import patch_statistics
+from xkd_jax.method.train_state import module_of
+from xkd_jax.networks.patches import patchify, random_masking, unpatchify
+from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.networks.student import Student
+from xkd_jax.networks.tree import Tree
+
+
+class Pictures(NamedTuple):
+    """One view three times: uint8 [time, height, width, 3], or float32 log-mel [mel, time].
+
+    Attributes:
+      original: as the network sees it.
+      masked: with its hidden patches gray, or at the mean.
+      predicted: visible patches as they are; of hidden ones the prediction, with the patch's own
+        mean and deviation put back, which the network does not predict.
+    """
+
+    original: np.ndarray
+    masked: np.ndarray
+    predicted: np.ndarray
+
+
+class Reconstruction(NamedTuple):
+    """Of a clip; None where the file has no such stream."""
+
+    video: Pictures | None
+    audio: Pictures | None
+
+
+def reconstruct(model: Model, source: str, seed: int) -> Reconstruction:
+    """See `Model.reconstruct`."""
+    if model.student is None:
+        raise UserError(
+            f"{model.origin} has no decoders, which a run's student alone has: load a run."
+        )
+    architecture, params = model.student
+    views = embedding.first_views(model, source)
+    found: dict[Modality, Pictures] = {}
+    for modality, rows in views.items():
+        prepare = cropped if modality == "video" else normalized_spectrogram
+        view = prepare(model.config[modality], jax.tree.map(lambda a: jnp.asarray(a)[None], rows))
+        found[modality] = _pictures(architecture, params, modality, view, seed)
+    return Reconstruction(found.get("video"), found.get("audio"))
+
+
+def _pictures(
+    architecture: Architecture, params: Tree, modality: Modality, view: jax.Array, seed: int
+) -> Pictures:
+    settings = architecture.views[modality]
+
+    @jax.jit
+    def predict(params: Tree, view: jax.Array) -> tuple[jax.Array, ...]:
+        student = module_of(Student, params, architecture)
+        noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
+        masking = random_masking(noise, settings.mask_ratio)
+        with matmul_precision(architecture.model):
+            latent = student.encoders(modality, view, masking.keep)
+            predicted = student.decoders[modality](latent, masking.restore)
+        patches = patchify(view, settings.patch)
+        mean, deviation = patch_statistics(patches)
+        hidden = masking.removed[..., None] > 0
+        masked = jnp.where(hidden, 0, patches)
+        restored = jnp.where(hidden, predicted.astype(jnp.float32) * deviation + mean, patches)
+        return patches, masked, restored
+
+    found = predict(params, view)
+    return Pictures(
+        *(
+            _shown(settings, np.asarray(unpatchify(p, settings.patch, settings.grid))[0])
+            for p in found
+        )
+    )
+
+
+def _shown(settings: VideoConfig | AudioConfig, view: np.ndarray) -> np.ndarray:
+    """A view without its normalization."""
+    view = view * np.array(settings.std, np.float32) + np.array(settings.mean, np.float32)
+    if isinstance(settings, AudioConfig):
+        return view
+    return np.clip(255 * view + 0.5, 0, 255).astype(np.uint8)
