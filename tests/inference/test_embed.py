@@ -133,7 +133,7 @@ def test_an_encoder_of_kaldi_banks_sees_the_files_sound(model, clips, small):
     """The same weights behind another spectrogram, of windows cut from the whole file's."""
     from xkd_jax.inference import kaldi
     from xkd_jax.inference.formats.format import EncoderWeights
-    from xkd_jax.inference.model import Model
+    from xkd_jax.inference.trained_model import Model
 
     view = dataclasses.replace(small.audio, hop=160, fft=512)
     config = dataclasses.replace(model.config["audio"], view=view, spectrogram="kaldi")

@@ -66,7 +66,7 @@ def entry(**changes):
 
 WRONG = {
     "a header longer than the file": (struct.pack("<Q", 2**63 - 1) + b"{}", "longer"),
-    "a header that is no JSON": (raw(b"{w}"), "no JSON"),
+    "a header that is no JSON": (raw(b"{w}"), "JSON"),
     "a header with one name twice": (
         raw(b'{"w":%s,"w":%s}' % ((json.dumps(ENTRY).encode(),) * 2)),
         "twice",

@@ -24,7 +24,7 @@ from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, Vi
 from data_pipelines.read import views
 from data_pipelines.read.clips import ClipFrames
 from xkd_jax.inference import spectrograms
-from xkd_jax.inference.model import BATCH_SIZE, Model, cropped, normalized_spectrogram
+from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
 
 Pool = Literal["window", "file", "none"]
 # Seconds of a file that are decoded at a time.

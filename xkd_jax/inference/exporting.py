@@ -17,8 +17,8 @@ from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference import folder
 from xkd_jax.inference.author_weights import PREFIX, backbone_name
-from xkd_jax.inference.model import Model
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
+from xkd_jax.inference.trained_model import Model
 from xkd_jax.inference.weight_files import safetensors_file, torch_file
 
 PREPROCESSOR, CARD, MODULE = "preprocessor_config.json", "README.md", "modeling_xkd.py"

@@ -15,8 +15,8 @@ from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.format import EncoderWeights, encoder_weights
 from xkd_jax.inference.formats.state_dict import StateDict
-from xkd_jax.inference.model import Model, Origin
 from xkd_jax.inference.tensor_names import encoder_entries
+from xkd_jax.inference.trained_model import Model, Origin
 from xkd_jax.inference.weight_files.weight_file import WeightFile
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -19,7 +19,7 @@ from xkd_jax.inference import folder, run_checkpoint
 from xkd_jax.inference.formats.format import EncoderWeights, Request
 from xkd_jax.inference.formats.recognize import import_weights
 from xkd_jax.inference.formats.state_dict import Given
-from xkd_jax.inference.model import Model, Origin
+from xkd_jax.inference.trained_model import Model, Origin
 from xkd_jax.inference.weight_files import weight_file
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.tree import Tree

@@ -12,7 +12,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.inference import embedding
-from xkd_jax.inference.model import Model, cropped, normalized_spectrogram
+from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
 from xkd_jax.method.losses import patch_statistics
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.patches import patchify, random_masking, unpatchify

@@ -95,7 +95,9 @@ def saved_config(
     return config
 
 
-def shapes_of(cls: type[Teacher], architecture: Architecture, shardings: Tree) -> Tree:
+def shapes_of(
+    cls: type[Teacher], architecture: Architecture, shardings: Tree | jax.sharding.Sharding
+) -> Tree:
     """Shapes, dtypes and shardings of a network's parameters, to read them by.
 
     Args:
