@@ -16,7 +16,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_pipe_gets_a_line_after_ten_quiet_seconds(clock, capsys):
+def test_pipe_gets_line_after_ten_quiet_seconds(clock, capsys):
     with Activity("compiling the step") as activity:
         for clock[0] in (1.0, 9.9, 10.0, 11.0, 15.0, 19.9, 20.5):
             activity.tick()
@@ -31,7 +31,7 @@ def test_a_pipe_gets_a_line_after_ten_quiet_seconds(clock, capsys):
     ]
 
 
-def test_of_nested_activities_the_innermost_prints(clock, capsys):
+def test_innermost_of_nested_activities_prints(clock, capsys):
     with Activity("step", total=1200, done=30) as outer:
         with Activity("probing") as inner:
             clock[0] = 12.0
@@ -49,7 +49,7 @@ def test_of_nested_activities_the_innermost_prints(clock, capsys):
     ]
 
 
-def test_parts_that_are_counted_are_shown_when_it_is_time(clock, capsys):
+def test_counted_parts_are_shown_when_due(clock, capsys):
     with Activity("step", total=1200) as activity:
         clock[0] = 9.0
         assert not activity.is_due()
@@ -60,7 +60,7 @@ def test_parts_that_are_counted_are_shown_when_it_is_time(clock, capsys):
     assert capsys.readouterr().out.splitlines() == ["step   37/1200  loss 1.5  left 5 min"]
 
 
-def test_on_a_terminal_it_is_one_line_in_place_that_goes(clock, monkeypatch):
+def test_terminal_shows_one_line_that_is_removed(clock, monkeypatch):
     out = fake_terminal.use(monkeypatch)
     with Activity("compiling the step") as activity:
         activity.tick()
@@ -73,7 +73,7 @@ def test_on_a_terminal_it_is_one_line_in_place_that_goes(clock, monkeypatch):
     }  # fmt: skip
 
 
-def test_on_a_terminal_counted_parts_are_a_bar(clock, monkeypatch):
+def test_terminal_shows_counted_parts_as_bar(clock, monkeypatch):
     out = fake_terminal.use(monkeypatch)
     with Activity("step", total=1200) as activity:
         assert not activity.is_due()
@@ -88,7 +88,7 @@ def test_on_a_terminal_counted_parts_are_a_bar(clock, monkeypatch):
     assert out.screen() == []
 
 
-def test_a_process_that_shows_nothing(clock, capsys):
+def test_disabled_activity_prints_nothing(clock, capsys):
     with Activity("step", total=10, enabled=False) as activity:
         clock[0] = 60.0
         assert not activity.is_due()
@@ -97,7 +97,7 @@ def test_a_process_that_shows_nothing(clock, capsys):
 
 
 @pytest.mark.parametrize("kind,interactive", [("xterm", True), ("dumb", False)])
-def test_a_terminal_that_cannot_write_over_a_line_gets_lines(monkeypatch, kind, interactive):
+def test_dumb_terminal_gets_lines(monkeypatch, kind, interactive):
     fake_terminal.use(monkeypatch)
     monkeypatch.setenv("TERM", kind)
     assert terminal.is_interactive() is interactive

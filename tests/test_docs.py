@@ -126,5 +126,5 @@ def test_table_is_replaced_by_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text,expected", [("36.4 ± 0.8", (36.4, 0.8)), ("76.2", (76.2, 0.0))])
-def test_mean_and_spread_of_a_cell(text, expected):
+def test_mean_and_spread_of_cell(text, expected):
     assert plot_results.mean_and_spread(text) == expected

@@ -26,7 +26,7 @@ MOUNT_1 = "32 23 0:29 {} /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,me
         ("", "", {}, 16),
     ],
 )  # fmt: skip
-def test_the_limit_is_the_least_of_machine_and_containers(tmp_path, groups, mounts, files, gib):
+def test_limit_is_minimum_of_machine_and_containers(tmp_path, groups, mounts, files, gib):
     files = {f"sys/fs/cgroup/{name}": text for name, text in files.items()} | {
         "proc/self/cgroup": groups, "proc/self/mountinfo": mounts, "proc/meminfo": MEMINFO,
     }  # fmt: skip
@@ -36,10 +36,10 @@ def test_the_limit_is_the_least_of_machine_and_containers(tmp_path, groups, moun
     assert memory_limit(str(tmp_path)) == gib * GIB
 
 
-def test_this_process_uses_less_than_there_is():
+def test_this_process_is_below_limit():
     assert 0 < memory_used() < memory_limit()
 
 
-def test_a_system_that_tells_nothing(tmp_path):
+def test_system_without_information(tmp_path):
     assert memory_used(str(tmp_path)) == 0
     assert memory_limit(str(tmp_path)) > 0

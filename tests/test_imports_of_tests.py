@@ -26,7 +26,7 @@ def names_of_tests(names: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(HERE)))
-def test_no_file_imports_a_test(file):
+def test_no_file_imports_test(file):
     assert names_of_tests(imported(file.read_text(encoding="utf-8"))) == []
 
 
@@ -38,5 +38,5 @@ def test_no_file_imports_a_test(file):
         "def use():\n    import test_kill",
     ],
 )  # fmt: skip
-def test_import_of_a_test_is_found(line):
+def test_import_of_test_is_found(line):
     assert names_of_tests(imported(line))

@@ -59,7 +59,7 @@ def _ended(command):
     return dataclasses.replace(Holder.this_process(), started=1, command=command)
 
 
-def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path):
+def test_second_process_is_refused_with_name_of_holder(tmp_path):
     with Process(tmp_path, LONG) as first:
         assert first.line() == "held"
         with Process(tmp_path, "1", "elsewhere") as second:
@@ -71,7 +71,7 @@ def test_the_second_process_is_refused_and_told_who_holds_it(tmp_path):
     assert re.fullmatch(rf"It is in use {told}: wait\.", refused[1])
 
 
-def test_a_process_that_just_ends_is_waited_for(tmp_path, monkeypatch):
+def test_ending_holder_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 30.0)
     with Process(tmp_path, LONG) as first:
         assert first.line() == "held"
@@ -86,7 +86,7 @@ def test_a_process_that_just_ends_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("reaped", [True, False])
-def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path, reaped):
+def test_lease_of_killed_local_holder_is_taken_at_once(tmp_path, reaped):
     with Process(tmp_path, LONG) as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path, reaped):
         assert _held(tmp_path)
 
 
-def test_a_number_that_another_process_has_now_is_no_holder(tmp_path):
+def test_reused_pid_is_not_the_holder(tmp_path):
     """After a restart of the machine, or of a container, the same numbers come again."""
     with Process(tmp_path, LONG) as first:
         assert first.line() == "held"
@@ -107,7 +107,7 @@ def test_a_number_that_another_process_has_now_is_no_holder(tmp_path):
     assert _held(tmp_path)
 
 
-def test_a_killed_holder_of_another_machine_expires(tmp_path, clock):
+def test_lease_of_killed_remote_holder_expires(tmp_path, clock):
     with Process(tmp_path, LONG, "elsewhere") as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_a_killed_holder_of_another_machine_expires(tmp_path, clock):
         assert lease.EXPIRY <= clock.now < lease.EXPIRY + 3 * lease.POLL
 
 
-def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path, clock):
+def test_stopped_holder_detects_lost_lease(tmp_path, clock):
     with Process(tmp_path, "0.6") as first:
         assert first.line() == "held"
         first.tell("check")
@@ -130,7 +130,7 @@ def test_a_stopped_holder_loses_the_lease_and_notices(tmp_path, clock):
             held.check()  # what the first one wrote in the end changed nothing
 
 
-def test_a_holder_that_was_stopped_and_is_alone_goes_on(tmp_path):
+def test_stopped_holder_without_competitor_keeps_lease(tmp_path):
     with Process(tmp_path, "0") as first:  # seconds: any stop is longer
         assert first.line() == "held"
         first.send(signal.SIGSTOP)
@@ -142,7 +142,7 @@ def test_a_holder_that_was_stopped_and_is_alone_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("before", ["nothing", "released", "killed", "expired"])
-def test_of_processes_that_start_together_one_holds(tmp_path, before):
+def test_one_of_simultaneous_processes_gets_lease(tmp_path, before):
     if before != "nothing":
         with Process(tmp_path, LONG, "elsewhere" if before == "expired" else "") as first:
             assert first.line() == "held"
@@ -180,7 +180,7 @@ def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
     assert not _held(tmp_path)  # but after the expiry
 
 
-def test_a_pause_of_the_watching_process_is_no_silence_of_the_holder(tmp_path, monkeypatch):
+def test_pause_of_waiting_process_does_not_expire_lease(tmp_path, monkeypatch):
     """Its machine was suspended, or the storage did not answer either of them."""
     clock = iter(1e3 * n for n in range(10**6))
     with Process(tmp_path, "0.6", "elsewhere") as first:
@@ -195,7 +195,7 @@ def test_a_pause_of_the_watching_process_is_no_silence_of_the_holder(tmp_path, m
     "content",
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
-def test_a_file_that_is_not_whole_expires(tmp_path, clock, content):
+def test_invalid_lease_file_expires(tmp_path, clock, content):
     """Its process was killed while it began, or the disk lost it."""
     (tmp_path / ".lease").write_bytes(content)
     found = []
@@ -214,7 +214,7 @@ def _die(*paths):
     raise Killed
 
 
-def test_a_process_that_was_killed_while_it_followed_another_is_followed(tmp_path, monkeypatch):
+def test_claim_of_killed_process_expires(tmp_path, monkeypatch):
     (tmp_path / ".lease").write_bytes(_ended("dead").content())
     with monkeypatch.context() as patch:
         following = _ended("dead too")
@@ -227,7 +227,7 @@ def test_a_process_that_was_killed_while_it_followed_another_is_followed(tmp_pat
     assert not os.listdir(tmp_path)
 
 
-def test_one_that_is_late_does_not_take_a_new_lease_for_the_old_one(tmp_path, monkeypatch):
+def test_late_process_does_not_replace_new_lease(tmp_path, monkeypatch):
     """A third process follows between its look at the old lease and its own step."""
     (tmp_path / ".lease").write_bytes(_ended("dead").content())
     has_ended, followed = Holder.has_ended, []
@@ -244,7 +244,7 @@ def test_one_that_is_late_does_not_take_a_new_lease_for_the_old_one(tmp_path, mo
         followed[0].check()
 
 
-def test_a_folder_that_is_removed_is_noticed(tmp_path):
+def test_removed_lease_file_is_detected(tmp_path):
     def write():
         with lease.held(tmp_path, "In use", "wait."):
             (tmp_path / ".lease").unlink()
@@ -255,13 +255,13 @@ def test_a_folder_that_is_removed_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, name):
+def test_impossible_folder_is_one_sentence(tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't be written to \(.*\): free disk space, or give"):
         Lease(tmp_path / name).acquire("In use", "wait.")
 
 
-def test_a_failure_frees_the_folder_but_for_what_may_still_be_written(tmp_path):
+def test_failure_releases_lease_unless_writes_may_continue(tmp_path):
     with pytest.raises(ValueError), lease.held(tmp_path, "In use", "wait."):
         raise ValueError
     with pytest.raises(LostProcessError), lease.held(tmp_path, "In use", "wait."):
@@ -270,6 +270,6 @@ def test_a_failure_frees_the_folder_but_for_what_may_still_be_written(tmp_path):
         _held(tmp_path)
 
 
-def test_what_a_holder_says_of_itself_is_one_line():
+def test_description_of_holder_is_one_line():
     holder = Holder("h\x1b[2J", 7, "", 0, "now", "python\nrm", "t")
     assert str(holder) == r"7 on h\x1b[2J, since now: python\nrm"

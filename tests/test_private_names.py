@@ -60,7 +60,7 @@ def test_no_test_uses_private_names(file):
         "getattr(module, '_name')", "self.other._name", "def use():\n    module._name",
     ],
 )  # fmt: skip
-def test_a_private_name_is_found(line):
+def test_private_name_is_detected(line):
     assert len(private_names(line)) == 1
 
 
@@ -72,5 +72,5 @@ def test_a_private_name_is_found(line):
         "environment.setdefault('_NAME', '1')",
     ],
 )  # fmt: skip
-def test_what_is_ones_own_or_public_is_not(line):
+def test_own_or_public_names_are_permitted(line):
     assert private_names(line) == []

@@ -31,13 +31,13 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name, printed", NAMES)
-def test_a_name_takes_one_line_and_steers_nothing(name, printed):
+def test_control_characters_of_names_are_escaped(name, printed):
     assert terminal.escaped(name) == printed
 
 
 @pytest.mark.parametrize("name", [name for name, _ in NAMES])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "shift_jis"])
-def test_every_encoding_takes_every_name(name, encoding):
+def test_names_are_printable_in_every_encoding(name, encoding):
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", newline="\n")
     terminal.print_text(f"first\n{name}", out)
     told = out.buffer.getvalue().decode(encoding)
@@ -46,18 +46,18 @@ def test_every_encoding_takes_every_name(name, encoding):
     assert not set(told) & set("\x1b\x07\r\t\x9b\x85\u202e\u2066\u2028")
 
 
-def test_lines_stay_lines():
+def test_line_feeds_are_kept():
     out = io.StringIO()
     terminal.print_text("one\ntwo", out, end="\r")
     assert out.getvalue() == "one\ntwo\r"
 
 
-def test_a_complaint_is_one_line(capsys):
+def test_error_is_one_line(capsys):
     terminal.print_error("a\nb \x1b[31mis not a folder")
     assert capsys.readouterr().err == r"a\nb \x1b[31mis not a folder" + "\n"
 
 
-def test_the_lines_that_end_a_build_are_its_own():
+def test_names_cannot_forge_summary_of_build():
     name = "x.mp4\n\x1b[1Ano file left out of 2"
     entries = [LeftOut("train", name, "failed", "bad\x1b[0m")]
     options = {"media": {"video": True, "audio": True}}
@@ -77,7 +77,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command, stream", COMMANDS, ids=lambda value: value[1])
-def test_every_command_prints_names_so(tmp_path, command, stream):
+def test_every_command_escapes_names(tmp_path, command, stream):
     name = f"{tmp_path}/é\x1b[31m\u202e"
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -96,11 +96,11 @@ def test_every_command_prints_names_so(tmp_path, command, stream):
 @pytest.mark.parametrize(
     "number,text", [(0, "0 records"), (1, "1 record"), (1200, "1,200 records")]
 )
-def test_one_is_no_plural(number, text):
+def test_count_of_one_is_singular(number, text):
     assert terminal.count(number, "record") == text
 
 
-def test_what_comes_next_is_for_a_person_at_a_terminal(monkeypatch, capsys):
+def test_next_command_is_printed_only_on_terminal(monkeypatch, capsys):
     terminal.print_next("a command")
     assert capsys.readouterr().out == ""
     out = fake_terminal.use(monkeypatch)
@@ -108,11 +108,11 @@ def test_what_comes_next_is_for_a_person_at_a_terminal(monkeypatch, capsys):
     assert out.screen() == ["next      a command"]
 
 
-def test_a_report_s_tables_escape_what_results_say():
+def test_tables_of_report_escape_results():
     assert report.table_row(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
 
 
-def test_what_a_data_set_left_out_takes_one_line():
+def test_left_out_summary_is_one_line():
     left_out = {"bad\nresult 100 %\x1b[1A": 3}
     told = data_set.DataSummary("toy", 2, [], {}, {}, [], [], left_out).describe()
     assert told.count("\n") == 1
@@ -170,7 +170,7 @@ def _start(arguments, stdout, stderr=None, buffered=True):
 
 @pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
 @pytest.mark.parametrize("stdout", STREAMS)
-def test_a_run_goes_on_without_its_output(stdout, end, status):
+def test_run_continues_without_its_output(stdout, end, status):
     found, told = _start(["-c", RUN.replace("END", end)], stdout)
     assert found == status
     warnings = [line for line in told.splitlines() if "can't be written to" in line]
@@ -183,7 +183,7 @@ def test_a_run_goes_on_without_its_output(stdout, end, status):
 @pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
 @pytest.mark.parametrize("stderr", STREAMS)
 @pytest.mark.parametrize("stdout", ["full", "closed pipe"])
-def test_a_run_that_can_say_nothing_at_all_ends_as_it_should(stdout, stderr, end, status):
+def test_run_without_any_output_exits_with_its_status(stdout, stderr, end, status):
     assert _start(["-c", RUN.replace("END", end)], stdout, stderr)[0] == status
 
 
@@ -207,7 +207,7 @@ def test_command_with_unwritable_output_exits_with_status(call, text, stdout, st
     ["-m", "xkd_jax.parity", "--help"],
     ["main.py", "--help"],
 ])  # fmt: skip
-def test_help_that_nobody_reads_is_quiet(command):
+def test_help_into_closed_pipe_prints_no_error(command):
     found, told = _start(command, "closed pipe")
     assert found in (1, 141)
     assert told == ""

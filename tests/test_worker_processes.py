@@ -89,14 +89,12 @@ def machine(root, groups: str, mounts: str, files: dict[str, str]) -> str:
         ("nonsense\n::::\n", "x - y\n\n-\n", {}, 8),
     ],
 )
-def test_cores_are_those_that_the_container_may_use(
-    tmp_path, monkeypatch, groups, mounts, files, cores
-):
+def test_cores_are_limited_by_container(tmp_path, monkeypatch, groups, mounts, files, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert worker_processes.usable_cores(machine(tmp_path, groups, mounts, files)) == cores
 
 
-def test_cores_are_those_of_the_affinity(tmp_path, monkeypatch):
+def test_cores_are_limited_by_affinity(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 5, 6}, raising=False)
     quota = {f"{TOP}/cpu.max": "400000 100000\n"}
     root = machine(tmp_path, V2.format("/"), MOUNT_2.format("/", TOP), quota)
@@ -111,7 +109,7 @@ def _main_process(pids) -> None:
         time.sleep(60)
 
 
-def test_a_worker_of_a_pool_ends_with_its_parent():
+def test_pool_worker_ends_with_its_parent():
     context = multiprocessing.get_context("spawn")
     pids = context.Queue()
     process = context.Process(target=_main_process, args=(pids,))

@@ -56,18 +56,18 @@ def test_kernels_are_summed_by_name_without_their_numbers():
     assert found["busy_milliseconds"] == 3.5  # 0 to 5 ms and 6 to 8, of two steps
 
 
-def test_on_a_cpu_only_what_the_program_ran_counts():
+def test_on_cpu_only_what_program_ran_counts():
     found = kernels.summarize(profile_of("/host:CPU"), steps=1)
     # both lines have the event of the first kernel, and only one says which operation it is
     assert [row["milliseconds"] for row in found["kernels"]] == [4.0]
 
 
-def test_no_profile_is_an_error(tmp_path):
+def test_no_profile_is_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no profile"):
         kernels.read(str(tmp_path))
 
 
-def test_blocks_leave_out_the_first_two_steps_and_are_as_long_as_asked(monkeypatch):
+def test_blocks_leave_out_first_two_steps_and_are_as_long_as_asked(monkeypatch):
     clock, ran = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
@@ -80,7 +80,7 @@ def test_blocks_leave_out_the_first_two_steps_and_are_as_long_as_asked(monkeypat
     assert len(ran) == 2 + 3 * 4  # the second step says that four fill a block
 
 
-def test_a_variant_sets_the_config_of_its_step():
+def test_variant_sets_config_of_its_step():
     variant = step_times.Variant.parse("32:xla:local:views:trace")
     config = variant.config(tiny=False)
     assert (config.batch_size, config.model.attention) == (32, "xla")
@@ -104,7 +104,7 @@ def run(chosen, tmp_path, seconds=60):
     return record["sections"]
 
 
-def test_a_section_that_fails_leaves_the_others_their_time(tmp_path, capsys):
+def test_section_that_fails_leaves_others_their_time(tmp_path, capsys):
     chosen = [
         Section("first", script("reporting.report('a', n=1); sys.exit('no memory')"), 60),
         Section("second", script("reporting.report('b', n=2)"), 60),
@@ -124,13 +124,13 @@ def test_a_section_that_fails_leaves_the_others_their_time(tmp_path, capsys):
     assert any(line.endswith('{"name": "b", "n": 2}') for line in lines)
 
 
-def test_a_section_whose_time_is_over_is_stopped(tmp_path):
+def test_section_whose_time_is_over_is_stopped(tmp_path):
     process = Process(Section("slow", script("sys.stdin.read()"), 60), tmp_path / "slow.log")
     found = process.collect(pytest.fail, deadline=time.monotonic())
     assert (found["status"], found["reason"]) == ("stopped", "its time was over")
 
 
-def test_a_section_that_prepares_beside_another_measures_after_it(tmp_path):
+def test_section_that_prepares_beside_another_measures_after_it(tmp_path):
     order = tmp_path / "order"
     note = f"open({str(order)!r}, 'a').write"
     _, measures = script(f"{note}('2')")
@@ -173,7 +173,7 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_the_tables_show_what_was_measured_and_list_the_rest(tmp_path, capsys, monkeypatch):
+def test_tables_show_what_was_measured_and_list_rest(tmp_path, capsys, monkeypatch):
     file = tmp_path / "results.json"
     file.write_text(json.dumps(RECORD))
     monkeypatch.setattr(sys, "argv", ["accelerator", f"--table={file}"])
@@ -189,14 +189,14 @@ def test_the_tables_show_what_was_measured_and_list_the_rest(tmp_path, capsys, m
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"sections": 1}'])
-def test_a_file_that_holds_no_results_is_bad_input(tmp_path, content):
+def test_file_that_holds_no_results_is_bad_input(tmp_path, content):
     file = tmp_path / "results.json"
     file.write_text(content)
     with pytest.raises(UserError, match="--table"):
         hardware_tables.load(str(file))
 
 
-def test_an_unknown_section_is_refused_with_the_known_names(monkeypatch, capsys):
+def test_unknown_section_is_refused_with_known_names(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["accelerator", "--sections=steps"])
     with pytest.raises(SystemExit, match="2"):
         accelerator.main()

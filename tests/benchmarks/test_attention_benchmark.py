@@ -22,14 +22,14 @@ def run(monkeypatch, capsys, *flags):
     return end.value.code, json.loads(capsys.readouterr().out)
 
 
-def test_the_formula_is_as_near_as_itself(short, monkeypatch, capsys):
+def test_formula_is_as_near_as_itself(short, monkeypatch, capsys):
     status, (record,) = run(monkeypatch, capsys)
     assert status == 0
     assert record["tokens"] == 9
     assert 0 < record["xla_value_error"] < 0.02
 
 
-def test_a_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monkeypatch, capsys):
+def test_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monkeypatch, capsys):
     monkeypatch.setattr(attention, "cudnn_of_first", lambda qkv, n: attention.plain(qkv))
     status, (record, added) = run(monkeypatch, capsys, "--kernel=cudnn")
     assert status == 1
@@ -38,7 +38,7 @@ def test_a_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monk
     assert added["largest_gradient_of_added_token"][0] > 0
 
 
-def test_a_kernel_with_another_scale_ends_with_status_1(short, monkeypatch, capsys):
+def test_kernel_with_another_scale_ends_with_status_1(short, monkeypatch, capsys):
     monkeypatch.setitem(attention.KERNELS, "cudnn", lambda qkv: attention.plain(1.1 * qkv))
     monkeypatch.setattr(benchmark, "added_token", lambda *_: {"within_tolerance": True})
     status, (record, _) = run(monkeypatch, capsys, "--kernel=cudnn")

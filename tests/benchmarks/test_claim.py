@@ -23,7 +23,7 @@ ROWS = [(table, row) for table, rows in claim.TABLES.items() for row in rows]
 
 
 @pytest.mark.parametrize("table,row", ROWS)
-def test_a_row_can_run_and_changes_what_it_names(table, row):
+def test_row_resolves_and_changes_named_settings(table, row):
     variant, settings = claim.TABLES[table][row]
     config = demo.get_config(variant)
     before = xkd_config.resolve(config)
@@ -34,7 +34,7 @@ def test_a_row_can_run_and_changes_what_it_names(table, row):
         assert get(before) != get(after) == value
 
 
-def test_told_apart_at_the_end_and_over_the_run(tmp_path):
+def test_information_at_end_and_during_run(tmp_path):
     with tensorboardX.SummaryWriter(str(tmp_path / "tensorboard")) as writer:
         for step in range(25, 401, 25):
             writer.add_scalar("collapse/audio_teacher_entropy", step / 100, step)
@@ -47,7 +47,7 @@ def test_told_apart_at_the_end_and_over_the_run(tmp_path):
     assert np.allclose(claim_tables.over_the_run(told["audio"]), eighths, rtol=1e-6)
 
 
-def test_cells_of_other_settings_are_not_taken(tmp_path):
+def test_cells_of_other_settings_are_refused(tmp_path):
     output_folder.check_same(tmp_path, {"steps": 2400})
     output_folder.check_same(tmp_path, {"steps": 2400})
     with pytest.raises(UserError, match="another --output"):
@@ -72,12 +72,12 @@ def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, sai
     assert not (tmp_path / "out").exists()
 
 
-def test_a_data_set_that_can_t_be_made_is_one_sentence(tmp_path):
+def test_failed_data_set_is_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="speech_dir"):
         claim.main([f"--output={tmp_path / 'out'}", f"--speech_dir={tmp_path / 'absent'}"])
 
 
-def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monkeypatch):
+def test_finished_cells_are_reused(tmp_path, capsys, monkeypatch):
     def write(path, found):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found))
@@ -112,7 +112,7 @@ def test_cells_that_are_there_are_told_and_not_made_again(tmp_path, capsys, monk
     assert read == ["distillation-0", "distillation-1"]  # and no more for the second table
 
 
-def test_a_table_that_is_stopped_stops_its_runs_and_starts_no_other(tmp_path, monkeypatch):
+def test_stopped_table_stops_its_runs_and_starts_none(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(
         "import pathlib, signal, sys\n"
         "folder = pathlib.Path(sys.argv[2].removeprefix('--workdir='))\n"

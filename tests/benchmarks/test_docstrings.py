@@ -41,7 +41,7 @@ HELPER = "def _check(n: int) -> None:\n    raise UserError('bad')\n"
         ("class _C:\n    def f(self) -> None:\n        pass\n", None),
     ],
 )
-def test_what_a_docstring_lacks(source, lacks):
+def test_missing_parts_of_docstring(source, lacks):
     found = docstrings.measure(ARRAY + source, "module")
     assert [one.lacks for one in found] == ([] if lacks is None else [lacks])
 
@@ -49,7 +49,7 @@ def test_what_a_docstring_lacks(source, lacks):
 @pytest.mark.parametrize(
     "part,least", [("docstring", 1.0), ("arguments", 0.9), ("raises", 0.85), ("shapes", 0.85)]
 )
-def test_public_functions_have_the_parts_that_they_need(part, least):
+def test_public_functions_have_required_parts(part, least):
     needing = [one for one in docstrings.measure_packages() if part in one.needs]
     lacking = [one.name for one in needing if part in one.lacks]
     assert len(lacking) <= (1 - least) * len(needing), lacking

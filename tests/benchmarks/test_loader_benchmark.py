@@ -6,7 +6,7 @@ import simplejpeg
 from benchmarks import grain_parts, loader
 
 
-def test_the_images_that_are_decoded_are_noted():
+def test_decoded_images_are_recorded():
     images = [
         simplejpeg.encode_jpeg(np.full((16, 24, 3), 60 * i, np.uint8), quality=90) for i in range(3)
     ]
@@ -18,7 +18,7 @@ def test_the_images_that_are_decoded_are_noted():
     assert simplejpeg.decode_jpeg is decode
 
 
-def test_both_kinds_make_the_same_batches():
+def test_both_kinds_yield_same_batches():
     made = []
     for make in (grain_parts.grain_batches, grain_parts.our_batches):
         with contextlib.closing(make(0, 2)) as batches:

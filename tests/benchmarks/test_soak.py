@@ -44,7 +44,7 @@ def disturbed(folder, at_30="", seed=3) -> Record:
     return record
 
 
-def test_a_run_is_started_again_after_each_fault_until_it_has_ended(tmp_path):
+def test_run_is_restarted_after_each_fault_until_it_ends(tmp_path):
     record = disturbed(tmp_path)
     events = record.events()
     assert record.reached() == STEPS
@@ -64,7 +64,7 @@ def test_a_run_is_started_again_after_each_fault_until_it_has_ended(tmp_path):
         ("sys.exit(2)", {"status 2": 1}, 30),
     ],
 )
-def test_an_end_without_a_fault_is_on_record(tmp_path, monkeypatch, at_30, unexpected, reached):
+def test_end_without_fault_is_recorded(tmp_path, monkeypatch, at_30, unexpected, reached):
     """A passing one is followed by another start; one that comes back ends the soak in time."""
     monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda *_: False})
     monkeypatch.setattr(faults, "WEIGHTS", (1,))
@@ -78,7 +78,7 @@ def test_an_end_without_a_fault_is_on_record(tmp_path, monkeypatch, at_30, unexp
     assert record.reached() == reached
 
 
-def test_a_run_that_makes_no_steps_is_ended(tmp_path, monkeypatch):
+def test_run_without_steps_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda *_: False})
     monkeypatch.setattr(faults, "WEIGHTS", (1,))
     monkeypatch.setattr(faults, "STUCK", 1.0)
@@ -87,7 +87,7 @@ def test_a_run_that_makes_no_steps_is_ended(tmp_path, monkeypatch):
     assert record.events()[f"{faults.UNEXPECTED}no step in 1 s"] == 1
 
 
-def test_a_soak_that_is_stopped_goes_on_with_its_records(tmp_path):
+def test_stopped_soak_resumes_with_its_records(tmp_path):
     for steps in range(1, 5):
         Record(tmp_path, "alone").note_memory(steps, 100 * steps, steps)
         Record(tmp_path, "alone").note_event(steps, "started")
@@ -120,7 +120,7 @@ SAVES = "trap 'exit 75' TERM; "
         (SAVES + "wait", 3, [signal.SIGTERM, signal.SIGKILL], True),
     ],
 )
-def test_which_ends_follow_from_the_signals(tmp_path, script, last_step, numbers, expected):
+def test_expected_ends_by_signal(tmp_path, script, last_step, numbers, expected):
     waits = "while :; do sleep 0.01; done"
     command = ["sh", "-c", f"echo step {last_step}/5; " + script.replace("wait", waits)]
     if "trap" in script:  # before its first line is read
@@ -137,7 +137,7 @@ def test_which_ends_follow_from_the_signals(tmp_path, script, last_step, numbers
         assert program.is_expected_end() is expected
 
 
-def test_a_program_is_ended_with_its_block(tmp_path):
+def test_program_ends_with_context(tmp_path):
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
         with Program(["sleep", "600"], 5, Record(tmp_path, "alone"), {}) as program:
             raise KeyboardInterrupt
@@ -145,7 +145,7 @@ def test_a_program_is_ended_with_its_block(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_damage_is_to_one_file_of_the_newest_checkpoint(tmp_path, seed):
+def test_damage_is_to_one_file_of_newest_checkpoint(tmp_path, seed):
     draw, written = random.Random(seed), {}
     for name in ("9", "10", "10.damaged", "11.tmp"):
         for file in ("a", "b/c"):
@@ -165,7 +165,7 @@ def test_damage_is_to_one_file_of_the_newest_checkpoint(tmp_path, seed):
 
 
 @pytest.mark.parametrize("names", [(), ("20",), ("20", "40.damaged")])
-def test_the_only_checkpoint_is_not_damaged(tmp_path, names):
+def test_only_checkpoint_is_not_damaged(tmp_path, names):
     for name in names:
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
         (tmp_path / "checkpoints" / name / "a").write_text("whole")
@@ -188,7 +188,7 @@ def test_the_only_checkpoint_is_not_damaged(tmp_path, names):
         ({}, {}, "0 compared, 0 differ, 0 missing", False),
     ],
 )  # fmt: skip
-def test_a_comparison_is_bit_for_bit(expected, found, text, equal):
+def test_comparison_is_bitwise(expected, found, text, equal):
     comparison = Comparison.of(expected, found)
     assert str(comparison) == text
     assert comparison.equal is equal
@@ -215,7 +215,7 @@ def both(tmp_path, monkeypatch):
     return make
 
 
-def test_the_report_has_every_figure(both):
+def test_report_has_every_figure(both):
     text, passed = both()
     assert passed
     for line in (
@@ -243,7 +243,7 @@ def test_the_report_has_every_figure(both):
         {"event": f"{faults.UNEXPECTED}status 1"},
     ],
 )
-def test_a_report_of_runs_that_differ_fails(both, fault):
+def test_report_of_runs_that_differ_fails(both, fault):
     text, passed = both(**fault)
     assert not passed
     assert "result       FAILED" in text.splitlines()
@@ -258,7 +258,7 @@ def test_a_report_of_runs_that_differ_fails(both, fault):
         ("--steps=9", "give another --output"),
     ],
 )
-def test_what_it_cannot_do_is_said_at_once(tmp_path, capsys, monkeypatch, argument, said):
+def test_bad_arguments_are_refused_at_start(tmp_path, capsys, monkeypatch, argument, said):
     monkeypatch.setattr(command, "soak", lambda *_: pytest.fail("it has started"))
     (tmp_path / "settings.json").write_text('{"steps": 2000, "seed": 0}')
     with pytest.raises(SystemExit) as ended:
@@ -268,7 +268,7 @@ def test_what_it_cannot_do_is_said_at_once(tmp_path, capsys, monkeypatch, argume
 
 
 @pytest.mark.parametrize("passed,status", [(True, 0), (False, 1)])
-def test_the_exit_status_is_the_result(tmp_path, monkeypatch, passed, status):
+def test_exit_status_is_result(tmp_path, monkeypatch, passed, status):
     monkeypatch.setattr(command, "soak", lambda *_: passed)
     for _ in range(2):  # once more in the same folder
         with pytest.raises(SystemExit) as ended:
@@ -276,7 +276,7 @@ def test_the_exit_status_is_the_result(tmp_path, monkeypatch, passed, status):
         assert ended.value.code == status
 
 
-def test_a_run_without_faults_that_fails_ends_the_soak(tmp_path):
+def test_run_without_faults_that_fails_ends_soak(tmp_path):
     record = Record(tmp_path, "alone")
     with pytest.raises(SystemExit, match=r"failed: see the end of .*alone\.log"):
         command.leave_alone(lambda: Program(["false"], 5, record, {}), 5, record)

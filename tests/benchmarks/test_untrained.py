@@ -6,7 +6,7 @@ import pytest
 from benchmarks import untrained
 
 
-def test_share_of_outputs_that_are_the_class_and_of_those_that_are_not():
+def test_fraction_between_classes_is_one_or_zero():
     labels = np.repeat(np.arange(4), 6)
     word = np.eye(4, dtype=np.float32)[labels]
     speaker = np.eye(6, dtype=np.float32)[np.tile(np.arange(6), 4)]

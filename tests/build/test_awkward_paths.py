@@ -53,7 +53,7 @@ def test_relative_folders_of_any_name(video, tmp_path, monkeypatch, capsys, sour
     assert len(open_dataset(Config(), f"{source}.shards", "train", ("video",))) == 1
 
 
-def test_a_file_url(video, tmp_path, capsys):
+def test_file_url(video, tmp_path, capsys):
     (tmp_path / "in:1").mkdir()
     (tmp_path / "in:1" / "a.mp4").write_bytes(video)
     assert _build(f"file://{tmp_path}/in:1", str(tmp_path / "out")) == 0, capsys.readouterr()

@@ -46,7 +46,7 @@ def videos(tmp_path) -> pathlib.Path:
     return folder
 
 
-def test_beam_builds_the_same(videos, tmp_path, capsys):
+def test_beam_builds_same(videos, tmp_path, capsys):
     pytest.importorskip("apache_beam", reason="the extra 'beam' is not installed")
     assert _build(videos, tmp_path / "local", "--workers=1") == 0
     capsys.readouterr()
@@ -63,7 +63,7 @@ def ingest_or_fail(item, alive, **options):
     return ingest(item, alive, **options)
 
 
-def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, monkeypatch):
+def test_hanging_or_crashing_decoder_loses_only_its_file(videos, tmp_path, monkeypatch):
     """What a machine does with a shard."""
     monkeypatch.setattr(beam_build, "ingest", ingest_or_fail)
     catalog = CATALOGS["folder"](Source(str(videos)))
@@ -84,13 +84,13 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_file_only(videos, tmp_path, m
     ]
 
 
-def test_without_beam_one_sentence_says_so(videos, tmp_path, capsys, monkeypatch):
+def test_missing_beam_is_one_sentence(videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert _build(videos, tmp_path / "out", "--runner=DirectRunner") == 2
     assert "install the extra `beam`" in capsys.readouterr().err
 
 
-def test_an_option_of_nobody_is_refused(videos, tmp_path, capsys):
+def test_unknown_option_is_refused(videos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         _build(videos, tmp_path / "out", "--shrot_side=64")
     assert "--shrot_side=64" in capsys.readouterr().err

@@ -84,14 +84,14 @@ def test_folder_of_videos(videos, tmp_path, capsys):
     assert found == {"cat/0.mp4": 0, "cat/1.mp4": 0, "cat/2.mp4": 0, "dog/0.mp4": 1, "dog/2.mp4": 1}
 
 
-def test_any_number_of_workers_writes_the_same(videos, tmp_path):
+def test_output_does_not_depend_on_number_of_workers(videos, tmp_path):
     for workers in (1, 3):
         out = tmp_path / str(workers)
         assert _build(videos, out, "--shards=3", f"--workers={workers}") == 0
     assert _digests(tmp_path / "1") == _digests(tmp_path / "3")
 
 
-def test_a_killed_build_goes_on(videos, tmp_path, monkeypatch):
+def test_killed_build_resumes(videos, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert _build(videos, whole, "--shards=4") == 0
     write = builder.write_shard
@@ -114,9 +114,7 @@ def test_a_killed_build_goes_on(videos, tmp_path, monkeypatch):
     assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
 
 
-def test_storage_that_does_not_answer_ends_a_build_that_goes_on(
-    videos, tmp_path, monkeypatch, capsys
-):
+def test_unreachable_storage_ends_build_which_resumes(videos, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert _build(videos, whole, "--shards=2") == 0
     write = builder.write_shard
@@ -151,7 +149,7 @@ def _with_fault(monkeypatch, flag: pathlib.Path, path: str) -> None:
     monkeypatch.setattr(builder, "ingest", work)
 
 
-def test_a_worker_that_is_stopped_costs_no_file(videos, tmp_path, monkeypatch):
+def test_stopped_worker_loses_no_file(videos, tmp_path, monkeypatch):
     assert _build(videos, tmp_path / "whole") == 0
     _with_fault(monkeypatch, tmp_path / "stopped once", "dog/0.mp4")
     assert _build(videos, tmp_path / "out", "--timeout=1", "--workers=2") == 0
@@ -159,7 +157,7 @@ def test_a_worker_that_is_stopped_costs_no_file(videos, tmp_path, monkeypatch):
     assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
 
 
-def test_files_that_time_out_are_tried_by_the_same_command(videos, tmp_path, monkeypatch, capsys):
+def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypatch, capsys):
     out, flag = tmp_path / "out", tmp_path / "hangs"
     _with_fault(monkeypatch, flag, "dog/0.mp4")
     assert _build(videos, out, "--shards=3", "--timeout=1") == 1
@@ -179,7 +177,7 @@ def test_files_that_time_out_are_tried_by_the_same_command(videos, tmp_path, mon
     assert _digests(out) == _digests(tmp_path / "whole")
 
 
-def test_shards_of_failures_alone_are_made_again(videos, tmp_path, monkeypatch):
+def test_shards_with_only_failures_are_rebuilt(videos, tmp_path, monkeypatch):
     """What failed for want of room, say, may work the next time."""
     _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
     with monkeypatch.context() as patch:
@@ -195,14 +193,14 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_an_output_among_its_source_is_refused(videos, capsys):
+def test_output_inside_source_is_refused(videos, capsys):
     for output in (videos, videos / "shards"):
         assert _build(videos, output) == 2
         assert "is inside --source" in capsys.readouterr().err
     assert not (videos / "shards").exists()
 
 
-def test_a_build_killed_outright_goes_on(videos, tmp_path):
+def test_build_after_sigkill_resumes(videos, tmp_path):
     """As above, with SIGKILL at whatever moment the first shard is there."""
     out = tmp_path / "out"
     command = [
@@ -222,7 +220,7 @@ def test_a_build_killed_outright_goes_on(videos, tmp_path):
     assert _digests(out) == _digests(tmp_path / "whole")
 
 
-def test_a_finished_build_is_left_alone(videos, tmp_path, capsys):
+def test_finished_build_is_unchanged(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out") == 0
     before = _digests(tmp_path / "out")
     assert _build(videos, tmp_path / "out") == 0
@@ -232,7 +230,7 @@ def test_a_finished_build_is_left_alone(videos, tmp_path, capsys):
     assert _digests(tmp_path / "out") == before
 
 
-def test_other_options_don_t_mix_into_an_unfinished_build(videos, tmp_path, monkeypatch, capsys):
+def test_unfinished_build_with_other_options_is_refused(videos, tmp_path, monkeypatch, capsys):
     def stop(*args):
         raise KeyboardInterrupt
 
@@ -249,7 +247,7 @@ def test_other_options_don_t_mix_into_an_unfinished_build(videos, tmp_path, monk
     assert "short_side None, now 64" in capsys.readouterr().err
 
 
-def test_options_reach_the_records(videos, tmp_path):
+def test_options_change_records(videos, tmp_path):
     options = ["--short_side=32", "--frame_rate=4", "--mels=40", "--waveform", "--name=small"]
     assert _build(videos, tmp_path / "out", *options, "--modalities=audio,video") == 0
     told = metadata.read(str(tmp_path / "out"))
@@ -288,7 +286,7 @@ def test_sound_alone(tmp_path, capsys):
     assert (len(sound), len(sound[0].frames), sound[0].log_mel.shape) == (1, 0, (80, 112))
 
 
-def test_silent_videos_as_if_they_had_sound(tmp_path, capsys):
+def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     media_files.write(tmp_path / "in" / "a.mp4", media_files.gray_frames([9] * 30))
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
@@ -329,7 +327,7 @@ def test_bad_folders(tmp_path, capsys):
     assert "dataset_info.json" not in _digests(tmp_path / "out")
 
 
-def test_without_a_record_what_was_expected_and_found_is_named(videos, tmp_path, capsys):
+def test_build_without_records_names_expected_and_found(videos, tmp_path, capsys):
     lists = tmp_path / "lists"
     lists.mkdir()
     for k in (1, 2, 3):
@@ -341,7 +339,7 @@ def test_without_a_record_what_was_expected_and_found_is_named(videos, tmp_path,
     assert "beside 7 media files in no list (first: cat/0.mp4)" in told
 
 
-def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
+def test_exception_of_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / "in" / name).touch()
@@ -350,7 +348,7 @@ def test_an_exception_of_the_program_is_named_before_faults_of_files(tmp_path, m
     assert "(first: c.mp4: RuntimeError: no locator available)" in capsys.readouterr().err
 
 
-def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, capsys):
+def test_second_build_in_same_folder_is_refused(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     monkeypatch.setattr(lease, "PATIENCE", 0.1)
     catalog = CATALOGS["folder"](Source(str(videos)))
@@ -361,7 +359,7 @@ def test_two_builds_of_one_folder_don_t_meet(videos, tmp_path, monkeypatch, caps
     assert "is being built by another process" in capsys.readouterr().err
 
 
-def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkeypatch, capsys):
+def test_build_finished_meanwhile_is_reused(videos, tmp_path, monkeypatch, capsys):
     locked = storage.locked
 
     def late(folder, *sentences):
@@ -374,7 +372,7 @@ def test_a_build_that_ended_meanwhile_is_not_done_again(videos, tmp_path, monkey
     assert "has a complete data set already" in capsys.readouterr().err
 
 
-def test_of_two_builds_behind_one_url_the_last_says_so(videos, monkeypatch, capsys):
+def test_last_of_two_builds_at_one_url_is_refused(videos, monkeypatch, capsys):
     finish = builder.finish
 
     def late(plan, output):
@@ -398,7 +396,7 @@ def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name
     assert told.count("\n") == 0
 
 
-def test_writes_to_a_url(videos):
+def test_writes_to_url(videos):
     assert _build(videos, "memory://built", "--shards=2") == 0
     dataset = open_dataset(Config(modalities=("video",)), "memory://built", "train")
     assert sorted(dataset[i].path for i in range(len(dataset)))[0] == "cat/0.mp4"

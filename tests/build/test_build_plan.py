@@ -29,12 +29,12 @@ def test_every_file_is_in_one_shard():
     ]
 
 
-def test_the_order_of_the_list_doesn_t_matter():
+def test_plan_does_not_depend_on_order_of_list():
     assert _plan() == _plan(reverse=True)
     assert _plan().digest == _plan(reverse=True).digest
 
 
-def test_shards_mix_the_classes():
+def test_shards_mix_classes():
     assert all({i.label for i in s.items} == {0, 1, 2} for s in _plan().shards)
 
 
@@ -44,18 +44,18 @@ def test_number_of_shards():
     assert len(_plan(count=2, shards=5).shards) == 5
 
 
-def test_lists_that_name_nothing_are_refused():
+def test_empty_lists_are_refused():
     with pytest.raises(UserError, match="The lists of videos have no files"):
         _plan(count=0)
 
 
-def test_the_digest_tells_plans_apart():
+def test_digest_differs_between_plans():
     other = dataclasses.replace(IngestOptions(), hop=160)
     digests = {p.digest for p in (_plan(), _plan(count=99), _plan(shards=8), _plan(options=other))}
     assert len(digests) == 4
 
 
-def test_metadata_says_what_is_held():
+def test_metadata_describes_modalities():
     assert _plan(modalities=("audio",)).metadata.frame_rate == 0
     assert _plan(modalities=("video",)).metadata.sample_rate == 0
     both = _plan(folds=3, multi_label=True).metadata

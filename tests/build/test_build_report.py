@@ -25,20 +25,20 @@ def test_summary_names_files_and_reasons():
     assert "1.mp4: no audio (why)" in text
 
 
-def test_summary_names_the_option_that_uses_files_without_a_modality():
+def test_summary_names_option_that_uses_files_without_modality():
     remedy = "to use the 1 with no audio, build again with --modalities=video"
     assert remedy in summary(_report(3), "out").splitlines()
     assert "--modalities" not in summary(_report(3, both=False), "out")
     assert "--modalities" not in summary(_report(1), "out")
 
 
-def test_summary_of_many_points_at_the_report():
+def test_summary_of_many_left_out_files_refers_to_report():
     text = summary(_report(50), "out")
     assert text.count("(why)") == 20
     assert "30 more in report.json" in text
 
 
-def test_summary_of_none():
+def test_summary_without_left_out_files():
     assert "no file left out of 1,300" in summary(_report(0), "out")
 
 
@@ -61,7 +61,7 @@ def test_progress_counts_rate_time_left_and_what_is_left_out(clock, capsys):
     assert len(lines) == 4  # one in ten seconds
 
 
-def test_progress_ends_with_a_line(clock, capsys):
+def test_progress_ends_with_line(clock, capsys):
     with BuildProgress(2) as progress:
         progress(FileResult())
         assert capsys.readouterr().out == ""

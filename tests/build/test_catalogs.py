@@ -10,7 +10,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 
 
-def test_a_list_twice_is_refused(tmp_path):
+def test_duplicate_list_is_refused(tmp_path):
     for number, (name, write, extra) in enumerate(
         [
             ("kinetics400", trees.kinetics, "copy/train.csv"),
@@ -27,7 +27,7 @@ def test_a_list_twice_is_refused(tmp_path):
             trees.listed(name, folder)
 
 
-def test_a_source_that_has_its_lists_is_walked_once(tmp_path, monkeypatch):
+def test_source_with_lists_is_walked_once(tmp_path, monkeypatch):
     walked: list[str] = []
     walk = storage.walk
 
@@ -40,7 +40,7 @@ def test_a_source_that_has_its_lists_is_walked_once(tmp_path, monkeypatch):
     assert walked == [str(tmp_path)]
 
 
-def test_shards_that_are_built_among_the_files_are_none_of_them(tmp_path):
+def test_shards_inside_source_are_not_items(tmp_path):
     shards = [f"shards/a-all.tfrecord-0000{i}-of-00002" for i in (0, 1)]
     trees.files(
         tmp_path, ["a.tfrecord-x/1.wav", *shards, f"{shards[0]}.index", f"{shards[1]}.7.tmp"]
@@ -50,7 +50,7 @@ def test_shards_that_are_built_among_the_files_are_none_of_them(tmp_path):
     assert [(one.what, one.count) for one in tree.other_files()] == [("shard files", 4)]
 
 
-def test_every_item_has_an_id_of_its_own(tmp_path):
+def test_ids_of_items_are_unique(tmp_path):
     makers = {
         "kinetics400": trees.kinetics, "kinetics_sound": trees.kinetics, "audioset": trees.audioset,
         "ucf101": trees.ucf101, "hmdb51": trees.hmdb51, "fsd50k": trees.fsd50k,

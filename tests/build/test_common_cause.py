@@ -22,7 +22,7 @@ def _failed(reason="failed", detail="RuntimeError: cannot cache function") -> Fi
         _failed("crashed", "it crashed the decoder twice (exit code 1)"),
     ],
 )
-def test_one_exception_for_every_file_is_named_once(result):
+def test_same_exception_for_every_file_is_named_once(result):
     with pytest.raises(UserError) as error:
         list(common_cause.checked([FINE, *[result] * 300]))
     assert error.value.status == 2
@@ -40,11 +40,11 @@ def test_one_exception_for_every_file_is_named_once(result):
         [LATE, LATE, FINE] * 10,
     ],
 )
-def test_faults_of_files_are_theirs(results):
+def test_faults_of_files_do_not_stop_build(results):
     assert list(common_cause.checked(results)) == results
 
 
-def test_files_that_time_out_in_a_row_are_the_machine_s_fault():
+def test_consecutive_time_outs_stop_build():
     with pytest.raises(UnreachableError, match="3 files in a row timed out") as error:
         list(common_cause.checked([FINE, LATE, LATE, LATE, FINE]))
     assert error.value.status == 1

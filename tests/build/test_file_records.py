@@ -30,7 +30,7 @@ def _collect(directory, records=RECORDS):
 
 
 @pytest.mark.parametrize("most", [0, 150, 4000, 1 << 20])
-def test_records_come_back_in_order(tmp_path, monkeypatch, most):
+def test_records_are_returned_in_order(tmp_path, monkeypatch, most):
     monkeypatch.setattr(file_records, "MAX_BYTES", most)
     records = pickle.loads(pickle.dumps(_collect(str(tmp_path))))  # as between processes
     assert list(records) == list(records) == RECORDS
@@ -44,12 +44,12 @@ def test_records_come_back_in_order(tmp_path, monkeypatch, most):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_folder_all_are_held(monkeypatch):
+def test_without_folder_records_stay_in_memory(monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     assert _collect(None) == tuple(RECORDS)
 
 
-def test_an_exception_leaves_no_file(tmp_path, monkeypatch):
+def test_exception_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     collector = RecordCollector(str(tmp_path))
     with contextlib.suppress(ZeroDivisionError), collector:
@@ -59,7 +59,7 @@ def test_an_exception_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_can_t_hold_them_is_no_fault_of_the_file(tmp_path, monkeypatch):
+def test_unwritable_temporary_folder_is_not_blamed_on_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     with pytest.raises(UnreachableError, match="can't store temporary files of records"):
         _collect(str(tmp_path / "absent"))
@@ -80,7 +80,7 @@ def _ingest(folder, item, waiting=None):
     return ingest(item, lambda: None, directory=str(folder), options=options, waiting=waiting)
 
 
-def test_memory_is_that_of_one_record(tmp_path, monkeypatch):
+def test_memory_is_bounded_by_one_record(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 1 << 20)
     (tmp_path / "waiting").mkdir()
     item = _slideshow(tmp_path)
@@ -97,7 +97,7 @@ def test_memory_is_that_of_one_record(tmp_path, monkeypatch):
     assert tuple(result.records) == _ingest(tmp_path, item).records
 
 
-def test_the_shard_is_the_same_and_nothing_is_left(tmp_path, monkeypatch):
+def test_shard_is_equal_and_temporary_files_are_removed(tmp_path, monkeypatch):
     item = _slideshow(tmp_path)
     contents = []
     for most in (1 << 40, 1000):
@@ -114,7 +114,7 @@ def test_the_shard_is_the_same_and_nothing_is_left(tmp_path, monkeypatch):
     assert contents[0] == contents[1]
 
 
-def test_a_file_that_is_damaged_later_leaves_nothing(tmp_path, monkeypatch):
+def test_file_damaged_later_leaves_no_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 1000)
     (tmp_path / "waiting").mkdir()
     item = _slideshow(tmp_path)
@@ -131,7 +131,7 @@ def test_a_file_that_is_damaged_later_leaves_nothing(tmp_path, monkeypatch):
     assert not list((tmp_path / "waiting").iterdir())
 
 
-def test_a_record_beyond_the_schema_s_bounds_is_left_out_in_words(tmp_path, monkeypatch):
+def test_record_beyond_bounds_is_left_out_with_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(record_schema, "MAX_FRAMES", 50)
     result = _ingest(tmp_path, _slideshow(tmp_path))
     assert result == FileResult((), "too large", result.detail)
@@ -139,7 +139,7 @@ def test_a_record_beyond_the_schema_s_bounds_is_left_out_in_words(tmp_path, monk
     assert "--max_seconds" in result.detail
 
 
-def test_what_a_killed_build_left_is_removed(tmp_path):
+def test_leftovers_of_killed_build_are_removed(tmp_path):
     (tmp_path / "a").mkdir()
     _slideshow(tmp_path / "a")
     options = IngestOptions(MediaOptions(audio=False))

@@ -68,7 +68,7 @@ def test_results_are_in_order():
     assert run(items, workers=3) == items
 
 
-def test_a_crash_or_hang_costs_its_item_only():
+def test_crash_or_hang_loses_only_its_item():
     kinds = ["fine", "crash", "fine", "hang", "segfault", "fine", "slow", "cut off", "spin"]
     results = run(list(zip(kinds, range(9), strict=True)))
     assert [r[0] for r in results] == [
@@ -80,14 +80,14 @@ def test_a_crash_or_hang_costs_its_item_only():
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
-def test_what_happens_once_costs_nothing(tmp_path, how):
+def test_single_crash_or_hang_loses_nothing(tmp_path, how):
     """A worker that is stopped, killed for memory or blocked by storage: its item is good."""
     bad = [(f"{tmp_path}/{how}", i) for i in (1, 2)]
     results = run([("fine", 0), *bad, ("fine", 3)])
     assert results == [("fine", 0), ("second", 1), ("second", 2), ("fine", 3)]
 
 
-def test_the_second_try_is_alone(tmp_path):
+def test_second_try_runs_alone(tmp_path):
     with FileWorkers(functools.partial(_count_others, tmp_path), lost, 3, TIMEOUT, len) as pool:
         results = list(pool.map(range(12)))
     assert results[4] == [4]
@@ -107,7 +107,7 @@ def _count_others(folder, item, alive):
     return under_way
 
 
-def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
+def test_number_of_waiting_results_is_bounded(tmp_path):
     with FileWorkers(functools.partial(_touch, tmp_path, 16), lost, 2, 30, int) as pool:
         results = pool.map(range(100))
         assert next(results) == 0
@@ -115,7 +115,7 @@ def test_memory_is_bounded_by_how_far_ahead_it_works(tmp_path):
         assert list(results) == list(range(1, 100))
 
 
-def test_memory_is_bounded_by_what_results_weigh(tmp_path, monkeypatch):
+def test_bytes_of_waiting_results_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(file_workers, "MAX_BYTES", 5)
     with FileWorkers(functools.partial(_touch, tmp_path, 4), lost, 2, 30, lambda n: 2) as pool:
         results = pool.map(range(40))
@@ -133,7 +133,7 @@ def _touch(folder, ahead, item, alive):
     return item
 
 
-def test_leaving_ends_the_processes():
+def test_exit_of_context_ends_processes():
     before = set(multiprocessing.active_children())
     with FileWorkers(work, lost, 2, 30, len) as pool:
         results = pool.map([("fine", 0), ("hang", 1), ("hang", 2)])
@@ -143,5 +143,5 @@ def test_leaving_ends_the_processes():
     assert not any(p.is_alive() for p in processes)
 
 
-def test_nothing_to_do():
+def test_no_items():
     assert run([]) == []

@@ -35,7 +35,7 @@ def test_folder_with_splits(tmp_path):
     }
 
 
-def test_folders_without_media_are_no_classes_and_hinder_no_splits(tmp_path):
+def test_folders_without_media_are_ignored(tmp_path):
     trees.files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "annotations/labels.csv"])
     catalog = trees.listed("folder", tmp_path)
     assert catalog.class_names == ("a",)
@@ -43,7 +43,7 @@ def test_folders_without_media_are_no_classes_and_hinder_no_splits(tmp_path):
     assert "train/a/1.mp4" in [i.path for i in catalog.splits["train"]]
 
 
-def test_splits_beside_other_folders_are_refused(tmp_path):
+def test_splits_with_other_folders_are_refused(tmp_path):
     trees.files(tmp_path, ["train/a/1.mp4", "val/a/2.mp4", "extra/3.mp4"])
     with pytest.raises(
         UserError, match=r"has the splits train, val and other folders \(extra\): move"
@@ -53,7 +53,7 @@ def test_splits_beside_other_folders_are_refused(tmp_path):
     assert trees.listed("folder", tmp_path / "vehicles").class_names == ("bus", "train")
 
 
-def test_folder_follows_links_but_not_in_circles(tmp_path):
+def test_folder_follows_links_without_cycles(tmp_path):
     trees.files(tmp_path, ["real/a.mp4"])
     (tmp_path / "tree" / "cat").mkdir(parents=True)
     (tmp_path / "tree" / "linked").symlink_to(tmp_path / "real")

@@ -37,13 +37,13 @@ def _of_matrix(matrix: int, pixels: str) -> av.VideoFrame:
 
 @pytest.mark.parametrize("matrix", range(10))
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuvj444p", "gbrp", "gray"])
-def test_a_color_matrix_is_converted(matrix, pixels):
+def test_color_matrix_is_converted(matrix, pixels):
     assert len(_track(_of_matrix(matrix, pixels)).frames) == 8
 
 
 @pytest.mark.parametrize("matrix", REFUSED)
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuvj444p"])
-def test_one_that_can_t_be_is_named(matrix, pixels):
+def test_inconvertible_color_matrix_is_named(matrix, pixels):
     with pytest.raises(UnfitError, match=f"{REFUSED[matrix]}.* can't be converted") as error:
         _track(_of_matrix(matrix, pixels))
     assert error.value.reason == "unsupported"
@@ -67,14 +67,14 @@ def test_ycgco(color, full):
     assert frame.colorspace == 8
 
 
-def test_a_reserved_matrix_counts_as_unspecified():
+def test_reserved_matrix_counts_as_unspecified():
     pictures = [_track(_of_matrix(matrix, "yuv420p")).frames for matrix in (2, 3)]
     assert pictures[0] == pictures[1]
 
 
 @pytest.mark.parametrize("matrix", [10, 11, 12, 14])
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_file_of_such_colors_is_left_out_in_words(tmp_path, matrix, keep):
+def test_file_with_inconvertible_colors_is_left_out_with_reason(tmp_path, matrix, keep):
     frames = media_files.gray_frames([90] * 8)
     options = {"colorspace": str(matrix)}
     path = media_files.write(tmp_path / "a.mp4", frames, 8, codec="libx264", options=options)
@@ -118,14 +118,14 @@ def _resized(content: bytes, size: tuple[int, int]) -> bytes:
     return b"\xff\xc0\0\x11\x08".join([parts[0], *(stated + part[4:] for part in parts[1:])])
 
 
-def test_the_bound_is_stated(monkeypatch):
+def test_bound_of_pixels_is_stated(monkeypatch):
     monkeypatch.setattr(frame_track, "MOST_PIXELS", 64 * 48 - 1)
     with pytest.raises(UnfitError, match="64 x 48 pixels, more than 3,071") as error:
         _track(av.VideoFrame(64, 48, "yuv420p"))
     assert error.value.reason == "too large"
 
 
-def test_frames_of_a_record_are_bounded(monkeypatch):
+def test_frames_of_record_are_bounded(monkeypatch):
     frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
     size = len(_track(frame).frames[0])
     monkeypatch.setattr(frame_track, "MAX_BYTES", 8 * size)
@@ -135,7 +135,7 @@ def test_frames_of_a_record_are_bounded(monkeypatch):
     assert error.value.reason == "too large"
 
 
-def test_a_frame_that_stands_still_for_long_is_held_once():
+def test_long_still_frame_is_stored_once():
     frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
     track = FrameTrack(8, 16, 90, 0.0, math.inf)
     track.add(frame, 0.0, 500.0)

@@ -26,7 +26,7 @@ def _ingest(folder, item=ITEM, alive=lambda: None, **options):
     return ingest(item, alive, directory=str(folder), options=IngestOptions(**options))
 
 
-def test_a_record_holds_what_was_decoded(tmp_path):
+def test_record_has_decoded_content(tmp_path):
     path = _write(tmp_path)
     (data,) = _ingest(tmp_path, waveform=True).records
     record = record_schema.parse(data, 80)
@@ -40,12 +40,12 @@ def test_a_record_holds_what_was_decoded(tmp_path):
     assert (record.start, record.end) == (0, 2)
 
 
-def test_the_waveform_is_left_out_unless_asked_for(tmp_path):
+def test_waveform_is_stored_only_on_request(tmp_path):
     _write(tmp_path)
     assert not record_schema.parse(_ingest(tmp_path).records[0], 80).waveform.size
 
 
-def test_a_long_file_becomes_several_records(tmp_path):
+def test_long_file_becomes_several_records(tmp_path):
     _write(tmp_path, 3.2)
     signs: list[int] = []
     result = _ingest(tmp_path, alive=lambda: signs.append(1), max_seconds=1.5)
@@ -57,20 +57,20 @@ def test_a_long_file_becomes_several_records(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [1.5, 3.0])
-def test_a_file_of_whole_pieces(tmp_path, seconds):
+def test_file_with_length_of_whole_pieces(tmp_path, seconds):
     _write(tmp_path, seconds)
     result = _ingest(tmp_path, max_seconds=1.5)
     assert len(result.records) == round(seconds / 1.5)
 
 
-def test_a_stretch_of_a_file(tmp_path):
+def test_segment_of_a_file(tmp_path):
     _write(tmp_path, 3.0)
     item = dataclasses.replace(ITEM, start=1.0, end=2.0)
     record = record_schema.parse(_ingest(tmp_path, item).records[0], 80)
     assert (record.start, record.end, len(record.frames)) == (1, 2, 8)
 
 
-def test_a_bad_file_is_left_out_with_its_reason(tmp_path):
+def test_bad_file_is_left_out_with_its_reason(tmp_path):
     assert _ingest(tmp_path).reason == "missing"
     (tmp_path / "a").mkdir()
     (tmp_path / ITEM.path).write_bytes(b"")
@@ -78,7 +78,7 @@ def test_a_bad_file_is_left_out_with_its_reason(tmp_path):
     assert (result.records, result.reason, result.detail) == ((), "unreadable", "it is empty")
 
 
-def test_a_decoder_that_fails_in_its_own_way_costs_the_file(tmp_path, monkeypatch):
+def test_unknown_exception_of_decoder_loses_only_its_file(tmp_path, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError("inside")
 
@@ -87,7 +87,7 @@ def test_a_decoder_that_fails_in_its_own_way_costs_the_file(tmp_path, monkeypatc
     assert (result.reason, result.detail) == ("failed", "ZeroDivisionError: inside")
 
 
-def test_a_file_system_that_does_not_answer_is_no_fault_of_the_file(tmp_path, monkeypatch):
+def test_unreachable_file_system_is_not_blamed_on_file(tmp_path, monkeypatch):
     def stale(*args):
         raise OSError(errno.ESTALE, "Stale file handle")
 
@@ -98,11 +98,11 @@ def test_a_file_system_that_does_not_answer_is_no_fault_of_the_file(tmp_path, mo
     assert "Stale file handle" in result.detail
 
 
-def test_files_whose_folder_is_gone_are_not_missing(tmp_path):
+def test_files_of_removed_folder_are_unreachable(tmp_path):
     assert _ingest(tmp_path / "unmounted").reason == UNREACHABLE
 
 
-def test_a_stretch_without_length_is_left_out_with_its_reason(tmp_path):
+def test_empty_segment_is_left_out_with_reason(tmp_path):
     _write(tmp_path)
     result = _ingest(tmp_path, dataclasses.replace(ITEM, start=1.0, end=1.0))
     assert (result.records, result.reason) == ((), "too short")
@@ -123,7 +123,7 @@ def test_damage_after_whole_pieces(tmp_path, monkeypatch, keep):
     assert (len(result.records), result.reason) == ((1, "") if keep else (0, "damaged"))
 
 
-def test_a_stretch_of_sound_alone_ends_where_it_is_asked_to(tmp_path):
+def test_segment_of_sound_ends_at_requested_time(tmp_path):
     _write(tmp_path, 3.0)
     item = dataclasses.replace(ITEM, start=0.5, end=1.7)
     options = {"media": MediaOptions(video=False), "waveform": True}
@@ -133,7 +133,7 @@ def test_a_stretch_of_sound_alone_ends_where_it_is_asked_to(tmp_path):
     assert (record.start, record.end) == pytest.approx((0.5, 1.7))
 
 
-def test_files_behind_a_url(tmp_path):
+def test_files_at_url(tmp_path):
     path = _write(tmp_path)
     url = "memory://ingest"
     with storage.writer(f"{url}/{ITEM.path}") as file:
@@ -143,7 +143,7 @@ def test_files_behind_a_url(tmp_path):
     assert _ingest(url, absent).reason == "missing"
 
 
-def test_a_record_that_no_reader_would_take_is_left_out(tmp_path, monkeypatch):
+def test_record_that_readers_refuse_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(record_schema, "MAX_FRAMES", 15)
     _write(tmp_path)
     result = _ingest(tmp_path)

@@ -44,7 +44,7 @@ REPEATS = [
 
 
 @pytest.mark.parametrize("name, lists", REPEATS)
-def test_a_row_that_repeats_another_is_one_item_and_counted(tmp_path, name, lists):
+def test_repeated_line_is_one_item_and_counted(tmp_path, name, lists):
     if name == "fsd50k":
         lists = lists | {"eval.csv": "fname,labels\n9,B\n"}
     trees.write(tmp_path, lists)
@@ -89,7 +89,7 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize("name, lists, fault, other", CONTRADICTIONS)
-def test_rows_that_contradict_each_other_are_both_named(tmp_path, name, lists, fault, other):
+def test_contradictory_lines_are_both_named(tmp_path, name, lists, fault, other):
     trees.write(tmp_path, lists)
     with pytest.raises(UserError) as error:
         trees.listed(name, tmp_path)
@@ -100,7 +100,7 @@ def test_rows_that_contradict_each_other_are_both_named(tmp_path, name, lists, f
 
 
 @pytest.mark.parametrize("untrimmed", [False, True])
-def test_stretches_of_one_recording_are_items_of_their_own(tmp_path, untrimmed):
+def test_segments_of_one_recording_are_separate_items(tmp_path, untrimmed):
     trees.write(tmp_path, {"train.csv": KINETICS + "a,x,0,10,train\nb,x,20,30,train\n"})
     trees.files(tmp_path, ["x.mp4", "x_000000_000010.mp4", "x_000020_000030.mp4"])
     catalog = trees.listed("kinetics400", tmp_path, untrimmed=untrimmed)
@@ -110,7 +110,7 @@ def test_stretches_of_one_recording_are_items_of_their_own(tmp_path, untrimmed):
     ]
 
 
-def test_a_file_that_two_segments_could_mean_is_of_none(tmp_path):
+def test_file_matching_two_segments_is_not_used(tmp_path):
     """`{ytid}.mp4` says which segment it holds where its recording has one only."""
     rows = 'x, 0, 10, "/m/a"\nx, 10, 20, "/m/b"\ny, 0, 10, "/m/a"\n'
     trees.write(tmp_path, {"class_labels_indices.csv": CLASSES, "eval_segments.csv": rows})

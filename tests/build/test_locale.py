@@ -55,7 +55,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def test_every_locale_writes_the_same(source, tmp_path):
+def test_output_does_not_depend_on_locale(source, tmp_path):
     told = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
     assert _digests(tmp_path / "C") == _digests(tmp_path / "utf-8")
     dataset = open_dataset(Config(), str(tmp_path / "C"), "train", ("video",))
@@ -80,7 +80,7 @@ for name in sorted(storage.walk(directory)):
 
 @pytest.mark.parametrize("name", ["caf\u00e9.mp4", "\u6771\u4eac/a.mp4", "\U0001f3a5.mp4", "a.mp4"])
 @pytest.mark.parametrize("locale", LOCALES.values(), ids=LOCALES)
-def test_names_are_text_in_every_locale(tmp_path, name, locale):
+def test_names_are_utf_8_in_every_locale(tmp_path, name, locale):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     done = _run(locale, "-c", WALK, str(tmp_path))
@@ -88,7 +88,7 @@ def test_names_are_text_in_every_locale(tmp_path, name, locale):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "euc-jp"])
-def test_paths_of_a_locale_and_text(monkeypatch, encoding):
+def test_paths_are_converted_between_locale_and_text(monkeypatch, encoding):
     """As Python has it there: os.fsencode and os.fsdecode by the locale's encoding."""
     monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
     monkeypatch.setattr(os, "fsdecode", lambda data: data.decode(encoding, "surrogateescape"))

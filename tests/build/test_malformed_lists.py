@@ -50,7 +50,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("data_set,name,content,said", CASES)
-def test_a_malformed_list_is_named_with_its_line(tmp_path, data_set, name, content, said):
+def test_malformed_list_is_named_with_its_line(tmp_path, data_set, name, content, said):
     for other, text in BESIDE.items():
         (tmp_path / other).write_text(text)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -75,7 +75,7 @@ REPEATED = [
 
 
 @pytest.mark.parametrize("data_set, lists", REPEATED)
-def test_a_class_that_is_listed_twice_is_one_class(tmp_path, data_set, lists):
+def test_repeated_class_is_one_class(tmp_path, data_set, lists):
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
     assert CATALOGS[data_set](Source(str(tmp_path))).class_names == ("A", "B")
@@ -83,7 +83,7 @@ def test_a_class_that_is_listed_twice_is_one_class(tmp_path, data_set, lists):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_lists_of_any_system(tmp_path, end, mark):
+def test_lists_with_any_line_ends(tmp_path, end, mark):
     """A BOM, and the ends of lines; other characters that end lines are part of names."""
     name = "a\u2028b\x85c.wav"
     rows = ["filename,fold,target,category", f"{name},1,0,dog", ""]

@@ -28,7 +28,7 @@ def _audioset(folder, names) -> str:
 
 
 @pytest.mark.parametrize("beside", BESIDE)
-def test_what_lies_beside_a_video_does_not_count(tmp_path, beside):
+def test_files_beside_video_are_ignored(tmp_path, beside):
     _audioset(tmp_path, ["--4gqARaEJE.mp4", f"--4gqARaEJE{beside}"])
     catalog = trees.listed("audioset", tmp_path)
     assert [i.path for i in catalog.splits["eval"]] == ["--4gqARaEJE.mp4"]
@@ -36,12 +36,12 @@ def test_what_lies_beside_a_video_does_not_count(tmp_path, beside):
     assert catalog.ignored[0].example == f"--4gqARaEJE{beside}"
 
 
-def test_without_the_video_what_lies_beside_it_is_none(tmp_path):
+def test_files_beside_missing_video_are_not_used(tmp_path):
     _audioset(tmp_path, [f"--4gqARaEJE{suffix}" for suffix in BESIDE])
     assert trees.listed("audioset", tmp_path).splits["eval"][0].path.endswith("_000010.mp4")
 
 
-def test_two_videos_of_one_name_are_refused_where_it_is_listed(tmp_path):
+def test_two_videos_with_listed_name_are_refused(tmp_path):
     _audioset(tmp_path, ["--4gqARaEJE.mp4", "other.mp4", "other.webm"])
     trees.listed("audioset", tmp_path)
     trees.files(tmp_path, ["--4gqARaEJE.webm"])
@@ -49,14 +49,14 @@ def test_two_videos_of_one_name_are_refused_where_it_is_listed(tmp_path):
         trees.listed("audioset", tmp_path)
 
 
-def test_a_suffix_that_says_nothing_counts_where_there_is_no_other(tmp_path):
+def test_unknown_suffix_is_used_without_alternative(tmp_path):
     _audioset(tmp_path, ["--4gqARaEJE.unknown"])
     assert trees.listed("audioset", tmp_path).splits["eval"][0].path == "--4gqARaEJE.unknown"
     trees.files(tmp_path, ["a/--4gqARaEJE.MKV"])
     assert trees.listed("audioset", tmp_path).splits["eval"][0].path == "a/--4gqARaEJE.MKV"
 
 
-def test_identifiers_differ_by_case(tmp_path):
+def test_identifiers_are_case_sensitive(tmp_path):
     _audioset(tmp_path, ["--4GQARAEJE.mp4"])
     assert trees.listed("audioset", tmp_path).splits["eval"][0].path != "--4GQARAEJE.mp4"
 
@@ -79,7 +79,7 @@ def _folder(folder, paths):
     return trees.listed("folder", folder)
 
 
-def test_a_folder_of_downloads_has_its_videos_alone(tmp_path):
+def test_folder_of_downloads_lists_only_videos(tmp_path):
     catalog = _folder(
         tmp_path, ["cat/a.mp4", "cat/a.jpg", "cat/b.webp", "info/x.json", "cat/c.jpg"]
     )
@@ -120,14 +120,14 @@ def test_ucf101_in_other_folders_containers_and_spellings(tmp_path, path, listed
     assert (item.path, item.label, item.label_text) == (path, 0, known)
 
 
-def test_ucf101_in_the_folder_of_another_class_is_none_of_this(tmp_path):
+def test_ucf101_file_in_folder_of_other_class_is_not_used(tmp_path):
     catalog = _ucf101(tmp_path, ["Archery/v_HandStandPushups_g01_c01.avi"])
     (item,) = catalog.splits["all"]
     assert item.path == "HandstandPushups/v_HandStandPushups_g01_c01.avi"  # missing
     assert "media files in no list" in [one.what for one in catalog.ignored]
 
 
-def test_ucf101_twice(tmp_path):
+def test_ucf101_with_two_files_of_one_video_is_refused(tmp_path):
     name = "v_HandStandPushups_g01_c01"
     with pytest.raises(UserError, match=r"two files for .*: remove one"):
         _ucf101(tmp_path / "a", [f"x/HandstandPushups/{name}.avi", f"HandstandPushups/{name}.mp4"])
@@ -172,7 +172,7 @@ def test_hmdb51_with_one_name_in_two_classes(tmp_path):
     assert ("files that match several lines", 1) in [(i.what, i.count) for i in catalog.ignored]
 
 
-def test_accents_are_the_same_composed_and_not(tmp_path):
+def test_composed_and_decomposed_accents_match(tmp_path):
     catalog = _hmdb51(tmp_path, ["wave/cafe\u0301.mp4"], file="caf\u00e9.avi")
     assert catalog.splits["all"][0].path == "wave/cafe\u0301.mp4"
 
@@ -183,7 +183,7 @@ TEST_LIST = "youtube_id,time_start,time_end,split\nb,0,10,test\n"
 @pytest.mark.parametrize(
     "test_list", [TEST_LIST, "label,youtube_id,time_start,time_end,split\n,b,0,10,test\n"]
 )
-def test_kinetics_with_a_list_without_labels(tmp_path, test_list):
+def test_kinetics_with_list_without_labels(tmp_path, test_list):
     train = "label,youtube_id,time_start,time_end,split\nsinging,a,0,10,train\n"
     trees.write(tmp_path, {"train.csv": train, "test.csv": test_list})
     trees.files(tmp_path, ["train/singing/a_000000_000010.mp4", "test/b_000000_000010.mp4"])

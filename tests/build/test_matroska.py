@@ -55,7 +55,7 @@ def _write(path: pathlib.Path, outlast: str, live: bool = False) -> bytes:
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
 @pytest.mark.parametrize("outlast", ["subtitles", "duration"])
-def test_a_whole_file_that_states_more_than_its_pictures(tmp_path, name, outlast):
+def test_complete_file_may_state_longer_duration(tmp_path, name, outlast):
     _write(tmp_path / name, outlast)
     with av.open(str(tmp_path / name)) as container:
         assert container.duration / av.time_base == pytest.approx(30, abs=0.1)
@@ -67,7 +67,7 @@ def test_a_whole_file_that_states_more_than_its_pictures(tmp_path, name, outlast
 @pytest.mark.parametrize("outlast", ["subtitles", "duration", ""])
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("how", ["cut off", "holes"])
-def test_one_that_lacks_bytes_is_damaged(tmp_path, outlast, fraction, how):
+def test_incomplete_file_is_damaged(tmp_path, outlast, fraction, how):
     path = tmp_path / "a.mkv"
     content = _write(path, outlast)
     kept = content[: round(fraction * len(content))]
@@ -77,7 +77,7 @@ def test_one_that_lacks_bytes_is_damaged(tmp_path, outlast, fraction, how):
     assert error.value.reason == "damaged"
 
 
-def test_the_elements_of_a_file(tmp_path):
+def test_element_structure_of_file(tmp_path):
     content = _write(tmp_path / "a.mkv", "subtitles")
     assert matroska.is_whole(io.BytesIO(content))
     assert matroska.is_whole(io.BytesIO(content + bytes(1000)))  # beside the segment
@@ -87,7 +87,7 @@ def test_the_elements_of_a_file(tmp_path):
         assert not matroska.is_whole(io.BytesIO(content))
 
 
-def test_a_live_file_states_no_size_of_its_segment(tmp_path):
+def test_live_file_with_segment_of_unknown_size(tmp_path):
     content = _write(tmp_path / "a.mkv", "", live=True)
     assert matroska.is_whole(io.BytesIO(content))
     assert media.decode(str(tmp_path / "a.mkv"), MediaOptions()).end == pytest.approx(4, abs=0.2)

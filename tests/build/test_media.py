@@ -28,7 +28,7 @@ def _reason(path, options=BOTH) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_shows_the_frame_of_each_time(tmp_path, name):
+def test_frame_of_each_time_is_chosen(tmp_path, name):
     levels = [4 * i for i in range(60)]
     path = media_files.write(tmp_path / name, media_files.gray_frames(levels), frame_rate=30)
     found = media.decode(path, VIDEO_ONLY)
@@ -38,7 +38,7 @@ def test_shows_the_frame_of_each_time(tmp_path, name):
     np.testing.assert_allclose(_levels(found), expected, atol=3)
 
 
-def test_a_slow_video_repeats_frames(tmp_path):
+def test_slow_video_repeats_frames(tmp_path):
     path = media_files.write(tmp_path / "a.mkv", media_files.gray_frames([20, 120, 220]), 2)
     np.testing.assert_allclose(
         _levels(media.decode(path, VIDEO_ONLY)), [20] * 4 + [120] * 4 + [220] * 4, atol=3
@@ -62,7 +62,7 @@ def test_short_side_and_odd_sizes(tmp_path, size, expected):
     np.testing.assert_allclose(image, 100, atol=5)  # colors are rounded to whole steps twice
 
 
-def test_an_odd_short_side_is_refused():
+def test_odd_short_side_is_refused():
     with pytest.raises(UserError, match="short_side is 97"):
         MediaOptions(short_side=97)
 
@@ -98,7 +98,7 @@ def test_shrinking_does_not_alias(tmp_path):
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_sound_is_the_mean_of_the_channels(tmp_path, rate, channels):
+def test_sound_is_mean_of_channels(tmp_path, rate, channels):
     sound = media_files.tone(1.0, rate, channels=channels)
     sound[1:] = 0
     path = media_files.write(tmp_path / "a.wav", sound=sound, sample_rate=rate)
@@ -118,7 +118,7 @@ def test_sample_formats(tmp_path, codec):
 
 
 @pytest.mark.parametrize("when", [0.2, 1.7])
-def test_samples_that_are_no_numbers_are_damage(tmp_path, when):
+def test_samples_that_are_not_finite_are_damage(tmp_path, when):
     sound = media_files.tone(2.0, 16000)
     sound[0, round(when * 16000)] = np.nan
     path = media_files.write(
@@ -136,7 +136,7 @@ def _flash_and_click(path, sound_start=0.0, **kinds) -> str:
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mov"])
 @pytest.mark.parametrize("window", [(0, np.inf), (0.5, 1.5)])
-def test_picture_and_sound_stay_together(tmp_path, name, window):
+def test_video_and_audio_stay_synchronous(tmp_path, name, window):
     found = media.decode(_flash_and_click(tmp_path / name), MediaOptions(), *window)
     flash = int(np.argmax(np.array(_levels(found)) > 128)) / 8
     click = int(np.argmax(np.abs(found.waveform))) / 16000
@@ -146,14 +146,14 @@ def test_picture_and_sound_stay_together(tmp_path, name, window):
     assert (found.start, found.end) == (window[0], min(window[1], 2.0))
 
 
-def test_sound_that_begins_late_is_placed(tmp_path):
+def test_late_sound_is_placed_by_its_time(tmp_path):
     path = _flash_and_click(tmp_path / "a.mkv", sound_start=0.4)
     waveform = media.decode(path, MediaOptions()).waveform
     assert int(np.argmax(np.abs(waveform))) == pytest.approx(16000, abs=32)
     assert not waveform[: int(0.39 * 16000)].any()
 
 
-def test_sound_is_as_long_as_the_frames(tmp_path):
+def test_sound_is_as_long_as_frames(tmp_path):
     frames = media_files.gray_frames([50] * 60)
     for seconds in (0.7, 3.1):
         sound = media_files.tone(seconds, 44100)
@@ -163,7 +163,7 @@ def test_sound_is_as_long_as_the_frames(tmp_path):
         assert bool(waveform[-1000:].any()) == (seconds > 2)
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_stream_is_named(tmp_path):
     frames, sound = media_files.gray_frames([9] * 30), media_files.tone(1.0, 44100)
     silent = media_files.write(tmp_path / "silent.mp4", frames)
     blind = media_files.write(tmp_path / "blind.wav", sound=sound)
@@ -173,7 +173,7 @@ def test_what_is_missing_is_said(tmp_path):
     assert _reason(tmp_path) == "unreadable"
 
 
-def test_files_of_nothing(tmp_path):
+def test_empty_files(tmp_path):
     whole = pathlib.Path(
         media_files.write(tmp_path / "whole.mp4", media_files.gray_frames([9] * 30))
     ).read_bytes()
@@ -188,7 +188,7 @@ def test_files_of_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
-def test_a_title_that_is_not_utf_8(tmp_path, name):
+def test_title_that_is_not_utf_8(tmp_path, name):
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "TITLE"
@@ -201,7 +201,7 @@ def test_a_title_that_is_not_utf_8(tmp_path, name):
     assert len(media.decode(str(path), VIDEO_ONLY).frames) == 8
 
 
-def test_a_stream_without_frames(tmp_path):
+def test_stream_without_frames(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -210,7 +210,7 @@ def test_a_stream_without_frames(tmp_path):
     assert _reason(tmp_path / "a.mkv") == "no video"
 
 
-def test_a_picture_on_the_sleeve_is_no_video(tmp_path):
+def test_cover_picture_is_not_video(tmp_path):
     with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as container:
         audio = container.add_stream("aac", rate=16000, layout="mono")
         picture = container.add_stream("mjpeg", rate=1)
@@ -248,7 +248,7 @@ def _damaged_in_the_middle(path) -> str:
     return str(path)
 
 
-def test_damage_costs_the_file_or_what_follows(tmp_path):
+def test_damage_loses_file_or_rest(tmp_path):
     path = _damaged_in_the_middle(tmp_path / "a.mkv")
     assert _reason(path) == "damaged"
     found = media.decode(path, MediaOptions(keep_damaged=True))
@@ -257,7 +257,7 @@ def test_damage_costs_the_file_or_what_follows(tmp_path):
     assert len(found.waveform) == 22000
 
 
-def test_the_default_of_several_streams(tmp_path):
+def test_default_of_several_streams(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         streams = []
@@ -288,7 +288,7 @@ def test_real_clips():
     assert len(kept.frames) == 23
 
 
-def test_an_intact_file_whose_video_begins_late(tmp_path):
+def test_intact_file_whose_video_begins_late(tmp_path):
     path = media_files.write(
         tmp_path / "a.mkv",
         media_files.gray_frames([60] * 56),
@@ -299,14 +299,14 @@ def test_an_intact_file_whose_video_begins_late(tmp_path):
     assert media.decode(path, MediaOptions()).end == 7
 
 
-def test_a_text_is_no_video(tmp_path):
+def test_text_file_is_not_video(tmp_path):
     (tmp_path / "a.txt").write_text("a.mp4 cat\n" * 100)
     assert _reason(tmp_path / "a.txt", MediaOptions(audio=False, min_seconds=0)) == "unreadable"
 
 
 @pytest.mark.parametrize("content", ["whole", "garbage"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_file_that_can_t_be_read_is_not_damaged(tmp_path, monkeypatch, content, keep):
+def test_unreadable_file_is_not_damaged(tmp_path, monkeypatch, content, keep):
     path = _damaged_in_the_middle(tmp_path / "a.mkv")
     if content == "garbage":
         pathlib.Path(path).write_bytes(np.random.default_rng(0).bytes(2000))
@@ -319,7 +319,7 @@ def test_a_file_that_can_t_be_read_is_not_damaged(tmp_path, monkeypatch, content
         media.decode(path, MediaOptions(keep_damaged=keep))
 
 
-def test_what_video_lacks_is_not_the_sound_s_damage(tmp_path):
+def test_shorter_video_is_not_damage_of_sound(tmp_path):
     """Video that can't be decoded right after a seek, and sound that ended before it."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (16, 16, 3), np.uint8) for _ in range(48)]
@@ -336,7 +336,7 @@ def test_what_video_lacks_is_not_the_sound_s_damage(tmp_path):
         media.decode(path, MediaOptions(), 4.0, 6.0)
 
 
-def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
+def test_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
     frames = media_files.gray_frames(range(250))
     path = media_files.write(tmp_path / "a.mkv", frames, sound=media_files.tone(250 / 30, 44100))
     assert media.decode(path, MediaOptions()).end == pytest.approx(250 / 30, abs=0.2)
@@ -356,7 +356,7 @@ def test_a_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
         (MediaOptions(video=False), r"damaged \(its audio time stamps go back"),
     ],
 )
-def test_a_clock_that_starts_again_is_damage(tmp_path, options, words):
+def test_restarted_clock_is_damage(tmp_path, options, words):
     frames, sound = media_files.gray_frames([60] * 90), media_files.tone(3.0, 16000)
     path = media_files.write(
         tmp_path / "a.ts", frames, sound=sound, sample_rate=16000, sound_codec="aac"

@@ -45,7 +45,7 @@ def outside(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".idx"])
 @pytest.mark.parametrize("name", ["../outside.ts", "{path}", "file://{path}", "file:{path}"])
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_list_of_other_files_gives_nothing(tmp_path, outside, kind, name, suffix):
+def test_playlist_reads_no_other_files(tmp_path, outside, kind, name, suffix):
     path = tmp_path / "source" / f"list{suffix}"
     path.write_text(LISTS[kind].format(name=name.format(path=outside)))
     with pytest.raises(MediaError) as error:
@@ -54,13 +54,13 @@ def test_a_list_of_other_files_gives_nothing(tmp_path, outside, kind, name, suff
 
 
 @pytest.mark.parametrize("kind", ["hls", "ffconcat", "dash", "sdp"])
-def test_a_playlist_is_called_one(tmp_path, kind):
+def test_playlist_is_named_in_reason(tmp_path, kind):
     (tmp_path / "a.mp4").write_text(LISTS[kind].format(name="b.mp4"))
     with pytest.raises(MediaError, match="it is a playlist, whose files are not"):
         media.decode(str(tmp_path / "a.mp4"), VIDEO_ONLY)
 
 
-def test_a_picture_is_no_sequence_of_them(tmp_path):
+def test_picture_is_not_read_as_image_sequence(tmp_path):
     """Names that are patterns for ffmpeg: frame 1 would be read for `frame%d.png`."""
     for name, level in (("frame%d.png", 30), ("frame1.png", 90), ("frame2.png", 150)):
         pixels = np.full((48, 64, 3), level, np.uint8)
@@ -70,7 +70,7 @@ def test_a_picture_is_no_sequence_of_them(tmp_path):
     np.testing.assert_allclose(levels, [30], atol=2)
 
 
-def test_movie_data_in_another_file(tmp_path):
+def test_mp4_reference_to_other_file_is_not_read(tmp_path):
     """A QuickTime file whose data reference is a path: its samples would be read from there."""
     levels = media_files.gray_frames([40] * 16)
     path = pathlib.Path(media_files.write(tmp_path / "a.mov", levels, 8))
@@ -100,7 +100,7 @@ def test_movie_data_in_another_file(tmp_path):
     ["a:b.mp4", "concat:a.mp4", "-.mp4", "%03d.mp4", "x?y#z.mp4", "subfile,,start,9,,:a.mp4"],
 )
 @pytest.mark.parametrize("relative", [False, True])
-def test_a_name_is_a_name_and_no_url(tmp_path, monkeypatch, name, relative):
+def test_file_name_is_not_interpreted_as_url(tmp_path, monkeypatch, name, relative):
     media_files.write(tmp_path / "plain.mp4", media_files.gray_frames([100] * 8), 8)
     os.rename(tmp_path / "plain.mp4", tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_a_name_is_a_name_and_no_url(tmp_path, monkeypatch, name, relative):
     assert len(media.decode(path, VIDEO_ONLY).frames) == 8
 
 
-def test_what_is_no_regular_file_is_left_out(tmp_path):
+def test_irregular_file_is_left_out(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(MediaError, match="it is not a regular file") as error:
         media.decode(str(tmp_path / "a.mp4"), VIDEO_ONLY)
@@ -140,7 +140,7 @@ def _two_tracks(path, kind: str, undecodable: tuple[int, ...]) -> str:
 
 
 @pytest.mark.parametrize("undecodable", [(0,), (1,)])
-def test_a_track_that_has_a_decoder_is_used(tmp_path, undecodable):
+def test_track_with_decoder_is_used(tmp_path, undecodable):
     heard = 440 if undecodable == (1,) else 880
     path = _two_tracks(tmp_path / "a.mp4", "audio", undecodable)
     waveform = media.decode(path, MediaOptions()).waveform
@@ -153,7 +153,7 @@ def test_a_track_that_has_a_decoder_is_used(tmp_path, undecodable):
 
 
 @pytest.mark.parametrize("broken", [(0,), (0, 1)])
-def test_a_track_whose_decoder_does_not_open(tmp_path, broken):
+def test_track_whose_decoder_does_not_open(tmp_path, broken):
     """Opus of a later version, which the decoder refuses at once."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
@@ -175,7 +175,7 @@ def test_a_track_whose_decoder_does_not_open(tmp_path, broken):
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
-def test_tracks_without_a_decoder_are_named(tmp_path, kind):
+def test_tracks_without_decoder_are_named(tmp_path, kind):
     path = _two_tracks(tmp_path / "a.mp4", kind, (0, 1))
     with pytest.raises(MediaError, match=f"no decoder for its {kind} codec.*zzzz") as error:
         media.decode(path, MediaOptions())
@@ -213,21 +213,21 @@ def _fail(monkeypatch, number: int, fraction: float) -> None:
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_storage_that_fails_in_the_middle(long_file, monkeypatch, fraction, keep, number):
+def test_storage_failing_during_read(long_file, monkeypatch, fraction, keep, number):
     _fail(monkeypatch, number, fraction)
     with pytest.raises(OSError, match=os.strerror(number)):
         media.decode(long_file, MediaOptions(audio=False, keep_damaged=keep))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6])
-def test_bytes_that_can_t_be_read_are_damage(long_file, monkeypatch, fraction):
+def test_unreadable_bytes_are_damage(long_file, monkeypatch, fraction):
     _fail(monkeypatch, errno.EBADMSG, fraction)
     with pytest.raises(MediaError, match=r"can't be (read|decoded)") as error:
         media.decode(long_file, VIDEO_ONLY)
     assert error.value.reason in ("unreadable", "damaged")
 
 
-def test_a_format_that_can_t_be_sought_in(tmp_path):
+def test_format_without_seek(tmp_path):
     """Decoding starts at the beginning there."""
     rng = np.random.default_rng(0)
     frames = [np.full((48, 64, 3), 4 * i, np.uint8) for i in range(60)]

@@ -44,7 +44,7 @@ def decoded(path, matrix) -> np.ndarray:
 
 @pytest.mark.parametrize("matrix", SHOWN)
 @pytest.mark.parametrize("scale", [1, 0.5])
-def test_a_file_is_shown_as_its_matrix_says(tmp_path, matrix, scale):
+def test_display_matrix_is_applied(tmp_path, matrix, scale):
     image = decoded(tmp_path / "a.mp4", [scale * n for n in matrix])
     np.testing.assert_allclose(quadrants(image), SHOWN[matrix], atol=4)
     turned = matrix[0] == 0
@@ -52,7 +52,7 @@ def test_a_file_is_shown_as_its_matrix_says(tmp_path, matrix, scale):
 
 
 @pytest.mark.parametrize("matrix", NO_ANGLE)
-def test_a_matrix_without_an_angle_is_ignored(tmp_path, matrix):
+def test_matrix_without_angle_is_ignored(tmp_path, matrix):
     image = decoded(tmp_path / "a.mp4", matrix)
     np.testing.assert_allclose(quadrants(image), STORED, atol=4)
     assert image.shape[:2] == (48, 64)
@@ -60,7 +60,7 @@ def test_a_matrix_without_an_angle_is_ignored(tmp_path, matrix):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", range(-170, 191, 20))
-def test_other_angles_count_as_the_nearest(degrees, mirrored):
+def test_angles_are_rounded_to_quarter_turns(degrees, mirrored):
     cosine, sine = (65536 * f(math.radians(degrees)) for f in (math.cos, math.sin))
     matrix = [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]  # turned counterclockwise
     if mirrored:
@@ -69,7 +69,7 @@ def test_other_angles_count_as_the_nearest(degrees, mirrored):
     assert found == Orientation(mirrored, round(degrees / 90) % 4)
 
 
-def test_the_largest_numbers_of_a_matrix():
+def test_matrix_with_largest_numbers():
     most, least = 2**31 - 1, -(2**31)
     found = orientation.of_matrix(np.array([least, 0, 0, 0, most, 0, 0, 0, most], np.int32))
     assert found == Orientation(mirrored=True)
@@ -90,7 +90,7 @@ def _orientation_message(mirrored: bool, upended: bool, quarters: int) -> bytes:
         ((False, False, 3), (0, 1, -1, 0)),
     ],
 )
-def test_the_orientation_that_h264_itself_states(tmp_path, message, matrix):
+def test_orientation_in_h264_stream_is_applied(tmp_path, message, matrix):
     frame = np.repeat(np.repeat(np.array(STORED, np.uint8), 24, 0), 32, 1)
     path = tmp_path / "a.h264"
     media_files.write(path, [np.stack([frame] * 3, -1)] * 8, 8, codec="libx264")
@@ -102,7 +102,7 @@ def test_the_orientation_that_h264_itself_states(tmp_path, message, matrix):
     np.testing.assert_allclose(quadrants(image), SHOWN[matrix], atol=6)
 
 
-def test_frames_keep_one_size_when_the_orientation_changes(monkeypatch):
+def test_frames_keep_one_size_when_orientation_changes(monkeypatch):
     monkeypatch.setattr(orientation, "of_frame", lambda frame: Orientation(quarters=frame.pts))
     track = FrameTrack(8, 48, 90, 0.0, math.inf)
     for i, quarters in enumerate([0, 1, 2, 3]):

@@ -46,21 +46,21 @@ def _decode(path: pathlib.Path, content: bytes, seconds: float) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["mp3", "aac", "flac", "ac3", "wav"])
 @pytest.mark.parametrize("tail", TAIL)
-def test_what_follows_the_sound_is_passed_over(tmp_path, sounds, suffix, tail):
+def test_bytes_after_sound_are_skipped(tmp_path, sounds, suffix, tail):
     waveform = _decode(tmp_path / f"a.{suffix}", sounds[suffix] + TAIL[tail], 3.0)
     assert np.abs(waveform[8000:40000]).max() > 0.2
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "aac", "flac", "ac3"])
 @pytest.mark.parametrize("head", HEAD)
-def test_what_precedes_the_sound_is_passed_over(tmp_path, sounds, suffix, head):
+def test_bytes_before_sound_are_skipped(tmp_path, sounds, suffix, head):
     waveform = _decode(tmp_path / f"a.{suffix}", HEAD[head] + sounds[suffix], 3.0)
     assert np.abs(waveform[1600:3200]).max() > 0.2
 
 
 @pytest.mark.parametrize("between", ["nothing", "ID3v1", "Lyrics3", "APE", "both", "zeros"])
 @pytest.mark.parametrize("suffix", ["mp3", "aac"])
-def test_joined_files_follow_one_another(tmp_path, sounds, suffix, between):
+def test_concatenated_files_are_contiguous(tmp_path, sounds, suffix, between):
     content = sounds[suffix] + TAIL[between] + sounds[suffix]
     waveform = _decode(tmp_path / f"a.{suffix}", content, 6.0)
     seconds = np.abs(waveform[: 6 * 16000].reshape(-1, 1600)).max(axis=1)
@@ -68,13 +68,13 @@ def test_joined_files_follow_one_another(tmp_path, sounds, suffix, between):
 
 
 @pytest.mark.parametrize("size", [bytes(4), b"\xff" * 4, b"\xf0\xff\xff\x7f"])
-def test_a_wave_file_that_states_no_size(tmp_path, sounds, size):
+def test_wave_file_without_size(tmp_path, sounds, size):
     content = sounds["wav"]
     where = content.index(b"data") + 4
     _decode(tmp_path / "a.wav", content[:where] + size + content[where + 4 :], 3.0)
 
 
-def test_unknown_chunks_of_a_wave_file(tmp_path, sounds):
+def test_unknown_chunks_of_wave_file(tmp_path, sounds):
     content = sounds["wav"]
     where = content.index(b"data")
     for chunk in (b"junk", b"JUNK", b"LIST", b"bext"):
@@ -83,7 +83,7 @@ def test_unknown_chunks_of_a_wave_file(tmp_path, sounds):
 
 
 @pytest.mark.parametrize("lost", [bytes(8000), RANDOM + RANDOM[:3000], b"\xff" * 8000])
-def test_damage_within_the_sound_is_damage(tmp_path, sounds, lost):
+def test_damage_within_sound_is_detected(tmp_path, sounds, lost):
     content = sounds["mp3"]
     middle = len(content) // 3
     (tmp_path / "a.mp3").write_bytes(content[:middle] + lost + content[middle + len(lost) :])
@@ -96,7 +96,7 @@ def test_damage_within_the_sound_is_damage(tmp_path, sounds, lost):
 @pytest.mark.parametrize(
     "content", [RANDOM, bytes(5000), ID3V2, ID3V2 + RANDOM, b"no sound " * 900]
 )
-def test_rubbish_alone_is_no_sound(tmp_path, name, content):
+def test_random_bytes_are_not_sound(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MediaError) as error:
         media.decode(str(tmp_path / name), SOUND_ONLY)
@@ -129,7 +129,7 @@ def _with_empty_packets(path, codec: str, empty: set[int], sound: bool) -> str:
 @pytest.mark.parametrize(
     "empty", [{5}, set(range(10, 20)), set(range(20, 30)), set(range(1, 30)), {7, 8, 28, 29}]
 )
-def test_an_empty_packet_repeats_the_frame_before_it(tmp_path, codec, sound, empty):
+def test_empty_packet_repeats_frame_before_it(tmp_path, codec, sound, empty):
     path = _with_empty_packets(tmp_path / "a.nut", codec, empty, sound)
     found = media.decode(path, MediaOptions(audio=sound, frame_rate=10))
     expected = np.arange(0, 240, 8)
@@ -140,7 +140,7 @@ def test_an_empty_packet_repeats_the_frame_before_it(tmp_path, codec, sound, emp
 
 
 @pytest.mark.parametrize("window", [(0.5, 1.5), (1.4, 1.9), (2.0, 2.9)])
-def test_a_stretch_within_repeated_frames(tmp_path, window):
+def test_segment_within_repeated_frames(tmp_path, window):
     path = _with_empty_packets(tmp_path / "a.nut", "mjpeg", set(range(10, 30)), False)
     found = media.decode(path, MediaOptions(audio=False, frame_rate=10), *window)
     expected = [8 * min(i, 9) for i in range(round(10 * window[0]), round(10 * window[1]))]
@@ -148,7 +148,7 @@ def test_a_stretch_within_repeated_frames(tmp_path, window):
 
 
 @pytest.mark.parametrize("late", [1.0, 98.0])
-def test_a_stream_that_appears_late_is_no_fault(tmp_path, late):
+def test_late_stream_is_accepted(tmp_path, late):
     """A Flash video that is said to have no sound, and has some after ffmpeg has looked for it."""
     path = tmp_path / "a.flv"
     frames = media_files.gray_frames([2 * i for i in range(100)])

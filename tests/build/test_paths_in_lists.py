@@ -36,7 +36,7 @@ def _lists(path: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", list(_lists("")))
-def test_a_path_that_leads_out_is_refused_with_its_line(tmp_path, name, path):
+def test_path_outside_source_is_refused_with_its_line(tmp_path, name, path):
     trees.write(tmp_path / "lists", _lists(path)[name])
     trees.files(tmp_path / "source", ["a.mp4"])
     with pytest.raises(UserError) as error:
@@ -57,7 +57,7 @@ def test_ucf101_lists_with_other_paths(tmp_path, path):
         trees.listed("ucf101", tmp_path)
 
 
-def test_a_label_that_leads_out_is_refused(tmp_path):
+def test_label_outside_source_is_refused(tmp_path):
     header = "label,youtube_id,time_start,time_end,split\n"
     trees.write(tmp_path, {"train.csv": f"{header}../..,x,0,10,train\n"})
     with pytest.raises(UserError, match="leads out of the source"):
@@ -65,13 +65,13 @@ def test_a_label_that_leads_out_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a..b", "a...", "--a", "a:b", "%03d", "a?b#c", "_-"])
-def test_odd_names_are_none_of_these(tmp_path, name):
+def test_unusual_names_inside_source_are_accepted(tmp_path, name):
     trees.write(tmp_path, _lists(name)["fsd50k"])
     trees.files(tmp_path, [f"x/{name}.wav"])
     assert trees.listed("fsd50k", tmp_path).splits["train"][0].path == f"x/{name}.wav"
 
 
-def test_links_of_the_source_lead_where_they_lead(tmp_path):
+def test_links_in_source_are_followed(tmp_path):
     """A link is the owner's word, and data sets are often made of them."""
     trees.files(tmp_path / "store", ["deep/1.wav"])
     trees.write(tmp_path / "source", _lists("1")["fsd50k"])

@@ -37,7 +37,7 @@ def test_any_number_of_channels(channels, kind):
     np.testing.assert_allclose(track.finish(0.25), sound.mean(axis=0), atol=1e-6)
 
 
-def test_the_number_of_channels_may_change():
+def test_number_of_channels_may_change():
     sound = np.random.default_rng(0).uniform(-1, 1, (16, 1000)).astype(np.float32)
     track = SoundTrack(16000, 0.0, math.inf)
     order = [2, 8, 1, 16, 6]
@@ -51,7 +51,7 @@ def test_the_number_of_channels_may_change():
 @pytest.mark.parametrize(
     "name, codec, channels", [("a.mp4", "aac", 8), ("a.mkv", "flac", 8), ("a.wav", "pcm_s16le", 16)]
 )
-def test_many_channels_of_a_file(tmp_path, name, codec, channels):
+def test_many_channels_of_file(tmp_path, name, codec, channels):
     sound = media_files.tone(1.0, 48000, channels=channels)
     path = media_files.write(tmp_path / name, sound=sound, sample_rate=48000, sound_codec=codec)
     waveform = media.decode(path, MediaOptions(video=False)).waveform
@@ -59,7 +59,7 @@ def test_many_channels_of_a_file(tmp_path, name, codec, channels):
     assert np.abs(waveform[4000:12000]).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_sound_of_a_record_is_bounded(monkeypatch):
+def test_sound_of_record_is_bounded(monkeypatch):
     monkeypatch.setattr(sound_track, "MAX_BYTES", 4 * 16000)
     track = SoundTrack(16000, 0.0, math.inf)
     track.add(_frame(np.zeros((1, 16000), np.float32)), 0.0)
@@ -84,7 +84,7 @@ def _with_clock(path: pathlib.Path, factor: float, codec: str) -> str:
 
 @pytest.mark.parametrize("codec", ["libmp3lame", "pcm_s16le", "ac3"])
 @pytest.mark.parametrize("factor", [0.01, 0.1, 0.5, 0.8, 1.25, 2, 10])
-def test_a_clock_that_disagrees_with_the_samples(tmp_path, codec, factor):
+def test_wrong_clock_of_sound_is_damage(tmp_path, codec, factor):
     path = _with_clock(tmp_path / "a.avi", factor, codec)
     for options in (MediaOptions(), MediaOptions(keep_damaged=True)):
         with pytest.raises(MediaError, match="times as fast as its samples") as error:
@@ -94,7 +94,7 @@ def test_a_clock_that_disagrees_with_the_samples(tmp_path, codec, factor):
 
 @pytest.mark.parametrize("codec", ["libmp3lame", "pcm_s16le", "ac3"])
 @pytest.mark.parametrize("factor", [0.98, 1, 1.02])
-def test_a_clock_that_drifts_is_followed(tmp_path, codec, factor):
+def test_drifting_clock_is_followed(tmp_path, codec, factor):
     path = _with_clock(tmp_path / "a.avi", factor, codec)
     waveform = media.decode(path, MediaOptions()).waveform
     click = int(np.argmax(np.abs(waveform) > 0.4)) / 16000
@@ -126,7 +126,7 @@ FRAMES = np.arange(400) * 0.02  # when each of 20 ms begins
         (0 * FRAMES, 0),
     ],
 )
-def test_the_speed_of_a_clock(times, speed):
+def test_speed_of_clock(times, speed):
     clock = SoundClock()
     for time in times:
         clock.add(0.02, float(time))
@@ -134,7 +134,7 @@ def test_the_speed_of_a_clock(times, speed):
 
 
 @pytest.mark.parametrize("frames", [0, 1, 5, 40])
-def test_a_short_track_has_any_clock(frames):
+def test_clock_of_short_track_is_not_checked(frames):
     clock = SoundClock()
     for i in range(frames):
         clock.add(0.02, 0.05 * i)

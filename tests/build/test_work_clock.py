@@ -40,11 +40,11 @@ class Process:
         ("T", 0.0, 60.0),  # was stopped
     ],
 )
-def test_what_is_counted(state, fraction, counted):
+def test_counted_time_by_state(state, fraction, counted):
     assert Process().run(60.0, state, fraction) == pytest.approx(counted)
 
 
-def test_time_in_which_nobody_looks_is_not_counted():
+def test_time_without_samples_is_not_counted():
     process = Process()
     process.run(5.0, "S")
     process.time += 3600.0  # the machine is suspended, or the whole group stopped
@@ -52,14 +52,14 @@ def test_time_in_which_nobody_looks_is_not_counted():
     assert process.clock.seconds <= 10.0 + 2 * TICK
 
 
-def test_it_starts_again():
+def test_clock_restarts():
     process = Process()
     process.run(30.0, "S")
     process.clock.restart()
     assert process.run(2.0, "S") == pytest.approx(2.0)
 
 
-def test_looks_that_come_often_count_the_same():
+def test_frequent_samples_give_equal_time():
     process = Process()
     for _ in range(1000):
         process.time += TICK / 100
@@ -75,7 +75,7 @@ def test_without_proc_every_second_counts():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc here")
-def test_usage_of_a_process_with_any_name(tmp_path):
+def test_usage_of_process_with_any_name(tmp_path):
     """The name stands in the same line: blanks and brackets in it move no field."""
     link = tmp_path / "a) R 9 (b"
     link.symlink_to(sys.executable)

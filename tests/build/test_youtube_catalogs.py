@@ -55,7 +55,7 @@ def test_kinetics_faults(tmp_path):
         trees.listed("kinetics400", trees.files(tmp_path / "none", ["a.mp4"]))
 
 
-def test_a_row_that_ends_before_it_starts_is_refused(tmp_path):
+def test_line_with_end_before_start_is_refused(tmp_path):
     trees.kinetics(tmp_path)
     header = "label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "annotations" / "train.csv").write_text(header + "drums,x,20,10,train\n")
@@ -95,7 +95,7 @@ def test_audioset(tmp_path, name):
     assert [i.id for i in catalog.splits["eval"]] == ["zzz_7_17"]
 
 
-def test_the_run_on_audioset_reads_the_splits_that_its_catalog_makes():
+def test_audioset_config_reads_splits_of_catalog():
     splits = set(audioset.LISTS.values())
     assert set(audioset_config.get_config().data.split.split("+")) == splits - {"eval"}
 

@@ -65,7 +65,7 @@ def decode(record: Record, stored: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     "size", [(30000, 30000), (65500, 65500), (65500, 1), (1, 65500), (16, 272), (8, 500)]
 )
-def test_absurd_sizes_are_refused_before_they_are_decoded(size, stored, frugal):
+def test_excessive_sizes_are_refused_before_decoding(size, stored, frugal):
     height, width = size
     sentence = rf"{WHERE} has a frame .*states {width} x {height} pixels, beyond"
     bad = jpeg_that_claims(*size)
@@ -89,11 +89,11 @@ def test_absurd_sizes_are_refused_before_they_are_decoded(size, stored, frugal):
         ((0, 24), 16, True),
     ],
 )
-def test_sizes_are_held_against_the_data_set_s_own(size, stored, refused):
+def test_sizes_are_bounded_by_short_side_of_data_set(size, stored, refused):
     assert bool(record_schema.frame_fault(*size, stored)) == refused
 
 
-def test_a_data_set_of_such_frames_names_the_record(tmp_path, frugal):
+def test_record_with_excessive_frames_is_named(tmp_path, frugal):
     for name, frame in (
         ("claims", jpeg_that_claims(30000, 30000)),
         ("holds", simplejpeg.encode_jpeg(np.zeros((200, 300, 3), np.uint8))),
@@ -108,7 +108,7 @@ def test_a_data_set_of_such_frames_names_the_record(tmp_path, frugal):
                 next(batches(toy_shards.CONFIG, dataset))
 
 
-def test_frames_of_shards_made_elsewhere_have_a_bound_too(tmp_path, frugal):
+def test_frames_of_dmvr_shards_are_bounded(tmp_path, frugal):
     config = toy_shards.config(short_side=16)
 
     def record(frame):
@@ -129,7 +129,7 @@ def test_frames_of_shards_made_elsewhere_have_a_bound_too(tmp_path, frugal):
         next(pipeline.eval_batches(config, test, modalities=("video",)))
 
 
-def test_a_jpeg_of_many_scans_is_refused(frugal):
+def test_jpeg_of_many_scans_is_refused(frugal):
     """Each scan is a pass over all pixels, and may take ten bytes."""
     pixels = np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
@@ -164,7 +164,7 @@ GOOD = toy_shards.record(1, frames=2)
         ({"waveform": np.zeros(1001, np.int16)}, "1,001 samples, more than 1,000"),
     ],
 )
-def test_what_is_beyond_a_record_is_neither_read_nor_written(monkeypatch, changes, sentence):
+def test_record_beyond_bounds_is_neither_read_nor_written(monkeypatch, changes, sentence):
     monkeypatch.setattr(record_schema, "MAX_SAMPLES", 1000)
     record = dataclasses.replace(GOOD, **changes)
     if "label_text" not in changes:  # characters may have several bytes
@@ -178,7 +178,7 @@ def test_what_is_beyond_a_record_is_neither_read_nor_written(monkeypatch, change
         record_schema.parse(data, mels, WHERE)
 
 
-def test_bounds_themselves_are_within():
+def test_bounds_are_inclusive():
     record = dataclasses.replace(
         GOOD, frames=(b"x",) * record_schema.MAX_FRAMES, labels=(1,) * record_schema.MAX_INTS,
         id="x" * record_schema.MAX_TEXT, label=-1,
@@ -266,7 +266,7 @@ def test_sequences_of_many_steps_are_refused(name, budget):
         (None, -1.0, "has a length of -2"),
     ],
 )
-def test_sequences_that_last_for_days_are_refused(micros, rate, sentence, frugal):
+def test_sequences_with_excessive_length_are_refused(micros, rate, sentence, frugal):
     example = tf_example_pb2.SequenceExample()
     for i in range(2):
         lists = example.feature_lists.feature_list
@@ -281,7 +281,7 @@ def test_sequences_that_last_for_days_are_refused(micros, rate, sentence, frugal
 
 @pytest.mark.parametrize("length", [record_schema.MAX_RECORD_BYTES + 1, 2**31, 2**40, 2**64 - 1])
 @pytest.mark.parametrize("room", [0, 2**31 + 2**20])
-def test_the_length_of_a_record_is_bounded_before_it_is_read(tmp_path, length, room, frugal):
+def test_length_of_record_is_bounded_before_it_is_read(tmp_path, length, room, frugal):
     """With a checksum that is right, and in a file that is (with holes) as long as it says."""
     path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     header = struct.pack("<Q", length)
@@ -293,7 +293,7 @@ def test_the_length_of_a_record_is_bounded_before_it_is_read(tmp_path, length, r
         record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
 
 
-def test_an_index_that_states_such_a_length_is_not_believed(tmp_path, frugal):
+def test_index_with_excessive_length_is_ignored(tmp_path, frugal):
     path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     with path.open("wb") as file:
         file.truncate(2**31)
@@ -303,7 +303,7 @@ def test_an_index_that_states_such_a_length_is_not_believed(tmp_path, frugal):
         record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
 
 
-def test_no_more_of_an_index_is_read_than_there_can_be(tmp_path, frugal):
+def test_read_of_index_is_bounded(tmp_path, frugal):
     shards.write_shard(str(tmp_path / shard_names.shard_name("toy", "train", 0, 1)), [b"one"])
     found = shard_names.find_shards(str(tmp_path), "train")
     with open(f"{next(iter(found))}.index", "ab") as file:
@@ -311,7 +311,7 @@ def test_no_more_of_an_index_is_read_than_there_can_be(tmp_path, frugal):
     assert record_source.TFRecordSource(found)[0] == b"one"
 
 
-def test_the_budget_is_of_a_whole_message():
+def test_budget_of_fields_is_per_message():
     feature = tf_example.parse_example(record_schema.serialize(GOOD))["frames"]
     for _ in range(100):
         assert len(feature.bytes_list()) == 2

@@ -98,7 +98,7 @@ def shard(tmp_path_factory) -> pathlib.Path:
 
 @THOUSANDS
 @given(seed=seeds, indexed=st.booleans())
-def test_a_damaged_shard(shard, seed, indexed):
+def test_damaged_shard(shard, seed, indexed):
     pathlib.Path(f"{shard}.index").write_bytes(INDEX if indexed else b"")
     for content in _variants(SHARD, seed):
         shard.write_bytes(content)
@@ -107,7 +107,7 @@ def test_a_damaged_shard(shard, seed, indexed):
 
 @THOUSANDS
 @given(seed=seeds)
-def test_a_damaged_index(shard, seed):
+def test_damaged_index(shard, seed):
     shard.write_bytes(SHARD)
     for content in _variants(INDEX, seed):
         pathlib.Path(f"{shard}.index").write_bytes(content)
@@ -116,7 +116,7 @@ def test_a_damaged_index(shard, seed):
 
 @settings(THOUSANDS, max_examples=50)
 @given(seed=seeds)
-def test_an_index_whose_writer_was_wrong(shard, seed):
+def test_wrong_index_with_valid_checksum(shard, seed):
     """Its checksum is right: it is not believed, or a record is named, or it says the same."""
     shard.write_bytes(SHARD)
     for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
@@ -138,7 +138,7 @@ GOOD = record_schema.serialize(toy_shards.record(1, frames=3))
 
 @THOUSANDS
 @given(seed=seeds)
-def test_records_whose_writer_was_wrong(seed):
+def test_wrong_records_with_valid_checksum(seed):
     """Damage from before the checksum was made is refused too, or is another record."""
     where = "shard, record 0,"
     for content in _variants(GOOD, seed):
@@ -149,7 +149,7 @@ def test_records_whose_writer_was_wrong(seed):
 
 @settings(THOUSANDS, max_examples=10)
 @given(seed=seeds)
-def test_a_data_set_whose_writer_was_wrong(tmp_path_factory, seed):
+def test_wrong_data_set_with_valid_checksum(tmp_path_factory, seed):
     """Every checksum is right, and index and description are of the damaged record."""
     folder = str(tmp_path_factory.getbasetemp() / "wrong_writer")
     if not os.path.isdir(folder):
@@ -185,7 +185,7 @@ SEQUENCE = _sequence_example()
 
 @settings(THOUSANDS, max_examples=20)
 @given(seed=seeds)
-def test_sequence_examples_whose_writer_was_wrong(seed):
+def test_wrong_sequence_examples(seed):
     where = "shard, record 0,"
     for content in _variants(SEQUENCE, seed):
         _refusal(where, dmvr.DmvrParser(Config()), content, where)

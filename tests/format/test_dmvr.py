@@ -67,7 +67,7 @@ FRAMES = [_jpeg(5 * i) for i in range(50)]
     ],
     ids=["rate", "whole rate", "time stamps", "clip"],
 )
-def test_frames_are_brought_to_the_rate(times):
+def test_frames_are_resampled_to_rate(times):
     record = _parse(frames=FRAMES, **times)
     expected = [5 * int(k / 8 * 25 + 0.026) for k in range(16)]
     np.testing.assert_allclose(_levels(record), expected, atol=1)
@@ -75,7 +75,7 @@ def test_frames_are_brought_to_the_rate(times):
 
 @pytest.mark.parametrize("rate", [16000, 44100, 48000])
 @pytest.mark.parametrize("told", [True, False])
-def test_the_spectrogram_is_computed_from_the_waveform(rate, told):
+def test_spectrogram_is_computed_from_waveform(rate, told):
     context: dict = {"image/frame_rate": 25.0}
     if told:
         context["WAVEFORM/feature/sample_rate"] = float(rate)
@@ -87,7 +87,7 @@ def test_the_spectrogram_is_computed_from_the_waveform(rate, told):
     np.testing.assert_allclose(found[:30, 8:-8], expected[:30, 8:-8], atol=0.1)
 
 
-def test_a_waveform_alone():
+def test_waveform_alone():
     context = {"WAVEFORM/feature/sample_rate": 16000}
     record = _parse(floats=[_tone(1.0, 16000)], context=context)
     assert record.frames == ()
@@ -95,7 +95,7 @@ def test_a_waveform_alone():
     assert record.end == 1.0
 
 
-def test_a_stored_spectrogram_of_the_config_s_kind_is_taken():
+def test_stored_spectrogram_with_matching_config_is_used():
     melspec = np.random.default_rng(0).normal(-3, 2, (2, 12800)).astype(np.float32)
     record = _parse(MELSPEC, frames=FRAMES, melspec=melspec, context={"image/frame_rate": 25.0})
     found = record_schema.decode_log_mel(record.log_mel)
@@ -104,14 +104,14 @@ def test_a_stored_spectrogram_of_the_config_s_kind_is_taken():
         _parse(frames=FRAMES, melspec=melspec, context={"image/frame_rate": 25.0})
 
 
-def test_the_waveform_goes_before_the_stored_spectrogram():
+def test_waveform_is_preferred_to_stored_spectrogram():
     melspec = np.zeros((1, 12800), np.float32)
     context = {"WAVEFORM/feature/sample_rate": 16000}
     record = _parse(MELSPEC, floats=[_tone(1.0, 16000)], melspec=melspec, context=context)
     assert record.log_mel.shape == (128, 101)
 
 
-def test_integers_that_were_stored_as_floats_are_mended():
+def test_integers_stored_as_floats_are_converted():
     heard = _tone(1.0, 16000)
     damaged = np.rint(heard * 32768).astype(np.int32).view(np.float32)
     assert not (np.abs(damaged) > 1e-30).any()  # it looks like silence
@@ -159,7 +159,7 @@ def test_labels_and_names():
         ({"frames": FRAMES[:3], "micros": [0, 9, 5]}, "not in order"),
     ],
 )  # fmt: skip
-def test_what_is_lacking_is_said(parts, words):
+def test_missing_parts_are_named(parts, words):
     with pytest.raises(UserError, match=rf"shard, record 3, .*{words}"):
         _parse(**parts)
 
@@ -206,7 +206,7 @@ def test_shards_are_found_by_their_split(tmp_path):
         dmvr.find_shards(str(tmp_path), "train")
 
 
-def test_other_folders_are_not_taken_for_such_shards(tmp_path):
+def test_other_folders_are_not_read_as_dmvr(tmp_path):
     assert not dmvr.has_shards(str(tmp_path))
     with storage.writer(str(tmp_path / "video.mp4")) as file:
         file.write(b"x")
@@ -214,14 +214,14 @@ def test_other_folders_are_not_taken_for_such_shards(tmp_path):
         open_dataset(CONFIG, str(tmp_path), "train")
 
 
-def test_an_unfinished_build_is_not_taken_for_such_shards(tmp_path):
+def test_unfinished_build_is_not_read_as_dmvr(tmp_path):
     folder = toy_shards.write(tmp_path, [toy_shards.record(0)])
     (tmp_path / "metadata.json").unlink()
     with pytest.raises(UserError, match="unfinished build"):
         open_dataset(toy_shards.CONFIG, folder, "train")[0]
 
 
-def test_a_name_that_is_not_utf_8_is_damage():
+def test_name_that_is_not_utf_8_is_damage():
     data = _example(frames=FRAMES[:1]).replace(b"clip/label/text", b"clip/label/te\xffx")
     with pytest.raises(
         UserError, match=r"shard, record 3, is not a valid SequenceExample \(.*utf-8"

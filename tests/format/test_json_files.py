@@ -40,7 +40,7 @@ def refusal(folder, content: bytes, read=metadata_lib.read) -> str:
     return str(caught.value)
 
 
-def test_the_checksum_finds_every_change(tmp_path):
+def test_checksum_detects_every_change(tmp_path):
     content = metadata_lib.to_json(METADATA).encode()
     rng = np.random.default_rng(0)
     for place in rng.permutation(len(content))[:200]:
@@ -55,7 +55,7 @@ def test_the_checksum_finds_every_change(tmp_path):
     "key,value",
     [("class_names", ["a", "c", "b"]), ("hop", 1001), ("multi_label", True), ("folds", 0)],
 )
-def test_a_value_that_was_changed_fails_the_checksum(tmp_path, key, value):
+def test_value_that_was_changed_fails_checksum(tmp_path, key, value):
     values = json.loads(metadata_lib.to_json(METADATA)) | {key: value}
     said = refusal(tmp_path, json.dumps(values).encode())
     assert "its checksum is wrong" in said
@@ -64,7 +64,7 @@ def test_a_value_that_was_changed_fails_the_checksum(tmp_path, key, value):
     )
 
 
-def test_files_without_a_checksum_are_read(tmp_path):
+def test_files_without_checksum_are_read(tmp_path):
     (tmp_path / "metadata.json").write_text(json.dumps(VALUES))
     assert metadata_lib.read(str(tmp_path)) == METADATA
     (tmp_path / "metadata.json").write_text(json.dumps(VALUES | {"frame_rate": 8}))
@@ -112,13 +112,13 @@ def test_files_without_a_checksum_are_read(tmp_path):
         ("x" * 10**5, 1, "unknown key 'xx"),
     ],
 )
-def test_other_values_are_named(tmp_path, key, value, words):
+def test_invalid_values_are_named(tmp_path, key, value, words):
     said = refusal(tmp_path, json.dumps(VALUES | {key: value}).encode())
     assert re.search(words, said), said
 
 
 @pytest.mark.parametrize("key", VALUES)
-def test_a_missing_key_is_named(tmp_path, key):
+def test_missing_key_is_named(tmp_path, key):
     values = {k: v for k, v in VALUES.items() if k != key}
     assert f"lacks {key}" in refusal(tmp_path, json.dumps(values).encode())
 
@@ -150,11 +150,11 @@ PLAIN = json.dumps(VALUES)
         (b" " * (2**24 + 1), "more than 16,777,216 bytes"),
     ],
 )  # fmt: skip
-def test_what_is_no_such_json_is_said(tmp_path, content, words):
+def test_invalid_json_is_described(tmp_path, content, words):
     assert words in refusal(tmp_path, content)
 
 
-def test_a_folder_in_its_place(tmp_path):
+def test_folder_in_place_of_file_is_refused(tmp_path):
     (tmp_path / "metadata.json").mkdir()
     with pytest.raises(UserError, match=r"metadata\.json can't be read \(Is a directory\)"):
         metadata_lib.read(str(tmp_path))
@@ -171,7 +171,7 @@ anything = st.recursive(
 
 @FUZZ
 @given(key=st.sampled_from([*VALUES, "checksum"]), value=anything)
-def test_any_value_of_any_key(tmp_path_factory, key, value):
+def test_arbitrary_values_are_refused_or_accepted(tmp_path_factory, key, value):
     folder = tmp_path_factory.getbasetemp() / "any_value"
     folder.mkdir(exist_ok=True)
     (folder / "metadata.json").write_text(json.dumps(VALUES | {key: value}))
@@ -209,7 +209,7 @@ def _told(*splits, **others) -> str:
         _told({"name": "test", "shardLengths": ["2", "1"]}),
     ],
 )  # fmt: skip
-def test_what_describes_no_shards_is_damaged(small, content):
+def test_invalid_dataset_info_is_damaged(small, content):
     path = storage.join(small, "dataset_info.json")
     whole = storage.read(path)
     try:
@@ -232,7 +232,7 @@ BROKEN = ["", "[]", "{", '{"digest": 3, "options": {}}', '{"digest": "x"}', "[" 
 
 
 @pytest.mark.parametrize("content", BROKEN)
-def test_a_damaged_plan_of_an_unfinished_build_is_named(tmp_path, content):
+def test_damaged_plan_of_unfinished_build_is_named(tmp_path, content):
     plan = _plan(tmp_path)
     with builder.start(plan, str(tmp_path / "out")):
         pass
@@ -245,7 +245,7 @@ def test_a_damaged_plan_of_an_unfinished_build_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("content", [*BROKEN, '{"records": 1, "size": true, "left_out": []}'])
-def test_a_shard_whose_report_is_damaged_is_made_again(tmp_path, content):
+def test_shard_with_damaged_report_is_rebuilt(tmp_path, content):
     plan, out = _plan(tmp_path), str(tmp_path / "out")
     with builder.start(plan, out):
         builder.write_shard(plan.shards[0], [], out)
@@ -256,14 +256,14 @@ def test_a_shard_whose_report_is_damaged_is_made_again(tmp_path, content):
 
 
 @pytest.mark.parametrize("content", [*BROKEN, '{"name": "toy"}'])
-def test_a_damaged_report_of_a_finished_build_is_named(tmp_path, content):
+def test_damaged_report_of_finished_build_is_named(tmp_path, content):
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "report.json").write_text(content)
     with pytest.raises(UserError, match=r"report\.json is damaged"):
         builder.read_finished(_plan(tmp_path), str(tmp_path))
 
 
-def test_reports_come_back_as_they_were():
+def test_reports_round_trip():
     left_out = [LeftOut("train", "é.mp4", "damaged", "why")]
     report = BuildReport("toy", "1", {"a": {"b": [1, None]}}, {"train": 3}, 4, left_out)
     values = json_file.parse(json.dumps(dataclasses.asdict(report)).encode())

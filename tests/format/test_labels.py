@@ -45,7 +45,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("metadata,labels,bad", BAD)
-def test_such_a_data_set_does_not_open(tmp_path, metadata, labels, bad):
+def test_data_set_with_invalid_labels_is_refused(tmp_path, metadata, labels, bad):
     folder = toy_shards.write(tmp_path, _records(5, **labels), metadata)
     classes = "0 to 2147483646" if metadata is UNNAMED else "0 to 2"
     with pytest.raises(UserError) as caught:
@@ -59,9 +59,7 @@ def test_such_a_data_set_does_not_open(tmp_path, metadata, labels, bad):
 
 @pytest.mark.parametrize("metadata,labels,bad", BAD)
 @pytest.mark.parametrize("index", ["missing", "says nothing"])
-def test_of_shards_whose_index_says_nothing_the_record_is_refused(
-    tmp_path, metadata, labels, bad, index
-):
+def test_without_index_record_with_invalid_label_is_refused(tmp_path, metadata, labels, bad, index):
     folder = toy_shards.write(tmp_path, _records(5, **labels), metadata)
     for path, size in shard_names.find_shards(folder, "train").items():
         entries = shard_index.load(path, size).entries
@@ -89,7 +87,7 @@ def test_of_shards_whose_index_says_nothing_the_record_is_refused(
         (UNNAMED, _records(0, label=2**31 - 2)),
     ],
 )
-def test_labels_within_the_classes_are_read_as_they_are(tmp_path, metadata, records):
+def test_valid_labels_are_unchanged(tmp_path, metadata, records):
     dataset = open_dataset(
         toy_shards.CONFIG, toy_shards.write(tmp_path, records, metadata), "train"
     )
@@ -100,21 +98,21 @@ def test_labels_within_the_classes_are_read_as_they_are(tmp_path, metadata, reco
     assert rows == [dataset[i].label for i in range(len(dataset))]
 
 
-def test_labels_of_the_other_kind_are_checked_too(tmp_path):
+def test_unused_kind_of_labels_is_checked(tmp_path):
     records = _records(2, label=1)
     records[2] = dataclasses.replace(records[2], labels=(7,))
     with pytest.raises(UserError, match="the label 7"):
         open_dataset(toy_shards.CONFIG, toy_shards.write(tmp_path, records), "train")
 
 
-def test_both_splits_are_looked_at(tmp_path):
+def test_both_splits_are_checked(tmp_path):
     folder = toy_shards.write(tmp_path, _records(0), more=_records(1, label=9))
     assert len(open_dataset(toy_shards.CONFIG, folder, "train")) == 8
     with pytest.raises(UserError, match="1 of 16 records"):
         open_dataset(toy_shards.CONFIG, folder, "train+more")
 
 
-def test_an_index_that_states_other_labels_is_named(tmp_path):
+def test_index_with_wrong_number_of_classes_is_named(tmp_path):
     folder = toy_shards.write(tmp_path, _records(0))
     path, size = next(iter(shard_names.find_shards(folder, "train").items()))
     with open(path + ".index", "wb") as file:
@@ -123,7 +121,7 @@ def test_an_index_that_states_other_labels_is_named(tmp_path):
         open_dataset(toy_shards.CONFIG, folder, "train")
 
 
-def test_the_index_of_shards_of_anything_else_says_nothing(tmp_path):
+def test_index_of_other_records_has_no_number_of_classes(tmp_path):
     good = record_schema.serialize(toy_shards.record(1))
     for records in ([b"no record"], [good, b"\x0a\xff"], [good, b""]):
         path = str(tmp_path / "shard")
@@ -134,7 +132,7 @@ def test_the_index_of_shards_of_anything_else_says_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [[-2], [2**31], [2**40 + 3], [4, -1], [4, 2**35]])
-def test_shards_made_elsewhere(labels):
+def test_labels_of_dmvr_shards_are_checked(labels):
     example = tf_example_pb2.SequenceExample()
     frames = example.feature_lists.feature_list["image/encoded"]
     frames.feature.add().bytes_list.value.append(toy_shards.record(0, frames=1).frames[0])

@@ -11,7 +11,7 @@ GOLDEN = pathlib.Path(__file__).parents[3] / "shared" / "golden" / "log_mel.npz"
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="the golden spectrograms are not here")
-def test_equals_the_golden_spectrograms():
+def test_equals_golden_spectrograms():
     golden = np.load(GOLDEN)
     names = {key.split("/")[0] for key in golden}
     assert names
@@ -47,14 +47,14 @@ def _slaney_filters(sample_rate=16000, fft=1024, mels=80):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 100, 512, 513, 1024, 5000])
-def test_equals_the_definition(samples):
+def test_equals_definition(samples):
     waveform = np.random.default_rng(samples).normal(0, 0.1, samples)
     expected = np.log(_slaney_filters() @ _direct(waveform) + 2.0**-23)
     assert expected.shape == (80, 1 + samples // 143)
     np.testing.assert_allclose(log_mel(waveform), expected, atol=1e-3)
 
 
-def test_silence_is_the_floor():
+def test_silence_is_floor():
     np.testing.assert_allclose(log_mel(np.zeros(64000)), np.full((80, 448), LOG_MEL_FLOOR))
 
 
@@ -62,7 +62,7 @@ def test_no_samples_give_no_columns():
     assert log_mel(np.zeros(0)).shape == (80, 0)
 
 
-def test_a_long_file_equals_its_parts():
+def test_long_file_equals_its_parts():
     waveform = np.random.default_rng(0).normal(0, 0.1, 143 * 5000).astype(np.float32)
     whole = log_mel(waveform)
     part = log_mel(waveform[143 * 4000 :])

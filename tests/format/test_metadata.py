@@ -21,12 +21,12 @@ METADATA = metadata_lib.Metadata(
 )
 
 
-def test_survives_the_file(tmp_path):
+def test_round_trip_through_file(tmp_path):
     (tmp_path / "metadata.json").write_text(metadata_lib.to_json(METADATA))
     assert metadata_lib.read(str(tmp_path)) == METADATA
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no complete data set"):
         metadata_lib.read(str(tmp_path))
 
@@ -38,7 +38,7 @@ def test_other_content_is_refused(tmp_path, content):
         metadata_lib.read(str(tmp_path))
 
 
-def test_config_of_the_same_rates_is_accepted():
+def test_config_with_same_rates_is_accepted():
     metadata_lib.check_config(METADATA, Config())
 
 
@@ -53,7 +53,7 @@ def test_config_of_the_same_rates_is_accepted():
         ({"mels": 128}, "audio.mels"),
     ],
 )
-def test_config_of_other_rates_is_refused(change, key):
+def test_config_with_other_rates_is_refused(change, key):
     ((flag, stored),) = change.items()
     remedies = f"with --{flag}=[0-9]+, or pretrain with --config.{key}={stored:g}"
     with pytest.raises(UserError, match=rf"{key} {stored:g}, but .*{remedies}\."):
@@ -64,12 +64,12 @@ AUDIO_ONLY = dataclasses.replace(METADATA, frame_rate=0.0, short_side=0)
 VIDEO_ONLY = dataclasses.replace(METADATA, sample_rate=0)
 
 
-def test_rates_say_which_modalities_there_are():
+def test_rates_determine_modalities():
     assert METADATA.modalities == ("video", "audio")
     assert (VIDEO_ONLY.modalities, AUDIO_ONLY.modalities) == (("video",), ("audio",))
 
 
-def test_a_modality_that_is_lacking_is_named_with_the_remedies():
+def test_modality_that_is_lacking_is_named_with_remedies():
     metadata_lib.check_modalities(METADATA, ("audio",), "SHARDS")
     metadata_lib.check_modalities(AUDIO_ONLY, ("audio",), "SHARDS")
     with pytest.raises(UserError) as refused:
@@ -81,7 +81,7 @@ def test_a_modality_that_is_lacking_is_named_with_the_remedies():
     )
 
 
-def test_rates_of_what_is_not_read_are_free():
+def test_rates_of_unread_modality_are_not_checked():
     changed = dataclasses.replace(METADATA, short_side=256, frame_rate=25.0)
     metadata_lib.check_config(changed, Config(modalities=("audio",)))
     with pytest.raises(UserError, match=r"audio\.hop"):
@@ -90,5 +90,5 @@ def test_rates_of_what_is_not_read_are_free():
         )
 
 
-def test_rates_of_what_the_set_lacks_are_free():
+def test_rates_of_missing_modality_are_not_checked():
     metadata_lib.check_config(AUDIO_ONLY, Config(data=DataConfig(short_side=256)))

@@ -30,7 +30,7 @@ print(log_mel.log_mel(np.zeros(16000, np.float32)).shape, os.environ["NUMBA_CACH
 """
 
 
-def test_a_spectrogram_where_nothing_but_the_temporary_folder_can_be_written(tmp_path):
+def test_spectrogram_with_only_temporary_folder_writable(tmp_path):
     environment = os.environ | {
         "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(tmp_path),
         "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": "/proc/nowhere",
@@ -65,7 +65,7 @@ def nowhere(tmp_path, monkeypatch) -> pathlib.Path:
     return tmp_path
 
 
-def test_the_folder_is_private_and_used_again(nowhere):
+def test_cache_folder_is_private_and_reused(nowhere):
     numba_cache.ensure_folder()
     folder = os.environ["NUMBA_CACHE_DIR"]
     assert folder == numba.config.CACHE_DIR
@@ -76,7 +76,7 @@ def test_the_folder_is_private_and_used_again(nowhere):
 
 
 @pytest.mark.parametrize("trap", ["open", "link", "file"])
-def test_a_folder_that_others_may_have_filled_is_not_used(nowhere, trap):
+def test_folder_writable_by_others_is_not_used(nowhere, trap):
     """numba unpickles what it finds in its cache."""
     path = nowhere / f"numba-{os.getuid()}"
     if trap == "open":
@@ -93,7 +93,7 @@ def test_a_folder_that_others_may_have_filled_is_not_used(nowhere, trap):
     assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
 
 
-def test_what_can_be_written_is_left_as_it_is(nowhere, monkeypatch):
+def test_writable_cache_is_unchanged(nowhere, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(nowhere / "mine"))
     numba_cache.ensure_folder()
     assert str(nowhere / "mine") == numba.config.CACHE_DIR

@@ -59,7 +59,7 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("limit", [48, 256])
-def test_more_shards_than_the_process_may_have_open(many, tmp_path, limit):
+def test_more_shards_than_descriptors(many, tmp_path, limit):
     script = tmp_path / "read_all.py"
     script.write_text(READ_ALL)
     found = subprocess.run(
@@ -92,7 +92,7 @@ def _read(files: OpenFiles, owner: object, number: int, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("soft,kept", [(16, 4), (64, 8), (80, 10), (2**20, 256), (-1, 256)])
-def test_a_share_of_the_limit_stays_open(tmp_path, monkeypatch, soft, kept):
+def test_fraction_of_limit_stays_open(tmp_path, monkeypatch, soft, kept):
     paths, files = _paths(tmp_path, 260), _limited(monkeypatch, soft)
     for number, path in enumerate(paths):
         assert _read(files, OWNER, number, path) == b"%d" % number
@@ -101,7 +101,7 @@ def test_a_share_of_the_limit_stays_open(tmp_path, monkeypatch, soft, kept):
     assert len(files) == 0
 
 
-def test_what_was_used_last_stays_open(tmp_path, monkeypatch):
+def test_most_recently_used_files_stay_open(tmp_path, monkeypatch):
     paths, files = _paths(tmp_path, 6), _limited(monkeypatch, 1)
     for number in (0, 1, 2, 3, 0, 4, 0, 5):
         _read(files, OWNER, number, paths[number])
@@ -113,7 +113,7 @@ def test_what_was_used_last_stays_open(tmp_path, monkeypatch):
         _read(files, OWNER, 1, paths[1])
 
 
-def test_a_file_in_use_is_not_closed(tmp_path, monkeypatch):
+def test_file_in_use_is_not_closed(tmp_path, monkeypatch):
     paths, files = _paths(tmp_path, 30), _limited(monkeypatch, 1)
     with files.opened(OWNER, 0, paths[0]) as descriptor:
         for number in range(1, 30):
@@ -139,7 +139,7 @@ def test_threads_never_read_another_file(tmp_path, monkeypatch):
         assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_other_users_of_descriptors_are_made_room_for(tmp_path, monkeypatch):
+def test_files_are_closed_when_descriptors_run_out(tmp_path, monkeypatch):
     paths, files = _paths(tmp_path, 3), OpenFiles()
     _read(files, OWNER, 0, paths[0])
     real, refused = os.open, []
@@ -155,7 +155,7 @@ def test_other_users_of_descriptors_are_made_room_for(tmp_path, monkeypatch):
     assert len(files) == 1
 
 
-def test_no_descriptors_at_all_is_no_bad_input(many, monkeypatch):
+def test_lack_of_descriptors_is_transient(many, monkeypatch):
     source = record_source.TFRecordSource(shard_names.find_shards(str(many), "train"))
 
     def full(path, flags):
@@ -166,7 +166,7 @@ def test_no_descriptors_at_all_is_no_bad_input(many, monkeypatch):
         source[7]
 
 
-def test_files_of_a_source_that_is_gone_are_closed(many):
+def test_files_of_deleted_source_are_closed(many):
     source = record_source.TFRecordSource(shard_names.find_shards(str(many), "train"))
     source[0], source[1]
     held = len(open_files.OPEN_FILES)
@@ -175,7 +175,7 @@ def test_files_of_a_source_that_is_gone_are_closed(many):
     assert len(open_files.OPEN_FILES) <= held - 2
 
 
-def test_a_shard_that_is_replaced_while_closed_is_found(tmp_path, monkeypatch):
+def test_shard_replaced_while_closed_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(open_files, "limit", lambda: 0)  # each read opens its file
     for i in range(2):
         path = tmp_path / shard_names.shard_name("toy", "train", i, 2)

@@ -45,7 +45,7 @@ def _assert_equal(a: record_schema.Record, b: record_schema.Record) -> None:
     ],
     ids=["both", "audio only, multi-label", "video only"],
 )
-def test_record_survives_the_file(changes):
+def test_record_round_trip(changes):
     record = _record(**changes)
     _assert_equal(record_schema.parse(record_schema.serialize(record), mels=5), record)
 
@@ -54,7 +54,7 @@ def test_equal_records_have_equal_bytes():
     assert record_schema.serialize(_record()) == record_schema.serialize(_record())
 
 
-def test_fixed_point_error_is_half_a_step():
+def test_fixed_point_error_is_half_step():
     log_mel = np.linspace(record_schema.LOG_MEL_FLOOR, 15.99, 200_001).astype(np.float32)
     error = record_schema.decode_log_mel(record_schema.encode_log_mel(log_mel)) - log_mel
     assert np.abs(error).max() <= 2**-12 * (1 + 1e-5)
@@ -74,19 +74,19 @@ def test_other_data_is_refused(data):
         record_schema.parse(data, mels=5)
 
 
-def test_a_spectrogram_of_other_bands_is_refused():
+def test_spectrogram_of_other_bands_is_refused():
     with pytest.raises(UserError, match="layout"):
         record_schema.parse(record_schema.serialize(_record()), mels=80)
 
 
-def test_a_missing_field_is_refused():
+def test_missing_field_is_refused():
     example = tf_example_pb2.Example.FromString(record_schema.serialize(_record()))
     del example.features.feature["id"]
     with pytest.raises(UserError, match="lacks 'id'"):
         record_schema.parse(example.SerializeToString(), mels=5)
 
 
-def test_equals_the_messages_of_tensorflow_datasets():
+def test_equals_messages_of_tensorflow_datasets():
     data = record_schema.serialize(_record())
     theirs = tf_example_pb2.Example.FromString(data)
     assert list(theirs.features.feature["frames"].bytes_list.value) == list(_record().frames)

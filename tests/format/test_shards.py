@@ -50,13 +50,13 @@ def test_dataset_reads_back(tmp_path):
     assert read == ["clip0", "clip3", "clip6", "clip1", "clip4", "clip2", "clip5"]
 
 
-def test_same_records_give_the_same_bytes(tmp_path):
+def test_same_records_give_same_bytes(tmp_path):
     for name in ("a", "b"):
         shards.write_dataset(str(tmp_path / name), METADATA, {"train": _records(5)}, shards=2)
     assert _digests(tmp_path / "a") == _digests(tmp_path / "b")
 
 
-def test_a_finished_folder_is_not_overwritten(tmp_path):
+def test_finished_folder_is_not_overwritten(tmp_path):
     shards.write_dataset(str(tmp_path), METADATA, {"train": _records(1)}, shards=1)
     before = _digests(tmp_path)
     with pytest.raises(UserError, match="has a complete data set already"):
@@ -64,7 +64,7 @@ def test_a_finished_folder_is_not_overwritten(tmp_path):
     assert _digests(tmp_path) == before
 
 
-def test_an_interrupted_data_set_is_not_complete(tmp_path):
+def test_interrupted_data_set_is_not_complete(tmp_path):
     def records():
         yield from _records(2)
         raise KeyboardInterrupt
@@ -77,12 +77,12 @@ def test_an_interrupted_data_set_is_not_complete(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Kinetics", "a-b", "", "a/b"])
-def test_unfit_names_are_refused(tmp_path, name):
+def test_invalid_names_are_refused(tmp_path, name):
     with pytest.raises(UserError, match="can't name"):
         shards.write_dataset(str(tmp_path), dataclasses.replace(METADATA, name=name), {})
 
 
-def test_writes_to_a_url():
+def test_writes_to_url():
     folder = "memory://written"
     shards.write_dataset(folder, METADATA, {"train": _records(3)}, shards=2)
     assert metadata_lib.read(folder) == METADATA

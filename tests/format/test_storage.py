@@ -21,7 +21,7 @@ def folder(request, tmp_path) -> str:
     return path
 
 
-def test_files_survive(folder):
+def test_files_round_trip(folder):
     with storage.writer(storage.join(folder, "a")) as file:
         file.write(b"one")
         file.write(b"two")
@@ -29,7 +29,7 @@ def test_files_survive(folder):
     assert storage.sizes(folder) == {"a": 6}
 
 
-def test_a_file_appears_only_when_it_is_complete(folder):
+def test_file_appears_only_when_it_is_complete(folder):
     path = storage.join(folder, "a")
     with storage.writer(path) as file:
         file.write(b"old")
@@ -57,20 +57,20 @@ def test_folders_are_not_files(folder):
         storage.read(storage.join(storage.join(folder, "inner"), "b"))
 
 
-def test_what_is_absent(folder):
+def test_absent_files(folder):
     with pytest.raises(FileNotFoundError):
         storage.read(storage.join(folder, "absent"))
     with pytest.raises(UserError, match="is not a folder"):
         storage.sizes(storage.join(folder, "absent"))
 
 
-def test_a_folder_that_can_t_be_made(tmp_path):
+def test_folder_that_can_t_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="can't be created"):
         storage.make_folder(str(tmp_path / "file" / "folder"))
 
 
-def test_unknown_stores():
+def test_unknown_scheme_is_named():
     with pytest.raises(UserError, match=r"nowhere://x can't be opened"):
         storage.filesystem("nowhere://x")
 
@@ -88,7 +88,7 @@ for scheme in ("gs", "s3"):
 """
 
 
-def test_a_store_without_its_package_is_named_with_it():
+def test_missing_package_of_scheme_is_named():
     """In a process that has not opened one before."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PACKAGES], capture_output=True, text=True, check=True
@@ -156,7 +156,7 @@ def flaky(monkeypatch) -> type[_Flaky]:
     return _Flaky
 
 
-def test_reads_are_tried_again(flaky):
+def test_reads_are_retried(flaky):
     flaky.failures.extend([ConnectionResetError("reset"), TimeoutError(), RuntimeError("503")])
     assert storage.read_range("flaky://flaky/a", 2, 5) == b"234"
     assert flaky.ranges == [(2, 5)] * 4
@@ -164,7 +164,7 @@ def test_reads_are_tried_again(flaky):
     assert storage.read("flaky://flaky/a") == b"0123456789"
 
 
-def test_listing_and_scanning_are_tried_again(flaky):
+def test_listing_and_scanning_are_retried(flaky):
     folder = "flaky://flaky/listed"
     for name in ("a/b.mp4", ".hidden/c.mp4", "a/.d.mp4"):
         with storage.writer(f"{folder}/{name}") as file:
@@ -181,7 +181,7 @@ def test_listing_and_scanning_are_tried_again(flaky):
 
 
 @pytest.mark.parametrize("code,kind", [(errno.EACCES, UserError), (errno.ESTALE, UnreachableError)])
-def test_a_folder_that_can_t_be_listed_is_not_left_out(tmp_path, monkeypatch, code, kind):
+def test_unlistable_folder_is_an_error(tmp_path, monkeypatch, code, kind):
     for folder in ("open", "closed"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.mp4").touch()
@@ -198,7 +198,7 @@ def test_a_folder_that_can_t_be_listed_is_not_left_out(tmp_path, monkeypatch, co
     assert type(error.value) is kind
 
 
-def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
+def test_unreadable_folder_is_one_sentence(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
@@ -207,7 +207,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path, monkeypatch):
         storage.sizes(str(tmp_path))
 
 
-def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+def test_name_that_is_not_utf_8_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     with open(os.fsencode(tmp_path) + b"/cat/caf\xe9.mp4", "wb"):
         pass
@@ -215,7 +215,7 @@ def test_a_name_that_is_not_utf_8_is_told(tmp_path):
         list(storage.walk(str(tmp_path)))
 
 
-def test_of_a_folder_and_a_link_to_it_the_first_by_name_is_kept(tmp_path, monkeypatch):
+def test_first_of_folder_and_link_by_name_is_used(tmp_path, monkeypatch):
     for folder in ("a", "c"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.mp4").touch()
@@ -247,13 +247,13 @@ def _upload(path):
         _upload,
     ],
 )
-def test_what_a_store_refuses_is_not_the_file_s_fault(flaky, access):
+def test_denied_access_is_transient(flaky, access):
     flaky.failures.append(PermissionError("The access key is no longer valid"))
     with pytest.raises(UnreachableError, match=r"flaky/a is denied \(The access key"):
         access("flaky://flaky/a")
 
 
-def test_a_full_disk_is_told_at_once(flaky):
+def test_full_disk_is_not_retried(flaky):
     class Full(io.BytesIO):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -266,7 +266,7 @@ def test_a_full_disk_is_told_at_once(flaky):
         storage.with_retries("flaky://flaky/a", Full().write, b"x")
 
 
-def test_folders_are_made_and_removed_in_the_end(flaky):
+def test_folders_are_created_and_removed(flaky):
     flaky.failures.append(OSError("once"))
     storage.make_folder("flaky://flaky/made")
     assert storage.filesystem("flaky://").exists("flaky://flaky/made")
@@ -276,14 +276,14 @@ def test_folders_are_made_and_removed_in_the_end(flaky):
     storage.remove_folder("flaky://flaky/made")
 
 
-def test_an_upload_is_tried_again(flaky):
+def test_upload_is_retried(flaky):
     flaky.failures.extend([OSError("reset"), TimeoutError()])
     with storage.writer("flaky://flaky/uploaded") as file:
         file.write(b"whole")
     assert storage.read("flaky://flaky/uploaded") == b"whole"
 
 
-def test_a_store_that_never_answers_is_given_up(flaky):
+def test_unreachable_storage_is_given_up(flaky):
     flaky.failures.extend([OSError("no route")] * 50)
     no_answer = r"flaky/a can't be reached \(8 tries, .*OSError: no route"
     with pytest.raises(UnreachableError, match=no_answer) as error:
@@ -292,13 +292,13 @@ def test_a_store_that_never_answers_is_given_up(flaky):
     assert len(flaky.ranges) == 8
 
 
-def test_what_is_not_there_is_asked_for_once(flaky):
+def test_missing_file_is_not_retried(flaky):
     with pytest.raises(UserError, match="was removed"):
         storage.read_range("flaky://flaky/b", 0, 1)
     assert len(flaky.ranges) == 1
 
 
-def test_a_record_is_one_range(flaky):
+def test_record_is_one_range_request(flaky):
     names = ("flaky://flaky/shard",)
     shards.write_shard(names[0], [b"one", b"three", b"seven"])
     source = record_source.TFRecordSource({names[0]: storage.sizes("flaky://flaky")["shard"]})
@@ -320,11 +320,11 @@ def test_urls_are_remote(url):
         "", "concat:a|b", "\u00e9://b",
     ],
 )  # fmt: skip
-def test_paths_with_colons_are_of_this_machine(path):
+def test_paths_with_colons_are_local(path):
     assert not storage.is_remote(path)
 
 
-def test_a_file_url_is_a_store(tmp_path):
+def test_file_url_is_remote(tmp_path):
     url = f"file://{tmp_path}/made"
     storage.make_folder(url)
     with storage.writer(f"{url}/a:b.mp4") as file:

@@ -97,14 +97,14 @@ def test_numbers_that_are_not_packed():
     assert feature.floats().tolist() == [1.5, -2.0]
 
 
-def test_bits_of_floats_are_kept():
+def test_floats_are_bitwise_equal():
     bits = np.array([0x7FA00001, 0xFFFFFFFF, 1], np.uint32)
     data = tf_example.serialize_example({"x": bits.view(np.float32)})
     found = tf_example.parse_example(data)["x"].floats()
     np.testing.assert_array_equal(found.view(np.uint32), bits)
 
 
-def test_of_what_a_feature_isn_t_it_is_empty():
+def test_accessor_of_other_kind_returns_empty():
     feature = tf_example.parse_example(tf_example.serialize_example({"x": [b"a"]}))["x"]
     assert feature.ints().size == feature.floats().size == 0
 
@@ -124,7 +124,7 @@ def test_broken_messages_are_refused(data):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_of_a_number_of_more_than_64_bits_those_are_read(packed):
+def test_varint_is_truncated_to_64_bits(packed):
     number = b"\xff" * 9 + b"\x7f"
     value = b"\x0a\x0a" + number if packed else b"\x08" + number
     feature = tf_example.Feature(memoryview(b"\x1a" + bytes([len(value)]) + value))

@@ -49,14 +49,14 @@ def test_reads_what_was_written(tmp_path):
         source[5]
 
 
-def test_no_other_files_are_left(tmp_path):
+def test_no_temporary_files_are_left(tmp_path):
     found = _write(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(
         os.path.basename(p) + end for p in found for end in ("", ".index")
     )
 
 
-def test_an_interrupted_writer_leaves_nothing(tmp_path):
+def test_interrupted_writer_leaves_nothing(tmp_path):
     def records():
         yield b"one"
         raise KeyboardInterrupt
@@ -67,7 +67,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "cut", "stale", "empty", "layout 1"])
-def test_an_unfit_index_is_not_believed(tmp_path, damage):
+def test_invalid_index_is_ignored(tmp_path, damage):
     found = _write(tmp_path)
     index = tmp_path / (os.path.basename(next(iter(found))) + ".index")
     content = bytearray(index.read_bytes())
@@ -100,7 +100,7 @@ def test_an_unfit_index_is_not_believed(tmp_path, damage):
         ([bytes(len(record)) for record in RECORDS], "checksum"),
     ],
 )
-def test_an_index_of_another_shard_of_the_same_size_is_refused(tmp_path, others, what):
+def test_index_of_another_shard_of_same_size_is_refused(tmp_path, others, what):
     found = _write(tmp_path, count=1)
     index = tmp_path / (os.path.basename(next(iter(found))) + ".index")
     index.write_bytes(shard_index.pack(_entries(others)))
@@ -109,7 +109,7 @@ def test_an_index_of_another_shard_of_the_same_size_is_refused(tmp_path, others,
         [source[i] for i in range(5)]
 
 
-def test_the_digest_is_of_the_records_and_their_order(tmp_path):
+def test_digest_depends_on_records_and_order(tmp_path):
     """Not of where the shards lie, of their indexes or of how many records a shard holds."""
     plain = record_source.TFRecordSource(_write(tmp_path / "a")).digest
     assert re.fullmatch("[0-9a-f]{32}", plain)
@@ -133,7 +133,7 @@ def test_the_digest_is_of_the_records_and_their_order(tmp_path):
         [RECORDS[0] + RECORDS[2], b"", *RECORDS[3:], RECORDS[1]],
     ],
 )
-def test_other_records_have_another_digest(tmp_path, records):
+def test_changed_records_change_digest(tmp_path, records):
     plain = record_source.TFRecordSource(_write(tmp_path / "a")).digest
     assert record_source.TFRecordSource(_write(tmp_path / "b", records)).digest != plain
 
@@ -144,14 +144,14 @@ def test_pickles_without_descriptors(tmp_path):
     assert pickle.loads(pickle.dumps(source))[0] == first
 
 
-def test_threads_read_the_same(tmp_path):
+def test_threads_read_same(tmp_path):
     source = record_source.TFRecordSource(_write(tmp_path))
     with futures.ThreadPoolExecutor(8) as pool:
         read = list(pool.map(source.__getitem__, [i % 5 for i in range(2000)]))
     assert read == [source[i % 5] for i in range(2000)]
 
 
-def test_reads_through_a_url():
+def test_reads_from_url():
     folder = "memory://toy"
     source = record_source.TFRecordSource(_write(folder))
     assert pickle.loads(pickle.dumps(source))[1] == RECORDS[2]
@@ -163,7 +163,7 @@ def test_reads_through_a_url():
     assert [scanned[i] for i in range(5)] == [source[i] for i in range(5)]
 
 
-def test_every_flipped_bit_is_found(tmp_path):
+def test_every_flipped_bit_is_detected(tmp_path):
     (path, size), *_ = _write(tmp_path, [b"some data", b"more"], 1).items()
     content = storage.read(path)
     for bit in range(8 * size):
@@ -177,7 +177,7 @@ def test_every_flipped_bit_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_a_truncated_shard_is_found(tmp_path, indexed):
+def test_truncated_shard_is_detected(tmp_path, indexed):
     ((path, size),) = _write(tmp_path, count=1).items()
     with open(path, "r+b") as file:
         file.truncate(size - 1)
@@ -208,7 +208,7 @@ def _rename_over(path, content):
     ],
     ids=["truncated", "removed", "overwritten", "renamed over"],
 )
-def test_a_shard_that_changes_under_the_source_is_found(tmp_path, change):
+def test_changed_shard_is_detected(tmp_path, change):
     ((path, size),) = _write(tmp_path, count=1).items()
     os.utime(path, (0, 0))  # so that the clock of the file system need not tick
     opened = record_source.TFRecordSource({path: size})
@@ -222,7 +222,7 @@ def test_a_shard_that_changes_under_the_source_is_found(tmp_path, change):
             source[4]
 
 
-def test_a_remote_shard_that_changes_under_the_source_is_found():
+def test_changed_remote_shard_is_detected():
     folder = "memory://changing"
     ((path, size),) = _write(folder, count=1).items()
     source = record_source.TFRecordSource({path: size})
@@ -235,7 +235,7 @@ def test_a_remote_shard_that_changes_under_the_source_is_found():
         source[2]
 
 
-def test_a_compressed_shard_is_named_as_such(tmp_path):
+def test_compressed_shard_is_named_as_such(tmp_path):
     ((path, _),) = _write(tmp_path, count=1).items()
     content = gzip.compress(storage.read(path))
     with open(path, "wb") as file:
@@ -244,7 +244,7 @@ def test_a_compressed_shard_is_named_as_such(tmp_path):
         record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
 
 
-def test_text_is_no_shard(tmp_path):
+def test_text_file_is_refused(tmp_path):
     path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     path.write_text("hello, this is text")
     with pytest.raises(UserError, match="not a TFRecord file"):
@@ -268,12 +268,12 @@ def test_shards_of_two_builds_are_refused(tmp_path):
         _write(tmp_path, count=2)
 
 
-def test_an_unknown_scheme_is_refused():
+def test_unknown_scheme_is_refused():
     with pytest.raises(UserError, match="nonsense"):
         shard_names.find_shards("nonsense://bucket/x", "train")
 
 
-def test_a_hundred_thousand_records_start_at_once(tmp_path):
+def test_hundred_thousand_records_open_fast(tmp_path):
     ((path, size),) = _write(tmp_path, [b"x"] * 100_000, 1).items()
     start = time.perf_counter()
     assert len(record_source.TFRecordSource({path: size})) == 100_000

@@ -14,7 +14,7 @@ def job_of(name):
 
 
 @pytest.mark.parametrize("name", ["jobset_tpu.yaml", "jobset_gpu.yaml"])
-def test_every_host_has_a_pod_that_runs_main_and_may_save(name):
+def test_every_host_has_pod_that_runs_main_with_time_to_save(name):
     _, job = job_of(name)
     pod = job["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 4
@@ -27,7 +27,7 @@ def test_every_host_has_a_pod_that_runs_main_and_may_save(name):
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_hosts_with_gpus_meet_at_the_first_pod():
+def test_gpu_hosts_use_first_pod_as_coordinator():
     manifest = yaml.safe_load((LAUNCH / "jobset_gpu.yaml").read_text())
     name, job = job_of("jobset_gpu.yaml")
     command = job["template"]["spec"]["containers"][0]["command"]
@@ -37,11 +37,11 @@ def test_hosts_with_gpus_meet_at_the_first_pod():
     assert manifest["spec"]["network"]["enableDNSHostnames"]
 
 
-def test_the_batch_script_passes_shellcheck():
+def test_batch_script_passes_shellcheck():
     shellcheck(LAUNCH / "slurm.sbatch")
 
 
-def test_the_batch_script_goes_back_into_the_queue(tmp_path):
+def test_batch_script_is_requeued(tmp_path):
     script = LAUNCH / "slurm.sbatch"
     for tool, text in (("srun", 'exit "$STATUS"'), ("scontrol", f"echo $* > {tmp_path}/queue")):
         (tmp_path / tool).write_text(f"#!/bin/bash\n{text}\n")

@@ -103,7 +103,7 @@ def dry(*arguments):
     return found.stdout.splitlines()
 
 
-def test_the_script_parses_and_passes_shellcheck():
+def test_script_parses_and_passes_shellcheck():
     subprocess.run(["bash", "-n", SCRIPT], check=True)
     shellcheck(SCRIPT)
 
@@ -134,7 +134,7 @@ HOSTILE = ("a;touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a b", "*", "--he
 
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize("option", ["name", "zone", "project", "type", "version", "slices", "poll"])
-def test_names_that_could_be_anything_else_are_refused(cloud, option, value):
+def test_unsafe_names_are_refused(cloud, option, value):
     values = {"name": "xkd", "zone": "us-west4-a", "type": "v5litepod-16", option: value}
     found = cloud("run", *(f"--{key}={given}" for key, given in values.items()), *MAIN)
     assert found.returncode == 2
@@ -148,14 +148,14 @@ def test_names_that_could_be_anything_else_are_refused(cloud, option, value):
 @pytest.mark.parametrize(
     "slices", ["08", "-1", "1e3", "0x10", "9" * 30, "1+1", "a[$(touch PWNED)]"]
 )
-def test_numbers_that_the_shell_would_compute_are_refused(slices):
+def test_arithmetic_in_numbers_is_refused(slices):
     found = subprocess.run([SCRIPT, "stop", *WHERE, f"--slices={slices}"], capture_output=True)
     assert found.returncode == 2
     assert b"is no number: give one of 0 to 999999" in found.stderr
 
 
 @pytest.mark.parametrize("variable", ["-i=x", "A B=x", "=x", "a;b=x", "$(id)=x"])
-def test_variables_that_are_none_are_refused(variable):
+def test_malformed_variables_are_refused(variable):
     found = subprocess.run(
         [SCRIPT, "stop", *WHERE, f"--env={variable}"], capture_output=True, text=True
     )
@@ -173,7 +173,7 @@ def test_real_names_are_accepted():
         assert dry("create", *WHERE, f"--type={type_}", "--version=tpu-vm-tf-2.16.1", "--dry-run")
 
 
-def test_flags_and_variables_reach_main_as_they_were_given(cloud):
+def test_flags_and_variables_reach_main_unchanged(cloud):
     flags = [f"--workdir={value}" for value in HOSTILE]
     variables = [f"--env=V{i}={value}" for i, value in enumerate(HOSTILE)]
     dump = "env -0 > ../vars"
@@ -186,7 +186,7 @@ def test_flags_and_variables_reach_main_as_they_were_given(cloud):
     assert not list(cloud.path.rglob("PWNED"))
 
 
-def test_the_archive_lies_in_a_folder_that_goes(cloud, tmp_path, monkeypatch):
+def test_temporary_folder_of_archive_is_removed(cloud, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
@@ -202,7 +202,7 @@ def test_the_archive_lies_in_a_folder_that_goes(cloud, tmp_path, monkeypatch):
     assert not list(scratch.iterdir())
 
 
-def test_an_answer_that_is_none_counts_as_a_lost_worker(cloud):
+def test_invalid_answer_counts_as_lost_worker(cloud):
     """Not as the name of a file, an expression, or the end of the run."""
     junk = 'echo "* a[\\$(touch PWNED)] 99999" > .status; sleep 1; '
     found = cloud(
@@ -214,7 +214,7 @@ def test_an_answer_that_is_none_counts_as_a_lost_worker(cloud):
     assert not list(cloud.path.rglob("PWNED"))
 
 
-def test_a_dry_run_prints_every_command_and_runs_none():
+def test_dry_run_prints_every_command_and_runs_none():
     lines = dry("run", *WHERE, TYPE, "--spot", "--slices=2", "--project=p", "--dry-run", *MAIN)
     create, pack, *rest = lines
     assert create == (
@@ -232,7 +232,7 @@ def test_a_dry_run_prints_every_command_and_runs_none():
 
 
 @pytest.mark.parametrize("command", ["setup", "status", "logs", "stop"])
-def test_every_command_has_a_dry_run(command):
+def test_every_command_has_dry_run(command):
     lines = dry(command, *WHERE, "--dry-run")
     assert lines
     assert all(line.split()[0] in ("gcloud", "tar", "rm") for line in lines)
@@ -242,14 +242,14 @@ def test_every_command_has_a_dry_run(command):
     "type_,version",
     [("v4-32", "tpu-ubuntu2204-base"), ("v5p-8", "v2-alpha-tpuv5"), ("v6e-4", "v2-alpha-tpuv6e")],
 )
-def test_the_runtime_follows_from_the_type(type_, version):
+def test_runtime_is_derived_from_type(type_, version):
     (line,) = dry("create", *WHERE, f"--type={type_}", "--dry-run")
     assert f"--runtime-version={version}" in line
     assert "--node-id=xkd" in line
     assert "--spot" not in line
 
 
-def test_a_run_starts_once_on_every_worker_and_ends(cloud):
+def test_run_starts_once_on_every_worker_and_ends(cloud):
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
     for worker in (0, 1):
@@ -258,7 +258,7 @@ def test_a_run_starts_once_on_every_worker_and_ends(cloud):
     assert len(calls(cloud, "create")) == 1
 
 
-def test_a_run_waits_for_slices_that_were_asked_for_before(cloud):
+def test_run_waits_for_slices_requested_before(cloud):
     (cloud.path / "state").write_text("WAITING_FOR_RESOURCES")
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
@@ -267,7 +267,7 @@ def test_a_run_waits_for_slices_that_were_asked_for_before(cloud):
     assert not calls(cloud, "create")
 
 
-def test_a_run_asks_again_for_what_it_did_not_get(cloud):
+def test_failed_request_is_repeated(cloud):
     (cloud.path / "outcomes").write_text("SUSPENDED\nFAILED\nPROVISIONING\n")
     found = cloud("run", *WHERE, TYPE, "--spot", "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
@@ -280,7 +280,7 @@ def test_a_run_asks_again_for_what_it_did_not_get(cloud):
     assert "xkd is FAILED, 4 times in a row" in found.stderr
 
 
-def test_a_cloud_that_does_not_answer_is_asked_again(cloud):
+def test_unanswered_request_is_repeated(cloud):
     (cloud.path / "state").write_text("ACTIVE")
     (cloud.path / "silence").write_text("x\n" * 4)  # the state is asked for twice each time
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
@@ -289,7 +289,7 @@ def test_a_cloud_that_does_not_answer_is_asked_again(cloud):
     assert not calls(cloud, "resources create")
 
 
-def test_without_a_login_the_reason_is_shown_and_three_attempts_are_made(cloud):
+def test_without_login_reason_is_shown_and_three_attempts_are_made(cloud):
     (cloud.path / "silence").write_text("x\n" * 99)
     for command in (("run", *WHERE, TYPE, "--poll=0", *MAIN), ("create", *WHERE, TYPE, "--poll=0")):
         found = cloud(*command)
@@ -300,7 +300,7 @@ def test_without_a_login_the_reason_is_shown_and_three_attempts_are_made(cloud):
         assert last.startswith("error: gcloud did not answer 3 times, for the reason above: see")
 
 
-def test_a_cloud_that_has_answered_may_be_silent_for_longer(cloud):
+def test_patience_is_longer_after_first_answer(cloud):
     (cloud.path / "state").write_text("WAITING_FOR_RESOURCES")
     (cloud.path / "silence").write_text("x\n" * 10)
     (cloud.path / "answers").write_text("x\n")
@@ -309,14 +309,14 @@ def test_a_cloud_that_has_answered_may_be_silent_for_longer(cloud):
     assert found.stderr.count("xkd is out of reach") == 5
 
 
-def test_a_preempted_run_goes_on_where_it_is(cloud):
+def test_preempted_run_resumes_on_same_slices(cloud):
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="[[ $1 -gt 3 ]] || exit 75")
     assert found.returncode == 0, found.stderr
     assert (cloud.path / "xkd/1/starts").read_text() == "xxxx"
     assert len(calls(cloud, "create")) == 1
 
 
-def test_preempted_slices_are_made_again(cloud):
+def test_preempted_slices_are_recreated(cloud):
     main = f"[[ -e {cloud.path}/again ]] || {{ touch {cloud.path}/again; sleep 1;"
     main += f" echo SUSPENDED > {cloud.path}/state; sleep 1; }}"
     found = cloud("run", *WHERE, TYPE, "--spot", "--poll=1", *MAIN, main=main)
@@ -326,7 +326,7 @@ def test_preempted_slices_are_made_again(cloud):
     assert verbs == ["create", "delete", "create"]
 
 
-def test_bad_input_is_not_tried_again_and_failures_three_times(cloud):
+def test_bad_input_is_not_retried_and_failures_three_times(cloud):
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="echo error: no data; exit 2")
     assert found.returncode == 2
     assert "error: no data" in found.stdout
@@ -337,7 +337,7 @@ def test_bad_input_is_not_tried_again_and_failures_three_times(cloud):
     assert (cloud.path / "xkd/0/starts").read_text() == "xxxxx"
 
 
-def test_one_worker_says_why_when_the_others_lost_it(cloud):
+def test_log_of_failed_worker_is_shown_first(cloud):
     """Worker 0 starts first and says 1, for it lost the other one."""
     mixed = "[[ $1 -gt 2 ]] || case $PWD in */1/*) exit {}; ;; *) exit {} ;; esac"
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(2, 1))
@@ -348,7 +348,7 @@ def test_one_worker_says_why_when_the_others_lost_it(cloud):
     assert "starting again after status 1\n" in found.stderr
 
 
-def test_stop_lets_the_run_save_and_deletes_the_slices(cloud):
+def test_stop_saves_run_and_deletes_slices(cloud):
     saved = cloud.path / "saved"
     (cloud.path / "state").write_text("ACTIVE")
     assert cloud("setup", *WHERE).returncode == 0

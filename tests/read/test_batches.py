@@ -24,7 +24,7 @@ def _row(position: int):
     return row, None
 
 
-def test_rows_of_a_step():
+def test_rows_of_step():
     batch = _batches(_row, batch_size=10, rows=range(4, 7), threads=2)[3]
     assert batch["a"]["b"].shape == (3, 2, 3)
     assert batch["a"]["b"].dtype == np.uint8
@@ -34,23 +34,23 @@ def test_rows_of_a_step():
 
 
 @pytest.mark.parametrize("end, batches", [(0, 0), (7, 2), (8, 2), (9, 3)])
-def test_the_last_batch_may_be_short(end, batches):
+def test_last_batch_may_be_short(end, batches):
     assert len(_batches(_row, 4, range(4), 2, end=end)) == batches
 
 
-def test_slices_as_grains_data_sets_do():
+def test_slices_like_grain_data_sets():
     batches = _batches(_row, 4, range(2), 2)[3:9:2]
     assert [batch["a"]["c"].tolist() for batch in batches] == [[12, 13], [20, 21], [28, 29]]
 
 
 @pytest.mark.parametrize("rows, held", [(range(4), 2), (range(2, 4), 0), (range(1, 3), 1)])
-def test_rows_past_the_end_are_zeros(rows, held):
+def test_rows_past_end_are_zeros(rows, held):
     batch = _batches(_row, 4, rows, 2, end=6)[1]
     assert batch["d"].tolist() == [True] * held + [False] * (len(rows) - held)
     assert not batch["a"]["b"][held:].any()
 
 
-def test_errors_of_any_row_come_through():
+def test_errors_of_any_row_are_raised():
     def load(position: int):
         if position == 5:
             raise ValueError("row 5")
@@ -60,7 +60,7 @@ def test_errors_of_any_row_come_through():
         _batches(load, 8, range(8), 3)[0]
 
 
-def test_a_batch_that_failed_is_not_gone_on_with():
+def test_failed_batch_stops_other_threads():
     loaded = []
 
     def load(position: int):
@@ -77,7 +77,7 @@ def test_a_batch_that_failed_is_not_gone_on_with():
     assert len(loaded) < 100
 
 
-def test_rows_load_side_by_side():
+def test_rows_load_in_parallel():
     barrier = threading.Barrier(3, timeout=10)
 
     def load(position: int):
@@ -110,7 +110,7 @@ def _fill(pending) -> None:
         place[:] = later.value
 
 
-def test_what_is_pending_is_written_in_its_place():
+def test_pending_values_are_written_in_place():
     def load(position: int):
         return {"x": {"y": _Later(position)}, "z": _Later(-position)}, _fill
 

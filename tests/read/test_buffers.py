@@ -9,7 +9,7 @@ def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def test_memory_is_used_again():
+def test_memory_is_reused():
     pool = BufferPool()
     first = pool.empty(12000)
     address = _address(first)
@@ -21,7 +21,7 @@ def test_memory_is_used_again():
     assert _address(pool.empty(12000)) == address
 
 
-def test_memory_that_anything_refers_to_is_not():
+def test_referenced_memory_is_not_reused():
     pool = BufferPool()
     array = pool.empty(1000)
     array[:] = 7
@@ -39,7 +39,7 @@ def test_memory_that_anything_refers_to_is_not():
     assert _address(pool.empty(1000)) == address
 
 
-def test_threads_get_memory_of_their_own():
+def test_threads_get_separate_memory():
     pool = BufferPool()
     wrong = []
 
@@ -58,11 +58,11 @@ def test_threads_get_memory_of_their_own():
     assert not wrong
 
 
-def test_nothing_in_nothing():
+def test_empty_array_in_empty_memory():
     assert BufferPool().empty(0).shape == (0,)
 
 
-def test_an_array_carved_out_of_memory():
+def test_array_is_carved_from_memory():
     memory = np.arange(64, dtype=np.uint8)
     array = carve(memory, 16, (2, 3), np.float32)
     assert (array.shape, array.dtype) == ((2, 3), np.float32)

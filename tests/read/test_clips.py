@@ -23,7 +23,7 @@ def _frames(record, start, count, short_side, where) -> np.ndarray:
     return out
 
 
-def test_positions_fit():
+def test_clips_fit_at_positions():
     assert clips.last_start(toy_shards.record(0, frames=10), CONFIG) == 6
     assert clips.last_start(toy_shards.record(0, frames=4), CONFIG) == 0
     assert clips.last_start(toy_shards.record(0, frames=2), CONFIG) == 0
@@ -39,7 +39,7 @@ def test_positions_of_sound_alone_are_columns():
         np.testing.assert_array_equal(cut, record.log_mel[:, start : start + 8])
 
 
-def test_positions_of_a_run_on_sound_alone_are_columns():
+def test_positions_of_run_on_sound_alone_are_columns():
     """However long the clips of video are."""
     record, config = toy_shards.record(0), dataclasses.replace(CONFIG, modalities=("audio",))
     assert record.frames
@@ -50,20 +50,20 @@ def test_positions_of_a_run_on_sound_alone_are_columns():
     assert clips.cut_clip(record, 3, config, ("audio",), "x").size is None
 
 
-def test_positions_spread():
+def test_spread_positions():
     record = toy_shards.record(0, frames=13)
     assert clips.spread_starts(record, CONFIG, 1).tolist() == [4]
     assert clips.spread_starts(record, CONFIG, 3).tolist() == [0, 4, 9]
     assert clips.spread_starts(toy_shards.record(0, frames=3), CONFIG, 3).tolist() == [0, 0, 0]
 
 
-def test_frames_of_a_clip():
+def test_frames_of_clip():
     frames = _frames(toy_shards.record(0), 3, 4, 16, "x")
     assert frames.shape == (4, 16, 24, 3)
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
 
 
-def test_a_short_record_is_repeated():
+def test_short_record_is_repeated():
     frames = _frames(toy_shards.record(0, frames=3), 0, 8, 16, "x")
     np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
 
@@ -75,7 +75,7 @@ def test_frames_of_another_size_are_scaled(short_side):
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
 
 
-def test_only_the_frames_of_the_clip_are_decoded(monkeypatch):
+def test_only_frames_of_clip_are_decoded(monkeypatch):
     decoded = []
     decode = simplejpeg.decode_jpeg
 
@@ -89,18 +89,18 @@ def test_only_the_frames_of_the_clip_are_decoded(monkeypatch):
     assert decoded == list(record.frames[3:7])
 
 
-def test_sound_is_cut_where_the_frames_are():
+def test_sound_is_cut_at_time_of_frames():
     cut = clips.cut_log_mel(toy_shards.record(0), 3, CONFIG, "x")
     np.testing.assert_array_equal(cut, np.tile(np.arange(6, 14), (8, 1)))
 
 
-def test_silence_follows_the_end():
+def test_sound_is_padded_with_silence():
     cut = clips.cut_log_mel(toy_shards.record(0, frames=3), 0, CONFIG, "x")
     np.testing.assert_array_equal(cut[0], [*range(6), SILENCE, SILENCE])
     assert abs(record_schema.decode_log_mel(SILENCE) - record_schema.LOG_MEL_FLOOR) < 2**-12
 
 
-def test_a_whole_clip_always_fits_its_sound():
+def test_whole_clip_always_fits_its_sound():
     """A file's 1 + samples // hop columns hold the last clip's, at the paper's rates."""
     config = Config()
     for frames in range(32, 400):

@@ -22,19 +22,19 @@ def test_opens_and_reads(tmp_path):
     assert pickle.loads(pickle.dumps(dataset))[2].id == dataset[2].id
 
 
-def test_an_incomplete_data_set_is_refused(tmp_path):
+def test_incomplete_data_set_is_refused(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(2)))
     (tmp_path / "dataset_info.json").unlink()
     with pytest.raises(UserError, match="incomplete"):
         open_dataset(CONFIG, folder, "train")
 
 
-def test_an_empty_split_is_refused(tmp_path):
+def test_empty_split_is_refused(tmp_path):
     with pytest.raises(UserError, match="no records"):
         open_dataset(CONFIG, toy_shards.write(tmp_path, []), "train")
 
 
-def test_shards_that_are_not_the_described_ones_are_refused(tmp_path):
+def test_shards_that_differ_from_description_are_refused(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)))
     name = shard_names.shard_name("toy", "train", 1, 2)
     shards.write_shard(f"{folder}/{name}", [b"one"])
@@ -43,7 +43,7 @@ def test_shards_that_are_not_the_described_ones_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"splits": [{"name": "train"}]}'])
-def test_a_damaged_description_is_refused(tmp_path, content):
+def test_damaged_description_is_refused(tmp_path, content):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(2)))
     (tmp_path / "dataset_info.json").write_text(content)
     with pytest.raises(UserError, match="damaged"):
@@ -67,7 +67,7 @@ def test_other_rates_are_refused(tmp_path):
         open_dataset(CONFIG, folder, "train")
 
 
-def test_a_record_of_another_layout_is_named(tmp_path):
+def test_record_of_another_layout_is_named(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(2)))
     name = shard_names.shard_name("toy", "train", 1, 2)
     shards.write_shard(f"{folder}/{name}", [b"\x0a\xff"])
@@ -75,7 +75,7 @@ def test_a_record_of_another_layout_is_named(tmp_path):
         open_dataset(CONFIG, folder, "train")[1]
 
 
-def test_checksums_can_be_left_unchecked(tmp_path):
+def test_checksum_verification_can_be_disabled(tmp_path):
     folder = toy_shards.write(tmp_path, [toy_shards.record(0)])
     path = next(p for p in shard_names.find_shards(folder, "train") if os.path.getsize(p))
     content = bytearray(pathlib.Path(path).read_bytes())
@@ -95,7 +95,7 @@ def test_two_splits_as_one(tmp_path):
         open_dataset(CONFIG, folder, "train+train")
 
 
-def test_records_of_a_fold(tmp_path):
+def test_records_of_fold(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
     uses = [((1,), (2,)), ((1, 2), ()), ((2,), (1,)), ((), ())]
     records = [
@@ -118,7 +118,7 @@ def test_records_of_a_fold(tmp_path):
         index.fold_records(3, "test")
 
 
-def test_a_digest_of_content_and_of_nothing_else(tmp_path):
+def test_digest_depends_only_on_content(tmp_path):
     records = [toy_shards.record(i) for i in range(70)]
 
     def digest(name, records):
@@ -139,7 +139,7 @@ def test_a_digest_of_content_and_of_nothing_else(tmp_path):
     assert digest("four", records[2:4] + records[:2] + records[4:]) != plain
 
 
-def test_a_damaged_record_ends_the_index(tmp_path):
+def test_damaged_record_ends_indexing(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(70)))
     dataset = open_dataset(CONFIG, folder, "train")
     (tmp_path / "toy-train.tfrecord-00001-of-00002").write_bytes(b"")

@@ -57,7 +57,7 @@ def test_deterministic(dataset):
     _assert_same(_train(dataset, 6), _train(dataset, 6))
 
 
-def test_the_seed_matters(dataset):
+def test_batches_depend_on_seed(dataset):
     assert _records(_train(dataset, 3)) != _records(_train(dataset, 3, seed=8))
 
 
@@ -112,7 +112,7 @@ def test_spec_is_stable(dataset):
 
 
 @pytest.mark.parametrize("window", [0, 4])
-def test_each_epoch_has_every_record_once_in_an_order_of_its_own(dataset, window):
+def test_each_epoch_has_every_record_once_in_another_order(dataset, window):
     seen = _records(
         _train(dataset, RECORDS, shuffle_window=window)
     )  # four epochs, as a batch has four rows
@@ -132,7 +132,7 @@ def test_with_drop_last_each_epoch_is_whole_batches(dataset, window):
     assert _records(resumed) == seen[20:]
 
 
-def test_records_that_fill_no_batch_are_refused_with_drop_last(dataset):
+def test_fewer_records_than_batch_are_refused_with_drop_last(dataset):
     with pytest.raises(UserError, match=r"^data\.drop_last is true, and 3 records"):
         pipeline.train_batches(toy_shards.config(drop_last=True), dataset, records=np.arange(3))
 
@@ -148,7 +148,7 @@ def test_random_choices_depend_on_seed_epoch_record_and_stream_alone(dataset):
     assert len(set(flat)) == len(flat)
 
 
-def test_every_start_is_chosen_and_sound_goes_with_it(dataset):
+def test_every_start_is_drawn_with_synchronous_sound(dataset):
     starts: dict[int, set[int]] = {}
     for batch in _train(dataset, 100):
         gray = batch["video"]["global"]["pixels"][:, :, 0, 0, 0].astype(int)
@@ -171,7 +171,7 @@ def test_records_and_labels(dataset):
         assert dataset[int(record)].label == label
 
 
-def test_a_subset_of_the_records(dataset):
+def test_subset_of_records(dataset):
     iterator = pipeline.train_batches(
         toy_shards.CONFIG, dataset, records=np.array([2, 5, 9]), make_views=toy_shards.plain_views
     )
@@ -188,7 +188,7 @@ def _evaluate(dataset, rows=None, **options):
     )  # fmt: skip
 
 
-def test_evaluation_is_in_order_and_pads_the_last_batch(dataset):
+def test_evaluation_is_in_order_and_pads_last_batch(dataset):
     batches = _evaluate(dataset)
     assert [len(b["record"]) for b in batches] == [4, 4, 4]
     valid = np.concatenate([b["valid"] for b in batches])
@@ -200,7 +200,7 @@ def test_evaluation_is_in_order_and_pads_the_last_batch(dataset):
             assert batch["audio"]["global"]["log_mel"][i, 0, 0] == 2 * start
 
 
-def test_several_clips_a_record(dataset):
+def test_several_clips_record(dataset):
     batches = _evaluate(dataset, clips=3)
     valid = np.concatenate([b["valid"] for b in batches])
     assert valid.sum() == 3 * RECORDS
@@ -215,7 +215,7 @@ def test_evaluation_starts_anywhere(dataset):
     _assert_same(_evaluate(dataset, clips=2)[3:], _evaluate(dataset, start_step=3, clips=2))
 
 
-def test_augmented_clips_are_those_of_the_epochs_of_training(dataset):
+def test_augmented_clips_are_those_of_epochs_of_training(dataset):
     passed = list(
         pipeline.augmented_batches(
             toy_shards.CONFIG, dataset, None, 2, clips=3, make_views=toy_shards.plain_views
@@ -261,7 +261,7 @@ def test_multi_label(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_record_is_named(tmp_path, workers):
+def test_bad_record_is_named(tmp_path, workers):
     records = [toy_shards.record(0), Record(id="no frames")]
     folder = toy_shards.write(tmp_path, records)
     opened = open_dataset(toy_shards.CONFIG, folder, "train")
@@ -277,7 +277,7 @@ def test_closing_frees_descriptors(dataset):
         assert len(os.listdir("/proc/self/fd")) <= before + 4
 
 
-def test_views_of_the_run(dataset):
+def test_training_views_of_config(dataset):
     """The views that training and evaluation take by themselves."""
     iterator = pipeline.train_batches(toy_shards.CONFIG, dataset)
     batch = _flat(next(iterator))

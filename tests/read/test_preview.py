@@ -47,7 +47,7 @@ def _gray(level: int, size: int) -> bytes:
     return simplejpeg.encode_jpeg(np.full((size, size, 3), level, np.uint8), quality=100)
 
 
-def test_a_row_shows_frames_and_spectrograms_of_a_record(config, dataset):
+def test_row_has_frames_and_spectrograms_of_record(config, dataset):
     sheet = preview.preview(config, dataset, records=3)
     tile, row = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP
     assert sheet.shape[0] == 3 * row
@@ -63,6 +63,6 @@ def test_a_row_shows_frames_and_spectrograms_of_a_record(config, dataset):
     assert sorted(levels) == [40, 120, 200]
 
 
-def test_the_same_step_shows_the_same_sheet(config, dataset):
+def test_same_step_gives_same_sheet(config, dataset):
     first, again = (preview.preview(config, dataset, 2, step=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)

@@ -67,7 +67,7 @@ def test_steps_come_in_order_and_end():
     assert steps_of(read(DATA, load, range(3, 3))) == []
 
 
-def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
+def test_killed_worker_loses_no_batch(tmp_path, capfd):
     batches = read(
         dataclasses.replace(DATA, workers=2),
         functools.partial(load_and_die_once, str(tmp_path)),
@@ -79,13 +79,13 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, capfd):
     assert not multiprocessing.active_children()
 
 
-def test_workers_hand_over_what_threads_do():
+def test_workers_yield_same_batches_as_threads():
     data = dataclasses.replace(DATA, prefetch=2, workers=3)
     batches = list(read(data, load, range(20)))  # all of them kept
     assert steps_of(batches) == list(range(20))
 
 
-def test_a_signal_to_the_whole_group_is_not_for_the_workers(capfd):
+def test_workers_ignore_signals_to_process_group(capfd):
     data = dataclasses.replace(DATA, workers=2)
     batches = read(data, load, range(30))
     found = steps_of(itertools.islice(batches, 4))
@@ -111,7 +111,7 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def test_workers_end_with_the_main_process_when_that_is_killed():
+def test_workers_end_with_killed_main_process():
     context = multiprocessing.get_context("spawn")
     pids = context.Queue()
     process = context.Process(target=_main_process, args=(pids,))
@@ -157,14 +157,14 @@ class _DyingPipeline:
         return self.started[-1]
 
 
-def test_workers_may_die_again_and_again_while_batches_come():
+def test_workers_may_die_repeatedly_between_batches():
     pipeline = _DyingPipeline([2, 0, 1, 3, 0, 4])
     batches = read_ahead.read_ahead(DATA, pipeline, 0)
     assert steps_of(itertools.islice(batches, 10)) == list(range(10))
     assert [iterator.closed for iterator in pipeline.started[:5]] == [True] * 5
 
 
-def test_workers_that_die_three_times_at_a_batch_end_the_run():
+def test_workers_that_die_three_times_at_batch_end_run():
     pipeline = _DyingPipeline([2, 0, 0])
     batches = read_ahead.read_ahead(DATA, pipeline, 0)
     with pytest.raises(
@@ -175,7 +175,7 @@ def test_workers_that_die_three_times_at_a_batch_end_the_run():
     assert all(iterator.closed for iterator in pipeline.started)
 
 
-def test_other_errors_are_not_taken_for_death():
+def test_other_errors_do_not_restart_workers():
     def fail(step: int, buffers: Buffers):
         raise RuntimeError("of another kind")
 
@@ -206,7 +206,7 @@ class _Hanging:
         pass
 
 
-def test_a_worker_that_hangs_is_killed(capsys):
+def test_hanging_worker_is_killed(capsys):
     data = dataclasses.replace(DATA, workers=1, worker_timeout=0.1)
     since = time.monotonic()
     with pytest.raises(
@@ -219,7 +219,7 @@ def test_a_worker_that_hangs_is_killed(capsys):
     )
 
 
-def test_threads_that_hang_are_told_of(capsys, monkeypatch):
+def test_hanging_threads_print_warning(capsys, monkeypatch):
     printed, print_text = threading.Event(), terminal.print_text
 
     def print_and_note(text: str) -> None:

@@ -41,7 +41,7 @@ def _there(name: str) -> bool:
     return True
 
 
-def test_a_batch_arrives_without_being_copied(blocks):
+def test_batch_is_not_copied(blocks):
     shared = _made(SharedBufferPool(blocks.name), 7)
     assert isinstance(shared["z"], SharedArray)
     assert len(pickle.dumps(shared)) < 1000
@@ -52,7 +52,7 @@ def test_a_batch_arrives_without_being_copied(blocks):
     assert batch["x"]["y"].ctypes.data % 64 == 0
 
 
-def test_a_block_is_used_again_when_nothing_refers_to_its_batch(blocks):
+def test_block_is_reused_when_batch_is_unreferenced(blocks):
     pool = SharedBufferPool(blocks.name)
     batch = blocks.open(_made(pool, 1))
     kept = batch["z"][5:9]
@@ -78,14 +78,14 @@ def test_blocks_of_another_size_are_not_used(blocks):
     assert (first == 1).all()
 
 
-def test_workers_take_turns_at_names(blocks):
+def test_workers_use_distinct_block_names(blocks):
     pools = [SharedBufferPool(blocks.name) for _ in range(2)]
     shared = [_made(pool, value) for value, pool in enumerate(pools * 2)]
     assert sorted(s["z"].block for s in shared) == [f"{blocks.name}_{i}" for i in range(4)]
     assert [int(blocks.open(s)["z"][0]) for s in shared] == [0, 1, 2, 3]
 
 
-def test_a_pool_pickles_as_an_empty_one(blocks):
+def test_pickled_pool_is_empty(blocks):
     pool = SharedBufferPool(blocks.name)
     pool.empty(4096)
     again = pickle.loads(pickle.dumps(pool))
@@ -119,7 +119,7 @@ def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
-def test_a_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
+def test_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
     def refuse(*args, **options):
         raise OSError(code, os.strerror(code))
 
@@ -131,7 +131,7 @@ def test_a_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
-def test_a_worker_without_memory_leaves_none_of_anothers(blocks, monkeypatch):
+def test_worker_without_memory_keeps_blocks_of_others(blocks, monkeypatch):
     """The other one makes a block while the first is refused its own."""
     reserve = os.posix_fallocate
 
@@ -181,7 +181,7 @@ blocks.close()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
-def test_workers_without_memory_leave_the_resource_tracker_quiet():
+def test_workers_without_memory_cause_no_resource_tracker_warning():
     found = subprocess.run(
         [sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, check=True
     )
@@ -193,7 +193,7 @@ def _make_and_hang(pool: SharedBufferPool, queue) -> None:
     multiprocessing.Event().wait()
 
 
-def test_a_killed_worker_leaves_no_memory(blocks, capfd):
+def test_shared_memory_of_killed_worker_is_removed(blocks, capfd):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     worker = context.Process(target=_make_and_hang, args=(SharedBufferPool(blocks.name), queue))

@@ -34,7 +34,7 @@ def test_every_epoch_has_each_record_once(window):
 
 
 @WINDOWS
-def test_the_order_is_a_function_of_seed_and_epoch(window):
+def test_order_is_function_of_seed_and_epoch(window):
     shuffle = make(window)
     later = shuffle(3 * COUNT + 11)
     assert make(window)(3 * COUNT + 11) == later
@@ -43,14 +43,14 @@ def test_the_order_is_a_function_of_seed_and_epoch(window):
 
 
 @WINDOWS
-def test_a_subset_of_the_records(window):
+def test_subset_of_records(window):
     subset = np.array([3, 5, 40, 41, 42, 60, 61, 99])
     shuffle = make(window, records=subset)
     assert all(sorted(epoch_of(shuffle, epoch)) == subset.tolist() for epoch in range(3))
 
 
 @pytest.mark.parametrize("window", [1, 7, 20])
-def test_shards_come_one_after_the_other(window):
+def test_windows_visit_shards_in_turn(window):
     """What is read within any stretch of positions lies within little more than a window."""
     first_shards = set()
     for epoch in range(8):
@@ -68,7 +68,7 @@ def test_shards_come_one_after_the_other(window):
     assert len(first_shards) > 1
 
 
-def test_a_window_mixes_what_lies_together():
+def test_window_mixes_neighboring_records():
     """Neighbors in a shard are spread over a window, and not the same ones in every epoch."""
     shuffle = Shuffle(np.arange(1000), np.zeros(1000, int), 0, 100)
     ends = set()
@@ -81,13 +81,13 @@ def test_a_window_mixes_what_lies_together():
     assert len(ends) > 1
 
 
-def test_all_records_are_mixed_without_a_window():
+def test_all_records_are_mixed_without_window():
     order = np.array(epoch_of(Shuffle(np.arange(1000), np.zeros(1000, int), 0), 0))
     assert np.abs(order - np.arange(1000)).mean() > 250
 
 
 @WINDOWS
-def test_a_shorter_epoch_leaves_out_the_end_of_its_order(window):
+def test_shorter_epoch_omits_end_of_order(window):
     whole, shorter = make(window), dataclasses.replace(make(window), count=96)
     for epoch in range(4):
         assert epoch_of(shorter, epoch) == epoch_of(whole, epoch)[:96]

@@ -51,14 +51,14 @@ def flatten(made: views.Views) -> dict[str, np.ndarray]:
     }
 
 
-def test_the_same_generators_give_the_same_views(config):
+def test_same_generators_give_same_views(config):
     first, second = flatten(draw(config)), flatten(draw(config))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key]) for key in first)
     assert any(not np.array_equal(first[k], v) for k, v in flatten(draw(config, seed=1)).items())
 
 
-def test_draws_do_not_depend_on_the_number_of_local_views(config):
+def test_draws_do_not_depend_on_number_of_local_views(config):
     two, three = flatten(draw(config)), flatten(draw(with_local_views(config, 3)))
     for key, value in two.items():
         held = three[key][:2] if "/local/" in key else three[key]
@@ -70,7 +70,7 @@ def test_local_views_differ_from_each_other(config):
     assert local["hue"][0] != local["hue"][1]
 
 
-def test_shapes_and_types_are_the_same_for_every_frame_shape(config):
+def test_shapes_and_types_are_same_for_every_frame_shape(config):
     _, log_mel = clip(config)
     specs = set()
     for shape in [(20, 20), (20, 120), (33, 20), (18, 20)]:
@@ -80,7 +80,7 @@ def test_shapes_and_types_are_the_same_for_every_frame_shape(config):
     assert len(specs) == 1
 
 
-def test_a_modality_that_is_not_given_has_no_views(config):
+def test_modality_that_is_not_given_has_no_views(config):
     frames, log_mel = clip(config)
     assert set(views.train_views(config, frames, None, rng_of(0))) == {"video"}
     assert set(views.train_views(config, None, log_mel, rng_of(0))) == {"audio"}
@@ -92,7 +92,7 @@ def test_without_local_views_there_are_none(config):
     assert [list(kinds) for kinds in made.values()] == [["global"], ["global"]]
 
 
-def test_what_the_config_switches_off_is_not_drawn(config):
+def test_disabled_augmentations_are_not_drawn(config):
     video = dataclasses.replace(config.video, global_augment=PLAIN)
     audio = dataclasses.replace(config.audio, global_augment=AudioAugment(volume=0))
     made = draw(dataclasses.replace(config, video=video, audio=audio))
@@ -105,7 +105,7 @@ def test_what_the_config_switches_off_is_not_drawn(config):
 
 
 @pytest.mark.parametrize("shape", [(20, 33), (33, 20), (20, 20)])
-def test_a_view_holds_the_pixels_of_its_box(config, shape):
+def test_view_has_pixels_of_its_box(config, shape):
     frames = np.zeros((config.video.frames, *shape, 3), np.uint8)
     frames[..., :2] = np.moveaxis(np.indices(shape), 0, -1)  # every pixel says where it is
     frames[..., 2] = np.arange(config.video.frames)[:, None, None]
@@ -126,7 +126,7 @@ def test_a_view_holds_the_pixels_of_its_box(config, shape):
     assert turned == ({False, True} if shape[0] > shape[1] else {False})
 
 
-def test_local_frames_follow_each_other_from_anywhere(config):
+def test_local_frames_are_consecutive_from_random_start(config):
     frames, log_mel = clip(config)
     frames[:] = np.arange(config.video.frames)[:, None, None, None]
     starts = set()
@@ -139,7 +139,7 @@ def test_local_frames_follow_each_other_from_anywhere(config):
     assert starts == set(range(config.video.frames - config.video.local_frames + 1))
 
 
-def test_local_sound_is_a_stretch_of_the_clip(config):
+def test_local_sound_is_a_segment_of_clip(config):
     columns = config.audio.columns
     log_mel = np.tile(np.arange(columns, dtype=np.uint16), (config.audio.mels, 1))
     starts = set()
@@ -151,7 +151,7 @@ def test_local_sound_is_a_stretch_of_the_clip(config):
     assert starts == set(range(columns - config.audio.local_columns + 1))
 
 
-def test_draws_keep_to_their_ranges_and_fill_them(config):
+def test_draws_cover_their_ranges(config):
     drawn = [flatten(draw(config, seed)) for seed in range(400)]
 
     def values(name: str) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_draws_keep_to_their_ranges_and_fill_them(config):
     assert len(orders) == 24
 
 
-def test_a_pair_of_sigmas_is_that_of_the_two_directions(config):
+def test_pair_of_sigmas_is_per_axis(config):
     local = dataclasses.replace(
         config.video.local_augment, blur=0.5, blur_sigma=(0.1, 2.0), blur_sigma_is="pair"
     )
@@ -211,7 +211,7 @@ def test_boxes_have_uniform_area_and_log_uniform_aspect():
     "shape, box",
     [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((10, 11), (0, 0, 10, 11))],
 )
-def test_a_box_that_never_fits_becomes_the_central_one(shape, box):
+def test_box_that_never_fits_becomes_central_one(shape, box):
     never = VideoAugment(area=(50.0, 60.0))
     assert views.random_box(shape[0], shape[1], never, random.Random(0)) == box
 
@@ -225,7 +225,7 @@ def test_a_box_that_never_fits_becomes_the_central_one(shape, box):
     aspect=st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)).map(sorted).map(tuple),
     seed=st.integers(0, 2**32),
 )
-def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspect, seed):
+def test_no_box_leaves_frame_or_its_canvas(short, stretch, tall, area, aspect, seed):
     augment = VideoAugment(area=area, aspect=aspect)
     shape = (int(short * stretch), short) if tall else (short, int(short * stretch))
     top, left, height, width = views.random_box(*shape, augment, random.Random(seed))
@@ -246,7 +246,7 @@ def test_no_box_leaves_the_frame_or_its_canvas(short, stretch, tall, area, aspec
     canvas=st.tuples(st.floats(1, 2), st.floats(1, 2)),
     seed=st.integers(0, 2**32),
 )
-def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
+def test_boxes_of_sound_are_on_canvas(mels, columns, canvas, seed):
     augment = AudioAugment(volume=0, crop=True, canvas=canvas)
     log_mel = np.zeros((mels, columns), np.uint16)
     view = views.audio_view(log_mel, augment, random.Random(seed))
@@ -258,7 +258,7 @@ def test_boxes_of_sound_lie_on_the_canvas(mels, columns, canvas, seed):
     assert max(1, int(0.6 * columns)) <= width <= max(1, int(1.5 * columns))
 
 
-def test_evaluation_sees_the_central_square_and_all_sound(config):
+def test_evaluation_views_are_central_square_and_all_sound(config):
     frames, log_mel = clip(config)
     made = views.cut_out(views.draw_eval_views(config, frames.shape[1:3], log_mel), frames)
     np.testing.assert_array_equal(made["video"]["global"]["frames"], frames[:, :, 6:26])
@@ -267,7 +267,7 @@ def test_evaluation_sees_the_central_square_and_all_sound(config):
     assert set(made["video"]["global"]) == {"frames", "box"}
 
 
-def test_frames_larger_than_the_config_says_are_refused(config):
+def test_frames_larger_than_short_side_are_refused(config):
     frames, log_mel = clip(config)
     wrong = dataclasses.replace(config, data=dataclasses.replace(config.data, short_side=10))
     with pytest.raises(UserError, match="short_side"):
@@ -275,7 +275,7 @@ def test_frames_larger_than_the_config_says_are_refused(config):
 
 
 @pytest.mark.parametrize("size", [(20, 33), (33, 20)])
-def test_crops_are_spread_along_the_longer_side(config, size):
+def test_crops_are_spread_along_longer_side(config, size):
     made = views.draw_crop_views(config, size, None, crops=3)["video"]["global"]
     assert made["frames"].shape == (3, config.video.frames, 20, 20, 3)
     assert made["box"].tolist() == [[20, 20]] * 3
@@ -287,7 +287,7 @@ def test_crops_are_spread_along_the_longer_side(config, size):
         np.testing.assert_array_equal(cut, frame[rows, columns])
 
 
-def test_one_crop_is_the_central_one(config):
+def test_one_crop_is_central_one(config):
     one = views.draw_crop_views(config, (20, 33), None, crops=1)["video"]["global"]
     assert (
         one["frames"] == views.draw_eval_views(config, (20, 33), None)["video"]["global"]["frames"]
@@ -299,7 +299,7 @@ def test_one_crop_is_the_central_one(config):
     [((128, 170), 128, (8, 29, 112, 112)), ((256, 256), 256, (16, 16, 224, 224)),
      ((33, 20), 20, (7, 1, 18, 18)), ((1, 5), 20, (0, 2, 1, 1))],
 )  # fmt: skip
-def test_a_central_square_of_a_share_of_the_short_side(config, size, short_side, box):
+def test_central_square_with_fraction_of_short_side(config, size, short_side, box):
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, short_side=short_side)
     )

@@ -49,7 +49,7 @@ def few_utterances(monkeypatch):
 # Handwriting
 
 
-def test_the_splits_share_no_image():
+def test_splits_share_no_image():
     train, test = handwriting.load("train"), handwriting.load("test")
     assert len(train.ink) + len(test.ink) == 1797
     images = [image.tobytes() for part in (train, test) for image in part.ink]
@@ -57,7 +57,7 @@ def test_the_splits_share_no_image():
     assert 0.4 < len(test.ink) / 1797 < 0.5
 
 
-def test_the_test_images_begin_where_a_form_begins():
+def test_test_images_begin_where_form_begins():
     """The labels repeat those of one printed form; each copy begins with 0 to 9 twice or more."""
     first = handwriting.load("train").labels[:30].tolist()
     assert first == [*range(10)] * 3
@@ -68,7 +68,7 @@ def test_the_test_images_begin_where_a_form_begins():
 
 
 @given(st.floats(-100, 100), st.floats(0.5, 20))
-def test_bounce_folds_a_line_between_two_walls(position, length):
+def test_bounce_folds_positions_between_walls(position, length):
     folded = scene.bounce(np.array(position), np.array(length))
     assert -1e-9 <= folded <= length + 1e-9
     again = scene.bounce(np.array(position + 2 * length), np.array(length))
@@ -77,7 +77,7 @@ def test_bounce_folds_a_line_between_two_walls(position, length):
         np.testing.assert_allclose(folded, position, atol=1e-9)
 
 
-def test_every_frame_shows_the_whole_digit_and_it_moves(monkeypatch):
+def test_every_frame_has_whole_moving_digit(monkeypatch):
     for name, nothing in (("PIECES", (0, 0)), ("NOISE", (0, 0)), ("BACKGROUND", np.float32(0))):
         monkeypatch.setattr(scene, name, nothing)
     monkeypatch.setattr(scene, "SPEED", (0.8, 0.8))
@@ -93,7 +93,7 @@ def test_every_frame_shows_the_whole_digit_and_it_moves(monkeypatch):
         assert traveled.max() > 2  # 3.2 pixels a frame, less where it bounces, to whole pixels
 
 
-def test_only_the_noise_differs_where_nothing_moves(monkeypatch):
+def test_frames_without_motion_differ_only_by_noise(monkeypatch):
     monkeypatch.setattr(scene, "SPEED", (0.0, 0.0))
     frames = scene.draw(handwriting.load("test"), 5, 4, 32, 8.0, np.random.default_rng(0))
     difference = frames[0].astype(float) - frames[1]
@@ -103,7 +103,7 @@ def test_only_the_noise_differs_where_nothing_moves(monkeypatch):
 # Sound
 
 
-def test_a_word_starts_anywhere_over_noise_of_the_stated_level():
+def test_word_starts_anywhere_over_noise_of_stated_level():
     word = np.ones(1000, np.float32)
     starts = []
     for seed in range(300):
@@ -119,18 +119,18 @@ def test_a_word_starts_anywhere_over_noise_of_the_stated_level():
     assert max(starts) > 14500
 
 
-def test_a_word_longer_than_the_clip_is_cut():
+def test_word_longer_than_clip_is_cut():
     assert sound.mix(np.ones(900, np.float32), 800, np.random.default_rng(0)).shape == (800,)
 
 
 # Words
 
 
-def test_the_splits_share_no_speaker():
+def test_splits_share_no_speaker():
     assert not set(words.SPEAKERS["train"]) & set(words.SPEAKERS["test"])
 
 
-def test_espeak_says_every_digit_the_same_way_each_time(few_utterances):
+def test_espeak_is_deterministic(few_utterances):
     first = words.synthesize("test", 16000, seed=0)
     again = words.synthesize("test", 16000, seed=0)
     assert [len(spoken) for spoken in first] == [1] * 10
@@ -141,7 +141,7 @@ def test_espeak_says_every_digit_the_same_way_each_time(few_utterances):
     assert len({one.tobytes() for (one,) in first}) == 10
 
 
-def test_an_unknown_voice_is_named(monkeypatch, few_utterances):
+def test_unknown_voice_is_named(monkeypatch, few_utterances):
     monkeypatch.setattr(words, "ACCENTS", ("xx-nowhere",))
     with pytest.raises(UserError, match="no voice xx-nowhere"):
         words.synthesize("test", 16000, seed=0)
@@ -177,7 +177,7 @@ def test_recordings_of_one_speaker_cannot_be_split(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF but no more", None])
-def test_a_recording_without_sound_is_named(tmp_path, content):
+def test_recording_without_sound_is_named(tmp_path, content):
     folder = record(tmp_path / "speech", ["anna", "bert"])
     if content is None:
         soundfile.write(folder / "4_anna_1.wav", np.zeros(800), 8000)
@@ -187,7 +187,7 @@ def test_a_recording_without_sound_is_named(tmp_path, content):
         words.read(folder, "train", 16000)
 
 
-def test_a_missing_speech_folder_is_named(config, tmp_path):
+def test_missing_speech_folder_is_named(config, tmp_path):
     data = dataclasses.replace(config.data, speech_dir=str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"data\.speech_dir .*none is not a folder"):
         digit_clips.load_words(dataclasses.replace(config, data=data), "train")
@@ -196,7 +196,7 @@ def test_a_missing_speech_folder_is_named(config, tmp_path):
 # Clips
 
 
-def test_a_clip_depends_on_its_split_and_number_alone(config, spoken):
+def test_clip_depends_on_its_split_and_number_alone(config, spoken):
     clip = digit_clips.make_clip(config, "train", spoken, 7)
     assert clip.frames.shape == (config.video.frames, 32, 32, 3)
     assert clip.frames.dtype == np.uint8
@@ -229,7 +229,7 @@ def built(config, spoken, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def test_the_shards_hold_every_clip(built, config, spoken):
+def test_shards_have_every_clip(built, config, spoken):
     counts: dict[handwriting.Split, int] = {"train": 21, "test": 10}
     for split, count in counts.items():
         dataset = open_dataset(config, str(built), split)
@@ -247,7 +247,7 @@ def test_the_shards_hold_every_clip(built, config, spoken):
         np.testing.assert_allclose(found, expected, atol=3e-4)
 
 
-def test_another_process_makes_the_same_bytes(built, config, spoken, monkeypatch, tmp_path):
+def test_bytes_are_equal_in_another_process(built, config, spoken, monkeypatch, tmp_path):
     followed: list[bool] = []
     monkeypatch.setattr(worker_processes, "end_with_parent", lambda: followed.append(True))
     build_lib.Worker.start(config, {"train": spoken, "test": spoken})
@@ -260,7 +260,7 @@ def test_another_process_makes_the_same_bytes(built, config, spoken, monkeypatch
         assert path.read_bytes() == (built / path.name).read_bytes()
 
 
-def test_a_finished_data_set_is_reused(built, config, monkeypatch):
+def test_finished_data_set_is_reused(built, config, monkeypatch):
     monkeypatch.setattr(digit_clips, "load_words", lambda *args: pytest.fail("made again"))
     lines: list[str] = []
     build_lib.build(config, str(built), lines.append)
@@ -268,7 +268,7 @@ def test_a_finished_data_set_is_reused(built, config, monkeypatch):
     assert lines == []
 
 
-def test_a_half_made_data_set_is_made_again(built, config, spoken, monkeypatch, tmp_path):
+def test_incomplete_data_set_is_rebuilt(built, config, spoken, monkeypatch, tmp_path):
     for file in built.iterdir():
         if file.name not in ("dataset_info.json", "features.json"):
             (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
@@ -284,7 +284,7 @@ def test_a_half_made_data_set_is_made_again(built, config, spoken, monkeypatch, 
         assert file.read_bytes() == (tmp_path / file.name).read_bytes()
 
 
-def test_a_run_waits_for_another_that_makes_the_same(built, config, monkeypatch, tmp_path):
+def test_run_waits_for_other_process_building_same_data(built, config, monkeypatch, tmp_path):
     monkeypatch.setattr(digit_clips, "load_words", lambda *args: pytest.fail("made again"))
     monkeypatch.setattr(lease, "POLL", 0.02)
     lines: list[str] = []
@@ -305,7 +305,7 @@ def test_a_run_waits_for_another_that_makes_the_same(built, config, monkeypatch,
     assert line.startswith("waiting   for another process")
 
 
-def test_other_clips_are_not_taken_for_these(built, config):
+def test_clips_of_other_config_are_refused(built, config):
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, train_clips=22))
     with pytest.raises(UserError, match=r"data\.train_clips 21, not 22"):
         build_lib.build(other, str(built), lambda line: None)
