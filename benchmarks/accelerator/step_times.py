@@ -5,7 +5,7 @@
 A variant is CLIPS:ATTENTION:TEACHER_VIEW, then further words: `views` takes normalized views that
 are on the device in place of a batch of the loader, so that the step has no augmentation (the
 authors' step has none either); `library` leaves matrix products to the vendor's library alone;
-`unroll` is `model.layers=unroll`; `trace` also records two steps and reports their kernels. The
+`scan` is `model.layers=scan`; `trace` also records two steps and reports their kernels. The
 variants of a wave are compiled side by side, then timed one after another. Data are random and stay
 on the device.
 """
@@ -41,7 +41,7 @@ from xkd_jax.planning.flops import count_flops
 from xkd_jax.training.compiled_run import Run
 
 _RECORDS = 240_000  # which sets the schedules' lengths only
-_WORDS = ("views", "library", "trace", "unroll")
+_WORDS = ("views", "library", "trace", "scan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Variant:
         raw.batch_size = self.clips
         raw.model.attention = self.attention
         raw.loss.teacher_view = self.teacher_view
-        raw.model.layers = "unroll" if "unroll" in self.words else "scan"
+        raw.model.layers = "scan" if "scan" in self.words else "auto"
         if tiny:
             raw.model.size = "48/1/3:24/1/3"
             raw.model.head.update(hidden=32, bottleneck=16, outputs=64)

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from flax import nnx
 
 from xkd_jax.config.pretraining import Transformer
-from xkd_jax.networks.blocks import Blocks
+from xkd_jax.networks.blocks import Blocks, unrolls
 
 CONFIG = Transformer(16, 3, 2)
 
@@ -108,3 +110,17 @@ def test_bfloat16_computes_near_float32(tokens):
     low = make(dtype=jnp.bfloat16)(tokens.astype(jnp.bfloat16))
     assert low.dtype == jnp.bfloat16
     np.testing.assert_allclose(low.astype(jnp.float32), make()(tokens), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "platform", "unrolled"),
+    [
+        ("auto", "gpu", True),
+        ("auto", "tpu", False),
+        ("auto", "cpu", False),
+        ("scan", "gpu", False),
+        ("unroll", "cpu", True),
+    ],
+)
+def test_only_gpus_unroll_by_themselves(layers, platform, unrolled):
+    assert unrolls(layers, types.SimpleNamespace(platform=platform)) is unrolled

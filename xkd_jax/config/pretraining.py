@@ -30,7 +30,7 @@ from xkd_jax.config.directions import directions
 
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
-Layers = Literal["scan", "unroll"]
+Layers = Literal["auto", "scan", "unroll"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,9 @@ class ModelConfig:
         Layers,
         Doc(
             "how the blocks of a stack are compiled; scan: as a loop; unroll: one after the other,"
-            " slower to compile, faster to run"
+            " slower to compile, faster to run; auto: unroll on GPUs, scan elsewhere"
         ),
-    ] = "scan"
+    ] = "auto"
 
     def _transformers(self) -> tuple[Transformer, Transformer]:
         if self.size in SIZES:
