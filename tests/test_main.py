@@ -38,7 +38,7 @@ def run(*arguments):
         (("--config=configs/k400.py", "--config.batch_size=many"), "batch_size"),
         (("--config=configs/k400.py", "--config.model.variant=xdk"), "model.variant is 'xdk'"),
         (("--config=configs/k400.py",), "data.dir is empty"),
-        (("--config=configs/k400.py", "--plan=v9:2x2"), "no TPU 'v9'"),
+        (("--config=configs/k400.py", "--plan=v9:2x2"), "v9:2x2 names no known TPU"),
         (("--config=configs/eval/ucf101.py", "--config.data.fold=1"), "Did you mean data.folds?"),
         (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
         (
