@@ -217,7 +217,9 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
     assert loss.shape == ()
     scores, _ = jax.eval_shape(fit.predict, after.trained, network, batch)
     assert scores.shape == (config.batch_size, 50)
-    encode = encoding.encoder(pretraining.architecture, "encoder", config.modalities, viewing, mesh)
+    encode = encoding.feature_function(
+        pretraining.architecture, "encoder", config.modalities, viewing, mesh
+    )
     assert jax.eval_shape(encode, network, batch).keys() == {*config.modalities, "label"}
 
 

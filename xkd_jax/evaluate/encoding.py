@@ -23,7 +23,7 @@ from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.mesh import on_mesh
 
 
-def encoder(
+def feature_function(
     architecture: Architecture | None,
     output: Output,
     modalities: Sequence[Modality],

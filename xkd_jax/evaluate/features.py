@@ -25,7 +25,7 @@ from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.evaluate.encoding import encoder
+from xkd_jax.evaluate.encoding import feature_function
 from xkd_jax.evaluate.eval_clips import Use, clip_batches
 from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
 from xkd_jax.evaluate.pretrained import Pretrained
@@ -66,7 +66,7 @@ class Extraction:
           directory: folder of the sets' folders.
         """
         network = None if config.network == "log_mel" else pretrained.config.architecture
-        encode = encoder(network, config.output, config.modalities, views, mesh)
+        encode = feature_function(network, config.output, config.modalities, views, mesh)
         return cls(config, pretrained, views, mesh, encode, directory)
 
     def extract(
