@@ -74,7 +74,7 @@ def plan(config: Config, target: str) -> None:
     from xkd_jax.planning import command
 
     jax.config.update("jax_platforms", "cpu")
-    command.plan(config, target, [flag for flag in sys.argv[1:] if "plan" not in flag])
+    command.plan(config, target, [flag for flag in sys.argv[1:] if not flag.startswith("--plan")])
 
 
 def evaluate(config: EvalConfig) -> None:
