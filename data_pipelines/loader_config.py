@@ -93,13 +93,43 @@ class ViewConfig:
         raise NotImplementedError
 
     @property
+    def mask_ratio(self) -> float:
+        """Fraction of the patch tokens that the student does not see."""
+        raise NotImplementedError
+
+    @property
+    def local_views(self) -> int:
+        """Local views of a clip."""
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> tuple[float, ...] | float:
+        """Subtracted from views, of each channel where there are some."""
+        raise NotImplementedError
+
+    @property
+    def std(self) -> tuple[float, ...] | float:
+        """Divides views after that."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Axes of a view behind those of its shape: color, or none."""
+        return ()
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one flattened patch, channels last."""
+        return math.prod((*self.patch, *self.channels))
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
-        """Shape of the global view, without the color channel, which comes last."""
+        """Shape of the global view, without channels."""
         raise NotImplementedError
 
     @property
     def local_shape(self) -> tuple[int, ...]:
-        """Shape of a local view, without the color channel."""
+        """Shape of a local view, without channels."""
         raise NotImplementedError
 
     @property
@@ -155,6 +185,10 @@ class VideoConfig(ViewConfig):
         return "video"
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        return (3,)
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """(frames, height, width)."""
         return (self.frames, self.size, self.size)
@@ -168,11 +202,6 @@ class VideoConfig(ViewConfig):
     def local_shape(self) -> tuple[int, ...]:
         """(frames, height, width)."""
         return (self.local_frames, self.local_size, self.local_size)
-
-    @property
-    def patch_values(self) -> int:
-        """Values of one flattened patch, (frames height width color)."""
-        return 3 * math.prod(self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,11 +244,6 @@ class AudioConfig(ViewConfig):
     def local_shape(self) -> tuple[int, ...]:
         """(mel, time)."""
         return (self.mels, self.local_columns)
-
-    @property
-    def patch_values(self) -> int:
-        """Values of one flattened patch, (mel time)."""
-        return math.prod(self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +317,6 @@ class LoaderConfig:
         """Length of a clip, in seconds."""
         return self.video.frames / self.video.frame_rate
 
-    def modality(self, name: Modality) -> VideoConfig | AudioConfig:
+    def modality(self, name: Modality) -> ViewConfig:
         """Returns the view settings of one modality."""
         return getattr(self, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from data_pipelines.loader_config import Modality, ViewConfig
 from xkd_jax.config.pretraining import Transformer
 
 
@@ -27,7 +27,7 @@ class EncoderConfig:
     """
 
     transformer: Transformer
-    view: VideoConfig | AudioConfig
+    view: ViewConfig
     special_tokens: int = 1
     stride: tuple[int, ...] | None = None
     norm: Literal["tokens", "pooled", "none"] = "tokens"
@@ -52,10 +52,9 @@ INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
 }
 
 
-def input_view(view: VideoConfig | AudioConfig) -> VideoConfig | AudioConfig:
+def input_view(view: ViewConfig) -> ViewConfig:
     """A view with the defaults for all that is not its encoder's input."""
-    modality: Modality = "video" if isinstance(view, VideoConfig) else "audio"
-    return type(view)(**{name: getattr(view, name) for name in INPUT_FIELDS[modality]})
+    return type(view)(**{name: getattr(view, name) for name in INPUT_FIELDS[view.modality]})
 
 
 def patch_grid(

@@ -19,10 +19,9 @@ from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least, below
 from data_pipelines.loader_config import (
     MODALITIES,
-    AudioConfig,
     LoaderConfig,
     Modality,
-    VideoConfig,
+    ViewConfig,
 )
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
@@ -161,7 +160,7 @@ class Architecture:
     """
 
     model: ModelConfig
-    views: Mapping[Modality, VideoConfig | AudioConfig]
+    views: Mapping[Modality, ViewConfig]
     modalities: tuple[Modality, ...]
 
 

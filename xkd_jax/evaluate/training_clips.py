@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from data_pipelines.loader_config import AudioConfig, VideoConfig
+from data_pipelines.loader_config import VideoConfig, ViewConfig
 from xkd_jax.augment.erasing import erase
 from xkd_jax.augment.mixing import mix
 from xkd_jax.augment.rand_augment import rand_augment
@@ -18,7 +18,7 @@ def augment_for_fit(
     targets: jax.Array,
     key: jax.Array,
     settings: FitAugmentConfig,
-    modality: VideoConfig | AudioConfig,
+    modality: ViewConfig,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns augmented clips and their targets.
 
@@ -32,9 +32,9 @@ def augment_for_fit(
     Returns:
       float32 arrays of the same shapes.
     """
-    if isinstance(modality, AudioConfig):
-        return _augment_audio(view, key, settings), targets
-    return _augment_video(view, targets, key, settings, modality)
+    if isinstance(modality, VideoConfig):
+        return _augment_video(view, targets, key, settings, modality)
+    return _augment_audio(view, key, settings), targets
 
 
 def _augment_video(

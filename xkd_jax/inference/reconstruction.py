@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from data_pipelines.loader_config import Modality, ViewConfig
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.inference import embedding
 from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
@@ -88,9 +88,9 @@ def _pictures(
     )
 
 
-def _shown(settings: VideoConfig | AudioConfig, view: np.ndarray) -> np.ndarray:
+def _shown(settings: ViewConfig, view: np.ndarray) -> np.ndarray:
     """A view without its normalization."""
     view = view * np.array(settings.std, np.float32) + np.array(settings.mean, np.float32)
-    if isinstance(settings, AudioConfig):
+    if not settings.channels:
         return view
     return np.clip(255 * view + 0.5, 0, 255).astype(np.uint8)

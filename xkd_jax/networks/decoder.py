@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from data_pipelines.loader_config import AudioConfig, VideoConfig
+from data_pipelines.loader_config import ViewConfig
 from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.networks.blocks import Blocks, linear
 from xkd_jax.networks.encoder import embedding_init
@@ -20,7 +20,7 @@ class Decoder(nnx.Module):
     between equal sizes.
     """
 
-    def __init__(self, model: ModelConfig, view: VideoConfig | AudioConfig, *, rngs: nnx.Rngs):
+    def __init__(self, model: ModelConfig, view: ViewConfig, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(model.compute_dtype)
         width = model.decoder.width
         self.dtype = dtype

@@ -111,10 +111,10 @@ def estimate(config: Config, like: TrainState, devices: int) -> Estimate:
 
 
 def _views(config: Config, modality: Modality) -> ModalityViews:
-    view, color = config.modality(modality), (3,) if modality == "video" else ()
-    found = {"global": jnp.zeros((config.batch_size, *view.global_shape, *color))}
+    view = config.modality(modality)
+    found = {"global": jnp.zeros((config.batch_size, *view.global_shape, *view.channels))}
     if view.local_views:
-        shape = (view.local_views, config.batch_size, *view.local_shape, *color)
+        shape = (view.local_views, config.batch_size, *view.local_shape, *view.channels)
         found["local"] = jnp.zeros(shape)
     return cast(ModalityViews, found)
 
