@@ -1,1 +1,1 @@
-"""Experiments: each file builds one ConfigDict."""
+"""Experiments: each file returns one ConfigDict."""

@@ -9,10 +9,9 @@
 | `reconstruction_audio` | audio reconstruction       |                        |
 | (none)                 | all                        | 84.7 / 59.3 / 46.4     |
 
-The numbers are the paper's, linear top-1 %. "Distillation" there is without domain alignment
-altogether, so without refinement as well.
-`no_refinement` is the full loss without it (refinement off / on: HMDB51 55.6 / 58.5).
-`reconstruction_video` and `reconstruction_audio` train one modality, on data that need no other.
+The numbers are the paper's, linear top-1 %. In the paper, `distillation` has no refinement either.
+`no_refinement` has all losses without refinement (HMDB51: 55.6, with refinement 58.5).
+`reconstruction_video` and `reconstruction_audio` train one modality, on data of that modality.
 """
 
 import ml_collections
@@ -24,10 +23,15 @@ from xkd_jax.config.ablations import ABLATIONS
 def select(
     config: ml_collections.ConfigDict, name: str, also: tuple[str, ...] = ()
 ) -> ml_collections.ConfigDict:
-    """Turns off what the ablation leaves out.
+    """Applies an ablation to a config and returns it.
+
+    Args:
+      config: a pretraining config; changed in place.
+      name: name of the ablation.
+      also: the caller's other variants, for the message.
 
     Raises:
-      UserError: there is no such ablation; `also` are the caller's other names.
+      UserError: the ablation does not exist.
     """
     if name not in ABLATIONS:
         known = ", ".join((*also, *ABLATIONS))

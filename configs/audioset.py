@@ -3,10 +3,10 @@
     python -m data_pipelines.build --dataset=audioset --source=AUDIOSET --output=SHARDS
     python main.py --config=configs/audioset.py --config.data.dir=SHARDS --workdir=RUN
 
-The two training splits are one here; shards that have but one say so with --config.data.split.
-`:mas` and `:mats` are the modality-agnostic variants; ablations as in `configs/k400.py`. All but
-the data and the number of epochs is as on Kinetics-400; as an epoch is eight times as long, half
-the epochs are still four times the steps.
+It trains on both training splits; for shards of one of them, give it as --config.data.split.
+`:mas` and `:mats` are the modality-agnostic variants; ablations as in `configs/k400.py`. Settings
+other than data and epochs are those of Kinetics-400: half the epochs, each eight times as long,
+are four times the steps.
 
 Expected of xkd, linear | finetuned, top-1 %:
   UCF101 88.4|95.8  HMDB51 62.2|75.7  K400 56.5|80.1  ESC-50 93.6|96.5  FSD50K 51.5|58.5 mAP

@@ -1,11 +1,11 @@
-"""Spoken digits: watch XKD learn on a laptop, with no data anywhere.
+"""Spoken digits: XKD on a laptop, with generated data.
 
     python main.py --config=configs/demo.py
     python main.py --config=configs/demo.py:reconstruction   # that loss only
 
 Makes 6,000 one-second clips of a handwritten digit that bounces among clutter while a synthetic
-voice says its name, trains on them without their labels, and then asks a linear probe what the
-encoders know: held-out writers, held-out voices. `:reconstruction_video`, `:reconstruction`,
+voice says its name, trains on them without labels, and then fits linear probes on the frozen
+encoders, with held-out writers and voices. `:reconstruction_video`, `:reconstruction`,
 `:distillation`, `:alignment` and `:no_refinement` are the ablations of the paper's Table 3,
 `:reconstruction_audio` is trained on sound alone, `:mas` and `:mats` are the modality-agnostic
 variants. `--config.data.speech_dir=DIR` takes recordings named
@@ -39,19 +39,19 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
 
     config.video.update(frames=8, size=32, patch=(4, 8, 8), mask_ratio=0.5)
     config.video.update(local_frames=4, local_size=32)
-    # A token is 62 ms of the whole spectrum: a mean over such tokens hardly changes with the moment
-    # at which the word begins, so that even the first teacher's output says mostly what was said.
+    # A token is 62 ms of the whole spectrum. The mean over such tokens hardly depends on the time
+    # of the word, so that even an untrained teacher's output has information about the word.
     config.audio.update(mels=40, columns=64, hop=250, patch=(40, 4), mask_ratio=0.7)
     config.audio.update(local_columns=32)
 
-    # digits have no symmetry and colors of their own, and a crop must keep most of one
+    # digits are not symmetric, colors are random, and a crop must contain most of the digit
     for augment in ("global_augment", "local_augment"):
         config.video[augment].update(area=(0.8, 1.0), flip=0.0, grayscale=0.0, blur=0.0)
         config.video[augment].update(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
 
-    # The video teacher knows little, and a sound head that learns to say what it says forgets the
-    # word: that direction weighs little, and the teachers stay near their start. A head's output
-    # has variance 1, so its temperature alone sets how sharp it is: the same on both sides.
+    # The video teacher's output has little information about the word, and an audio student that
+    # learns it loses the word: this direction has a small weight, and teachers change slowly. A
+    # head's output has variance 1, so that all temperatures are equal.
     config.loss.student_temperature = 0.1
     config.loss.video_teacher_temperature.update(start=0.1, end=0.1)
     config.loss.audio_teacher_temperature.update(start=0.1, end=0.1)

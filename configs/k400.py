@@ -2,10 +2,10 @@
 
     python main.py --config=configs/k400.py --config.data.dir=SHARDS --workdir=RUN
     python main.py --config=configs/k400.py:mas ...    # one set of student blocks
-    python main.py --config=configs/k400.py:mats ...   # one set of teacher blocks too
+    python main.py --config=configs/k400.py:mats ...   # and one set of teacher blocks
 
-`:reconstruction`, `:reconstruction_video`, `:distillation` and `:alignment` are the rows of the
-paper's ablation of the losses. `:reconstruction_video` trains on silent videos too, and
+`:reconstruction`, `:reconstruction_video`, `:distillation` and `:alignment` are the paper's
+ablations of the losses. `:reconstruction_video` trains on silent videos too, and
 `:reconstruction_audio` on sound alone.
 
 Hardware: the authors used 8 V100; 206.3 M trained parameters, 396.4 M with the teachers.
@@ -36,7 +36,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
 
 
 def select(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
-    """Applies what a variant or an ablation changes, as in the authors' released configs."""
+    """Applies a variant or an ablation, as in the authors' released configs."""
     if variant not in ("xkd", "mas", "mats"):
         return ablations.select(config, variant, also=("xkd", "mas", "mats"))
     config.model.variant = variant

@@ -1,1 +1,1 @@
-"""Evaluations: each file builds one ConfigDict of `xkd_jax.config.evaluation`."""
+"""Evaluations: each file returns one ConfigDict of `xkd_jax.config.evaluation`."""

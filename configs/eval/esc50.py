@@ -4,7 +4,7 @@
     python main.py --config=configs/eval/esc50.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/esc50
 
-100 training clips a file, their volume drawn from 0.9 to 1.1; 3 test clips.
+100 training clips per file, with a gain drawn from 0.9 to 1.1; 3 test clips.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 89.4, 87.3, 88.7 % top-1; xkd pretrained on
 AudioSet: 93.6.
 """

@@ -4,10 +4,9 @@
         --config.data.dir=SHARDS --workdir=runs/ucf101_finetuned
 
 `:ucf101`, `:hmdb51` (three folds) and `:k400` are on video, `:esc50` (five folds) and `:fsd50k` on
-audio; SHARDS are made as for the linear evaluations, those of Kinetics-400 with --modalities=video,
-those of all video best with --short_side=256. The run goes on after an interruption. Where the
-paper is silent the settings are those of the authors' configs; what their code does otherwise, and
-the switches for it, are in docs/evaluation.md.
+audio. Build SHARDS as for the linear evaluations: Kinetics-400 with --modalities=video, video with
+--short_side=256. The same command resumes after an interruption. Settings that the paper does not
+give are those of the authors' configs; docs/evaluation.md has the differences of their code.
 
 Expected top-1 % (FSD50K: mAP) of xkd, mas, mats pretrained on Kinetics-400 | xkd on AudioSet:
   UCF101 94.1, 93.4, 93.1 | 95.8    HMDB51 69.0, 65.9, 65.7 | 75.7    K400 77.6, 75.9, 75.7 | 80.1

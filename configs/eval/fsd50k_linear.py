@@ -1,11 +1,11 @@
-"""FSD50K, a linear layer on the frozen audio encoder; several labels a sound, mAP.
+"""FSD50K, a linear layer on the frozen audio encoder; several labels per record, mAP.
 
     python -m data_pipelines.build --dataset=fsd50k --source=FSD50K --output=SHARDS
     python main.py --config=configs/eval/fsd50k_linear.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/fsd50k_linear
 
-AdamW, a constant learning rate, 50 epochs of 10 random clips a sound; 8 test clips, probabilities
-averaged.
+AdamW, a constant learning rate, 50 epochs of 10 random clips per record; 8 test clips,
+probabilities averaged.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 45.8, 43.0, 43.4 mAP; xkd pretrained on
 AudioSet: 51.5.
 """

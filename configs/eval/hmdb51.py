@@ -5,7 +5,7 @@
     python main.py --config=configs/eval/hmdb51.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/hmdb51
 
-The protocol is that of UCF101, and so is the reason for --short_side=256.
+Protocol and reason for --short_side=256 are those of UCF101.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 57.4, 55.1, 53.1 % top-1; xkd pretrained on
 AudioSet: 62.2.
 """

@@ -5,13 +5,12 @@
     python main.py --config=configs/eval/k400_linear.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/k400_linear
 
-AdamW, 100 epochs of one random clip a video; 3 test clips of 3 crops, probabilities averaged; crops
-of 224 pixels, for which the 112-pixel network's positions are interpolated. The batch is 1024: in
-the authors' config 256 is that of each of 4 nodes, and the learning rate belongs to all of them. It
-is differentiated in 4 parts, so that it takes the device memory of 256, and 8.6 GB for its frames,
-which the hosts hold --config.data.prefetch + 1 times. `:attentive` pools the tokens by one learned
-query instead of their mean. The run goes on after an interruption. Without --modalities=video the
-videos that have no sound are left out.
+AdamW, 100 epochs of one random clip per video; 3 test clips of 3 crops, probabilities averaged;
+crops of 224 pixels, with interpolated positions of the 112-pixel network. The batch is 1024: in the
+authors' config, each of 4 nodes has 256. Its gradients are accumulated over 4 parts, which needs
+device memory for 256 clips; hosts need 8.6 GB for frames, --config.data.prefetch + 1 times.
+`:attentive` pools tokens by one learned query, not by their mean. The same command resumes after an
+interruption. Shards built without --modalities=video lack videos without an audio stream.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 51.4, 50.1, 48.8 % top-1; xkd pretrained on
 AudioSet: 56.5. (No published number with `:attentive`.)
 """

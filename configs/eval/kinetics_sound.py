@@ -4,9 +4,9 @@
     python main.py --config=configs/eval/kinetics_sound.py:both --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/kinetics_sound_both
 
-For the video, --short_side=256 at the build comes nearer to the authors' crops
+For video, build with --short_side=256, which is closer to the authors' crops
 (configs/eval/ucf101.py has the numbers). `:video` and `:audio` are the single modalities. 20
-training clips a video and 2 test clips; `both` concatenates the features of the modalities, each
+training clips and 2 test clips per video; `both` concatenates the features of the modalities, each
 scaled to length 1.
 Expected of xkd, audio / video / both: 64.6 / 70.7 / 81.2 % top-1 (mas 61.7 / 68.3 / 78.8, mats
 61.8 / 67.7 / 78.3).

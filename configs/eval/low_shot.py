@@ -3,7 +3,7 @@
     python main.py --config=configs/eval/low_shot.py:1 --config.checkpoint=RUN \
         --config.data.dir=SHARDS --config.features=FEATURES --workdir=runs/low_shot_1
 
-The percentage follows the colon; SHARDS are those of k400_linear.py. Features of all training
+The variant is the percentage; SHARDS are those of k400_linear.py. Features of all training
 videos are extracted once, into FEATURES, and shared by the three runs. No published numbers.
 """
 

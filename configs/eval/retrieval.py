@@ -1,13 +1,12 @@
-"""Retrieval across modalities: a record's video given its sound, and its sound given its video.
+"""Cross-modal retrieval: the video of a record from its audio, and its audio from its video.
 
     python main.py --config=configs/eval/retrieval.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/retrieval
 
-Recall at 1, 5 and 10 among all records of the split `test` (of Kinetics give
---config.data.test_split=validation, of AudioSet --config.data.test_split=eval), by the cosine of
-the projection heads' outputs: the space in which the teachers of one modality teach the students of
-the other, and so the only one in which both have a meaning. `:encoder` compares the encoders'
-features.
+Recall at 1, 5 and 10 among all records of the split `test` (for Kinetics give
+--config.data.test_split=validation, for AudioSet --config.data.test_split=eval), by cosine
+similarity of the projection heads' outputs, the space of cross-modal distillation. `:encoder`
+compares the encoders' features.
 No published numbers.
 """
 

@@ -4,8 +4,8 @@
     python main.py --config=configs/eval/spoken_digits.py:video --config.checkpoint=runs/demo \
         --config.data.dir=runs/demo/data --workdir=runs/demo_svm_video
 
-One clip a record, as a record is one clip. `--config.network=untrained` is the same network before
-its training. No published numbers.
+A record is one clip. `--config.network=untrained` is the same network with its initial parameters.
+No published numbers.
 """
 
 import ml_collections

@@ -1,14 +1,14 @@
-"""Recordings of spoken digits as sound classification: linear SVM, a fold a held-out speaker.
+"""Recordings of spoken digits: linear SVM on audio, one fold for each held-out speaker.
 
     python -m data_pipelines.build --dataset=spoken_recordings --source=RECORDINGS --output=SHARDS \
         --hop=250 --mels=40
     python main.py --config=configs/eval/spoken_recordings.py --config.checkpoint=runs/demo \
         --config.data.dir=SHARDS --workdir=runs/recordings
 
-RECORDINGS holds files `{digit}_{speaker}_{index}.wav`, such as the Free Spoken Digit Dataset's six
-speakers (of another number give that many folds, --config.data.folds='(1, 2, 3)'); hop and mels are
-those of configs/demo.py. `--config.network=untrained` and `--config.network=log_mel` say what the
-same protocol reaches without pretraining, and without a network.
+RECORDINGS has files `{digit}_{speaker}_{index}.wav`, such as those of six speakers in the Free
+Spoken Digit Dataset (for another number give as many folds, --config.data.folds='(1, 2, 3)'); hop
+and mels are those of configs/demo.py. `--config.network=untrained` and `--config.network=log_mel`
+are baselines without pretraining and without a network.
 """
 
 import ml_collections

@@ -5,9 +5,9 @@
     python main.py --config=configs/eval/ucf101.py --config.checkpoint=RUN \
         --config.data.dir=SHARDS --workdir=runs/ucf101
 
-25 augmented training clips a video; 3 test clips of 3 crops, decision values averaged.
-Training crops go down to 8 % of the area: of shards with a short side of 128 they lose 9 % of their
-gradient (a source of 144 pixels) to 36 % (256) against the authors', which are cut from the frame.
+25 augmented training clips per video; 3 test clips of 3 crops, decision values averaged. The
+smallest training crops have 8 % of the area: from shards with a short side of 128, they have 9 % (a
+source of 144 pixels) to 36 % (256) less gradient than the authors' crops of the whole frame.
 Expected of xkd, mas, mats pretrained on Kinetics-400: 83.8, 81.7, 80.1 % top-1; xkd pretrained on
 AudioSet: 88.4.
 """

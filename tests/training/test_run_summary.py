@@ -24,11 +24,10 @@ def told(config, mesh, records=1000, written=None):
 def test_the_papers_run_in_words(mesh):
     lines = told(Config(), mesh, records=240_000)
     for line in (
-        "method    xkd (no shared blocks), refinement mean, teachers see the global view,"
-        " alignment mmd",
-        "video     32 x 112 x 112 in patches of 4 x 16 x 16: 392 tokens, 85% masked, 59 seen,"
+        "method    xkd (no shared blocks), refinement mean, teacher view global, alignment mmd",
+        "video     32 x 112 x 112 in patches of 4 x 16 x 16: 392 tokens, 85% masked, 59 encoded,"
         " 1 local view of 8 x 96 x 96",
-        "audio     80 x 448 in patches of 4 x 16: 560 tokens, 80% masked, 112 seen,"
+        "audio     80 x 448 in patches of 4 x 16: 560 tokens, 80% masked, 112 encoded,"
         " 1 local view of 80 x 112",
         "losses    reconstruct video 2.5 audio 2.5, distill video to audio 0.5 audio to video 0.5,"
         " align students 0.5 teachers 0.5",
@@ -49,11 +48,9 @@ def test_a_variant_and_an_ablation_in_words(small, mesh):
     weights = dataclasses.replace(config.loss.weights, align_students=0.0, align_teachers=0.0)
     config = change(config, loss={"weights": weights})
     lines = told(config, mesh)
-    assert lines[0].startswith(
-        "method    mats (shared blocks), refinement none, teachers see the l"
-    )
+    assert lines[0].startswith("method    mats (shared blocks), refinement none, teacher view l")
     assert "3 local views of " in lines[1]
-    assert lines[2].endswith(" seen")
+    assert lines[2].endswith(" encoded")
     assert lines[3].endswith("; off: align_students, align_teachers")
 
 
@@ -86,7 +83,7 @@ def test_a_run_of_one_modality_speaks_of_no_other(small, mesh, tmp_path, modalit
     )
     (other,) = {"video", "audio"} - {modality}
     lines = told(config, mesh)
-    assert f"method    {modality} alone: nothing is learned from another modality" in lines
+    assert f"method    {modality} only: reconstruction, no cross-modal losses" in lines
     assert f"losses    reconstruct {modality} 1" in lines
     assert not any(other in line or "refinement" in line for line in lines)
     *_, last = run_summary.last_lines(config, None, 8, tmp_path / "run", "shards")

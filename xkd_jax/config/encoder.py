@@ -1,4 +1,4 @@
-"""What describes one modality's encoder, ours or other people's, apart from its parameters."""
+"""The config of one modality's encoder, of this project or of other projects."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ class EncoderConfig:
 
     Attributes:
       transformer: the blocks.
-      view: the input that the positions were learned for, how it is normalized, and the patch.
-      special_tokens: how many learned tokens come before the patches': XKD has one, CLS.
-      stride: from one patch to the next along each axis; None: patches don't overlap.
-      norm: where the final LayerNorm stands: on each token, on the pooled features, or nowhere.
-      norm_eps: of the final LayerNorm.
-      pool: the tokens whose mean is the features of an input.
-      spectrogram: how sound becomes the audio view's bands: as XKD's log-mel
-        (`data_pipelines.format.log_mel`), or as Kaldi's filter bank with zeros after the end
-        (`xkd_jax.inference.kaldi`).
+      view: size of the input that positions were learned for, its normalization, and the patch.
+      special_tokens: number of learned tokens before the patch tokens; XKD has one, CLS.
+      stride: distance of patches along each axis; None: patches don't overlap.
+      norm: final LayerNorm of each token, of pooled features, or none.
+      norm_eps: epsilon of the final LayerNorm.
+      pool: tokens whose mean is the feature of an input.
+      spectrogram: XKD's log-mel spectrogram (`data_pipelines.format.log_mel`), or Kaldi's filter
+        bank with zeros after the end (`xkd_jax.inference.kaldi`).
     """
 
     transformer: Transformer
@@ -45,7 +44,7 @@ class EncoderConfig:
         return patch_grid(self.view.global_shape, self.view.patch, self.stride)
 
 
-# What of a view's config describes an encoder's input; the rest is for training.
+# Fields of a view's config that describe an encoder's input; the others are for training.
 INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
     "video": ("frame_rate", "frames", "size", "patch", "mean", "std"),
     "audio": ("sample_rate", "fft", "hop", "mels", "columns", "patch", "mean", "std"),
@@ -53,19 +52,19 @@ INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
 
 
 def input_view(view: ViewConfig) -> ViewConfig:
-    """A view with the defaults for all that is not its encoder's input."""
+    """Returns a view with defaults for all fields except `INPUT_FIELDS`."""
     return type(view)(**{name: getattr(view, name) for name in INPUT_FIELDS[view.modality]})
 
 
 def patch_grid(
     shape: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """How many whole patches fit along each axis of a view.
+    """Returns the number of whole patches along each axis of a view.
 
     Args:
-      shape: of the view, without batch and color.
+      shape: shape of the view, without batch and color.
       patch: sides of a patch.
-      stride: from one patch to the next; None: the patch's sides.
+      stride: distance of patches along each axis; None: the patch's sides.
     """
     sides = zip(shape, patch, stride or patch, strict=True)
     return tuple((size - side) // step + 1 for size, side, step in sides)

@@ -43,7 +43,7 @@ def flags_line(written: Any, config: Any) -> str:
     """What the command line changes in a config file, for the lines that a run begins with.
 
     Args:
-      written: the frozen dataclasses of what the file alone says.
+      written: config of the file without overrides, as frozen dataclasses.
       config: those of the run.
     """
     changed = changes(dataclasses.asdict(written), dataclasses.asdict(config))

@@ -38,7 +38,7 @@ def evaluate(
     Args:
       config: of the evaluation.
       workdir: folder of the evaluation.
-      written: what the config file alone says, to print what differs; None: not known.
+      written: config of the file without overrides, to print differences; None: not known.
 
     Raises:
       UserError: checkpoint, data, mesh or folders don't fit the config, or another run uses the

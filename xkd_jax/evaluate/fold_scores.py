@@ -1,4 +1,4 @@
-"""What the protocols find on one fold; all scores are in percent."""
+"""Metrics of the protocols on one fold, in percent."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FoldScores:
-    """Scores of every protocol.
+    """Metrics of every protocol.
 
     Attributes:
-      value: the score that the benchmark is known by.
-      test_records: number of records that were scored.
+      value: the benchmark's metric.
+      test_records: number of test records.
     """
 
     value: float
     test_records: int
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that have a value, by their names in `result.json`."""
+        """Returns the fields that are not None, under their names in `result.json`."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassScores(FoldScores):
-    """Scores of a classifier: `value` is top-1, or mAP of records with several labels.
+    """Metrics of a classifier; `value` is top-1, or mAP with several labels per record.
 
     Attributes:
-      train_records: number of records that it learned from.
-      top5: None with several labels.
+      train_records: number of training records.
+      top5: top-5 accuracy; None with several labels per record.
     """
 
     train_records: int
@@ -38,12 +38,12 @@ class ClassScores(FoldScores):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SvmScores(ClassScores):
-    """Scores of linear SVMs: `value` is top-1 with the cost that is best on the test records.
+    """Metrics of linear SVMs; `value` is top-1 with the cost that is best on the test records.
 
     Attributes:
       cost: that cost.
-      top1_by_cost: top-1 with each cost, by its text.
-      held_out_cost: the cost that is best on held-out training records; None: none can be held out.
+      top1_by_cost: {text of a cost: top-1}.
+      held_out_cost: the cost that is best on held-out training records; None if none are held out.
       top1_held_out_cost: top-1 on the test records with that cost.
     """
 
@@ -55,7 +55,7 @@ class SvmScores(ClassScores):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalScores(FoldScores):
-    """Recalls of retrieval across modalities; `value` is their mean at 1.
+    """Recalls of cross-modal retrieval; `value` is the mean of recall at 1.
 
     Attributes:
       recalls: {`FROM_to_TO_recall_K`, `FROM_to_TO_same_class_recall_K`: recall}.
@@ -64,6 +64,6 @@ class RetrievalScores(FoldScores):
     recalls: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """See `FoldScores.to_json`; the recalls stand beside the other fields."""
+        """As `FoldScores.to_json`, with each recall as a field."""
         found = super().to_json()
         return found | found.pop("recalls")

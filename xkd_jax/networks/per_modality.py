@@ -12,10 +12,14 @@ from data_pipelines.loader_config import MODALITIES, Modality
 def per_modality(
     make: Callable[[Modality], nnx.Module | None], modalities: Sequence[Modality]
 ) -> nnx.Dict:
-    """Makes {modality: its module}, for some of the modalities.
+    """Returns {modality: its module}.
 
-    Those of the others are made too and left out, so that the initial parameters of a modality are
-    the same whichever others a network has. Under jit and `nnx.eval_shape` they cost nothing.
+    Modules of all `MODALITIES` are created, so that the initial parameters of a modality do not
+    depend on the other ones; under jit and `nnx.eval_shape`, unused ones need no computation.
+
+    Args:
+      make: creates the module of a modality.
+      modalities: modalities of the network.
     """
     made = {m: make(m) for m in MODALITIES}
     return nnx.Dict({m: made[m] for m in modalities})

@@ -1,4 +1,4 @@
-"""Rematerialization: which activations of a block are kept for its gradient."""
+"""Rematerialization: the activations of a block that are saved for its gradient."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import jax
 
 from xkd_jax.config.pretraining import Remat
 
-# Name (`checkpoint_name`) of the activations that `products` keeps: what comes out of a product
-# or of attention, and the sum after attention. What lies between is cheap to compute again.
+# Name (`checkpoint_name`) of the activations that `products` saves: outputs of products and of
+# attention, and the sum after attention. The others are cheap to compute again.
 KEPT = "kept"
 
 
 def checkpointed(block: Callable[..., Any], remat: Remat, looped: bool) -> Callable[..., Any]:
-    """Returns a block whose gradient computes again what `remat` says.
+    """Returns a block whose gradient computes the activations of `remat` again.
 
-    Outside of a loop the compiler has to be kept from finding that it was computed before.
+    Args:
+      block: function of a block.
+      remat: `ModelConfig.remat`.
+      looped: whether it runs in a loop; if not, common subexpression elimination must be prevented.
     """
     if remat == "none":
         return block
@@ -30,5 +33,5 @@ def checkpointed(block: Callable[..., Any], remat: Remat, looped: bool) -> Calla
 
 
 def _is_fused_attention(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether an operation is cuDNN's attention, whose results its gradient reads."""
+    """Whether an operation is cuDNN's attention, whose gradient needs its outputs."""
     return "dot_product_attention_fwd" in primitive.name

@@ -1,4 +1,4 @@
-"""The lines that a run begins with: what is run, on what, and what differs from the config file."""
+"""The first and last lines of a run: its settings, and the next command."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SHORT = 0.5
 def lines(
     config: Config, written: Config | None, records: int, length: Length, mesh: Mesh
 ) -> Iterator[str]:
-    """Describes a run.
+    """Yields the first lines of a run.
 
     Args:
-      config: of the run.
-      written: what its config file alone says; None: not known.
-      records: of the training split.
-      length: of the run.
-      mesh: of its devices.
+      config: the run's config.
+      written: config of the file without overrides; None: not known.
+      records: number of records of the training split.
+      length: length of the run.
+      mesh: the mesh of devices.
     """
     yield from _method(config, mesh)
     yield state_shardings.describe(config.architecture, mesh)
@@ -54,14 +54,14 @@ def lines(
 def last_lines(
     config: Config, written: Config | None, records: int, workdir: Path, directory: str
 ) -> Iterator[str]:
-    """What a run ends with: that it was too short, if it was, and the command that comes next.
+    """Yields the last lines of a run: a note if it was short, and the next command.
 
     Args:
-      config: of the run.
+      config: the run's config.
       written: as for `lines`.
-      records: of the training split.
+      records: number of records of the training split.
       workdir: folder of the run.
-      directory: of its shards.
+      directory: folder of its shards.
     """
     if written is not None:
         yield from _short(Length.of(config, records), Length.of(written, records))
@@ -79,7 +79,7 @@ def last_lines(
 
 
 def _short(length: Length, whole: Length) -> Iterator[str]:
-    """Says if a run is much shorter than the one that its config file describes."""
+    """Yields a note if a run is much shorter than that of its config file."""
     if length.steps < _SHORT * whole.steps:
         yield (
             f"note      {length.steps:,} of the config file's {whole.steps:,} steps are too few to"
@@ -92,10 +92,10 @@ def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     if len(config.modalities) > 1:
         yield (
             f"method    {model.variant} ({_SHARED[model.variant]}), refinement {loss.refinement},"
-            f" teachers see the {loss.teacher_view} view, alignment {loss.alignment}"
+            f" teacher view {loss.teacher_view}, alignment {loss.alignment}"
         )
     else:
-        yield f"method    {config.modalities[0]} alone: nothing is learned from another modality"
+        yield f"method    {config.modalities[0]} only: reconstruction, no cross-modal losses"
     for modality in config.modalities:
         yield f"{modality:9} {_views(config, modality)}"
     weights = ActiveLosses.of(loss.weights).weights
@@ -117,5 +117,5 @@ def _views(config: Config, modality: Modality) -> str:
     views = f", {count(view.local_views, 'local view')} of {local}" if view.local_views else ""
     return (
         f"{shape} in patches of {patch}: {view.tokens} tokens, {view.mask_ratio:.0%} masked,"
-        f" {seen} seen{views}"
+        f" {seen} encoded{views}"
     )

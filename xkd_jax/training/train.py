@@ -49,7 +49,7 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
     Args:
       config: of the run.
       workdir: folder of the run.
-      written: what the config file alone says, to print what differs; None: not known.
+      written: config of the file without overrides, to print differences; None: not known.
 
     Raises:
       UserError: data, mesh or checkpoints don't fit the config, or another run uses the folder.
