@@ -58,7 +58,8 @@ def test_features_are_those_of_the_shards_bit_for_bit(
     (batch,) = pipeline.eval_batches(views, open_dataset(views, str(out), "train"), clips=2)
     batch = {name: batch[name] for name in ("video", "audio", "label")}
     batch = put_batch(batch, batch_sharding(mesh, 8), 8)
-    encode = encoding.feature_function(config, source.config.architecture, views, mesh)
+    architecture = source.config.architecture
+    encode = encoding.feature_function(architecture, "encoder", config.modalities, views, mesh)
     expected = jax.tree.map(np.asarray, encode(source.parameters, batch))
     found = model.embed(str(clips / "both.avi"), batch_size=batch_size)
     np.testing.assert_array_equal(found.start, [0, 0.5])
