@@ -36,6 +36,11 @@ from xkd_jax.config.pretraining import Config, MeshConfig
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first: one that begins last would keep one worker busy and the others not."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_unconfigure() -> None:
     """Deletes the compiled programs when the last worker has ended."""
     programs = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])

@@ -41,8 +41,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def compile_quickly(raw: ml_collections.ConfigDict) -> None:
-    """Leaves one block, and one loss within a clip and one across the batch: half the time."""
+    """Leaves one block, and one loss, which is of the whole batch: less than half the time."""
     raw.model.size = "16/1/2:8/1/2"
     raw.video.local_views = raw.audio.local_views = 0
     for name in raw.loss.weights:
-        raw.loss.weights[name] = float(name in ("reconstruct_video", "align_students"))
+        raw.loss.weights[name] = float(name == "align_students")

@@ -68,6 +68,7 @@ def test_results_are_in_order():
     assert run(items, workers=3) == items
 
 
+@pytest.mark.slow
 def test_crash_or_hang_loses_only_its_item():
     kinds = ["fine", "crash", "fine", "hang", "segfault", "fine", "slow", "cut off", "spin"]
     results = run(list(zip(kinds, range(9), strict=True)))
@@ -79,6 +80,7 @@ def test_crash_or_hang_loses_only_its_item():
     assert f"{TIMEOUT} s" in results[3][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
 def test_single_crash_or_hang_loses_nothing(tmp_path, how):
     """A worker that is stopped, killed for memory or blocked by storage: its item is good."""

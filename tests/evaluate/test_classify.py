@@ -59,6 +59,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_killed_training_ends_with_identical_result(
     checkpoint, esc50, tmp_path, monkeypatch, capsys
 ):
@@ -274,6 +275,7 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
         np.testing.assert_allclose(found[:6].sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_finetuning_on_video_with_all_augmentations(checkpoint, ucf101, tmp_path, capsys):
     augment = FitAugmentConfig(operations=1, erase=0.5, mixup=0.6, cutmix=0.5)
     config = miniatures.evaluation(

@@ -86,6 +86,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_objective_and_gradient_equal_float64_numpy(small, make_views, name):
     config = with_weights(change(small, **CASES[name]), **WEIGHTS)

@@ -71,6 +71,7 @@ def test_students_change_and_teachers_follow(xkd):
     assert_learns_and_teachers_follow(*xkd)
 
 
+@pytest.mark.slow
 def test_mas_and_mats_differ_from_xkd_only_in_settings(small, make_views):
     """Each teacher of `mas` starts as the one student and follows it: they stay the same."""
     few = with_weights(
@@ -120,6 +121,7 @@ def terms(config, plan, state, inputs):
     return objective(student, teacher, state.centers, temperatures, inputs, config.loss).terms
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(small, make_views):
     """Parameters stay float32, and so do the losses, near to those computed in float32."""
     inputs = make_inputs(small, make_views(small))

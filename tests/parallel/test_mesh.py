@@ -66,6 +66,7 @@ def single_device(small, make_views, tmp_path_factory):
     return config, inputs, before + after, directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes",
     [(2, 2, 2), *(pytest.param(axes, marks=pytest.mark.heavy) for axes in ((2, 1, 1), (1, 4, 1)))],

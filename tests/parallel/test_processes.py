@@ -151,6 +151,7 @@ def assert_near(found, losses):
         np.testing.assert_allclose(values, losses[step], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch):
     """Four are preempted, of two that go on one is killed, and one alone ends the run."""
     monkeypatch.setattr(
@@ -210,6 +211,7 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
     assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
 
 
+@pytest.mark.slow
 def test_process_killed_during_save_is_lost(config, tmp_path):
     """The others try again: its end is not taken for a fault of the disk."""
     flags = ("--config.max_steps=1",)
@@ -221,6 +223,7 @@ def test_process_killed_during_save_is_lost(config, tmp_path):
     assert "Traceback" not in two.output[0]
 
 
+@pytest.mark.slow
 def test_losses_are_equal_on_two_processes(config, tmp_path, monkeypatch):
     """Nothing is saved here, which would take as long as all the rest."""
     config = dataclasses.replace(config, max_steps=3)

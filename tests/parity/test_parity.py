@@ -134,6 +134,7 @@ def spoiled(case, folder, **changed):
     return str(folder / "spoiled.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
 def test_golden_case_passes_and_changed_losses_fail(tmp_path, capsys):
     path = GOLDEN / "xkd_paper.npz"

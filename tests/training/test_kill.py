@@ -72,6 +72,7 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
             np.testing.assert_array_equal(other[path], value, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
 def test_killed_loop_resumes_from_complete_checkpoint(context, tmp_path, kills):
     """Also when the kill is in the middle of a save, and of the first save."""

@@ -74,6 +74,7 @@ def kill_after(monkeypatch, batches):
     monkeypatch.setattr(training.mesh_lib, "put_batch", put_or_die)
 
 
+@pytest.mark.slow
 def test_killed_run_ends_with_identical_state_and_probes(
     config, tmp_path, monkeypatch, capsys, created_once
 ):
