@@ -32,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
 
+from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
 from xkd_jax import command_line
 from xkd_jax.config import value_checks
@@ -61,7 +62,8 @@ def main(config: Config) -> None:
     if _PLAN.value:
         plan(config, _PLAN.value)
         return
-    start(config)
+    with Activity("starting JAX"):
+        start(config)
     from xkd_jax.training import train
 
     train.train(config, workdir(), command_line.written_config(Config))
@@ -81,7 +83,8 @@ def evaluate(config: EvalConfig) -> None:
     """Runs an evaluation."""
     if _PLAN.value:
         raise UserError("--plan is for pretraining: leave it out, or give a pretraining config.")
-    start(config)
+    with Activity("starting JAX"):
+        start(config)
     from xkd_jax.evaluate import evaluation
 
     evaluation.evaluate(config, workdir(), command_line.written_config(EvalConfig))
