@@ -80,6 +80,16 @@ def test_shapes_and_types_are_same_for_every_frame_shape(config):
     assert len(specs) == 1
 
 
+def test_blank_views_are_of_the_modalities_of_the_run(config):
+    both = views.blank_views(config)
+    assert both.keys() == {"video", "audio"}
+    for modality in both:
+        alone = views.blank_views(dataclasses.replace(config, modalities=(modality,)))
+        assert alone.keys() == {modality}
+        shapes = {name: np.shape(value) for name, value in alone[modality]["global"].items()}
+        assert shapes == {n: np.shape(v) for n, v in both[modality]["global"].items()}
+
+
 def test_modality_that_is_not_given_has_no_views(config):
     frames, log_mel = clip(config)
     assert set(views.train_views(config, frames, None, rng_of(0))) == {"video"}
