@@ -100,7 +100,14 @@ class Extraction:
         return found
 
     def made_from(self, content: str, split: str, records: np.ndarray, use: Use) -> dict[str, Any]:
-        """Returns the sources of a set's features, of JSON types; arguments as of `extract`."""
+        """Returns the sources of a set's features, of JSON types.
+
+        Args:
+          content: digest of the split's records.
+          split: name of the split.
+          records: indices in the split, int64 [records], ascending.
+          use: training or test clips.
+        """
         config, pretrained = self.config, self.pretrained
         made_from = {
             "format": _FORMAT,

@@ -35,12 +35,24 @@ Metrics = dict[str, jax.Array]
 
 
 def inputs_of(batch: Any, step: jax.Array, config: LoaderConfig) -> Inputs:
-    """Augments the views of a batch of the data pipeline, and draws their masks."""
+    """Augments the views of a batch and draws their masks.
+
+    Args:
+      batch: a batch of the data pipeline, arrays [batch, ...].
+      step: number of updates made, int32 scalar.
+      config: config of the views.
+    """
     return masked(augment(config, batch), step, config)
 
 
 def masked(views: dict[Modality, ModalityViews], step: jax.Array, config: LoaderConfig) -> Inputs:
-    """Returns the inputs of augmented and normalized views, with random masks."""
+    """Returns the inputs of augmented and normalized views, with random masks.
+
+    Args:
+      views: float32 views [batch, ...] of each modality.
+      step: number of updates made, int32 scalar.
+      config: config of the views.
+    """
     masks = {}
     for m in views:
         shape = (len(views[m]["global"]), config.modality(m).tokens)

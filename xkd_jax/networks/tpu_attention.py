@@ -1,10 +1,9 @@
-"""Self-attention as a TPU kernel, whose scores stay in the chip's vector memory.
+"""Self-attention as a TPU kernel that does not store the scores in main memory.
 
-A step of the grid has one or a few whole samples: query, key and value of all tokens, as the
-product with the weights leaves them, so that nothing is transposed. It goes through the heads. The
-unit of matrix products takes 128 lanes, and smaller heads share them: a head's query has zeros in
-the lanes of its neighbors, and what is computed for those lanes is not stored. The gradient
-computes the weights of attention again from query and key.
+A grid step processes one or a few samples with all tokens, in the layout of the projection's
+output, without transposition, head by head. Matrix products have 128 lanes; smaller heads share
+them: a head's query is 0 in the other heads' lanes, and the results of these lanes are not stored.
+The gradient computes the attention weights again from query and key.
 
 Source of the gradient's formula: Dao et al., "FlashAttention", NeurIPS 2022, appendix B.2.
 """
@@ -22,9 +21,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 _LANES = 128
-# Samples of a grid step together have at most so many tokens, or one sample has more.
+# Largest number of tokens of a grid step with several samples.
 _TOKENS = 512
-# Heads of one round, which the compiler interleaves.
+# Heads per loop iteration, which the compiler interleaves.
 _INTERLEAVED = 2
 # Arrays of the scores' size that a head has at once, and bytes beside them.
 _SCORES, _SPARE = 8, 8 * 2**20
@@ -36,11 +35,14 @@ _ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)
 def tpu_attention(
     qkv: Float[Array, "batch n 3 heads size"], *, interpret: bool = False
 ) -> Float[Array, "batch n heads size"]:
-    """Softmax attention of every token over its sample's, scaled by size ** -0.5.
+    """Returns softmax attention within each sample, with scale size ** -0.5.
 
     Args:
       qkv: query, key and value of each token, bfloat16 or float32.
-      interpret: run the kernel's operations by XLA, on any platform.
+      interpret: whether XLA executes the kernel's operations, on any platform.
+
+    Returns:
+      An array of the same dtype.
     """
     batch, n, _, heads, size = qkv.shape
     # whole lanes; the heads of zeros are not computed
@@ -74,7 +76,7 @@ def _call(
     kernel: Any, arguments: tuple[jax.Array, ...], width: int, heads: int, size: int,
     interpret: bool,
 ) -> jax.Array:  # fmt: skip
-    """Runs a kernel over all samples; the result is [batch, n, width]."""
+    """Runs a kernel for all samples and returns [batch, n, width]."""
     batch, n, _ = arguments[0].shape
     dtype = arguments[0].dtype
     samples = max(k for k in range(1, batch + 1) if not batch % k and (k == 1 or k * n <= _TOKENS))
@@ -148,7 +150,7 @@ def _backward_kernel(
 
 
 def _each_head(run: Callable[[Any, Any], None], samples: int, heads: int) -> None:
-    """Runs for each sample and head, as many heads at once as their number allows."""
+    """Calls `run` for each sample and head."""
     interleaved = _INTERLEAVED if heads % _INTERLEAVED == 0 else 1
     rounds = heads // interleaved
 
@@ -173,19 +175,19 @@ def _head_lanes(head: Any, size: int, width: int) -> tuple[Any, jax.Array]:
 
 
 def _of(part: int, width: int, lanes: Any) -> Any:
-    """The lanes of query (0), key (1) or value (2)."""
+    """Returns the lanes of query (0), key (1) or value (2)."""
     return pl.ds(pl.multiple_of(part * width + lanes.start, _LANES), lanes.size)
 
 
 def _weights(q: jax.Array, k: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Weights of attention before they are divided by their sum, and that, both float32."""
+    """Returns unnormalized attention weights and their sum, float32."""
     scores = _dot(q, k, _ROWS_BY_ROWS) * size**-0.5
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))
     return weights, weights.sum(-1, keepdims=True)
 
 
 def _dot(a: jax.Array, b: jax.Array, contracted: Any) -> jax.Array:
-    """A product with a float32 result, of the highest precision for float32."""
+    """Returns a product in float32, with the highest precision for float32 operands."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jax.lax.dot_general(
         a, b, (contracted, ((), ())), precision=precision, preferred_element_type=jnp.float32

@@ -1,6 +1,6 @@
-"""Whether a step fits into memory: an estimate before it is compiled, the compiler's number after.
+"""Checks that a step fits into memory: by an estimate before its compilation, exactly after it.
 
-What does not fit is one sentence with the flags that fit, in place of an allocation that fails.
+If it does not fit, the message has flags with which it fits.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from xkd_jax.method.train_step import loss_function, masked
 from xkd_jax.parallel.mesh import device_bytes
 
 GIB = 2**30
-# What the compiled step needs of the activations that its gradient keeps: 1.3 times as much was
-# measured on CPUs, with what it holds for a moment.
-_MOMENTARY = 1.3
-# Only a step whose estimate is above the memory by this is refused before it is compiled: the
-# compiler may find a schedule that keeps less.
-_CLEARLY = 1.6
-# Numbers that are kept of a token in a block, at most. Where even they are few, nothing is traced.
-_KEPT_AT_MOST = 64
+# Memory of the compiled step / activations saved for its gradient, as measured on CPUs; the
+# difference is temporaries.
+_TEMPORARIES = 1.3
+# A step is refused before its compilation only if its estimate exceeds the memory by this factor,
+# as the compiler may find a schedule that needs less.
+_MARGIN = 1.6
+# Upper bound of the values per token, block and unit of width that are saved for the gradient.
+_MAX_SAVED = 64
 _EXHAUSTED = "RESOURCE_EXHAUSTED"
 _ASKED = re.compile(r"allocat\w*\D*([0-9]{4,})")
 _REMATS: tuple[Remat, ...] = ("none", "products", "all")
@@ -42,9 +42,9 @@ _REMATS: tuple[Remat, ...] = ("none", "products", "all")
 class Room:
     """Memory for arrays.
 
-    total: bytes on all devices; infinite where the platform does not tell.
-    devices: their number.
-    where: whose it is.
+    total: bytes of all devices; infinite if unknown.
+    devices: number of devices.
+    where: name of the devices or the machine, for messages.
     """
 
     total: float
@@ -58,9 +58,13 @@ class Room:
 
 
 def room(devices: list[Any]) -> Room:
-    """The memory of devices of one kind; those of a CPU share the machine's or its container's.
+    """Returns the memory for arrays on devices of one kind.
 
-    What this process uses beside arrays is no room for them.
+    Devices of a CPU share the memory of the machine or its container, without what this process
+    uses for other purposes.
+
+    Args:
+      devices: `jax.Device`s of one kind.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
@@ -75,27 +79,27 @@ def room(devices: list[Any]) -> Room:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Bytes on each device of a step that is not compiled.
+    """Estimated bytes of a step on each device.
 
-    state: parameters, optimizer and gradients, whatever the batch.
-    kept: activations that the gradient keeps, of the whole batch.
+    state: parameters, optimizer's state and gradients.
+    kept: activations of the whole batch that are saved for the gradient.
     """
 
     state: float
     kept: float
 
-    def needed(self, share: float = 1.0) -> float:
-        """Of a step on this share of the batch."""
-        return self.state + _MOMENTARY * self.kept * share
+    def needed(self, fraction: float = 1.0) -> float:
+        """Returns the bytes of a step on a fraction of the batch."""
+        return self.state + _TEMPORARIES * self.kept * fraction
 
 
 def estimate(config: Config, like: TrainState, devices: int) -> Estimate:
-    """Estimates a step from shapes alone, which takes about a second.
+    """Estimates the memory of a step from shapes, in about a second.
 
     Args:
-      config: of the run.
-      like: its state, as `jax.ShapeDtypeStruct` with shardings.
-      devices: of the mesh, over which activations are divided.
+      config: the run's config.
+      like: the state, as `jax.ShapeDtypeStruct` with shardings.
+      devices: number of devices of the mesh, which divide the activations.
     """
 
     def kept(state: TrainState) -> Any:
@@ -120,50 +124,50 @@ def _views(config: Config, modality: Modality) -> ModalityViews:
 
 
 def may_be_large(config: Config, there: Room, devices: int) -> bool:
-    """Whether a step might not fit, by a bound that costs no tracing.
+    """Whether a step may exceed the memory, by an upper bound that needs no tracing.
 
     Args:
-      config: of the run.
+      config: the run's config.
       there: the memory of this process's devices.
-      devices: of the mesh.
+      devices: number of devices of the mesh.
     """
     views = [config.modality(m) for m in config.architecture.modalities]
     tokens = sum(v.tokens + v.local_views * math.prod(v.local_grid) for v in views)
     block = tokens * config.model.encoder.width * config.model.encoder.depth
-    return 4.0 * _KEPT_AT_MOST * config.batch_size * block / devices > there.each / 2
+    return 4.0 * _MAX_SAVED * config.batch_size * block / devices > there.each / 2
 
 
 def check_estimate(config: Config, like: TrainState, devices: int) -> None:
-    """Refuses, before it is compiled, a step that clearly does not fit.
+    """Checks the estimate of a step before its compilation.
 
     Args:
-      config: of the run.
-      like: its state, as `jax.ShapeDtypeStruct` with shardings.
-      devices: of the mesh.
+      config: the run's config.
+      like: the state, as `jax.ShapeDtypeStruct` with shardings.
+      devices: number of devices of the mesh.
 
     Raises:
-      UserError: it does not fit; with flags that do.
+      UserError: the step clearly does not fit; with flags that fit.
     """
     there = room(jax.local_devices())
     if not may_be_large(config, there, devices):
         return
     needed = estimate(config, like, devices).needed()
-    if needed > _CLEARLY * there.each:
+    if needed > _MARGIN * there.each:
         require(needed, there, lambda: flags_that_fit(config, like, there, devices), "about ")
 
 
 def check_compiled(compiled: jax.stages.Compiled, advice: Callable[[Room, float], str]) -> None:
-    """Refuses a step that does not fit, by what the compiler says.
+    """Checks the memory of a compiled step.
 
     Args:
       compiled: the step.
-      advice: (memory, bytes that the step needs on each device) -> the words that follow "give".
+      advice: (memory, bytes of the step on each device) -> words after "give" in the message.
 
     Raises:
-      UserError: it does not fit.
+      UserError: the step does not fit.
     """
     found = compiled.memory_analysis()
-    if found is None:  # not every platform has it
+    if found is None:  # not available on all platforms
         return
     made = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     needed, there = float(made + found.argument_size_in_bytes), room(jax.local_devices())
@@ -171,16 +175,16 @@ def check_compiled(compiled: jax.stages.Compiled, advice: Callable[[Room, float]
 
 
 def require(needed: float, there: Room, advice: Callable[[], str], about: str = "") -> None:
-    """Refuses a step that does not fit.
+    """Checks that a step fits into memory.
 
     Args:
-      needed: bytes on each device.
+      needed: bytes of the step on each device.
       there: the memory.
-      advice: gives the words that follow "give".
+      advice: returns the words after "give" in the message.
       about: "about " for an estimate.
 
     Raises:
-      UserError: it does not fit.
+      UserError: the step does not fit.
     """
     if needed > there.each:
         raise UserError(
@@ -191,13 +195,13 @@ def require(needed: float, there: Room, advice: Callable[[], str], about: str = 
 
 @contextlib.contextmanager
 def exhaustion(advice: str) -> Iterator[None]:
-    """Converts the error of an allocation that fails to a sentence.
+    """Converts an out-of-memory error to a `UserError`.
 
     Args:
-      advice: the words that follow "give".
+      advice: words after "give" in the message.
 
     Raises:
-      UserError: memory was exhausted.
+      UserError: an allocation failed.
     """
     try:
         yield
@@ -215,16 +219,16 @@ def exhaustion(advice: str) -> Iterator[None]:
 def flags_that_fit(
     config: Config, like: TrainState, there: Room, devices: int, needed: float | None = None
 ) -> str:
-    """The flags with which a step fits: a smaller batch, rematerialization, divided parameters.
+    """Returns flags with which a step fits: smaller batch, rematerialization, divided parameters.
 
-    Each that is named allows a larger batch than those before it, which cost less.
+    Alternatives are sorted by cost; each allows a larger batch than those before it.
 
     Args:
-      config: that does not fit.
+      config: a config that does not fit.
       like: its state, as `jax.ShapeDtypeStruct` with shardings.
       there: the memory.
-      devices: of the mesh.
-      needed: bytes on each device of the compiled step; None: not known.
+      devices: number of devices of the mesh.
+      needed: bytes of the compiled step on each device; None: not known.
     """
     known = estimate(config, like, devices)
     scale = 1.0 if needed is None else needed / known.needed()
@@ -247,13 +251,13 @@ def flags_that_fit(
 
 
 def largest_batch(batch_size: int, there: Room, of: Estimate, scale: float = 1.0) -> int:
-    """The largest half, quarter, ... of a batch that fits; 0: none does.
+    """Returns the largest of batch, batch / 2, batch / 4, ... that fits, or 0.
 
     Args:
-      batch_size: of the estimate.
+      batch_size: batch of the estimate.
       there: the memory.
-      of: the estimate of a step on the whole batch.
-      scale: is multiplied with the estimate.
+      of: estimate of a step on the whole batch.
+      scale: factor of the estimate.
     """
     batch = batch_size
     while batch and scale * of.needed(batch / batch_size) > there.each:
