@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from data_pipelines.build import ingest
+from data_pipelines.build import file_records, ingest
 from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.media import MediaOptions
 from data_pipelines.errors import UnreachableError, UserError
@@ -140,15 +141,18 @@ def embed_files(
     """Yields each file with its features; see `Model.embed_files`."""
     windows = Windows.of(model, options)
     reader = Reader.of(model)
-    for source in sources:
-        path = os.fspath(source)
-        result = reader(path)
-        if result.reason:
-            if left_out is None:
-                raise _refusal(path, result)
-            left_out(path, result.reason, result.detail)
-            continue
-        yield path, features_of(windows, result.records)
+    with tempfile.TemporaryDirectory() as waiting:
+        for source in sources:
+            path = os.fspath(source)
+            result = reader(path, waiting=waiting)
+            if result.reason:
+                if left_out is None:
+                    raise _refusal(path, result)
+                left_out(path, result.reason, result.detail)
+                continue
+            found = features_of(windows, result.records)
+            file_records.discard(result.records)
+            yield path, found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +230,8 @@ def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
         _encode(windows, waiting, found)
     start, end = np.array(times).T
     arrays = {m: np.concatenate(parts) if parts else None for m, parts in found.items()}
+    if not all(a is None or np.isfinite(a).all() for a in arrays.values()):
+        raise UserError("Features are not finite: load other weights, or compute in float32.")
     if windows.options.pool == "file":
         start, end = start[:1], end[-1:]
         arrays = {m: None if a is None else a.mean(0, keepdims=True) for m, a in arrays.items()}

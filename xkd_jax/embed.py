@@ -1,0 +1,231 @@
+"""Writes features of files of video and sound, by a trained encoder.
+
+    python -m xkd_jax.embed --checkpoint=RUN --source=VIDEOS --output=FEATURES
+
+--checkpoint is a run, an exported folder, or a file of other people's weights (docs/inference.md
+lists the kinds). --source is a folder, a file, or a list of files (.txt, one path a line); URLs
+work too. A row is a window of a file. FEATURES gets parquet files (path, start, end, video, audio;
+settings in their metadata), or one npz for each source file. The same command resumes, and
+left_out.csv lists every file that could not be used, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from data_pipelines import terminal, worker_processes
+from data_pipelines.activity import Activity
+from data_pipelines.build import file_records
+from data_pipelines.build.catalogs import suffixes
+from data_pipelines.build.file_workers import FileWorkers
+from data_pipelines.build.ingest import FileResult
+from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from data_pipelines.loader_config import MODALITIES
+from xkd_jax.inference import embedding, loading
+from xkd_jax.inference.feature_files import FeatureFolder, listed
+from xkd_jax.inference.trained_model import BATCH_SIZE, Model
+
+_JOB_TIMEOUT = 300.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m xkd_jax.embed", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        action="append",
+        help="trained weights; given twice: one file for each modality",
+    )
+    add("--source", required=True, help="folder, file, or list of files (.txt)")
+    add("--output", required=True, help="folder for the features")
+    add("--window", type=float, help="seconds of a row (default: as the encoder was trained)")
+    add("--hop", type=float, help="seconds between rows (default: the window)")
+    add(
+        "--pool",
+        default="window",
+        choices=("window", "file", "none"),
+        help="window: a row for each; file: their mean; none: tokens, as npz only",
+    )
+    add("--modalities", default="", help="video,audio or one of them (default: all there are)")
+    add("--network", default="student", choices=("student", "teacher"), help="of a run")
+    add("--step", type=int, help="of a run's checkpoint (default: the newest)")
+    add("--compute_dtype", choices=("float32", "bfloat16"), help="default: the run's own")
+    add("--heads", type=int, help="of the attention, where a file of weights doesn't say it")
+    add(
+        "--video",
+        type=json.loads,
+        metavar="JSON",
+        help='input of a video encoder, where a file doesn\'t say it: {"frames": 16, "size": 224}',
+    )
+    add("--audio", type=json.loads, metavar="JSON", help="likewise: mels, columns, patch")
+    add("--format", default="parquet", choices=("parquet", "npz"), help="of the features")
+    add("--shard", default="1/1", help="which of several jobs this is, such as 2/8")
+    add("--batch_size", type=int, default=BATCH_SIZE, help="windows that are encoded at a time")
+    add(
+        "--workers",
+        type=int,
+        default=worker_processes.usable_cores(),
+        help="processes that decode; 0: this one",
+    )
+    add("--strict", action="store_true", help="fail if a file is left out")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return _run(args)
+    except UserError as error:
+        terminal.print_error(str(error))
+        return error.status
+    except OSError as error:
+        terminal.print_error(
+            f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            " free disk space there or correct its permissions; the same command resumes."
+        )
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        terminal.print_error("Stopped: the same command resumes.")
+        return EXIT_INTERRUPTED
+
+
+def _run(args: argparse.Namespace) -> int:
+    index, count = _shard(args.shard)
+    if args.pool == "none" and args.format == "parquet":
+        raise UserError("--pool=none gives tokens, which parquet can't hold: give --format=npz.")
+    if not 0 <= args.workers <= 1024:
+        raise UserError(f"--workers={args.workers}: give 0 to 1024.")
+    modalities = args.modalities.split(",") if args.modalities else None
+    if modalities and not set(modalities) <= set(MODALITIES):
+        raise UserError(f"--modalities={args.modalities}: give video, audio or video,audio.")
+    options = embedding.EmbedOptions(args.window, args.hop, args.pool, args.batch_size)
+    with Activity("loading the weights"):
+        model = loading.load(
+            args.checkpoint, network=args.network, step=args.step, modalities=modalities,
+            compute_dtype=args.compute_dtype, heads=args.heads, video=args.video, audio=args.audio,
+        )  # fmt: skip
+    windows = embedding.Windows.of(model, options)
+    with Activity("listing the files"):
+        files = listed(args.source, lambda name: suffixes.kind(name) is suffixes.Kind.MEDIA)
+    folder = FeatureFolder(args.output, files, _settings(model, windows), args.format)
+    folder.prepare()
+    _make(folder, windows, range(index, folder.parts(), count), args.workers)
+    return _report(folder, args)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """The number of a job, from 0, and how many there are."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard={text}: give N/COUNT, such as 2/8.")
+    return int(number) - 1, int(count)
+
+
+def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
+    """What decides the features, apart from the files."""
+    return {
+        "model": str(model.origin),
+        "digest": model.digest,
+        "license": model.license,
+        "widths": {m: config.transformer.width for m, config in model.config.items()},
+        "compute_dtype": model.compute_dtype,
+        "window": windows.seconds,
+        "hop": windows.hop,
+        "pool": windows.options.pool,
+        "short_side": model.short_side,
+    }
+
+
+def _make(
+    folder: FeatureFolder, windows: embedding.Windows, numbers: Sequence[int], workers: int
+) -> None:
+    """Makes the parts that are missing; files are decoded ahead by workers."""
+    missing = folder.missing(numbers)
+    total = sum(len(folder.files_of(n)) for n in numbers)
+    done = total - sum(len(folder.files_of(n)) for n in missing)
+    paths = [path for number in missing for path in folder.files_of(number)]
+    with (
+        tempfile.TemporaryDirectory() as waiting,
+        Activity("embedding", total=total, done=done) as activity,
+    ):
+        results, rows = _results(windows.model, paths, workers, waiting), 0
+        for number in missing:
+            found: dict[str, embedding.Features] = {}
+            left_out: dict[str, tuple[str, str]] = {}
+            for path in folder.files_of(number):
+                result = next(results)
+                if not result.reason:
+                    result = _encoded(windows, path, result, found)
+                if result.reason:
+                    left_out[path] = result.reason, result.detail
+                done += 1
+                rows += len(found[path].start) if path in found else 0
+                if activity.is_due():
+                    activity.show(done, f"{rows} rows")
+                activity.reached(done)
+            folder.write(number, found, left_out)
+
+
+def _encoded(
+    windows: embedding.Windows,
+    path: str,
+    result: FileResult,
+    found: dict[str, embedding.Features],
+) -> FileResult:
+    """Adds the features of a file's records; returns the result, with the reason of a failure."""
+    try:
+        found[path] = embedding.features_of(windows, result.records)
+    except UserError as error:
+        return FileResult(reason="failed", detail=str(error))
+    finally:
+        file_records.discard(result.records)
+    return result
+
+
+def _results(
+    model: Model, paths: Sequence[str], workers: int, waiting: str
+) -> Iterator[FileResult]:
+    read: Callable[..., FileResult] = functools.partial(embedding.Reader.of(model), waiting=waiting)
+    if not workers:
+        yield from map(read, paths)
+        return
+    with FileWorkers(read, _lost, min(workers, len(paths)), _JOB_TIMEOUT, _weight) as pool:
+        yield from pool.map(paths)
+
+
+def _lost(path: str, reason: str, detail: str) -> FileResult:
+    return FileResult(reason=reason, detail=detail)
+
+
+def _weight(result: FileResult) -> int:
+    return file_records.bytes_in_memory(result.records)
+
+
+def _report(folder: FeatureFolder, args: argparse.Namespace) -> int:
+    found = folder.summary()
+    lost = len(found["left_out"])
+    terminal.print_result(
+        f"{folder.path}: {found['rows']} rows of {found['files']} files, {found['rows_of_both']} of"
+        f" them with both modalities; {lost} of {found['files'] + lost} files left out"
+        + (f" ({folder.path}/left_out.csv)." if lost else ".")
+        + ("" if found["complete"] else " Other jobs' parts are missing.")
+    )
+    if lost and (args.strict or not found["files"]):
+        return EXIT_FAILURE
+    return 0
+
+
+if __name__ == "__main__":
+    with terminal.guarded_output():
+        sys.exit(main())

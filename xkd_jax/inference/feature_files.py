@@ -1,0 +1,219 @@
+"""Features of many files on disk: parts that are written whole, and a run of them resumed.
+
+The sorted list of files is divided into parts. A part's features are written first and then
+`part-NNNNN.json`, which says of each of its files how many rows it has or why it is left out; parts
+that have it are not made again. `settings.json` says what all of them were made with.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from data_pipelines import json_file
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from xkd_jax.inference.embedding import Features
+from xkd_jax.training.versions import versions
+
+Format = Literal["parquet", "npz"]
+FILES_A_PART = 64
+SETTINGS, LEFT_OUT = "settings.json", "left_out.csv"
+_METADATA = b"xkd_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFolder:
+    """A folder of features.
+
+    Attributes:
+      path: of the folder, also behind a URL.
+      files: all files that features are made of, sorted.
+      settings: of all parts: the model's digest and the options.
+      format: of the parts.
+    """
+
+    path: str
+    files: Sequence[str]
+    settings: dict[str, Any]
+    format: Format
+
+    def prepare(self) -> None:
+        """Makes the folder, or checks that the one there was made with the same settings.
+
+        Raises:
+          UserError: it was made with others.
+        """
+        storage.make_folder(self.path)
+        path = storage.join(self.path, SETTINGS)
+        settings = json.loads(json.dumps({**self.settings, "files": len(self.files)}))
+        if storage.exists(path):
+            before = self._read(path)
+            other = [k for k in settings if before.get(k) != settings[k]] if before else ["it"]
+            if other:
+                raise UserError(
+                    f"{self.path} has features made with another {other[0]}: give another folder by"
+                    " --output, or the same settings and source."
+                )
+            return
+        self._write(path, {**settings, "versions": versions()})
+
+    def parts(self) -> int:
+        """How many parts the files are divided into."""
+        return -(-len(self.files) // FILES_A_PART)
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Those of the parts that are still to be made."""
+        return [n for n in numbers if not storage.exists(self._marker(n))]
+
+    def files_of(self, number: int) -> Sequence[str]:
+        """The files of a part."""
+        return self.files[number * FILES_A_PART : (number + 1) * FILES_A_PART]
+
+    def write(
+        self, number: int, features: dict[str, Features], left_out: dict[str, tuple[str, str]]
+    ) -> None:
+        """Writes a part.
+
+        Args:
+          number: of the part.
+          features: by file.
+          left_out: reason and detail, by file.
+        """
+        if self.format == "parquet":
+            with storage.writer(storage.join(self.path, f"part-{number:05}.parquet")) as file:
+                write_parquet(file, features, self.settings)
+        else:
+            for path, found in features.items():
+                name = f"{self.files.index(path):08}-{_short(path)}.npz"
+                with storage.writer(storage.join(self.path, name)) as file:
+                    write_npz(file, path, found, self.settings)
+        rows = {path: len(found.start) for path, found in features.items()}
+        whole = (f for f in features.values() if f.video is not None and f.audio is not None)
+        both = sum(len(found.start) for found in whole)
+        content = {"rows": rows, "rows_of_both": both, "left_out": left_out}
+        self._write(self._marker(number), content)
+
+    def summary(self) -> dict[str, Any]:
+        """Of all parts that are complete: files, rows, rows of both modalities, and left out files.
+
+        Also writes `left_out.csv`.
+        """
+        rows = files = both = 0
+        lost: dict[str, Sequence[str]] = {}
+        done = [n for n in range(self.parts()) if storage.exists(self._marker(n))]
+        for number in done:
+            part = self._read(self._marker(number))
+            rows, files = rows + sum(part["rows"].values()), files + len(part["rows"])
+            both += part["rows_of_both"]
+            lost |= part["left_out"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["path", "reason", "detail"])
+        writer.writerows([path, *why] for path, why in sorted(lost.items()))
+        with storage.writer(storage.join(self.path, LEFT_OUT)) as file:
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        return {
+            "files": files, "rows": rows, "rows_of_both": both, "left_out": lost,
+            "complete": len(done) == self.parts(),
+        }  # fmt: skip
+
+    def _marker(self, number: int) -> str:
+        return storage.join(self.path, f"part-{number:05}.json")
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            return json_file.read(path)
+        except (json_file.ContentError, FileNotFoundError) as error:
+            raise UserError(f"{path} can't be used ({error}): delete it.") from None
+
+    def _write(self, path: str, content: dict[str, Any]) -> None:
+        with storage.writer(path) as file:
+            file.write(json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def write_parquet(file: Any, features: dict[str, Features], settings: dict[str, Any]) -> None:
+    """Writes one row a window: path, start, end, and lists of float32, null where there is none.
+
+    Args:
+      file: open for writing.
+      features: by file, pooled.
+      settings: become JSON in the file's metadata, under the key `xkd_jax`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = [path for path, found in features.items() for _ in found.start]
+    columns: dict[str, Any] = {"path": pa.array(paths, pa.string())}
+    for name in ("start", "end"):
+        values = [getattr(found, name) for found in features.values()]
+        columns[name] = pa.array(np.concatenate([np.zeros(0), *values]), pa.float64())
+    for modality, width in settings["widths"].items():
+        columns[modality] = _lists(modality, width, features)
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(settings)})
+    pq.write_table(table, file, compression="zstd")
+
+
+def _lists(modality: str, width: int, features: dict[str, Features]) -> Any:
+    import pyarrow as pa
+
+    parts = []
+    for found in features.values():
+        values, rows = getattr(found, modality), len(found.start)
+        if values is None:
+            parts.append(pa.nulls(rows, pa.list_(pa.float32(), width)))
+        else:
+            flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+            parts.append(pa.FixedSizeListArray.from_arrays(flat, width))
+    return pa.chunked_array(parts, pa.list_(pa.float32(), width))
+
+
+def write_npz(file: Any, path: str, features: Features, settings: dict[str, Any]) -> None:
+    """Writes the arrays of one file, those that there are, with its path and the settings."""
+    arrays = {name: value for name, value in features._asdict().items() if value is not None}
+    text = np.frombuffer(json.dumps({**settings, "path": path}).encode(), np.uint8)
+    np.savez(file, settings=text, **arrays)
+
+
+def listed(source: str, is_media: Callable[[str], bool]) -> list[str]:
+    """The files of a source: those in a folder, those that a .txt lists, or itself.
+
+    Args:
+      source: path or URL; a list has one path or URL a line, relative ones below its own folder.
+      is_media: of a name; other files of a folder are passed over.
+
+    Raises:
+      UserError: there are none, or the source can't be read.
+    """
+    if not storage.exists(source):
+        found = [storage.join(source, p) for p in sorted(storage.walk(source)) if is_media(p)]
+    elif source.endswith(".txt"):
+        found = list(_lines(source))
+    else:
+        found = [source]
+    if not found:
+        raise UserError(f"{source} has no files of sound or video: give another --source.")
+    return sorted(set(found))
+
+
+def _lines(source: str) -> Iterator[str]:
+    folder = source.rpartition("/")[0] or "."
+    try:
+        text = storage.read(source).decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{source} is not UTF-8: write the list in that encoding.") from None
+    for line in text.splitlines():
+        if line.strip():
+            path = line.strip()
+            absolute = path.startswith("/") or storage.is_remote(path)
+            yield path if absolute else f"{folder}/{path}"
+
+
+def _short(path: str) -> str:
+    return path.rpartition("/")[2][-100:]
