@@ -23,7 +23,7 @@ steps, file, at_30 = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 step = file.stat().st_size if file.exists() else 0
 while step < steps:
-    time.sleep(0.02)
+    time.sleep(0.005)
     if step == 30 and at_30:
         exec(at_30)
     step += 1
@@ -39,7 +39,7 @@ def disturbed(folder, at_30="", seed=3) -> Record:
     command = [sys.executable, "-S", "-c", PROGRAM, str(STEPS), str(folder / "steps"), at_30]
     faults.disturb(
         lambda: Program(command, STEPS, record, {}),
-        folder / "disturbed", STEPS, record, random.Random(seed), pause=(0.01, 0.1),
+        folder / "disturbed", STEPS, record, random.Random(seed), pause=(0.005, 0.05),
     )  # fmt: skip
     return record
 

@@ -89,7 +89,7 @@ def test_usage_of_process_with_any_name(tmp_path):
         assert usage is not None
         assert usage.seconds > 0.05
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(0.05)
+        os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped
         assert work_clock.usage(process.pid).state == "T"
     finally:
         process.kill()
