@@ -67,7 +67,7 @@ def test_what_a_file_does_not_say_is_asked_for_by_name(tmp_path, name):
     path = write(tmp_path / "w.pth", case.tensors)
     for asked in case.given:
         fewer = {key: value for key, value in case.given.items() if key != asked}
-        with pytest.raises(UserError, match=f"does not say .*: give {asked}"):
+        with pytest.raises(UserError, match=f"does not state .*: give {asked}"):
             imported(path, fewer, case.config)
 
 
@@ -82,7 +82,7 @@ def test_what_is_said_may_not_contradict_the_file(tmp_path):
     path = write(tmp_path / "w.pth", case.tensors)
     with pytest.raises(UserError, match="has positions of 6 patches"):
         imported(path, {**case.given, "audio": {"mels": 8, "columns": 16}})
-    with pytest.raises(UserError, match="no whole number of patches"):
+    with pytest.raises(UserError, match="not a whole number of patches"):
         imported(path, {**case.given, "audio": {"mels": 8, "columns": 13}})
     with pytest.raises(UserError, match="heads is 3: give a divisor of the width 8"):
         imported(path, {**case.given, "heads": 3})

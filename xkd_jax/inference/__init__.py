@@ -1,1 +1,1 @@
-"""Trained encoders in use: loading weights, ours and other people's, and features of clips."""
+"""Inference with trained encoders: loading of weights, and features of clips."""

@@ -1,4 +1,4 @@
-"""The folder of an exported model: safetensors, and what describes them."""
+"""The folder of an exported model: safetensors and their description."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from xkd_jax.inference.trained_model import Model, Origin
 from xkd_jax.inference.weight_files.weight_file import WeightFile
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# Key of the safetensors' metadata, under which the config is: the file alone is enough.
+# Key of the config in the safetensors' metadata, so that the file is sufficient.
 _METADATA = "xkd_jax"
 _LAYOUT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """Those of `EncoderConfig` that are no dataclass themselves."""
+    """Fields of `EncoderConfig` that are not dataclasses."""
 
     special_tokens: int
     stride: tuple[int, ...]
@@ -38,7 +38,7 @@ class _Options:
 
 
 def description(model: Model) -> dict[str, Any]:
-    """What says everything of a model but its weights, as JSON knows it."""
+    """Returns the description of a model without its weights, of JSON types."""
     origin = model.origin
     return {
         "layout": _LAYOUT,
@@ -61,7 +61,7 @@ def _of_encoder(modality: Modality, config: EncoderConfig) -> dict[str, Any]:
 
 
 def metadata(model: Model) -> dict[str, str]:
-    """The safetensors' metadata."""
+    """Returns the metadata of the safetensors file."""
     return {_METADATA: json.dumps(description(model), sort_keys=True)}
 
 
@@ -71,10 +71,14 @@ def is_ours(found: Mapping[str, str]) -> bool:
 
 
 def read(file: WeightFile, compute_dtype: str | None) -> Model:
-    """The model of a safetensors file that `xkd_jax.export` wrote.
+    """Returns the model in a safetensors file that `xkd_jax.export` wrote.
+
+    Args:
+      file: the file, open.
+      compute_dtype: "float32" or "bfloat16"; None: that of the exported model.
 
     Raises:
-      UserError: it is not what was written.
+      UserError: the file is damaged or of another version of this program.
     """
     try:
         content = json_file.parse(file.metadata[_METADATA].encode())

@@ -1,4 +1,4 @@
-"""Loading trained encoders from whatever people have: runs, exported folders, others' files."""
+"""Loading of trained encoders from runs, exported folders and files of other projects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xkd_jax.training.saved_checkpoint import read_checked, read_record
 
 Source = str | os.PathLike[str]
 _WORDING = run_checkpoint.Wording("RUN", "step=N")
-# What transformers and the hub call the weights in a folder.
+# Names of weights in folders of transformers.
 _WEIGHTS = (folder.WEIGHTS, "pytorch_model.bin")
 _DTYPES = ("float32", "bfloat16")
 
@@ -48,18 +48,18 @@ def load(
 
     Args:
       source: a run's folder; a folder that `xkd_jax.export` or transformers wrote; a .safetensors,
-        .pth or .pth.tar file of ours or other people's (docs/inference.md lists the kinds), also
-        behind a URL; or several of them, one for each modality.
-      network: "student" or "teacher", of runs and checkpoints that have both.
-      step: of a run's checkpoint; None: the newest.
-      modalities: those to keep; None: all that there are.
-      compute_dtype: "float32" or "bfloat16"; None: a run's own, and float32 for other people's.
-      heads: of the attention, where a file doesn't say it.
-      video: the input of a video encoder where a file doesn't say it: frames, size, patch.
-      audio: the input of an audio encoder where a file doesn't say it: mels, columns, patch.
+        .pth or .pth.tar file of a kind in docs/inference.md; or a list of these, one for each
+        modality. URLs are accepted.
+      network: "student" or "teacher", for runs and checkpoints with both.
+      step: step of a run's checkpoint; None: the newest.
+      modalities: modalities to load; None: all.
+      compute_dtype: "float32" or "bfloat16"; None: that of the run, or float32.
+      heads: number of attention heads, if the file does not have it.
+      video: frames, size and patch of a video encoder, if the file does not have them.
+      audio: mels, columns and patch of an audio encoder, if the file does not have them.
 
     Raises:
-      UserError: the source can't be used, or doesn't say what must be given; in one sentence.
+      UserError: the source can't be used, or a missing value must be given.
     """
     if network not in run_checkpoint.NETWORKS:
         raise UserError(f"network is {network!r}: give 'student' or 'teacher'.")
@@ -86,7 +86,7 @@ def load(
 
 
 def _joined(parts: list[Model]) -> Model:
-    """One model of several, each with modalities of its own."""
+    """Returns one model with the encoders of several, which have different modalities."""
     if not parts:
         raise UserError("The list of sources is empty: give at least one.")
     encoders: dict[Modality, EncoderWeights] = {}
@@ -155,7 +155,7 @@ def _load_file(path: str, request: Request, compute_dtype: str | None) -> Model:
 
 
 def _config(path: str) -> dict[str, Any]:
-    """The config.json beside weights; empty: there is none."""
+    """Returns the content of a config.json, or {} if it does not exist."""
     try:
         content = json_file.read(path)
     except FileNotFoundError:
@@ -197,7 +197,12 @@ def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> 
 
 
 def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights]:
-    """The encoders of a student's or a teacher's parameters, each by itself."""
+    """Returns the separate encoders of a student's or a teacher's parameters.
+
+    Args:
+      tree: parameters in the structure of `Student` or `Teacher`.
+      config: the run's config.
+    """
     encoders = tree["encoders"]
     return {
         m: EncoderWeights(

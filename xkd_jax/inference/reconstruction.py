@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a clip, as a person can look at it."""
+"""Reconstructions by a masked autoencoder, as images."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Pictures(NamedTuple):
     """One view three times: uint8 [time, height, width, 3], or float32 log-mel [mel, time].
 
     Attributes:
-      original: as the network sees it.
-      masked: with its hidden patches gray, or at the mean.
-      predicted: visible patches as they are; of hidden ones the prediction, with the patch's own
-        mean and deviation put back, which the network does not predict.
+      original: the input of the network.
+      masked: the same with masked patches gray, or at the mean.
+      predicted: the same with predictions of masked patches, scaled to the patch's mean and
+        deviation, which the network does not predict.
     """
 
     original: np.ndarray
@@ -37,14 +37,23 @@ class Pictures(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """Of a clip; None where the file has no such stream."""
+    """Reconstructions of a clip; None for a modality that the file lacks."""
 
     video: Pictures | None
     audio: Pictures | None
 
 
 def reconstruct(model: Model, source: str, seed: int) -> Reconstruction:
-    """See `Model.reconstruct`."""
+    """Returns the reconstructions of the first clip of a file (`Model.reconstruct`).
+
+    Args:
+      model: a run's student.
+      source: path or URL of the file.
+      seed: seed of the masks.
+
+    Raises:
+      UserError: the file can't be used, or the model has no decoders.
+    """
     if model.student is None:
         raise UserError(
             f"{model.origin} has no decoders, which a run's student alone has: load a run."
@@ -89,7 +98,7 @@ def _pictures(
 
 
 def _shown(settings: ViewConfig, view: np.ndarray) -> np.ndarray:
-    """A view without its normalization."""
+    """Returns a view without its normalization."""
     view = view * np.array(settings.std, np.float32) + np.array(settings.mean, np.float32)
     if not settings.channels:
         return view

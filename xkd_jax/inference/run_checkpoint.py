@@ -1,4 +1,4 @@
-"""The checkpoints of pretraining runs, as loading and evaluations find them."""
+"""Access to checkpoints of pretraining runs, for loading and evaluations."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ from xkd_jax.training.saved_checkpoint import step_folders
 
 
 class Wording(NamedTuple):
-    """How messages name what a person gives: the run, and the step."""
+    """Words of messages for the arguments of a command or function.
+
+    run: the argument with the run's folder.
+    step: the argument with the step.
+    """
 
     run: str
     step: str
 
 
 def checkpoints_folder(source: Path, wording: Wording) -> Path:
-    """The folder of a run's checkpoints, given that or the run's own.
+    """Returns the folder of a run's checkpoints.
+
+    Args:
+      source: that folder, or the run's folder.
+      wording: words of messages.
 
     Raises:
-      UserError: it is no folder.
+      UserError: `source` is not a folder.
     """
     if (source / "checkpoints").is_dir():
         return source / "checkpoints"
@@ -41,10 +49,15 @@ def checkpoints_folder(source: Path, wording: Wording) -> Path:
 
 
 def step_folder(directory: Path, step: int, wording: Wording) -> Path:
-    """The checkpoint's folder: of the step that is asked for, or of 0 the newest.
+    """Returns the folder of a checkpoint.
+
+    Args:
+      directory: folder of the run's checkpoints.
+      step: the checkpoint's step; 0: the newest.
+      wording: words of messages.
 
     Raises:
-      UserError: there is none.
+      UserError: the checkpoint does not exist.
     """
     folders = step_folders(Path(os.path.realpath(directory)))
     if not folders:
@@ -63,18 +76,18 @@ def step_folder(directory: Path, step: int, wording: Wording) -> Path:
 
 
 def saved_config(
-    record: RunRecord, directory: Path, wording: Wording, say: Callable[[str], object]
+    record: RunRecord, directory: Path, wording: Wording, print_line: Callable[[str], object]
 ) -> Config:
-    """The config that a run was written with.
+    """Returns the config in a checkpoint's record.
 
     Args:
-      record: of the checkpoint.
-      directory: of the checkpoints, for messages.
-      wording: of messages.
-      say: is given a line about keys that the run's version did not have.
+      record: record of the checkpoint.
+      directory: folder of the checkpoints, for messages.
+      wording: words of messages.
+      print_line: called with a line about keys that the record does not have.
 
     Raises:
-      UserError: it is of a classifier, or of another version of this program.
+      UserError: the record is a classifier's, or of another version of this program.
     """
     if "protocol" in record.config:
         raise UserError(
@@ -88,7 +101,7 @@ def saved_config(
             f"{directory} was written by another version of this program: {error}"
         ) from None
     if lacking := dataclass_schema.lacking(Config, record.config):
-        say(
+        print_line(
             f"config    {directory} was written without {', '.join(lacking)}: their defaults are"
             " used"
         )
@@ -98,12 +111,12 @@ def saved_config(
 def shapes_of(
     cls: type[Teacher], architecture: Architecture, shardings: Tree | jax.sharding.Sharding
 ) -> Tree:
-    """Shapes, dtypes and shardings of a network's parameters, to read them by.
+    """Returns shapes, dtypes and shardings of a network's parameters.
 
     Args:
       cls: `Student` or `Teacher`.
-      architecture: of the networks.
-      shardings: a tree of the parameters' shape, or one sharding for all.
+      architecture: architecture of the networks.
+      shardings: a tree in the structure of the parameters, or one sharding for all.
     """
     shapes = nnx.to_pure_dict(nnx.state(abstract(cls, architecture), nnx.Param))
     if isinstance(shardings, jax.sharding.Sharding):

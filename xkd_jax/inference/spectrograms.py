@@ -1,4 +1,4 @@
-"""From sound of any rate to what an audio encoder sees, before the normalization."""
+"""Spectrograms of waveforms of any rate, the input of audio encoders before normalization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xkd_jax.inference import kaldi
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Returns sound [samples] at another rate in Hz, float32."""
+    """Returns a waveform [samples] resampled from `rate` to `wanted` Hz, float32."""
     samples = np.asarray(samples, np.float32)
     if rate == wanted:
         return samples
@@ -22,9 +22,14 @@ def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def spectrogram(config: EncoderConfig, waveform: np.ndarray) -> np.ndarray:
-    """Returns the spectrogram [mels, columns] of a whole sound at the encoder's rate.
+    """Returns the spectrogram [mels, columns] of a waveform at the encoder's rate.
 
-    It is uint16 fixed point, as the shards have it, for `log_mel`, and float32 for `kaldi`.
+    Args:
+      config: the encoder's config.
+      waveform: float [samples].
+
+    Returns:
+      uint16 fixed point, as in shards, for `log_mel`; float32 for `kaldi`.
     """
     view = config.view
     assert isinstance(view, AudioConfig)

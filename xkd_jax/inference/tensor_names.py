@@ -27,11 +27,11 @@ class Entry:
     """One tensor.
 
     Attributes:
-      name: in a state dict.
+      name: name in a state dict.
       path: keys in our tree.
-      layer: index into a stack of blocks, or None.
-      ours: converts their layout to ours.
-      theirs: converts ours back.
+      layer: index in a stack of blocks, or None.
+      ours: converts PyTorch's layout to ours.
+      theirs: converts our layout to PyTorch's.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Entry:
 
 
 class Places(NamedTuple):
-    """Where the parts of an encoder are in a tree; the defaults are those of `Encoder`."""
+    """Paths of an encoder's parts in a tree; the defaults are those of `Encoder`."""
 
     embedding: Path = ("embedding",)
     blocks: Path = ("blocks",)
@@ -53,7 +53,7 @@ _ENCODER = Places()
 
 
 def encoder_entries(config: EncoderConfig, places: Places = _ENCODER) -> list[Entry]:
-    """Every tensor of an encoder."""
+    """Returns the entries of all tensors of an encoder."""
     found = linear_entries("patch_embed.proj", (*places.embedding, "projection"))
     tables = {"pos_embed": "positions"}
     if config.special_tokens:
@@ -67,7 +67,7 @@ def encoder_entries(config: EncoderConfig, places: Places = _ENCODER) -> list[En
 
 
 def block_entries(name: str, path: Path, config: Transformer) -> Iterator[Entry]:
-    """Every tensor of a stack of blocks, `name.I.*`."""
+    """Yields the entries of all tensors of a stack of blocks, `name.I.*`."""
     width, heads = config.width, config.heads
     each = width // heads
     layers = (*path, "layers")
@@ -109,12 +109,12 @@ def entry_of(
     theirs: Convert = lambda a: a,
     layer: int | None = None,
 ) -> Entry:
-    """An entry, of equal layouts unless conversions are given."""
+    """Returns an entry; without conversions, both layouts are equal."""
     return Entry(name, path, layer, ours, theirs)
 
 
 def linear_entries(name: str, path: Path, layer: int | None = None) -> list[Entry]:
-    """Weight and bias of a linear layer."""
+    """Returns the entries of a linear layer's weight and bias."""
     return [
         entry_of(f"{name}.weight", (*path, "kernel"), lambda a: a.T, lambda a: a.T, layer),
         entry_of(f"{name}.bias", (*path, "bias"), layer=layer),
@@ -122,7 +122,7 @@ def linear_entries(name: str, path: Path, layer: int | None = None) -> list[Entr
 
 
 def norm_entries(name: str, path: Path, layer: int | None = None) -> list[Entry]:
-    """Scale and bias of a LayerNorm."""
+    """Returns the entries of a LayerNorm's scale and bias."""
     return [
         entry_of(f"{name}.weight", (*path, "scale"), layer=layer),
         entry_of(f"{name}.bias", (*path, "bias"), layer=layer),
@@ -130,7 +130,7 @@ def norm_entries(name: str, path: Path, layer: int | None = None) -> list[Entry]
 
 
 def tree_of(entries: Sequence[Entry], find: Callable[[str], Array]) -> Tree:
-    """Builds the tree of entries whose tensors `find` returns by name."""
+    """Returns the tree of entries, with tensors from `find(name)`."""
     tree: Tree = {}
     stacks: dict[Path, dict[int, Array]] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Encoders in use: arrays in, tokens and features out."""
+"""The model of trained encoders: tokens and features of arrays and files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BATCH_SIZE = 16
 
 
 class Encoding(NamedTuple):
-    """What an encoder makes of a batch, float32.
+    """Outputs of an encoder for a batch, float32.
 
     Attributes:
       tokens: [batch, patches, width], in the order (time, height, width) or (mel, time).
@@ -54,10 +54,10 @@ class Origin:
 
     Attributes:
       source: the path, or paths, that were loaded.
-      format: what they were recognized as.
-      network: student or teacher, where that is known.
-      step: of a run's checkpoint.
-      license: of the weights; empty: whatever the run's owner says.
+      format: name of the recognized format.
+      network: student or teacher; empty: unknown.
+      step: step of a run's checkpoint.
+      license: license of the weights; empty: the run's owner decides.
     """
 
     source: str
@@ -106,17 +106,17 @@ class Model:
 
     @property
     def license(self) -> str:
-        """Of the weights; empty: whatever the run's owner says."""
+        """License of the weights; empty: the run's owner decides."""
         return self.origin.license
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those that there is an encoder for."""
+        """Modalities of the encoders."""
         return tuple(self.config)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the encoders' configs and weights: equal ones give equal features."""
+        """Digest of the encoders' configs and weights; equal digests give equal features."""
         found = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.tensors().items()):
             found.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
@@ -138,8 +138,8 @@ class Model:
         Args:
           frames: uint8 [batch, time, height, width, 3] of any size, at the encoder's frame rate;
             their central square is resized to the size that the encoder was trained with.
-          normalized: whether `frames` are float32 as the network takes them instead, of any size
-            that is a multiple of the patch's.
+          normalized: whether `frames` are normalized float32, of any size that is a multiple of the
+            patch.
 
         Raises:
           UserError: there is no encoder of video, or the frames are of another shape or dtype.
@@ -154,7 +154,7 @@ class Model:
             )
         if normalized:
             _check_patches("frames", frames.shape[1:4], config)
-            return self._encode("video", frames, _as_it_is)
+            return self._encode("video", frames, _identity)
         _check_patches("frames", (frames.shape[1], *config.view.global_shape[1:]), config)
         return self._encode("video", frames, _squares)
 
@@ -165,15 +165,14 @@ class Model:
         *,
         log_mel: Any = None,
     ) -> Encoding:
-        """Encodes sounds.
+        """Encodes waveforms or spectrograms.
 
         Args:
           samples: float [batch, samples], full scale at 1; shorter ones than the encoder's clip
             are followed by silence, and longer ones are encoded as a whole, with positions
             interpolated.
           sample_rate: of the samples, in Hz.
-          log_mel: instead of samples: float32 [batch, mel, time], normalized, as the network takes
-            it.
+          log_mel: in place of samples: normalized spectrograms, float32 [batch, mel, time].
 
         Raises:
           UserError: there is no encoder of audio, or the sound is of another shape or dtype.
@@ -187,7 +186,7 @@ class Model:
                     f"log_mel is {view.dtype} {view.shape}: give float32 [batch, {mels}, time]."
                 )
             _check_patches("log_mel", view.shape[1:], config)
-            return self._encode("audio", view, _as_it_is)
+            return self._encode("audio", view, _identity)
         if samples is None or sample_rate is None:
             raise UserError("encode_audio needs samples with sample_rate, or log_mel: give them.")
         samples = np.asarray(samples)
@@ -234,15 +233,14 @@ class Model:
         yield from embedding.embed_files(self, sources, chosen, left_out)
 
     def reconstruct(self, source: str, *, seed: int = 0) -> Reconstruction:
-        """Masks the first clip of a file and predicts what was masked, for a person to look at.
+        """Masks the first clip of a file and predicts the masked patches, as images.
 
         Args:
           source: path or URL.
-          seed: of the masks.
+          seed: seed of the masks.
 
         Raises:
-          UserError: the file can't be used, or the model is not a run's student, which alone has
-            decoders.
+          UserError: the file can't be used, or the model has no decoders.
         """
         from xkd_jax.inference import reconstruction
 
@@ -341,12 +339,12 @@ def _program(
     )
 
 
-def _as_it_is(config: EncoderConfig, view: jax.Array) -> jax.Array:
+def _identity(config: EncoderConfig, view: jax.Array) -> jax.Array:
     return view
 
 
 def _squares(config: EncoderConfig, frames: jax.Array) -> jax.Array:
-    """Normalized views of the central squares of frames."""
+    """Returns normalized views of the central squares of frames."""
     assert isinstance(config.view, VideoConfig)
     height, width = frames.shape[2:4]
     side = min(height, width)
@@ -357,13 +355,23 @@ def _squares(config: EncoderConfig, frames: jax.Array) -> jax.Array:
 
 
 def cropped(config: EncoderConfig, view: dict[str, jax.Array]) -> jax.Array:
-    """Normalized views of boxes of frames; see `data_pipelines.read.views`."""
+    """Returns normalized views of boxes of frames, float32 [batch, time, size, size, 3].
+
+    Args:
+      config: the encoder's config.
+      view: frames and boxes of `data_pipelines.read.views`.
+    """
     assert isinstance(config.view, VideoConfig)
     return augment_video(config.view, view, config.view.size)
 
 
 def normalized_spectrogram(config: EncoderConfig, found: jax.Array) -> jax.Array:
-    """Normalized views of spectrograms as `spectrograms` makes them."""
+    """Returns normalized spectrograms, float32 [batch, mel, time].
+
+    Args:
+      config: the encoder's config.
+      found: spectrograms of `spectrograms.spectrogram`, [batch, mel, time].
+    """
     view = config.view
     assert isinstance(view, AudioConfig)
     if config.spectrogram == "kaldi":

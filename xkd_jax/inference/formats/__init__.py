@@ -1,1 +1,1 @@
-"""Other people's formats of weights: how each is recognized and becomes our encoder, exactly."""
+"""Weights of other projects: recognition of each format and its exact conversion to our encoder."""

@@ -1,4 +1,4 @@
-"""CAV-MAE: the encoders of sound and of single frames, each by itself."""
+"""CAV-MAE: the separate encoders of audio and of single frames."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _audio_view(
 def _video_view(
     state: StateDict, kernel: np.ndarray, tokens: int, request: Request
 ) -> VideoConfig | AudioConfig:
-    """One frame, square; a video is seen as one frame a second."""
+    """The view of one square frame; videos have one frame per second."""
     patch = (1, *kernel.shape[2:])
     size = round(tokens**0.5) * patch[1]
     known = {"patch": patch, "frames": 1, "size": size}

@@ -1,4 +1,4 @@
-"""What every format of weights gives: encoders, and where they come from."""
+"""The interface of formats of weights, and encoders from named tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xkd_jax.networks.tree import Tree
 
 
 class EncoderWeights(NamedTuple):
-    """An encoder's description and its parameters, float32 arrays in the shape of `Encoder`."""
+    """An encoder's config and its parameters, float32, in the structure of `Encoder`."""
 
     config: EncoderConfig
     params: Tree
@@ -29,12 +29,12 @@ class EncoderWeights(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of a file.
+    """Options of an import.
 
     Attributes:
-      network: "student" or "teacher", of files that hold both.
-      given: by the person, of what the file doesn't say.
-      config: the content of the config.json beside the file; empty: there is none.
+      network: "student" or "teacher", for files with both.
+      given: values that the file does not have.
+      config: content of config.json in the same folder, or {}.
     """
 
     network: str = "student"
@@ -47,10 +47,10 @@ class Format:
     """One kind of file.
 
     Attributes:
-      name: for messages.
-      license: of the published weights of that kind.
-      recognizes: whether names of tensors are of this kind.
-      convert: takes the encoders out, and leaves what is no encoder.
+      name: name in messages.
+      license: license of the published weights of this kind.
+      recognizes: (names of tensors) -> whether they are of this kind.
+      convert: returns the encoders, and counts the other tensors as left.
     """
 
     name: str
@@ -62,10 +62,15 @@ class Format:
 def encoder_weights(
     config: EncoderConfig, tensors: Mapping[str, np.ndarray], path: str
 ) -> EncoderWeights:
-    """Builds an encoder of tensors under the names of `tensor_names`.
+    """Returns an encoder with tensors under the names of `tensor_names`.
+
+    Args:
+      config: the encoder's config.
+      tensors: {name: float32 array}.
+      path: of the file, for messages.
 
     Raises:
-      UserError: a tensor is missing or has another shape than the config calls for.
+      UserError: a tensor is missing or has another shape than in the config.
     """
 
     def find(name: str) -> np.ndarray:
@@ -90,12 +95,12 @@ def encoder_weights(
 
 
 def encoder_shapes(config: EncoderConfig) -> Tree:
-    """Shapes of an encoder's parameters, as a tree of `jax.ShapeDtypeStruct`."""
+    """Returns the shapes of an encoder's parameters, as a tree of `jax.ShapeDtypeStruct`."""
     return nnx.to_pure_dict(nnx.state(abstract_encoder(config, jnp.float32), nnx.Param))
 
 
 def abstract_encoder(config: EncoderConfig, dtype: Any) -> Encoder:
-    """The module with shapes in place of parameters, to compute in `dtype`."""
+    """Returns the module with shapes in place of parameters and compute dtype `dtype`."""
 
     def make() -> Encoder:
         with nnx.use_eager_sharding(False):

@@ -1,4 +1,4 @@
-"""What files of weights don't say of their networks: heads, and sizes of inputs and patches."""
+"""Values that files of weights lack: number of heads, sizes of inputs and patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
 from xkd_jax.config import dataclass_schema
 from xkd_jax.inference.formats.state_dict import Given
 
-# Heads of each width in the papers of XKD, VideoMAE and its second version, AudioMAE, CAV-MAE.
+# {width: number of heads} in the papers of XKD, VideoMAE and its second version, AudioMAE, CAV-MAE.
 PUBLISHED_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 _ASKED: dict[Modality, tuple[str, ...]] = {
     "video": ("frames", "size", "patch"),
@@ -19,18 +19,22 @@ _ASKED: dict[Modality, tuple[str, ...]] = {
 
 
 def heads_of(path: str, width: int, given: Given, stated: int | None = None) -> int:
-    """Number of heads: as the file's config states, as given, or as published for that width.
+    """Returns the number of heads: of the file's config, as given, or as published for the width.
+
+    Args:
+      path: of the file, for messages.
+      width: width of the encoder.
+      given: values from the caller.
+      stated: number in the file's config; None: it has none.
 
     Raises:
-      UserError: none of them says it, or it does not divide the width.
+      UserError: the number is unknown, or does not divide the width.
     """
     if stated is not None and given.heads not in (None, stated):
         raise UserError(f"heads is {given.heads}, but {path} states {stated}: leave heads out.")
     heads = stated or given.heads or PUBLISHED_HEADS.get(width)
     if heads is None:
-        raise UserError(
-            f"{path} does not say how many heads its attention of width {width} has: give heads."
-        )
+        raise UserError(f"{path} does not state the number of heads for width {width}: give heads.")
     if heads < 1 or width % heads:
         raise UserError(f"heads is {heads}: give a divisor of the width {width} of {path}.")
     return heads
@@ -45,16 +49,16 @@ def view_of(
     tokens: int | None,
     values: int,
 ) -> VideoConfig | AudioConfig:
-    """The view that positions are for, of what the file says and what is given.
+    """Returns the view that an encoder's positions are for.
 
     Args:
-      path: of the file, for error messages.
-      modality: of the encoder.
-      given: by the person; may not contradict the file.
-      known: fields that the file says.
-      defaults: fields that it doesn't say: as published.
-      tokens: positions in the file; None: it has none, so any number will do.
-      values: numbers in one patch.
+      path: of the file, for messages.
+      modality: modality of the encoder.
+      given: values from the caller; may not contradict the file.
+      known: fields that the file states.
+      defaults: published values of other fields.
+      tokens: number of positions in the file; None: it has none, and any number is accepted.
+      values: number of values of one patch.
 
     Raises:
       UserError: sizes are missing, contradict the file, or don't fit its tensors.
@@ -69,7 +73,7 @@ def view_of(
     fields = {**defaults, **fields, **known}
     if missing := [name for name in _ASKED[modality] if name not in fields]:
         raise UserError(
-            f"{path} does not say the {', '.join(missing)} of its {modality} input: give"
+            f"{path} does not state the {', '.join(missing)} of its {modality} input: give"
             f" {modality}={{{', '.join(f'{name!r}: ...' for name in missing)}}}."
         )
     view: VideoConfig | AudioConfig = (
@@ -91,7 +95,7 @@ def _check_fit(
     names = ", ".join(_ASKED[modality])
     if any(n % p for n, p in zip(view.global_shape, view.patch, strict=True)):
         raise UserError(
-            f"{path}: an input of {view.global_shape} is no whole number of patches of"
+            f"{path}: an input of {view.global_shape} is not a whole number of patches of"
             f" {view.patch}: give other {names} by {modality}=."
         )
     if view.patch_values != values:

@@ -1,4 +1,4 @@
-"""From a file of somebody's weights to encoders, or to a sentence that says why not."""
+"""Recognition of a file's format, and import of its encoders."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ FORMATS: tuple[Format, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """What came out of a file.
+    """The result of an import.
 
     Attributes:
       path: of the file.
-      format: what it was recognized as.
-      license: of the published weights of that kind.
-      encoders: by modality.
-      tensors: how many the network has in the file.
-      taken: how many of them are the encoders'.
-      left: how many are not, by what they are.
+      format: name of the recognized format.
+      license: license of the published weights of that format.
+      encoders: {modality: encoder}.
+      tensors: number of the network's tensors in the file.
+      taken: number of them that belong to the encoders.
+      left: {kind: number of other tensors}.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Import:
     left: dict[str, int]
 
     def line(self) -> str:
-        """One line for the terminal."""
+        """Returns the line that the import prints."""
         left = ", ".join(f"{count} of {what}" for what, count in self.left.items()) or "none"
         return (
             f"weights   {self.path} is {self.format} ({', '.join(self.encoders)}): {self.taken} of"
@@ -54,11 +54,15 @@ class Import:
 
 
 def import_weights(file: WeightFile, request: Request) -> Import:
-    """Takes the encoders out of a file.
+    """Imports the encoders of a file.
+
+    Args:
+      file: the file, open.
+      request: options of the import.
 
     Raises:
-      UserError: it is of no kind that is known, or of one whose encoder can't be expressed here; it
-        lacks tensors or has unknown ones; or it doesn't say what `request` must.
+      UserError: the format is unknown or not supported, tensors are missing or unknown, or a
+        missing value must be given by `request`.
     """
     state = StateDict.found_in(file.path, file.root)
     total, names = len(state), state.names
@@ -70,8 +74,8 @@ def import_weights(file: WeightFile, request: Request) -> Import:
             )
     if _is_v_jepa_2(names):
         raise UserError(
-            f"{file.path} is a V-JEPA 2: rotary positions are what the encoder here lacks, so give"
-            " weights of a kind that docs/inference.md lists."
+            f"{file.path} is a V-JEPA 2, whose rotary positions are not supported: give weights of"
+            " a kind that docs/inference.md lists."
         )
     raise UserError(
         f"{file.path} holds weights of no known kind (tensors such as {listed(sorted(names))}):"
@@ -80,7 +84,7 @@ def import_weights(file: WeightFile, request: Request) -> Import:
 
 
 def _is_v_jepa_2(names: frozenset[str]) -> bool:
-    """Whether names are those of transformers or of the authors, who add no positions."""
+    """Whether names are those of V-JEPA 2, in transformers or of its authors."""
     theirs = {"patch_embed.proj.weight", "blocks.0.attn.qkv.bias"} <= names
     return "encoder.embeddings.patch_embeddings.proj.weight" in names or (
         theirs and "pos_embed" not in names

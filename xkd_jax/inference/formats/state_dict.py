@@ -1,4 +1,4 @@
-"""The tensors of one network in a file, with a record of which were taken."""
+"""The tensors of one network in a file, with a count of those that were taken."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from data_pipelines.errors import UserError
 from xkd_jax.inference.weight_files.tensors import LazyTensor
 
-# Where files keep the network beside an optimizer and counts, in this order.
+# Keys of the network in files with optimizer and counters, in this order.
 _ROOTS = ("model", "module", "state_dict", "encoder")
-# What wrappers put before every name.
+# Prefixes of names by wrappers.
 _WRAPPERS = ("module.", "backbone.", "model.")
 _MOST_LISTED = 5
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 class StateDict:
-    """Tensors by name; `take` reads one, `leave` sets some aside, `finish` refuses the rest."""
+    """Tensors by name; `take` reads one, `leave` counts unused ones, `finish` refuses others."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class StateDict:
         tensors: Mapping[str, LazyTensor],
         taken: Callable[[str], object] = lambda name: None,
     ):
-        """Takes the tensors of a file, which must stay open.
+        """Sets the tensors of a file, which must stay open.
 
         Args:
-          path: of the file, for error messages.
-          tensors: by name.
-          taken: called with the name of each that is read.
+          path: of the file, for messages.
+          tensors: {name: tensor}.
+          taken: called with the name of each tensor that is taken.
         """
         self.path = path
         self._tell_taken = taken
@@ -44,7 +44,11 @@ class StateDict:
 
     @classmethod
     def found_in(cls, path: str, root: Mapping[Any, Any]) -> StateDict:
-        """Finds the network's tensors in what a file holds, and takes wrappers off their names.
+        """Finds the network's tensors in a file's content, and removes prefixes of wrappers.
+
+        Args:
+          path: of the file, for messages.
+          root: content of the file.
 
         Raises:
           UserError: there are no tensors.
@@ -75,16 +79,16 @@ class StateDict:
 
     @property
     def taken(self) -> int:
-        """How many tensors were read."""
+        """Number of tensors that were taken."""
         return len(self._taken)
 
     @property
     def left(self) -> dict[str, int]:
-        """How many tensors were set aside, by what they are."""
+        """{kind: number of tensors that were left}."""
         return dict(self._left)
 
     def below(self, prefix: str) -> StateDict:
-        """The tensors whose names begin with a prefix, without it; what it takes is taken here."""
+        """Returns the tensors whose names begin with a prefix, without it; taking is shared."""
         return StateDict(
             self.path,
             {n.removeprefix(prefix): t for n, t in self._tensors.items() if n.startswith(prefix)},
@@ -96,23 +100,23 @@ class StateDict:
         self._tell_taken(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, which is not read.
+        """Returns the shape of a tensor, without reading it.
 
         Raises:
-          UserError: it isn't there.
+          UserError: the tensor is missing.
         """
         return self._tensor(name).shape
 
     def depth(self, pattern: str) -> int:
-        """How many blocks there are: one more than the largest number that `pattern` matches."""
+        """Returns the number of blocks: 1 + the largest number that `pattern` matches."""
         found = (re.match(pattern, name) for name in self._tensors)
         return 1 + max((int(match[1]) for match in found if match), default=-1)
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a tensor as float32, which is not taken thereby.
+        """Returns a tensor as float32, without taking it.
 
         Raises:
-          UserError: it isn't there, holds whole numbers, or something not finite.
+          UserError: the tensor is missing, has an integer dtype, or values that are not finite.
         """
         tensor = self._tensor(name)
         if tensor.dtype.name not in _FLOATS:
@@ -125,13 +129,13 @@ class StateDict:
         return value
 
     def take(self, name: str) -> np.ndarray:
-        """Returns a tensor as float32, as one of the encoder's; errors are those of `read`."""
+        """Takes a tensor of the encoder and returns it as float32; errors are those of `read`."""
         value = self.read(name)
         self._note(name)
         return value
 
     def leave(self, what: str, *beginnings: str) -> None:
-        """Sets tensors aside whose names begin so; `what` they are is for the report."""
+        """Counts tensors whose names have a prefix as left, under the kind `what`."""
         count = sum(name.startswith(beginnings) for name in self._tensors)
         if count:
             self._left[what] = self._left.get(what, 0) + count
@@ -139,10 +143,13 @@ class StateDict:
             del self._tensors[name]
 
     def finish(self, kind: str) -> None:
-        """Ends the reading of a network of some kind.
+        """Checks that all tensors were taken or left.
+
+        Args:
+          kind: name of the network, for messages.
 
         Raises:
-          UserError: tensors are left that nothing is known of.
+          UserError: there are other tensors.
         """
         unknown = sorted(set(self._tensors) - self._taken)
         if unknown:
@@ -161,7 +168,7 @@ class StateDict:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Some of the names, and how many more there are."""
+    """Returns some of the names, and the number of the others, as text."""
     names = list(names)
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
     return ", ".join(names[:_MOST_LISTED]) + more
@@ -175,10 +182,10 @@ def _unwrapped(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What a person says of a file that doesn't say it.
+    """Values from the caller for those that a file lacks.
 
     Attributes:
-      heads: of the attention.
+      heads: number of attention heads.
       video: fields of `VideoConfig`, such as frames, size, patch.
       audio: fields of `AudioConfig`, such as mels, columns, patch.
     """

@@ -22,7 +22,7 @@ LICENSE = "CC BY-NC 4.0 (VideoMAE; the code of VideoMAE v2 has the MIT license)"
 _FRAME_RATE = 7.5
 _EPS = 1e-6
 _EPS_TRANSFORMERS = 1e-12
-# transformers makes `fc_norm` with PyTorch's default, whatever the config says.
+# transformers creates `fc_norm` with PyTorch's default; its config is not used.
 _EPS_CLASSIFICATION = 1e-5
 
 
@@ -102,15 +102,20 @@ def _of_transformers(state: StateDict, request: Request) -> dict[Modality, Encod
 
 
 def stated_without_bias(settings: Mapping[str, Any]) -> bool:
-    """Whether a config of transformers says that queries and values have no biases."""
+    """Whether a config of transformers states that queries and values have no biases."""
     return settings.get("qkv_bias", settings.get("qv_bias", True)) is False
 
 
 def take_layer(state: StateDict, name: str, without_bias: bool) -> dict[str, np.ndarray]:
-    """The tensors of a layer of transformers' ViTs, under the names of a block.
+    """Returns {name within a block: float32 array} of a layer of transformers' ViTs.
+
+    Args:
+      state: tensors of the file.
+      name: name of the layer.
+      without_bias: whether the config states that queries and values have no biases.
 
     Raises:
-      UserError: it has no biases though the config does not say that: versions of transformers
+      UserError: biases are missing, and the config does not state that: versions of transformers
         before 5.24 lose them.
     """
     attention = f"{name}.attention.attention"
@@ -149,7 +154,7 @@ def _bias(state: StateDict, attention: str, without_bias: bool) -> np.ndarray:
 
 
 def _view(path: str, kernel: np.ndarray, given: Given, known: dict[str, Any]) -> VideoConfig:
-    """The input; VideoMAE has no positions of which its size could be seen."""
+    """Returns the view; VideoMAE's files have no positions that determine its size."""
     if kernel.ndim != 5 or kernel.shape[1] != 3:
         raise UserError(f"{path} has a patch embedding of shape {kernel.shape}, not of videos.")
     view = view_of(
@@ -176,7 +181,7 @@ def _embedding(
 
 
 def _norm(state: StateDict, tensors: dict[str, np.ndarray], names: dict[str, str]) -> Any:
-    """Takes the final norm, of which `names` says what each is called here; where it stands."""
+    """Takes the final norm with one of {its name: our name}, and returns `EncoderConfig.norm`."""
     for theirs, ours in names.items():
         if f"{theirs}.weight" in state:
             tensors |= take_norm(state, theirs, ours)

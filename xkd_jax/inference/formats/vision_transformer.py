@@ -9,7 +9,7 @@ from xkd_jax.inference.formats.geometry import heads_of
 from xkd_jax.inference.formats.layouts import query_and_value_bias
 from xkd_jax.inference.formats.state_dict import Given, StateDict
 
-# Of a block, beside what its attention's biases are called.
+# Tensors of a block, except the biases of its attention.
 _BLOCK = (
     "norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.proj.weight", "attn.proj.bias",
     "norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight",
@@ -20,14 +20,14 @@ _BLOCK = (
 def transformer_of(
     state: StateDict, given: Given, *, depth: int, first: str = "blocks.0", eps: float
 ) -> Transformer:
-    """The blocks' description, from the shapes of the first one's tensors.
+    """Returns the config of blocks, from the shapes of the first one's tensors.
 
     Args:
-      state: of the file.
-      given: heads, where the width doesn't say them.
-      depth: how many blocks there are.
-      first: the name of the first block.
-      eps: of the norms.
+      state: tensors of the file.
+      given: number of heads, if the width does not determine it.
+      depth: number of blocks.
+      first: name of the first block.
+      eps: epsilon of the norms.
     """
     hidden, width = state.shape(f"{first}.mlp.fc1.weight")
     heads = heads_of(state.path, width, given)
@@ -35,12 +35,12 @@ def transformer_of(
 
 
 def take_block(state: StateDict, name: str, norms: str = "") -> dict[str, np.ndarray]:
-    """The tensors of one block without its name, with the biases of queries, keys and values.
+    """Returns {name within the block: float32 array} of one block.
 
     Args:
-      state: of the file.
-      name: of the block.
-      norms: what the names of its norms end with.
+      state: tensors of the file.
+      name: name of the block.
+      norms: suffix of the names of its norms.
     """
     found = {
         part: state.take(f"{name}.{part.replace('.', f'{norms}.') if 'norm' in part else part}")
@@ -56,7 +56,7 @@ def take_block(state: StateDict, name: str, norms: str = "") -> dict[str, np.nda
 
 
 def take_blocks(state: StateDict, names: list[str]) -> dict[str, np.ndarray]:
-    """The tensors of blocks under the names of `tensor_names`, numbered in this order."""
+    """Returns {name of `tensor_names`: float32 array} of blocks, in this order."""
     return {
         f"blocks.{i}.{part}": value
         for i, name in enumerate(names)
@@ -65,5 +65,5 @@ def take_blocks(state: StateDict, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def take_norm(state: StateDict, name: str, ours: str) -> dict[str, np.ndarray]:
-    """Weight and bias of a LayerNorm, under another name."""
+    """Returns weight and bias, float32 [width], of the LayerNorm `name` under the name `ours`."""
     return {f"{ours}.{part}": state.take(f"{name}.{part}") for part in ("weight", "bias")}

@@ -62,7 +62,7 @@ def _of_checkpoint(state: StateDict, request: Request) -> dict[Modality, Encoder
 
 
 def _check_aliases(state: StateDict) -> None:
-    """Refuses an autoencoder whose encoder differs from the student's, which it is."""
+    """Checks that the autoencoder's encoder equals the student's; in XKD they are the same."""
     for prefix in PREFIX.values():
         for name in state.below(f"{prefix}_ae.encoder.").names:
             one, other = f"{prefix}_ae.encoder.{name}", f"{prefix}_student.backbone.{name}"
@@ -104,7 +104,7 @@ def _encoder(state: StateDict, modality: Modality, request: Request) -> EncoderW
 
 
 def _paper_sizes(modality: Modality, tokens: int, values: int) -> dict[str, Any]:
-    """The paper's sizes where a file's tensors fit them."""
+    """Returns the paper's sizes if a file's tensors have them, else {}."""
     view = _PAPER[modality]
     if (view.tokens, view.patch_values) != (tokens, values):
         return {}
