@@ -21,7 +21,6 @@ from xkd_jax.augment import augment
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config.evaluation import (
     ClipsConfig,
-    EvalConfig,
     EvalDataConfig,
     FitAugmentConfig,
     FitConfig,
@@ -401,8 +400,9 @@ def test_retrieval_in_blocks_equals_retrieval_at_once(monkeypatch, several_label
 
 
 def test_knn_uses_mean_over_clips(checkpoint):
-    config = dataclasses.replace(EvalConfig(), knn=eval_config.KnnConfig(k=1))
+    settings = eval_config.KnnConfig(k=1)
     train = _set(video=[[1, 0.1], [0.1, 1], [1, 0], [0, 1]])
     test = _set(video=[[2, 0.5], [0.5, 2]])
-    found = frozen.knn(config, 2, train, test, np.arange(4), np.arange(2))
+    records = (np.arange(4), np.arange(2))
+    found = frozen.knn(settings, 2, train, test, *records, train_fraction=1.0, seed=0)
     assert found.value == 100

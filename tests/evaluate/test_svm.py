@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from xkd_jax.config.evaluation import EvalConfig, SvmConfig
+from xkd_jax.config.evaluation import SvmConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.feature_store import FeatureSet
@@ -75,7 +75,9 @@ def test_best_cost_at_end_of_grid_is_reported(data, capsys, costs, said):
     x, labels = data
     records = np.arange(len(x))
     found = FeatureSet({"video": x[:, None, None]}, labels, records)
-    protocol = SvmProtocol(EvalConfig(svm=SvmConfig(costs)), 5, make_mesh(MeshConfig()))
+    protocol = SvmProtocol(
+        SvmConfig(costs), 5, make_mesh(MeshConfig()), train_fraction=1.0, held_out=0.2, seed=0
+    )
     protocol(found, found, records[:400], records[400:])
     printed = capsys.readouterr().out
     assert said in printed

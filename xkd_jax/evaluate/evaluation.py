@@ -121,10 +121,13 @@ def _on_features(
         return _by_fold(benchmark, lambda fold: frozen.retrieve(test, fold.test))
     # kNN uses test clips of the training records, an SVM augmented clips.
     train = extract("train", "test" if config.protocol == "knn" else "train")
+    chosen: dict[str, Any] = {"train_fraction": config.train_fraction, "seed": config.seed}
     score: Callable[..., FoldScores] = (
-        frozen.SvmProtocol(config, benchmark.classes, extraction.mesh)
+        frozen.SvmProtocol(
+            config.svm, benchmark.classes, extraction.mesh, held_out=config.data.held_out, **chosen
+        )
         if config.protocol == "svm"
-        else functools.partial(frozen.knn, config, benchmark.classes)
+        else functools.partial(frozen.knn, config.knn, benchmark.classes, **chosen)
     )
     return _by_fold(benchmark, lambda fold: score(train, test, fold.train, fold.test))
 

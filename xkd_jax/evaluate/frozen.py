@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config.directions import directions
-from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.evaluation import KnnConfig, SvmConfig
 from xkd_jax.evaluate import svm
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.fold_scores import ClassScores, RetrievalScores, SvmScores
@@ -50,10 +50,28 @@ class SvmProtocol:
     the cost that is best on held-out training records, which are left out of that fit.
     """
 
-    def __init__(self, config: EvalConfig, classes: int, mesh: Mesh):
-        self._config = config
-        self._classes = classes
-        self._mesh = mesh
+    def __init__(
+        self,
+        settings: SvmConfig,
+        classes: int,
+        mesh: Mesh,
+        *,
+        train_fraction: float,
+        held_out: float,
+        seed: int,
+    ):
+        """Stores the settings.
+
+        Args:
+          settings: costs and solver.
+          classes: number of classes.
+          mesh: the mesh of devices.
+          train_fraction: of each class's training records that are used.
+          held_out: fraction of them that chooses a cost.
+          seed: of both choices.
+        """
+        self._settings, self._classes, self._mesh = settings, classes, mesh
+        self._train_fraction, self._held_out, self._seed = train_fraction, held_out, seed
 
     def __call__(
         self,
@@ -70,9 +88,9 @@ class SvmProtocol:
           train_records: indices in the training split, int64 [n].
           test_records: indices in the test split, int64 [m].
         """
-        rng = np.random.default_rng(self._config.seed)
+        rng = np.random.default_rng(self._seed)
         features, labels = _of(train, train_records)
-        used, _ = some_of_each_class(labels, self._config.train_fraction, rng)
+        used, _ = some_of_each_class(labels, self._train_fraction, rng)
         features, labels = features[used], labels[used]
         fitted = self._fit(features, labels)
         test_features, test_labels = _of(test, test_records)
@@ -88,7 +106,7 @@ class SvmProtocol:
             train_records=len(used),
             test_records=len(test_labels),
         )
-        held_out, fit = some_of_each_class(labels, self._config.data.held_out, rng)
+        held_out, fit = some_of_each_class(labels, self._held_out, rng)
         if len(np.unique(labels[fit])) < len(np.unique(labels)):
             return result  # a class has one record, which can't be held out
         chosen = self._choose(features, labels, fit, held_out)
@@ -108,7 +126,7 @@ class SvmProtocol:
         per_record = features.shape[1] * features.shape[2]
         samples = features.reshape(-1, features.shape[-1])
         return svm.fit_path(
-            samples, np.repeat(labels, per_record), self._classes, self._config.svm, self._mesh
+            samples, np.repeat(labels, per_record), self._classes, self._settings, self._mesh
         )
 
 
@@ -121,29 +139,32 @@ def _warn_at_end_of_grid(top1: dict[float, float], best: float) -> None:
 
 
 def knn(
-    config: EvalConfig,
+    settings: KnnConfig,
     classes: int,
     train: FeatureSet,
     test: FeatureSet,
     train_records: np.ndarray,
     test_records: np.ndarray,
+    *,
+    train_fraction: float,
+    seed: int,
 ) -> ClassScores:
     """Returns the metrics of kNN on the mean over a record's clips.
 
     Args:
-      config: settings of kNN, fraction of records and seed.
+      settings: number of neighbors and their weights.
       classes: number of classes.
       train: features of the neighbors.
       test: features that are classified.
       train_records: indices in the training split, int64 [n].
       test_records: indices in the test split, int64 [m].
+      train_fraction: of each class's training records that are used.
+      seed: of their choice.
     """
     features, labels = _of(train, train_records)
-    rng = np.random.default_rng(config.seed)
-    used, _ = some_of_each_class(labels, config.train_fraction, rng)
+    used, _ = some_of_each_class(labels, train_fraction, np.random.default_rng(seed))
     test_features, test_labels = _of(test, test_records)
     bank, queries = (unit(f.mean(axis=(1, 2))) for f in (features[used], test_features))
-    settings = config.knn
     scores = class_scores(bank, labels[used], queries, classes, settings.k, settings.temperature)
     return ClassScores(
         value=top_k(scores, test_labels, 1),
