@@ -13,7 +13,7 @@ def _kernel(x: float) -> float:
 
 
 def resize(array: np.ndarray, size: int, *, aligned: bool) -> np.ndarray:
-    """Resizes the last axis, with its ends' centers aligned or their borders."""
+    """Resizes the last axis, with or without aligned corners."""
     held = array.shape[-1]
     result = np.zeros((*array.shape[:-1], size))
     for i in range(size):
@@ -30,7 +30,7 @@ def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def warp(spectrogram: np.ndarray, column: int, moved: int) -> np.ndarray:
-    """Resizes what lies before a column and what begins with it, to meet at another."""
+    """Resizes the columns before one, and from it on, so that it moves to another place."""
     sides = (spectrogram[:, :column], moved), (spectrogram[:, column:], -moved)
     width = spectrogram.shape[1]
     return np.concatenate([resize(s, n % width, aligned=False) for s, n in sides], axis=1)

@@ -37,7 +37,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first: one that begins last would keep one worker busy and the others not."""
+    """Slow tests start first, so that all workers end at the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -50,7 +50,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def signals():
-    """Commands that run in this process set handlers of signals; each test begins with ours."""
+    """Resets signal handlers before each test, as commands in this process set them."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():

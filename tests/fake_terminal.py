@@ -1,4 +1,4 @@
-"""A standard output that says it is a terminal of 100 columns, and keeps what is written."""
+"""A standard output that reports a terminal of 100 columns and records its text."""
 
 import io
 import re
@@ -7,7 +7,7 @@ _PIECES = re.compile(r"\n|\r|\x1b\[A|[^\n\r\x1b]+")
 
 
 class FakeTerminal(io.StringIO):
-    """To be set as `sys.stdout`."""
+    """A replacement of `sys.stdout`."""
 
     encoding = "utf-8"
 
@@ -15,11 +15,11 @@ class FakeTerminal(io.StringIO):
         return True
 
     def in_place(self) -> list[str]:
-        """Every text that was shown, one after the other, whether it stayed or not."""
+        """All texts in order, also those that were overwritten."""
         return [text for text in _PIECES.findall(self.getvalue()) if text.strip(" \n\r\x1b[A")]
 
     def screen(self) -> list[str]:
-        """The lines that are there at the end, without empty ones."""
+        """The lines that remain at the end, without empty ones."""
         rows, row, column = [""], 0, 0
         for piece in _PIECES.findall(self.getvalue()):
             if piece == "\n":
@@ -37,7 +37,7 @@ class FakeTerminal(io.StringIO):
 
 
 def use(monkeypatch) -> FakeTerminal:
-    """Makes standard output one."""
+    """Replaces standard output by a fake terminal."""
     out = FakeTerminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("COLUMNS", "100")

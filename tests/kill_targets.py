@@ -1,4 +1,4 @@
-"""What `test_kill` starts in processes of its own, to kill it."""
+"""Functions that `test_kill` runs in processes and kills."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from xkd_jax.training.checkpoint import Checkpoints
 
 
 def save_at_every_step(directory: str, config: Config, started) -> None:
-    """The loop with steps that cost nothing, so that most of its time is saving."""
+    """The loop with trivial steps, so that most of its time is saving."""
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = open_dataset(config, config.data.dir, "train")
         run = tiny_state.run(config, config.max_steps)

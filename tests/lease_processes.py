@@ -1,4 +1,4 @@
-"""Processes that hold leases, for tests of what others find then."""
+"""Processes that hold leases, for tests of other processes."""
 
 import os
 import subprocess

@@ -43,7 +43,7 @@ def with_weights(config: Config, **weights: float) -> Config:
 
 
 def learning(config: Config) -> Config:
-    """Without warm-up, so that the first step moves something; steps that are not finite don't."""
+    """Without warmup, so that the first step changes parameters; nonfinite steps are skipped."""
     return change(
         config,
         optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3},
@@ -81,7 +81,7 @@ def step_of_inputs(config: Config, plan: Schedules):
 
 
 def first_state(config: Config, plan: Schedules) -> TrainState:
-    """A state before the first step, drawn by NumPy: nothing is compiled."""
+    """A state before the first step, drawn by NumPy without compilation."""
     shapes = abstract_state(config.architecture, optimizer_of(config, plan))
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     student = random_student(config)
@@ -90,6 +90,6 @@ def first_state(config: Config, plan: Schedules) -> TrainState:
 
 
 def start(config: Config):
-    """A state before the first step, and the step on one device, jitted alike for all tests."""
+    """A state before the first step, and the step on one device, compiled once for all tests."""
     plan = schedules(config, LENGTH)
     return first_state(config, plan), jax.jit(step_of_inputs(config, plan)), plan

@@ -1,4 +1,4 @@
-"""Benchmarks of a few files in their true layout and list formats, built into shards."""
+"""Shards of small benchmarks, built from files in their official layout and lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled records of noise: dark frames with low sound, light frames with loud sound."""
+"""Labeled records of noise: dark frames with quiet audio, light frames with loud audio."""
 
 import numpy as np
 import simplejpeg

@@ -1,4 +1,4 @@
-"""Parameters that are drawn without compiling anything."""
+"""Random parameters without compilation."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from xkd_jax.networks.tree import path_names
 
 
 def random_student(config: Config, seed: int = 0):
-    """Student parameters from numpy, which compiles nothing: small kernels, norms near 1."""
+    """Student parameters drawn by NumPy: small kernels, norms near 1."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):

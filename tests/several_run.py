@@ -5,7 +5,7 @@ import small_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """`small_run`'s, quick to compile; nothing is saved but at the end and on notice."""
+    """That of `small_run`, quick to compile, with checkpoints at the end and on preemption only."""
     config = small_run.get_config()
     small_run.compile_quickly(config)
     config.checkpoint.every_steps = 0

@@ -10,7 +10,7 @@ import pytest
 
 
 def shellcheck(script):
-    """Asserts that shellcheck, that of the virtual environment or another, finds nothing."""
+    """Asserts that shellcheck reports nothing."""
     places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     tool = shutil.which("shellcheck", path=places)
     if tool is None:

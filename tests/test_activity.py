@@ -1,4 +1,4 @@
-"""What a long phase shows, to a terminal and to a pipe."""
+"""Output of a long phase, on a terminal and in a pipe."""
 
 import fake_terminal
 import pytest

@@ -1,4 +1,4 @@
-"""The pages: what they link to and name exists, and their tables are those of the files."""
+"""Pages: targets of links and named things exist, and tables equal their files."""
 
 import ast
 import importlib.util

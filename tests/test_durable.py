@@ -1,4 +1,4 @@
-"""What is written is synced before it has its name, and the name after it."""
+"""Files are synced before they get their names, and folders after it."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The memory that a process may use, from what Linux shows of machines and containers."""
+"""The memory limit of a process, from Linux's files on machines and containers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests stand alone: what two of them share lies in a file that is no test."""
+"""No test imports another one; shared helpers are other files."""
 
 import ast
 import re

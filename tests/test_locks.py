@@ -1,4 +1,4 @@
-"""The lock files: what each holds, where it is used, and how it is made."""
+"""Lock files: content, use and creation."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def commands(file: str, word: str) -> list[str]:
 
 
 def test_readme_and_ci_install_lock_of_running_python(tmp_path):
-    """The part of each command that names the lock, run by a shell."""
+    """The part of each command with the lock, executed by a shell."""
     found = [
         *commands("README.md", "python3 -m venv"),
         *commands(".ci/run", "pip install"),
@@ -114,7 +114,7 @@ print("win==2 ; python_full_version < '3.13' and sys_platform == 'win32'")
 
 
 def test_lock_is_made_for_one_python(tmp_path, monkeypatch):
-    """With a stand-in for uv, which answers as it does."""
+    """With a fake uv."""
     (tmp_path / "uv.py").write_text(UV)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert make.lock("3.12") == "jax==1\nwin==2 ; sys_platform == 'win32'\n"

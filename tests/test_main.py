@@ -92,7 +92,7 @@ def test_show_prints_every_key_and_changes_of_command_line():
 
 
 def test_url_is_refused_as_workdir():
-    """It would be a folder of this machine, gone with it."""
+    """It would be a local folder."""
     found = run("--config=configs/demo.py", "--workdir=gs://bucket/run")
     assert found.returncode == 2
     assert "error: --workdir is gs://bucket/run: give a folder" in found.stderr

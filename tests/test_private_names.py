@@ -1,4 +1,4 @@
-"""Tests use what is public: names that begin with an underscore belong to their module alone."""
+"""Tests use public names; names that begin with an underscore are private to their module."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ SETTERS = {"setattr", "delattr", "getattr", "hasattr", "object"}
 
 
 def private_names(source: str) -> list[str]:
-    """Where Python source reaches for private names of something else: `line: name`."""
+    """Private names of other modules in Python source, as `line: name`."""
     return [
         f"{node.lineno}: {name}"
         for node in ast.walk(ast.parse(source))

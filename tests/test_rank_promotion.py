@@ -1,4 +1,4 @@
-"""Arrays of different ranks meet only where the code says how, in all tests."""
+"""Rank promotion is an error in all tests."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What commands print: any name, on any terminal."""
+"""Output of commands, with any name on any terminal."""
 
 import io
 import os
@@ -138,7 +138,7 @@ with terminal.guarded_output():
 
 
 def _start(arguments, stdout, stderr=None, buffered=True):
-    """The exit status, and what was written to standard error (empty where it is broken)."""
+    """Returns the exit status and standard error (empty if it is broken)."""
     broken = {1: stdout} | ({2: stderr} if stderr else {})
     streams = {1: subprocess.DEVNULL, 2: subprocess.PIPE}
     opened, closed = [], []

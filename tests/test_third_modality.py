@@ -1,4 +1,4 @@
-"""What another modality would touch: code that names one by itself is where the page says."""
+"""Code that names a modality is only in the files of docs/architecture.md."""
 
 import pathlib
 import re

@@ -8,7 +8,7 @@ RECORDS, DATA = 24, "0123456789abcdef0123456789abcdef"  # of the data set, as it
 
 
 def saved(config, directory, *steps):
-    """Saves states filled from their steps."""
+    """Saves states whose values follow from their steps."""
     with Checkpoints(directory, config, RECORDS, DATA) as checkpoints:
         for step in steps:
             checkpoints.save(step, tiny_state.fill(step))

@@ -1,4 +1,4 @@
-"""A training state of a few arrays, for tests of what keeps states and runs steps."""
+"""A training state of a few arrays, for tests of checkpoints and loops."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ WIDTH = 64
 
 
 def fill(seed: int) -> TrainState:
-    """Random numbers, which no compression makes smaller; split over the devices."""
+    """Random numbers, which can't be compressed, sharded over the devices."""
     rng = np.random.default_rng(seed)
     mesh = mesh_lib.make_mesh(MeshConfig())
     split, whole = jax.NamedSharding(mesh, jax.P("data")), jax.NamedSharding(mesh, jax.P())
@@ -40,19 +40,19 @@ def fill(seed: int) -> TrainState:
 
 
 def like(state: TrainState) -> TrainState:
-    """What `Checkpoints.restore` asks for."""
+    """Returns the argument of `Checkpoints.restore`."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=x.sharding), state
     )
 
 
 def assert_same(found: TrainState, wanted: TrainState) -> None:
-    """Bit for bit."""
+    """Asserts bitwise equality."""
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def encode(parameters, batch) -> dict[str, jax.Array]:
-    """A number of order 1 for each row of each modality: float32 [rows, 1].
+    """A number near 1 for each row of each modality: float32 [rows, 1].
 
     Frames don't count: around the box that is cut out of them they are whatever was there.
     """
@@ -67,7 +67,7 @@ def encode(parameters, batch) -> dict[str, jax.Array]:
 
 
 def run(config: Config, steps: int) -> Run:
-    """A run whose step compiles at once; its loss is of the weights and of the whole batch."""
+    """A run with a trivial step; its loss depends on the weights and the whole batch."""
 
     def step(state: TrainState, batch) -> tuple[TrainState, Metrics]:
         rows = sum(encode(None, batch).values())

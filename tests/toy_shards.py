@@ -1,4 +1,4 @@
-"""A data set for tests, whose pixels and spectrograms say where they come from."""
+"""A data set for tests whose pixels and spectrograms identify record, frame and column."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write(folder, records, metadata=METADATA, **splits) -> str:
 
 
 def index(dataset, *how):
-    """What all records of a data set say of themselves; see `dataset.index_rows`."""
+    """Returns the index of all records of a data set (`dataset.index_rows`)."""
     return index_of(dataset, index_rows(dataset, range(len(dataset)), *how))
 
 

@@ -1,4 +1,4 @@
-"""Every augmentation against PIL or an explicit NumPy computation.
+"""Augmentations compared with PIL or an explicit NumPy computation.
 
 Tolerances are in gray levels of 0..255. PIL rounds to whole levels after every step (and between
 the two directions of a resize), and we don't: that is 1 level a step.
@@ -62,7 +62,7 @@ def frame(request) -> np.ndarray:
 
 
 def change(frames: np.ndarray, size: int = 0, **draws) -> np.ndarray:
-    """Augments one sample [T, H, W, 3] by some draws; returns levels 0..255 [T, size, size, 3]."""
+    """Augments one sample [T, H, W, 3] with given random numbers, to [T, size, size, 3]."""
     box = np.array(draws.pop("box", frames.shape[1:3]), np.float32)
     side = max(frames.shape[1:3])
     canvas = np.full((len(frames), side, side, 3), 77, np.uint8)  # what's outside must not matter
@@ -213,7 +213,7 @@ def test_pixels_are_normalized_by_mean_and_std():
 
 
 def change_sound(log_mel: np.ndarray, augment_config: AudioAugment, **draws) -> np.ndarray:
-    """Augments one spectrogram (float, not normalized) by some draws, without normalizing it."""
+    """Augments one spectrogram (float, not normalized) with given random numbers."""
     view = {"log_mel": record_schema.encode_log_mel(log_mel), **draws}
     batched = {key: jnp.asarray(value)[None] for key, value in view.items()}
     return np.asarray(augment_audio(AudioConfig(mean=0.0, std=1.0), augment_config, batched))[0]

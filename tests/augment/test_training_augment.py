@@ -1,4 +1,4 @@
-"""What clips go through before a classifier is trained on them."""
+"""Augmentation of clips that train a classifier."""
 
 import bicubic
 import golden_miniatures

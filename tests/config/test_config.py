@@ -207,7 +207,7 @@ def test_default_of_every_field_is_in_its_range():
 
 @pytest.mark.parametrize("schema", [Config, EvalConfig])
 def test_infinite_numbers_are_refused(schema):
-    """Of every field, also of those to come, whether it has a range or not."""
+    """For every field, with or without a range."""
     for key in keys(schema):
         section, _, name = key.rpartition(".")
         values = dataclasses.asdict(schema())

@@ -1,4 +1,4 @@
-"""Every value that a flag or a key of the config can't take is one sentence that says what can."""
+"""Invalid values of flags and config keys are refused in one sentence with the valid ones."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Folders of runs, evaluations and data sets under any name that a file system takes."""
+"""Folders of runs, evaluations and data sets with any name of a file system."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What `--show` and the line of changes print."""
+"""Output of `--show`, and the line of changes."""
 
 import dataclasses
 

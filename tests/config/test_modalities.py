@@ -1,4 +1,4 @@
-"""Which modalities a run has, and what is refused without the others."""
+"""Modalities of a run, and settings that need other ones."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Classifiers that are trained step by step."""
+"""Protocols that train a classifier."""
 
 import dataclasses
 import importlib
@@ -146,7 +146,7 @@ def test_nonfinite_loss_is_refused_with_working_remedy(checkpoint, esc50, tmp_pa
 
 
 def _damage(folder):
-    """Cuts every file of values: a state so small has one of them twice, and one goes unread."""
+    """Truncates every file of values: such a small state has two files, and reads one."""
     for path in folder.rglob("d/*"):
         os.truncate(path, path.stat().st_size // 2)
 

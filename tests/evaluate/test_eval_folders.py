@@ -1,4 +1,4 @@
-"""The folders of an evaluation, its data set and its result file: what is refused and kept."""
+"""Checks of an evaluation's folders, data set and result file."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Which records train and which test, and data sets that an evaluation refuses."""
+"""Train and test records, and data sets that an evaluation refuses."""
 
 import dataclasses
 

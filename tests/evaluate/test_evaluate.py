@@ -1,4 +1,4 @@
-"""Evaluations from files in a benchmark's own layout to the result file."""
+"""Evaluations from files in a benchmark's layout to the result file."""
 
 import dataclasses
 import importlib
@@ -352,7 +352,7 @@ def test_impossible_evaluations_are_refused(changes, sentence):
 
 
 def _set(**found):
-    """One clip and crop of as many records as the arrays have rows."""
+    """A feature set with one clip and crop for each row of the arrays."""
     arrays = {name: np.array(values, np.float32)[:, None, None] for name, values in found.items()}
     count = len(next(iter(arrays.values())))
     return feature_store.FeatureSet(arrays, np.arange(count) % 2, np.arange(count))

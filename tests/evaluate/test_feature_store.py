@@ -1,4 +1,4 @@
-"""The folders of extracted features: what is shared, kept, refused."""
+"""Folders of stored features."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ def _store(folder, made_from=MADE_FROM):
 
 
 def _batch(first):
-    """Three clips, whose features are their numbers."""
+    """Three clips whose features are their indices."""
     clips = np.arange(first, first + 3)
     audio = np.tile(clips[:, None, None], (1, 1, 4)).astype(np.float32)
     return {"audio": audio, "label": clips // CLIPS}

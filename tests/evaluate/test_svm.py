@@ -14,7 +14,7 @@ COSTS = (1e-3, 1e-1, 1.0)
 
 @pytest.fixture(scope="module")
 def data():
-    """Features as an encoder gives them: one large common direction, others of falling size."""
+    """Features like an encoder's: one large common direction, others of decreasing size."""
     rng = np.random.default_rng(0)
     labels = rng.integers(5, size=603)  # not a multiple of the devices
     centers = rng.normal(size=(5, 24))

@@ -1,4 +1,4 @@
-"""The networks in float64 NumPy, written from the paper and not from `xkd_jax.networks`.
+"""The networks in float64 NumPy, implemented from the paper, independent of `xkd_jax.networks`.
 
 Parameters are the nested dictionaries of a training state; arrays are looped over where a loop is
 plainer than an array expression.

@@ -1,4 +1,4 @@
-"""The objective in float64 NumPy, written from the paper (docs/method.md) and not from our code."""
+"""The objective in float64 NumPy, implemented from docs/method.md, independent of our code."""
 
 import numpy as np
 from numpy_networks import decode, encode, head, patches, softmax
@@ -22,7 +22,7 @@ def reconstruction(target, prediction, removed):
 
 
 def refine(tokens, own, other, mode):
-    """Outer product of both attentions, as the paper writes it."""
+    """Outer product of both attentions, as in the paper."""
     cross = own[:, :, :, None] * other[:, :, None, :]
     averaged = cross.mean(-1)
     weights = softmax(averaged) if mode == "softmax" else averaged / own.mean(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Losses, refinement and collapse metrics against float64 NumPy, on inputs of bfloat16 numbers."""
+"""Losses, refinement and collapse metrics compared with float64 NumPy, on bfloat16 numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from xkd_jax.parallel import mesh as mesh_lib
 
 
 def draw(seed, *shape, offset=0.0):
-    """Numbers that bfloat16 holds exactly, as bfloat16 and as float64."""
+    """Numbers that bfloat16 represents exactly, as bfloat16 and as float64."""
     numbers = offset + np.random.default_rng(seed).normal(size=shape)
     narrow = jnp.asarray(np.asarray(numbers, jnp.bfloat16))
     return narrow, np.asarray(narrow, np.float64)

@@ -64,7 +64,7 @@ def evaluate(config, views):
 
 
 def shapes(config, views):
-    """What would be computed, without computing it."""
+    """Returns the jaxpr of the objective."""
     run = evaluation(
         config, make_inputs(config, views), random_teacher(config), random_centers(config)
     )

@@ -1,4 +1,4 @@
-"""Which network, view, center, temperature and weight each term of the objective takes."""
+"""Network, view, center, temperature and weight of each term of the objective."""
 
 import dataclasses
 from unittest import mock

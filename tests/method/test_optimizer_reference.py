@@ -1,4 +1,4 @@
-"""The optimizer against float64 NumPy, under schedules that change with every step."""
+"""The optimizer compared with float64 NumPy, with schedules that change at every step."""
 
 import jax
 import jax.numpy as jnp

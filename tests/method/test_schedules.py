@@ -9,7 +9,7 @@ from xkd_jax.method.schedules import Length, cosine, epoch_warmup, schedules
 
 
 def reference_cosine(start, end, steps, warmup):
-    """DINO's schedule as it is defined: a linspace, then half a cosine."""
+    """DINO's schedule: a linspace, then half a cosine."""
     rising = np.linspace(0, start, warmup)
     i = np.arange(steps - warmup)
     falling = end + 0.5 * (start - end) * (1 + np.cos(np.pi * i / len(i)))

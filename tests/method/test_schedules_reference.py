@@ -1,4 +1,4 @@
-"""Schedules, lengths and random streams against their definitions, at every step."""
+"""Schedules, lengths and random streams compared with their definitions."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The training state and its shardings, with a network of a few arrays that compiles nothing."""
+"""The training state and its shardings, with a network of a few arrays."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ class SmallStudent(Student):
 
 
 class Counting(SmallStudent):
-    """With an array that is no parameter."""
+    """A network with a variable that is not a parameter."""
 
     def __init__(self, architecture, *, rngs):
         super().__init__(architecture, rngs=rngs)

@@ -73,7 +73,7 @@ def test_students_change_and_teachers_follow(xkd):
 
 @pytest.mark.slow
 def test_mas_and_mats_differ_from_xkd_only_in_settings(small, make_views):
-    """Each teacher of `mas` starts as the one student and follows it: they stay the same."""
+    """Both teachers of `mas` follow the shared student from the start, and stay equal."""
     few = with_weights(
         change(small, video={"local_views": 0}, audio={"local_views": 0}),
         reconstruct_video=1.0,
@@ -123,7 +123,7 @@ def terms(config, plan, state, inputs):
 
 @pytest.mark.slow
 def test_bfloat16_is_close_to_float32(small, make_views):
-    """Parameters stay float32, and so do the losses, near to those computed in float32."""
+    """Parameters and losses are float32, and close to those of float32 compute."""
     inputs = make_inputs(small, make_views(small))
     losses = []
     for dtype in ("float32", "bfloat16"):

@@ -1,4 +1,4 @@
-"""The training step with a toy objective: what it takes, in which order, and what it returns."""
+"""The training step with a toy objective: its arguments, order of updates, and results."""
 
 import dataclasses
 
@@ -90,7 +90,7 @@ def start(config=CONFIG):
 
 
 def factor(teacher, centers, temperatures, view):
-    """What the toy loss multiplies: each argument of the objective counts in its own way."""
+    """The factors of the toy loss: each argument of the objective has another effect."""
     return (
         1
         + float(np.sum(teacher["heads"]["audio"]["kernel"])) ** 2
@@ -103,7 +103,7 @@ def factor(teacher, centers, temperatures, view):
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Puts a quadratic objective of the parameters themselves in place of the networks'."""
+    """Replaces the objective by a quadratic function of the parameters."""
     seen = []
 
     def module_of(cls, params, architecture):

@@ -22,7 +22,7 @@ def qkv_of(n, batch=8, heads=2, size=8, dtype=jnp.float32):
 
 
 def scored(function):
-    """Its value, and the gradient of a score that weighs every result differently."""
+    """Returns its value, and the gradient of a weighted sum with different weights."""
 
     def score(qkv):
         out = function(qkv).astype(jnp.float32)
@@ -40,7 +40,7 @@ def require_equal(function, expected, qkv):
 
 @pytest.fixture
 def like_cudnn(monkeypatch):
-    """JAX's attention with cuDNN's refusals and XLA's numbers; yields what it was given."""
+    """JAX's attention with cuDNN's restrictions and XLA's values; yields its arguments."""
     real, shapes = jax.nn.dot_product_attention, []
 
     def strict(q, k, v, *, implementation, **kwargs):
@@ -61,7 +61,7 @@ def test_cudnn_gets_even_lengths_and_the_added_token_changes_nothing(like_cudnn,
 
 
 def on_devices(function, sizes):
-    """The function jitted on a mesh, with the sharding that `shard_map` asks of its arguments."""
+    """The function jitted on a mesh, with the shardings of `shard_map`'s arguments."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(on_mesh(function, mesh), in_shardings=whole)
@@ -91,7 +91,7 @@ def test_on_a_mesh_each_device_has_its_own_samples_and_heads(
 @pytest.mark.parametrize("n,batch", [(1, 2), (13, 4), (130, 3)])
 @pytest.mark.parametrize("heads,size", [(4, 32), (2, 64), (8, 80), (1, 128)])
 def test_the_tpu_kernel_equals_the_formula(n, batch, heads, size):
-    """Several samples a step of its grid, or one; heads that share 128 lanes, or cross a border."""
+    """Grid steps of several samples or one; heads that share 128 lanes, or cross a border."""
     kernel = functools.partial(tpu_attention.tpu_attention, interpret=True)
     require_equal(kernel, attention.plain, qkv_of(n, batch, heads, size))
 

@@ -79,7 +79,7 @@ def test_remat_and_unrolling_change_no_number(tokens):
 
 
 def test_unrolled_layers_are_computed_again_too(tokens):
-    """A compiler that finds common operations would keep them all."""
+    """Common subexpression elimination would save all of them."""
 
     def activations(remat):
         graph, params = nnx.split(make(remat, layers="unroll"))

@@ -7,7 +7,7 @@ from xkd_jax.networks.layer_norm import normalize
 
 
 def formula(x, scale, bias, eps=1e-5):
-    """In the order of operations that automatic differentiation knows how to reverse."""
+    """The formula, for automatic differentiation."""
     mean = x.mean(-1, keepdims=True)
     variance = ((x - mean) ** 2).mean(-1, keepdims=True)
     scale, bias = (jnp.broadcast_to(part, x.shape) for part in (scale, bias))
@@ -50,7 +50,7 @@ def test_bfloat16_is_rounded_once():
 
 
 def test_layer_norm_of_row_far_from_zero_is_accurate():
-    """Where the mean of squares less the square of the mean would leave none."""
+    """Mean of squares - square of mean would have no correct digit."""
     x, scale, bias, cotangent = inputs()
     near = pulled_back(normalize)(x, scale, bias, cotangent)[0]
     far = pulled_back(normalize)(x + 4096, scale, bias, cotangent)[0]

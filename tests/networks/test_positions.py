@@ -8,7 +8,7 @@ from xkd_jax.networks.positions import resize_matrix, resize_positions
 
 
 def torch_sample(values, new, method):
-    """Interpolates a list as PyTorch documents it, one output at a time."""
+    """Interpolates a list as documented by PyTorch, one output at a time."""
     old, out = len(values), []
     for i in range(new):
         source = (i + 0.5) * old / (new + 0.1) - 0.5

@@ -1,4 +1,4 @@
-"""Processes of one run that were given different things."""
+"""Processes of one run with different flags, programs or data."""
 
 import os
 import re
@@ -83,7 +83,7 @@ runpy.run_path("MAIN", run_name="__main__")
 
 
 def _start(*differences):
-    """Two processes of one run with flags, environments and folders of their own."""
+    """Two processes of one run, each with its flags, environment and folder."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -134,7 +134,7 @@ def test_processes_with_different_flags_are_refused(tmp_path):
 
 @pytest.mark.parametrize("shared", ["workdir", "data"])
 def test_unshared_workdir_is_refused(tmp_path, shared):
-    """The same relative path, in two folders, is what a path is on two machines."""
+    """The same relative path in two folders stands for a path on two machines."""
     for seed, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()
         noise_shards.write(str(tmp_path / name / "shards"), 24 + 8 * seed)

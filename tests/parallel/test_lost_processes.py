@@ -1,4 +1,4 @@
-"""The error of a collective is a lost process, whatever its type; status 2 is for known causes."""
+"""Errors of collectives, of any type, are lost processes; status 2 is for known causes."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ OTHERS = [
 
 
 def raised_in(module, error):
-    """The error, raised in a function of a module."""
+    """Returns an error that was raised in a function of a module."""
     scope = {"__name__": module}
     exec("def wait(error):\n    raise error", scope)
     try:
@@ -91,7 +91,7 @@ def names(errors):
 
 @pytest.fixture
 def two(monkeypatch):
-    """This process takes itself for one of two; those that gather numbers are both here."""
+    """This process acts as one of two; collectives see it twice."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
 
 
@@ -124,7 +124,7 @@ def config(small):
 @pytest.mark.parametrize("error", SOME, ids=names(SOME))
 @pytest.mark.parametrize("where", ["saving", "waiting", "checking", "opening"])
 def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeypatch, error, where):
-    """Nothing is waited for then: the manager's close would wait for the process that is gone."""
+    """The manager is not closed, as that would wait for the lost process."""
     saved(config, tmp_path, 1)
     name = {
         "saving": "save", "waiting": "wait_until_finished", "checking": "check_for_errors",

@@ -27,7 +27,7 @@ HALF = 5
 
 
 def input_shardings(inputs, mesh):
-    """Batches are split over their own axis: local views carry theirs second."""
+    """Shards inputs over the axis of samples, which is the second one of local views."""
     rows = axis_rules.RULES["batch"]
 
     def place(path, leaf):
@@ -44,7 +44,7 @@ def input_shardings(inputs, mesh):
 
 
 def losses_of(step, state, inputs, steps):
-    """Returns the losses of so many steps and the state after them."""
+    """Runs a number of steps and returns their losses and the last state."""
     losses = []
     for _ in range(steps):
         state, metrics = step(state, inputs)
@@ -72,7 +72,7 @@ def single_device(small, make_views, tmp_path_factory):
     [(2, 2, 2), *(pytest.param(axes, marks=pytest.mark.heavy) for axes in ((2, 1, 1), (1, 4, 1)))],
 )
 def test_losses_are_equal_on_every_mesh(single_device, axes):
-    """From the first step, and where a run of one device goes on with more of them."""
+    """From the first step, and for a run that is resumed on more devices."""
     config, inputs, expected, directory = single_device
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
     plan = schedules(config, LENGTH)
@@ -181,7 +181,7 @@ def test_activations_are_sharded_by_axis_rules():
 
 
 def test_alignment_loss_is_sharded_by_rows():
-    """No device multiplies all rows with all rows, nor in the gradient."""
+    """No device computes the product of all rows with all rows, also in the gradient."""
     mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
     rows, outputs = 64, 16
     split = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

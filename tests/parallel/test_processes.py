@@ -1,4 +1,4 @@
-"""Several processes with JAX's own start and gloo between them, on this machine."""
+"""Runs of several processes on this machine, connected by JAX's start and gloo."""
 
 import dataclasses
 import errno
@@ -35,7 +35,7 @@ HERE = Path(__file__).parents[1]
 
 
 class Start:
-    """Processes of one run over 8 devices in all; leaving the context ends them."""
+    """Processes of one run with 8 devices in total; leaving the context ends them."""
 
     def __init__(self, count, workdir, notes, shards, *flags, **environment):
         notes.mkdir()
@@ -80,13 +80,13 @@ class Start:
                 self._changed.notify()
 
     def signal_after(self, text, index, number):
-        """Waits until the main process says a text, then sends a signal to one of them."""
+        """Waits until the main process prints a text, then sends a signal to one process."""
         with self._changed:
             assert self._changed.wait_for(lambda: text in self.output[0], 240), self.output
         self._processes[index].send_signal(number)
 
     def statuses(self):
-        """Exit statuses, once all have ended."""
+        """Waits for all processes and returns their exit statuses."""
         found = [process.wait(240) for process in self._processes]
         for reader in self._readers:
             reader.join()
@@ -139,21 +139,21 @@ def train_here(config, workdir, monkeypatch):
 
 
 def features_here(config):
-    """What `one_process.evaluate_and_loop` notes."""
+    """Returns the notes of `one_process.evaluate_and_loop`."""
     sharding = mesh_lib.batch_sharding(mesh_lib.make_mesh(config.mesh), 8)
     batches = pipeline.eval_batches(config, open_dataset(config, config.data.dir, "test"))
     return extract_features(jax.jit(tiny_state.encode), {"teacher": None}, batches, sharding, 8)
 
 
 def assert_near(found, losses):
-    """{step: losses of the writing process} against those of the undisturbed run."""
+    """Compares {step: losses of the writing process} with those of the uninterrupted run."""
     for step, values in found.items():
         np.testing.assert_allclose(values, losses[step], rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch):
-    """Four are preempted, of two that go on one is killed, and one alone ends the run."""
+    """Four processes are preempted, one of two is killed, and a single one finishes the run."""
     monkeypatch.setattr(
         training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
@@ -213,7 +213,7 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_process_killed_during_save_is_lost(config, tmp_path):
-    """The others try again: its end is not taken for a fault of the disk."""
+    """The others can resume: a lost process is not reported as an error of the disk."""
     flags = ("--config.max_steps=1",)
     kill = {"TINY": "yes", "DIE_SAVING": "1", "HEARTBEAT": "60"}
     with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **kill) as two:
@@ -225,7 +225,7 @@ def test_process_killed_during_save_is_lost(config, tmp_path):
 
 @pytest.mark.slow
 def test_losses_are_equal_on_two_processes(config, tmp_path, monkeypatch):
-    """Nothing is saved here, which would take as long as all the rest."""
+    """Without checkpoints, which would double the time."""
     config = dataclasses.replace(config, max_steps=3)
     monkeypatch.setattr(training.Checkpoints, "save", lambda self, step, state: None)
     losses, _ = train_here(config, tmp_path / "one", monkeypatch)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _content(raw=None, keys=(), **changes):
-    """A result of a config, with some of its keys and some of the result's own changed."""
+    """Returns a result of a config, with changed keys of the config and of the result."""
     raw = raw or ucf101.get_config()
     raw.update_from_flattened_dict(dict(keys))
     evaluation = dataclasses.asdict(eval_config.resolve(raw))

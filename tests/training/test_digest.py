@@ -9,7 +9,7 @@ from xkd_jax.training.array_digest import digests
 
 
 def reference(array):
-    """The sum that `digests` says it is, in Python's own numbers."""
+    """The sum of the docstring of `digests`, in Python integers."""
     total = 0
     for i, word in enumerate(np.asarray(array).reshape(-1).view(np.uint32)):
         mix = int(word) ^ (i * 0x9E3779B1 % 2**32)

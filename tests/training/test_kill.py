@@ -75,7 +75,7 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
 def test_killed_loop_resumes_from_complete_checkpoint(context, tmp_path, kills):
-    """Also when the kill is in the middle of a save, and of the first save."""
+    """Also if the process is killed during a save, and during the first save."""
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 1

@@ -1,4 +1,4 @@
-"""What a training prints from its compilation to its last step."""
+"""Output of a training from its compilation to its last step."""
 
 import re
 

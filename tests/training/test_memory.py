@@ -1,4 +1,4 @@
-"""A step that does not fit into memory is one sentence with the flags that fit."""
+"""A step that exceeds the memory is refused in one sentence with flags that fit."""
 
 import dataclasses
 import re
@@ -48,13 +48,13 @@ def test_the_estimate_grows_with_the_batch_and_shrinks_with_rematerialization(on
     (6, 1, 8, 1.0, 3), (256, 9, 0, 1.0, 0), (1, 1, 4, 1.0, 1),
 ])  # fmt: skip
 def test_the_largest_batch_is_a_half_of_a_half(batch, state, kept, scale, fits):
-    """Of 8 GiB on each device; 1.3 times what the gradient keeps is needed."""
+    """8 GiB of state on each device; needed memory is 1.3 times the saved activations."""
     estimate = Estimate(state * GIB, kept * GIB)
     assert memory.largest_batch(batch, THERE, estimate, scale) == fits
 
 
 def paper(batch_size, **model):
-    """The paper's run on two devices, whose state would be 3 GiB and activations GIB a clip."""
+    """The paper's run on two devices, with 3 GiB of state and GIB of activations per clip."""
     return change(dataclasses.replace(Config(), batch_size=batch_size), model=model)
 
 

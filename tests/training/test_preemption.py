@@ -104,7 +104,7 @@ with preemption.Preemption():
 
 
 def test_ctrl_c_is_answered_during_step():
-    """At once, both times, though the main thread is in compiled code for a minute."""
+    """Immediately, both times, while the main thread executes compiled code for a minute."""
     running = subprocess.Popen(
         [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""A run's folder is written to by one run at a time."""
+"""Only one run at a time writes to a folder."""
 
 import contextlib
 import dataclasses
@@ -58,7 +58,7 @@ def test_finished_run_removes_its_lease(config, tmp_path):
 
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
 def test_run_with_lost_lease_saves_nothing(config, tmp_path, monkeypatch, every, last):
-    """As after a pause of its machine; it notices at the next line that it logs."""
+    """As after a suspension of its machine; detected at the next log line."""
     write = progress.Scalars.write
 
     def pause(self, step, scalars):
@@ -85,7 +85,7 @@ def test_run_without_data_creates_no_folder(config, tmp_path):
 
 @pytest.fixture
 def another_process(monkeypatch):
-    """The check of a process that is not the main one, which holds the lease in this one too."""
+    """The check of another process; the main process, which holds the lease, is this one too."""
     monkeypatch.setattr(run_lease, "SEEN_SECONDS", 0.0)
     monkeypatch.setattr(run_lease, "is_main_process", lambda: False)
 

@@ -1,4 +1,4 @@
-"""Silent videos, or sound alone: from shards to a checkpoint and to its evaluation."""
+"""Runs of one modality, video or audio: shards, checkpoint and evaluation."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def modality(request):
 
 @pytest.fixture(scope="module")
 def config(small, modality, tmp_path_factory):
-    """One block, two steps and the probes, on shards that hold the modality alone."""
+    """One block, two steps and probes, on shards of one modality."""
     folder = str(tmp_path_factory.mktemp("shards"))
     config = change(
         small,

@@ -1,4 +1,4 @@
-"""The lines that say what is run."""
+"""The first lines of a run."""
 
 import dataclasses
 

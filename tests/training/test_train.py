@@ -113,7 +113,7 @@ def assert_reported(workdir, printed):
 
 
 def test_moved_data_is_accepted_and_replaced_data_refused(config, tmp_path, monkeypatch, capsys):
-    """The other data set has the same name, rates, number of records and of shards."""
+    """The other data set has the same name, rates, and numbers of records and shards."""
     monkeypatch.setattr(
         training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
     )
@@ -174,7 +174,7 @@ def test_run_prints_changed_settings_and_note_on_short_runs(config, tmp_path, ca
 
 
 def test_nonfinite_loss_stops_run(config, tmp_path, monkeypatch):
-    """The third step's; it is noticed at the next line that is logged, before the save there."""
+    """The loss of step 3, detected at the next log line, before its save."""
 
     def create(config, length, mesh):
         run = tiny_state.run(config, length.steps)
