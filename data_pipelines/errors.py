@@ -94,7 +94,7 @@ class TrainingDivergedError(UserError):
             if checkpoint is None
             else f"the last good checkpoint is of step {checkpoint}"
         )
-        often = f", and {tolerated} times were put up with before" if tolerated else ""
+        often = f", after {tolerated} skips or rollbacks" if tolerated else ""
         super().__init__(
             f"Step {step}: {term} is not finite{often}; the run stops without saving, {good}: lower"
             " optimizer.learning_rate, or see nonfinite.action for a few such steps."

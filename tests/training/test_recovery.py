@@ -99,7 +99,7 @@ def test_rollback_without_checkpoint_restores_initial_state(train, capsys):
 
 @pytest.mark.parametrize("action", ["skip", "rollback"])
 def test_exceeded_limit_stops_run(train, action):
-    with pytest.raises(TrainingDivergedError, match="2 times were put up with before") as error:
+    with pytest.raises(TrainingDivergedError, match="after 2 skips or rollbacks") as error:
         train(9, action, poisoned=(3, 4, 5), limit=2)
     assert (error.value.step, error.value.checkpoint) == (5, 4)
 

@@ -1,1 +1,1 @@
-"""Files of tensors, read as if anybody could have written them: nothing in them is executed."""
+"""Readers of untrusted files of tensors, which execute nothing in them."""

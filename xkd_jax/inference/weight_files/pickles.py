@@ -1,8 +1,7 @@
-"""The pickles in PyTorch's files, without the pickle machine.
+"""Reading of pickles in PyTorch's files without Python's unpickler, which calls named functions.
 
-Python's unpickler imports and calls what a pickle names. Here its instructions are read by
-`pickletools`, which executes none, and the few that build plain values are followed; a call leads
-to one of the functions that the reader of the format gives by name, or to nothing.
+`pickletools` parses the instructions without executing them. Those that build plain values are
+interpreted here; a call reaches only functions that the reader of the format provides by name.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _Key = (str, int, float, bool, bytes, type(None))  # others are hashed by what t
 
 
 class Inert:
-    """What stands for an object that isn't needed: nothing can be done with it."""
+    """A placeholder of an object that is not needed."""
 
 
 class Callee:
-    """A function or class that a pickle names and the reader of the format has a stand-in for."""
+    """A replacement of a function or class that a pickle names."""
 
     def __init__(self, call: Callable[..., Any]):
         self.call = call
@@ -55,15 +54,14 @@ _FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Machine:
-    """Follows the instructions of one pickle."""
+    """Interprets the instructions of one pickle."""
 
     def __init__(self, known: Mapping[Global, Any], persistent: Callable[[Any], Any]):
-        """Sets what the pickle's names stand for.
+        """Sets the values of the pickle's names.
 
         Args:
-          known: values by module and name, both compared whole, of which only a `Callee` can be
-            called; any other name is `Inert`.
-          persistent: turns a persistent id, which files write in place of storages, into a value.
+          known: {(module, name): value}; only a `Callee` can be called; others are `Inert`.
+          persistent: returns the value of a persistent id, which files have in place of storages.
         """
         self._known = known
         self._persistent = persistent
@@ -71,10 +69,10 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def load(self, file: io.BytesIO) -> Any:
-        """Returns the value of the pickle at the file's position, which is then behind it.
+        """Returns the value of the pickle at the file's position, and moves it to the pickle's end.
 
         Raises:
-          WeightFileError: it is no pickle, or not one of plain values.
+          WeightFileError: it is not a pickle of plain values.
         """
         try:
             for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -86,7 +84,7 @@ class Machine:
         except WeightFileError:
             raise
         except Exception as error:
-            # whatever it was that the bytes made the parser or an instruction do
+            # damaged bytes raise many types in the parser and in instructions
             raise WeightFileError(f"its pickle is damaged ({type(error).__name__})") from None
         raise WeightFileError("its pickle has no end")
 
@@ -118,7 +116,7 @@ class Machine:
         return value
 
     def _items(self) -> list[Any]:
-        """Takes what lies above the last mark, and the mark."""
+        """Pops the items above the last mark, and the mark."""
         items: list[Any] = []
         while (value := self._stack.pop()) is not _MARK:
             items.append(value)
@@ -193,7 +191,7 @@ class Machine:
         self._stack.append(Inert())
 
     def _set_state(self, _: Any) -> None:
-        """A state sets attributes, such as the versions in a state dict: none is kept."""
+        """Drops a state, which sets attributes such as versions of a state dict."""
         self._pop()
         self._top()
 
@@ -240,7 +238,7 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
 
 
 def state_dict(tensors: Iterable[tuple[str, np.ndarray]]) -> bytes:
-    """The pickle of a state dict, whose tensors have the storages 0, 1, 2, ... in this order.
+    """Returns the pickle of a state dict whose tensors have the storages 0, 1, 2, ... in order.
 
     Args:
       tensors: names with float32 arrays in C order.

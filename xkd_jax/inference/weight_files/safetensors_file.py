@@ -1,4 +1,4 @@
-"""The safetensors format: a JSON header that says where each tensor lies, then the tensors.
+"""The safetensors format: a JSON header with the offsets of each tensor, then the tensors.
 
 8 bytes are the header's length (little-endian), then the header, {name: {"dtype", "shape",
 "data_offsets"}, "__metadata__": {text: text}}, then the data, whole, without holes or overlap.
@@ -32,18 +32,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def looks_like_one(head: bytes) -> bool:
-    """Whether a file's first 9 bytes could be of this format."""
+    """Whether the first 9 bytes of a file can be of this format."""
     return len(head) >= _LENGTH.size + 1 and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
 
 
 def read(file: BinaryIO, size: int) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     """Returns the tensors by name and the metadata of a file.
 
-    The tensors read from `file`, which has to stay open for that.
+    The tensors are read from `file` later, which must stay open.
 
     Args:
       file: open for reading, with `seek`.
-      size: its bytes.
+      size: size of the file, in bytes.
 
     Raises:
       WeightFileError: it is no such file, or damaged.
@@ -69,12 +69,12 @@ def read(file: BinaryIO, size: int) -> tuple[dict[str, LazyTensor], dict[str, st
 
 
 def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes tensors in the order of their names: equal ones give equal bytes.
+    """Writes tensors in the order of their names, so that equal tensors give equal bytes.
 
     Args:
       file: open for writing.
-      tensors: by name; of a dtype that the format has, in any memory layout.
-      metadata: texts; `format` is added, which older readers ask for.
+      tensors: {name: array} with dtypes of the format, in any memory layout.
+      metadata: {name: text}; `format` is added, which older readers need.
     """
     header: dict[str, Any] = {_METADATA: {"format": "pt", **metadata}}
     offset = 0
@@ -112,7 +112,7 @@ _Place = tuple[np.dtype, tuple[int, ...], int, int]
 
 
 def _place(entry: Any) -> _Place:
-    """The dtype, shape, first and last byte that a header states of a tensor."""
+    """Returns dtype, shape, first and last byte of a tensor in a header."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise WeightFileError("its header has an entry that is no tensor's")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
@@ -136,7 +136,7 @@ def _place(entry: Any) -> _Place:
 
 
 def _check_cover(places: Mapping[str, _Place], size: int) -> None:
-    """Refuses tensors that overlap, leave bytes out or reach past the end."""
+    """Checks that tensors cover the data without overlap and gaps."""
     at = 0
     for start, end in sorted((start, end) for _, _, start, end in places.values()):
         if start != at:

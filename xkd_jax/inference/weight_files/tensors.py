@@ -1,4 +1,4 @@
-"""Tensors of a file, which are read one by one when they are asked for."""
+"""Tensors of a file that are read on demand."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MOST_SIZE = 2**48
 
 
 class WeightFileError(ValueError):
-    """What is wrong with a file, in a few words that follow its name in a sentence."""
+    """An error in a file, as words that follow its name in a sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is still in its file.
+    """A tensor that was not read yet.
 
     Attributes:
-      shape: its sizes.
-      dtype: of its elements; bfloat16 is that of `ml_dtypes`.
+      shape: its shape.
+      dtype: its dtype; bfloat16 is that of `ml_dtypes`.
       read: returns it as a new array in C order, or raises `WeightFileError`.
     """
 
@@ -34,7 +34,7 @@ class LazyTensor:
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
@@ -42,10 +42,10 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def check_sizes(sizes: object) -> tuple[int, ...]:
-    """Returns the shape that a file states, as a tuple of whole numbers.
+    """Returns the shape in a file, as a tuple of integers.
 
     Raises:
-      WeightFileError: it is none, or too large for any file.
+      WeightFileError: it is not a shape, or is too large for a file.
     """
     if not isinstance(sizes, list | tuple) or len(sizes) > MOST_AXES:
         raise WeightFileError("a tensor's shape is no list of sizes")

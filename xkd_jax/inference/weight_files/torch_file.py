@@ -1,7 +1,7 @@
 """Files of `torch.save`, read without PyTorch.
 
 Since PyTorch 1.6 a file is a zip archive of records that are stored, never compressed:
-`STEM/data.pkl`, a pickle in which persistent ids stand for storages, and `STEM/data/KEY`, their
+`STEM/data.pkl`, a pickle with persistent ids in place of storages, and `STEM/data/KEY`, their
 bytes. Before that it is five pickles one after the other (a magic number, a version, the system's
 properties, the object, the storages' keys), then each storage's count of elements and its bytes.
 """
@@ -50,7 +50,7 @@ class _StorageType:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """Elements that tensors are made of."""
+    """A storage: the elements of one or more tensors."""
 
     dtype: np.dtype
     count: int
@@ -59,7 +59,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Record:
-    """A record of a zip archive: where its bytes begin, how many they are, and their CRC-32."""
+    """A record of a zip archive: offset, number of bytes, and CRC-32."""
 
     start: int
     size: int
@@ -173,7 +173,7 @@ def _records(file: BinaryIO, size: int) -> Mapping[str, _Record]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except Exception:  # whatever damage makes of its parser
+    except Exception:  # damage raises many types in the parser
         raise WeightFileError("it is a damaged zip archive, perhaps cut off") from None
     found: dict[str, _Record] = {}
     end = 0

@@ -1,4 +1,4 @@
-"""Any file of weights: recognized by its content, whatever its name."""
+"""Files of weights, whose format is recognized by their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xkd_jax.inference.weight_files import safetensors_file, torch_file
 from xkd_jax.inference.weight_files.tensors import WeightFileError
 
 _HEAD = 512
-# Of which format a file is that somebody may take for one of weights, by its first bytes.
+# {first bytes: format} of other files that a user may give as weights.
 _OTHERS = (
     (re.compile(rb"\s*(<!doctype|<html|<\?xml)", re.I), "a web page: download the file it shows"),
     (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS: run git lfs pull"),
