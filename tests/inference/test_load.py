@@ -160,6 +160,10 @@ def test_a_transformers_folder_is_loaded(tmp_path):
         safetensors_file.write(file, case.tensors, {})
     (tmp_path / "config.json").write_text(json.dumps(case.config))
     assert xkd_jax.load(tmp_path).config["video"].transformer.depth == 2
+    preprocessor = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    view = xkd_jax.load(tmp_path).config["video"].view
+    assert (view.mean, view.std) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
     (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
     with pytest.raises(UserError, match=r"and no weights: put model.safetensors there"):
         xkd_jax.load(tmp_path)

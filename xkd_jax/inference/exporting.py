@@ -21,7 +21,7 @@ from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
 from xkd_jax.inference.trained_model import Model
 from xkd_jax.inference.weight_files import safetensors_file, torch_file
 
-PREPROCESSOR, CARD, MODULE = "preprocessor_config.json", "README.md", "modeling_xkd.py"
+CARD, MODULE = "README.md", "modeling_xkd.py"
 
 
 def export(model: Model, path: str | os.PathLike[str], *, layout: str = "transformers") -> None:
@@ -55,7 +55,7 @@ def export(model: Model, path: str | os.PathLike[str], *, layout: str = "transfo
     module = Path(__file__).parent / "pytorch" / MODULE
     texts = {
         folder.CONFIG: _json(_config(model)),
-        PREPROCESSOR: _json(_preprocessor(model)),
+        folder.PREPROCESSOR: _json(_preprocessor(model)),
         MODULE: module.read_text(encoding="utf-8"),
         CARD: _card(model),
     }

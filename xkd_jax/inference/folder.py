@@ -20,6 +20,7 @@ from xkd_jax.inference.trained_model import Model, Origin
 from xkd_jax.inference.weight_files.weight_file import WeightFile
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PREPROCESSOR = "preprocessor_config.json"
 # Key of the config in the safetensors' metadata, so that the file is sufficient.
 _METADATA = "xkd_jax"
 _LAYOUT = 1

@@ -146,16 +146,18 @@ def _load_file(path: str, request: Request, compute_dtype: str | None) -> Model:
     with weight_file.opened(path) as file:
         if folder.is_ours(file.metadata):
             return folder.read(file, compute_dtype)
-        beside = storage.join(os.path.dirname(path) or ".", folder.CONFIG)
-        asked = Request(request.network, request.given, _config(beside))
+        beside = os.path.dirname(path) or "."
+        settings = _json(storage.join(beside, folder.CONFIG))
+        preprocessor = _json(storage.join(beside, folder.PREPROCESSOR)) if settings else {}
+        asked = Request(request.network, request.given, settings, preprocessor)
         found = import_weights(file, asked)
     terminal.print_text(found.line())
     origin = Origin(path, found.format, license=found.license)
     return Model(found.encoders, origin, compute_dtype=compute_dtype or "float32")
 
 
-def _config(path: str) -> dict[str, Any]:
-    """Returns the content of a config.json, or {} if it does not exist."""
+def _json(path: str) -> dict[str, Any]:
+    """Returns the content of a JSON file, or {} if it does not exist."""
     try:
         content = json_file.read(path)
     except FileNotFoundError:

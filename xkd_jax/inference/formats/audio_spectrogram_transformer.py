@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from data_pipelines.errors import UserError
@@ -20,7 +22,8 @@ from xkd_jax.inference.formats.vision_transformer import take_norm
 LICENSE = "BSD-3-Clause"
 _EPS = 1e-12
 _PREFIX = "audio_spectrogram_transformer."
-_STATISTICS = {"mean": -4.2677393, "std": 2 * 4.5689974}
+# AudioSet's mean and deviation, as published.
+_MEAN, _DEVIATION = -4.2677393, 4.5689974
 # Of the config.json, without which the input and the patches' stride are unknown.
 _NEEDED = ("max_length", "num_mel_bins", "frequency_stride", "time_stride", "num_attention_heads")
 
@@ -43,7 +46,7 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
     view = dataclass_schema.build(
         AudioConfig,
         {
-            **KALDI, **_STATISTICS, "mels": settings["num_mel_bins"],
+            **KALDI, **_statistics(request), "mels": settings["num_mel_bins"],
             "columns": settings["max_length"], "patch": tuple(kernel.shape[2:]),
         },
     )  # fmt: skip
@@ -73,6 +76,15 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
         spectrogram="kaldi",
     )
     return {"audio": encoder_weights(config, tensors, state.path)}
+
+
+def _statistics(request: Request) -> dict[str, Any]:
+    """Their feature extractor divides by twice the deviation."""
+    found = request.preprocessor
+    deviation = found.get("std", _DEVIATION)
+    if not isinstance(deviation, int | float):
+        deviation = _DEVIATION
+    return {"mean": found.get("mean", _MEAN), "std": 2 * deviation}
 
 
 FORMAT = Format("an AST of transformers", LICENSE, _is_one, _convert)

@@ -35,11 +35,13 @@ class Request:
       network: "student" or "teacher", for files with both.
       given: values that the file does not have.
       config: content of config.json in the same folder, or {}.
+      preprocessor: content of preprocessor_config.json in the same folder, or {}.
     """
 
     network: str = "student"
     given: Given = dataclasses.field(default_factory=Given)
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,11 @@ def _of_transformers(state: StateDict, request: Request) -> dict[Modality, Encod
         for ours, theirs in (("frames", "num_frames"), ("size", "image_size"))
         if theirs in settings
     }
+    known |= {
+        ours: tuple(request.preprocessor[theirs])
+        for ours, theirs in (("mean", "image_mean"), ("std", "image_std"))
+        if isinstance(request.preprocessor.get(theirs), list)
+    }
     view = _view(state.path, kernel, request.given, known)
     width = kernel.shape[0]
     depth = encoder.depth(r"encoder\.layer\.(\d+)\.")
