@@ -261,7 +261,7 @@ def test_center_view_is_one_square_for_any_number_of_crops(small, checkpoint, es
 
 
 def test_nonfinite_features_are_refused(checkpoint, esc50, tmp_path, monkeypatch):
-    plain = features.encoder
+    plain = features.feature_function
 
     def diverged(*arguments):
         encode = plain(*arguments)
@@ -272,7 +272,7 @@ def test_nonfinite_features_are_refused(checkpoint, esc50, tmp_path, monkeypatch
 
         return encode_to_nan
 
-    monkeypatch.setattr(features, "encoder", diverged)
+    monkeypatch.setattr(features, "feature_function", diverged)
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     sentence = r"by the log_mel of .*checkpoints, step 7, are not finite for 1 of 8 \(first: .*wav"
     with pytest.raises(UserError, match=sentence):
