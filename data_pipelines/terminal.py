@@ -37,8 +37,9 @@ def escaped(text: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Returns a number with its noun: `1 record`, `1,200 records`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """Returns a number with its noun: `1 record`, `1,200 records`, `2 classes`."""
+    plural = "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{number:,} {noun}" + (plural if number != 1 else "")
 
 
 def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:

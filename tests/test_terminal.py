@@ -94,10 +94,14 @@ def test_every_command_escapes_names(tmp_path, command, stream):
 
 
 @pytest.mark.parametrize(
-    "number,text", [(0, "0 records"), (1, "1 record"), (1200, "1,200 records")]
-)
-def test_count_of_one_is_singular(number, text):
-    assert terminal.count(number, "record") == text
+    "number,noun,text",
+    [
+        (0, "record", "0 records"), (1, "record", "1 record"), (1200, "record", "1,200 records"),
+        (1, "class", "1 class"), (2, "class", "2 classes"), (3, "process", "3 processes"),
+    ],
+)  # fmt: skip
+def test_count_of_one_is_singular(number, noun, text):
+    assert terminal.count(number, noun) == text
 
 
 def test_next_command_is_printed_only_on_terminal(monkeypatch, capsys):
@@ -206,6 +210,7 @@ def test_command_with_unwritable_output_exits_with_status(call, text, stdout, st
     ["-m", "xkd_jax.report", "--help"],
     ["-m", "xkd_jax.parity", "--help"],
     ["main.py", "--help"],
+    ["main.py", "--config=configs/demo.py", "--show"],
 ])  # fmt: skip
 def test_help_into_closed_pipe_prints_no_error(command):
     found, told = _start(command, "closed pipe")

@@ -29,7 +29,7 @@ def test_train_and_test_records_never_overlap(tmp_path):
     ]
     metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
     directory = toy_shards.write(tmp_path, records, metadata)
-    for fold, sentence in ((1, "1 records both train and test"), (2, "has no records")):
+    for fold, sentence in ((1, "has 1 record in both training and test"), (2, "has no records")):
         with pytest.raises(UserError, match=sentence):
             _open(directory, folds=(fold,))
     with pytest.raises(UserError, match=r"has folds 1 to 2 and no fold 3: .*config\.data\.folds"):

@@ -29,7 +29,7 @@ def test_records_without_class_are_excluded_and_counted(capsys):
     left = labeled(found, "test")
     np.testing.assert_array_equal(left["student video"], [[0], [2]])
     np.testing.assert_array_equal(left["label"], [2, 0])
-    assert "1 of 3 test records have no class: left out" in capsys.readouterr().out
+    assert "1 of 3 test records without a class: left out" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"None of the 1 records of split test .* has a class"):
         labeled({"label": np.array([-1])}, "test")
 

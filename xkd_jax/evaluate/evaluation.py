@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import UserError
-from data_pipelines.terminal import escaped
+from data_pipelines.terminal import count, escaped
 from xkd_jax.config import listing
 from xkd_jax.config.evaluation import TRAINED, EvalConfig
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
@@ -133,10 +133,11 @@ def _on_features(
 
 
 def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
-    tests = ", ".join(str(len(fold.test)) for fold in benchmark.folds)
+    *first, last = [len(fold.test) for fold in benchmark.folds]
+    tests = "".join(f"{number}, " for number in first) + count(last, "record")
     folds = f"{len(benchmark.folds)} folds, " if len(benchmark.folds) > 1 else ""
     return (
         f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}\n"
-        f"data      {escaped(benchmark.train.metadata.name)}, {benchmark.classes} classes,"
-        f" {folds}tested on {tests} records"
+        f"data      {escaped(benchmark.train.metadata.name)}, {count(benchmark.classes, 'class')},"
+        f" {folds}tested on {tests}"
     )

@@ -14,6 +14,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
+from data_pipelines.terminal import count
 from xkd_jax.config.evaluation import EvalDataConfig
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import print_on_main, run_on_all
@@ -136,7 +137,9 @@ def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benc
     for fold in chosen:
         both = np.intersect1d(fold.train, fold.test)
         if len(both) or not len(fold.train) or not len(fold.test):
-            fault = f"{len(both)} records both train and test" if len(both) else "no records"
+            fault = "no records"
+            if len(both):
+                fault = f"{count(len(both), 'record')} in both training and test"
             raise UserError(f"Fold {fold.number} of {config.dir} has {fault}: build it again.")
     return Benchmark(dataset, dataset, name, name, index, index, chosen)
 

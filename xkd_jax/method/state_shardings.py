@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.method.train_state import TrainState, abstract, initial_state
 from xkd_jax.networks.student import Student, Teacher
@@ -73,7 +74,7 @@ def describe(architecture: Architecture, mesh: Mesh) -> str:
     )
     rules = ", ".join(f"{axis} -> {' x '.join(names) or '-'}" for axis, names in RULES.items())
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    processes = f"{n} processes" if (n := jax.process_count()) > 1 else "1 process"
+    processes = count(jax.process_count(), "process")
     return (
         f"mesh      {axes} ({mesh.devices.flat[0].platform}, {processes})\n"
         f"sharding  {rules}\n"

@@ -14,6 +14,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.errors import UserError
+from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel.axis_rules import MESH_AXES, RULES
 
@@ -40,7 +41,7 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     if math.prod(sizes) != len(devices):
         raise UserError(
             f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
-            f" {len(devices)} devices: give sizes whose product is their number."
+            f" {count(len(devices), 'device')}: give sizes whose product is their number."
         )
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
     data, *others = sizes
@@ -99,8 +100,8 @@ def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
     parts = math.prod(mesh.shape[name] for name in RULES["batch"])
     if batch_size % parts:
         raise UserError(
-            f"batch_size is {batch_size}, which is not divisible by data x fsdp = {parts} devices:"
-            f" give a multiple of {parts}."
+            f"batch_size is {batch_size}, which is not divisible by data x fsdp ="
+            f" {count(parts, 'device')}: give a multiple of {parts}."
         )
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 

@@ -41,7 +41,7 @@ def lines(plan: Plan) -> Iterator[str]:
         f" utilization {plan.utilization:.0%} of the peak"
     )
     yield (
-        f"run       {plan.length.steps} steps ({plan.config.data.records} clips,"
+        f"run       {count(plan.length.steps, 'step')} ({count(plan.config.data.records, 'clip')},"
         f" {plan.config.batch_size} a step): {plan.hours:.1f} h,"
         f" {plan.hours * where.chips:.0f} chip-hours"
     )

@@ -222,7 +222,9 @@ def _measured(result: Result) -> str:
 
 
 def _lacking(result: Result) -> str:
-    return f"{result.left_out:,} files of the data set were left out." if result.left_out else ""
+    were = "was" if result.left_out == 1 else "were"
+    files = terminal.count(result.left_out, "file")
+    return f"{files} of the data set {were} left out." if result.left_out else ""
 
 
 def _published(result: Result) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read.read_ahead import Batch
+from data_pipelines.terminal import count
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Architecture, Config
 from xkd_jax.method.train_state import module_of
@@ -142,7 +143,8 @@ def labeled(found: Features, split: str) -> Features:
         )
     if lacking:
         print_on_main(
-            f"probe     {lacking} of {len(has_class)} {split} records have no class: left out"
+            f"probe     {lacking} of {count(len(has_class), f'{split} record')} without a class:"
+            " left out"
         )
         return {name: rows[has_class] for name, rows in found.items()}
     return found
