@@ -48,7 +48,7 @@ class VideoAugment:
     blur_sigma: Annotated[
         tuple[float, float], above(0), Doc("sigma of the blur, in pixels of the view")
     ] = (0.1, 2.0)
-    blur_sigma_is: Annotated[
+    blur_sigma_mode: Annotated[
         Literal["range", "pair"],
         Doc(
             "range: one sigma for both axes is drawn from blur_sigma (paper); pair: its first value"

@@ -304,7 +304,7 @@ def _video_view(
 
 def _blur_sigma(augment: VideoAugment, rng: random.Random) -> np.ndarray:
     along, down = augment.blur_sigma
-    if augment.blur_sigma_is == "range":
+    if augment.blur_sigma_mode == "range":
         along = down = rng.uniform(along, down)
     return np.array((along, down), np.float32) * (rng.random() < augment.blur)
 

@@ -147,7 +147,7 @@ def test_bad_values_are_refused_in_one_sentence(section, key, value, sentence):
         ("video", "contrast", float("nan"), "give at least 0"),
         ("video", "blur_sigma", (2.0, 0.1), "the smaller one first"),
         ("video", "blur_sigma", (0.1, math.inf), "give two values above 0"),
-        ("video", "blur_sigma_is", "vertical", "give one of 'range', 'pair'"),
+        ("video", "blur_sigma_mode", "vertical", "give one of 'range', 'pair'"),
         ("audio", "volume", -0.1, "give 0 to 1"),
         ("audio", "canvas", (0.5, 2.0), "give two values of at least 1"),
         ("audio", "time_scale", (2.0, 1.0), "the smaller one first"),
@@ -162,7 +162,7 @@ def test_invalid_augmentation_ranges_are_refused(view, key, value, sentence):
 
 def test_pair_of_sigmas_may_be_in_any_order_above_0():
     raw = default()
-    raw.video.local_augment.update(blur_sigma=(2.0, 0.1), blur_sigma_is="pair")
+    raw.video.local_augment.update(blur_sigma=(2.0, 0.1), blur_sigma_mode="pair")
     assert resolve(raw).video.local_augment.blur_sigma == (2.0, 0.1)
     raw.video.local_augment.blur_sigma = (2.0, 0.0)
     with pytest.raises(

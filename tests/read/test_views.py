@@ -193,7 +193,7 @@ def test_draws_cover_their_ranges(config):
 
 def test_pair_of_sigmas_is_per_axis(config):
     local = dataclasses.replace(
-        config.video.local_augment, blur=0.5, blur_sigma=(0.1, 2.0), blur_sigma_is="pair"
+        config.video.local_augment, blur=0.5, blur_sigma=(0.1, 2.0), blur_sigma_mode="pair"
     )
     config = dataclasses.replace(
         config, video=dataclasses.replace(config.video, local_augment=local)

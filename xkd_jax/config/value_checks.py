@@ -67,7 +67,7 @@ def blur_sigma(key: str, augment: VideoAugment) -> None:
       UserError: it has not.
     """
     low, high = augment.blur_sigma
-    if augment.blur_sigma_is == "range" and low > high:
+    if augment.blur_sigma_mode == "range" and low > high:
         raise UserError(
             f"{key}.blur_sigma is {augment.blur_sigma}: give two values above 0, the smaller one"
             " first."
