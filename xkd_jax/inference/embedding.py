@@ -123,10 +123,15 @@ class Windows:
 
 
 def embed(model: Model, source: str | os.PathLike[str], options: EmbedOptions) -> Features:
-    """Features of a file's windows.
+    """Returns the features of a file's windows.
+
+    Args:
+      model: the encoders.
+      source: path or URL of the file.
+      options: windows and pooling.
 
     Raises:
-      UserError: the file can't be used.
+      UserError: the file can't be used, or a window is not a whole number of patches.
     """
     ((_, found),) = embed_files(model, [source], options, None)
     return found
@@ -138,7 +143,17 @@ def embed_files(
     options: EmbedOptions,
     left_out: Callable[[str, str, str], None] | None,
 ) -> Iterator[tuple[str, Features]]:
-    """Yields each file with its features; see `Model.embed_files`."""
+    """Yields each file's path with its features.
+
+    Args:
+      model: the encoders.
+      sources: paths or URLs of the files.
+      options: windows and pooling.
+      left_out: called with path, reason and detail of a file that can't be used; None: an error.
+
+    Raises:
+      UserError: a file can't be used, or a window is not a whole number of patches.
+    """
     windows = Windows.of(model, options)
     reader = Reader.of(model)
     with tempfile.TemporaryDirectory() as waiting:
@@ -212,7 +227,15 @@ class Reader:
 
 
 def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
-    """Features of the windows of a file's records, encoded in batches as they are cut."""
+    """Returns the features of the windows of a file's records, encoded in batches.
+
+    Args:
+      windows: the model, and the sizes of its windows.
+      records: the file's serialized records, in the order of time.
+
+    Raises:
+      UserError: a record is damaged, or a feature is not finite.
+    """
     times: list[tuple[float, float]] = []
     found: dict[Modality, list[np.ndarray]] = {m: [] for m in windows.model.config}
     waiting: list[tuple[Any, ...]] = []

@@ -104,6 +104,9 @@ class FeatureFolder:
         """Of all parts that are complete: files, rows, rows of both modalities, and left out files.
 
         Also writes `left_out.csv`.
+
+        Raises:
+          UserError: a file of a part can't be read.
         """
         rows = files = both = 0
         lost: dict[str, Sequence[str]] = {}

@@ -43,6 +43,12 @@ def cut(config: EncoderConfig, whole: np.ndarray, start: int, columns: int) -> n
     """Returns [mels, columns] of a spectrogram from a column on, with silence after its end.
 
     After the end of a Kaldi filter bank are zeros, as its encoders were trained with.
+
+    Args:
+      config: of the encoder.
+      whole: [mels, all columns], of `spectrogram`.
+      start: first column.
+      columns: number of columns.
     """
     found = whole[:, start : start + columns]
     if found.shape[1] == columns:

@@ -109,7 +109,15 @@ def entry_of(
     theirs: Convert = lambda a: a,
     layer: int | None = None,
 ) -> Entry:
-    """Returns an entry; without conversions, both layouts are equal."""
+    """Returns an entry; without conversions, both layouts are equal.
+
+    Args:
+      name: name in a state dict.
+      path: keys in our tree.
+      ours: converts their layout to ours.
+      theirs: converts our layout to theirs.
+      layer: index in a stack of blocks, or None.
+    """
     return Entry(name, path, layer, ours, theirs)
 
 
@@ -122,7 +130,13 @@ def linear_entries(name: str, path: Path, layer: int | None = None) -> list[Entr
 
 
 def norm_entries(name: str, path: Path, layer: int | None = None) -> list[Entry]:
-    """Returns the entries of a LayerNorm's scale and bias."""
+    """Returns the entries of a LayerNorm's scale and bias.
+
+    Args:
+      name: its name in a state dict.
+      path: its keys in our tree.
+      layer: index in a stack of blocks, or None.
+    """
     return [
         entry_of(f"{name}.weight", (*path, "scale"), layer=layer),
         entry_of(f"{name}.bias", (*path, "bias"), layer=layer),

@@ -125,7 +125,7 @@ class Model:
         return found.hexdigest()
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The weights under `MODALITY.` and the names of `tensor_names`."""
+        """Returns {`MODALITY.` and a name of `tensor_names`: float32 array}."""
         return {
             f"{m}.{name}": tensor
             for m, params in self.parameters.items()

@@ -23,7 +23,12 @@ def spectrogram_kernel(kernel: np.ndarray, *, time_first: bool = False) -> np.nd
 
 
 def query_and_value_bias(query: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The bias [3 width] of queries, keys and values, of which keys have none."""
+    """Returns the bias [3 width] of queries, keys and values, with zeros for the keys.
+
+    Args:
+      query: bias of the queries, [width].
+      value: bias of the values, [width].
+    """
     return np.concatenate([query, np.zeros_like(query), value])
 
 
