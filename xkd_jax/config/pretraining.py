@@ -111,8 +111,8 @@ class ModelConfig:
     layers: Annotated[
         Layers,
         Doc(
-            "how the blocks of a stack are compiled; scan: as a loop; unroll: one after the other,"
-            " slower to compile, faster to run; auto: unroll on GPUs, scan elsewhere"
+            "compilation of a stack of blocks: scan: a loop; unroll: slower to compile, faster to"
+            " run; auto: unroll on GPUs, scan elsewhere"
         ),
     ] = "auto"
 
