@@ -84,12 +84,18 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, folds=(1, 2, 3, 4, 5))
     )
-    content = evaluation.evaluate(config, tmp_path)
+    written = dataclasses.replace(config, network="student")
+    content = evaluation.evaluate(config, tmp_path, written)
     assert [fold["value"] for fold in content["per_fold"]] == [100.0] * 5
     assert [fold["test_records"] for fold in content["per_fold"]] == [4] * 5
     assert json.loads(json.dumps(content)) == json.loads((tmp_path / "result.json").read_text())
     assert content["checkpoint"]["step"] == 7
-    assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in printed
+    assert "2 classes, 5 folds, tested on 4, 4, 4, 4, 4 records" in printed
+    first, *_, last = printed.splitlines()
+    assert first == "flags     network student -> log_mel"
+    assert last == f"next      python -m xkd_jax.report {tmp_path}"
 
     # the features are the spectrograms' means, clip by clip, and the labels in the targets' order
     (folder,) = (tmp_path / "features").glob("all-test-*")
