@@ -1,45 +1,45 @@
 #!/usr/bin/env bash
-# Runs main.py on Cloud TPU slices, and goes on after preemptions. docs/launch.md walks through it.
+# Runs main.py on Cloud TPU slices, and resumes it after preemptions. See docs/launch.md.
 set -euo pipefail
 
 usage() {
   cat <<'USAGE'
 usage: launch_tpu.sh COMMAND --name=NAME --zone=ZONE [options] [-- flags of main.py]
 
-  create   ask for the slices (a queued resource) and wait until they are there
+  create   request the slices (a queued resource) and wait for them
   setup    copy this checkout to every worker and install it there
-  run      create and set up what is missing, start main.py with the flags after -- on every
-           worker, and watch: after a preemption the same again, until the run has ended
-  status   state of the slices, and what every worker says of the run
+  run      create and set up the slices if needed, start main.py with the flags after -- on
+           every worker, and watch it; repeat this after a preemption, until the run has ended
+  status   state of the slices, and of the run on every worker
   logs     the last lines of every worker's log
   stop     end the run and delete the slices
 
   --name=NAME          of the queued resource and its slices
   --zone=ZONE          for example us-west4-a
-  --project=PROJECT    gcloud's own default otherwise
+  --project=PROJECT    default: that of gcloud
   --type=TYPE          accelerator type, for example v5litepod-256 (create, run)
-  --version=VERSION    runtime version; follows from --type where it can (create, run)
-  --slices=N           as many slices as one run (default 1)
-  --spot               cheaper, and may be preempted
-  --env=NAME=VALUE     set on every worker; may be given again
+  --version=VERSION    runtime version; default: by --type, if known (create, run)
+  --slices=N           number of slices of the run (default 1)
+  --spot               cheaper slices, which may be preempted
+  --env=NAME=VALUE     environment variable on every worker; may be repeated
   --lines=N            of each log (default 20)
-  --poll=SECONDS       between two looks at the run (default 60)
-  --retries=N          restarts in a row after failures other than preemptions (default 3)
-  --dry-run            print every command instead of running it
+  --poll=SECONDS       between two checks of the run (default 60)
+  --retries=N          consecutive restarts after failures other than preemptions (default 3)
+  --dry-run            print every command without running it
 USAGE
 }
 
-# Exit status of main.py after SIGTERM: the state is saved, the same command goes on.
+# Exit status of main.py after SIGTERM: the state is saved, the same command resumes.
 readonly preempted=75
-# Exit status of main.py for bad input: starting again would not help.
+# Exit status of main.py for bad input: a restart would not help.
 readonly bad_input=2
 readonly folder=xkd_jax
-# Questions in a row that Google may leave without an answer before it has given the first.
+# Consecutive failed requests to Google before the first successful one that end the script.
 readonly silences=3
-# What a worker without an exit status is said to have ended with.
+# Exit status that is assumed for a worker without one.
 readonly lost=1
-# Whether main.py runs on a worker; its shell leads a process group.
-# shellcheck disable=SC2016 # expanded there
+# Tests on a worker whether main.py runs; its shell is the leader of a process group.
+# shellcheck disable=SC2016 # expanded on the worker
 readonly alive='test -e .pid && kill -0 -- "-$(cat .pid)" 2> /dev/null'
 
 fail() {
@@ -68,16 +68,16 @@ parse() {
       --retries=*) retries=${1#*=} ;;
       --dry-run) dry=yes ;;
       --) shift; arguments=("$@"); break ;;
-      *) fail "$(printable "$1") is no option: see launch_tpu.sh --help." ;;
+      *) fail "$(printable "$1") is not an option: see launch_tpu.sh --help." ;;
     esac
     shift
   done
 }
 
 check() {
-  local LC_ALL=C option item # in other locales a-z may have more letters
-  [[ -n $name ]] || fail "there is no --name: give the run's slices one."
-  [[ -n $zone ]] || fail "there is no --zone: give the slices' zone, for example us-west4-a."
+  local LC_ALL=C option item # in other locales a-z may contain more letters
+  [[ -n $name ]] || fail "--name is missing: give a name for the slices."
+  [[ -n $zone ]] || fail "--zone is missing: give the zone of the slices, for example us-west4-a."
   fits name '[a-z]([-a-z0-9]{0,54}[a-z0-9])?' "at most 56 of a-z, 0-9 and -, a letter first"
   fits zone '[a-z]+(-[a-z0-9]+)+' "one such as us-west4-a"
   fits project '([a-z0-9.-]+:)?[a-z][-a-z0-9]{0,62}' "a project's ID, of a-z, 0-9 and -"
@@ -85,32 +85,32 @@ check() {
   fits version '[A-Za-z0-9][A-Za-z0-9._-]*' "one such as v2-alpha-tpuv5-lite"
   for option in slices lines poll retries; do
     [[ ${!option} =~ ^(0|[1-9][0-9]{0,5})$ ]] ||
-      fail "--$option=$(printable "${!option}") is no number: give one of 0 to 999999."
+      fail "--$option=$(printable "${!option}") is not a number: give one of 0 to 999999."
   done
   for item in ${environment[@]+"${environment[@]}"}; do
     [[ ${item%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] ||
-      fail "--env=$(printable "${item%%=*}") names no variable: give letters, digits and _ before the =."
+      fail "--env=$(printable "${item%%=*}") does not name a variable: give letters, digits and _ before the =."
   done
   [[ $slices -gt 0 ]] || fail "--slices=0: give at least 1."
   if [[ $command == create || $command == run ]]; then
-    [[ -n $type ]] || fail "there is no --type: give an accelerator type such as v5litepod-256."
+    [[ -n $type ]] || fail "--type is missing: give an accelerator type such as v5litepod-256."
     [[ -n $version ]] || version=$(runtime_version)
   fi
   if [[ $command == run && ${#arguments[@]} -eq 0 ]]; then
-    fail "there is nothing to run: give main.py's flags after --, --config=configs/k400.py first."
+    fail "flags of main.py are missing: give them after --, for example --config=configs/k400.py."
   fi
   where=(--zone="$zone" --quiet)
   [[ -z $project ]] || where+=(--project="$project")
 }
 
-# Refuses an option's value that a pattern does not match from end to end.
+# Refuses the value of an option unless a pattern matches all of it.
 fits() {
   local option=$1 pattern=$2 allowed=$3
   [[ -z ${!option} || ${!option} =~ ^($pattern)$ ]] ||
-    fail "--$option=$(printable "${!option}") is no $option: give $allowed."
+    fail "--$option=$(printable "${!option}") is not a valid $option: give $allowed."
 }
 
-# A text for a message: with anything but printable ASCII, as a shell would write it.
+# Prints a text for a message, quoted as by a shell unless it is printable ASCII.
 printable() {
   local LC_ALL=C
   if [[ $1 =~ ^[[:print:]]*$ ]]; then echo "$1"; else printf '%q\n' "$1"; fi
@@ -126,7 +126,7 @@ runtime_version() {
   esac
 }
 
-# Every command that touches anything goes through here.
+# Runs a command, or prints it in a dry run. All commands with effects use it.
 do_() {
   if [[ -n $dry ]]; then
     show "$@"
@@ -159,7 +159,7 @@ nodes() {
   fi
 }
 
-# The same command on every worker of every slice, all slices at once.
+# Runs a command on every worker of every slice, in parallel.
 everywhere() {
   local node failed=0 pids=() pid
   for node in $(nodes); do
@@ -171,8 +171,8 @@ everywhere() {
   return "$failed"
 }
 
-# Sets `now` to what the queued resource is, and `reason` to why that can't be found out. A dry run
-# asks nobody: nothing is there until it was created.
+# Sets `now` to the state of the queued resource, and `reason` to the error if it is unknown. A dry
+# run assumes that nothing exists before it is created.
 state() {
   reason=""
   if [[ -n $dry ]]; then
@@ -183,20 +183,20 @@ state() {
     reason=$(queue describe 2>&1 > /dev/null || true)
     case $reason in
       *NOT_FOUND*) now=ABSENT answered=yes ;;
-      *) now="out of reach" ;;
+      *) now=UNREACHABLE ;;
     esac
   fi
-  [[ $now != "out of reach" ]] || unanswered
+  [[ $now != UNREACHABLE ]] || unanswered
 }
 
-# Says why Google does not answer, and ends if it never has.
+# Prints why Google does not answer, and ends the script if no request ever succeeded.
 unanswered() {
   [[ -n $reason ]] || reason="gcloud gives no reason"
   say "$name is $now: $(printable "$(tr '\n' ' ' <<< "$reason" | sed 's/ *$//')")"
   [[ -z $answered ]] || return 0
   silent=$((silent + 1))
   [[ $silent -lt $silences ]] ||
-    fail "gcloud did not answer $silences times, for the reason above: see that gcloud auth list shows an account, that --project and --zone are right, and that the network is there."
+    fail "gcloud did not answer $silences times, for the reason above: check that gcloud auth list shows an account, that --project and --zone are right, and that the network works."
 }
 
 ask() {
@@ -216,9 +216,9 @@ create() {
   local now
   while state; [[ $now != ACTIVE ]]; do
     case $now in
-      FAILED | SUSPENDING | SUSPENDED) fail "$name is $now: stop it and create it again." ;;
+      FAILED | SUSPENDING | SUSPENDED) fail "$name is $now: delete it with launch_tpu.sh stop, and create it again." ;;
     esac
-    [[ $now == "out of reach" ]] || say "$name is $now"
+    [[ $now == UNREACHABLE ]] || say "$name is $now"
     sleep "$poll"
   done
 }
@@ -240,7 +240,7 @@ setup() {
   done
   do_ rm -rf "$scratch"
   trap - EXIT
-  # The images bring a Python older than 3.11; uv brings its own.
+  # The images have a Python older than 3.11; uv installs another one.
   everywhere "set -e; mkdir -p $folder; tar -xzf $folder.tar.gz -C $folder; cd $folder;\
  python3 -m pip install -q --user uv; python3 -m uv venv -q --allow-existing --python 3.12 .venv;\
  python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]' gcsfs\
@@ -248,47 +248,48 @@ setup() {
  touch .installed"
 }
 
-# Starts main.py on every worker where it isn't running, and leaves it there: a lost connection
-# ends nothing, and this script may be started again.
+# Starts main.py in the background on every worker where it isn't running. It survives a lost
+# connection, and this script may be restarted.
 start() {
   local flags="" variables="" item
   for item in "${arguments[@]}"; do flags+=" $(printf '%q' "$item")"; done
   for item in ${environment[@]+"${environment[@]}"}; do variables+="$(printf '%q' "$item") "; done
-  # the shell outlives the SIGTERM that main.py saves on, to note its exit status
+  # the shell ignores the SIGTERM on which main.py saves, to write its exit status
   local inner="trap : TERM; env ${variables}.venv/bin/python main.py$flags; echo \$? > .status"
   everywhere "cd $folder; if $alive; then echo running already; else rm -f .status;\
  setsid nohup bash -c $(printf '%q' "$inner") >> run.log 2>&1 < /dev/null & echo \$! > .pid; fi"
 }
 
-# What each worker says: "running", or the exit status; one that was restarted meanwhile has none.
+# Prints "running" or the exit status of each worker; a worker that was restarted has none.
 answers() {
   everywhere "cd $folder; if $alive; then echo running; else cat .status || echo $lost; fi"
 }
 
-# Waits for the run. Status 0: it has ended; 75: it or its slices were preempted; else main.py's.
+# Waits for the run. Returns 0 if it has ended, 75 if it or its slices were preempted, otherwise
+# the exit status of main.py.
 watch() {
   local now said word words failure
   while true; do
     [[ -n $dry ]] || sleep "$poll"
     state
     if [[ $now != ACTIVE ]]; then
-      [[ $now == "out of reach" ]] || say "$name is $now"
+      [[ $now == UNREACHABLE ]] || say "$name is $now"
       return "$preempted"
     fi
     if [[ -n $dry ]]; then
       answers
       return 0
     fi
-    said=$(answers 2> /dev/null) || continue # no connection: the state tells what it means
+    said=$(answers 2> /dev/null) || continue # no connection: the state shows the reason
     failure=0
     read -r -d '' -a words <<< "$said" || true
     for word in "${words[@]}"; do
-      [[ $word == running || $word =~ ^[0-9]{1,3}$ ]] || word=$lost # no answer of ours
+      [[ $word == running || $word =~ ^[0-9]{1,3}$ ]] || word=$lost # not an output of `answers`
       case $word in
         running) continue 2 ;;
         0) ;;
         "$preempted") [[ $failure -ne 0 ]] || failure=$word ;;
-        # when one worker fails the others lose it, and fail for that: bad input says most
+        # other workers fail because they lost one: bad input is the most specific status
         *) [[ $failure -eq $bad_input ]] || failure=$word ;;
       esac
     done
@@ -315,8 +316,8 @@ run() {
         ask
         continue
         ;;
-      *) # asked for, on its way out, or Google doesn't answer
-        [[ $now == "out of reach" ]] || say "$name is $now"
+      *) # requested, being deleted, or unknown
+        [[ $now == UNREACHABLE ]] || say "$name is $now"
         sleep "$poll"
         continue
         ;;
@@ -341,7 +342,7 @@ run() {
         [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $status: see the log above."
         ;;
     esac
-    say "starting again after status $status"
+    say "restarting after status $status"
   done
 }
 
@@ -355,7 +356,7 @@ logs() {
   everywhere "tail -n $lines $folder/run.log"
 }
 
-# On SIGTERM the run saves and ends; it has five minutes for that before its slices go.
+# Stops the run, which has five minutes to save on SIGTERM, and deletes its slices.
 stop() {
   everywhere "cd $folder && kill -TERM -- \"-\$(cat .pid)\";\
  for i in \$(seq 300); do $alive || break; sleep 1; done" || true
@@ -370,7 +371,7 @@ main() {
       check
       "$command"
       ;;
-    *) fail "$(printable "$command") is no command: give create, setup, run, status, logs or stop." ;;
+    *) fail "$(printable "$command") is not a command: give create, setup, run, status, logs or stop." ;;
   esac
 }
 

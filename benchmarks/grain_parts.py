@@ -98,7 +98,7 @@ def _usage() -> tuple[float, float]:
 
 
 def _row(position: int) -> Row:
-    """Returns the same row for all positions: making it is no part of what is measured."""
+    """Returns the same row for all positions, so that its creation is not measured."""
     return _rows()
 
 

@@ -1,4 +1,4 @@
-"""Videos of the size that Kinetics has, for the other benchmarks: made, or the user's own."""
+"""Generates videos with the size of those in Kinetics, for other benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, HEIGHT, FRAME_RATE, SECONDS, SAMPLE_RATE = 340, 256, 30, 10, 44100
 
 
 def make(folder: str, count: int) -> list[str]:
-    """Writes `count` files of 10 s, 340x256 at 30 frames a second, H.264 and AAC.
+    """Writes `count` files of 10 s, 340x256 at 30 frames per second, H.264 and AAC.
 
     Textures of every scale drift over each other, with a little noise: some 600 kbit a second.
     """
@@ -48,7 +48,7 @@ def _write(path: str, rng: np.random.Generator) -> None:
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:
-    """Returns float [height, width, 3]: noise at octaves from the whole picture to 4 pixels."""
+    """Returns noise, float [height, width, 3], at octaves from the whole picture to 4 pixels."""
     total = np.zeros((HEIGHT, WIDTH, 3))
     for octave in range(7):
         size = 2**octave

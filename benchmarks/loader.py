@@ -1,11 +1,11 @@
-"""Clips a second of the loader on one core, beside bare JPEG decoding and an on-the-fly loader.
+"""Measures the loader on one core in clips per second, against decoding and an on-the-fly loader.
 
     python -m benchmarks.loader [--source=FOLDER_OF_VIDEOS]
 
-Prints JSON. Everything runs on one core and takes turns, so a busy machine slows all alike; times
-are of the processor. "Bare" is the decoding, by the same library, of the very JPEG images that the
-loader decoded for a batch, directly after it: the ratio is the median over batches. The on-the-fly
-loader takes each video in turn, and its time is the mean over videos.
+Prints JSON. All parts run alternately on one core, so that load on the machine affects them
+equally; times are CPU times. "Bare" decodes, with the same library, the same JPEG images that the
+loader decoded for the batch before; the ratio is the median over batches. The on-the-fly loader
+reads each video in turn, and its time is the mean over videos.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mutation run over `xkd_jax/method/`: changes the code in small ways and counts what tests notice.
+"""Mutation run over `xkd_jax/method/`: counts the small changes of the code that tests detect.
 
     pip install -e '.[test,mutation]' -c locks/3.12.txt
     python -m benchmarks.mutation [MUTANTS ...]
@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests" / "method" / "equivalent_mutants.txt"
 WANTED = 0.95
-SURVIVED = (0, 33)  # mutmut's statuses: no test failed; there is no test
-# Each mutant has a process of its own; what others have compiled is found here.
+SURVIVED = (0, 33)  # statuses of mutmut: no test failed; there is no test
+# Compilation cache, shared by the processes of all mutants.
 CACHE = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / "mutants" / "programs"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -32,13 +32,13 @@ CACHE = {
 
 
 def equivalent() -> set[str]:
-    """What `described` returns of each listed mutant."""
+    """Returns the descriptions (`described`) of the listed equivalent mutants."""
     lines = EQUIVALENT.read_text(encoding="utf-8").splitlines()
     return {line.rpartition(" # ")[0] for line in lines if " # " in line}
 
 
 def described(mutant: str, diff: str) -> str:
-    """`MODULE.FUNCTION: CHANGED LINES`, which other changes of the function leave alone."""
+    """Returns `MODULE.FUNCTION: CHANGED LINES`, independent of line numbers."""
     lines = diff.splitlines()
     changed = [line[1:].strip() for line in lines if line[:1] == "+" and line[:3] != "+++"]
     function = mutant.removeprefix("xkd_jax.method.").rpartition("__mutmut_")[0]

@@ -1,4 +1,4 @@
-"""What the loader is compared with: a clip decoded and augmented from its video file each time.
+"""An on-the-fly loader for comparison: decodes and augments each clip from its video file.
 
 As the released loader of XKD does it: PyAV for a random 4 s of a file, PIL for every frame of
 every view, librosa for the spectrogram, all on the host.

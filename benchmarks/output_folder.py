@@ -1,4 +1,4 @@
-"""The folder that a benchmark's command keeps its work in, to go on there another time."""
+"""The output folder of a benchmark, in which the same command resumes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_pipelines.errors import UserError
 
 
 def check_same(output: Path, asked: dict[str, Any]) -> None:
-    """Makes the folder, or refuses one whose work was done with other settings.
+    """Creates the folder, or refuses one with results of other settings.
 
     Raises:
       UserError: the settings differ.

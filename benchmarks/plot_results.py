@@ -3,10 +3,10 @@
     pip install -e '.[docs]'
     python -m benchmarks.plot_results [--tables]
 
-Each file `docs/results/NAME.csv` is a table as the command beside it in docs/results.md printed it.
-The page's text between `<!-- table: NAME -->` and `<!-- end -->` is replaced by that table, and the
-plots are written to docs/images/ as SVG. With `--tables` only the tables are written, which needs
-no matplotlib.
+Each file `docs/results/NAME.csv` is a table, as printed by the command beside it in
+docs/results.md. The page's text between `<!-- table: NAME -->` and `<!-- end -->` is replaced by
+that table, and the plots are written to docs/images/ as SVG. With `--tables` only the tables are
+written, which needs no matplotlib.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _LABELS = {
     "local_teacher_view": "teachers see a local view",
 }
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
-def read(name: str, folder: Path = NUMBERS) -> list[Row]:
+def read(name: str, folder: Path = NUMBERS) -> list[TableRow]:
     """Returns the rows of a table, each as {column: text}."""
     with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def mean_and_spread(text: str) -> tuple[float, float]:
-    """Returns mean and standard deviation of `36.4 ± 0.8`; 0 as the deviation of one value."""
+    """Parses `36.4 ± 0.8` to mean and standard deviation; without deviation it is 0."""
     mean, _, spread = text.partition(" ± ")
     return float(mean), float(spread or 0)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[TableRow]) -> str:
     """Returns a table in Markdown."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *([row[c] for c in columns] for row in rows)]
@@ -60,12 +60,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def with_tables(page: str, folder: Path = NUMBERS) -> str:
-    """Returns the page with every table as its file has it."""
+    """Returns the page with the tables of the files."""
     return _TABLE.sub(lambda m: m[1] + "\n" + markdown(read(m[2], folder)) + "\n" + m[3], page)
 
 
-def students(name: str) -> dict[str, Row]:
-    """Returns the students of a table, and the untrained network, by row."""
+def students(name: str) -> dict[str, TableRow]:
+    """Returns the students of a table, and the untrained network, by name."""
     return {
         row["pretrained with"]: row
         for row in read(name)
@@ -74,7 +74,7 @@ def students(name: str) -> dict[str, Row]:
 
 
 def plot_demo(plt: Any) -> Any:
-    """Linear probes of one run of the demo: before training and after."""
+    """Plots the linear probes of one run of the demo, before and after training."""
     figure, axes = plt.subplots(figsize=(5.6, 2.4))
     rows, colors = read("demo"), (_GRAY, _ORANGE, _BLUE)
     moments = [column for column in rows[0] if column != "linear probe"]
@@ -89,7 +89,7 @@ def plot_demo(plt: Any) -> Any:
 
 
 def plot_losses(plt: Any) -> Any:
-    """Probes of the students by the losses they were trained with."""
+    """Plots the probes of students by training losses."""
     figure, panels = plt.subplots(1, 2, sharey=True, figsize=(7.6, 3.2))
     found = students("voices")
     names = [name for name in _LABELS if name in found]
@@ -105,7 +105,7 @@ def plot_losses(plt: Any) -> Any:
 
 
 def plot_steps(plt: Any) -> Any:
-    """The video student's probe against the length of training."""
+    """Plots the probe of the video student by length of training."""
     figure, axes = plt.subplots(figsize=(5.6, 2.9))
     (short,) = (row for row in read("voices_patches") if row["audio patch"] == "40 x 4")
     middle, longer = students("voices"), students("voices_longer")
@@ -133,7 +133,7 @@ def plot_steps(plt: Any) -> Any:
 
 
 def plot_information(plt: Any) -> Any:
-    """Mutual information between clip and output of the audio teacher, over the run."""
+    """Plots the mutual information between clip and output of the audio teacher during a run."""
     figure, axes = plt.subplots(figsize=(5.6, 2.9))
     colors = (_GREEN, _GRAY, _BLUE, _ORANGE)
     for row, color in zip(read("voices_information"), colors, strict=True):
@@ -146,7 +146,7 @@ def plot_information(plt: Any) -> Any:
 
 
 def plot_settings(plt: Any) -> Any:
-    """The video student's probe with one setting changed."""
+    """Plots the probe of the video student with one changed setting."""
     figure, axes = plt.subplots(figsize=(7.6, 3.8))
     rows = sorted(read("settings"), key=lambda row: float(row["video"]), reverse=True)
     names = [row["changed (from)"].partition(" (")[0].partition(":")[0] for row in rows]

@@ -1,4 +1,4 @@
-"""Miniature trees of data sets in their true layouts, with lists in their true formats."""
+"""Miniature trees of data sets in their original layouts and list formats."""
 
 from __future__ import annotations
 

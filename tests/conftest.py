@@ -1,4 +1,4 @@
-"""Eight CPU devices, one cache of compiled programs and strict ranks; a small configuration."""
+"""Shared fixtures: eight CPU devices, one compilation cache, strict ranks, a small config."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 
-# Arrays of different ranks meet only where the code says how.
+# Implicit rank promotion is an error.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-# pytest-xdist starts its workers from a process that has imported this file: workers, and what
-# their tests start, find here what any of them has compiled. A folder that is given is kept.
+# pytest-xdist starts its workers from a process that has imported this file: workers, and the
+# processes of their tests, share one cache. A folder that is given by the variable is kept.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.get(
     "JAX_COMPILATION_CACHE_DIR"
 ) or tempfile.mkdtemp(prefix="xkd_jax-programs-")
@@ -31,7 +31,7 @@ from small_run import SMALL
 
 from xkd_jax.config.pretraining import Config, MeshConfig
 
-# A shell without job control starts what is in the background with SIGINT ignored, and children
+# A shell without job control starts background processes with SIGINT ignored, and children
 # inherit that; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Deletes the compiled programs when the last worker has ended."""
+    """Deletes the compilation cache when the last worker has ended."""
     programs = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     if "PYTEST_XDIST_WORKER" not in os.environ and programs.name.startswith("xkd_jax-programs-"):
         shutil.rmtree(programs, ignore_errors=True)

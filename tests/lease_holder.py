@@ -1,7 +1,7 @@
-"""A process that holds a lease, for `test_lease`: FOLDER EXPIRY [HOST].
+"""A process that holds a lease, for `test_lease`. Arguments: FOLDER EXPIRY [HOST].
 
-Prints `held`, then obeys each line of its standard input: `check`, and `end`, which releases it.
-A refusal is printed, with exit status 1. With HOST it is as if on another machine.
+Prints `held`, then executes each line of its standard input: `check`, or `end` (release).
+Errors are printed, with exit status 1. With HOST the process pretends to be on another machine.
 """
 
 import sys

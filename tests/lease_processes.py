@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LONG = "60"  # seconds, which no test waits for
+LONG = "60"  # seconds; no test waits so long
 
 
 class Process:
-    """A `lease_holder`; leaving the context kills it."""
+    """A `lease_holder` process, which is killed at the end of the context."""
 
     def __init__(self, folder, *arguments):
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Small files of video and sound for tests, with known content."""
+"""Writes small files of video and sound with known content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import simplejpeg
 
 
 def gray_frames(levels: Iterable[int], width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Returns uint8 [height, width, 3] frames of one gray each."""
+    """Returns frames uint8 [height, width, 3], each of one gray level."""
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
 
 
@@ -38,10 +38,10 @@ def write(
     """Writes a file and returns its path.
 
     Args:
-      path: the suffix says which container.
+      path: its suffix determines the container.
       frames: uint8 [height, width, 3] each.
-      frame_rate: frames a second.
-      times: of each frame, in seconds, where they are not spaced evenly.
+      frame_rate: frames per second.
+      times: of each frame, in seconds; default: evenly spaced.
       sound: float32 [channels, samples].
       sample_rate: of the sound.
       sound_start: time of its first sample.
@@ -76,12 +76,12 @@ def write(
 def add_tracks(
     container, pictures, frame_rate: int, sounds, sample_rate: int, sound_codec: str = "aac"
 ) -> None:
-    """Writes several tracks of each kind, all of them default; video is MPEG-4.
+    """Writes several default tracks of each kind; video is MPEG-4.
 
     Args:
-      container: PyAV's, for writing.
+      container: of PyAV, open for writing.
       pictures: the frames of each video track.
-      frame_rate: frames a second.
+      frame_rate: frames per second.
       sounds: float32 [channels, samples] of each sound track.
       sample_rate: in Hz.
       sound_codec: of the sound.

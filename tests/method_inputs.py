@@ -1,4 +1,4 @@
-"""Inputs of the objective and of the step, for tests of the method."""
+"""Inputs of the objective and of the training step, for tests of the method."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ LENGTH = Length(steps=10, steps_per_epoch=5)
 
 
 def change(config: Config, **sections) -> Config:
-    """The configuration with other values in some of its sections."""
+    """Returns the config with other values in some sections."""
     return dataclasses.replace(
         config,
         **{
@@ -36,7 +36,7 @@ def change(config: Config, **sections) -> Config:
 
 
 def with_weights(config: Config, **weights: float) -> Config:
-    """The configuration with these loss weights, and 0 for all others."""
+    """Returns the config with these loss weights, and 0 for all others."""
     zeros = dict.fromkeys(dataclasses.asdict(config.loss.weights), 0.0)
     changed = dataclasses.replace(config.loss.weights, **(zeros | weights))
     return dataclasses.replace(config, loss=dataclasses.replace(config.loss, weights=changed))
@@ -74,7 +74,7 @@ def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformatio
 
 
 def step_of_inputs(config: Config, plan: Schedules):
-    """The training step, to be called with `Inputs` in place of a batch."""
+    """The training step, which takes `Inputs` in place of a batch."""
     return functools.partial(
         train_step, config=config, schedules=plan, make_inputs=lambda inputs, *_: inputs
     )

@@ -111,7 +111,7 @@ def kinetics_sound(source):
 
 
 def fsd50k(source):
-    """Sounds that are low, high or both, in the splits train and eval."""
+    """Low and high sounds, and both, in the splits train and eval."""
     lists = source / "FSD50K.ground_truth"
     lists.mkdir()
     (lists / "vocabulary.csv").write_text("0,High,/m/a\n1,Low,/m/b\n")

@@ -1,13 +1,12 @@
-"""Runs main.py as one process of a run and notes what it saw, for `test_processes`.
+"""Runs main.py as one process of a run and records its actions, for `test_processes`.
 
-In the folder NOTES, `PROCESS.jsonl` gets a line for each batch (its records) and for each logged
-step (its loss), and `PROCESS.written` one for each file of the run that Python opened for writing.
-With TINY the steps are those of `tiny_state`, `PROCESS.npz` gets what its `encode`
-makes of the test split, PACE is the least time in seconds between two steps, and a process is given
-up after HEARTBEAT seconds without a sign of life, ten unless given, where runs wait for JAX's
-hundred. Without TINY nothing
-is saved. A process whose number is DIE_SAVING kills itself in its first save, when the others wait
-for it there. ORDER is that of the devices in the mesh, as a torus may have it.
+Files in the folder NOTES: `PROCESS.jsonl` has a line for each batch (its records) and for each
+logged step (its loss), and `PROCESS.written` each file of the run that Python opened for writing.
+With TINY, the steps are those of `tiny_state`, `PROCESS.npz` has the result of its `encode` for the
+test split, PACE is the least time in seconds between two steps, and HEARTBEAT (default 10) the
+seconds without a heartbeat after which a process is given up, in place of 100. Without TINY nothing
+is saved. Process DIE_SAVING kills itself in its first save, while the others wait for it. ORDER is
+the order of the devices in the mesh.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The config file of `test_processes`."""
+"""A config file for `test_processes`."""
 
 import ml_collections
 import small_run

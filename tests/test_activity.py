@@ -9,10 +9,10 @@ from data_pipelines.activity import Activity
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds since the start, to be set: clock[0] = 12.0."""
+    """A clock to set: clock[0] = 12.0, in seconds."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    terminal.print_text("begin")  # which is when the time without a line begins
+    terminal.print_text("begin")  # when the interval without a line begins
     return now
 
 

@@ -16,9 +16,9 @@ MOUNT_1 = "32 23 0:29 {} /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,me
         ("0::/\n", MOUNT_2, {"memory.max": str(4 * GIB)}, 4),
         ("0::/\n", MOUNT_2, {"memory.max": "max\n"}, 16),
         ("0::/\n", MOUNT_2, {"memory.max": str(64 * GIB)}, 16),
-        # any of the groups around it may hold the limit
+        # any ancestor group may have the limit
         ("0::/a/b\n", MOUNT_2, {"a/memory.max": str(3 * GIB), "a/b/memory.max": "max"}, 3),
-        # version 1, whose number for no limit is near 2^63
+        # version 1, in which about 2^63 means no limit
         ("4:memory:/d\n", MOUNT_1.format("/d"), {"memory/memory.limit_in_bytes": str(GIB)}, 1),
         ("4:memory:/d\n", MOUNT_1.format("/d"),
          {"memory/memory.limit_in_bytes": str(2**63 - 4096)}, 16),

@@ -1,4 +1,4 @@
-"""Leases between real processes: which of them may write to a folder, and for how long."""
+"""Leases between real processes."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from data_pipelines.lease import Lease, LeaseHeldError, LeaseLostError
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    """The times of this process."""
+    """Shortens the times of this process."""
     monkeypatch.setattr(lease, "EXPIRY", 1.0)
     monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
@@ -27,7 +27,7 @@ def fast(monkeypatch):
 
 
 class Clock:
-    """Time that passes only where this process waits, and then at once."""
+    """A clock that advances only, and at once, when this process waits."""
 
     def __init__(self):
         self.now = 0.0
@@ -41,7 +41,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock by which this process sees other leases."""
+    """The clock for other processes' leases."""
     clock = Clock()
     monkeypatch.setattr(lease, "time", clock)
     return clock
@@ -55,7 +55,7 @@ def _held(folder):
 
 
 def _ended(command):
-    """The holder of a process of this machine that has ended."""
+    """A holder of this machine whose process has ended."""
     return dataclasses.replace(Holder.this_process(), started=1, command=command)
 
 
@@ -65,10 +65,10 @@ def test_second_process_is_refused_with_name_of_holder(tmp_path):
         with Process(tmp_path, "1", "elsewhere") as second:
             refused = second.rest().splitlines()
             assert second.status() == EXIT_FAILURE
-    told = rf"\({first.pid} on \S+, since 20\d\d-.* UTC: .*lease_holder.py .*\)"
+    message = rf"\({first.pid} on \S+, since 20\d\d-.* UTC: .*lease_holder.py .*\)"
     assert len(refused) == 2
-    assert re.fullmatch(rf"waiting   for another process {told} in {tmp_path}", refused[0])
-    assert re.fullmatch(rf"It is in use {told}: wait\.", refused[1])
+    assert re.fullmatch(rf"waiting   for another process {message} in {tmp_path}", refused[0])
+    assert re.fullmatch(rf"It is in use {message}: wait\.", refused[1])
 
 
 def test_ending_holder_is_waited_for(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_lease_of_killed_local_holder_is_taken_at_once(tmp_path, reaped):
 
 
 def test_reused_pid_is_not_the_holder(tmp_path):
-    """After a restart of the machine, or of a container, the same numbers come again."""
+    """After a restart of the machine or a container, PIDs are reused."""
     with Process(tmp_path, LONG) as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
@@ -127,11 +127,11 @@ def test_stopped_holder_detects_lost_lease(tmp_path, clock):
             first.tell("check")
             assert f"was taken over by another process ({os.getpid()} on " in first.rest()
             assert first.status() == EXIT_FAILURE
-            held.check()  # what the first one wrote in the end changed nothing
+            held.check()  # the last write of the first process had no effect
 
 
 def test_stopped_holder_without_competitor_keeps_lease(tmp_path):
-    with Process(tmp_path, "0") as first:  # seconds: any stop is longer
+    with Process(tmp_path, "0") as first:  # seconds, shorter than the stop
         assert first.line() == "held"
         first.send(signal.SIGSTOP)
         first.send(signal.SIGCONT)
@@ -167,7 +167,7 @@ def test_one_of_simultaneous_processes_gets_lease(tmp_path, before):
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
-    """Neither the time of day nor that of the file decides."""
+    """Neither the time of day nor the file's time matters."""
     now = time.time() + jump
     with Process(tmp_path, LONG, "elsewhere") as first:
         assert first.line() == "held"
@@ -177,11 +177,11 @@ def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
     (file,) = tmp_path.iterdir()
     os.utime(file, (now, now))
     monkeypatch.setattr(lease, "time", Clock())
-    assert not _held(tmp_path)  # but after the expiry
+    assert not _held(tmp_path)  # only after the expiry
 
 
 def test_pause_of_waiting_process_does_not_expire_lease(tmp_path, monkeypatch):
-    """Its machine was suspended, or the storage did not answer either of them."""
+    """As after a suspension of its machine, or a pause of the storage."""
     clock = iter(1e3 * n for n in range(10**6))
     with Process(tmp_path, "0.6", "elsewhere") as first:
         assert first.line() == "held"
@@ -196,7 +196,7 @@ def test_pause_of_waiting_process_does_not_expire_lease(tmp_path, monkeypatch):
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
 def test_invalid_lease_file_expires(tmp_path, clock, content):
-    """Its process was killed while it began, or the disk lost it."""
+    """As after a kill during the first write, or a loss by the disk."""
     (tmp_path / ".lease").write_bytes(content)
     found = []
     with lease.held(tmp_path, "In use", "wait.", waiting=found.append) as held:
@@ -228,7 +228,7 @@ def test_claim_of_killed_process_expires(tmp_path, monkeypatch):
 
 
 def test_late_process_does_not_replace_new_lease(tmp_path, monkeypatch):
-    """A third process follows between its look at the old lease and its own step."""
+    """A third process takes over between the check and the claim of a late one."""
     (tmp_path / ".lease").write_bytes(_ended("dead").content())
     has_ended, followed = Holder.has_ended, []
     with contextlib.ExitStack() as stack:

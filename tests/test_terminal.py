@@ -40,10 +40,10 @@ def test_control_characters_of_names_are_escaped(name, printed):
 def test_names_are_printable_in_every_encoding(name, encoding):
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", newline="\n")
     terminal.print_text(f"first\n{name}", out)
-    told = out.buffer.getvalue().decode(encoding)
-    assert told.startswith("first\n")
-    assert told.isascii() or encoding != "ascii"
-    assert not set(told) & set("\x1b\x07\r\t\x9b\x85\u202e\u2066\u2028")
+    message = out.buffer.getvalue().decode(encoding)
+    assert message.startswith("first\n")
+    assert message.isascii() or encoding != "ascii"
+    assert not set(message) & set("\x1b\x07\r\t\x9b\x85\u202e\u2066\u2028")
 
 
 def test_line_feeds_are_kept():
@@ -66,7 +66,7 @@ def test_names_cannot_forge_summary_of_build():
     assert "\x1b" not in text
 
 
-# The commands, each with a name that holds an accent and an escape code.
+# Each command, with a name that has an accent and an escape sequence.
 COMMANDS = [
     (["-m", "data_pipelines.build", "--dataset=folder", "--source={}", "--output=o"], "stderr"),
     (["-m", "xkd_jax.report", "{}"], "stderr"),
@@ -84,13 +84,13 @@ def test_every_command_escapes_names(tmp_path, command, stream):
         [sys.executable, *(part.format(name) for part in command)],
         env=environment, cwd=ROOT, capture_output=True, check=False,
     )  # fmt: skip
-    told = getattr(done, stream).decode("ascii")
+    message = getattr(done, stream).decode("ascii")
     assert done.returncode == 2
-    assert r"\xe9\x1b[31m\u202e" in told
-    assert "\x1b" not in told
-    assert "Traceback" not in told
-    assert told.count("\n") == 1
-    assert told.startswith("error: ") or "data_pipelines" in command[1]
+    assert r"\xe9\x1b[31m\u202e" in message
+    assert "\x1b" not in message
+    assert "Traceback" not in message
+    assert message.count("\n") == 1
+    assert message.startswith("error: ") or "data_pipelines" in command[1]
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_tables_of_report_escape_results():
 
 def test_left_out_summary_is_one_line():
     left_out = {"bad\nresult 100 %\x1b[1A": 3}
-    told = data_set.DataSummary("toy", 2, [], {}, {}, [], [], left_out).describe()
-    assert told.count("\n") == 1
-    assert r"3 bad\nresult 100 %\x1b[1A" in told
+    message = data_set.DataSummary("toy", 2, [], {}, {}, [], [], left_out).describe()
+    assert message.count("\n") == 1
+    assert r"3 bad\nresult 100 %\x1b[1A" in message
 
 
-# Streams that can't be written to: what a shell would call `>/dev/full`, `| true` and `>&-`.
+# Unwritable streams: `>/dev/full`, `| true` and `>&-` of a shell.
 STREAMS = ["full", "closed pipe", "closed"]
 RUN = """
 import sys
@@ -157,7 +157,7 @@ def _start(arguments, stdout, stderr=None, buffered=True):
         elif how == "closed":
             closed.append(number)
     run = [sys.executable, *arguments]
-    if closed:  # which a shell can do
+    if closed:  # as a shell does
         run = ["sh", "-c", '"$@" ' + " ".join(f"{n}>&-" for n in closed), "sh", *run]
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -175,13 +175,13 @@ def _start(arguments, stdout, stderr=None, buffered=True):
 @pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
 @pytest.mark.parametrize("stdout", STREAMS)
 def test_run_continues_without_its_output(stdout, end, status):
-    found, told = _start(["-c", RUN.replace("END", end)], stdout)
+    found, message = _start(["-c", RUN.replace("END", end)], stdout)
     assert found == status
-    warnings = [line for line in told.splitlines() if "can't be written to" in line]
+    warnings = [line for line in message.splitlines() if "can't be written to" in line]
     assert len(warnings) == (stdout != "closed")
-    assert "a warning" in told
-    assert told.count("Traceback") == (status == 1)
-    assert "Exception ignored" not in told
+    assert "a warning" in message
+    assert message.count("Traceback") == (status == 1)
+    assert "Exception ignored" not in message
 
 
 @pytest.mark.parametrize("end,status", [("", 0), ("sys.exit(75)", 75), ("1 / 0", 1)])
@@ -196,13 +196,17 @@ def test_run_without_any_output_exits_with_its_status(stdout, stderr, end, statu
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("stdout,status", [("full", 2), ("closed pipe", 141), ("closed", 0)])
 def test_command_with_unwritable_output_exits_with_status(call, text, stdout, status, buffered):
-    found, told = _start(["-c", PRODUCT.format(text=f"{call}({text})")], stdout, buffered=buffered)
+    found, message = _start(
+        ["-c", PRODUCT.format(text=f"{call}({text})")], stdout, buffered=buffered
+    )
     assert found == status
     if stdout == "full":
-        assert told.startswith("error: Standard output can't be written to (No space left on dev")
-        assert told.count("\n") == 1
+        assert message.startswith(
+            "error: Standard output can't be written to (No space left on dev"
+        )
+        assert message.count("\n") == 1
     else:
-        assert told == ""
+        assert message == ""
 
 
 @pytest.mark.parametrize("command", [
@@ -213,6 +217,6 @@ def test_command_with_unwritable_output_exits_with_status(call, text, stdout, st
     ["main.py", "--config=configs/demo.py", "--show"],
 ])  # fmt: skip
 def test_help_into_closed_pipe_prints_no_error(command):
-    found, told = _start(command, "closed pipe")
+    found, message = _start(command, "closed pipe")
     assert found in (1, 141)
-    assert told == ""
+    assert message == ""

@@ -9,14 +9,14 @@ from data_pipelines import worker_processes
 
 V2 = "0::{}\n"
 V1 = "11:memory:/other\n4:cpu,cpuacct:{}\n0::/\n"
-# Lines of mountinfo: what lies at the top of the mount, and where it is mounted.
+# Lines of mountinfo: the group at the top of the mount, and the mount point.
 MOUNT_2 = "31 23 0:28 {} {} rw,relatime shared:9 - cgroup2 cgroup2 rw\n"
 MOUNT_1 = "32 23 0:29 {} {} rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
 TOP = "/sys/fs/cgroup"
 
 
 def machine(root, groups: str, mounts: str, files: dict[str, str]) -> str:
-    """Writes what Linux shows of control groups below a folder; returns it."""
+    """Writes the control group files of Linux below a folder, which is returned."""
     for name, text in {
         "proc/self/cgroup": groups,
         "proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda rw\n" + mounts,
@@ -31,13 +31,13 @@ def machine(root, groups: str, mounts: str, files: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     "groups,mounts,files,cores",
     [
-        # a container that sees its own group as the top, as Docker and Kubernetes make it
+        # a container whose group is at the top, as in Docker and Kubernetes
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "200000 100000\n"}, 2),
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "max 100000\n"}, 8),
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "150000 100000\n"}, 2),
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "1000 100000\n"}, 1),
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "9999999 100000\n"}, 8),
-        # a service on the host: any of the groups around it may hold the quota
+        # a service on the host: any ancestor group may have the quota
         (
             V2.format("/a.slice/b.service"),
             MOUNT_2.format("/", TOP),
@@ -56,7 +56,7 @@ def machine(root, groups: str, mounts: str, files: dict[str, str]) -> str:
             },
             2,
         ),
-        # the group by the host's name, of which only the inner part is mounted
+        # the group by its path on the host, of which only the end is mounted
         (V2.format("/x/y"), MOUNT_2.format("/x/y", TOP), {f"{TOP}/cpu.max": "400000 100000"}, 4),
         (V2.format("/../y"), MOUNT_2.format("/..", TOP), {f"{TOP}/y/cpu.max": "400000 100000"}, 4),
         # version 1
@@ -81,7 +81,7 @@ def machine(root, groups: str, mounts: str, files: dict[str, str]) -> str:
             {f"{TOP}/cpu/cpu.cfs_quota_us": "-1", f"{TOP}/cpu/cpu.cfs_period_us": "100000"},
             8,
         ),
-        # nothing to be seen, or nonsense
+        # missing or invalid files
         ("", "", {}, 8),
         (V2.format("/a"), MOUNT_2.format("/", TOP), {}, 8),
         (V2.format("/"), MOUNT_2.format("/", TOP), {f"{TOP}/cpu.max": "0 0\n"}, 8),
@@ -99,7 +99,7 @@ def test_cores_are_limited_by_affinity(tmp_path, monkeypatch):
     quota = {f"{TOP}/cpu.max": "400000 100000\n"}
     root = machine(tmp_path, V2.format("/"), MOUNT_2.format("/", TOP), quota)
     assert worker_processes.usable_cores(root) == 3
-    assert worker_processes.usable_cores() in (1, 2, 3)  # of this machine, whatever its quota
+    assert worker_processes.usable_cores() in (1, 2, 3)  # of this machine, without its quota
 
 
 def _main_process(pids) -> None:

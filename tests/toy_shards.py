@@ -62,7 +62,7 @@ def index(dataset, *how):
 
 
 def config(**data) -> Config:
-    """Returns the config with other fields of `data`, or of the top level."""
+    """Returns the config with other values of `data` or at the top level."""
     top = {k: data.pop(k) for k in list(data) if hasattr(CONFIG, k)}
     return dataclasses.replace(CONFIG, **top, data=dataclasses.replace(CONFIG.data, **data))
 

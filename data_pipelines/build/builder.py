@@ -294,7 +294,7 @@ def _no_records(whole: BuildReport, source: str, output: str) -> str:
     """Returns the message for a build without records."""
     of_program = [e for e in whole.left_out if e.reason in common_cause.OF_PROGRAM]
     first = (of_program or whole.left_out)[0]
-    found = "".join(f", beside {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
+    found = "".join(f", and {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
     remedy = "".join(
         f"to use those with {reason} give {option}, or "
         for reason, option in build_report.remedies(whole).items()

@@ -11,7 +11,7 @@ Reason = Literal[
     "unsupported",
 ]  # fmt: skip
 
-# Time stamps may go back by at most so many seconds; a clock that restarts is damage.
+# Time stamps may go back by at most this many seconds; a clock that restarts is damage.
 LONGEST_STEP_BACK = 1.0
 
 

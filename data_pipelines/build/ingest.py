@@ -98,7 +98,7 @@ def ingest(
         return FileResult(records)
     except MediaError as error:
         if error.reason == "missing" and _is_gone(directory):
-            return FileResult(reason=UNREACHABLE, detail=f"{directory} is no longer there")
+            return FileResult(reason=UNREACHABLE, detail=f"{directory} no longer exists")
         return FileResult(reason=error.reason, detail=error.detail)
     except UnreachableError as error:
         return FileResult(reason=UNREACHABLE, detail=str(error))

@@ -41,7 +41,7 @@ def decode_packets(
       DamageError: too many bytes of a sound file without a container are undecodable.
       av.error.FFmpegError: a packet can't be decoded or read.
     """
-    begun: set[str] = set()
+    started: set[str] = set()
     byte_stream = _ByteStream() if container.format.name in BYTE_STREAMS else None
     for packet in _demux(container, streams):
         kind = packet.stream.type
@@ -51,7 +51,7 @@ def decode_packets(
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            if kind not in begun:
+            if kind not in started:
                 skipped[kind] = message_of(error)
             elif byte_stream:
                 byte_stream.skip(packet, error)
@@ -59,7 +59,7 @@ def decode_packets(
                 raise
             continue
         if frames:
-            begun.add(kind)
+            started.add(kind)
             if byte_stream:
                 byte_stream.check(packet)
         yield from frames

@@ -45,5 +45,5 @@ class SoundClock:
         if positions[-1] < _ENOUGH_SECONDS or gained <= _MOST_DRIFT * positions[-1]:
             return 1.0
         speed = times[-1] / positions[-1]
-        beside = np.abs(times - speed * positions).max()
-        return float(speed) if beside <= _JITTER + _CURVE * gained else 1.0
+        deviation = np.abs(times - speed * positions).max()
+        return float(speed) if deviation <= _JITTER + _CURVE * gained else 1.0

@@ -100,10 +100,10 @@ class SoundTrack:
         gap = 0.0 if time is None else time - self.until
         if gap > _LONGEST_GAP:
             raise DamageError(f"its audio time stamps jump by {gap:.1f} s")
-        begun = self._placed + self._waiting > 0
-        if begun and gap < -LONGEST_STEP_BACK:
+        started = self._placed + self._waiting > 0
+        if started and gap < -LONGEST_STEP_BACK:
             raise DamageError(f"its audio time stamps go back by {-gap:.1f} s")
-        return 0 if begun and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
+        return 0 if started and abs(gap) <= _TOLERANCE else round(gap * self._source_rate)
 
     def flush(self) -> None:
         """Processes the gathered frames.

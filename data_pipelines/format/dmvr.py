@@ -28,7 +28,7 @@ from data_pipelines.loader_config import LoaderConfig
 _SHARD_NAME = re.compile(
     r"(?P<name>.+?)(?P<end>(\.tfrecords?)?)-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
 )
-# A frame that is late by at most so many seconds counts as on time.
+# A frame that is late by at most this many seconds counts as on time.
 _EARLY = 0.001
 _SAMPLE_RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 # Bound of a sample's magnitude, at a full scale of 1.
@@ -106,7 +106,7 @@ class DmvrParser:
             ):
                 raise _InvalidError(f"has {fault}: correct clip/label/index")
             if fault := record_schema.size_fault(record):
-                raise _InvalidError(f"is beyond what a record may hold ({fault}): cut it")
+                raise _InvalidError(f"exceeds the limits of a record ({fault}): cut it")
             return record
         except ValueError as error:  # a WireError, or text that is not UTF-8
             raise UserError(
@@ -218,10 +218,10 @@ def _seconds(example: _Example, frames: int) -> float:
 
 def _sample_rate(example: _Example, samples: int, seconds: float) -> int:
     """Returns the waveform's sample rate: as stated, or the common rate that fits its duration."""
-    if told := example.number("WAVEFORM/feature/sample_rate"):
-        if not _SAMPLE_RATES[0] <= told <= _SAMPLE_RATES[-1]:
-            raise _InvalidError(f"has a waveform at {told:g} Hz: correct its sample rate")
-        return round(told)
+    if stated := example.number("WAVEFORM/feature/sample_rate"):
+        if not _SAMPLE_RATES[0] <= stated <= _SAMPLE_RATES[-1]:
+            raise _InvalidError(f"has a waveform at {stated:g} Hz: correct its sample rate")
+        return round(stated)
     near = min(_SAMPLE_RATES, key=lambda rate: abs(samples - rate * seconds))
     if not seconds or abs(samples - near * seconds) > _RATE_TOLERANCE * samples:
         raise _InvalidError("has a waveform of unknown rate: add WAVEFORM/feature/sample_rate")

@@ -56,7 +56,7 @@ class Metadata:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Those that the records hold, as the rates say."""
+        """Modalities of the records: those with a rate above 0."""
         rates = {"video": self.frame_rate, "audio": self.sample_rate}
         return tuple(m for m in MODALITIES if rates[m] > 0)
 
@@ -155,7 +155,7 @@ def check_modalities(metadata: Metadata, modalities: Sequence[Modality], directo
     if lacking:
         wanted, held = ",".join(modalities), ",".join(metadata.modalities)
         remedy = (
-            f", or train with what it holds by the variant :reconstruction_{held} of the config"
+            f", or train on one modality with the variant :reconstruction_{held} of the config"
             if len(metadata.modalities) == 1
             else ""
         )

@@ -47,7 +47,7 @@ def ensure_folder() -> None:
     chosen = config.CACHE_DIR
     if chosen and _writable(chosen):
         return
-    if all(map(_writable, _folders_beside("librosa"))):
+    if all(map(_writable, _cache_folders("librosa"))):
         return
     if _writable(AppDirs(appname="numba", appauthor=False).user_cache_dir):
         return
@@ -61,7 +61,7 @@ def ensure_folder() -> None:
         ) from None
 
 
-def _folders_beside(package: str) -> Iterator[str]:
+def _cache_folders(package: str) -> Iterator[str]:
     spec = importlib.util.find_spec(package)
     for root in (spec and spec.submodule_search_locations) or ():
         for folder, folders, names in os.walk(root):

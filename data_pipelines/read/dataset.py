@@ -196,7 +196,7 @@ def index_rows(
     folds = np.arange(1, dataset.metadata.folds + 1)
     rows = np.zeros((len(records), 1 + 2 * len(folds)), np.uint32)
 
-    def look(numbers: range) -> int:
+    def read(numbers: range) -> int:
         for number in numbers:
             record = dataset[records[number]]
             uses = [np.isin(folds, found) for found in (record.train_folds, record.test_folds)]
@@ -207,7 +207,7 @@ def index_rows(
     parts = [range(i, min(i + _AT_ONCE, count)) for i in range(0, count, _AT_ONCE)]
     pool = ThreadPoolExecutor(threads)
     try:
-        for done in pool.map(look, parts):
+        for done in pool.map(read, parts):
             if progress:
                 progress(done)
     finally:

@@ -1,4 +1,4 @@
-"""The tables of the claim: rows that can run, cells kept apart, what teachers tell apart."""
+"""Tables of benchmarks.claim: rows, cells, and information of teachers."""
 
 import json
 import math
@@ -39,12 +39,12 @@ def test_information_at_end_and_during_run(tmp_path):
         for step in range(25, 401, 25):
             writer.add_scalar("collapse/audio_teacher_entropy", step / 100, step)
             writer.add_scalar("collapse/audio_teacher_mean_entropy", step / 50, step)
-    told = claim_tables.information(tmp_path)
-    assert told["video"] == {}
-    nats = claim_tables.at_the_end(told["audio"])
+    found = claim_tables.information(tmp_path)
+    assert found["video"] == {}
+    nats = claim_tables.at_the_end(found["audio"])
     assert math.isclose(nats, (325 + 350 + 375 + 400) / 4 / 100, rel_tol=1e-6)
     eighths = [(2 * i + 1.5) * 25 / 100 for i in range(8)]
-    assert np.allclose(claim_tables.over_the_run(told["audio"]), eighths, rtol=1e-6)
+    assert np.allclose(claim_tables.over_the_run(found["audio"]), eighths, rtol=1e-6)
 
 
 def test_cells_of_other_settings_are_refused(tmp_path):
@@ -55,7 +55,7 @@ def test_cells_of_other_settings_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option, said",
+    "option, message",
     [
         ("--jobs=0", "--jobs=0: give 1 or more"),
         ("--steps=0", "--steps=0: give 1 or more"),
@@ -64,11 +64,11 @@ def test_cells_of_other_settings_are_refused(tmp_path):
         ("--rows=xkd,xkd", "--rows repeats a row"),
     ],
 )
-def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, said):
+def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, message):
     monkeypatch.setattr(claim.spoken_digits, "build", pytest.fail)
     with pytest.raises(SystemExit):
         claim.main([f"--output={tmp_path / 'out'}", option])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -102,14 +102,14 @@ def test_finished_cells_are_reused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         claim_tables, "scalars", lambda cell: read.append(cell.name) or scalars(cell)
     )
-    table.make([("distillation", 0)])  # the other one is in the folder too, and so in the table
+    table.make([("distillation", 0)])  # the other cell is in the folder, and so in the table
     row = "| distillation | {} | 2 | 61.0 ± 1.4 | 61.0 ± 1.4 | 70.0 ± 0.0 | 20.0 ± 0.0 | {} |"
     rows = [row.format("student", ""), row.format("teacher", "0.50 ± 0.00, 0.50 ± 0.00")]
     rows.append("| distillation | 0, 1 | 60.0, 62.0 | 60.0, 62.0 | 70.0, 70.0 | 20.0, 20.0 |")
-    rows.append(f"| distillation | 0.50 ± 0.00 |{'  |' * 7}")  # one step, of one eighth
+    rows.append(f"| distillation | 0.50 ± 0.00 |{'  |' * 7}")  # one step, in one eighth of the run
     for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
         assert all(row in text for row in rows)
-    assert read == ["distillation-0", "distillation-1"]  # and no more for the second table
+    assert read == ["distillation-0", "distillation-1"]  # and none for the second table
 
 
 def test_stopped_table_stops_its_runs_and_starts_none(tmp_path, monkeypatch):

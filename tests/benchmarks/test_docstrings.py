@@ -1,4 +1,4 @@
-"""The measure of docstrings, and what it says of the packages."""
+"""The measurement of docstrings, and its result for the packages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The soak's parts, with programs that take milliseconds in place of a run."""
+"""Parts of the soak, with programs that take milliseconds in place of a run."""
 
 import random
 import signal
@@ -16,7 +16,7 @@ from benchmarks.soak.record import Record
 from benchmarks.soak.report import Comparison, report
 
 STEPS = 60
-# Resumes from the steps in a file; SIGTERM ends it with 75; at step 30 it does what it is given.
+# Resumes from the steps in a file; SIGTERM ends it with 75; at step 30 it runs the given code.
 PROGRAM = """
 import pathlib, signal, sys, time
 steps, file, at_30 = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
@@ -49,7 +49,7 @@ def test_run_is_restarted_after_each_fault_until_it_ends(tmp_path):
     events = record.events()
     assert record.reached() == STEPS
     ended = events.get("killed", 0) + events.get("preempted", 0)
-    # a signal at the last step may come when the run has ended by itself
+    # a signal at the last step may arrive after the end of the run
     assert 1 < events["started"] in (ended, ended + 1)
     assert not [name for name in events if name.startswith(faults.UNEXPECTED)]
 
@@ -65,7 +65,7 @@ def test_run_is_restarted_after_each_fault_until_it_ends(tmp_path):
     ],
 )
 def test_end_without_fault_is_recorded(tmp_path, monkeypatch, at_30, unexpected, reached):
-    """A passing one is followed by another start; one that comes back ends the soak in time."""
+    """A single unexpected end leads to a restart; repeated ones end the soak."""
     monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda *_: False})
     monkeypatch.setattr(faults, "WEIGHTS", (1,))
     record = disturbed(tmp_path, at_30)
@@ -110,8 +110,8 @@ SAVES = "trap 'exit 75' TERM; "
         ("exit 0", 0, [], True),
         ("exit 1", 0, [], False),
         ("exit 2", 0, [], False),
-        ("exit 75", 0, [], False),  # nobody asked it to stop
-        ("kill -9 $$", 0, [], False),  # nor killed it
+        ("exit 75", 0, [], False),  # no signal was sent
+        ("kill -9 $$", 0, [], False),  # no SIGKILL was sent
         (SAVES + "wait", 3, [signal.SIGTERM], True),
         ("trap 'exit 1' TERM; wait", 3, [signal.SIGTERM], False),
         ("wait", 3, [signal.SIGTERM], False),  # it ended without saving
@@ -250,7 +250,7 @@ def test_report_of_runs_that_differ_fails(both, fault):
 
 
 @pytest.mark.parametrize(
-    "argument,said",
+    "argument,message",
     [
         ("--steps=0", "--steps=0: give 1 or more"),
         ("--step=9", "unrecognized arguments"),
@@ -258,13 +258,13 @@ def test_report_of_runs_that_differ_fails(both, fault):
         ("--steps=9", "give another --output"),
     ],
 )
-def test_bad_arguments_are_refused_at_start(tmp_path, capsys, monkeypatch, argument, said):
+def test_bad_arguments_are_refused_at_start(tmp_path, capsys, monkeypatch, argument, message):
     monkeypatch.setattr(command, "soak", lambda *_: pytest.fail("it has started"))
     (tmp_path / "settings.json").write_text('{"steps": 2000, "seed": 0}')
     with pytest.raises(SystemExit) as ended:
         command.main([f"--output={tmp_path}", argument])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("passed,status", [(True, 0), (False, 1)])

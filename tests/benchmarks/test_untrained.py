@@ -19,7 +19,7 @@ def test_fraction_between_classes_is_one_or_zero():
 
 
 @pytest.mark.parametrize(
-    "option, said",
+    "option, message",
     [
         ("--patches=40", "'40': give bands x columns"),
         ("--patches=7x4", "change audio.patch"),
@@ -27,7 +27,7 @@ def test_fraction_between_classes_is_one_or_zero():
         ("--speech_dir=absent", "speech_dir"),
     ],
 )
-def test_bad_options_are_one_sentence(tmp_path, capsys, option, said):
+def test_bad_options_are_one_sentence(tmp_path, capsys, option, message):
     with pytest.raises(SystemExit) as stopped:
         untrained.main([f"--output={tmp_path / 'out'}", option])
-    assert said in f"{capsys.readouterr().err} {stopped.value}"
+    assert message in f"{capsys.readouterr().err} {stopped.value}"

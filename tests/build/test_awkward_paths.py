@@ -1,4 +1,4 @@
-"""Folders and files whose names mean something else elsewhere: URLs, options, patterns."""
+"""Folders and files with names that resemble URLs, options or patterns."""
 
 from __future__ import annotations
 

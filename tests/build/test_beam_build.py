@@ -64,7 +64,7 @@ def ingest_or_fail(item, alive, **options):
 
 
 def test_hanging_or_crashing_decoder_loses_only_its_file(videos, tmp_path, monkeypatch):
-    """What a machine does with a shard."""
+    """Replaces `ingest` on a worker of Beam."""
     monkeypatch.setattr(beam_build, "ingest", ingest_or_fail)
     catalog = CATALOGS["folder"](Source(str(videos)))
     catalog = dataclasses.replace(catalog, modalities=("video",))

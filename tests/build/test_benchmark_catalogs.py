@@ -85,7 +85,7 @@ def test_fsd50k(tmp_path):
         "validation": [("FSD50K.dev_audio/16399.wav", (1,))],
         "eval": [("FSD50K.eval_audio/37199.wav", (2,))],
     }
-    assert catalog.min_seconds == 0  # its shortest files last 0.3 s
+    assert catalog.min_seconds == 0  # its shortest files have 0.3 s
 
 
 def test_fsd50k_faults(tmp_path):

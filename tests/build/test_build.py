@@ -32,7 +32,7 @@ VIDEOS = ROOT.parent / "shared" / "videos"
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> pathlib.Path:
-    """Two classes of three files each, of which one is silent and one is no video."""
+    """Two classes of three files each; one file is silent and one is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     for label in ("cat", "dog"):
         (folder / label).mkdir()
@@ -46,7 +46,7 @@ def videos(tmp_path_factory) -> pathlib.Path:
 
 
 def _build(source, output, *options) -> int:
-    """Builds, of the video alone: sound costs every worker the time to import librosa."""
+    """Builds with video only: audio would take the import of librosa in every worker."""
     return build.main(
         [
             "--dataset=folder",
@@ -66,12 +66,12 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 def test_folder_of_videos(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out", "--shards=2", "--modalities=") == 0
-    told = capsys.readouterr()
-    assert "5 records (train 5)" in told.out
-    assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in told.out
-    assert "dog/1.mp4: no audio" in told.out
-    assert "to use the 1 with no audio, build again with --modalities=video" in told.out
-    assert "built     7/7 " in told.out
+    message = capsys.readouterr()
+    assert "5 records (train 5)" in message.out
+    assert "left out 2 of 7 files: 1 no audio, 1 unreadable" in message.out
+    assert "dog/1.mp4: no audio" in message.out
+    assert "to use the 1 with no audio, build again with --modalities=video" in message.out
+    assert "built     7/7 " in message.out
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/1.mp4": "no audio",
@@ -132,7 +132,7 @@ def test_unreachable_storage_ends_build_which_resumes(videos, tmp_path, monkeypa
 
 
 def _ingest_where(item, alive, *, fault: str, path: str, **options):
-    """Ingests; the file of this path meets a fault while the flag is there."""
+    """Ingests; the file with this path has a fault while the flag exists."""
     if item.path == path and pathlib.Path(fault).exists():
         if fault.endswith("stopped once"):
             os.remove(fault)
@@ -161,8 +161,8 @@ def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypat
     out, flag = tmp_path / "out", tmp_path / "hangs"
     _with_fault(monkeypatch, flag, "dog/0.mp4")
     assert _build(videos, out, "--shards=3", "--timeout=1") == 1
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "1 of 7 files timed out (first: dog/0.mp4: no progress for 1 s, twice" in told
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 7 files timed out (first: dog/0.mp4: no progress for 1 s, twice" in message
     report = json.loads((out / "report.json").read_text())
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/0.mp4": "timed out", "cat/text.mp4": "unreadable",
@@ -172,13 +172,13 @@ def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypat
     flag.unlink()
     assert _build(videos, out, "--shards=3") == 0
     changed = [p for p, time in times.items() if (out / p).stat().st_mtime_ns != time]
-    assert len(changed) == 1  # only the shard of the file is made again
+    assert len(changed) == 1  # only the shard of the file is rebuilt
     assert _build(videos, tmp_path / "whole", "--shards=3") == 0
     assert _digests(out) == _digests(tmp_path / "whole")
 
 
 def test_shards_with_only_failures_are_rebuilt(videos, tmp_path, monkeypatch):
-    """What failed for want of room, say, may work the next time."""
+    """Failures by a full disk, for example, may not recur."""
     _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(builder, "finish", _interrupt)
@@ -201,7 +201,7 @@ def test_output_inside_source_is_refused(videos, capsys):
 
 
 def test_build_after_sigkill_resumes(videos, tmp_path):
-    """As above, with SIGKILL at whatever moment the first shard is there."""
+    """As above, with SIGKILL when the first shard exists."""
     out = tmp_path / "out"
     command = [
         sys.executable, "-m", "data_pipelines.build", "--dataset=folder", f"--source={videos}",
@@ -250,8 +250,13 @@ def test_unfinished_build_with_other_options_is_refused(videos, tmp_path, monkey
 def test_options_change_records(videos, tmp_path):
     options = ["--short_side=32", "--frame_rate=4", "--mels=40", "--waveform", "--name=small"]
     assert _build(videos, tmp_path / "out", *options, "--modalities=audio,video") == 0
-    told = metadata.read(str(tmp_path / "out"))
-    assert (told.name, told.short_side, told.frame_rate, told.mels) == ("small", 32, 4.0, 40)
+    found = metadata.read(str(tmp_path / "out"))
+    assert (found.name, found.short_side, found.frame_rate, found.mels) == (
+        "small",
+        32,
+        4.0,
+        40,
+    )
     source = record_source.TFRecordSource(shard_names.find_shards(str(tmp_path / "out"), "train"))
     record = record_schema.parse(source[0], 40)
     assert (len(record.frames), record.log_mel.shape[0]) == (4, 40)
@@ -260,10 +265,10 @@ def test_options_change_records(videos, tmp_path):
 
 def test_video_alone(videos, tmp_path):
     assert _build(videos, tmp_path / "out") == 0
-    told = metadata.read(str(tmp_path / "out"))
-    assert told.sample_rate == 0
-    assert told.modalities == ("video",)
-    assert told.left_out == {"unreadable": 1}
+    found = metadata.read(str(tmp_path / "out"))
+    assert found.sample_rate == 0
+    assert found.modalities == ("video",)
+    assert found.left_out == {"unreadable": 1}
     silent = open_dataset(Config(modalities=("video",)), str(tmp_path / "out"), "train")
     assert len(silent) == 6
     assert all(silent[i].frames and not silent[i].log_mel.size for i in range(6))
@@ -272,14 +277,14 @@ def test_video_alone(videos, tmp_path):
 
 
 def test_sound_alone(tmp_path, capsys):
-    """First as if there were video, which names what to do."""
+    """First with both modalities, which names the option."""
     (tmp_path / "in").mkdir()
     media_files.write(
         tmp_path / "in" / "a.wav", sound=media_files.tone(1.0, 16000), sample_rate=16000
     )
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
-    told = capsys.readouterr().err
-    assert ": to use those with no video give --modalities=audio, or see" in told
+    message = capsys.readouterr().err
+    assert ": to use those with no video give --modalities=audio, or see" in message
     assert _build(tmp_path / "in", tmp_path / "sound", "--modalities=audio") == 0
     sound = open_dataset(Config(modalities=("audio",)), str(tmp_path / "sound"), "train")
     assert sound.metadata.modalities == ("audio",)
@@ -290,8 +295,8 @@ def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     media_files.write(tmp_path / "in" / "a.mp4", media_files.gray_frames([9] * 30))
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
-    told = capsys.readouterr().err
-    assert ": to use those with no audio give --modalities=video, or see" in told
+    message = capsys.readouterr().err
+    assert ": to use those with no audio give --modalities=video, or see" in message
 
 
 @pytest.mark.parametrize(
@@ -308,9 +313,9 @@ def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
 )
 def test_bad_options_are_one_sentence(videos, tmp_path, capsys, options, words):
     assert _build(videos, tmp_path / "out", *options) == 2
-    told = capsys.readouterr().err.strip()
-    assert words in told
-    assert told.count("\n") == 0
+    message = capsys.readouterr().err.strip()
+    assert words in message
+    assert message.count("\n") == 0
     assert not (tmp_path / "out").exists()
 
 
@@ -334,9 +339,9 @@ def test_build_without_records_names_expected_and_found(videos, tmp_path, capsys
         (lists / f"wave_test_split{k}.txt").write_text("b.avi 1\n")
     options = ["--dataset=hmdb51", f"--lists={lists}"]
     assert _build(videos, tmp_path / "out", *options) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "(first: wave/b.avi: it can't be opened" in told
-    assert "beside 7 media files in no list (first: cat/0.mp4)" in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "(first: wave/b.avi: it can't be opened" in message
+    assert ", and 7 media files in no list (first: cat/0.mp4)" in message
 
 
 def test_exception_of_program_is_named_before_faults_of_files(tmp_path, monkeypatch, capsys):
@@ -354,7 +359,7 @@ def test_second_build_in_same_folder_is_refused(videos, tmp_path, monkeypatch, c
     catalog = CATALOGS["folder"](Source(str(videos)))
     plan = build_plan.make_plan(str(videos), "folder", catalog, IngestOptions(MediaOptions()), 1)
     with builder.start(plan, str(tmp_path / "out")):
-        shutil.rmtree(tmp_path / "out" / ".build")  # as the first does in the end
+        shutil.rmtree(tmp_path / "out" / ".build")  # as the first build does at its end
         assert _build(videos, tmp_path / "out") == 1
     assert "is being built by another process" in capsys.readouterr().err
 
@@ -391,9 +396,11 @@ def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name
 
     monkeypatch.setattr(builder, "write_shard", full)
     assert _build(videos, tmp_path / "out") == 1
-    told = capsys.readouterr().err.strip()
-    assert f"{name or tmp_path / 'out'} can't be read or written (No space left on device)" in told
-    assert told.count("\n") == 0
+    message = capsys.readouterr().err.strip()
+    assert (
+        f"{name or tmp_path / 'out'} can't be read or written (No space left on device)" in message
+    )
+    assert message.count("\n") == 0
 
 
 def test_writes_to_url(videos):

@@ -1,4 +1,4 @@
-"""Benchmarks' data sets, miniature, from their own layout to batches."""
+"""Miniatures of benchmarks, from their original layout to batches."""
 
 import dataclasses
 

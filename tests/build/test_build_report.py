@@ -46,7 +46,7 @@ def test_summary_without_left_out_files():
 def clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    terminal.print_text("begin")  # which is when the time without a line begins
+    terminal.print_text("begin")  # when the interval without a line begins
     return now
 
 

@@ -1,4 +1,4 @@
-"""What holds for the catalogs of several data sets."""
+"""Common properties of catalogs."""
 
 from __future__ import annotations
 

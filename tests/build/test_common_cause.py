@@ -1,4 +1,4 @@
-"""Files that fail in a row for a reason that is none of theirs end a build."""
+"""Consecutive failures with a common cause end a build."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Records of one file on their way to the shard: in memory, or in a temporary file."""
+"""Temporary storage of the records of a file: in memory, or in a temporary file."""
 
 import contextlib
 import pickle
@@ -32,7 +32,9 @@ def _collect(directory, records=RECORDS):
 @pytest.mark.parametrize("most", [0, 150, 4000, 1 << 20])
 def test_records_are_returned_in_order(tmp_path, monkeypatch, most):
     monkeypatch.setattr(file_records, "MAX_BYTES", most)
-    records = pickle.loads(pickle.dumps(_collect(str(tmp_path))))  # as between processes
+    records = pickle.loads(
+        pickle.dumps(_collect(str(tmp_path)))
+    )  # as for the transfer between processes
     assert list(records) == list(records) == RECORDS
     assert len(records) == len(RECORDS)
     assert (records[0], records[7], records[-1]) == (RECORDS[0], RECORDS[7], RECORDS[-1])

@@ -83,7 +83,7 @@ def test_crash_or_hang_loses_only_its_item():
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
 def test_single_crash_or_hang_loses_nothing(tmp_path, how):
-    """A worker that is stopped, killed for memory or blocked by storage: its item is good."""
+    """The worker is stopped, killed for lack of memory or blocked by storage; its item is good."""
     bad = [(f"{tmp_path}/{how}", i) for i in (1, 2)]
     results = run([("fine", 0), *bad, ("fine", 3)])
     assert results == [("fine", 0), ("second", 1), ("second", 2), ("fine", 3)]
@@ -97,7 +97,7 @@ def test_second_try_runs_alone(tmp_path):
 
 
 def _count_others(folder, item, alive):
-    """Returns the items under way; the fifth hangs the first time."""
+    """Returns the items in progress; the fifth hangs the first time."""
     (folder / str(item)).touch()
     first = folder / "first"
     if item == 4 and not first.exists():
@@ -122,12 +122,12 @@ def test_bytes_of_waiting_results_are_bounded(tmp_path, monkeypatch):
     with FileWorkers(functools.partial(_touch, tmp_path, 4), lost, 2, 30, lambda n: 2) as pool:
         results = pool.map(range(40))
         assert next(results) == 0
-        assert len(list(tmp_path.iterdir())) == 4  # the one due and three that waited
+        assert len(list(tmp_path.iterdir())) == 4  # the next one and three that waited
         assert list(results) == list(range(1, 40))
 
 
 def _touch(folder, ahead, item, alive):
-    """The first item ends when others are as far ahead as they may be, or a little later."""
+    """The first item ends when the others have reached the limit, or a little later."""
     (folder / str(item)).touch()
     while not item and len(list(folder.iterdir())) < ahead:
         time.sleep(0.001)

@@ -49,7 +49,9 @@ def test_splits_with_other_folders_are_refused(tmp_path):
         UserError, match=r"has the splits train, val and other folders \(extra\): move"
     ):
         trees.listed("folder", tmp_path)
-    trees.files(tmp_path / "vehicles", ["train/1.mp4", "bus/2.mp4"])  # train is a class here
+    trees.files(
+        tmp_path / "vehicles", ["train/1.mp4", "bus/2.mp4"]
+    )  # train is a class in this folder
     assert trees.listed("folder", tmp_path / "vehicles").class_names == ("bus", "train")
 
 

@@ -84,7 +84,7 @@ def test_file_with_inconvertible_colors_is_left_out_with_reason(tmp_path, matrix
 
 
 def _png(width: int, height: int) -> bytes:
-    """A picture of few bytes and many pixels."""
+    """A picture with few bytes and many pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
@@ -112,7 +112,7 @@ def test_frames_of_very_many_pixels_are_left_out(tmp_path, name, size):
 
 
 def _resized(content: bytes, size: tuple[int, int]) -> bytes:
-    """Replaces the size that each JPEG states."""
+    """Replaces the stated size of each JPEG."""
     parts = content.split(b"\xff\xc0\0\x11\x08")
     stated = struct.pack(">HH", *size[::-1])
     return b"\xff\xc0\0\x11\x08".join([parts[0], *(stated + part[4:] for part in parts[1:])])

@@ -50,7 +50,7 @@ def test_long_file_becomes_several_records(tmp_path):
     signs: list[int] = []
     result = _ingest(tmp_path, alive=lambda: signs.append(1), max_seconds=1.5)
     records = [record_schema.parse(data, 80) for data in result.records]
-    assert [r.id for r in records] == ["one", "one#1"]  # 0.2 s are too short for a third
+    assert [r.id for r in records] == ["one", "one#1"]  # 0.2 s are too short for a third record
     assert [(r.start, r.end) for r in records] == [(0, 1.5), (1.5, 3)]
     assert [len(r.frames) for r in records] == [12, 12]
     assert len(signs) == 2

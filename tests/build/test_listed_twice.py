@@ -1,4 +1,4 @@
-"""Lists that name an item more than once: a repeat counts, a contradiction is refused."""
+"""Lists with repeated items: repetitions are counted, contradictions are refused."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_contradictory_lines_are_both_named(tmp_path, name, lists, fault, other)
     trees.write(tmp_path, lists)
     with pytest.raises(UserError) as error:
         trees.listed(name, tmp_path)
-    told = str(error.value)
-    assert fault in told
-    assert f"{other}; correct" in told
-    assert ", line" in told.split(fault)[0]
+    message = str(error.value)
+    assert fault in message
+    assert f"{other}; correct" in message
+    assert ", line" in message.split(fault)[0]
 
 
 @pytest.mark.parametrize("untrimmed", [False, True])
@@ -111,7 +111,7 @@ def test_segments_of_one_recording_are_separate_items(tmp_path, untrimmed):
 
 
 def test_file_matching_two_segments_is_not_used(tmp_path):
-    """`{ytid}.mp4` says which segment it holds where its recording has one only."""
+    """`{ytid}.mp4` identifies a segment only if its recording has a single one."""
     rows = 'x, 0, 10, "/m/a"\nx, 10, 20, "/m/b"\ny, 0, 10, "/m/a"\n'
     trees.write(tmp_path, {"class_labels_indices.csv": CLASSES, "eval_segments.csv": rows})
     trees.files(tmp_path, ["x.mp4", "Yy.mp4"])

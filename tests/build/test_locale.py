@@ -1,4 +1,4 @@
-"""Names that are not ASCII, in any locale and on any terminal: the same bytes in the shards."""
+"""Names that are not ASCII give the same bytes in any locale and terminal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def test_output_does_not_depend_on_locale(source, tmp_path):
-    told = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
+    printed = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
     assert _digests(tmp_path / "C") == _digests(tmp_path / "utf-8")
     dataset = open_dataset(Config(), str(tmp_path / "C"), "train", ("video",))
     assert dataset.metadata.class_names == (CLASS,)
@@ -64,11 +64,11 @@ def test_output_does_not_depend_on_locale(source, tmp_path):
     report = json.loads((tmp_path / "C" / "report.json").read_text())
     assert report["left_out"][0]["path"] == f"{CLASS}/\u00e9cran.mp4"
     assert report["options"]["source"] == str(source)
-    assert "\u00e9cran.mp4: unreadable" in told["utf-8"]
-    assert r"\xe9cran.mp4: unreadable" in told["C"]
+    assert "\u00e9cran.mp4: unreadable" in printed["utf-8"]
+    assert r"\xe9cran.mp4: unreadable" in printed["C"]
 
 
-# Names that a list has in UTF-8, and what is found of them in a locale.
+# Names in a UTF-8 list, and the files found for them in a locale.
 WALK = """
 import os, sys
 from data_pipelines.format import storage
@@ -89,10 +89,10 @@ def test_names_are_utf_8_in_every_locale(tmp_path, name, locale):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "euc-jp"])
 def test_paths_are_converted_between_locale_and_text(monkeypatch, encoding):
-    """As Python has it there: os.fsencode and os.fsdecode by the locale's encoding."""
+    """Emulates Python in that locale: os.fsencode and os.fsdecode by its encoding."""
     monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
     monkeypatch.setattr(os, "fsdecode", lambda data: data.decode(encoding, "surrogateescape"))
     for text in ("plain", "caf\u00e9", "\u6771/\u4eac", "\U0001f3a5"):
-        there = text.encode().decode(encoding, "surrogateescape")  # as os.walk gives it
+        there = text.encode().decode(encoding, "surrogateescape")  # as returned by os.walk
         assert storage.as_text(there) == text
         assert os.fsencode(storage.join("d", text)) == f"d/{text}".encode()

@@ -49,15 +49,15 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("data_set,name,content,said", CASES)
-def test_malformed_list_is_named_with_its_line(tmp_path, data_set, name, content, said):
+@pytest.mark.parametrize("data_set,name,content,message", CASES)
+def test_malformed_list_is_named_with_its_line(tmp_path, data_set, name, content, message):
     for other, text in BESIDE.items():
         (tmp_path / other).write_text(text)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
         CATALOGS[data_set](Source(str(tmp_path)))
     assert str(error.value).startswith(str(tmp_path / name))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -84,7 +84,7 @@ def test_repeated_class_is_one_class(tmp_path, data_set, lists):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_lists_with_any_line_ends(tmp_path, end, mark):
-    """A BOM, and the ends of lines; other characters that end lines are part of names."""
+    """A BOM, and line ends; other separator characters are part of names."""
     name = "a\u2028b\x85c.wav"
     rows = ["filename,fold,target,category", f"{name},1,0,dog", ""]
     (tmp_path / "esc50.csv").write_bytes((mark + end.join(rows)).encode())

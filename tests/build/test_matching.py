@@ -1,4 +1,4 @@
-"""How the files of a source are found by what lists call them, whatever lies beside them."""
+"""Matching of the files of a source to the names in lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from data_pipelines.build.catalogs import suffixes
 from data_pipelines.build.catalogs.suffixes import Kind
 from data_pipelines.errors import UserError
 
-# What yt-dlp and others leave beside the video of an identifier.
+# Files of yt-dlp and other tools beside a video.
 BESIDE = [
     ".jpg", ".webp", ".png", ".description", ".info.json", ".en.vtt", ".vtt", ".de.srt", ".ass",
     ".live_chat.json", ".annotations.xml", ".mp4.part", ".part", ".mp4.part-Frag3",
@@ -32,7 +32,7 @@ def test_files_beside_video_are_ignored(tmp_path, beside):
     _audioset(tmp_path, ["--4gqARaEJE.mp4", f"--4gqARaEJE{beside}"])
     catalog = trees.listed("audioset", tmp_path)
     assert [i.path for i in catalog.splits["eval"]] == ["--4gqARaEJE.mp4"]
-    assert sum(one.count for one in catalog.ignored) == 1  # and the lists are used
+    assert sum(one.count for one in catalog.ignored) == 1  # the lists are used
     assert catalog.ignored[0].example == f"--4gqARaEJE{beside}"
 
 
@@ -134,7 +134,7 @@ def test_ucf101_with_two_files_of_one_video_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"two files for .*: remove one"):
         _ucf101(tmp_path / "b", [f"x/{name}.avi", f"{name}.mp4"])
     catalog = _ucf101(tmp_path / "c", [f"{name}.avi", f"{name.lower()}.avi", f"{name}.jpg"])
-    assert catalog.splits["all"][0].path == f"{name}.avi"  # the same case wins
+    assert catalog.splits["all"][0].path == f"{name}.avi"  # the file in the same case is used
 
 
 def _hmdb51(folder, paths, classes=("wave",), file="#20_Rhythm_wave_u_nm.avi"):
@@ -168,7 +168,7 @@ def test_hmdb51_with_one_name_in_two_classes(tmp_path):
         ("clap/x.mp4", "clap"), ("wave/x.mp4", "wave"),
     ]  # fmt: skip
     catalog = _hmdb51(tmp_path / "b", ["x.mp4"], names, "x.avi")
-    assert [i.path for i in catalog.splits["all"]] == ["clap/x.avi", "wave/x.avi"]  # whose is it?
+    assert [i.path for i in catalog.splits["all"]] == ["clap/x.avi", "wave/x.avi"]  # ambiguous
     assert ("files that match several lines", 1) in [(i.what, i.count) for i in catalog.ignored]
 
 

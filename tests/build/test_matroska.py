@@ -1,4 +1,4 @@
-"""Matroska files whose stated length is more than their pictures and sound, whole and cut off."""
+"""Complete and truncated Matroska files whose stated length exceeds that of video and audio."""
 
 import io
 import pathlib
@@ -19,7 +19,7 @@ SUBTITLES = {
 
 
 def _write(path: pathlib.Path, outlast: str, live: bool = False) -> bytes:
-    """Writes 4 s of video and sound, and what makes the file state 30 s; returns its bytes."""
+    """Writes 4 s of video and audio in a file with a stated length of 30 s; returns its bytes."""
     codec, sound_codec = ("libvpx", "libopus") if path.suffix == ".webm" else ("mpeg4", "flac")
     suffix = "vtt" if path.suffix == ".webm" else "srt"
     (path.parent / f"a.{suffix}").write_text(SUBTITLES[suffix])
@@ -46,7 +46,7 @@ def _write(path: pathlib.Path, outlast: str, live: bool = False) -> bytes:
                 packet.stream = text
                 container.mux(packet)
     content = path.read_bytes()
-    if outlast == "duration":  # a picture that stands still to the end
+    if outlast == "duration":  # a still picture up to the end
         where = content.index(b"\x44\x89\x88") + 3
         content = content[:where] + struct.pack(">d", 30000.0) + content[where + 8 :]
         path.write_bytes(content)
@@ -80,7 +80,7 @@ def test_incomplete_file_is_damaged(tmp_path, outlast, fraction, how):
 def test_element_structure_of_file(tmp_path):
     content = _write(tmp_path / "a.mkv", "subtitles")
     assert matroska.is_whole(io.BytesIO(content))
-    assert matroska.is_whole(io.BytesIO(content + bytes(1000)))  # beside the segment
+    assert matroska.is_whole(io.BytesIO(content + bytes(1000)))  # outside the segment
     for end in range(200, len(content), 997):
         assert not matroska.is_whole(io.BytesIO(content[:end]))
     for content in (b"\0" * 100, b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x01\xff\xff\xff"):

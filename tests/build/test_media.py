@@ -33,7 +33,7 @@ def test_frame_of_each_time_is_chosen(tmp_path, name):
     path = media_files.write(tmp_path / name, media_files.gray_frames(levels), frame_rate=30)
     found = media.decode(path, VIDEO_ONLY)
     assert found.end == pytest.approx(2.0)
-    # Frame k is on the screen from k / 30 to (k + 1) / 30.
+    # Frame k is visible from k / 30 to (k + 1) / 30 s.
     expected = [4 * int(k / 8 * 30 + 1e-3) for k in range(16)]
     np.testing.assert_allclose(_levels(found), expected, atol=3)
 
@@ -59,7 +59,7 @@ def test_short_side_and_odd_sizes(tmp_path, size, expected):
     found = media.decode(path, MediaOptions(audio=False, short_side=16))
     image = simplejpeg.decode_jpeg(found.frames[0])
     assert image.shape == (expected[1], expected[0], 3)
-    np.testing.assert_allclose(image, 100, atol=5)  # colors are rounded to whole steps twice
+    np.testing.assert_allclose(image, 100, atol=5)  # colors are rounded twice
 
 
 def test_odd_short_side_is_refused():
@@ -93,7 +93,7 @@ def test_shrinking_does_not_alias(tmp_path):
     image = simplejpeg.decode_jpeg(
         media.decode(path, MediaOptions(audio=False, short_side=32)).frames[0]
     )
-    assert image[:, 2:-2].std() < 4  # libswscale mixes a little less at the border
+    assert image[:, 2:-2].std() < 4  # libswscale blends a little less at the border
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
@@ -320,7 +320,7 @@ def test_unreadable_file_is_not_damaged(tmp_path, monkeypatch, content, keep):
 
 
 def test_shorter_video_is_not_damage_of_sound(tmp_path):
-    """Video that can't be decoded right after a seek, and sound that ended before it."""
+    """Undecodable video right after a seek, and audio that ended before it."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (16, 16, 3), np.uint8) for _ in range(48)]
     sound = media_files.tone(2.0, 16000)
@@ -346,7 +346,9 @@ def test_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
         media.decode(path, MediaOptions())
     assert error.value.reason == "damaged"
     assert 2 < media.decode(path, MediaOptions(keep_damaged=True)).end < 7
-    assert media.decode(path, MediaOptions(), 0.0, 2.0).end == 2  # what is asked for is there
+    assert (
+        media.decode(path, MediaOptions(), 0.0, 2.0).end == 2
+    )  # the requested segment is complete
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Nothing but the file itself is read, whatever it names."""
+"""Only the file itself is read, independently of its content."""
 
 import errno
 import io
@@ -61,7 +61,7 @@ def test_playlist_is_named_in_reason(tmp_path, kind):
 
 
 def test_picture_is_not_read_as_image_sequence(tmp_path):
-    """Names that are patterns for ffmpeg: frame 1 would be read for `frame%d.png`."""
+    """Names that are patterns of ffmpeg: it would read frame 1 for `frame%d.png`."""
     for name, level in (("frame%d.png", 30), ("frame1.png", 90), ("frame2.png", 150)):
         pixels = np.full((48, 64, 3), level, np.uint8)
         (tmp_path / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
@@ -71,7 +71,7 @@ def test_picture_is_not_read_as_image_sequence(tmp_path):
 
 
 def test_mp4_reference_to_other_file_is_not_read(tmp_path):
-    """A QuickTime file whose data reference is a path: its samples would be read from there."""
+    """A QuickTime file with a path as data reference, from which samples would be read."""
     levels = media_files.gray_frames([40] * 16)
     path = pathlib.Path(media_files.write(tmp_path / "a.mov", levels, 8))
     other = media_files.write(tmp_path / "b.mov", media_files.gray_frames([220] * 16), 8)
@@ -79,7 +79,7 @@ def test_mp4_reference_to_other_file_is_not_read(tmp_path):
     name = f"file://{other}".encode() + b"\0"
     kind = content.index(b"url ", content.index(b"dref"))
     size = 12 + len(name)
-    entry = size.to_bytes(4, "big") + b"url " + bytes(4) + name  # flags: not in this file
+    entry = size.to_bytes(4, "big") + b"url " + bytes(4) + name  # flags: data in another file
     grown = size - 12
     content = bytearray(content[: kind - 4] + entry + content[kind + 8 :])
     for box in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
@@ -116,7 +116,7 @@ def test_irregular_file_is_left_out(tmp_path):
 
 
 def _two_tracks(path, kind: str, undecodable: tuple[int, ...]) -> str:
-    """A file with two tracks of a kind, both default, of which some have an unknown codec."""
+    """A file with two default tracks of a kind, some with an unknown codec."""
     with av.open(str(path), "w") as container:
         tones = [media_files.tone(2.0, 16000, hertz) for hertz in (440, 880)]
         pictures = [media_files.gray_frames([level] * 16) for level in (60, 180)]
@@ -132,7 +132,7 @@ def _two_tracks(path, kind: str, undecodable: tuple[int, ...]) -> str:
         where = content.index(tag, content.index(b"stsd", where + 1))
         if track in undecodable:
             content[where : where + 4] = b"zzzz"
-            # A descriptor would name the codec too.
+            # Remove the descriptor, which would name the codec too.
             esds = content.index(b"esds", where)
             content[esds : esds + 4] = b"free"
     path.write_bytes(bytes(content))
@@ -154,7 +154,7 @@ def test_track_with_decoder_is_used(tmp_path, undecodable):
 
 @pytest.mark.parametrize("broken", [(0,), (0, 1)])
 def test_track_whose_decoder_does_not_open(tmp_path, broken):
-    """Opus of a later version, which the decoder refuses at once."""
+    """Opus with a later version, which the decoder refuses."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         tones = [media_files.tone(2.0, 48000, hertz) for hertz in (440, 880)]
@@ -228,7 +228,7 @@ def test_unreadable_bytes_are_damage(long_file, monkeypatch, fraction):
 
 
 def test_format_without_seek(tmp_path):
-    """Decoding starts at the beginning there."""
+    """Decoding then starts at the beginning."""
     rng = np.random.default_rng(0)
     frames = [np.full((48, 64, 3), 4 * i, np.uint8) for i in range(60)]
     sound = 0.1 * rng.standard_normal((1, 6 * 44100)).astype(np.float32)

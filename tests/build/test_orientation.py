@@ -13,13 +13,13 @@ from data_pipelines.build.frame_track import FrameTrack
 from data_pipelines.build.media import MediaOptions
 from data_pipelines.build.orientation import Orientation
 
-# Greys of the stored quadrants, and what is shown under (a, b, c, d): a point (p, q) of the stored
-# picture lies at (a p + c q, b p + d q), q downwards.
+# Grays of the stored quadrants, and those shown with (a, b, c, d): a point (p, q) of the stored
+# picture is shown at (a p + c q, b p + d q), q downwards.
 STORED = [[20, 90], [160, 230]]
 SHOWN = {
     (1, 0, 0, 1): [[20, 90], [160, 230]],  # upright
-    (-1, 0, 0, 1): [[90, 20], [230, 160]],  # left and right change places
-    (1, 0, 0, -1): [[160, 230], [20, 90]],  # above and below do
+    (-1, 0, 0, 1): [[90, 20], [230, 160]],  # left and right swapped
+    (1, 0, 0, -1): [[160, 230], [20, 90]],  # top and bottom swapped
     (-1, 0, 0, -1): [[230, 160], [90, 20]],  # upside down
     (0, 1, -1, 0): [[160, 20], [230, 90]],  # a quarter turn clockwise
     (0, -1, 1, 0): [[90, 230], [20, 160]],  # counterclockwise
@@ -62,7 +62,7 @@ def test_matrix_without_angle_is_ignored(tmp_path, matrix):
 @pytest.mark.parametrize("degrees", range(-170, 191, 20))
 def test_angles_are_rounded_to_quarter_turns(degrees, mirrored):
     cosine, sine = (65536 * f(math.radians(degrees)) for f in (math.cos, math.sin))
-    matrix = [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]  # turned counterclockwise
+    matrix = [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]  # rotated counterclockwise
     if mirrored:
         matrix[:2] = [-cosine, sine]
     found = orientation.of_matrix(np.array(matrix).astype(np.int32))

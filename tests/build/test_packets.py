@@ -1,4 +1,4 @@
-"""Packets that hold no frame: tags and rubbish in sound files, and repeated pictures."""
+"""Packets without a frame: tags and random bytes in sound files, and repeated pictures."""
 
 import pathlib
 import struct
@@ -104,7 +104,7 @@ def test_random_bytes_are_not_sound(tmp_path, name, content):
 
 
 def _with_empty_packets(path, codec: str, empty: set[int], sound: bool) -> str:
-    """A video of 30 frames, 10 a second, some of whose packets have no bytes."""
+    """A video of 30 frames at 10 per second, with some empty packets."""
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=10)
         video.width, video.height = 64, 48
@@ -149,7 +149,7 @@ def test_segment_within_repeated_frames(tmp_path, window):
 
 @pytest.mark.parametrize("late", [1.0, 98.0])
 def test_late_stream_is_accepted(tmp_path, late):
-    """A Flash video that is said to have no sound, and has some after ffmpeg has looked for it."""
+    """A Flash video with a stated lack of audio, and audio after the part that ffmpeg probes."""
     path = tmp_path / "a.flv"
     frames = media_files.gray_frames([2 * i for i in range(100)])
     sound = media_files.tone(1.0, 44100)

@@ -1,4 +1,4 @@
-"""Lists that name files outside of the source, which are never read."""
+"""Lists with paths outside the source, which are never read."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_path_outside_source_is_refused_with_its_line(tmp_path, name, path):
     trees.files(tmp_path / "source", ["a.mp4"])
     with pytest.raises(UserError) as error:
         trees.listed(name, tmp_path / "source", lists=str(tmp_path / "lists"))
-    told = str(error.value)
-    assert ", line " in told
-    assert "\n" not in told
-    assert any(words in told for words in ("leads out", "of Windows", "control character"))
+    message = str(error.value)
+    assert ", line " in message
+    assert "\n" not in message
+    assert any(words in message for words in ("leads out", "of Windows", "control character"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_unusual_names_inside_source_are_accepted(tmp_path, name):
 
 
 def test_links_in_source_are_followed(tmp_path):
-    """A link is the owner's word, and data sets are often made of them."""
+    """Links are made by the owner of the data; data sets often consist of links."""
     trees.files(tmp_path / "store", ["deep/1.wav"])
     trees.write(tmp_path / "source", _lists("1")["fsd50k"])
     (tmp_path / "source" / "2.wav").symlink_to(tmp_path / "store" / "deep" / "1.wav")

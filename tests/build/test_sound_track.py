@@ -1,4 +1,4 @@
-"""Sound of many channels, and sound whose clock is at fault."""
+"""Sound with many channels, and sound with a wrong clock."""
 
 import math
 import pathlib
@@ -69,7 +69,7 @@ def test_sound_of_record_is_bounded(monkeypatch):
 
 
 def _with_clock(path: pathlib.Path, factor: float, codec: str) -> str:
-    """An AVI file of 6 s, a flash and a click at 1 s, whose sound has another clock."""
+    """An AVI file of 6 s with a flash and a click at 1 s; its sound has another clock."""
     frames = media_files.gray_frames([0] * 25 + [255] * 125)
     sound = 0.1 * media_files.tone(6.0, 48000)
     sound[0, 48000:49000] = 1
@@ -101,7 +101,7 @@ def test_drifting_clock_is_followed(tmp_path, codec, factor):
     assert click == pytest.approx(factor, abs=0.06)
 
 
-FRAMES = np.arange(400) * 0.02  # when each of 20 ms begins
+FRAMES = np.arange(400) * 0.02  # start of each frame of 20 ms
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ FRAMES = np.arange(400) * 0.02  # when each of 20 ms begins
         (FRAMES + 5 * (FRAMES > 0.01), 1),
         (FRAMES + 1.5 * (FRAMES > 2) + 1.5 * (FRAMES > 6), 1),
         (FRAMES - 0.9 * (FRAMES > 4), 1),  # an overlap
-        (np.where(FRAMES < 4, FRAMES, 4 + (FRAMES - 4) * 20), 1),  # silence that isn't sent
+        (np.where(FRAMES < 4, FRAMES, 4 + (FRAMES - 4) * 20), 1),  # silence without packets
         (FRAMES * 2, 2),
         (FRAMES / 2, 0.5),
         (FRAMES / 100, 0.01),

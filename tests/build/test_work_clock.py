@@ -1,4 +1,4 @@
-"""Time that a process had for its work, whatever the machine did meanwhile."""
+"""The time that a process could work, independently of the load of the machine."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ from data_pipelines.build.work_clock import TICK, Usage, WorkClock
 
 
 class Process:
-    """A process of which the test says what it does."""
+    """A process whose state the test sets."""
 
     def __init__(self):
         self.time, self.state, self.used = 100.0, "S", 0.0
         self.clock = WorkClock(1, lambda: self.time, lambda _: Usage(self.state, self.used))
 
     def run(self, seconds: float, state: str, fraction: float = 0.0) -> float:
-        """Looks at it for a while in which it has a fraction of a processor."""
+        """Samples the process for `seconds`, in which it has a fraction of a processor."""
         self.state = state
         for _ in range(round(seconds / TICK)):
             self.time += TICK
@@ -76,7 +76,7 @@ def test_without_proc_every_second_counts():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc here")
 def test_usage_of_process_with_any_name(tmp_path):
-    """The name stands in the same line: blanks and brackets in it move no field."""
+    """The name is in the same line: its blanks and brackets must not shift fields."""
     link = tmp_path / "a) R 9 (b"
     link.symlink_to(sys.executable)
     process = subprocess.Popen([link, "-c", "while True: pass"])

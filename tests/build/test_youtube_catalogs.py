@@ -1,4 +1,4 @@
-"""Kinetics and AudioSet, whose lists name stretches of recordings."""
+"""Kinetics and AudioSet, whose lists have segments of recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_kinetics400(tmp_path):
     )  # fmt: skip
     assert train["_AbC_000000_000010"][0] == "train/abseiling/_AbC_000000_000010.mkv"
     (gone,) = catalog.splits["validation"]
-    assert gone.path == "playing drums/gone_000100_000110.mp4"  # it will be reported as missing
+    assert gone.path == "playing drums/gone_000100_000110.mp4"  # reported as missing later
 
 
 def test_kinetics400_of_whole_recordings(tmp_path):

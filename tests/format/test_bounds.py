@@ -1,4 +1,4 @@
-"""A few hostile bytes never cost gigabytes or minutes: they are refused by one sentence."""
+"""Hostile records of a few bytes are refused in one sentence, before they cost memory or time."""
 
 import dataclasses
 import struct
@@ -54,7 +54,7 @@ def of_frames(*frames: bytes) -> Record:
 
 
 def decode(record: Record, stored: int = 0) -> np.ndarray:
-    """Decodes the first four frames; `stored` is the short side that the data set states."""
+    """Decodes the first four frames; `stored` is the short side of the data set."""
     frames = clips.ClipFrames(record, 0, 4, 16, WHERE, stored)
     out = np.zeros((4, 16, 24, 3), np.uint8)
     frames.write([(frame_cuts.Cut(0, 4, (0, 0, 16, 24), (16, 24)), out)])
@@ -133,7 +133,7 @@ def test_jpeg_of_many_scans_is_refused(frugal):
     """Each scan is a pass over all pixels, and may take ten bytes."""
     pixels = np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    assert decode(of_frames(*[jpeg] * 4), 16).any()  # those of an encoder are few
+    assert decode(of_frames(*[jpeg] * 4), 16).any()  # encoders write few scans
     scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     with pytest.raises(UserError, match=f"{WHERE} has a frame .*10[0-9]+ scans, more than 32"):
         decode(of_frames(jpeg[:-2] + scan * 1000 + jpeg[-2:]), 16)
@@ -220,7 +220,7 @@ HOSTILE = {
 
 @pytest.fixture
 def budget(monkeypatch):
-    """So that messages of a few thousand fields do for some of millions."""
+    """Lowers the budget, so that a few thousand fields exceed it."""
     monkeypatch.setattr(tf_example, "MAX_FIELDS", 4000)
 
 
@@ -240,7 +240,7 @@ def test_millions_of_fields_take_seconds():
     start = time.monotonic()
     with pytest.raises(tf_example.WireError, match=r"more than 1,048,576 fields"):
         feature.bytes_list()
-    assert time.monotonic() - start < 20  # 0.5 on a machine that is free
+    assert time.monotonic() - start < 20  # 0.5 on an idle machine
 
 
 @pytest.mark.parametrize("name", ["image/encoded", "image/timestamp", "WAVEFORM/feature/floats"])
@@ -282,7 +282,7 @@ def test_sequences_with_excessive_length_are_refused(micros, rate, sentence, fru
 @pytest.mark.parametrize("length", [record_schema.MAX_RECORD_BYTES + 1, 2**31, 2**40, 2**64 - 1])
 @pytest.mark.parametrize("room", [0, 2**31 + 2**20])
 def test_length_of_record_is_bounded_before_it_is_read(tmp_path, length, room, frugal):
-    """With a checksum that is right, and in a file that is (with holes) as long as it says."""
+    """With a valid checksum, in a sparse file of the stated length."""
     path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     header = struct.pack("<Q", length)
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Damage of any kind: a record is read as it was written, or its shard is named as damaged."""
+"""Random damage: a record is read unchanged, or its shard is reported as damaged."""
 
 import dataclasses
 import os
@@ -70,7 +70,7 @@ def _apply(content: bytes, changes) -> bytes:
 
 
 def _refusal(path: str, call, *args):
-    """Returns what a call gives, or None if it refuses with an error that names the path."""
+    """Returns the result of a call, or None if its error names the path."""
     try:
         return call(*args)
     except UserError as error:
@@ -117,7 +117,7 @@ def test_damaged_index(shard, seed):
 @settings(THOUSANDS, max_examples=50)
 @given(seed=seeds)
 def test_wrong_index_with_valid_checksum(shard, seed):
-    """Its checksum is right: it is not believed, or a record is named, or it says the same."""
+    """With a valid checksum it is ignored, or a record is named, or it is equal."""
     shard.write_bytes(SHARD)
     for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
         crc = tfrecord.FOOTER.pack(tfrecord.masked_crc(content))
@@ -139,7 +139,7 @@ GOOD = record_schema.serialize(toy_shards.record(1, frames=3))
 @THOUSANDS
 @given(seed=seeds)
 def test_wrong_records_with_valid_checksum(seed):
-    """Damage from before the checksum was made is refused too, or is another record."""
+    """Records damaged before their checksum was computed are refused, or parse as others."""
     where = "shard, record 0,"
     for content in _variants(GOOD, seed):
         record = _refusal(where, record_schema.parse, content, 8, where)
@@ -150,7 +150,7 @@ def test_wrong_records_with_valid_checksum(seed):
 @settings(THOUSANDS, max_examples=10)
 @given(seed=seeds)
 def test_wrong_data_set_with_valid_checksum(tmp_path_factory, seed):
-    """Every checksum is right, and index and description are of the damaged record."""
+    """All checksums are valid, and index and description match the damaged record."""
     folder = str(tmp_path_factory.getbasetemp() / "wrong_writer")
     if not os.path.isdir(folder):
         metadata = dataclasses.replace(toy_shards.METADATA, folds=2)

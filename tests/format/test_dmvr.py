@@ -74,10 +74,10 @@ def test_frames_are_resampled_to_rate(times):
 
 
 @pytest.mark.parametrize("rate", [16000, 44100, 48000])
-@pytest.mark.parametrize("told", [True, False])
-def test_spectrogram_is_computed_from_waveform(rate, told):
+@pytest.mark.parametrize("stated", [True, False])
+def test_spectrogram_is_computed_from_waveform(rate, stated):
     context: dict = {"image/frame_rate": 25.0}
-    if told:
+    if stated:
         context["WAVEFORM/feature/sample_rate"] = float(rate)
     floats = np.array_split(_tone(2.0, rate), 2)
     record = _parse(frames=FRAMES, floats=floats, context=context)
@@ -114,7 +114,7 @@ def test_waveform_is_preferred_to_stored_spectrogram():
 def test_integers_stored_as_floats_are_converted():
     heard = _tone(1.0, 16000)
     damaged = np.rint(heard * 32768).astype(np.int32).view(np.float32)
-    assert not (np.abs(damaged) > 1e-30).any()  # it looks like silence
+    assert not (np.abs(damaged) > 1e-30).any()  # the bits of silence
     context = {"WAVEFORM/feature/sample_rate": 16000}
     mended = _parse(floats=[damaged], context=context)
     whole = _parse(floats=[heard], context=context)

@@ -1,4 +1,4 @@
-"""JSON files of a data set and of a build, with anything in them: one sentence, or as written."""
+"""JSON files of a data set and of a build with any content: one sentence, or a round trip."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ FUZZ = settings(
 
 
 def refusal(folder, content: bytes, read=metadata_lib.read) -> str:
-    """Returns the sentence that refuses such a metadata.json."""
+    """Returns the error message for a metadata.json."""
     (folder / "metadata.json").write_bytes(content)
     with pytest.raises(UserError) as caught:
         read(str(folder))
@@ -57,8 +57,8 @@ def test_checksum_detects_every_change(tmp_path):
 )
 def test_value_that_was_changed_fails_checksum(tmp_path, key, value):
     values = json.loads(metadata_lib.to_json(METADATA)) | {key: value}
-    said = refusal(tmp_path, json.dumps(values).encode())
-    assert "its checksum is wrong" in said
+    message = refusal(tmp_path, json.dumps(values).encode())
+    assert "its checksum is wrong" in message
     assert "its checksum is wrong" in refusal(
         tmp_path, json.dumps(VALUES | {"checksum": 3}).encode()
     )
@@ -113,8 +113,8 @@ def test_files_without_checksum_are_read(tmp_path):
     ],
 )
 def test_invalid_values_are_named(tmp_path, key, value, words):
-    said = refusal(tmp_path, json.dumps(VALUES | {key: value}).encode())
-    assert re.search(words, said), said
+    message = refusal(tmp_path, json.dumps(VALUES | {key: value}).encode())
+    assert re.search(words, message), message
 
 
 @pytest.mark.parametrize("key", VALUES)

@@ -1,4 +1,4 @@
-"""A label that names no class is refused: when a data set is opened, and in every record read."""
+"""Labels that are not classes are refused when a data set is opened or a record is read."""
 
 import dataclasses
 import os
@@ -50,11 +50,11 @@ def test_data_set_with_invalid_labels_is_refused(tmp_path, metadata, labels, bad
     classes = "0 to 2147483646" if metadata is UNNAMED else "0 to 2"
     with pytest.raises(UserError) as caught:
         open_dataset(toy_shards.CONFIG, folder, "train")
-    said = str(caught.value)
-    assert "1 of 8 records" in said
-    assert "clip5, " in said
-    assert "toy-train.tfrecord-00001-of-00002, record 2," in said
-    assert f"the label {bad}, and the classes of the data set are {classes})" in said
+    message = str(caught.value)
+    assert "1 of 8 records" in message
+    assert "clip5, " in message
+    assert "toy-train.tfrecord-00001-of-00002, record 2," in message
+    assert f"the label {bad}, and the classes of the data set are {classes})" in message
 
 
 @pytest.mark.parametrize("metadata,labels,bad", BAD)

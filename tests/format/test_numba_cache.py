@@ -1,4 +1,4 @@
-"""Machines on which numba finds no folder for its cache."""
+"""Machines without a writable folder for numba's cache."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import numba_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What stands in for a read-only installation: root may write everywhere else.
+# Emulates a read-only installation, as root may write everywhere.
 READ_ONLY = """
 import os, sys, tempfile
 make = tempfile.TemporaryFile
@@ -44,7 +44,7 @@ def test_spectrogram_with_only_temporary_folder_writable(tmp_path):
 
 
 def _allow_files_in(folder, monkeypatch):
-    """Lets files be made below one folder alone."""
+    """Permits new files below one folder only."""
     make = tempfile.TemporaryFile
 
     def make_or_refuse(*args, dir=None, **options):
@@ -57,7 +57,7 @@ def _allow_files_in(folder, monkeypatch):
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch) -> pathlib.Path:
-    """The temporary folder, as all that can be written to."""
+    """The temporary folder, the only writable one."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")

@@ -1,4 +1,4 @@
-"""Shards in Amazon S3 and Google Cloud Storage, as emulated on this machine."""
+"""Shards in emulators of Amazon S3 and Google Cloud Storage."""
 
 import http.server
 import itertools
@@ -56,7 +56,7 @@ def test_s3(s3, local):
 
 
 class _Gcs(http.server.BaseHTTPRequestHandler):
-    """What reading needs of the JSON API of Google Cloud Storage; objects lie in a folder."""
+    """The part of the JSON API of Google Cloud Storage for reading, on files in a folder."""
 
     folder = ""
     ranges: ClassVar[list[str]] = []

@@ -1,4 +1,4 @@
-"""Many shards and few descriptors: everything is read, and no descriptor is lost or mixed up."""
+"""Many shards with few descriptors."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ from data_pipelines.format.open_files import OpenFiles
 COUNT = 300
 OWNER = object()
 
-# Run with few descriptors: threads of two sources, a forked process and one that is spawned.
+# Runs with few descriptors: threads of two sources, a forked and a spawned process.
 READ_ALL = """
 import multiprocessing, os, random, resource, sys
 from concurrent import futures
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """300 shards of a record each, without indexes."""
+    """300 shards of one record each, without indexes."""
     folder = tmp_path_factory.mktemp("many")
     for i in range(COUNT):
         path = folder / shard_names.shard_name("toy", "train", i, COUNT)
@@ -180,7 +180,7 @@ def test_shard_replaced_while_closed_is_detected(tmp_path, monkeypatch):
     for i in range(2):
         path = tmp_path / shard_names.shard_name("toy", "train", i, 2)
         shards.write_shard(str(path), [b"one"])
-        os.utime(path, (0, 0))  # so that the clock of the file system need not tick
+        os.utime(path, (0, 0))  # set the time, as the clock of the file system is coarse
     source = record_source.TFRecordSource(shard_names.find_shards(str(tmp_path), "train"))
     assert [source[0], source[1]] == [b"one", b"one"]
     shards.write_shard(str(tmp_path / shard_names.shard_name("toy", "train", 1, 2)), [b"two"])

@@ -89,7 +89,7 @@ for scheme in ("gs", "s3"):
 
 
 def test_missing_package_of_scheme_is_named():
-    """In a process that has not opened one before."""
+    """In a process that has not opened a URL before."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PACKAGES], capture_output=True, text=True, check=True
     )
@@ -100,7 +100,7 @@ def test_missing_package_of_scheme_is_named():
 
 
 class _Flaky(MemoryFileSystem):
-    """A store whose first answers are errors."""
+    """A file system whose first accesses raise errors."""
 
     protocol = "flaky"
     store = MemoryFileSystem.store
@@ -176,7 +176,7 @@ def test_listing_and_scanning_are_retried(flaky):
         file.write(record + record)
     flaky.failures.append(OSError("once"))
     assert shard_index.scan(f"{folder}/shard", 2 * len(record))["length"].tolist() == [4, 4]
-    with pytest.raises(UserError, match="record 1"):  # damage isn't read for a minute
+    with pytest.raises(UserError, match="record 1"):  # damage is not retried
         shard_index.scan(f"{folder}/shard", 2 * len(record) - 1)
 
 
@@ -262,7 +262,7 @@ def test_full_disk_is_not_retried(flaky):
         UnreachableError, match=r"copied to .* \(No space left .* free disk space there"
     ):
         storage.fetch("flaky://flaky/a", Full())
-    with pytest.raises(OSError, match="No space"):  # tried once
+    with pytest.raises(OSError, match="No space"):  # no retry
         storage.with_retries("flaky://flaky/a", Full().write, b"x")
 
 
@@ -288,7 +288,7 @@ def test_unreachable_storage_is_given_up(flaky):
     no_answer = r"flaky/a can't be reached \(8 tries, .*OSError: no route"
     with pytest.raises(UnreachableError, match=no_answer) as error:
         storage.read_range("flaky://flaky/a", 0, 1)
-    assert error.value.status == 1  # a launcher tries again
+    assert error.value.status == 1  # a launcher retries
     assert len(flaky.ranges) == 8
 
 

@@ -1,6 +1,6 @@
-"""TensorFlow reads our shards: a test of the optional extra `tensorflow`.
+"""TensorFlow reads shards of this project: a test of the extra `tensorflow`.
 
-In a process of its own, since nothing else in the project imports TensorFlow.
+In a separate process, as nothing else in the project imports TensorFlow.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Compared with protobuf's own reading and writing of the same messages."""
+"""Comparison with protobuf's reading and writing of the same messages."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ RECORDS = [bytes([i]) * n for i, n in enumerate([5, 0, 1000, 17, 3])]
 
 
 def _entries(records) -> np.ndarray:
-    """What an index of these records holds."""
+    """The index entries of these records."""
     values = [(len(record), tfrecord.masked_crc(record)) for record in records]
     return np.array(values, shard_index.ENTRY)
 
@@ -110,7 +110,7 @@ def test_index_of_another_shard_of_same_size_is_refused(tmp_path, others, what):
 
 
 def test_digest_depends_on_records_and_order(tmp_path):
-    """Not of where the shards lie, of their indexes or of how many records a shard holds."""
+    """It does not depend on the folder, on indexes or on the number of records per shard."""
     plain = record_source.TFRecordSource(_write(tmp_path / "a")).digest
     assert re.fullmatch("[0-9a-f]{32}", plain)
     assert record_source.TFRecordSource(_write(tmp_path / "b" / "c")).digest == plain
@@ -210,11 +210,11 @@ def _rename_over(path, content):
 )
 def test_changed_shard_is_detected(tmp_path, change):
     ((path, size),) = _write(tmp_path, count=1).items()
-    os.utime(path, (0, 0))  # so that the clock of the file system need not tick
+    os.utime(path, (0, 0))  # set the time, as the clock of the file system is coarse
     opened = record_source.TFRecordSource({path: size})
     opened[0]
     unopened = pickle.loads(pickle.dumps(opened))
-    # Other records of the same lengths: every checksum is right.
+    # Other records of the same lengths, with valid checksums.
     other = b"".join(b"".join(tfrecord.frame(bytes(len(record)))) for record in RECORDS)
     change(path, other)
     for source in (opened, unopened):

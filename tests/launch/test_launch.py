@@ -18,7 +18,9 @@ def test_every_host_has_pod_that_runs_main_with_time_to_save(name):
     _, job = job_of(name)
     pod = job["template"]["spec"]
     assert job["completions"] == job["parallelism"] == 4
-    assert job["backoffLimit"] == 0  # the job set starts all pods again, not the job one of them
+    assert (
+        job["backoffLimit"] == 0
+    )  # the JobSet restarts all pods, instead of the job restarting one
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] >= 300
     (container,) = pod["containers"]

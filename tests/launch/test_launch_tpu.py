@@ -13,7 +13,7 @@ WHERE = ("--name=xkd", "--zone=us-west4-a")
 TYPE = "--type=v5litepod-16"
 MAIN = ("--", "--config=configs/k400.py", "--workdir=/mnt/a run")
 
-# Stands in for Google's: the queued resource is a file, a worker a folder that commands run in.
+# Replaces gcloud: the queued resource is a file, a worker is a folder in which commands run.
 GCLOUD = r"""#!/usr/bin/env bash
 set -u
 cd "$CLOUD"
@@ -48,7 +48,7 @@ case "$*" in
 esac
 """
 
-# Stands in for a worker's Python: installs nothing, and ends as the test says.
+# Replaces a worker's Python: installs nothing, and ends as set by the test.
 PYTHON = r"""#!/usr/bin/env bash
 case "$*" in
   *"uv venv"*) mkdir -p .venv/bin && cp "$(command -v python3)" .venv/bin/python ;;
@@ -60,7 +60,7 @@ case "$*" in
 esac
 """
 
-# Stands in for sleep: seconds are a fifth of what they are.
+# Replaces sleep: a fifth of the time.
 SLEEP = """#!/usr/bin/env bash
 exec /bin/sleep "$(awk "BEGIN { print $1 / 5 }")"
 """
@@ -68,7 +68,7 @@ exec /bin/sleep "$(awk "BEGIN { print $1 / 5 }")"
 
 @pytest.fixture
 def cloud(tmp_path):
-    """Runs the script beside a cloud made of folders: (arguments, what main.py does) -> result."""
+    """Runs the script with a fake cloud of folders: (arguments, behavior of main.py) -> result."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in (("gcloud", GCLOUD), ("python3", PYTHON), ("sleep", SLEEP)):
@@ -112,14 +112,14 @@ def test_script_parses_and_passes_shellcheck():
     "arguments,sentence",
     [
         ((), "usage:"),
-        (("launch", *WHERE), "launch is no command"),
-        (("create", "--zone=z", TYPE), "there is no --name"),
-        (("create", "--name=n", TYPE), "there is no --zone"),
-        (("create", *WHERE), "there is no --type"),
+        (("launch", *WHERE), "launch is not a command"),
+        (("create", "--zone=z", TYPE), "--name is missing"),
+        (("create", "--name=n", TYPE), "--zone is missing"),
+        (("create", *WHERE), "--type is missing"),
         (("create", *WHERE, "--type=v9-8"), "no known runtime"),
-        (("create", *WHERE, TYPE, "--slices=two"), "--slices=two is no number"),
-        (("run", *WHERE, TYPE), "there is nothing to run"),
-        (("stop", *WHERE, "--sopt"), "--sopt is no option"),
+        (("create", *WHERE, TYPE, "--slices=two"), "--slices=two is not a number"),
+        (("run", *WHERE, TYPE), "flags of main.py are missing"),
+        (("stop", *WHERE, "--sopt"), "--sopt is not an option"),
     ],
 )
 def test_bad_command_lines_end_in_one_sentence(arguments, sentence):
@@ -151,7 +151,7 @@ def test_unsafe_names_are_refused(cloud, option, value):
 def test_arithmetic_in_numbers_is_refused(slices):
     found = subprocess.run([SCRIPT, "stop", *WHERE, f"--slices={slices}"], capture_output=True)
     assert found.returncode == 2
-    assert b"is no number: give one of 0 to 999999" in found.stderr
+    assert b"is not a number: give one of 0 to 999999" in found.stderr
 
 
 @pytest.mark.parametrize("variable", ["-i=x", "A B=x", "=x", "a;b=x", "$(id)=x"])
@@ -196,14 +196,14 @@ def test_temporary_folder_of_archive_is_removed(cloud, tmp_path, monkeypatch):
     assert archive.startswith(f"{scratch}/")
     assert not list(scratch.iterdir())
     (cloud.path / "state").unlink()
-    assert cloud("setup", *WHERE).returncode != 0  # no slice answers
+    assert cloud("setup", *WHERE).returncode != 0  # no slice is reachable
     assert not list(scratch.iterdir())
     dry("setup", *WHERE, "--dry-run")
     assert not list(scratch.iterdir())
 
 
 def test_invalid_answer_counts_as_lost_worker(cloud):
-    """Not as the name of a file, an expression, or the end of the run."""
+    """Not as a file name, an expression, or an exit status."""
     junk = 'echo "* a[\\$(touch PWNED)] 99999" > .status; sleep 1; '
     found = cloud(
         "run", *WHERE, TYPE, "--poll=2", "--retries=0", *MAIN,
@@ -282,10 +282,10 @@ def test_failed_request_is_repeated(cloud):
 
 def test_unanswered_request_is_repeated(cloud):
     (cloud.path / "state").write_text("ACTIVE")
-    (cloud.path / "silence").write_text("x\n" * 4)  # the state is asked for twice each time
+    (cloud.path / "silence").write_text("x\n" * 4)  # two requests each time
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
-    assert found.stderr.count("xkd is out of reach: connection refused\n") == 2
+    assert found.stderr.count("xkd is UNREACHABLE: connection refused\n") == 2
     assert not calls(cloud, "resources create")
 
 
@@ -296,8 +296,8 @@ def test_without_login_reason_is_shown_and_three_attempts_are_made(cloud):
         assert found.returncode == 2
         *attempts, last = found.stderr.splitlines()
         assert len(attempts) == 3
-        assert all(line.endswith("xkd is out of reach: connection refused") for line in attempts)
-        assert last.startswith("error: gcloud did not answer 3 times, for the reason above: see")
+        assert all(line.endswith("xkd is UNREACHABLE: connection refused") for line in attempts)
+        assert last.startswith("error: gcloud did not answer 3 times, for the reason above: check")
 
 
 def test_patience_is_longer_after_first_answer(cloud):
@@ -306,7 +306,7 @@ def test_patience_is_longer_after_first_answer(cloud):
     (cloud.path / "answers").write_text("x\n")
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN)
     assert found.returncode == 0, found.stderr
-    assert found.stderr.count("xkd is out of reach") == 5
+    assert found.stderr.count("xkd is UNREACHABLE") == 5
 
 
 def test_preempted_run_resumes_on_same_slices(cloud):
@@ -338,14 +338,14 @@ def test_bad_input_is_not_retried_and_failures_three_times(cloud):
 
 
 def test_log_of_failed_worker_is_shown_first(cloud):
-    """Worker 0 starts first and says 1, for it lost the other one."""
+    """Worker 0 starts first and ends with 1, as it lost the other one."""
     mixed = "[[ $1 -gt 2 ]] || case $PWD in */1/*) exit {}; ;; *) exit {} ;; esac"
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(2, 1))
     assert found.returncode == 2
     (cloud.path / "xkd/1/starts").unlink()
     (cloud.path / "xkd/0/starts").unlink()
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(1, 75))
-    assert "starting again after status 1\n" in found.stderr
+    assert "restarting after status 1\n" in found.stderr
 
 
 def test_stop_saves_run_and_deletes_slices(cloud):
@@ -367,7 +367,7 @@ def test_stop_saves_run_and_deletes_slices(cloud):
         while not (log.exists() and "run" in log.read_text()):
             time.sleep(0.05)
         time.sleep(0.3)
-        running.kill()  # the launcher may go: the run stays
+        running.kill()  # the run continues without the launcher
         assert "running" in cloud("status", *WHERE, main=waits).stdout
         assert cloud("stop", *WHERE, main=waits).returncode == 0
     finally:

@@ -96,7 +96,7 @@ def test_pickles_after_use():
 
 
 class _Later:
-    """Waits for its place in the batch."""
+    """A pending value."""
 
     shape = (4,)
     dtype = np.dtype(np.int16)
@@ -148,4 +148,4 @@ def test_large_arrays_lie_in_one_buffer_and_small_ones_do_not():
     for array in (frames, sound):
         assert array.flags.c_contiguous
         assert array.ctypes.data % ALIGNMENT == 0
-    assert flip.base is None  # whoever keeps it doesn't keep the batch
+    assert flip.base is None  # keeping it does not keep the batch

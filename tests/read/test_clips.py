@@ -40,7 +40,7 @@ def test_positions_of_sound_alone_are_columns():
 
 
 def test_positions_of_run_on_sound_alone_are_columns():
-    """However long the clips of video are."""
+    """For any length of video clips."""
     record, config = toy_shards.record(0), dataclasses.replace(CONFIG, modalities=("audio",))
     assert record.frames
     last = clips.last_start(record, config)
@@ -101,7 +101,7 @@ def test_sound_is_padded_with_silence():
 
 
 def test_whole_clip_always_fits_its_sound():
-    """A file's 1 + samples // hop columns hold the last clip's, at the paper's rates."""
+    """At the paper's rates, the 1 + samples // hop columns of a file cover its last clip."""
     config = Config()
     for frames in range(32, 400):
         record = Record(id="", frames=(b"",) * frames, log_mel=np.zeros(

@@ -123,14 +123,14 @@ def test_digest_depends_only_on_content(tmp_path):
 
     def digest(name, records):
         folder = toy_shards.write(tmp_path / name, records)
-        told = []
-        found = toy_shards.index(open_dataset(CONFIG, folder, "train"), 3, told.append)
-        assert told == [32, 64, 70]
+        counts = []
+        found = toy_shards.index(open_dataset(CONFIG, folder, "train"), 3, counts.append)
+        assert counts == [32, 64, 70]
         return found.digest
 
     plain = digest("one", records)
     assert digest("two", records) == plain
-    # a label of the same length: names and sizes of the shards stay what they are
+    # a label of equal length, so that names and sizes of shards are unchanged
     changed = [*records[:69], dataclasses.replace(records[69], label=1)]
     assert records[69].label == 0
     assert digest("three", changed) != plain

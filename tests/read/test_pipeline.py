@@ -278,7 +278,7 @@ def test_closing_frees_descriptors(dataset):
 
 
 def test_training_views_of_config(dataset):
-    """The views that training and evaluation take by themselves."""
+    """The default views of training and evaluation."""
     iterator = pipeline.train_batches(toy_shards.CONFIG, dataset)
     batch = _flat(next(iterator))
     iterator.close()

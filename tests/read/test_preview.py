@@ -15,7 +15,7 @@ from xkd_jax.config.pretraining import Config
 
 @pytest.fixture(scope="module")
 def config(small) -> Config:
-    """Views that show the clip as it is, of frames as large as the view."""
+    """Views without augmentation, of frames with the size of the view."""
     plain = VideoAugment(
         area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0, hue=0
     )

@@ -29,7 +29,7 @@ def load(step: int, buffers: Buffers) -> dict:
 
 
 def pipeline_of(data: DataConfig, load, stop: int):
-    """Returns a pipeline of the batches that `load` makes of steps and buffers."""
+    """Returns a pipeline whose batches are `load(step, buffers)`."""
 
     def pipeline(buffers: Buffers, start_step: int) -> grain.IterDataset:
         ahead = data.prefetch
@@ -45,12 +45,12 @@ def pipeline_of(data: DataConfig, load, stop: int):
 
 
 def read(data: DataConfig, load, steps: range):
-    """Returns the iterator over the batches that `load` makes."""
+    """Returns an iterator over the batches of `load`."""
     return read_ahead.read_ahead(data, pipeline_of(data, load, steps.stop), steps.start)
 
 
 def load_and_die_once(folder: str, step: int, buffers: Buffers) -> dict:
-    """At step 5 the first process to get there leaves as if it had been killed."""
+    """Exits at step 5, as if killed, the first time."""
     mark = pathlib.Path(folder) / "died"
     if step == 5 and not mark.exists():
         mark.touch()
@@ -74,8 +74,8 @@ def test_killed_worker_loses_no_batch(tmp_path, capfd):
         range(2, 10),
     )
     assert steps_of(batches) == list(range(2, 10))
-    said = capfd.readouterr().out  # what it had made and not yet handed over is made again
-    assert re.search(r"died with exit code -9: restarting the workers at batch [345]\.", said)
+    message = capfd.readouterr().out  # batches that were not delivered are loaded again
+    assert re.search(r"died with exit code -9: restarting the workers at batch [345]\.", message)
     assert not multiprocessing.active_children()
 
 
@@ -127,7 +127,7 @@ def test_workers_end_with_killed_main_process():
 
 
 class _Dying:
-    """Stands in for Grain's iterator: some batches, and then a dead worker."""
+    """Replaces Grain's iterator: some batches, then the error of a dead worker."""
 
     def __init__(self, steps: range, lives: int):
         self.batches = (load(step, BufferPool()) for step in steps[:lives])
@@ -146,7 +146,7 @@ class _Dying:
 
 
 class _DyingPipeline:
-    """Starts iterators that give so many batches each, of ten."""
+    """Creates iterators with the given numbers of batches."""
 
     def __init__(self, lives: list[int]):
         self.lives = lives
@@ -184,7 +184,7 @@ def test_other_errors_do_not_restart_workers():
 
 
 class _Hanging:
-    """As Grain's iterator where its worker hangs: waits until the process has gone."""
+    """Replaces Grain's iterator with a hanging worker: waits until the process has ended."""
 
     def __init__(self):
         context = multiprocessing.get_context("spawn")

@@ -30,7 +30,7 @@ def _made(pool: SharedBufferPool, value: int, size: int = 4096) -> dict:
         "z": memory[1024:2048],
         "small": np.array([value]),
     }
-    return pickle.loads(pickle.dumps(pool.references(batch)))  # as it travels to another process
+    return pickle.loads(pickle.dumps(pool.references(batch)))  # as sent to another process
 
 
 def _there(name: str) -> bool:
@@ -58,7 +58,7 @@ def test_block_is_reused_when_batch_is_unreferenced(blocks):
     kept = batch["z"][5:9]
     del batch
     names = {_made(pool, 2)["z"].block for _ in range(2)}
-    assert (kept == 1).all()  # still the first block's: two others were made
+    assert (kept == 1).all()  # still in the first block: two others were created
     del kept
     gc.collect()
     (name,) = {_made(pool, 3)["z"].block} - names
@@ -104,7 +104,7 @@ def test_closing_removes_all_blocks_and_leaves_batches_in_use(blocks):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
 def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
-    """Where it is short, as in containers, writing would end the process without a word."""
+    """Without the check, a write would kill the process by SIGBUS."""
 
     def refuse(descriptor, start, size):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -132,7 +132,7 @@ def test_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reserves memory")
 def test_worker_without_memory_keeps_blocks_of_others(blocks, monkeypatch):
-    """The other one makes a block while the first is refused its own."""
+    """Another worker creates a block while the first one fails."""
     reserve = os.posix_fallocate
 
     def refuse(*block):

@@ -51,7 +51,7 @@ def test_subset_of_records(window):
 
 @pytest.mark.parametrize("window", [1, 7, 20])
 def test_windows_visit_shards_in_turn(window):
-    """What is read within any stretch of positions lies within little more than a window."""
+    """Records at consecutive positions are within little more than a window."""
     first_shards = set()
     for epoch in range(8):
         records = np.array(epoch_of(make(window), epoch))
@@ -60,7 +60,7 @@ def test_windows_visit_shards_in_turn(window):
         in_turn = np.concatenate([np.flatnonzero(shard == SHARDS) for shard in turn])
         place = np.empty(COUNT, int)
         place[in_turn] = np.arange(COUNT)
-        if window == 1:  # (a wider window mixes where two shards meet)
+        if window == 1:  # (a wider window mixes records at the border of two shards)
             np.testing.assert_array_equal(place[records], np.arange(COUNT))
         for shard in range(4):
             positions = np.flatnonzero(SHARDS[records] == shard)
@@ -69,7 +69,7 @@ def test_windows_visit_shards_in_turn(window):
 
 
 def test_window_mixes_neighboring_records():
-    """Neighbors in a shard are spread over a window, and not the same ones in every epoch."""
+    """Neighbors in a shard are spread over a window, differently in each epoch."""
     shuffle = Shuffle(np.arange(1000), np.zeros(1000, int), 0, 100)
     ends = set()
     for epoch in range(6):

@@ -117,7 +117,7 @@ def test_disabled_augmentations_are_not_drawn(config):
 @pytest.mark.parametrize("shape", [(20, 33), (33, 20), (20, 20)])
 def test_view_has_pixels_of_its_box(config, shape):
     frames = np.zeros((config.video.frames, *shape, 3), np.uint8)
-    frames[..., :2] = np.moveaxis(np.indices(shape), 0, -1)  # every pixel says where it is
+    frames[..., :2] = np.moveaxis(np.indices(shape), 0, -1)  # each pixel encodes its position
     frames[..., 2] = np.arange(config.video.frames)[:, None, None]
     turned = set()
     for seed in range(60):

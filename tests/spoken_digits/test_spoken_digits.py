@@ -21,7 +21,7 @@ from data_pipelines.read.dataset import open_dataset
 from data_pipelines.spoken_digits import digit_clips, handwriting, scene, sound, words
 from xkd_jax.config.pretraining import Config
 
-# The package has a function of the same name.
+# The package exports a function of the same name.
 build_lib = importlib.import_module("data_pipelines.spoken_digits.make")
 
 
@@ -34,7 +34,7 @@ def config(small) -> Config:
 
 @pytest.fixture(scope="module")
 def spoken() -> words.Words:
-    """Tones in place of words, a frequency for each digit."""
+    """Tones in place of words, with one frequency per digit."""
     time = np.arange(2400) / 16000
     return [
         [np.sin(2 * np.pi * (200 + 100 * label) * time).astype(np.float32)] for label in range(10)
@@ -58,7 +58,7 @@ def test_splits_share_no_image():
 
 
 def test_test_images_begin_where_form_begins():
-    """The labels repeat those of one printed form; each copy begins with 0 to 9 twice or more."""
+    """The labels repeat those of one form; each copy begins with 0 to 9 at least twice."""
     first = handwriting.load("train").labels[:30].tolist()
     assert first == [*range(10)] * 3
     assert handwriting.load("test").labels[:30].tolist() == first
@@ -90,7 +90,7 @@ def test_every_frame_has_whole_moving_digit(monkeypatch):
         rows = (ink.sum(axis=2) @ np.arange(32)) / amount
         columns = (ink.sum(axis=1) @ np.arange(32)) / amount
         traveled = np.hypot(np.diff(rows), np.diff(columns))
-        assert traveled.max() > 2  # 3.2 pixels a frame, less where it bounces, to whole pixels
+        assert traveled.max() > 2  # 3.2 pixels per frame, less at a bounce, rounded to pixels
 
 
 def test_frames_without_motion_differ_only_by_noise(monkeypatch):
@@ -220,7 +220,7 @@ def test_clip_depends_on_its_split_and_number_alone(config, spoken):
 
 @pytest.fixture(scope="module")
 def built(config, spoken, tmp_path_factory) -> pathlib.Path:
-    """A data set made in one other process."""
+    """A data set built in one other process."""
     folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digit_clips, "load_words", lambda config, split: spoken)
@@ -288,16 +288,16 @@ def test_run_waits_for_other_process_building_same_data(built, config, monkeypat
     monkeypatch.setattr(digit_clips, "load_words", lambda *args: pytest.fail("made again"))
     monkeypatch.setattr(lease, "POLL", 0.02)
     lines: list[str] = []
-    said = threading.Event()
+    message = threading.Event()
 
     def say(line):
         lines.append(line)
-        said.set()
+        message.set()
 
     with futures.ThreadPoolExecutor() as pool:
         with lease.held(tmp_path, "busy", "wait"):
             second = pool.submit(build_lib.build, config, str(tmp_path), say)
-            assert said.wait(60)
+            assert message.wait(60)
             for file in built.glob("*.*"):
                 (tmp_path / file.name).write_bytes(file.read_bytes())
         second.result()
