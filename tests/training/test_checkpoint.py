@@ -348,10 +348,6 @@ def test_stale_listing_after_renaming_is_reloaded(config, tmp_path, monkeypatch)
     assert next(stale, None) is None
 
 
-# pytest's own hook stands before that of `report_failed_saves_once`
-@pytest.mark.filterwarnings(
-    "ignore:(?s)Exception ignored in.*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
-)
 def test_full_disk_is_one_sentence(config, tmp_path):
     """A limit of the file size stands for a full disk."""
     saved(config, tmp_path, 1)

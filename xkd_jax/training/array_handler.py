@@ -7,8 +7,10 @@ and Python and TensorStore print a traceback for each of them.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import Sequence
+from logging import getLogger
 
 import jax
 import orbax.checkpoint as ocp
@@ -51,11 +53,13 @@ def tree_handler() -> ocp.PyTreeCheckpointHandler:
     )
 
 
+@functools.cache
 def report_failed_saves_once() -> None:
     """Suppresses reports of a failed save that repeat the error which is raised.
 
     Orbax saves in threads: it logs the exception there, and raises it at the next call of its
-    manager. Writes that end later find the thread's event loop closed. All other reports are kept.
+    manager. Writes that fail after the first are tasks that nobody awaits, and those that end later
+    find the thread's event loop closed. All other reports are kept.
     """
     report = sys.unraisablehook
 
@@ -68,3 +72,4 @@ def report_failed_saves_once() -> None:
     logging.get_absl_logger().addFilter(
         lambda record: not (record.exc_info and "/orbax/" in record.pathname)
     )
+    getLogger("asyncio").addFilter(lambda record: "/orbax/" not in record.getMessage())

@@ -38,7 +38,6 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # suffix of a checkpoint's folder until i
 _LISTED_SECONDS = 90  # longest age of a listing; NFS caches for 60 s
 
 take_folders_literally()
-report_failed_saves_once()
 
 
 class _Manager(ocp.CheckpointManager):
@@ -166,6 +165,7 @@ class ItemCheckpoints:
           UnreachableError: as `wait`.
           LostProcessError: as `wait`.
         """
+        report_failed_saves_once()
         self._check_lease()
         self.wait()
         found = {name: digests(item) for name, item in items.items()}
