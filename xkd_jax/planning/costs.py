@@ -6,31 +6,15 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from xkd_jax.planning.hlo import Array, Module, Operation
-
-COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
+from xkd_jax.planning.hlo import COLLECTIVES, Module, Operation
+from xkd_jax.planning.traffic import traffic
 
 # Passes of the bfloat16 matrix unit that one float32 product of this precision takes.
 PASSES = {"default": 1, "high": 3, "highest": 6}
-
-# Operations without memory traffic, or whose traffic is counted at another operation.
-_FREE = {
-    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call",
-    "conditional", "copy-done", "slice-done", "after-all", "partition-id", "replica-id",
-    "async-done", "async-update", "all-gather-done", "all-reduce-done",
-    "collective-permute-done", "opt-barrier",
-}  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -123,10 +107,12 @@ def _work(
         count = _product_flops(scope, inner)
         flops += count
         passes += count * _passes(scope, inner)
+    if estimate := re.search(r'"cost_estimate":\{"flops":"(\d+)"', operation.text):
+        flops = passes = float(estimate[1])  # of a kernel, by its author
     return Work(
         flops=flops,
         passes=passes,
-        bytes=_traffic(module, operations, operation),
+        bytes=traffic(module, operations, operation),
         times=times,
         asynchronous=operation.opcode in ("copy-start", "slice-start"),
     )
@@ -138,7 +124,7 @@ def _products(
     """Matrix products of an operation, with the computation that names their operands."""
     if operation.opcode in ("convolution", "dot"):
         yield scope, operation
-    elif operation.opcode == "fusion":
+    elif operation.opcode in ("fusion", "fusion-start"):
         inner = module.computations[operation.called["calls"]]
         for part in inner.values():
             yield from _products(module, inner, part)
@@ -196,81 +182,6 @@ def _passes(scope: dict[str, Operation], product: Operation) -> int:
     dtypes = {scope[name].result[0].dtype for name in product.operands[:2]}
     found = re.search(r"operand_precision=\{(\w+)", product.text)
     return PASSES[found[1]] if found and dtypes == {"f32"} else 1
-
-
-def _traffic(module: Module, scope: dict[str, Operation], operation: Operation) -> float:
-    """Bytes of main memory that an operation reads and writes."""
-    if operation.opcode in _FREE or operation.opcode.removesuffix("-start") in COLLECTIVES:
-        return 0.0
-    if operation.opcode in ("copy-start", "slice-start", "slice", "dynamic-slice"):
-        arrays = [a for a in operation.result if a.shape]
-        source = [a for name in operation.operands[:1] for a in scope[name].result]
-        moved = min(a.bytes for a in arrays)
-        return moved * (not source[0].fast) + moved * (not _destination(operation).fast)
-    if operation.opcode == "dynamic-update-slice":
-        return 2 * _slow(scope[operation.operands[1]].result)
-    if operation.opcode == "fusion":
-        return _fusion_traffic(module, scope, operation)
-    read = sum(_slow(scope[name].result) for name in operation.operands if name in scope)
-    return read + _slow(operation.result)
-
-
-def _destination(operation: Operation) -> Array:
-    """The destination of a copy; copy-start returns (source, destination, context)."""
-    arrays = [a for a in operation.result if a.shape]
-    return arrays[1] if operation.opcode.endswith("-start") and len(arrays) > 1 else arrays[0]
-
-
-def _slow(arrays: Sequence[Array]) -> float:
-    return sum(array.bytes for array in arrays if not array.fast)
-
-
-def _fusion_traffic(module: Module, scope: dict[str, Operation], fusion: Operation) -> float:
-    """Traffic of a fusion: slices of operands are read alone, updates of slices are in place."""
-    inner = module.computations[fusion.called["calls"]]
-    readers: dict[str, list[Operation]] = {}
-    for part in inner.values():
-        for name in part.operands:
-            readers.setdefault(name, []).append(part)
-    total = 0.0
-    for part in inner.values():
-        if part.opcode == "parameter":
-            index = int(part.text.partition(")")[0])
-            if index < len(fusion.operands) and fusion.operands[index] in scope:
-                slow = not all(a.fast for a in scope[fusion.operands[index]].result)
-                total += slow * _read(inner, readers, part)
-        elif part.is_root:
-            total += _written(inner, part, fusion.result)
-    return total
-
-
-def _read(
-    inner: dict[str, Operation], readers: dict[str, list[Operation]], part: Operation
-) -> float:
-    whole = sum(array.bytes for array in part.result)
-    total = 0.0
-    for reader in readers.get(part.name, []):
-        if reader.opcode == "dynamic-slice":
-            total += reader.result[0].bytes
-        elif reader.opcode == "dynamic-update-slice" and reader.operands[0] == part.name:
-            total += 0.0
-        elif reader.opcode in ("bitcast", "get-tuple-element"):
-            total += _read(inner, readers, reader)
-        else:
-            return whole
-    return min(total, whole)
-
-
-def _written(inner: dict[str, Operation], root: Operation, result: Sequence[Array]) -> float:
-    parts = [inner[n] for n in root.operands] if root.opcode == "tuple" else [root]
-    total = 0.0
-    for part, array in zip(parts, result, strict=False):
-        while part.opcode == "bitcast":
-            part = inner[part.operands[0]]
-        if part.opcode == "dynamic-update-slice":
-            array = dataclasses.replace(inner[part.operands[1]].result[0], fast=array.fast)
-        total += 0.0 if array.fast else array.bytes
-    return total
 
 
 def _collectives(

@@ -140,7 +140,8 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
 
 def model_flops(config: Config, state: TrainState, batch: Any) -> float:
     """Returns the FLOPs of one step's matrix products on all devices, without rematerialization."""
-    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+    model = dataclasses.replace(config.model, remat="none", attention="xla", layers="scan")
+    plain = dataclasses.replace(config, model=model)
     plan = schedules(plain, Length(2, 1))
     step = functools.partial(train_step, config=plain, schedules=plan)
     return count_flops(step, state, batch)

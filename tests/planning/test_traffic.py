@@ -1,0 +1,74 @@
+"""Memory traffic of programs whose operations, and so whose bytes, are written out here."""
+
+from xkd_jax.planning.costs import Costs
+
+NESTED = """HloModule step, is_scheduled=true
+
+%innermost (w: f32[12,8,8], kept: f32[12,4,8], i: s32[]) -> f32[12,4,8] {
+  %w = f32[12,8,8]{2,1,0} parameter(0)
+  %kept = f32[12,4,8]{2,1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %layer = f32[1,8,8]{2,1,0} dynamic-slice(%w, %i, %zero, %zero), dynamic_slice_sizes={1,8,8}
+  %some = f32[1,4,8]{2,1,0} slice(%layer), slice={[0:1], [0:4], [0:8]}
+  ROOT %update = f32[12,4,8]{2,1,0} dynamic-update-slice(%kept, %some, %i, %zero, %zero)
+}
+
+%outer (w: f32[12,8,8], kept: f32[12,4,8], i: s32[]) -> f32[12,4,8] {
+  %w = f32[12,8,8]{2,1,0} parameter(0)
+  %kept = f32[12,4,8]{2,1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %f = f32[12,4,8]{2,1,0} fusion(%w, %kept, %i), kind=kLoop, calls=%innermost
+}
+
+ENTRY %main (w: f32[12,8,8], kept: f32[12,4,8], i: s32[]) -> f32[12,4,8] {
+  %w = f32[12,8,8]{2,1,0} parameter(0)
+  %kept = f32[12,4,8]{2,1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %f = f32[12,4,8]{2,1,0} fusion(%w, %kept, %i), kind=kLoop, calls=%outer
+}
+"""
+
+STARTED = """HloModule step, is_scheduled=true
+
+%sliced (w: f32[12,8,8], i: s32[]) -> f32[1,8,8] {
+  %w = f32[12,8,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %layer = f32[1,8,8]{2,1,0} dynamic-slice(%w, %i, %zero, %zero), dynamic_slice_sizes={1,8,8}
+}
+
+ENTRY %main (w: f32[12,8,8], i: s32[]) -> f32[1,8,8] {
+  %w = f32[12,8,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %start = ((f32[12,8,8]{2,1,0}, s32[]), f32[1,8,8]{2,1,0}, u32[]) fusion-start(%w, %i), \
+kind=kLoop, calls=%sliced
+  ROOT %done = f32[1,8,8]{2,1,0} fusion-done(%start)
+}
+"""
+
+KERNEL = """HloModule step, is_scheduled=true
+
+ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %room = bf16[4,8]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  ROOT %y = bf16[4,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"640","transcendentals":"9"}}}
+}
+"""
+
+
+def test_fusions_within_fusions_move_only_slices():
+    layer, kept, index = 4 * 8 * 8, 4 * 4 * 8, 4
+    assert Costs.of(NESTED).bytes == layer + kept + index
+
+
+def test_an_asynchronous_fusion_counts_once_and_by_its_slices():
+    layer, index = 4 * 8 * 8, 4
+    assert Costs.of(STARTED).bytes == layer + index + layer
+
+
+def test_a_kernel_counts_by_its_estimate_and_room_that_is_reserved_not_at_all():
+    found = Costs.of(KERNEL)
+    assert found.flops == 640
+    assert found.bytes == 2 * 2 * 4 * 8
