@@ -16,6 +16,7 @@ from xkd_jax.planning.traffic import traffic
 # Passes of the bfloat16 matrix unit that one float32 product of this precision takes.
 PASSES = {"default": 1, "high": 3, "highest": 6}
 
+
 @dataclasses.dataclass(frozen=True)
 class Collective:
     """One collective of the program.

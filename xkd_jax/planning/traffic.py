@@ -20,7 +20,6 @@ _FREE = {
 }  # fmt: skip
 
 
-
 _Computation = dict[str, Operation]
 
 
