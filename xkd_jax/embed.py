@@ -1,12 +1,12 @@
-"""Writes features of files of video and sound, by a trained encoder.
+"""Writes features of video and audio files, computed by a trained encoder.
 
     python -m xkd_jax.embed --checkpoint=RUN --source=VIDEOS --output=FEATURES
 
---checkpoint is a run, an exported folder, or a file of other people's weights (docs/inference.md
-lists the kinds). --source is a folder, a file, or a list of files (.txt, one path a line); URLs
-work too. A row is a window of a file. FEATURES gets parquet files (path, start, end, video, audio;
-settings in their metadata), or one npz for each source file. The same command resumes, and
-left_out.csv lists every file that could not be used, with the reason.
+--checkpoint is a run, an exported folder, or a file of weights of a kind in docs/inference.md.
+--source is a folder, a file, or a list of files (.txt, one path per line); URLs are accepted. A row
+is a window of a file. FEATURES gets parquet files (path, start, end, video, audio; settings in
+their metadata), or one npz for each source file. The same command resumes, and left_out.csv lists
+every file that was left out, with the reason.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--network", default="student", choices=("student", "teacher"), help="of a run")
     add("--step", type=int, help="of a run's checkpoint (default: the newest)")
     add("--compute_dtype", choices=("float32", "bfloat16"), help="default: the run's own")
-    add("--heads", type=int, help="of the attention, where a file of weights doesn't say it")
+    add("--heads", type=int, help="attention heads, if the file of weights lacks the number")
     add(
         "--video",
         type=json.loads,
         metavar="JSON",
-        help='input of a video encoder, where a file doesn\'t say it: {"frames": 16, "size": 224}',
+        help='input of a video encoder, if the file lacks it: {"frames": 16, "size": 224}',
     )
     add("--audio", type=json.loads, metavar="JSON", help="likewise: mels, columns, patch")
     add("--format", default="parquet", choices=("parquet", "npz"), help="of the features")
-    add("--shard", default="1/1", help="which of several jobs this is, such as 2/8")
-    add("--batch_size", type=int, default=BATCH_SIZE, help="windows that are encoded at a time")
+    add("--shard", default="1/1", help="number of this job of several, such as 2/8")
+    add("--batch_size", type=int, default=BATCH_SIZE, help="windows per batch")
     add(
         "--workers",
         type=int,

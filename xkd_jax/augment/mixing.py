@@ -93,23 +93,28 @@ def class_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Arra
 
 
 def mix_targets(targets: jax.Array, fraction: jax.Array) -> jax.Array:
-    """Blends targets [batch, classes] by `fraction` with the targets of the batch in reverse."""
+    """Returns fraction * targets + (1 - fraction) * targets of the reversed batch.
+
+    Args:
+      targets: float32 [batch, classes].
+      fraction: scalar from 0 to 1.
+    """
     return fraction * targets + (1 - fraction) * targets[::-1]
 
 
 def cut_box(
     fraction: jax.Array, center: jax.Array, size: Sequence[int]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A box of 1 - `fraction` of the frame's area, in its aspect, clipped at the frame's edges.
+    """Returns a box with 1 - `fraction` of the frame's area and its aspect, clipped to the frame.
 
     Args:
-      fraction: of the frame that is left, a scalar.
-      center: row and column, [2].
+      fraction: fraction of the frame outside of the box before it is clipped, a scalar.
+      center: row and column of the box's center, [2].
       size: height and width of the frame.
 
     Returns:
-      First row and column [2], last row and column plus one [2], and the fraction that is left when
-      the box is cut off.
+      First row and column [2], last row and column plus one [2], and the fraction of the frame
+      outside of the clipped box.
     """
     whole = jnp.asarray(size, fraction.dtype)
     half = jnp.floor(whole * jnp.sqrt(1 - fraction)) // 2
@@ -127,7 +132,7 @@ def _random_box(
 
 
 def _inside(start: jax.Array, stop: jax.Array, shape: Sequence[int], axes: CutmixAxes) -> jax.Array:
-    """Where clips [batch, frames, height, width, 3] are in the box: bool, 1 where it is for all."""
+    """Returns a box's mask, bool, for clips [batch, frames, height, width, 3]."""
     first = 0 if axes == "time_height" else 1
     rows, columns = (
         (jnp.arange(shape[axis]) >= start[i]) & (jnp.arange(shape[axis]) < stop[i])

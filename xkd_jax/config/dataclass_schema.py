@@ -206,13 +206,13 @@ def _coerce(value: Any, kind: Any, path: str) -> Any:
 
 
 def _is_choices(kind: Any) -> bool:
-    """Whether a type is that of some of a few choices: tuple[Literal[...], ...]."""
+    """Whether a type is tuple[Literal[...], ...], a set of choices."""
     inner = typing.get_args(kind)
     return typing.get_origin(kind) is tuple and typing.get_origin(inner[0]) is Literal
 
 
 def _chosen(value: Any, choices: tuple[str, ...], refusal: UserError) -> tuple[str, ...]:
-    """The given choices in their own order, each once; the command line may give "a,b" as one."""
+    """Returns the given choices in the order of `choices`; an element may be "a,b"."""
     if not isinstance(value, (tuple, list)) or not all(isinstance(v, str) for v in value):
         raise refusal
     given = [name for text in value for name in text.split(",")]

@@ -1,7 +1,7 @@
-"""Features of the windows of files: decoded, cut and seen as evaluations see the shards of them.
+"""Features of windows of files, bitwise equal to features of shards built from the files.
 
-A file is decoded to frames and a spectrogram as `data_pipelines.build` does, in stretches of ten
-minutes, and each window is what an evaluation's clip from there is, bit for bit.
+A file is decoded as by `data_pipelines.build`, in intervals of ten minutes, and a window is the
+same as an evaluation's clip at that time.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from xkd_jax.inference import spectrograms
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
 
 Pool = Literal["window", "file", "none"]
-# Seconds of a file that are decoded at a time.
+# Length in seconds of an interval that is decoded at a time.
 STRETCH = 600.0
 _ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbedOptions:
-    """How files become rows.
+    """Options of the features of files.
 
     Attributes:
-      window: seconds of a row; None: the clip that the encoder was trained with.
-      hop: seconds from one row to the next; None: the window.
-      pool: "window": features of each window; "file": their mean, one row a file; "none": the
+      window: length of a window in seconds; None: the clip length of the encoder's training.
+      hop: distance of windows in seconds; None: the window's length.
+      pool: "window": features of each window; "file": their mean, one row per file; "none": the
         tokens of each window.
-      batch_size: windows that are encoded at a time.
+      batch_size: windows per batch.
     """
 
     window: float | None = None
@@ -80,7 +80,7 @@ class Features(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """The windows of a model and its options, in frames and columns."""
+    """Windows of a model with given options, in frames and columns."""
 
     model: Model
     options: EmbedOptions
@@ -90,10 +90,14 @@ class Windows:
 
     @classmethod
     def of(cls, model: Model, options: EmbedOptions) -> Windows:
-        """Rounds what is asked for to whole frames.
+        """Returns the windows, rounded to whole frames.
+
+        Args:
+          model: the encoders.
+          options: length and distance of windows.
 
         Raises:
-          UserError: a window is no whole number of patches.
+          UserError: a window is not a whole number of patches.
         """
         loader = _loader_config(model)
         clip = _clip_seconds(model)
@@ -103,7 +107,7 @@ class Windows:
         return cls(model, options, seconds, options.hop or seconds, loader)
 
     def starts(self, record: Record) -> list[float]:
-        """Where windows begin, in seconds of the record; the last one ends with it."""
+        """Returns the starts of windows in seconds of the record; the last one ends at its end."""
         rate = self.rate(record)
         total = len(record.frames) or record_columns(record)
         length, step = round(self.seconds * rate), max(1, round(self.hop * rate))
@@ -116,7 +120,7 @@ class Windows:
         return [place / rate for place in places]
 
     def rate(self, record: Record) -> float:
-        """Positions a second: frames, or columns of a record without frames."""
+        """Returns positions per second: frames, or columns of a record without frames."""
         if record.frames:
             return self.config.video.frame_rate
         return self.config.audio.sample_rate / self.config.audio.hop

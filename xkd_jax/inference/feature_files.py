@@ -1,8 +1,8 @@
-"""Features of many files on disk: parts that are written whole, and a run of them resumed.
+"""Features of many files on disk, in parts that are written atomically and skipped on resuming.
 
-The sorted list of files is divided into parts. A part's features are written first and then
-`part-NNNNN.json`, which says of each of its files how many rows it has or why it is left out; parts
-that have it are not made again. `settings.json` says what all of them were made with.
+The sorted list of files is divided into parts. After the features of a part, `part-NNNNN.json` is
+written, with the number of rows of each file or the reason why it is left out; parts with it are
+not computed again. `settings.json` has the settings of all parts.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class FeatureFolder:
     """A folder of features.
 
     Attributes:
-      path: of the folder, also behind a URL.
-      files: all files that features are made of, sorted.
-      settings: of all parts: the model's digest and the options.
-      format: of the parts.
+      path: path or URL of the folder.
+      files: all source files, sorted.
+      settings: the model's digest and the options, the same for all parts.
+      format: format of the parts.
     """
 
     path: str
@@ -45,10 +45,10 @@ class FeatureFolder:
     format: Format
 
     def prepare(self) -> None:
-        """Makes the folder, or checks that the one there was made with the same settings.
+        """Creates the folder, or checks that an existing one has the same settings.
 
         Raises:
-          UserError: it was made with others.
+          UserError: it has other settings.
         """
         storage.make_folder(self.path)
         path = storage.join(self.path, SETTINGS)
@@ -65,7 +65,7 @@ class FeatureFolder:
         self._write(path, {**settings, "versions": versions()})
 
     def parts(self) -> int:
-        """How many parts the files are divided into."""
+        """Number of parts."""
         return -(-len(self.files) // FILES_A_PART)
 
     def missing(self, numbers: Iterable[int]) -> list[int]:

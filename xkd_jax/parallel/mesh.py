@@ -60,9 +60,14 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
 
 
 def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
-    """How many devices to make of a CPU's cores: as many as the mesh and the batch can use.
+    """Returns the largest number of CPU devices that cores, mesh and batch allow.
 
-    One program over several devices keeps cores busy that the threads of one device don't.
+    A program over several devices uses cores that the threads of one device leave idle.
+
+    Args:
+      mesh: sizes of the mesh's axes.
+      batch_size: clips of the global batch.
+      cores: number of usable cores.
     """
     sizes, tensor = dataclasses.astuple(mesh), mesh.tensor
     parts = math.prod(n for n in sizes if n != -1)
@@ -77,7 +82,7 @@ def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Returns the function with `rules.constrain` in force while it is traced."""
+    """Returns the function, traced with this mesh as the current one (`axis_rules.constrain`)."""
 
     @functools.wraps(function)
     def placed(*args: Any) -> Any:

@@ -104,7 +104,7 @@ def _train(
 
 
 def _is_complete(config: Config, workdir: Path) -> bool:
-    """Whether nothing comes after the last step that has not been done."""
+    """Whether the work after the last step, the probes, is done."""
     return not config.probe.enabled or bool(global_max(int((workdir / RESULTS).exists())))
 
 
