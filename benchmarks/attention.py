@@ -2,9 +2,9 @@
 
     python -m benchmarks.attention [--kernel=cudnn] [--batch=64]
 
-Prints JSON, a record for each length and head size; ends with status 1 if a kernel's values or
-gradients are further off than `TOLERANCE` times what XLA's formula is in the same dtype. Without
-`--kernel`, the one that `model.attention=auto` chooses for bfloat16 on this machine is taken.
+Prints JSON with one record per length and head size. The exit status is 1 if the error of a
+kernel's values or gradients is more than `TOLERANCE` times that of XLA's formula in the same dtype.
+The default kernel is that of `model.attention=auto` for bfloat16 on this machine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from data_pipelines import terminal
 from xkd_jax.networks import attention
 
-# Tokens of `configs/k400.py`: decoders and teachers, local views, what is left of masked views.
+# Tokens of `configs/k400.py`: decoders and teachers, local views, visible tokens of masked views.
 # The even one has no padding.
 LENGTHS = (393, 561, 113, 141, 73, 394)
-# (heads, size) of base's encoders and decoders; huge's encoder; wide heads.
+# (heads, size) of the encoders and decoders of base, of the encoder of huge, and wide heads.
 ALL_LENGTHS = ((12, 64), (12, 32))
 ONE_LENGTH = ((16, 80), (8, 128))
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compare_all(kernel: attention.Kernel, batch: int) -> list[dict[str, Any]]:
-    """The records of all lengths and head sizes, and for cuDNN what its added token does."""
+    """Returns the records of all lengths and head sizes, with a check of cuDNN's added token."""
     shapes = [(n, *heads) for n in LENGTHS for heads in ALL_LENGTHS]
     shapes += [(LENGTHS[0], *heads) for heads in ONE_LENGTH]
     records = [compare(kernel, batch, *shape) for shape in shapes]
@@ -56,7 +56,7 @@ def compare_all(kernel: attention.Kernel, batch: int) -> list[dict[str, Any]]:
 
 
 def compare(kernel: attention.Kernel, batch: int, n: int, heads: int, size: int) -> dict[str, Any]:
-    """Errors relative to the largest value, and seconds of values and gradients together."""
+    """Returns errors relative to the largest value, and seconds of values and gradients."""
     keys = jax.random.split(jax.random.key(n + size))
     qkv = jax.random.normal(keys[0], (batch, n, 3, heads, size), jnp.bfloat16)
     cotangent = jax.random.normal(keys[1], (batch, n, heads, size), jnp.bfloat16)
@@ -82,10 +82,9 @@ def compare(kernel: attention.Kernel, batch: int, n: int, heads: int, size: int)
 
 
 def added_token(batch: int, n: int) -> dict[str, Any]:
-    """Whether what stands in the added token reaches any other, and what its own rows hold.
+    """Returns whether the added token affects other tokens, and the values of its own rows.
 
-    Memory that the results are written to may hold what was there before: it is filled with
-    values that are not numbers.
+    Memory for results may be uninitialized, so it is filled with NaN before.
     """
     key = jax.random.key(n)
     qkv = jax.random.normal(key, (batch, n + 1, 3, 12, 32), jnp.bfloat16)
@@ -125,7 +124,7 @@ def _error(found: jax.Array, truth: jax.Array) -> float:
 
 
 def _seconds(run: Callable[..., Any], *args: jax.Array) -> float:
-    """Of one call, when as many as `ROUNDS` are under way."""
+    """Returns the seconds of one call, of `ROUNDS` concurrent ones."""
     jax.block_until_ready(run(*args))
     start = time.perf_counter()
     jax.block_until_ready([run(*args) for _ in range(ROUNDS)][-1])

@@ -100,7 +100,7 @@ class Activity:
             terminal.print_text(f"{self._counted()} ... {duration(time.monotonic() - since)}")
 
     def _left(self) -> str:
-        """The time left, at the rate since it was opened."""
+        """Returns the time left, by the rate since the start of the phase."""
         made = self._done - self._start
         left = self.seconds * (self._total - self._done) / made if made else math.inf
         return duration(left)

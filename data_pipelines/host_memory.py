@@ -11,7 +11,7 @@ from data_pipelines.control_groups import folders, text_of
 
 
 def memory_limit(root: str = "/") -> int:
-    """Returns the bytes that this process may use: the machine's, or less in a container.
+    """Returns the bytes that this process may use: those of the machine, or fewer in a container.
 
     The limits of control groups are `memory.max` of version 2 and `memory.limit_in_bytes` of
     version 1 (Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
@@ -30,12 +30,12 @@ def memory_limit(root: str = "/") -> int:
 def _limits(root: str) -> Iterator[int]:
     for version, folder in folders("memory", root):
         text = text_of(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
-        if text.strip().isdecimal():  # else "max", or not there
+        if text.strip().isdecimal():  # otherwise "max", or no such file
             yield int(text)
 
 
 def memory_used(root: str = "/") -> int:
-    """Returns the bytes of this process that are in memory; 0 where the system does not tell.
+    """Returns the resident bytes of this process; 0 if unknown.
 
     Args:
       root: folder that contains `proc`.

@@ -54,7 +54,7 @@ def assert_same(found: TrainState, wanted: TrainState) -> None:
 def encode(parameters, batch) -> dict[str, jax.Array]:
     """A number near 1 for each row of each modality: float32 [rows, 1].
 
-    Frames don't count: around the box that is cut out of them they are whatever was there.
+    Frames are not used, as pixels around their boxes are not initialized.
     """
 
     def mean(leaf: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-"""Measurements on an accelerator, with one command (`__main__`)."""
+"""Benchmarks on an accelerator, run by one command (`__main__`)."""

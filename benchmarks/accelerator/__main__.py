@@ -1,12 +1,12 @@
-"""Measures a checkout on an accelerator: parity, speed beside the authors' code, data, the demo.
+"""Measures a checkout on an accelerator: parity, speed against the authors' code, data, the demo.
 
     python -m benchmarks.accelerator --output=RESULT.json [--golden=FOLDER] [--authors=CODE]
         [--shards=FOLDER]
     python -m benchmarks.accelerator --table=RESULT.json     # the tables of docs/performance.md
 
-Each section is a process with a time limit; its results are printed and written to the output as
-they come, and one that fails or is stopped leaves the others their time. Without the folder that a
-section needs, it is left out and listed. `--rehearse` runs everything with tiny models, on a CPU.
+Each section is a process with a time limit. Its results are printed and written to the output at
+once. A section that fails or is stopped does not affect the others. A section without the folder
+that it needs is left out and listed. `--rehearse` runs all sections with tiny models, on a CPU.
 Sections: goldens, step, authors, more_steps, loader, demo (--sections=..., in this order).
 """
 
@@ -31,8 +31,8 @@ from data_pipelines import durable, terminal
 from data_pipelines.errors import UserError
 
 NAMES = ("goldens", "step", "authors", "more_steps", "loader", "demo")
-# Variants of the step (`step_times`), in the order in which they are worth their time; those of a
-# wave are compiled side by side.
+# Variants of the step (`step_times`), most important first; those of a wave are compiled in
+# parallel.
 FIRST_WAVES = ("64:auto:global:library,64:auto:local:views,64:xla:global,64:auto:global:trace",)
 LATER_WAVES = ("128:auto:global,32:auto:global,16:auto:global,64:auto:local",)
 TINY_WAVES = ("2:auto:global:trace", "2:auto:local:views")
@@ -40,7 +40,7 @@ _QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit"
 
 
 def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
-    """The sections that were asked for, in order."""
+    """Returns the requested sections, in order."""
     keep = f"--keep={logs}"
     module = "benchmarks.accelerator."
     tiny = ("--rehearse",) if args.rehearse else ()
@@ -92,7 +92,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
 
 
 def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> dict[str, Any]:
-    """Runs the sections one after another and writes what they report to the output.
+    """Runs the sections in turn and writes their results to the output.
 
     Returns:
       The results: `machine`, `began`, and `sections` by name, each with its `status` and `results`.
@@ -147,7 +147,7 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
 
 
 def machine() -> dict[str, Any]:
-    """The accelerator, the cores and the versions of what computes."""
+    """Returns the accelerator, the number of cores and the versions of libraries."""
     from data_pipelines.worker_processes import usable_cores
     from xkd_jax.training.versions import versions
 
@@ -201,7 +201,7 @@ def main() -> int:
     add("--patience", type=float, default=1.0, help="factor of the sections' time limits")
     add("--rehearse", action="store_true", help="tiny models, on any device")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sections end too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # to end the sections too
     try:
         if args.table:
             terminal.print_result(hardware_tables.tables(hardware_tables.load(args.table)))

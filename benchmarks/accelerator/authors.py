@@ -4,10 +4,10 @@
 
 FOLDER is `codes/train` of the authors' repository, which is not part of this one. The step is that
 of their `train_one_epoch`: both forward passes and all losses under autocast, the check of the
-loss, backward, clipping tensor by tensor, AdamW with their parameter groups, and the moving average
-of the teachers. Reading of data, augmentation and logging are not in it. The views are random
-numbers; the teachers see the local views, as in their code. Autocast is to bfloat16, so there is no
-scaling of the loss (they take float16, with it); `--compiled` lets `torch.compile` fuse the model.
+loss, backward, clipping per tensor, AdamW with their parameter groups, and the moving average of
+the teachers, without data, augmentation and logging. The views are random numbers; the teachers get
+the local views, as in their code. Autocast uses bfloat16 without loss scaling (theirs: float16 with
+scaling); with `--compiled`, `torch.compile` fuses the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.accelerator import reporting
 
-# Sizes of a view, for --rehearse: encoder and decoder, and no more.
+# Sizes of encoder and decoder for --rehearse.
 _TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
 
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 class Trainer:
-    """The authors' model and optimizer, and one step of theirs."""
+    """The authors' model, optimizer and training step."""
 
     def __init__(self, code: str, device: torch.device, *, compiled: bool, tiny: bool):
         sys.path.insert(0, code)
@@ -86,7 +86,7 @@ class Trainer:
         self.forward = torch.compile(self.model) if compiled else self.model
 
     def measure(self, clips: int, rehearse: bool) -> None:
-        """Reports seconds a step, clips a second and the peak of memory."""
+        """Reports seconds per step, clips per second and peak memory."""
         frames, specs = self._views(clips)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -108,7 +108,7 @@ class Trainer:
         )  # fmt: skip
 
     def step(self, frames: list[torch.Tensor], specs: list[torch.Tensor]) -> float:
-        """One step as in their loop; returns the loss."""
+        """Runs one step as in their loop; returns the loss."""
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16):
             loss = self.forward(frames, specs, **self.options)["loss"]
@@ -135,7 +135,7 @@ class Trainer:
 
 
 def _matmul(device: torch.device, size: int) -> None:
-    """The rate of a bfloat16 matrix product, as in `device_rates`."""
+    """Returns the rate of a bfloat16 matrix product, as in `device_rates`."""
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
     times = reporting.block_times(lambda: a @ b, wait, blocks=5, seconds=0.2)
@@ -144,7 +144,7 @@ def _matmul(device: torch.device, size: int) -> None:
 
 
 def _dropped_names() -> None:
-    """Names that newer libraries lack and the authors' files import; the step uses none of them."""
+    """Defines unused names that the authors' files import and newer libraries lack."""
     from timm.optim import optim_factory
 
     six = types.ModuleType("torch._six")
@@ -154,7 +154,7 @@ def _dropped_names() -> None:
 
 
 def _shrink() -> None:
-    """Makes the authors' base encoder and decoder tiny, wherever they list them."""
+    """Replaces the authors' base encoder and decoder by tiny ones."""
     from models import modules
     from models.modules import mask_model, vit_audio, vit_video
 

@@ -1,4 +1,4 @@
-"""The device's own rates, that a step's is a share of."""
+"""Measures peak rates of the device, as references for the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report_rates(size: int) -> float:
       size: rows and columns.
 
     Returns:
-      Operations a second of the product.
+      Operations per second of the product.
     """
     left, right = (
         jax.random.normal(key, (size, size), jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""Runs the demo (`configs/demo.py`) by main.py: steps a second, time, and its nearest neighbors.
+"""Runs the demo (`configs/demo.py`) by main.py; reports speed, time and nearest-neighbor accuracy.
 
 python -m benchmarks.accelerator.digits [--steps=400]
 """
@@ -28,7 +28,7 @@ _TINY = (
 
 
 def main() -> None:
-    """Runs the demo and reports what it prints."""
+    """Runs the demo and reports the numbers that it prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model and few clips")
@@ -76,7 +76,7 @@ def follow(command: list[str], steps: int) -> None:
                 moments["data_made_seconds"] = elapsed
     if process.returncode:
         raise RuntimeError(f"the demo ended with status {process.returncode}")
-    later = rates[1:] or rates  # the first line has the compilation in it
+    later = rates[1:] or rates  # the first line includes the compilation
     reporting.report(
         "digits", steps=steps, clips_per_second=round(statistics.median(later), 1),
         data_wait_share=statistics.median(waits[1:] or waits), knn=neighbors, **moments,

@@ -1,8 +1,8 @@
-"""Trains the k400 config's step from shards, as the loop does: clips a second, and data wait.
+"""Trains the k400 config from shards; reports clips per second and data wait.
 
     python -m benchmarks.accelerator.feeding --shards=FOLDER --variant=64:auto:global
 
-The loader alone is timed too. The records are read again and again, so they come from memory.
+The loader is also timed alone. The records are read repeatedly, so they come from the page cache.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from xkd_jax.training.loop import IN_FLIGHT
 
 @dataclasses.dataclass
 class Waits:
-    """Iterates over batches, adding up the seconds in which none was ready."""
+    """Iterates over batches and sums the time of waiting for them."""
 
     batches: Iterator[Any]
     seconds: float = 0.0
 
     def next(self) -> Any:
-        """The next batch."""
+        """Returns the next batch."""
         since = time.perf_counter()
         batch = next(self.batches)
         self.seconds += time.perf_counter() - since
@@ -49,7 +49,7 @@ def _batches(dataset: Dataset, config: Any, workers: int) -> Iterator[Generator[
 
 
 def measure_loader(dataset: Dataset, config: Any, workers: int, batches_timed: int) -> None:
-    """Reports the clips a second of the loader when nothing else runs."""
+    """Reports the clips per second of the loader alone."""
     with _batches(dataset, config, workers) as batches:
         for _ in range(2 + config.data.prefetch):
             next(batches)
@@ -66,7 +66,7 @@ def measure_loader(dataset: Dataset, config: Any, workers: int, batches_timed: i
 def measure_training(
     dataset: Dataset, compiled: step_times.Compiled, workers: int, steps: int
 ) -> None:
-    """Reports clips a second of training from shards, and the share of time without a batch."""
+    """Reports clips per second of training from shards, and the data-wait fraction."""
     run, config = compiled.run, compiled.run.config
     state = run.initialize()
     on_their_way: collections.deque[jax.Array] = collections.deque()

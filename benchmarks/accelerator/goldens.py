@@ -1,10 +1,10 @@
-"""Parity with the authors' numbers, and the fused attention kernel beside the formula, on a device.
+"""Checks parity with the authors' numbers, and the fused attention kernel against the formula.
 
     python -m benchmarks.accelerator.goldens --folder=FOLDER [--rehearse]
 
-FOLDER holds golden cases (docs/parity.md). Everything is in float32 with float32 products, except
-attention, whose kernel takes bfloat16: its error is beside that of the formula in bfloat16, both
-against the formula in float32.
+FOLDER has golden cases (docs/parity.md). All computations are in float32 with float32 products,
+except attention, whose kernel uses bfloat16: its error and that of the formula in bfloat16 are
+relative to the formula in float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xkd_jax.networks import attention
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.kinds import kind_of
 
-# Tokens, heads and head size of base: decoders, what a student sees of a masked view, a local view.
+# Tokens, heads and head size of base: decoders, visible tokens of a masked view, a local view.
 SHAPES = ((393, 12, 32), (393, 12, 64), (113, 12, 64), (561, 12, 32), (73, 12, 64), (141, 12, 64))
 
 

@@ -1,4 +1,4 @@
-"""The results of a run as the Markdown tables of docs/performance.md."""
+"""Formats the results of a run as the Markdown tables of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load(path: str) -> dict[str, Any]:
     """Reads the output of `python -m benchmarks.accelerator`.
 
     Raises:
-      UserError: it is none.
+      UserError: the file is not such an output.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def tables(record: dict[str, Any]) -> str:
-    """Returns all tables that the results are enough for, and what is missing."""
+    """Returns all tables for which there are results, and a list of missing ones."""
     parts = [_machine(record), _steps(record), _authors(record), _kernels(record)]
     parts += [_data(record), _demo(record), _goldens(record), _attention(record), _missing(record)]
     return "\n\n".join(part for part in parts if part)
@@ -68,7 +68,7 @@ def _steps(record: dict[str, Any]) -> str:
 
 
 def _authors(record: dict[str, Any]) -> str:
-    """The authors' step beside ours without augmentation, the local teacher's view in both."""
+    """Returns the table of the authors' step and ours, both with local views for the teachers."""
     ours = {
         r["clips"]: r["clips_per_second"]
         for r in _results(record, "step")
@@ -174,7 +174,7 @@ def _passed(passed: bool) -> str:
 
 
 def _results(record: dict[str, Any], name: str) -> Results:
-    """The results of a name, of all sections; those of errors are listed by `_missing`."""
+    """Returns the results with a name of all sections; `_missing` lists errors."""
     return [
         r
         for section in record["sections"].values()

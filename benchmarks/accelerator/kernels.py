@@ -1,4 +1,4 @@
-"""Where the time of traced steps went: kernels of a JAX profile, by their time."""
+"""Sums the time of kernels in a JAX profile of traced steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 _TOP = 25
-# Numbers that only tell copies of one kernel apart: fusion.12, loop_add_fusion_3.
+# Numbers that distinguish copies of a kernel: fusion.12, loop_add_fusion_3.
 _NUMBER = re.compile(r"[._]\d+(?=$|[._])")
 
 
@@ -19,7 +19,7 @@ def read(folder: str) -> jax.profiler.ProfileData:
     """Returns the profile that `jax.profiler.trace` wrote to a folder.
 
     Raises:
-      FileNotFoundError: it wrote none.
+      FileNotFoundError: there is no profile.
     """
     for path in sorted(Path(folder).rglob("*.xplane.pb")):
         return jax.profiler.ProfileData.from_file(str(path))
@@ -30,9 +30,9 @@ def summarize(profile: jax.profiler.ProfileData, steps: int) -> dict[str, Any]:
     """Returns the kernels with the most time, of `steps` steps.
 
     Returns:
-      `busy_milliseconds` a step, in which the device ran a kernel or copied; `kernels`,
-      `operations` and `places`: lists of {name, milliseconds, calls} a step, by kernel, by
-      operation of the compiled program, and by where that comes from in the source.
+      `busy_milliseconds` per step, in which the device ran a kernel or a copy; `kernels`,
+      `operations` and `places`: lists of {name, milliseconds, calls} per step, by kernel, by
+      operation of the compiled program, and by line of the source.
     """
     by_kernel, by_operation, by_place = _Times(), _Times(), _Times()
     spans = []
@@ -77,7 +77,7 @@ def _device_events(
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     for plane in devices or planes:
         for line in plane.lines:
-            # a device has further lines, which sum up the streams' by module and by operation
+            # further lines of a device sum up its streams by module and by operation
             if devices and not line.name.startswith("Stream"):
                 continue
             for event in line.events:
@@ -87,7 +87,7 @@ def _device_events(
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
-    """Length of the union of the spans."""
+    """Returns the length of the union of the spans."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))

@@ -1,4 +1,4 @@
-"""How the process of a section reports to the command that started it, and when it may measure."""
+"""The protocol between the process of a section and the command that started it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from data_pipelines import terminal
 
-# Before each line of a result; every other line is for the reader of the log.
+# Prefix of lines with results; other lines go to the log.
 RESULT = "RESULT "
 READY = "READY"
 START = "START"
@@ -23,13 +23,13 @@ def report(name: str, **values: Any) -> None:
 
 
 def wait_for_start(waits: bool) -> None:
-    """Says that everything is prepared, and waits for the device to be free of other sections.
+    """Reports the end of preparation, and waits until the device is not used by other sections.
 
     Args:
       waits: whether the command will send a line; without it this returns at once.
 
     Raises:
-      SystemExit: the command is gone.
+      SystemExit: the command has ended.
     """
     if not waits:
         return
@@ -40,11 +40,11 @@ def wait_for_start(waits: bool) -> None:
 
 
 def attempt(name: str, measure: Callable[[], None]) -> None:
-    """Runs one measurement; an error becomes its result, so that the next ones still come."""
+    """Runs one measurement; an error becomes its result, and later measurements still run."""
     since = time.perf_counter()
     try:
         measure()
-    except Exception as error:  # of a compiler, a library or a full memory: all of them are results
+    except Exception as error:  # of a compiler, a library or a full memory
         message = f"{type(error).__name__}: {error}"[:2000]
         report(name, error=message, seconds=round(time.perf_counter() - since, 1))
 
@@ -57,9 +57,9 @@ def block_times(
     seconds: float,
     most: int = 100,
 ) -> list[float]:
-    """Seconds a step in each of several blocks of steps.
+    """Returns seconds per step for each of several blocks of steps.
 
-    The first two steps are left out; the second one's time sets how many fill a block.
+    The first two steps are left out; the time of the second determines the steps of a block.
 
     Args:
       step: starts a step; may return before it has ended.

@@ -1,4 +1,4 @@
-"""One section of the measurements: a process with a time limit, which reports as it goes."""
+"""One section of the benchmark: a process with a time limit, which reports results at once."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from typing import Any
 
 from benchmarks.accelerator.reporting import READY, RESULT, START
 
-# Seconds that a process has to end when it is stopped.
+# Seconds for a stopped process to end.
 _PATIENCE = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What is measured by one process.
+    """A part of the benchmark, which one process runs.
 
     name: in `--sections`.
     arguments: of Python, which end with those of the section's module.
     seconds: its time limit, counted from when it may use the device alone.
-    environment: variables of its own.
-    prepares_beside: the section that it is started together with, to compile while that one runs.
-    left_out: why it can't run; empty: it can.
+    environment: additional environment variables.
+    prepares_beside: section during which this one starts, to compile in parallel.
+    left_out: reason why it can't run; empty: it can.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Section:
 
 
 class Process:
-    """A started section. It waits for `collect` before it measures."""
+    """A started section, which waits for `collect` before it measures."""
 
     def __init__(self, section: Section, log: Path):
-        """Starts it; what it prints beside its results goes to the log."""
+        """Starts the process; its output other than results goes to the log."""
         self.section = section
         self._log = log.open("w", encoding="utf-8")
         self._process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Process:
         threading.Thread(target=self._read, daemon=True).start()
 
     def collect(self, keep: Callable[[dict[str, Any]], None], deadline: float) -> dict[str, Any]:
-        """Lets it measure, and takes its results until it ends or its time is over.
+        """Starts the measurement, and collects results until the process ends or times out.
 
         Args:
           keep: called with each result.
@@ -73,7 +73,7 @@ class Process:
         """
         since = time.monotonic()
         end = min(since + self.section.seconds, deadline)
-        with contextlib.suppress(OSError):  # it has ended: its status says how
+        with contextlib.suppress(OSError):  # it has ended, with a status
             assert self._process.stdin is not None
             self._process.stdin.write(START + "\n")
             self._process.stdin.flush()
@@ -96,7 +96,7 @@ class Process:
         return {"status": "done", "seconds": taken}
 
     def stop(self) -> None:
-        """Ends it and what it started, if it runs."""
+        """Ends the process and its children, if it runs."""
         if self._process.poll() is not None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -112,13 +112,13 @@ class Process:
             if line.strip() == READY:
                 continue
             if not line.startswith(RESULT):
-                with contextlib.suppress(ValueError):  # the log is closed: nobody waits for it
+                with contextlib.suppress(ValueError):  # the log is closed
                     self._log.write(line)
             self._lines.put(line)
         self._lines.put(None)
 
 
 def _end_of(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Returns the last line of a log that is not empty."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it printed nothing"

@@ -2,12 +2,11 @@
 
     python -m benchmarks.accelerator.step_times --wave=64:auto:global,64:xla:global [--wave=...]
 
-A variant is CLIPS:ATTENTION:TEACHER_VIEW, then further words: `views` takes normalized views that
-are on the device in place of a batch of the loader, so that the step has no augmentation (the
-authors' step has none either); `library` leaves matrix products to the vendor's library alone;
-`scan` is `model.layers=scan`; `trace` also records two steps and reports their kernels. The
-variants of a wave are compiled side by side, then timed one after another. Data are random and stay
-on the device.
+A variant is CLIPS:ATTENTION:TEACHER_VIEW, then optional words: `views` uses normalized views on the
+device in place of a batch of the loader, without augmentation, as in the authors' step; `library`
+uses only the vendor's library for matrix products; `scan` is `model.layers=scan`; `trace` also
+records two steps and reports their kernels. The variants of a wave are compiled in parallel, then
+timed in turn. Data are random and stay on the device.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.flops import count_flops
 from xkd_jax.training.compiled_run import Run
 
-_RECORDS = 240_000  # which sets the schedules' lengths only
+_RECORDS = 240_000  # determines only the lengths of the schedules
 _WORDS = ("views", "library", "trace", "scan")
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to run the step."""
+    """Settings of a step."""
 
     clips: int
     attention: str
@@ -58,7 +57,7 @@ class Variant:
         """Reads CLIPS:ATTENTION:TEACHER_VIEW[:WORD ...].
 
         Raises:
-          UserError: it is none.
+          UserError: the text is malformed.
         """
         clips, *rest = text.split(":")
         if not clips.isdecimal() or len(rest) < 2 or not set(rest[2:]) <= set(_WORDS):
@@ -69,7 +68,7 @@ class Variant:
         return cls(int(clips), rest[0], rest[1], frozenset(rest[2:]))
 
     def config(self, tiny: bool) -> Config:
-        """The k400 config with the variant's settings, on one device."""
+        """Returns the k400 config with the variant's settings, on one device."""
         raw = k400.get_config()
         raw.batch_size = self.clips
         raw.model.attention = self.attention
@@ -86,7 +85,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A variant's compiled step, its batch on the device, and what compiling took."""
+    """A variant's compiled step, its batch on the device, and the time of compilation."""
 
     variant: Variant
     run: Run
@@ -107,7 +106,7 @@ def compile_variant(variant: Variant, tiny: bool) -> Compiled:
 
 
 def flops_of_clip(teacher_view: str, tiny: bool) -> float:
-    """Operations of the step's matrix products for a clip, attention's included."""
+    """Returns the operations per clip of the step's matrix products, including attention."""
     variant = Variant(8, "xla", teacher_view, frozenset({"views"}))
     config = variant.config(tiny)
     run = _run(variant, config)
@@ -122,9 +121,9 @@ def measure(
     Args:
       compiled: the variant.
       state: before its steps; donated.
-      peak_flops: of the device, measured, a second.
+      peak_flops: measured operations per second of the device.
       flops: of the step.
-      short: whether few steps do.
+      short: whether to run few steps.
       keep: folder for the trace and the program of a traced variant; empty: they are not kept.
 
     Returns:
@@ -196,7 +195,7 @@ def _run(variant: Variant, config: Config) -> Run:
 
 
 def _batch_shapes(variant: Variant, config: Config) -> Any:
-    """The shapes of what the step takes: a batch of the loader, or views."""
+    """Returns the shapes of the step's input: a batch of the loader, or views."""
     few = random_batch(dataclasses.replace(config, batch_size=1))
     shapes = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct((variant.clips, *a.shape[1:]), a.dtype), few
@@ -207,7 +206,7 @@ def _batch_shapes(variant: Variant, config: Config) -> Any:
 
 
 def _batch(compiled: Compiled) -> Any:
-    """Random data of the shapes, on the device."""
+    """Returns random data with these shapes, on the device."""
     config = compiled.run.config
     if "views" not in compiled.variant.words:
         return jax.device_put(random_batch(config), jax.devices()[0])
@@ -218,7 +217,7 @@ def _batch(compiled: Compiled) -> Any:
 
 
 def _memory(step: jax.stages.Compiled) -> dict[str, float | None]:
-    """GiB at the step's peak, as the compiler planned it, and as the device saw it so far."""
+    """Returns peak GiB by the compiler's plan, and measured on the device so far."""
     planned, seen = step.memory_analysis(), jax.devices()[0].memory_stats() or {}
     total = planned and (
         planned.argument_size_in_bytes
@@ -234,12 +233,12 @@ def _memory(step: jax.stages.Compiled) -> dict[str, float | None]:
 
 
 class Waves:
-    """Compiles the variants of a wave side by side, then times them with one state.
+    """Compiles the variants of a wave in parallel, then times them with one state.
 
     Args:
-      tiny: whether the model is tiny and few steps do.
+      tiny: whether to use a tiny model and few steps.
       keep: see `measure`.
-      patience: seconds of compiling after which those that are compiled are timed first.
+      patience: seconds after which variants that are compiled already are timed.
     """
 
     def __init__(self, *, tiny: bool, keep: str, patience: float):
@@ -264,7 +263,7 @@ class Waves:
         for variant in sorted(variants, key=lambda v: not compiling[v].done()):
             try:
                 self._time(compiling[variant].result())
-            except Exception as error:  # the other variants are still worth their time
+            except Exception as error:  # continue with the other variants
                 message = f"{type(error).__name__}: {error}"[:2000]
                 reporting.report("step", variant=str(variant), error=message)
                 self._state = None

@@ -1,4 +1,4 @@
-"""How far a build is."""
+"""Progress of a build."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from data_pipelines.build.ingest import FileResult
 
 
 class BuildProgress:
-    """Counts files, and shows their number, their rate and the time left while it is open."""
+    """Counts files, and shows their number, rate and the time left. Use as a context manager."""
 
     def __init__(self, files: int):
-        """Takes the number of files to process."""
+        """Creates the display for a number of files."""
         self._files = files
         self._activity = Activity("built    ", total=files)
         self._done = self._left_out = 0
@@ -30,7 +30,7 @@ class BuildProgress:
         self._activity.__exit__(kind, error, traceback)
 
     def __call__(self, result: FileResult) -> None:
-        """Counts the result of a file, and shows it if it is time to."""
+        """Counts the result of a file, and updates the display if due."""
         self._done += 1
         self._left_out += bool(result.reason)
         if self._activity.is_due() or self._done == self._files:

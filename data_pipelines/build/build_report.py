@@ -61,7 +61,7 @@ class BuildReport:
         return dict(sorted(collections.Counter(entry.reason for entry in self.left_out).items()))
 
 
-# The option that asks for the other modality alone.
+# The option that requests only the other modality.
 _REMEDIES = {"no audio": "--modalities=video", "no video": "--modalities=audio"}
 
 

@@ -38,8 +38,13 @@ _SILENCE = 0.02  # fraction of the peak
 def synthesize(split: Split, sample_rate: int, seed: int) -> Words:
     """Returns words spoken by espeak-ng in random voices, accents, rates and pitches.
 
+    Args:
+      split: `train` or `test`, which have different voices.
+      sample_rate: of the result, in Hz.
+      seed: of the random choices.
+
     Raises:
-      UserError: espeak-ng does not run here.
+      UserError: espeak-ng does not run.
     """
     rng = np.random.default_rng([seed, *split.encode()])
     requests = [

@@ -58,13 +58,13 @@ def test_data_set_with_invalid_labels_is_refused(tmp_path, metadata, labels, bad
 
 
 @pytest.mark.parametrize("metadata,labels,bad", BAD)
-@pytest.mark.parametrize("index", ["missing", "says nothing"])
+@pytest.mark.parametrize("index", ["missing", "without classes"])
 def test_without_index_record_with_invalid_label_is_refused(tmp_path, metadata, labels, bad, index):
     folder = toy_shards.write(tmp_path, _records(5, **labels), metadata)
     for path, size in shard_names.find_shards(folder, "train").items():
         entries = shard_index.load(path, size).entries
         os.remove(path + ".index")
-        if index == "says nothing":
+        if index == "without classes":
             with open(path + ".index", "wb") as file:
                 file.write(shard_index.pack(entries))
     dataset = open_dataset(toy_shards.CONFIG, folder, "train")
