@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +27,14 @@ from data_pipelines.build.catalogs import suffixes
 from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import FileResult
 from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.inference import embedding, loading
 from xkd_jax.inference.feature_files import FeatureFolder, listed
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model
 
 _JOB_TIMEOUT = 300.0
+_LOAD_OPTIONS = ("network", "step", "compute_dtype", "heads", "video", "audio")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,22 +109,31 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--pool=none gives tokens, which parquet can't hold: give --format=npz.")
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers={args.workers}: give 0 to 1024.")
-    modalities = args.modalities.split(",") if args.modalities else None
-    if modalities and not set(modalities) <= set(MODALITIES):
-        raise UserError(f"--modalities={args.modalities}: give video, audio or video,audio.")
     options = embedding.EmbedOptions(args.window, args.hop, args.pool, args.batch_size)
     with Activity("loading the weights"):
-        model = loading.load(
-            args.checkpoint, network=args.network, step=args.step, modalities=modalities,
-            compute_dtype=args.compute_dtype, heads=args.heads, video=args.video, audio=args.audio,
-        )  # fmt: skip
+        model = loading.load(**_loaded(args))
     windows = embedding.Windows.of(model, options)
     with Activity("listing the files"):
         files = listed(args.source, lambda name: suffixes.kind(name) is suffixes.Kind.MEDIA)
-    folder = FeatureFolder(args.output, files, _settings(model, windows), args.format)
+    settings = _settings(model, windows)
+    folder = FeatureFolder(args.output, files, settings, args.format, _loaded(args))
     folder.prepare()
     _make(folder, windows, range(index, folder.parts(), count), args.workers)
     return _report(folder, args)
+
+
+def _loaded(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load`; paths of this machine are absolute."""
+    source = [p if storage.is_remote(p) else os.path.abspath(p) for p in args.checkpoint]
+    given = {name: getattr(args, name) for name in _LOAD_OPTIONS}
+    return {"source": source, **given, "modalities": _modalities(args.modalities)}
+
+
+def _modalities(text: str) -> list[str] | None:
+    asked = text.split(",") if text else None
+    if asked and not set(asked) <= set(MODALITIES):
+        raise UserError(f"--modalities={text}: give video, audio or video,audio.")
+    return asked
 
 
 def _shard(text: str) -> tuple[int, int]:

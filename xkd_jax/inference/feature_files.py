@@ -37,12 +37,14 @@ class FeatureFolder:
       files: all source files, sorted.
       settings: the model's digest and the options, the same for all parts.
       format: format of the parts.
+      loaded: arguments of `xkd_jax.load` that gave the model; not compared.
     """
 
     path: str
     files: Sequence[str]
     settings: dict[str, Any]
     format: Format
+    loaded: dict[str, Any]
 
     def prepare(self) -> None:
         """Creates the folder, or checks that an existing one has the same settings.
@@ -62,7 +64,7 @@ class FeatureFolder:
                     " --output, or the same settings and source."
                 )
             return
-        self._write(path, {**settings, "versions": versions()})
+        self._write(path, {**settings, "loaded": self.loaded, "versions": versions()})
 
     def parts(self) -> int:
         """Number of parts."""
@@ -220,3 +222,55 @@ def _lines(source: str) -> Iterator[str]:
 
 def _short(path: str) -> str:
     return path.rpartition("/")[2][-100:]
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Returns the settings of a folder of features.
+
+    Args:
+      path: the folder.
+
+    Raises:
+      UserError: it has none.
+    """
+    try:
+        content = json_file.read(storage.join(path, SETTINGS))
+    except (json_file.ContentError, FileNotFoundError) as error:
+        raise UserError(
+            f"{path} has no {SETTINGS} of features ({error}): give a folder that"
+            " python -m xkd_jax.embed made."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has a {SETTINGS} that is no object: make the features again.")
+    return content
+
+
+def read_rows(path: str) -> dict[str, Any]:
+    """Returns the rows of all parquet files of a folder, as columns.
+
+    Returns:
+      {"path": list of str, "start" and "end": float64 [rows], and for each modality float32
+      [rows, width], NaN where a file has no such stream}.
+
+    Raises:
+      UserError: there are no parquet files.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = sorted(name for name in storage.sizes(path) if name.endswith(".parquet"))
+    if not names:
+        raise UserError(f"{path} has no parquet files: make features with --format=parquet.")
+    tables = [pq.read_table(io.BytesIO(storage.read(storage.join(path, n)))) for n in names]
+    table = pa.concat_tables(tables)
+    found: dict[str, Any] = {"path": table["path"].to_pylist()}
+    for name in ("start", "end"):
+        found[name] = table[name].to_numpy()
+    for name in table.column_names[3:]:
+        column = table[name].combine_chunks()
+        width = column.type.list_size
+        rows = np.full((len(column), width), np.nan, np.float32)
+        held = column.is_valid().to_numpy(zero_copy_only=False)
+        rows[held] = column.drop_null().flatten().to_numpy().reshape(-1, width)
+        found[name] = rows
+    return found

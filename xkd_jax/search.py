@@ -1,0 +1,169 @@
+"""Finds the windows of files that are most like a file of video or sound.
+
+    python -m xkd_jax.search --features=FEATURES query.mp4
+
+FEATURES is a folder that python -m xkd_jax.embed made (parquet). The query is encoded by the same
+weights, and its features are compared, by cosine, with those of every window: of the same modality
+and of the other. Prints the nearest ones, and with --page=PAGE.html writes a page that plays them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import html
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import terminal
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.inference import embedding, feature_files, loading
+
+_MOST = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """One window.
+
+    Attributes:
+      query: modality of the query.
+      found: modality of the window's features.
+      cosine: of both features.
+      path: of the file.
+      start: of the window, in seconds.
+      end: of the window, in seconds.
+    """
+
+    query: Modality
+    found: Modality
+    cosine: float
+    path: str
+    start: float
+    end: float
+
+
+def nearest(query: dict[Modality, np.ndarray], rows: dict[str, Any], count: int) -> list[Match]:
+    """Returns the nearest windows for each pair of modalities, best first.
+
+    Args:
+      query: float32 [width] of each modality that the query has.
+      rows: as `feature_files.read_rows` returns them.
+      count: windows for each pair.
+    """
+    found = []
+    for asked, vector in query.items():
+        for modality in MODALITIES:
+            features = rows.get(modality)
+            if features is None or features.shape[1] != len(vector):
+                continue
+            lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(vector)
+            cosines = features @ vector / np.maximum(lengths, 1e-12)
+            order = np.argsort(-np.nan_to_num(cosines, nan=-2), kind="stable")
+            found += [
+                Match(
+                    asked, modality, float(cosines[i]), rows["path"][i],
+                    float(rows["start"][i]), float(rows["end"][i]),
+                )
+                for i in order[:count]
+                if np.isfinite(cosines[i])
+            ]  # fmt: skip
+    return found
+
+
+def page(query: str, matches: Sequence[Match]) -> str:
+    """Returns a page of HTML that plays the query and the windows, by their files' addresses."""
+    sections = []
+    for pair in dict.fromkeys((m.query, m.found) for m in matches):
+        rows = "\n".join(
+            f"<tr><td>{m.cosine:.4f}</td><td>{html.escape(m.path)}</td>"
+            f"<td>{m.start:.2f} to {m.end:.2f} s</td>"
+            f"<td>{_player(m.path, m.found, m.start, m.end)}</td></tr>"
+            for m in matches
+            if (m.query, m.found) == pair
+        )
+        sections.append(
+            f"<h2>{pair[1].capitalize()} nearest to the query's {pair[0]}</h2>\n<table>\n<thead>"
+            "<tr><th>cosine</th><th>file</th><th>window</th><th>play</th></tr></thead>\n<tbody>\n"
+            f"{rows}\n</tbody>\n</table>"
+        )
+    return "\n".join([
+        "<!doctype html>", '<html lang="en">', '<meta charset="utf-8">',
+        f"<title>Nearest to {html.escape(query)}</title>",
+        "<style>:root{color-scheme:light dark}body{font:1rem system-ui;margin:2rem}"
+        "td,th{padding:.3rem .8rem;text-align:left}video,audio{max-width:20rem}</style>",
+        f"<h1>Nearest to {html.escape(query)}</h1>", _player(query, "video", 0, None),
+        *sections, "</html>", "",
+    ])  # fmt: skip
+
+
+def _player(path: str, modality: str, start: float, end: float | None) -> str:
+    address = path if storage.is_remote(path) else pathlib.Path(os.path.abspath(path)).as_uri()
+    stop = "" if end is None else f",{end:g}"
+    tag = "audio" if modality == "audio" else "video"
+    name = html.escape(f"{os.path.basename(path)} from {start:g} s", quote=True)
+    source = html.escape(f"{address}#t={start:g}{stop}", quote=True)
+    return f'<{tag} controls preload="none" aria-label="{name}" src="{source}"></{tag}>'
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m xkd_jax.search", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("query", help="file of video or sound")
+    add("--features", required=True, help="folder that python -m xkd_jax.embed made")
+    add("--checkpoint", action="append", help="the same weights, if they have moved")
+    add("--count", type=int, default=10, help="windows for each pair of modalities")
+    add("--page", default="", help="file of HTML to write, which plays the windows")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        matches = _search(args)
+        for match in matches:
+            terminal.print_result(
+                f"{match.query} -> {match.found}  {match.cosine:.4f}  {match.path}"
+                f"  {match.start:.2f} to {match.end:.2f} s"
+            )
+        if args.page:
+            with storage.writer(args.page) as file:
+                file.write(page(args.query, matches).encode("utf-8", "surrogateescape"))
+    except UserError as error:
+        terminal.print_error(str(error))
+        return error.status
+    return 0
+
+
+def _search(args: argparse.Namespace) -> list[Match]:
+    if not 1 <= args.count <= _MOST:
+        raise UserError(f"--count={args.count}: give 1 to {_MOST}.")
+    settings = feature_files.read_settings(args.features)
+    rows = feature_files.read_rows(args.features)
+    loaded = {**settings["loaded"], **({"source": args.checkpoint} if args.checkpoint else {})}
+    model = loading.load(**loaded)
+    if model.digest != settings["digest"]:
+        raise UserError(
+            f"{args.features} was made with other weights than {model.origin}: give those by"
+            " --checkpoint."
+        )
+    found = embedding.embed(model, args.query, embedding.EmbedOptions(pool="file"))
+    vectors = {m: getattr(found, m) for m in MODALITIES}
+    query = {m: vector[0] for m, vector in vectors.items() if vector is not None}
+    return nearest(query, rows, args.count)
+
+
+if __name__ == "__main__":
+    with terminal.guarded_output():
+        sys.exit(main())
