@@ -166,7 +166,15 @@ def reconstruct(
     latent: Float[Array, "batch kept width"],
     masking: Masking,
 ) -> Reconstruction:
-    """Predicts every patch of a global view from the encoder's tokens of the kept patches."""
+    """Predicts every patch of a global view from the encoder's tokens of the kept patches.
+
+    Args:
+      student: encoders and decoders.
+      m: the modality.
+      view: float32 global view [batch, ...].
+      latent: CLS and kept tokens of the encoder.
+      masking: mask of the view.
+    """
     patches = student.encoders.embeddings[m].patches(view)
     return Reconstruction(patches, student.decoders[m](latent, masking.restore))
 
@@ -207,7 +215,14 @@ def project(
     latent: Float[Array, "batch kept width"],
     local: Float[Array, "views batch ..."] | None,
 ) -> Projection:
-    """Projects the masked global view and each local view, which is not masked."""
+    """Projects the masked global view and each local view, which is not masked.
+
+    Args:
+      student: encoders and heads.
+      m: the modality.
+      latent: CLS and kept tokens of the global view.
+      local: float32 local views [views, batch, ...]; None: there are none.
+    """
     features, local_tokens = [pool(latent)[None]], None
     if local is not None:
         # Sample-major order, because the mesh splits the axis of samples.
@@ -220,7 +235,15 @@ def project(
 def weighted_mean(
     terms: dict[str, Float[Array, ""]], weights: dict[str, float]
 ) -> Float[Array, ""]:
-    """Returns sum(weight * term) / sum(weight)."""
+    """Returns sum(weight * term) / sum(weight), a float32 scalar.
+
+    Args:
+      terms: {name of a loss: float32 scalar}.
+      weights: {name of a loss: weight}, the same names.
+
+    Raises:
+      AssertionError: the names differ.
+    """
     if set(weights) != set(terms):
         raise AssertionError(f"losses {sorted(terms)} are not the weighted {sorted(weights)}")
     total = sum((weights[name] * term for name, term in terms.items()), jnp.float32(0))
@@ -233,7 +256,14 @@ def next_centers(
     distilled: tuple[Direction, ...],
     momentum: float,
 ) -> dict[str, Float[Array, " outputs"]]:
-    """Returns the centers of the next step; only those of distilled directions change."""
+    """Returns the centers of the next step; only those of distilled directions change.
+
+    Args:
+      centers: {name of the direction: center, float32 [outputs]}.
+      outputs: outputs of this step.
+      distilled: directions with a distillation loss.
+      momentum: weight of the old center.
+    """
     moved = {
         d.name: losses.next_center(centers[d.name], outputs.teachers[d.teacher].output, momentum)
         for d in distilled

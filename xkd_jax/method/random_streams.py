@@ -17,5 +17,11 @@ def mask_stream(modality: Modality) -> int:
 
 
 def stream_key(seed: int, stream: int, step: jax.Array | int = 0) -> jax.Array:
-    """Returns the typed PRNG key fold_in(fold_in(key(seed), step), stream)."""
+    """Returns the scalar typed PRNG key fold_in(fold_in(key(seed), step), stream).
+
+    Args:
+      seed: the run's seed.
+      stream: number of the stream.
+      step: number of updates made, int32 scalar.
+    """
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), stream)

@@ -96,5 +96,5 @@ def advance(state: TrainState, step: int) -> TrainState:
 
 
 def is_count(leaf: jax.Array) -> bool:
-    """Whether a leaf is a step counter; all integers of the state are."""
+    """Whether a leaf of the state, of any shape, is a step counter; all integer dtypes are."""
     return jnp.issubdtype(leaf.dtype, jnp.integer)

@@ -160,7 +160,13 @@ def loss_function(
 
 
 def moving_average(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
-    """Returns momentum * teacher + (1 - momentum) * student for each leaf."""
+    """Returns momentum * teacher + (1 - momentum) * student for each leaf.
+
+    Args:
+      teacher: float32 parameters.
+      student: the same, in the same structure.
+      momentum: float32 scalar.
+    """
     return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
 
 

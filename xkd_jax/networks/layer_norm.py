@@ -32,7 +32,15 @@ class LayerNorm(nnx.LayerNorm):
 def layer_norm(
     width: int, dtype: DTypeLike, rngs: nnx.Rngs, *, eps: float = LAYER_NORM_EPS, **kwargs: Any
 ) -> LayerNorm:
-    """Returns a `LayerNorm` with logical axes; `kwargs` are those of `nnx.LayerNorm`."""
+    """Returns a `LayerNorm` with logical axes.
+
+    Args:
+      width: length of the last axis.
+      dtype: compute dtype; parameters are float32.
+      rngs: source of the initial values.
+      eps: added to the variance.
+      **kwargs: other arguments of `nnx.LayerNorm`.
+    """
     return LayerNorm(
         width,
         epsilon=eps,

@@ -63,12 +63,22 @@ def worst(group: str, allowed: float, errors: Mapping[str, float]) -> Comparison
 
 
 def largest_error(found: Any, expected: Any) -> float:
-    """Largest absolute difference of two arrays; infinite for different shapes."""
+    """Largest absolute difference of two arrays; infinite for different shapes.
+
+    Args:
+      found: array of numbers, any shape and dtype.
+      expected: the same.
+    """
     return _reduced(np.max, found, expected)
 
 
 def mean_error(found: Any, expected: Any) -> float:
-    """Mean absolute difference of two arrays; infinite for different shapes."""
+    """Mean absolute difference of two arrays; infinite for different shapes.
+
+    Args:
+      found: array of numbers, any shape and dtype.
+      expected: the same.
+    """
     return _reduced(np.mean, found, expected)
 
 

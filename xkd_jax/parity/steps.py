@@ -139,7 +139,7 @@ def named_outputs(
       masks: masks of the global views, by modality.
 
     Returns:
-      {"{modality}_{name}": array}; outputs that were not computed are left out.
+      {"{modality}_{name}": float array [batch, ...]}; outputs that were not computed are left out.
     """
     named: dict[str, np.ndarray] = {}
     for m in MODALITIES:
