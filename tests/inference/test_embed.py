@@ -130,6 +130,13 @@ def test_files_that_fail_are_an_error_or_reported(model, clips, tmp_path):
     assert failed == [(paths[1], "unreadable"), (paths[2], "missing")]
 
 
+def test_a_file_that_fails_in_both_streams_has_both_reasons(model, clips, tmp_path):
+    content = (clips / "silent.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 8])
+    with pytest.raises(UserError, match=r"no audio stream, and its? .*"):
+        model.embed(str(tmp_path / "cut.avi"))
+
+
 def test_an_encoder_of_kaldi_banks_sees_the_files_sound(model, clips, small):
     """The same weights behind another spectrogram, of windows cut from the whole file's."""
     from xkd_jax.inference import kaldi

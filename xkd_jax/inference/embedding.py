@@ -215,7 +215,10 @@ class Reader:
             without = dataclasses.replace(media, **{other[found.reason]: False})
             options = dataclasses.replace(self.options, media=without)
             again = self._read(directory, name, alive, waiting, options)
-            return again if not again.reason else found
+            if not again.reason:
+                return again
+            both = f"{found.detail}, and {again.detail}"
+            return ingest.FileResult(reason=again.reason, detail=both)
         return found
 
     def _read(
