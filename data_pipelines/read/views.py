@@ -17,7 +17,7 @@ A view of video has:
 | `transposed`  | bool                | whether rows of the box are columns of the canvas          |
 | `flip`        | bool                | whether to swap left and right                             |
 | `brightness`  | float32             | factor; also `contrast` and `saturation`                   |
-| `hue`         | float32             | turns of the color circle                                 |
+| `hue`         | float32             | turns of the color circle                                  |
 | `order`       | int32 [4]           | the order of brightness 0, contrast 1, saturation 2, hue 3 |
 | `grayscale`   | bool                | whether to convert to grayscale                            |
 | `blur_sigma`  | float32 [2]         | along rows and columns, in pixels of the view; 0: none     |

@@ -76,7 +76,7 @@ def test_modality_that_is_lacking_is_named_with_remedies():
         metadata_lib.check_modalities(AUDIO_ONLY, ("video", "audio"), "SHARDS")
     assert str(refused.value) == (
         "The data set toy in SHARDS has no video: build it again with --modalities=video,audio"
-        " from files that have them, or train with what it holds by the variant"
+        " from files that have them, or train on one modality with the variant"
         " :reconstruction_audio of the config."
     )
 
