@@ -11,11 +11,13 @@ OWN = (
     "data_pipelines/build/", "data_pipelines/read/clips.py", "data_pipelines/read/views.py",
     "xkd_jax/augment/video.py", "xkd_jax/augment/audio.py", "xkd_jax/evaluate/training_clips.py",
 )  # fmt: skip
-# Other people's weights and numbers, and what is of one modality by its nature: the paper's
-# benchmarks and ablations, the size of test crops, names for users of the package.
+# Other people's weights and numbers, the commands that use them, and what is of one modality by its
+# nature: tags of a page, the paper's benchmarks and ablations, the size of test crops, names for
+# users of the package.
 OF_ONE = (
-    "xkd_jax/inference/", "xkd_jax/parity/", "xkd_jax/config/benchmarks.py",
-    "xkd_jax/config/ablations.py", "xkd_jax/evaluate/pretrained.py", "xkd_jax/config/__init__.py",
+    "xkd_jax/inference/", "xkd_jax/embed.py", "xkd_jax/search.py", "xkd_jax/parity/",
+    "xkd_jax/config/__init__.py", "xkd_jax/config/ablations.py", "xkd_jax/config/benchmarks.py",
+    "xkd_jax/evaluate/pretrained.py",
 )  # fmt: skip
 
 
