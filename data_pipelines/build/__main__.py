@@ -23,6 +23,7 @@ from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.build_progress import BuildProgress
 from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Source
+from data_pipelines.build.catalogs.held_out import hold_out
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
 from data_pipelines.errors import EXIT_FAILURE, UserError
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="use the part of a damaged file before the damage",
     )
+    add("--hold_out", type=float, help="fraction of each class's files that become the split test")
+    add("--seed", type=int, default=0, help="of the choice of these files")
     add("--shards", type=int, default=0, help="shards of each split (default: one per 256 files)")
     add("--workers", type=int, default=worker_processes.usable_cores(), help="number of processes")
     add("--timeout", type=float, default=300.0, help="seconds of work on a file without a record")
@@ -80,7 +83,7 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
         ("frame_rate", 0.1, 1000), ("short_side", 8, 4096), ("jpeg_quality", 1, 100),
         ("sample_rate", 1000, 400_000), ("fft", 16, 65536), ("hop", 1, 65536), ("mels", 1, 1024),
         ("shards", 0, 99_999), ("workers", 1, 1024), ("timeout", 1, 100_000),
-        ("min_seconds", 0, 100_000), ("max_seconds", 0, 100_000),
+        ("min_seconds", 0, 100_000), ("max_seconds", 0, 100_000), ("hold_out", 0.001, 0.999),
     ):  # fmt: skip
         value = getattr(args, key)
         if value is not None and not low <= value <= high:
@@ -98,6 +101,8 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
         "max_seconds": args.max_seconds,
     }
     catalog = dataclasses.replace(catalog, **{k: v for k, v in asked.items() if v is not None})
+    if args.hold_out is not None:
+        catalog = hold_out(catalog, args.source, args.hold_out, args.seed)
     media = MediaOptions(
         video="video" in catalog.modalities,
         audio="audio" in catalog.modalities,

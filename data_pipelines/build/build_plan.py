@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from data_pipelines.build.catalogs.catalog import Catalog, Item
+from data_pipelines.build.catalogs.catalog import Catalog, HeldOut, Item
 from data_pipelines.build.catalogs.source_tree import Ignored
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.errors import UserError
@@ -40,6 +40,7 @@ class BuildPlan:
       options: of the records.
       shards: of all splits.
       ignored: unused files of the source; they do not change the digest.
+      held_out: what the split `test` was held out by; the shards, which are of it, change the digest.
     """
 
     source: str
@@ -47,12 +48,13 @@ class BuildPlan:
     options: IngestOptions
     shards: tuple[ShardPlan, ...]
     ignored: tuple[Ignored, ...] = ()
+    held_out: HeldOut = HeldOut()
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of everything that determines the shards, in hexadecimal."""
         built = dataclasses.asdict(self)
-        del built["ignored"]
+        del built["ignored"], built["held_out"]
         built["source"] = storage.as_text(self.source)
         plain = json.dumps(built, sort_keys=True)
         return hashlib.sha256(plain.encode()).hexdigest()
@@ -100,9 +102,10 @@ def make_plan(
         for i in range(count):
             file = shard_names.shard_name(name, split, i, count)
             plans.append(ShardPlan(split, file, tuple(mixed[bounds[i] : bounds[i + 1]])))
-    return BuildPlan(source, metadata, options, tuple(plans), catalog.ignored)
+    return BuildPlan(source, metadata, options, tuple(plans), catalog.ignored, catalog.held_out)
 
 
 def describe(plan: BuildPlan) -> dict[str, Any]:
     """Returns the source and the options of a plan, for its report."""
-    return {"source": storage.as_text(plan.source), **dataclasses.asdict(plan.options)}
+    chosen = {"hold_out": plan.held_out.fraction, "seed": plan.held_out.seed}
+    return {"source": storage.as_text(plan.source), **dataclasses.asdict(plan.options), **chosen}

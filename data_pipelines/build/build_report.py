@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from data_pipelines.build.catalogs.catalog import HeldOut
 from data_pipelines.build.catalogs.source_tree import Ignored
-from data_pipelines.terminal import escaped
+from data_pipelines.terminal import count, escaped
 
 # Left-out files printed at the end of a build; report.json has all of them.
 _NAMED = 20
@@ -45,6 +46,7 @@ class BuildReport:
       files: number of listed files.
       left_out: files without records.
       ignored: unused files of the source and lines of its lists.
+      held_out: files that are the split `test` by an option.
     """
 
     name: str
@@ -54,6 +56,7 @@ class BuildReport:
     files: int
     left_out: Sequence[LeftOut]
     ignored: Sequence[Ignored] = ()
+    held_out: HeldOut = HeldOut()
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -79,21 +82,33 @@ def summary(report: BuildReport, directory: str) -> str:
       report: of the build.
       directory: of the data set.
     """
-    splits = ", ".join(f"{split} {count:,}" for split, count in report.records.items())
+    splits = ", ".join(f"{split} {number:,}" for split, number in report.records.items())
     total = sum(report.records.values())
-    lines = [f"{escaped(directory)}: {report.name} has {total:,} records ({splits})"]
+    lines = [f"{escaped(directory)}: {report.name} has {count(total, 'record')} ({splits})"]
+    if report.held_out.files:
+        lines.append(escaped(_held_out(report.held_out)))
     if report.left_out:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.items())
-        lines.append(f"left out {len(report.left_out):,} of {report.files:,} files: {reasons}")
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in report.reasons.items())
+        lines.append(f"left out {len(report.left_out):,} of {count(report.files, 'file')}: {reasons}")
         lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
         if len(report.left_out) > _NAMED:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
         for reason, option in remedies(report).items():
-            count = report.reasons[reason]
-            lines.append(f"to use the {count:,} with {reason}, build again with {option}")
+            lines.append(f"to use the {report.reasons[reason]:,} with {reason}, build again with {option}")
     else:
         lines.append(f"no file left out of {report.files:,}")
     lines += [
         escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
     ]
     return "\n".join(lines)
+
+
+def _held_out(held_out: HeldOut) -> str:
+    text = (
+        f"held out {held_out.files:,} of {count(held_out.of, 'file')} as the split test"
+        f" ({100 * held_out.fraction:g} % of each class, seed {held_out.seed})"
+    )
+    if held_out.single:
+        names = ", ".join(name or "no class" for name in held_out.single)
+        text += f"; none of classes with a single file: {names}"
+    return text

@@ -274,6 +274,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
         sum(len(shard.items) for shard in plan.shards),
         [entry for reports in finished.values() for r in reports for entry in r.left_out],
         plan.ignored,
+        plan.held_out,
     )
     _write_json(storage.join(output, REPORT), dataclasses.asdict(whole))
     _check_time_outs(whole, output)

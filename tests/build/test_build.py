@@ -84,6 +84,23 @@ def test_folder_of_videos(videos, tmp_path, capsys):
     assert found == {"cat/0.mp4": 0, "cat/1.mp4": 0, "cat/2.mp4": 0, "dog/0.mp4": 1, "dog/2.mp4": 1}
 
 
+def test_held_out_files_are_split_test(videos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert _build(videos, out, "--hold_out=0.3", "--seed=1") == 0
+    told = capsys.readouterr().out
+    assert "held out 2 of 7 files as the split test (30 % of each class, seed 1)\n" in told
+    found = {}
+    for split in ("train", "test"):
+        dataset = open_dataset(Config(), str(out), split, modalities=("video",))
+        assert dataset.metadata.class_names == ("cat", "dog")
+        found[split] = {dataset[i].path for i in range(len(dataset))}
+    assert not found["train"] & found["test"]
+    assert {path[:3] for path in found["test"]} == {"cat", "dog"}
+    assert _build(videos, out, "--hold_out=0.3", "--seed=1") == 0
+    assert "held out 2 of 7 files" in capsys.readouterr().out
+    assert _build(videos, out) == 2  # other splits
+
+
 def test_output_does_not_depend_on_number_of_workers(videos, tmp_path):
     for workers in (1, 3):
         out = tmp_path / str(workers)

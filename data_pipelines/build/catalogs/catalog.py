@@ -38,6 +38,25 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Files that were moved from the split `train` to `test`; none by default.
+
+    Attributes:
+      fraction: of each class's files.
+      seed: of the choice.
+      files: number of files that are held out.
+      of: number of files before.
+      single: classes with a single file, which stays in `train`.
+    """
+
+    fraction: float = 0.0
+    seed: int = 0
+    files: int = 0
+    of: int = 0
+    single: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Catalog:
     """A data set before it is built.
 
@@ -50,6 +69,7 @@ class Catalog:
       min_seconds: shorter files are left out.
       max_seconds: longer files are cut into records of this length; 0: never.
       ignored: unused files of the source and lines of its lists.
+      held_out: what was held out by an option of the build.
     """
 
     splits: dict[str, list[Item]]
@@ -60,6 +80,7 @@ class Catalog:
     min_seconds: float = 0.5
     max_seconds: float = 0.0
     ignored: tuple[Ignored, ...] = ()
+    held_out: HeldOut = HeldOut()
 
 
 @dataclasses.dataclass(frozen=True)
