@@ -2,17 +2,21 @@
 
     python -m data_pipelines.preview --config=configs/k400.py --config.data.dir=SHARDS
 
-Writes a PNG with one row per record: frames of the global view, frames of each local view, the
-global spectrogram and each local one (low frequencies at the bottom). Records and random draws are
-those of the run's batch at the given step.
+Writes a PNG with one row per record: frames of the global view, the same with the patches in gray
+that the student's encoder does not get, frames of each local view, and likewise the global and
+local spectrograms (low frequencies at the bottom). Records and random draws, those of the masks
+too, are those of the run's batch at the given step.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
+import shlex
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,7 +24,7 @@ from absl import flags
 
 from data_pipelines import spoken_digits, terminal
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig
+from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig, ViewConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from xkd_jax import command_line
@@ -29,8 +33,18 @@ from xkd_jax.config.pretraining import Config
 TILE = 112  # height of every picture, pixels
 GAP = 4
 CAPTION = 16
+HEADING = 18
 _GLOBAL_FRAMES, _LOCAL_FRAMES = 6, 3  # largest number shown of a view
 _LOUDEST = 2.5  # standard deviations at each end of the color scale
+_HIDDEN = 96  # gray level of masked patches
+_WHITE, _THIN, _FONT_SIZE = (255, 255, 255), 1, 0.4
+
+
+class Strip(NamedTuple):
+    """Pictures of one view side by side, uint8 [TILE, width, 3], and the heading of their column."""
+
+    heading: str
+    picture: np.ndarray
 
 
 def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
@@ -45,53 +59,103 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    from xkd_jax.augment import augment  # JAX takes seconds to start
+    import jax.numpy as jnp  # JAX takes seconds to start
+
+    from xkd_jax.augment import augment
+    from xkd_jax.method.train_step import masked
 
     batches = pipeline.train_batches(config, dataset, range(records), step)
     batch = next(batches)
     batches.close()
     views = augment(config, {name: batch[name] for name in config.modalities})
+    inputs = masked(views, jnp.int32(step), config)
+    hidden = {
+        name: _hidden(config.modality(name), mask.removed)
+        for name, mask in inputs.masks.items()
+    }
     rows = []
     for i, index in enumerate(batch["record"]):
         record = dataset[int(index)]
         strips = [
             strip
             for name in config.modalities
-            for strip in _STRIPS[name](config.modality(name), views[name], i)
+            for strip in _STRIPS[name](config.modality(name), views[name], hidden[name], i)
         ]
+        if not rows:
+            rows.append(_headings(strips))
         rows.append(_row(f"{record.id}  {record.label_text}", strips))
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])
+    return np.concatenate(rows)
 
 
-def _video_strips(video: VideoConfig, views: dict[str, Any], row: int) -> list[np.ndarray]:
-    shown = [(np.asarray(views["global"])[row], _GLOBAL_FRAMES)]
-    shown += [(view[row], _LOCAL_FRAMES) for view in np.asarray(views.get("local", []))]
-    return [_frame_strip(video, frames, count) for frames, count in shown]
+def _hidden(view: ViewConfig, removed: Any) -> np.ndarray:
+    """Returns whether each value of the global views is masked, bool [batch, *global_shape]."""
+    import jax.numpy as jnp
+
+    from xkd_jax.networks.patches import unpatchify
+
+    patches = jnp.repeat(removed[..., None], math.prod(view.patch), axis=-1)
+    return np.asarray(unpatchify(patches, view.patch, view.grid)) > 0
 
 
-def _frame_strip(video: VideoConfig, frames: np.ndarray, count: int) -> np.ndarray:
+def _video_strips(
+    video: VideoConfig, views: dict[str, Any], hidden: np.ndarray, row: int
+) -> list[Strip]:
+    whole = np.asarray(views["global"])[row]
+    return [
+        Strip("video", _frame_strip(video, whole, _GLOBAL_FRAMES)),
+        Strip(_masked(video), _frame_strip(video, whole, _LOCAL_FRAMES, hidden[row])),
+        *(
+            Strip(_local(number), _frame_strip(video, view[row], _LOCAL_FRAMES))
+            for number, view in enumerate(np.asarray(views.get("local", [])), 1)
+        ),
+    ]
+
+
+def _frame_strip(
+    video: VideoConfig, frames: np.ndarray, count: int, hidden: np.ndarray | None = None
+) -> np.ndarray:
     """Returns `count` frames of a normalized view [T, S, S, 3], side by side."""
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     pixels = frames[chosen] * np.array(video.std) + np.array(video.mean)
     images = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
+    if hidden is not None:
+        images[hidden[chosen]] = _HIDDEN
     return np.concatenate([_scale(image) for image in images], axis=1)
 
 
-def _audio_strips(audio: AudioConfig, views: dict[str, Any], row: int) -> list[np.ndarray]:
-    shown = [np.asarray(views["global"])[row]]
-    shown += [view[row] for view in np.asarray(views.get("local", []))]
-    return [_spectrogram(log_mel) for log_mel in shown]
+def _audio_strips(
+    audio: AudioConfig, views: dict[str, Any], hidden: np.ndarray, row: int
+) -> list[Strip]:
+    whole = np.asarray(views["global"])[row]
+    return [
+        Strip("audio", _spectrogram(whole)),
+        Strip(_masked(audio), _spectrogram(whole, hidden[row])),
+        *(
+            Strip(_local(number), _spectrogram(view[row]))
+            for number, view in enumerate(np.asarray(views.get("local", [])), 1)
+        ),
+    ]
 
 
-def _spectrogram(log_mel: np.ndarray) -> np.ndarray:
+def _masked(view: ViewConfig) -> str:
+    return f"{view.mask_ratio:.0%} masked"
+
+
+def _local(number: int) -> str:
+    return f"local view {number}"
+
+
+def _spectrogram(log_mel: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
     """Returns a normalized spectrogram [mels, columns] as an image in false colors."""
-    levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)[::-1]
-    return _scale(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
+    levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)
+    image = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    if hidden is not None:
+        image[hidden] = _HIDDEN
+    return _scale(image[::-1])
 
 
-# {modality: (its config, its views, row of the batch) -> pictures}
-_STRIPS: dict[Modality, Callable[..., list[np.ndarray]]] = {
+# {modality: (its config, its views, what is masked, row of the batch) -> strips}
+_STRIPS: dict[Modality, Callable[..., list[Strip]]] = {
     "video": _video_strips,
     "audio": _audio_strips,
 }
@@ -104,12 +168,25 @@ def _scale(image: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=mode)
 
 
-def _row(caption: str, strips: list[np.ndarray]) -> np.ndarray:
-    apart = [np.pad(strip, ((CAPTION, GAP), (0, GAP), (0, 0))) for strip in strips]
-    row = np.ascontiguousarray(np.concatenate(apart, axis=1))
-    white, thin = (255, 255, 255), 1
-    cv2.putText(row, caption, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, white, thin, cv2.LINE_AA)
+def _headings(strips: list[Strip]) -> np.ndarray:
+    row = np.zeros((HEADING, sum(s.picture.shape[1] + GAP for s in strips), 3), np.uint8)
+    left = 0
+    for heading, picture in strips:
+        _write_text(row, heading, left)
+        left += picture.shape[1] + GAP
     return row
+
+
+def _row(caption: str, strips: list[Strip]) -> np.ndarray:
+    apart = [np.pad(s.picture, ((CAPTION, GAP), (0, GAP), (0, 0))) for s in strips]
+    row = np.ascontiguousarray(np.concatenate(apart, axis=1))
+    _write_text(row, caption, 0)
+    return row
+
+
+def _write_text(row: np.ndarray, text: str, left: int) -> None:
+    at, font = (left + 2, 12), cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(row, text, at, font, _FONT_SIZE, _WHITE, _THIN, cv2.LINE_AA)
 
 
 def _open(config: Config) -> Dataset:
@@ -121,22 +198,34 @@ def _open(config: Config) -> Dataset:
 
 
 def main(config: Config) -> None:
-    """Writes the sheet of a config to `--output`.
+    """Writes the sheet of a config to `--output`; on the CPU, as accelerators may be in use.
 
     Raises:
       UserError: the data set can't be read, or the file can't be written.
     """
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
     values = flags.FLAGS
     config = dataclasses.replace(config, batch_size=max(values.records, config.batch_size))
     sheet = preview(config, _open(config), values.records, values.step)
     _write(sheet, values.output)
-    terminal.print_text(terminal.escaped(f"{values.records} records: {values.output}"))
+    shown = f"{terminal.count(values.records, 'record')}: {values.output}"
+    terminal.print_text(terminal.escaped(shown))
+    terminal.print_next(_next(config))
+
+
+def _next(config: Config) -> str:
+    """Returns the command that trains with the shown views."""
+    path = command_line.config_path(sys.argv)
+    return f"python main.py --config={path} --config.data.dir={shlex.quote(config.data.dir)}"
 
 
 def _write(sheet: np.ndarray, output: str) -> None:
     try:
         smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9]
         encoded = cv2.imencode(".png", sheet[..., ::-1], smallest)[1]
+        pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(output).write_bytes(encoded.tobytes())
     except OSError as error:
         raise UserError(
@@ -148,7 +237,7 @@ def run() -> None:
     """Defines the flags and runs `main`."""
     flags.DEFINE_integer("records", 6, "Rows of the sheet.", lower_bound=1)
     flags.DEFINE_integer("step", 0, "Step whose batch is shown.", lower_bound=0)
-    flags.DEFINE_string("output", "preview.png", "The picture.")
+    flags.DEFINE_string("output", "runs/preview.png", "The picture.")
     command_line.run(main)
 
 

@@ -165,11 +165,20 @@ def check_modalities(metadata: Metadata, modalities: Sequence[Modality], directo
         )
 
 
-def check_config(metadata: Metadata, config: LoaderConfig) -> None:
+def check_config(
+    metadata: Metadata, config: LoaderConfig, directory: str, *, fixed: bool = False
+) -> None:
     """Checks that a config has the rates and sizes of the modalities that it reads.
 
+    Args:
+      metadata: of the data set.
+      config: with rates and sizes.
+      directory: of the data set, for the message.
+      fixed: whether the config is that of a trained network, which takes no other values.
+
     Raises:
-      UserError: a rate or size of the config differs; the message has both values.
+      UserError: rates or sizes differ; the message has all of them, and the command that builds
+        shards with those of the config.
     """
     settings: dict[Modality, dict[str, tuple[float, float]]] = {
         "video": {
@@ -185,11 +194,21 @@ def check_config(metadata: Metadata, config: LoaderConfig) -> None:
     }
     read = [m for m in metadata.modalities if m in config.modalities]
     held = {key: values for m in read for key, values in settings[m].items()}
-    for key, (stored, asked) in held.items():
-        if stored != asked:
-            flag = key.rpartition(".")[2]
-            raise UserError(
-                f"The data set {metadata.name} was made with {key} {stored:g}, but the network's"
-                f" config has {asked:g}: build the data set again with --{flag}={asked:g}, or"
-                f" pretrain with --config.{key}={stored:g}."
-            )
+    other = {key: values for key, values in held.items() if values[0] != values[1]}
+    if not other:
+        return
+    differences = ", ".join(f"{key} {was:.9g}, not {asked:.9g}" for key, (was, asked) in other.items())
+    options = [f"--{key.rpartition('.')[2]}={asked:.9g}" for key, (_, asked) in held.items()]
+    if set(read) != set(MODALITIES):
+        options.append(f"--modalities={','.join(read)}")
+    remedy = (
+        "build other shards by python -m data_pipelines.build with the --dataset and --source of"
+        f" these, another --output, and {' '.join(options)}"
+    )
+    if not fixed:
+        flags = " ".join(f"--config.{key}={was:.9g}" for key, (was, _) in other.items())
+        remedy = f"give {flags}, or {remedy}"
+    owner = "the checkpoint's network" if fixed else "the config"
+    raise UserError(
+        f"The data set {metadata.name} in {directory} does not fit {owner} ({differences}): {remedy}."
+    )

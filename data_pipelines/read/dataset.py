@@ -71,7 +71,12 @@ class _Parser:
 
 
 def open_dataset(
-    config: LoaderConfig, directory: str, split: str, modalities: Sequence[Modality] | None = None
+    config: LoaderConfig,
+    directory: str,
+    split: str,
+    modalities: Sequence[Modality] | None = None,
+    *,
+    fixed: bool = False,
 ) -> Dataset:
     """Opens a split of the data set in a folder or at a URL; `a+b` joins two splits.
 
@@ -82,6 +87,7 @@ def open_dataset(
       directory: the folder or URL.
       split: its name.
       modalities: those that will be read, which the data set must have; None: the config's.
+      fixed: whether the config is that of a trained network; messages then advise no other one.
 
     Raises:
       UserError: the data set is incomplete or damaged, has no such split, no records or not the
@@ -94,7 +100,7 @@ def open_dataset(
         metadata = metadata_lib.read(directory)
         wanted = config.modalities if modalities is None else modalities
         metadata_lib.check_modalities(metadata, wanted, directory)
-        metadata_lib.check_config(metadata, config)
+        metadata_lib.check_config(metadata, config, directory, fixed=fixed)
         parse, find = _Parser(metadata.mels, metadata.classes), _find_described_shards
     parts = split.split("+")
     if len(set(parts)) < len(parts):

@@ -27,7 +27,7 @@ def _source(**changes):
 def _finish(folder, config, source=None):
     workdir.check(folder, "")
     scores = {0: FoldScores(value=50.0, test_records=8)}
-    return result.finish(config, source or _source(), DATA, "top-1", scores, folder)
+    return result.finish(config, source or _source(), DATA, result.Measured("top-1", scores, 50.0), folder)
 
 
 def test_repeated_evaluation_keeps_its_result(tmp_path):
@@ -144,6 +144,7 @@ def test_result_counts_files_left_out_of_data_set(tmp_path):
         "folds": [1, 3],
         "folds_left_out": [2],
         "left_out": {"decode": 1200},
+        "class_names": ["a", "b", "c"],
     }
     assert said.describe().splitlines()[1:] == [
         "left out  folds 2, which --config.data.folds doesn't name",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from random_parameters import random_student
 
+from configs.eval import own
 from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema, shards
 from data_pipelines.read.dataset import open_dataset
@@ -48,6 +49,7 @@ VARIANTS = {
     "k400_linear": ("linear", "attentive"),
     "kinetics_sound": MODALITIES,
     "low_shot": ("1", "5", "10"),
+    "own": ("svm", "knn", "linear", "finetune", "knn_both", "linear_audio"),
     "knn": MODALITIES,
     "retrieval": ("head", "encoder"),
     "spoken_digits": MODALITIES,
@@ -92,7 +94,9 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     assert content["checkpoint"]["step"] == 7
     printed = capsys.readouterr().out
     assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in printed
-    assert "2 classes, 5 folds, tested on 4, 4, 4, 4, 4 records" in printed
+    records = ("16, 16, 16, 16, 16 records", "4, 4, 4, 4, 4 records")
+    tells = "2 classes (high_one, low), 5 folds, trained on {}, tested on {}\n".format(*records)
+    assert tells in printed
     first, *_, last = printed.splitlines()
     assert first == "flags     network student -> log_mel"
     assert last == f"next      python -m xkd_jax.report {tmp_path}"
@@ -169,6 +173,27 @@ def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path,
     assert found["metric"] == "recall at 1"
     assert found["per_fold"][0]["audio_to_video_same_class_recall_5"] == 100
     assert found["value"] <= found["per_fold"][0]["video_to_audio_recall_10"] == 100
+
+
+def test_own_folder_with_held_out_files(checkpoint, tmp_path, capsys):
+    raw = own.get_config("knn_audio")
+    directory = miniatures.own(tmp_path / "sounds")
+    raw.update_from_flattened_dict(
+        {"checkpoint": str(checkpoint), "network": "log_mel", "knn.k": 3, "data.dir": directory}
+    )
+    capsys.readouterr()
+    found = evaluation.evaluate(eval_config.resolve(raw), tmp_path / "own")
+    assert found["value"] == 100
+    assert found["chance"] == 50
+    assert found["data"]["class_names"] == ["high", "low"]
+    assert "top5" not in found["per_fold"][0]
+    told = capsys.readouterr().out
+    data = "data      folder, 2 classes (high, low), trained on 7 records, tested on 2 records\n"
+    assert data in told
+    assert "chance    top-1 of a random guess 50.00 %, of the largest class 50.00 %\n" in told
+    assert "own, knn, audio, log_mel: top-1 100.00 %; chance 50.00\n" in told
+    assert "fold 0" not in told
+    assert "top-5" not in told
 
 
 def test_low_shot_and_knn_use_fraction_of_each_class(checkpoint, kinetics_sound, tmp_path):

@@ -39,7 +39,7 @@ def test_other_content_is_refused(tmp_path, content):
 
 
 def test_config_with_same_rates_is_accepted():
-    metadata_lib.check_config(METADATA, Config())
+    metadata_lib.check_config(METADATA, Config(), "SHARDS")
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,24 @@ def test_config_with_same_rates_is_accepted():
 )
 def test_config_with_other_rates_is_refused(change, key):
     ((flag, stored),) = change.items()
-    remedies = f"with --{flag}=[0-9]+, or pretrain with --config.{key}={stored:g}"
-    with pytest.raises(UserError, match=rf"{key} {stored:g}, but .*{remedies}\."):
-        metadata_lib.check_config(dataclasses.replace(METADATA, **change), Config())
+    remedies = f"give --config.{key}={stored:g}, or build .* --{flag}=[0-9]+"
+    with pytest.raises(UserError, match=rf"SHARDS .*\({key} {stored:g}, not [0-9]+\): {remedies}"):
+        metadata_lib.check_config(dataclasses.replace(METADATA, **change), Config(), "SHARDS")
+
+
+def test_shards_that_do_not_fit_a_checkpoint_are_refused_with_the_build_that_fits():
+    held = dataclasses.replace(METADATA, sample_rate=48000, hop=160)
+    with pytest.raises(UserError) as refused:
+        metadata_lib.check_config(held, Config(), "SHARDS", fixed=True)
+    video, audio = Config().video, Config().audio
+    assert str(refused.value) == (
+        "The data set toy in SHARDS does not fit the checkpoint's network (audio.sample_rate 48000,"
+        f" not {audio.sample_rate}, audio.hop 160, not {audio.hop}): build other shards by python -m"
+        " data_pipelines.build with the --dataset and --source of these, another --output, and"
+        f" --frame_rate={video.frame_rate:g} --short_side={Config().data.short_side}"
+        f" --sample_rate={audio.sample_rate} --fft={audio.fft} --hop={audio.hop}"
+        f" --mels={audio.mels}."
+    )
 
 
 AUDIO_ONLY = dataclasses.replace(METADATA, frame_rate=0.0, short_side=0)
@@ -83,12 +98,12 @@ def test_modality_that_is_lacking_is_named_with_remedies():
 
 def test_rates_of_unread_modality_are_not_checked():
     changed = dataclasses.replace(METADATA, short_side=256, frame_rate=25.0)
-    metadata_lib.check_config(changed, Config(modalities=("audio",)))
+    metadata_lib.check_config(changed, Config(modalities=("audio",)), "SHARDS")
     with pytest.raises(UserError, match=r"audio\.hop"):
         metadata_lib.check_config(
-            dataclasses.replace(changed, hop=1), Config(modalities=("audio",))
+            dataclasses.replace(changed, hop=1), Config(modalities=("audio",)), "SHARDS"
         )
 
 
 def test_rates_of_missing_modality_are_not_checked():
-    metadata_lib.check_config(AUDIO_ONLY, Config(data=DataConfig(short_side=256)))
+    metadata_lib.check_config(AUDIO_ONLY, Config(data=DataConfig(short_side=256)), "SHARDS")

@@ -9,6 +9,7 @@ from xkd_jax.metrics.scores import (
     check_finite,
     mean_average_precision,
     ranks,
+    top_5,
     top_k,
 )
 
@@ -19,6 +20,12 @@ def test_top_k_is_scikit_learns(k):
     scores, labels = rng.normal(size=(200, 7)), rng.integers(7, size=200)
     found = reference.top_k_accuracy_score(labels, scores, k=k, labels=range(7))
     assert top_k(scores, labels, k) == pytest.approx(100 * found)
+
+
+def test_top_5_of_five_classes_says_nothing():
+    scores = np.eye(6, dtype=np.float32)
+    assert top_5(scores, np.arange(6)) == 100
+    assert top_5(scores[:5, :5], np.arange(5)) is None
 
 
 def test_a_constant_score_is_never_right():

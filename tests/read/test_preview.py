@@ -50,17 +50,35 @@ def _gray(level: int, size: int) -> bytes:
 def test_row_has_frames_and_spectrograms_of_record(config, dataset):
     sheet = preview.preview(config, dataset, records=3)
     tile, row = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP
-    assert sheet.shape[0] == 3 * row
+    assert sheet.shape[0] == preview.HEADING + 3 * row
+    assert sheet[: preview.HEADING].max() > 200  # headings
+    shown_frames = (config.video.frames, 3, config.video.local_frames)  # whole, masked, local
     levels = []
-    for top in range(preview.CAPTION, 3 * row, row):
+    for top in range(preview.HEADING + preview.CAPTION, len(sheet), row):
         shown = sheet[top : top + tile, : tile * config.video.frames]
         assert np.ptp(shown.astype(int)) <= 2
         levels.append(round(float(shown.mean()), -1))
-        left = tile * (config.video.frames + config.video.local_frames) + 2 * preview.GAP
+        left = tile * sum(shown_frames) + 3 * preview.GAP
         spectrogram = sheet[top : top + tile, left : left + 2 * tile].astype(int)
         loud, quiet = spectrogram[-1, 0], spectrogram[0, 0]
         assert loud.sum() > quiet.sum() + 100  # the lowest band is at the bottom
     assert sorted(levels) == [40, 120, 200]
+
+
+def test_masked_patches_are_gray_and_others_unchanged(config, dataset):
+    sheet = preview.preview(config, dataset, records=3)
+    tile, row, gap = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP, preview.GAP
+    side = tile * config.video.patch[1] // config.video.size
+    for top in range(preview.HEADING + preview.CAPTION, len(sheet), row):
+        left = tile * config.video.frames + gap
+        whole, masked = sheet[top : top + tile, :tile], sheet[top : top + tile, left : left + 3 * tile]
+        hidden = np.ptp(masked.astype(int), axis=-1) + abs(masked[..., 0].astype(int) - 96) == 0
+        assert np.ptp(np.concatenate([masked[~hidden], whole[0]]).astype(int)) <= 2
+        # a frame in each of the clip's pairs, of which the patches are masked together
+        patches = hidden.reshape(tile // side, side, 3 * tile // side, side)
+        assert (patches.all((1, 3)) == patches.any((1, 3))).all()
+        first, last = hidden[:, :tile], hidden[:, 2 * tile :]
+        assert first.mean() + last.mean() == 2 * config.video.mask_ratio
 
 
 def test_same_step_gives_same_sheet(config, dataset):

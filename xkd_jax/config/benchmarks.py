@@ -22,8 +22,8 @@ class BenchmarkRecord:
       data_set: catalog that its shards are built from; empty: any data set.
       configs: {evaluation: its file in `configs/eval/`, as NAME or NAME:VARIANT}. `{modality}` and
         `{output}` in a variant are those of the result. Evaluations are `linear` (an SVM or a
-        linear layer, depending on the benchmark), `finetune`, `attentive`, `low_shot`, `knn` and
-        `retrieval`.
+        linear layer, depending on the benchmark; a benchmark with both has `svm` too), `finetune`,
+        `attentive`, `low_shot`, `knn` and `retrieval`.
       published: {(evaluation, modality, pretraining data): {variant: value}}, of base size.
       ablations: {modality: {losses: value}} of linear evaluation, xkd pretrained on Kinetics-400
         with some of the losses (Table 3); `all` is the network that these are compared with, which
@@ -121,6 +121,12 @@ BENCHMARKS: dict[str, BenchmarkRecord] = {
     ),
     "spoken_recordings": BenchmarkRecord(
         data_set="spoken_recordings", configs={"linear": "spoken_recordings"}
+    ),
+    "own": BenchmarkRecord(
+        configs={
+            "svm": "own:svm_{modality}", "knn": "own:knn_{modality}",
+            "linear": "own:linear_{modality}", "finetune": "own:finetune_{modality}",
+        }
     ),
     "knn": BenchmarkRecord(configs={"knn": "knn:{modality}"}),
     "retrieval": BenchmarkRecord(configs={"retrieval": "retrieval:{output}"}),

@@ -23,7 +23,7 @@ from xkd_jax.evaluate.fitting import Fit, FitState
 from xkd_jax.evaluate.fold_scores import ClassScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
-from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_k
+from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_5, top_k
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.compiled_run import compile_step
@@ -71,7 +71,7 @@ class Classification:
         several = self.benchmark.multi_label
         return ClassScores(
             value=mean_average_precision(scores, targets) if several else top_k(scores, targets, 1),
-            top5=None if several else top_k(scores, targets, 5),
+            top5=None if several else top_5(scores, targets),
             train_records=len(records),
             test_records=len(fold.test),
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
+
+import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
@@ -65,6 +68,7 @@ class DataSummary:
       folds: numbers of the folds that are evaluated.
       folds_left_out: numbers of the data set's other folds.
       left_out: {reason: number of source files that the shards lack}.
+      class_names: names of the classes, in the order of the labels.
     """
 
     name: str
@@ -75,6 +79,7 @@ class DataSummary:
     folds: list[int]
     folds_left_out: list[int]
     left_out: dict[str, int]
+    class_names: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> DataSummary:
@@ -95,6 +100,7 @@ class DataSummary:
             folds=folds,
             folds_left_out=sorted(others) if folds else [],
             left_out=metadata.left_out,
+            class_names=list(metadata.class_names),
         )
 
     def describe(self) -> str:
@@ -107,3 +113,23 @@ class DataSummary:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             lines.append(f"left out  files when the data set was built: {reasons}")
         return "".join(f"\n{escaped(line)}" for line in lines)
+
+
+def chance(benchmark: Benchmark, metric: str) -> float | None:
+    """Returns the value of a random guess in percent, as the mean over folds.
+
+    Args:
+      benchmark: the data.
+      metric: name of the value; None is returned unless it is top-1 or recall at 1.
+    """
+    if metric == "top-1":
+        return 100 / benchmark.classes
+    if metric == "recall at 1":
+        return statistics.fmean(100 / len(fold.test) for fold in benchmark.folds)
+    return None
+
+
+def largest_class(benchmark: Benchmark) -> float:
+    """Returns the share of the test records' largest class in percent, as the mean over folds."""
+    labels = (benchmark.test_index.label[fold.test] for fold in benchmark.folds)
+    return statistics.fmean(100 * np.bincount(found).max() / len(found) for found in labels)

@@ -25,6 +25,8 @@ from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import lost_peer_errors, main_activity, print_on_main, write_once
 from xkd_jax.training import memory, run_lease
 
+_NAMED_CLASSES = 10  # most that the first lines name; result.json has all
+
 
 @lost_peer_errors()
 def evaluate(
@@ -78,7 +80,9 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
         extraction = Extraction.create(config, source, views, mesh, folder)
         scores = _on_features(config, benchmark, extraction)
     check_lease()
-    return result.finish(config, source, data, _metric(config, benchmark), scores, workdir)
+    metric = _metric(config, benchmark)
+    measured = result.Measured(metric, scores, data_set.chance(benchmark, metric))
+    return result.finish(config, source, data, measured, workdir)
 
 
 def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
@@ -101,7 +105,8 @@ def _by_fold(benchmark: Benchmark, protocol: Callable[[Fold], FoldScores]) -> di
     for fold in benchmark.folds:
         with main_activity("fitting and testing"):
             scores[fold.number] = protocol(fold)
-        print_on_main(f"fold {fold.number}    {scores[fold.number].value:.2f} %")
+        if fold.number:
+            print_on_main(f"fold {fold.number}    {scores[fold.number].value:.2f} %")
     return scores
 
 
@@ -133,11 +138,32 @@ def _on_features(
 
 
 def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benchmark) -> str:
-    *first, last = [len(fold.test) for fold in benchmark.folds]
-    tests = "".join(f"{number}, " for number in first) + count(last, "record")
-    folds = f"{len(benchmark.folds)} folds, " if len(benchmark.folds) > 1 else ""
-    return (
-        f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}\n"
-        f"data      {escaped(benchmark.train.metadata.name)}, {count(benchmark.classes, 'class')},"
-        f" {folds}tested on {tests}"
-    )
+    parts = [escaped(benchmark.train.metadata.name), _classes(benchmark)]
+    if len(benchmark.folds) > 1:
+        parts.append(count(len(benchmark.folds), "fold"))
+    if config.protocol != "retrieval":
+        percent = 100 * config.train_fraction
+        part = f"{percent:g} % of " if percent < 100 else ""
+        parts.append(f"trained on {part}{_records(benchmark, 'train')}")
+    parts.append(f"tested on {_records(benchmark, 'test')}")
+    lines = [
+        f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}",
+        f"data      {', '.join(parts)}",
+    ]
+    if (chance := data_set.chance(benchmark, metric := _metric(config, benchmark))) is not None:
+        lines.append(f"chance    {metric} of a random guess {chance:.2f} %")
+        if metric == "top-1":
+            lines[-1] += f", of the largest class {data_set.largest_class(benchmark):.2f} %"
+    return "\n".join(lines)
+
+
+def _classes(benchmark: Benchmark) -> str:
+    names = benchmark.train.metadata.class_names
+    named = f" ({', '.join(map(escaped, names))})" if 0 < len(names) <= _NAMED_CLASSES else ""
+    return count(len(names), "class") + named
+
+
+def _records(benchmark: Benchmark, use: Use) -> str:
+    """Returns the numbers of records of all folds: `20, 20, 21 records`."""
+    *first, last = [len(getattr(fold, use)) for fold in benchmark.folds]
+    return "".join(f"{number:,}, " for number in first) + count(last, "record")

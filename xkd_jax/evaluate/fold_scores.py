@@ -29,7 +29,7 @@ class ClassScores(FoldScores):
 
     Attributes:
       train_records: number of training records.
-      top5: top-5 accuracy; None with several labels per record.
+      top5: top-5 accuracy; None with several labels per record, or five classes or fewer.
     """
 
     train_records: int

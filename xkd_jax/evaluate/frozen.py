@@ -18,7 +18,7 @@ from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.fold_scores import ClassScores, RetrievalScores, SvmScores
 from xkd_jax.evaluate.splits import some_of_each_class
 from xkd_jax.metrics.knn import class_scores, unit
-from xkd_jax.metrics.scores import ranks, top_k
+from xkd_jax.metrics.scores import ranks, top_5, top_k
 from xkd_jax.parallel.processes import print_on_main
 
 _RECALLS = (1, 5, 10)
@@ -100,7 +100,7 @@ class SvmProtocol:
         _warn_at_end_of_grid(top1, cost)
         result = SvmScores(
             value=top1[cost],
-            top5=top_k(scores[cost], test_labels, 5),
+            top5=top_5(scores[cost], test_labels),
             cost=cost,
             top1_by_cost={str(c): value for c, value in top1.items()},
             train_records=len(used),
@@ -168,7 +168,7 @@ def knn(
     scores = class_scores(bank, labels[used], queries, classes, settings.k, settings.temperature)
     return ClassScores(
         value=top_k(scores, test_labels, 1),
-        top5=top_k(scores, test_labels, 5),
+        top5=top_5(scores, test_labels),
         train_records=len(used),
         test_records=len(test_labels),
     )

@@ -21,6 +21,21 @@ from xkd_jax.training.versions import versions
 FILE = "result.json"
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What an evaluation measured.
+
+    Attributes:
+      metric: name of the folds' `value`.
+      scores: {number of the fold: its metrics}.
+      chance: value of a random guess in percent; None: unknown.
+    """
+
+    metric: str
+    scores: Mapping[int, FoldScores]
+    chance: float | None
+
+
 def refuse_other(
     config: EvalConfig, pretrained: Pretrained, data: DataSummary, workdir: Path
 ) -> None:
@@ -75,8 +90,7 @@ def finish(
     config: EvalConfig,
     pretrained: Pretrained,
     data: DataSummary,
-    metric: str,
-    scores: Mapping[int, FoldScores],
+    measured: Measured,
     workdir: Path,
 ) -> dict[str, Any]:
     """Prints the result line, writes `result.json` and returns its content.
@@ -85,8 +99,7 @@ def finish(
       config: config of the evaluation.
       pretrained: the network.
       data: summary of the data.
-      metric: name of the folds' `value`.
-      scores: {number of the fold: its metrics}.
+      measured: the metrics.
       workdir: folder of the evaluation.
 
     Raises:
@@ -100,9 +113,10 @@ def finish(
         "variant": pretrained.config.model.variant,
         "size": pretrained.config.model.size,
         "train_fraction": config.train_fraction,
-        "metric": metric,
-        "value": statistics.fmean(found.value for found in scores.values()),
-        "per_fold": [{"fold": fold, **found.to_json()} for fold, found in scores.items()],
+        "metric": measured.metric,
+        "value": statistics.fmean(found.value for found in measured.scores.values()),
+        "chance": measured.chance,
+        "per_fold": [{"fold": n, **found.to_json()} for n, found in measured.scores.items()],
         "data": dataclasses.asdict(data),
         "checkpoint": {
             "directory": str(pretrained.directory.absolute()),
@@ -126,6 +140,8 @@ def line(content: dict[str, Any]) -> str:
     percent = 100 * content["train_fraction"]
     fewer = f", {percent:g} % of the labels" if percent < 100 else ""
     more = "".join(f"; {text}" for text in also(content["per_fold"], digits=2))
+    if content.get("chance") is not None:  # files of older versions lack it
+        more += f"; chance {content['chance']:.2f}"
     names = ("benchmark", "protocol", "modality", "network")
     return (
         f"{', '.join(dict.fromkeys(content[name] for name in names))}{fewer}:"

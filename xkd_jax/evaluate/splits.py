@@ -147,7 +147,8 @@ def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benc
 def _open(views: LoaderConfig, directory: str, key: str, split: str) -> Dataset:
     def opened() -> Dataset:
         try:
-            return open_dataset(views, directory, split, modalities=())  # see data_set.check
+            # data_set.check has the modalities
+            return open_dataset(views, directory, split, modalities=(), fixed=True)
         except UserError as error:
             raise type(error)(f"--config.data.{key}={split}: {error}") from None
 

@@ -48,6 +48,16 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return 100 * float((ahead < k).mean())
 
 
+def top_5(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """`top_k` of the five highest scores; None with five classes or fewer, where it is always 100.
+
+    Args:
+      scores: float [samples, classes].
+      labels: int [samples].
+    """
+    return top_k(scores, labels, 5) if scores.shape[1] > 5 else None
+
+
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Area under one class's precision-recall curve, as a step function; not in percent.
 

@@ -108,6 +108,8 @@ def differences(config: dict[str, Any], evaluation: str) -> list[str]:
       `KEY is VALUE` of each key that differs; empty if the benchmark has no file.
     """
     record = BENCHMARKS.get(str(config["benchmark"]), BenchmarkRecord())
+    if config["protocol"] == "svm" and evaluation == "linear" and "svm" in record.configs:
+        evaluation = "svm"
     if evaluation not in record.configs:
         return []
     name = record.configs[evaluation].format(modality=config["modality"], output=config["output"])
