@@ -95,8 +95,8 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "toy, svm, audio, log_mel: top-1 100.00 % (folds" in printed
     records = ("16, 16, 16, 16, 16 records", "4, 4, 4, 4, 4 records")
-    tells = "2 classes (high_one, low), 5 folds, trained on {}, tested on {}\n".format(*records)
-    assert tells in printed
+    line = "2 classes (high one, low), 5 folds, trained on {}, tested on {}\n".format(*records)
+    assert line in printed
     first, *_, last = printed.splitlines()
     assert first == "flags     network student -> log_mel"
     assert last == f"next      python -m xkd_jax.report {tmp_path}"
