@@ -41,7 +41,7 @@ _WHITE, _THIN, _FONT_SIZE = (255, 255, 255), 1, 0.4
 
 
 class Strip(NamedTuple):
-    """Pictures of one view side by side, uint8 [TILE, width, 3], and the heading of their column."""
+    """Pictures of one view side by side, uint8 [TILE, width, 3], and their heading."""
 
     heading: str
     picture: np.ndarray

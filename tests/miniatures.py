@@ -73,7 +73,7 @@ def esc50(source):
 
 
 def own(source):
-    """A folder of low and high sounds, 4 and 5 files, of which a fifth of each class is held out."""
+    """4 low and 5 high sounds, of which a fifth of each class is held out."""
     for name, hertz, number in (("low", 100.0, 4), ("high", 2500.0, 5)):
         (source / name).mkdir(parents=True)
         for i in range(number):

@@ -9,7 +9,7 @@ import json
 import math
 from typing import Any
 
-from data_pipelines.build.catalogs.catalog import Catalog, HeldOut, Item
+from data_pipelines.build.catalogs.catalog import NONE_HELD_OUT, Catalog, HeldOut, Item
 from data_pipelines.build.catalogs.source_tree import Ignored
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.errors import UserError
@@ -40,7 +40,7 @@ class BuildPlan:
       options: of the records.
       shards: of all splits.
       ignored: unused files of the source; they do not change the digest.
-      held_out: what the split `test` was held out by; the shards, which are of it, change the digest.
+      held_out: the choice of the split `test`; its effect on the shards changes the digest.
     """
 
     source: str
@@ -48,7 +48,7 @@ class BuildPlan:
     options: IngestOptions
     shards: tuple[ShardPlan, ...]
     ignored: tuple[Ignored, ...] = ()
-    held_out: HeldOut = HeldOut()
+    held_out: HeldOut = NONE_HELD_OUT
 
     @functools.cached_property
     def digest(self) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines.build.catalogs.catalog import HeldOut
+from data_pipelines.build.catalogs.catalog import NONE_HELD_OUT, HeldOut
 from data_pipelines.build.catalogs.source_tree import Ignored
 from data_pipelines.terminal import count, escaped
 
@@ -56,7 +56,7 @@ class BuildReport:
     files: int
     left_out: Sequence[LeftOut]
     ignored: Sequence[Ignored] = ()
-    held_out: HeldOut = HeldOut()
+    held_out: HeldOut = NONE_HELD_OUT
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -89,12 +89,14 @@ def summary(report: BuildReport, directory: str) -> str:
         lines.append(escaped(_held_out(report.held_out)))
     if report.left_out:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in report.reasons.items())
-        lines.append(f"left out {len(report.left_out):,} of {count(report.files, 'file')}: {reasons}")
+        files = count(report.files, "file")
+        lines.append(f"left out {len(report.left_out):,} of {files}: {reasons}")
         lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
         if len(report.left_out) > _NAMED:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
         for reason, option in remedies(report).items():
-            lines.append(f"to use the {report.reasons[reason]:,} with {reason}, build again with {option}")
+            number = report.reasons[reason]
+            lines.append(f"to use the {number:,} with {reason}, build again with {option}")
     else:
         lines.append(f"no file left out of {report.files:,}")
     lines += [

@@ -197,7 +197,7 @@ def check_config(
     other = {key: values for key, values in held.items() if values[0] != values[1]}
     if not other:
         return
-    differences = ", ".join(f"{key} {was:.9g}, not {asked:.9g}" for key, (was, asked) in other.items())
+    differences = ", ".join(f"{key} {a:.9g}, not {b:.9g}" for key, (a, b) in other.items())
     options = [f"--{key.rpartition('.')[2]}={asked:.9g}" for key, (_, asked) in held.items()]
     if set(read) != set(MODALITIES):
         options.append(f"--modalities={','.join(read)}")
@@ -210,5 +210,6 @@ def check_config(
         remedy = f"give {flags}, or {remedy}"
     owner = "the checkpoint's network" if fixed else "the config"
     raise UserError(
-        f"The data set {metadata.name} in {directory} does not fit {owner} ({differences}): {remedy}."
+        f"The data set {metadata.name} in {directory} does not fit {owner}"
+        f" ({differences}): {remedy}."
     )

@@ -51,7 +51,8 @@ def test_segments_and_links_of_a_file_are_in_one_split(tmp_path):
     catalog = trees.listed("folder", folder)
     items = catalog.splits["train"]
     segments = [dataclasses.replace(item, id=f"{item.id} second", start=5.0) for item in items]
-    found = hold_out(dataclasses.replace(catalog, splits={"train": items + segments}), folder, 0.5, 0)
+    catalog = dataclasses.replace(catalog, splits={"train": items + segments})
+    found = hold_out(catalog, folder, 0.5, 0)
     numbers = [{path[-5] for path in _paths(found, split)} for split in ("train", "test")]
     assert not numbers[0] & numbers[1]
     assert [len(found.splits[split]) for split in ("train", "test")] == [12, 12]

@@ -27,7 +27,8 @@ def _source(**changes):
 def _finish(folder, config, source=None):
     workdir.check(folder, "")
     scores = {0: FoldScores(value=50.0, test_records=8)}
-    return result.finish(config, source or _source(), DATA, result.Measured("top-1", scores, 50.0), folder)
+    measured = result.Measured("top-1", scores, 50.0)
+    return result.finish(config, source or _source(), DATA, measured, folder)
 
 
 def test_repeated_evaluation_keeps_its_result(tmp_path):

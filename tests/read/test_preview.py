@@ -71,7 +71,7 @@ def test_masked_patches_are_gray_and_others_unchanged(config, dataset):
     side = tile * config.video.patch[1] // config.video.size
     for top in range(preview.HEADING + preview.CAPTION, len(sheet), row):
         left = tile * config.video.frames + gap
-        whole, masked = sheet[top : top + tile, :tile], sheet[top : top + tile, left : left + 3 * tile]
+        whole, masked = (sheet[top : top + tile, x : x + 3 * tile] for x in (0, left))
         hidden = np.ptp(masked.astype(int), axis=-1) + abs(masked[..., 0].astype(int) - 96) == 0
         assert np.ptp(np.concatenate([masked[~hidden], whole[0]]).astype(int)) <= 2
         # a frame in each of the clip's pairs, of which the patches are masked together

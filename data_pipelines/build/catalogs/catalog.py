@@ -56,6 +56,9 @@ class HeldOut:
     single: tuple[str, ...] = ()
 
 
+NONE_HELD_OUT = HeldOut()
+
+
 @dataclasses.dataclass(frozen=True)
 class Catalog:
     """A data set before it is built.
@@ -80,7 +83,7 @@ class Catalog:
     min_seconds: float = 0.5
     max_seconds: float = 0.0
     ignored: tuple[Ignored, ...] = ()
-    held_out: HeldOut = HeldOut()
+    held_out: HeldOut = NONE_HELD_OUT
 
 
 @dataclasses.dataclass(frozen=True)

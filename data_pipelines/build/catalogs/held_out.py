@@ -18,8 +18,8 @@ def hold_out(catalog: Catalog, directory: str, fraction: float, seed: int) -> Ca
     """Moves a fraction of each class's files from the split `train` to a new split `test`.
 
     Files are chosen by hashes of seed and path, so a choice depends on no order of the folder. All
-    records of a file are in one split, also if symbolic links give it several paths. A class of two or
-    more files has files in both splits.
+    records of a file are in one split, also if links give it several paths. A class of two or more
+    files has files in both splits.
 
     Args:
       catalog: with the single split `train`.
