@@ -70,8 +70,7 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
     views = augment(config, {name: batch[name] for name in config.modalities})
     inputs = masked(views, jnp.int32(step), config)
     hidden = {
-        name: _hidden(config.modality(name), mask.removed)
-        for name, mask in inputs.masks.items()
+        name: _hidden(config.modality(name), mask.removed) for name, mask in inputs.masks.items()
     }
     rows = []
     for i, index in enumerate(batch["record"]):
