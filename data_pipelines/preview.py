@@ -72,7 +72,7 @@ def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np
     hidden = {
         name: _hidden(config.modality(name), mask.removed) for name, mask in inputs.masks.items()
     }
-    rows = []
+    rows: list[np.ndarray] = []
     for i, index in enumerate(batch["record"]):
         record = dataset[int(index)]
         strips = [

@@ -132,4 +132,4 @@ def chance(benchmark: Benchmark, metric: str) -> float | None:
 def largest_class(benchmark: Benchmark) -> float:
     """Returns the share of the test records' largest class in percent, as the mean over folds."""
     labels = (benchmark.test_index.label[fold.test] for fold in benchmark.folds)
-    return statistics.fmean(100 * np.bincount(found).max() / len(found) for found in labels)
+    return statistics.fmean(100 * int(np.max(np.bincount(found))) / len(found) for found in labels)
