@@ -28,10 +28,6 @@ from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 
-# one worker runs what shares the fixture below
-ONE_STEP = pytest.mark.xdist_group("one training step")
-
-
 @pytest.fixture(scope="module")
 def xkd(small, make_views):
     """The small configuration, its first state, step and schedules, and views."""
@@ -66,7 +62,6 @@ def assert_learns_and_teachers_follow(config, state, step, plan, views) -> list[
     return losses
 
 
-@ONE_STEP
 def test_students_change_and_teachers_follow(xkd):
     assert_learns_and_teachers_follow(*xkd)
 
@@ -87,7 +82,6 @@ def test_mas_and_mats_differ_from_xkd_only_in_settings(small, make_views):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@ONE_STEP
 def test_nonfinite_step_can_be_skipped(xkd):
     config, state, step, _, views = xkd
     state, metrics = step(state, make_inputs(config, views))
@@ -142,7 +136,6 @@ def test_bfloat16_is_close_to_float32(small, make_views):
             assert value != float32[name]
 
 
-@ONE_STEP
 def test_metrics_have_losses_schedules_norms_and_collapse(xkd):
     config, state, step, _, views = xkd
     _, metrics = step(state, make_inputs(config, views))

@@ -21,10 +21,6 @@ needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="the TPU compiler, libtpu, is not installed: pip install -e '.[plan]'",
 )
-# one worker compiles what these tests share
-ONE_PLAN = pytest.mark.xdist_group("one plan")
-
-
 @pytest.fixture(scope="module")
 def planned(small):
     """One loss, so that compilation takes seconds; video encoder and decoder have full size."""
@@ -38,7 +34,6 @@ def pod(planned):
 
 
 @needs_compiler
-@ONE_PLAN
 def test_pod_is_planned_without_hardware(pod):
     assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
     assert pod.fits
@@ -51,7 +46,6 @@ def test_pod_is_planned_without_hardware(pod):
 
 
 @needs_compiler
-@ONE_PLAN
 def test_fsdp_gathers_parameters_and_batch_reduces_gradients(pod):
     kinds = {(c.kind, axes_of(c.group, pod.mesh)) for c in pod.costs.collectives}
     assert ("all-gather", "fsdp") in kinds
@@ -61,7 +55,6 @@ def test_fsdp_gathers_parameters_and_batch_reduces_gradients(pod):
 
 
 @needs_compiler
-@ONE_PLAN
 def test_report_has_every_figure_and_ends_with_verdict(pod):
     text = "\n".join(plan_text.lines(pod))
     for word in (
@@ -73,7 +66,6 @@ def test_report_has_every_figure_and_ends_with_verdict(pod):
 
 
 @needs_compiler
-@ONE_PLAN
 def test_memory_of_plan_equals_bytes_of_its_arguments(planned, pod):
     config = dataclasses.replace(planned, batch_size=512)
     arguments = pod.memory.peak - pod.memory.activations - pod.memory.program
