@@ -28,6 +28,7 @@ from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 
+
 @pytest.fixture(scope="module")
 def xkd(small, make_views):
     """The small configuration, its first state, step and schedules, and views."""

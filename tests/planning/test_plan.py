@@ -21,6 +21,8 @@ needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="the TPU compiler, libtpu, is not installed: pip install -e '.[plan]'",
 )
+
+
 @pytest.fixture(scope="module")
 def planned(small):
     """One loss, so that compilation takes seconds; video encoder and decoder have full size."""
