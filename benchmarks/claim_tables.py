@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.event_files import scalars
 from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.method import collapse_metrics
 
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")
@@ -65,8 +66,7 @@ def information(workdir: Path) -> dict[Modality, dict[int, float]]:
     logged = scalars(workdir)
     return {
         m: {
-            step: found[f"collapse/{m}_teacher_mean_entropy"]
-            - found[f"collapse/{m}_teacher_entropy"]
+            step: collapse_metrics.information(found)[f"collapse/{m}_teacher_information"]
             for step, found in logged.items()
             if f"collapse/{m}_teacher_entropy" in found
         }

@@ -22,5 +22,6 @@ def scalars(workdir: Path) -> dict[int, dict[str, float]]:
             if start <= len(content):  # the last event of a killed run may be truncated
                 event = event_pb2.Event.FromString(content[begin : begin + length])
                 for value in event.summary.value:
-                    found[event.step][value.tag] = value.simple_value
+                    if value.HasField("simple_value"):  # the other ones are texts
+                        found[event.step][value.tag] = value.simple_value
     return found

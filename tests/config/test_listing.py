@@ -28,3 +28,12 @@ def test_changes_have_value_of_file_and_of_command_line():
     )
     assert line.startswith("* max_steps = 200  ")
     assert line.endswith("  [the file: 1200; default: 0]")
+
+
+def test_table_has_a_row_of_three_cells_for_each_key():
+    config = dataclasses.replace(Config(), max_steps=7)
+    head, line, *rows = listing.table(config).splitlines()
+    assert (head, line) == ("| key | value | meaning |", "| --- | --- | --- |")
+    assert len(rows) == len([line for line in listing.lines(config, {}) if line])
+    assert any(row.startswith("| max_steps | 7 | ") for row in rows)
+    assert all(row.replace("\\|", "").count("|") == 4 for row in rows)

@@ -175,3 +175,12 @@ def test_partial_event_does_not_hide_later_events(tmp_path, capsys):
     scalars.write(3, {"loss": 3.0})
     scalars.close()
     assert event_files.scalars(tmp_path) == {1: {"loss": 1.0}, 3: {"loss": 3.0}}
+
+
+def test_texts_precede_scalars_and_are_none_of_them(tmp_path):
+    scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=4, texts={"config": "| a |"})
+    scalars.write(5, {"loss": 1.0})
+    scalars.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert file.read_bytes().count(b"| a |") == 1
+    assert event_files.scalars(tmp_path) == {5: {"loss": 1.0}}

@@ -74,6 +74,19 @@ def lines(config: Any, changed: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
         yield (text + (f"  [{'; '.join(notes)}]" if notes else "")).rstrip()
 
 
+def table(config: Any) -> str:
+    """Returns every key with its value and meaning as a Markdown table.
+
+    Args:
+      config: the frozen dataclasses of a run or of an evaluation.
+    """
+    values, meanings = flat(dataclasses.asdict(config)), dataclass_schema.meanings(type(config))
+    rows = [("key", "value", "meaning"), ("---",) * 3]
+    rows += [(key, written(values[key]), meaning) for key, meaning in meanings.items()]
+    cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 def written(value: Any) -> str:
     """Returns a value as one gives it on the command line."""
     if isinstance(value, (tuple, list)):

@@ -15,6 +15,7 @@ from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
+from xkd_jax.config import listing
 from xkd_jax.config.evaluation import TRAINED, EvalConfig
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
@@ -149,6 +150,7 @@ class Classification:
             recover=_refuse_nonfinite,
             measure=lambda state, step: {},
             followed=True,  # by the test and by other folds
+            texts={"config": listing.table(config)},
         ).run(state, start, batches, checkpoints, folder / "tensorboard")
 
     def score(

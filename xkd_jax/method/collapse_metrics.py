@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,6 +30,26 @@ def collapse_metrics(outputs: ObjectiveOutputs) -> dict[str, Float[Array, ""]]:
         metrics[f"collapse/{m}_feature_spread"] = spread(features)
         metrics[f"collapse/{m}_feature_cosine"] = mean_cosine(features)
     return metrics
+
+
+def information(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Returns the mutual information of clips and targets in nats, 0 after a collapse.
+
+    It is the entropy of a batch's mean target minus the mean entropy of its targets, at most
+    min(log(batch), log(outputs)).
+
+    Args:
+      scalars: {name: value}, with the entropies of `collapse_metrics` or their means over steps.
+
+    Returns:
+      {`collapse/{modality}_teacher_information`: nats} of each teacher with entropies.
+    """
+    end = "_teacher_entropy"
+    return {
+        f"{teacher}_teacher_information": scalars[f"{teacher}_teacher_mean_entropy"] - mean
+        for name, mean in scalars.items()
+        if (teacher := name.removesuffix(end)) != name
+    }
 
 
 def entropy(probabilities: Float[Array, "*rows outputs"]) -> Float[Array, "*rows"]:

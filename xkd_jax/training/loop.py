@@ -52,6 +52,8 @@ class Loop(Generic[State]):
     recover: (state, its step, {step: scalars that are not finite}) -> the state to continue
       with; called at each log line.
     measure: (state, its step) -> more scalars to write; called after each step; may return {}.
+    derive: (means of the scalars over the steps since the last line) -> more scalars to write.
+    texts: {tag: Markdown} for TensorBoard.
     followed: whether the program does more work after the last step, which preemption prevents.
     """
 
@@ -64,6 +66,8 @@ class Loop(Generic[State]):
     recover: Callable[[State, int, dict[int, str]], State]
     measure: Callable[[State, int], Mapping[str, float]]
     followed: bool
+    derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {}
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def run(
         self,
@@ -89,7 +93,7 @@ class Loop(Generic[State]):
           StoppedError: the program was preempted; the state is saved.
         """
         progress = Progress(self.steps, self.batch_size, start, enabled=is_main_process())
-        scalars = Scalars(folder, enabled=is_main_process(), start=start)
+        scalars = Scalars(folder, enabled=is_main_process(), start=start, texts=self.texts)
         unread: Unread = collections.deque()
         advance: Step[State] | None = None
         # A writer left open would start a thread while Python exits, which fails.
@@ -120,7 +124,7 @@ class Loop(Generic[State]):
                     state = self.recover(state, step, bad)
                     line, speed = progress.line(step, averages)
                     print_on_main(line)
-                    scalars.write(step, averages | speed)
+                    scalars.write(step, {**averages, **self.derive(averages), **speed})
                     checkpoints.check()
                 if saving:
                     checkpoints.save(step, state)

@@ -116,14 +116,18 @@ class Scalars:
     exceptions can't be caught.
     """
 
-    def __init__(self, directory: Path, *, enabled: bool, start: int):
+    def __init__(
+        self, directory: Path, *, enabled: bool, start: int, texts: Mapping[str, str] | None = None
+    ):
         """Sets the folder.
 
         Args:
           directory: made at the first write.
           enabled: whether this process writes.
           start: number of steps made before; TensorBoard drops later scalars of an earlier file.
+          texts: {tag: Markdown}, written before the first scalars; None: none.
         """
+        self._texts = texts or {}
         self._directory, self._enabled, self._start = directory, enabled, start
         self._file: FileIO | None = None
         self._warned = False
@@ -148,6 +152,8 @@ class Scalars:
                 )
 
     def _begin(self) -> FileIO:
+        from tensorboardX import summary
+
         self._directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{time.time_ns()}"
         path = self._directory / name
@@ -155,6 +161,8 @@ class Scalars:
         try:
             _append(file, file_version="brain.Event:2")
             _append(file, step=self._start + 1, session_log={"status": "START"})
+            for tag, text in self._texts.items():
+                _append(file, step=self._start, summary=summary.text(tag, text))
         except OSError:
             file.close()
             path.unlink()

@@ -14,7 +14,9 @@ from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
+from xkd_jax.config import listing
 from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
@@ -185,6 +187,8 @@ def loop(
         recover=recovery.recover,
         measure=neighbors,
         followed=config.probe.enabled,
+        derive=information,
+        texts={"config": listing.table(config)},
     ).run(
         state,
         start,
