@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import importlib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from method_inputs import (
 
 from data_pipelines.read import views
 from xkd_jax.config.pretraining import resolve
+from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.objective import objective
 from xkd_jax.method.random_streams import INITIALIZE, mask_stream, stream_key
 from xkd_jax.method.schedules import Length, schedules
@@ -155,6 +157,16 @@ def test_metrics_have_losses_schedules_norms_and_collapse(xkd):
     ):
         assert np.isfinite(metrics[name]), name
     assert all(value.shape == () for value in metrics.values())
+
+
+@ONE_STEP
+def test_page_of_curves_explains_each_metric(xkd):
+    config, state, step, _, views = xkd
+    _, metrics = step(state, make_inputs(config, views))
+    page = (Path(__file__).parents[2] / "docs" / "curves.md").read_text(encoding="utf-8")
+    derived = information({name: 0.0 for name in metrics})
+    assert len(derived) == 2
+    assert [name for name in [*metrics, *derived] if f"`{name}`" not in page] == []
 
 
 def test_random_streams_differ_and_change_with_step():
