@@ -159,12 +159,11 @@ def test_metrics_have_losses_schedules_norms_and_collapse(xkd):
     assert all(value.shape == () for value in metrics.values())
 
 
-@ONE_STEP
 def test_page_of_curves_explains_each_metric(xkd):
     config, state, step, _, views = xkd
     _, metrics = step(state, make_inputs(config, views))
     page = (Path(__file__).parents[2] / "docs" / "curves.md").read_text(encoding="utf-8")
-    derived = information({name: 0.0 for name in metrics})
+    derived = information(dict.fromkeys(metrics, 0.0))
     assert len(derived) == 2
     assert [name for name in [*metrics, *derived] if f"`{name}`" not in page] == []
 
