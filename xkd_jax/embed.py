@@ -90,16 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         return error.status
     except OSError as error:
         terminal.print_error(
-            f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            f"error: {error.filename or args.output} can't be read or written ({error.strerror or error}):"
             " free disk space there or correct its permissions; the same command resumes."
         )
         return EXIT_FAILURE
     except KeyboardInterrupt:
-        terminal.print_error("Stopped: the same command resumes.")
+        terminal.print_error("stopped   by Ctrl-C: the same command resumes")
         return EXIT_INTERRUPTED
 
 

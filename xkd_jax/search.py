@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with storage.writer(args.page) as file:
                 file.write(page(args.query, matches).encode("utf-8", "surrogateescape"))
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         return error.status
     return 0
 

@@ -155,19 +155,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         return error.status
     except OSError as error:
         terminal.print_error(
-            f"{error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            f"error: {error.filename or args.output} can't be read or written ({error.strerror or error}):"
             " free disk space there (for a URL, in TMPDIR too) or correct its permissions; the same"
             " command resumes."
         )
         return EXIT_FAILURE
     except KeyboardInterrupt:
-        terminal.print_error("Stopped: the same command resumes.")
+        terminal.print_error("stopped   by Ctrl-C: the same command resumes")
         return 130
     terminal.print_text(build_report.summary(report, args.output))
+    terminal.print_next(build_report.next_command(report, args.output))
     return 0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.build.catalogs.catalog import NONE_HELD_OUT, HeldOut
 from data_pipelines.build.catalogs.source_tree import Ignored
+from data_pipelines.loader_config import MODALITIES
 from data_pipelines.terminal import count, escaped
 
 # Left-out files printed at the end of a build; report.json has all of them.
@@ -103,6 +105,23 @@ def summary(report: BuildReport, directory: str) -> str:
         escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
     ]
     return "\n".join(lines)
+
+
+def next_command(report: BuildReport, directory: str) -> str:
+    """Returns the command that shows what a network gets of the records.
+
+    Args:
+      report: of the build.
+      directory: of the data set.
+    """
+    media = report.options["media"]
+    held = [modality for modality in MODALITIES if media[modality]]
+    variant = "" if len(held) > 1 else f":reconstruction_{held[0]}"
+    split = "" if "train" in report.records else f" --config.data.split={next(iter(report.records))}"
+    return (
+        f"python -m data_pipelines.preview --config=configs/k400.py{variant}"
+        f" --config.data.dir={shlex.quote(directory)}{split}"
+    )
 
 
 def _held_out(held_out: HeldOut) -> str:

@@ -28,6 +28,7 @@ from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import UNREACHABLE, FileResult, ingest
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import shards, storage
+from data_pipelines.terminal import count
 
 REPORT = "report.json"
 _STATE = ".build"
@@ -301,7 +302,7 @@ def _no_records(whole: BuildReport, source: str, output: str) -> str:
         for reason, option in build_report.remedies(whole).items()
     )
     return (
-        f"None of {whole.files} files of {source} gave a record (first: {first.path}:"
+        f"None of {count(whole.files, 'file')} of {source} gave a record (first: {first.path}:"
         f" {first.detail}){found}: {remedy}see {output}/{REPORT}."
     )
 
@@ -315,7 +316,7 @@ def _check_time_outs(whole: BuildReport, output: str) -> None:
     late = [entry for entry in whole.left_out if entry.reason == common_cause.TIMED_OUT]
     if late:
         raise UnreachableError(
-            f"{len(late)} of {whole.files} files timed out (first: {late[0].path}:"
+            f"{len(late)} of {count(whole.files, 'file')} timed out (first: {late[0].path}:"
             f" {late[0].detail}), so the data set is not finished: see {output}/{REPORT}, and"
             " repeat the command to try them again, with a larger --timeout if they are long; to"
             " leave a file out, replace it by an empty one."

@@ -25,6 +25,7 @@ from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
+from data_pipelines.terminal import count
 
 # Records per task of a thread of `index_rows`.
 _AT_ONCE = 32
@@ -137,7 +138,7 @@ def _check_labels(dataset: Dataset, directory: str) -> None:
             bad.append(f"{found.id}, {source.name(record)} with {fault}")
     if bad:
         raise UserError(
-            f"{len(bad)} of {len(source)} records of {directory} have labels that are not"
+            f"{len(bad)} of {count(len(source), 'record')} of {directory} have labels that are not"
             f" classes (first: {bad[0]}): build the data set again from the official lists."
         )
     if suspects:
@@ -172,7 +173,7 @@ class RecordIndex:
         folds = self.train_folds.shape[1]
         if not 1 <= fold <= folds:
             raise UserError(
-                f"The data set {self.name} has {folds} folds and no fold {fold}: give"
+                f"The data set {self.name} has {count(folds, 'fold')} and no fold {fold}: give"
                 " another by --config.data.folds."
             )
         return np.flatnonzero(getattr(self, f"{use}_folds")[:, fold - 1])
@@ -209,8 +210,8 @@ def index_rows(
             rows[number] = [record.label % 2**32, *np.concatenate(uses)]
         return numbers.stop
 
-    count = len(records)
-    parts = [range(i, min(i + _AT_ONCE, count)) for i in range(0, count, _AT_ONCE)]
+    last = len(records)
+    parts = [range(i, min(i + _AT_ONCE, last)) for i in range(0, last, _AT_ONCE)]
     pool = ThreadPoolExecutor(threads)
     try:
         for done in pool.map(read, parts):
@@ -238,7 +239,7 @@ def _find_described_shards(directory: str, split: str) -> dict[str, int]:
     stated = _stated_lengths(directory, split)
     if len(found) != len(stated):
         raise UserError(
-            f"{directory} has {len(found)} shards of the split {split!r} and"
+            f"{directory} has {count(len(found), 'shard')} of the split {split!r} and"
             f" {shards.DATASET_INFO} states {len(stated)}: build the data set again."
         )
     return found
@@ -272,6 +273,6 @@ def _check_lengths(directory: str, split: str, source: record_source.TFRecordSou
     for path, found, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
         if found != expected:
             raise UserError(
-                f"{path} has {found} records and {shards.DATASET_INFO} states {expected}: copy or"
+                f"{path} has {count(found, 'record')} and {shards.DATASET_INFO} states {expected}: copy or"
                 " build the shard again."
             )

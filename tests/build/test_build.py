@@ -331,6 +331,7 @@ def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
 def test_bad_options_are_one_sentence(videos, tmp_path, capsys, options, words):
     assert _build(videos, tmp_path / "out", *options) == 2
     message = capsys.readouterr().err.strip()
+    assert message.startswith("error: ")
     assert words in message
     assert message.count("\n") == 0
     assert not (tmp_path / "out").exists()
@@ -345,7 +346,7 @@ def test_bad_folders(tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.mp4").write_text("no video")
     assert _build(tmp_path / "texts", tmp_path / "out") == 2
-    assert "None of 1 files" in capsys.readouterr().err
+    assert "None of 1 file of" in capsys.readouterr().err
     assert "dataset_info.json" not in _digests(tmp_path / "out")
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import fake_terminal
@@ -5,7 +6,7 @@ import pytest
 
 from data_pipelines import terminal
 from data_pipelines.build.build_progress import BuildProgress
-from data_pipelines.build.build_report import BuildReport, LeftOut, summary
+from data_pipelines.build.build_report import BuildReport, LeftOut, next_command, summary
 from data_pipelines.build.ingest import FileResult
 
 
@@ -77,3 +78,13 @@ def test_on_a_terminal_progress_is_a_bar_in_place(clock, monkeypatch):
             progress(FileResult())
     assert re.match(r"built     2/4 \|█{10} {10}\| .*, 1 files/s  left out 0$", out.in_place()[-1])
     assert out.screen() == []
+
+
+def test_next_command_shows_what_the_records_hold():
+    assert next_command(_report(0), "my shards") == (
+        "python -m data_pipelines.preview --config=configs/k400.py --config.data.dir='my shards'"
+    )
+    alone = next_command(_report(0, both=False), "out")
+    assert "--config=configs/k400.py:reconstruction_audio --config.data.dir=out" in alone
+    other = dataclasses.replace(_report(0), records={"all": 3})
+    assert next_command(other, "out").endswith(" --config.data.dir=out --config.data.split=all")

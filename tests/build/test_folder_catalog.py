@@ -62,3 +62,13 @@ def test_folder_follows_links_without_cycles(tmp_path):
     (tmp_path / "tree" / "cat" / "up").symlink_to(tmp_path / "tree")
     catalog = trees.listed("folder", tmp_path / "tree")
     assert [i.path for i in catalog.splits["train"]] == ["linked/a.mp4"]
+
+
+def test_names_without_media_are_counted_and_not_read(tmp_path):
+    names = ["README", "cat/README.md", "LICENSE", "cat/Thumbs.db"]
+    trees.files(tmp_path, ["cat/a.mp4", "cat/without_suffix", *names])
+    catalog = trees.listed("folder", tmp_path)
+    assert [i.path for i in catalog.splits["train"]] == ["cat/a.mp4", "cat/without_suffix"]
+    assert {i.what for i in catalog.ignored} == {
+        ".md files", "files named license", "files named readme", "files named thumbs.db",
+    }  # fmt: skip

@@ -38,7 +38,7 @@ def test_shards_that_differ_from_description_are_refused(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)))
     name = shard_names.shard_name("toy", "train", 1, 2)
     shards.write_shard(f"{folder}/{name}", [b"one"])
-    with pytest.raises(UserError, match=r"00001-of-00002 has 1 records .* states 2"):
+    with pytest.raises(UserError, match=r"00001-of-00002 has 1 record .* states 2"):
         open_dataset(CONFIG, folder, "train")
 
 

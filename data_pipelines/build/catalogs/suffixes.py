@@ -17,6 +17,11 @@ _OTHER = """
     pickle pkl png ppm py rar rtf sbv sh sha1 sha256 srt srv1 srv2 srv3 ssa sub svg tar temp tgz
     tif tiff tmp torrent tsv ttml txt url vtt webloc webp xls xlsx xml xz yaml yml ytdl zip zst
 """
+# Files without a suffix that download tools, clones and systems leave.
+_OTHER_NAMES = {
+    "authors", "changelog", "checksums", "copying", "dockerfile", "license", "makefile", "md5sums",
+    "notice", "readme", "sha1sums", "sha256sums", "thumbs.db",
+}  # fmt: skip
 _UNFINISHED = re.compile(r"\.part(-frag\d+)?(\.part)?$")
 _SHARD = ".tfrecord-"
 _SUFFIX = re.compile(r"\.([a-z0-9]{1,12})$")
@@ -36,7 +41,7 @@ _KINDS = dict.fromkeys(_OTHER.split(), Kind.OTHER) | dict.fromkeys(_MEDIA.split(
 def kind(path: str) -> Kind:
     """Returns the kind of a file by its name; unfinished downloads and shards are `OTHER`."""
     name = path.rsplit("/", 1)[-1].lower()
-    if _UNFINISHED.search(name) or _SHARD in name:
+    if _UNFINISHED.search(name) or _SHARD in name or name in _OTHER_NAMES:
         return Kind.OTHER
     found = _SUFFIX.search(name)
     suffix = found[1] if found else ""
@@ -50,7 +55,7 @@ def group(path: str) -> str:
         return "shard files"
     if _UNFINISHED.search(name):
         return "unfinished downloads"
-    return f".{name.rpartition('.')[2]} files"
+    return f"files named {name}" if name in _OTHER_NAMES else f".{name.rpartition('.')[2]} files"
 
 
 def stem(path: str) -> str:
