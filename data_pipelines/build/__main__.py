@@ -159,7 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.status
     except OSError as error:
         terminal.print_error(
-            f"error: {error.filename or args.output} can't be read or written ({error.strerror or error}):"
+            f"error: {error.filename or args.output} can't be read or written"
+            f" ({error.strerror or error}):"
             " free disk space there (for a URL, in TMPDIR too) or correct its permissions; the same"
             " command resumes."
         )

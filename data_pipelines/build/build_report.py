@@ -117,7 +117,8 @@ def next_command(report: BuildReport, directory: str) -> str:
     media = report.options["media"]
     held = [modality for modality in MODALITIES if media[modality]]
     variant = "" if len(held) > 1 else f":reconstruction_{held[0]}"
-    split = "" if "train" in report.records else f" --config.data.split={next(iter(report.records))}"
+    first = "train" if "train" in report.records else next(iter(report.records))
+    split = "" if first == "train" else f" --config.data.split={first}"
     return (
         f"python -m data_pipelines.preview --config=configs/k400.py{variant}"
         f" --config.data.dir={shlex.quote(directory)}{split}"

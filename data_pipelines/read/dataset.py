@@ -273,6 +273,6 @@ def _check_lengths(directory: str, split: str, source: record_source.TFRecordSou
     for path, found, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
         if found != expected:
             raise UserError(
-                f"{path} has {count(found, 'record')} and {shards.DATASET_INFO} states {expected}: copy or"
-                " build the shard again."
+                f"{path} has {count(found, 'record')} and {shards.DATASET_INFO} states {expected}:"
+                " copy or build the shard again."
             )
