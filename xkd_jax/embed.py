@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         required=True,
         action="append",
-        help="trained weights; given twice: one file for each modality",
+        help="trained weights; give it twice for one file of each modality",
     )
     add("--source", required=True, help="folder, file, or list of files (.txt)")
     add("--output", required=True, help="folder for the features")
@@ -59,10 +59,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("window", "file", "none"),
         help="window: a row for each; file: their mean; none: tokens, as npz only",
     )
-    add("--modalities", default="", help="video,audio or one of them (default: all there are)")
-    add("--network", default="student", choices=("student", "teacher"), help="of a run")
-    add("--step", type=int, help="of a run's checkpoint (default: the newest)")
-    add("--compute_dtype", choices=("float32", "bfloat16"), help="default: the run's own")
+    add(
+        "--modalities",
+        default="",
+        help="video,audio or one of them (default: all that the weights have)",
+    )
+    add("--network", default="student", choices=("student", "teacher"), help="network of a run")
+    add("--step", type=int, help="step of a run's checkpoint (default: the newest)")
+    add(
+        "--compute_dtype",
+        choices=("float32", "bfloat16"),
+        help="default: that of the run, or float32",
+    )
     add("--heads", type=int, help="attention heads, if the file of weights lacks the number")
     add(
         "--video",
@@ -138,7 +146,7 @@ def _modalities(text: str) -> list[str] | None:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """The number of a job, from 0, and how many there are."""
+    """The number of this job, from 0, and the number of jobs."""
     number, slash, count = text.partition("/")
     if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise UserError(f"--shard={text}: give N/COUNT, such as 2/8.")
@@ -146,7 +154,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
-    """What decides the features, apart from the files."""
+    """Everything besides the files that the features depend on."""
     return {
         "model": str(model.origin),
         "digest": model.digest,

@@ -2,7 +2,7 @@
 
     python -m xkd_jax.search --features=FEATURES query.mp4
 
-FEATURES is a folder that python -m xkd_jax.embed made (parquet). The query is encoded by the same
+FEATURES is a folder of parquet files by python -m xkd_jax.embed. The query is encoded by the same
 weights, and its features are compared, by cosine, with those of every window: of the same modality
 and of the other. Prints the nearest ones, and with --page=PAGE.html writes a page that plays them.
 """
@@ -120,10 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add = parser.add_argument
     add("query", help="file of video or sound")
-    add("--features", required=True, help="folder that python -m xkd_jax.embed made")
+    add("--features", required=True, help="folder of python -m xkd_jax.embed")
     add("--checkpoint", action="append", help="the same weights, if they have moved")
     add("--count", type=int, default=10, help="windows for each pair of modalities")
-    add("--page", default="", help="file of HTML to write, which plays the windows")
+    add("--page", default="", help="HTML file to write, which plays the windows")
     return parser
 
 
@@ -155,8 +155,8 @@ def _search(args: argparse.Namespace) -> list[Match]:
     model = loading.load(**loaded)
     if model.digest != settings["digest"]:
         raise UserError(
-            f"{args.features} was made with other weights than {model.origin}: give those by"
-            " --checkpoint."
+            f"{args.features} was made with other weights than {model.origin}: give the weights"
+            " of the features by --checkpoint."
         )
     found = embedding.embed(model, args.query, embedding.EmbedOptions(pool="file"))
     vectors = {m: getattr(found, m) for m in MODALITIES}

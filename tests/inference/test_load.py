@@ -123,7 +123,7 @@ def test_inputs_that_do_not_fit_are_refused(model, call, words):
 
 def test_sources_that_are_nothing_are_refused(tmp_path, checkpoint):
     for source, options, words in (
-        (tmp_path / "absent", {}, "is not there: check the path"),
+        (tmp_path / "absent", {}, "does not exist: check the path"),
         (tmp_path, {}, "holds no checkpoint of a pretraining run"),
         (checkpoint, {"network": "both"}, "give 'student' or 'teacher'"),
         (checkpoint, {"compute_dtype": "float64"}, "give one of float32, bfloat16"),

@@ -75,7 +75,7 @@ WRONG = {
     "two tensors in one place": (raw(entry() | {"v": ENTRY}), "overlap"),
     "a hole": (raw(entry(data_offsets=[8, 32]), bytes(32)), "between"),
     "bytes behind": (raw(entry(), bytes(25)), "behind"),
-    "a file that is cut off": (raw(entry(), bytes(23)), "cut off"),
+    "a file that is cut off": (raw(entry(), bytes(23)), "truncated"),
     "reversed offsets": (raw(entry(data_offsets=[24, 0])), "another size"),
     "negative offsets": (raw(entry(data_offsets=[-24, 0])), "between"),
     "another size": (raw(entry(shape=[2, 4])), "another size"),
@@ -86,8 +86,8 @@ WRONG = {
     "a negative size": (raw(entry(shape=[-2, -3])), "whole number"),
     "a size that is no whole number": (raw(entry(shape=[2.0, 3])), "whole number"),
     "one offset": (raw(entry(data_offsets=[24])), "two offsets"),
-    "an unknown key": (raw({"w": ENTRY | {"stride": 1}}), "no tensor's"),
-    "an entry that is a number": (raw({"w": 3}), "no tensor's"),
+    "an unknown key": (raw({"w": ENTRY | {"stride": 1}}), "no tensor"),
+    "an entry that is a number": (raw({"w": 3}), "no tensor"),
     "metadata that are numbers": (raw(entry() | {"__metadata__": {"a": 1}}), "metadata"),
 }
 

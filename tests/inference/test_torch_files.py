@@ -127,21 +127,21 @@ WRONG_TENSORS = {
     "more elements than stored": (changed(sizes=(10**12,), strides=(0,)), "more elements"),
     "negative stride": (changed(strides=(-3, 1)), "whole number"),
     "negative size": (changed(sizes=(-2, 3)), "whole number"),
-    "negative offset": (changed(offset=-1), "begins nowhere"),
+    "negative offset": (changed(offset=-1), "an offset that is not in"),
     "sizes that overflow": (changed(sizes=(2**40, 2**40), strides=(0, 0)), "too large"),
     "a size that is no number": (changed(sizes=("2", 3)), "whole number"),
     "a size that is a bool": (changed(sizes=(True, 3)), "whole number"),
     "sizes and strides": (changed(strides=(1,)), "strides"),
     "seventeen axes": (changed(sizes=(1,) * 17, strides=(1,) * 17), "no list of sizes"),
-    "a storage that is longer": (changed(count=5), "not as long"),
-    "a storage that is shorter": (changed(count=7), "not as long"),
+    "a storage that is longer": (changed(count=5), "another length"),
+    "a storage that is shorter": (changed(count=7), "another length"),
     "a storage of a negative count": (changed(count=-6), "no size"),
     "a storage of an unknown type": (changed(kind="QUInt8Storage"), "not supported"),
     "a storage that is a function": (
         {"w": Raw(torch_files.call("torch._utils _rebuild_tensor_v2", "x", 0, (1,), (1,)))},
         "no storage",
     ),
-    "keys that are tuples": ({"w": Raw(b"})K\x01s")}, "neither a text nor a number"),
+    "keys that are tuples": ({"w": Raw(b"})K\x01s")}, "neither a string nor a number"),
     "an odd number of items": ({"w": Raw(b"}(K\x01u")}, "without a value"),
     "an unknown memo": ({"w": Raw(b"h\x07")}, "damaged (KeyError)"),
     "an extension": ({"w": Raw(b"\x82\x01")}, "EXT1"),
@@ -185,7 +185,7 @@ def test_compressed_records_are_refused(written):
 def test_two_records_of_one_name_are_refused(written):
     with pytest.warns(UserWarning, match="Duplicate"):
         content = zipped({"w": GOOD}, more=[("archive/data/0", bytes(24))])
-    assert "one name" in refusal(written(content))
+    assert "the same name" in refusal(written(content))
 
 
 def test_records_that_overlap_are_refused(written):
@@ -204,7 +204,7 @@ def test_a_flipped_bit_in_a_tensor_is_found(written):
 
 def test_a_storage_that_is_not_there_is_refused(written):
     hidden = Raw(torch_files.code(GOOD))
-    assert "is not in it" in refusal(written(zipped({"w": hidden})))
+    assert "is missing" in refusal(written(zipped({"w": hidden})))
 
 
 def test_big_endian_files_are_refused(written):
@@ -222,21 +222,21 @@ def test_little_endian_files_that_say_it_are_read(written):
     "content,words",
     [
         (legacy({"w": GOOD}, version=1002), "version"),
-        (legacy({"w": GOOD})[:-1], "cut off"),
+        (legacy({"w": GOOD})[:-1], "truncated"),
         (legacy({"w": GOOD})[:100], "damaged"),
         (legacy(changed(count=5)), "past its storage"),
-        (zipped({"w": GOOD})[:-30], "cut off"),
+        (zipped({"w": GOOD})[:-30], "truncated"),
         (zipped({"w": GOOD}, more=[("archive/code/a.py", "")]), "TorchScript"),
         (zipped({"w": GOOD}, more=[("other/data.pkl", b"N.")]), "torch.save"),
-        (b"\x80\x02K\x01.", "neither"),
-        (zipped([1, "two"]), "something else than a dictionary"),
+        (b"\x80\x02K\x01.", "not known"),
+        (zipped([1, "two"]), "not a dictionary"),
         (b"", "empty"),
         (b"\n<!DOCTYPE html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"\x1f\x8b\x08" + bytes(99), "unpack"),
         (bytes(257) + b"ustar" + bytes(250), "tar archive"),
-        (b"PK\x05\x06" + bytes(18), "neither"),
-        (b"hello, these are no weights", "neither"),
+        (b"PK\x05\x06" + bytes(18), "not known"),
+        (b"hello, these are no weights", "not known"),
     ],
 )
 def test_a_file_that_is_something_else_is_named(written, content, words):
@@ -245,7 +245,7 @@ def test_a_file_that_is_something_else_is_named(written, content, words):
 
 def test_a_file_that_is_not_there(tmp_path):
     path = tmp_path / "absent.pth"
-    with pytest.raises(UserError, match=r"absent\.pth is not there: check the path\.$"):
+    with pytest.raises(UserError, match=r"absent\.pth does not exist: check the path\.$"):
         read_all(path)
 
 

@@ -95,7 +95,7 @@ def _backbone(config: Config, m: Modality, role: str) -> list[Entry]:
 
 
 def backbone_name(name: str, modality: Modality) -> str:
-    """The authors' name of a backbone's tensor, of its name in `tensor_names`."""
+    """Returns the authors' name of a backbone's tensor, from its name in `tensor_names`."""
     for theirs, ours in names_of_backbone(modality).items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -103,7 +103,7 @@ def backbone_name(name: str, modality: Modality) -> str:
 
 
 def names_of_backbone(modality: Modality) -> dict[str, str]:
-    """How names of a backbone's tensors begin, theirs and those of `tensor_names`."""
+    """Returns {authors' prefix: prefix in `tensor_names`} of a backbone's tensors."""
     return {
         "enc_pos_embed": "pos_embed",
         f"{_PATCH_EMBEDDING[modality]}.": "patch_embed.",
@@ -149,9 +149,10 @@ def _find(name: str, tensors: Mapping[str, Array], aliases: Mapping[str, str]) -
     if aliases.get(name) in tensors:
         return tensors[aliases[name]]
     if name in CENTERS:
-        raise UserError(f"The authors' tensors lack {name}: give a file that has the centers.")
+        raise UserError(f"The authors' file has no tensor {name}: give a file with the centers.")
     raise UserError(
-        f"The authors' tensors lack {name}: give a config with the variant and depths of the file."
+        f"The authors' file has no tensor {name}: give a config with the variant and depths of the"
+        " file."
     )
 
 
@@ -165,8 +166,8 @@ def _refuse_unknown(
         if name.endswith("last_layer.weight_g"):
             if not np.all(value == 1):
                 raise UserError(
-                    f"{name} is not 1 everywhere, and the head's gain is fixed at 1: give another"
-                    " file."
+                    f"{name} has values other than 1, but the gain of a head is fixed at 1 here:"
+                    " give another file."
                 )
             continue
         raise UserError(

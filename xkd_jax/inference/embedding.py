@@ -176,7 +176,7 @@ def embed_files(
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Decodes one file with what it has of the modalities that a model sees; can be pickled."""
+    """Decodes the streams of a file that a model has encoders for; can be pickled."""
 
     options: ingest.IngestOptions
 
@@ -261,7 +261,7 @@ def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
     start, end = np.array(times).T
     arrays = {m: np.concatenate(parts) if parts else None for m, parts in found.items()}
     if not all(a is None or np.isfinite(a).all() for a in arrays.values()):
-        raise UserError("Features are not finite: load other weights, or compute in float32.")
+        raise UserError("Features are not finite: give compute_dtype=float32, or other weights.")
     if windows.options.pool == "file":
         start, end = start[:1], end[-1:]
         arrays = {m: None if a is None else a.mean(0, keepdims=True) for m, a in arrays.items()}
@@ -269,7 +269,7 @@ def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
 
 
 def first_views(model: Model, source: str) -> dict[Modality, Any]:
-    """What the encoders see of a file's first window, before the normalization.
+    """The encoders' inputs of a file's first window, before normalization.
 
     Raises:
       UserError: the file can't be used.
@@ -295,7 +295,7 @@ def record_columns(record: Record) -> int:
 
 
 def _sound(windows: Windows, record: Record) -> np.ndarray | None:
-    """The whole spectrogram of a record, as its encoder sees it; None: it has no sound."""
+    """The whole spectrogram of a record, in its encoder's format; None: it has no sound."""
     if "audio" not in windows.model.config or not record_columns(record):
         return None
     config = windows.model.config["audio"]
@@ -307,13 +307,13 @@ def _sound(windows: Windows, record: Record) -> np.ndarray | None:
 def _rows(
     windows: Windows, record: Record, sound: np.ndarray | None, start: float
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
-    """What both encoders see of a window: boxes of frames, and columns of the spectrogram."""
+    """The encoders' inputs of a window: boxes of frames, and columns of the spectrogram."""
     config = windows.config
     video = audio = None
     if record.frames and "video" in windows.model.config:
         length = config.video.frames
         first = round(start * config.video.frame_rate)
-        if length == 1:  # an encoder of pictures sees the middle one
+        if length == 1:  # an encoder of pictures gets the middle frame
             middle = int((start + windows.seconds / 2) * config.video.frame_rate)
             first = min(middle, len(record.frames) - 1)
         frames = ClipFrames(record, first, length, config.data.short_side, "The file")
@@ -359,7 +359,7 @@ def _loader_config(model: Model) -> LoaderConfig:
 
 
 def _clip_seconds(model: Model) -> float:
-    """Seconds that the encoders were trained on; of an encoder of pictures, those of the sound."""
+    """Seconds of the encoders' training clips; with an encoder of pictures, those of the sound."""
     view = model.config["video"].view if "video" in model.config else None
     if isinstance(view, VideoConfig) and (view.frames > 1 or "audio" not in model.config):
         return view.frames / view.frame_rate

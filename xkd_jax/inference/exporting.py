@@ -1,4 +1,4 @@
-"""Writing models for others: a folder that transformers loads, or the authors' own files."""
+"""Export of models: a folder for transformers, or files in the authors' format."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def export(model: Model, path: str | os.PathLike[str], *, layout: str = "transfo
 
     Args:
       model: of `xkd_jax.load`.
-      path: of the folder, also behind a URL.
+      path: path or URL of the folder.
       layout: "transformers": safetensors, their description, a card and a PyTorch module, which
         `AutoModel.from_pretrained(path, trust_remote_code=True)` and `xkd_jax.load` read;
         "authors": one file of torch.save for each backbone, under the names of XKD's authors.
 
     Raises:
-      UserError: the layout is unknown, the folder can't be written, or an encoder is none of XKD's
-        and so has no place in the authors' files.
+      UserError: the layout is unknown, the folder can't be written, or an encoder is not XKD's and
+        the authors' format can't represent it.
     """
     target = os.fspath(path)
     if layout not in ("transformers", "authors"):
@@ -70,8 +70,8 @@ def _author_tensors(model: Model, modality: Any) -> dict[str, np.ndarray]:
     plain = Transformer(*(sizes[name] for name in ("width", "depth", "heads")))
     if config != EncoderConfig(plain, config.view):
         raise UserError(
-            f"The encoder of {modality} of {model.origin} is none of XKD's, whose files can't hold"
-            " it: export it with layout='transformers'."
+            f"The {modality} encoder of {model.origin} is not XKD's, and the authors' format can't"
+            " represent it: give layout='transformers'."
         )
     tensors = tensors_of(encoder_entries(config), model.parameters[modality])
     return {backbone_name(name, modality): tensor for name, tensor in tensors.items()}
@@ -88,7 +88,7 @@ def _config(model: Model) -> dict[str, Any]:
 
 
 def _preprocessor(model: Model) -> dict[str, Any]:
-    """What an input has to be, by the keys of transformers where it has them."""
+    """Requirements on inputs, under the keys of transformers where they exist."""
     found: dict[str, Any] = {}
     for config in model.config.values():
         view = config.view
@@ -131,11 +131,11 @@ def _card(model: Model) -> str:
         "---", "library_name: transformers", f"license: {license_tag}",
         "tags: [xkd, feature-extraction]", "---", "", "# Encoders exported by xkd_jax", "",
         f"From {origin.format}{f', {origin.network}' if origin.network else ''}{step}. License of"
-        f" the weights: {origin.license or 'that of the run they are from'}.", "",
+        f" the weights: {origin.license or 'that of their run'}.", "",
         "| modality | input | patch | width | depth | heads | features |",
         "|---|---|---|---|---|---|---|", *rows, "",
         "Video is (time, height, width) at the frame rate of `preprocessor_config.json`, audio is"
-        " (mel, time). Tokens come in these orders, special ones first.", "",
+        " (mel, time). Tokens have these orders, special tokens first.", "",
         "```python", "import xkd_jax", "features = xkd_jax.load('FOLDER').embed('clip.mp4')", "```",
         "", "```python", "from transformers import AutoModel",
         "model = AutoModel.from_pretrained('FOLDER', trust_remote_code=True)",

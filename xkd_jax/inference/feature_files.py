@@ -61,7 +61,7 @@ class FeatureFolder:
             if other:
                 raise UserError(
                     f"{self.path} has features made with another {other[0]}: give another folder by"
-                    " --output, or the same settings and source."
+                    " --output, or the same settings and source as before."
                 )
             return
         self._write(path, {**settings, "loaded": self.loaded, "versions": versions()})
@@ -71,7 +71,7 @@ class FeatureFolder:
         return -(-len(self.files) // FILES_A_PART)
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the parts that are still to be made."""
+        """Returns the numbers of the parts that do not exist yet."""
         return [n for n in numbers if not storage.exists(self._marker(n))]
 
     def files_of(self, number: int) -> Sequence[str]:
@@ -103,7 +103,7 @@ class FeatureFolder:
         self._write(self._marker(number), content)
 
     def summary(self) -> dict[str, Any]:
-        """Of all parts that are complete: files, rows, rows of both modalities, and left out files.
+        """Returns files, rows, rows of both modalities and left out files of all complete parts.
 
         Also writes `left_out.csv`.
 
@@ -241,7 +241,7 @@ def read_settings(path: str) -> dict[str, Any]:
             " python -m xkd_jax.embed made."
         ) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} has a {SETTINGS} that is no object: make the features again.")
+        raise UserError(f"{path} has a {SETTINGS} that is no JSON object: make the features again.")
     return content
 
 
@@ -260,7 +260,7 @@ def read_rows(path: str) -> dict[str, Any]:
 
     names = sorted(name for name in storage.sizes(path) if name.endswith(".parquet"))
     if not names:
-        raise UserError(f"{path} has no parquet files: make features with --format=parquet.")
+        raise UserError(f"{path} has no parquet files: make the features with --format=parquet.")
     tables = [pq.read_table(io.BytesIO(storage.read(storage.join(path, n)))) for n in names]
     table = pa.concat_tables(tables)
     found: dict[str, Any] = {"path": table["path"].to_pylist()}

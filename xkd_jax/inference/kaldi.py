@@ -1,4 +1,4 @@
-"""Kaldi's filter bank, which AudioMAE, CAV-MAE and AST see sound through."""
+"""Kaldi's filter bank, the input of AudioMAE, CAV-MAE and AST."""
 
 from __future__ import annotations
 

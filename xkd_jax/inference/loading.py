@@ -93,7 +93,9 @@ def _joined(parts: list[Model]) -> Model:
     for part in parts:
         for modality in part.modalities:
             if modality in encoders:
-                raise UserError(f"Two of the sources have an encoder of {modality}: give one.")
+                raise UserError(
+                    f"Two of the sources have an encoder of {modality}: give only one of them."
+                )
             encoders[modality] = EncoderWeights(part.config[modality], part.parameters[modality])
     origins = [part.origin for part in parts]
 
@@ -163,17 +165,19 @@ def _json(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except json_file.ContentError as error:
-        raise UserError(f"{path} can't be used: {error}.") from None
+        raise UserError(f"{path} can't be used ({error}): give an intact copy.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} can't be used: it is no object.")
+        raise UserError(f"{path} can't be used (it is no JSON object): give an intact copy.")
     return content
 
 
 def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> Model:
     if storage.is_remote(path):
-        raise UserError(f"{path} is no file of weights, nor a folder of an exported model.")
+        raise UserError(
+            f"{path} is neither a file of weights nor an exported folder: give one of these."
+        )
     if not os.path.exists(path):
-        raise UserError(f"{path} is not there: check the path.")
+        raise UserError(f"{path} does not exist: check the path.")
     directory = run_checkpoint.checkpoints_folder(Path(path), _WORDING)
     chosen = run_checkpoint.step_folder(directory, step, _WORDING)
     try:
@@ -186,8 +190,8 @@ def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> 
         tree = read_checked(chosen, record, network, like)
     except DamagedError as damage:
         raise UserError(
-            f"The checkpoint {chosen} is damaged ({damage}): put back a copy of it, or give another"
-            " one by step=N."
+            f"The checkpoint {chosen} is damaged ({damage}): restore a copy of it, or give another"
+            " step by step=N."
         ) from damage
     return Model(
         encoders_of_run(tree, config),

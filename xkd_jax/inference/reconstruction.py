@@ -56,7 +56,7 @@ def reconstruct(model: Model, source: str, seed: int) -> Reconstruction:
     """
     if model.student is None:
         raise UserError(
-            f"{model.origin} has no decoders, which a run's student alone has: load a run."
+            f"{model.origin} has no decoders, which only the student of a run has: load a run."
         )
     architecture, params = model.student
     views = embedding.first_views(model, source)

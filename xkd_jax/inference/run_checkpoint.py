@@ -62,8 +62,8 @@ def step_folder(directory: Path, step: int, wording: Wording) -> Path:
     folders = step_folders(Path(os.path.realpath(directory)))
     if not folders:
         raise UserError(
-            f"{directory} holds no checkpoint of a pretraining run: give {wording.run}, the run's"
-            f" own folder, and {wording.step} for one that is not its newest."
+            f"{directory} holds no checkpoint of a pretraining run: give {wording.run}, the folder"
+            f" of the run, and {wording.step} for a checkpoint that is not the newest."
         )
     chosen = [folder for folder in folders if not step or int(folder.name) == step]
     if not chosen:
@@ -91,7 +91,7 @@ def saved_config(
     """
     if "protocol" in record.config:
         raise UserError(
-            f"{directory} is of a classifier that an evaluation trained: give {wording.run}, the"
+            f"{directory} has a classifier that an evaluation trained: give {wording.run}, the"
             " folder of the pretraining run."
         )
     try:

@@ -36,8 +36,8 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
     settings = request.config
     if missing := [name for name in _NEEDED if name not in settings]:
         raise UserError(
-            f"{state.path} is an AST, whose config.json with {', '.join(missing)} must lie beside"
-            " it: give its folder."
+            f"{state.path} is an AST, but the folder has no config.json with {', '.join(missing)}:"
+            " give the folder that transformers wrote."
         )
     prefix = _PREFIX if f"{_PREFIX}embeddings.cls_token" in state else ""
     encoder = state.below(prefix)

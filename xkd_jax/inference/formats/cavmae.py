@@ -28,8 +28,8 @@ def _is_one(names: frozenset[str]) -> bool:
 def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeights]:
     if any("register" in name or name.startswith("cls_token") for name in state.names):
         raise UserError(
-            f"{state.path} is a CAV-MAE Sync, whose tokens end before its last block: register"
-            " tokens are what the encoder here lacks, so give a CAV-MAE."
+            f"{state.path} is a CAV-MAE Sync, whose register tokens are not supported: give weights"
+            " of CAV-MAE."
         )
     found = {modality: _encoder(state, modality, request) for modality in _LETTER}
     for letter in _LETTER.values():

@@ -77,14 +77,19 @@ def encoder_weights(
 
     def find(name: str) -> np.ndarray:
         if name not in tensors:
-            raise UserError(f"{path} has no tensor {name}, which its other tensors call for.")
+            raise UserError(
+                f"{path} has no tensor {name}, which its other tensors require: give the whole"
+                " file."
+            )
         return tensors[name]
 
     entries = encoder_entries(config)
     try:
         params = tree_of(entries, find)
     except ValueError as error:
-        raise UserError(f"{path} has tensors of shapes that don't fit together: {error}.") from None
+        raise UserError(
+            f"{path} has tensors of shapes that don't fit together ({error}): give an intact copy."
+        ) from None
     like = encoder_shapes(config)
     for entry in entries:
         expected, found = (_at(tree, entry.path) for tree in (like, params))

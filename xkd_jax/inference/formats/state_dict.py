@@ -63,7 +63,7 @@ class StateDict:
             if tensors:
                 return cls(path, _unwrapped(tensors))
         raise UserError(
-            f"{path} holds no tensors, neither by themselves nor under {', '.join(_ROOTS)}: give"
+            f"{path} holds no tensors, neither at its top level nor under {', '.join(_ROOTS)}: give"
             " the file of a network's weights."
         )
 
@@ -161,7 +161,7 @@ class StateDict:
     def _tensor(self, name: str) -> LazyTensor:
         if name not in self._tensors:
             raise UserError(
-                f"{self.path} has no tensor {name}, which its other names call for: give the whole"
+                f"{self.path} has no tensor {name}, which its other tensors require: give the whole"
                 " file."
             )
         return self._tensors[name]

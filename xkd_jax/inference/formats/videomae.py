@@ -39,8 +39,8 @@ def _of_official(state: StateDict, request: Request) -> dict[Modality, EncoderWe
     encoder = state.below("encoder.") if pretrained else state
     if "blocks.0.attn.scale" in encoder:
         raise UserError(
-            f"{state.path} is a VideoMAE v2 with cosine attention, which the encoder here can't"
-            " express: give one with scaled products."
+            f"{state.path} is a VideoMAE v2 with cosine attention, which is not supported: give one"
+            " with scaled dot-product attention."
         )
     kernel = encoder.take("patch_embed.proj.weight")
     view = _view(state.path, kernel, request.given, {})
@@ -71,7 +71,9 @@ def _of_transformers(state: StateDict, request: Request) -> dict[Modality, Encod
     prefix = "videomae." if any(n.startswith("videomae.") for n in state.names) else ""
     encoder = state.below(prefix)
     if settings.get("hidden_act", "gelu") != "gelu":
-        raise UserError(f"{state.path} is of a VideoMAE with another activation than GELU.")
+        raise UserError(
+            f"{state.path} is a VideoMAE with another activation than GELU: give one with GELU."
+        )
     kernel = encoder.take("embeddings.patch_embeddings.projection.weight")
     known = {
         ours: settings[theirs]
@@ -161,7 +163,10 @@ def _bias(state: StateDict, attention: str, without_bias: bool) -> np.ndarray:
 def _view(path: str, kernel: np.ndarray, given: Given, known: dict[str, Any]) -> VideoConfig:
     """Returns the view; VideoMAE's files have no positions that determine its size."""
     if kernel.ndim != 5 or kernel.shape[1] != 3:
-        raise UserError(f"{path} has a patch embedding of shape {kernel.shape}, not of videos.")
+        raise UserError(
+            f"{path} has a patch embedding of shape {kernel.shape}, not of videos:"
+            " give weights of VideoMAE."
+        )
     view = view_of(
         path,
         "video",

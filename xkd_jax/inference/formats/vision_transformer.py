@@ -1,4 +1,4 @@
-"""Names as in timm's ViT, of which VideoMAE, AudioMAE and CAV-MAE are made."""
+"""Names as in timm's ViT, which VideoMAE, AudioMAE and CAV-MAE use."""
 
 from __future__ import annotations
 

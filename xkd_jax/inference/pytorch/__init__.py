@@ -1,1 +1,1 @@
-"""What an exported folder brings for PyTorch; nothing here is used from JAX."""
+"""The PyTorch module of exported folders; nothing here is used from JAX."""

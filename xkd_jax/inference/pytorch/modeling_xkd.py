@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 
 class XKDConfig(PretrainedConfig):
-    """`encoders`: {"video" or "audio": what `config.json` says of it}."""
+    """`encoders`: {"video" or "audio": its entry in `config.json`}."""
 
     model_type = "xkd"
 
@@ -139,7 +139,7 @@ class _Encoder(nn.Module):
 
 
 class XKDModel(PreTrainedModel):
-    """Encoders of video and of audio, as many as the folder has."""
+    """The encoders of the folder, of video, audio or both."""
 
     config_class = XKDConfig
 

@@ -101,18 +101,20 @@ class Machine:
         elif (step := _STEPS.get(name)) is not None:
             step(self, argument)
         else:
-            raise WeightFileError(f"its pickle has {name}, an instruction PyTorch never writes")
+            raise WeightFileError(
+                f"its pickle has {name}, an instruction that PyTorch does not write"
+            )
 
     def _pop(self) -> Any:
         value = self._stack.pop()
         if value is _MARK:
-            raise WeightFileError("its pickle takes a mark for a value")
+            raise WeightFileError("its pickle uses a mark as a value")
         return value
 
     def _top(self) -> Any:
         value = self._stack[-1]
         if value is _MARK:
-            raise WeightFileError("its pickle takes a mark for a value")
+            raise WeightFileError("its pickle uses a mark as a value")
         return value
 
     def _items(self) -> list[Any]:
@@ -215,7 +217,7 @@ def _set(target: Any, items: list[Any]) -> None:
         return
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, _Key):
-            raise WeightFileError("its pickle has a key that is neither a text nor a number")
+            raise WeightFileError("its pickle has a key that is neither a string nor a number")
         target[key] = value
 
 

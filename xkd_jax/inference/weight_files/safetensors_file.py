@@ -51,13 +51,13 @@ def read(file: BinaryIO, size: int) -> tuple[dict[str, LazyTensor], dict[str, st
     file.seek(0)
     (length,) = _LENGTH.unpack(_exactly(file, _LENGTH.size))
     if length > min(_MOST_HEADER, size - _LENGTH.size):
-        raise WeightFileError("its header is longer than the file, or than any")
+        raise WeightFileError("its header is longer than the file or than the limit of the format")
     try:
         header = json_file.parse(_exactly(file, length))
     except json_file.ContentError as error:
         raise WeightFileError(f"its header can't be used: {error}") from None
     if not isinstance(header, dict):
-        raise WeightFileError("its header is no object")
+        raise WeightFileError("its header is no JSON object")
     metadata = _metadata(header.pop(_METADATA, {}))
     begin = _LENGTH.size + length
     places = {name: _place(entry) for name, entry in header.items()}
@@ -98,13 +98,13 @@ def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[s
 def _exactly(file: BinaryIO, count: int) -> bytes:
     content = file.read(count)
     if len(content) < count:
-        raise WeightFileError("it is cut off")
+        raise WeightFileError("it is truncated")
     return content
 
 
 def _metadata(values: Any) -> dict[str, str]:
     if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
-        raise WeightFileError("its metadata are not texts")
+        raise WeightFileError("its metadata are not strings")
     return values
 
 
@@ -114,7 +114,7 @@ _Place = tuple[np.dtype, tuple[int, ...], int, int]
 def _place(entry: Any) -> _Place:
     """Returns dtype, shape, first and last byte of a tensor in a header."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise WeightFileError("its header has an entry that is no tensor's")
+        raise WeightFileError("its header has an entry that describes no tensor")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if dtype is None:
         raise WeightFileError(
@@ -128,22 +128,22 @@ def _place(entry: Any) -> _Place:
         or len(offsets) != 2
         or any(type(o) is not int for o in offsets)
     ):
-        raise WeightFileError("a tensor in it has no two offsets")
+        raise WeightFileError("a tensor in it does not have two offsets")
     start, end = offsets
     if end - start != math.prod(shape) * dtype.itemsize:
-        raise WeightFileError("a tensor in it has another size than its offsets say")
+        raise WeightFileError("a tensor in it has another size than its offsets state")
     return dtype, shape, start, end
 
 
 def _check_cover(places: Mapping[str, _Place], size: int) -> None:
-    """Checks that tensors cover the data without overlap and gaps."""
+    """Checks that tensors cover the data without overlaps and gaps."""
     at = 0
     for start, end in sorted((start, end) for _, _, start, end in places.values()):
         if start != at:
             raise WeightFileError("tensors in it overlap, or leave bytes between them")
         at = end
     if at != size:
-        raise WeightFileError("it is cut off, or has bytes behind its tensors")
+        raise WeightFileError("it is truncated, or has bytes behind its tensors")
 
 
 def _reader(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:

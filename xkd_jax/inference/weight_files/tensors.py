@@ -15,7 +15,10 @@ MOST_SIZE = 2**48
 
 
 class WeightFileError(ValueError):
-    """An error in a file, as words that follow its name in a sentence."""
+    """A file that can't be used: what is wrong with it and what to do, without its name."""
+
+    def __init__(self, fault: str, remedy: str = "give an intact copy"):
+        super().__init__(f"{fault}; {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +51,10 @@ def check_sizes(sizes: object) -> tuple[int, ...]:
       WeightFileError: it is not a shape, or is too large for a file.
     """
     if not isinstance(sizes, list | tuple) or len(sizes) > MOST_AXES:
-        raise WeightFileError("a tensor's shape is no list of sizes")
+        raise WeightFileError("the shape of a tensor is no list of sizes")
     for size in sizes:
         if type(size) is not int or not 0 <= size <= MOST_SIZE:
-            raise WeightFileError("a tensor's shape has a size that is no whole number")
+            raise WeightFileError("the shape of a tensor has a size that is no whole number")
     if math.prod(sizes) > MOST_SIZE:
-        raise WeightFileError("a tensor's shape is too large for any file")
+        raise WeightFileError("the shape of a tensor is too large for any file")
     return tuple(sizes)

@@ -86,25 +86,25 @@ def read(file: BinaryIO, size: int) -> Any:
 
 def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
     if not isinstance(items, list | tuple):
-        raise WeightFileError("a dictionary in it is made of something else than pairs")
+        raise WeightFileError("a dictionary in it is not made of pairs")
     found: dict[Any, Any] = {}
     for pair in items:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise WeightFileError("a dictionary in it is made of something else than pairs")
+            raise WeightFileError("a dictionary in it is not made of pairs")
         found[pair[0]] = pair[1]
     return found
 
 
 def _tensor(storage: Any, offset: Any, sizes: Any, strides: Any, *_: Any) -> LazyTensor:
-    """A view of a storage, checked: PyTorch itself checks none of this."""
+    """A view of a storage, with all bounds checked, which PyTorch does not do."""
     if not isinstance(storage, _Storage):
         raise WeightFileError("a tensor in it has no storage")
     shape = check_sizes(sizes)
     steps = check_sizes(strides) if math.prod(shape) else (0,) * len(shape)
     if len(steps) != len(shape):
-        raise WeightFileError("a tensor in it has as many strides as not sizes")
+        raise WeightFileError("a tensor in it has another number of strides than of sizes")
     if type(offset) is not int or not 0 <= offset <= MOST_SIZE:
-        raise WeightFileError("a tensor in it begins nowhere in its storage")
+        raise WeightFileError("a tensor in it has an offset that is not in its storage")
     last = offset + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
     if math.prod(shape) and last >= storage.count:
         raise WeightFileError("a tensor in it reaches past its storage")
@@ -137,7 +137,9 @@ def _storage_of(identity: Any, length: int) -> tuple[str, np.dtype, int]:
         raise WeightFileError("its pickle has a persistent id that is no storage")
     _, kind, key, _, count = identity[:5]
     if not isinstance(kind, _StorageType):
-        raise WeightFileError("a storage in it is of a type that is not supported")
+        raise WeightFileError(
+            "a storage in it is of a type that is not supported", "save the weights in float32"
+        )
     if not isinstance(key, str) or type(count) is not int or not 0 <= count <= MOST_SIZE:
         raise WeightFileError("a storage in it has no name or no size")
     return key, kind.dtype, count
@@ -147,21 +149,25 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     records = _records(file, size)
     stems = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
     if len(stems) != 1:
-        raise WeightFileError("it is a zip archive, but not one that torch.save makes")
+        raise WeightFileError(
+            "it is a zip archive that torch.save did not make", "give a file of torch.save"
+        )
     stem = stems[0]
     if any(name.startswith((f"{stem}/code/", f"{stem}/constants.pkl")) for name in records):
-        raise WeightFileError("it is a TorchScript program: save its state_dict() instead")
+        raise WeightFileError("it is a TorchScript program", "save its state_dict() instead")
     order = records.get(f"{stem}/byteorder")
     if order is not None and _content(file, order, 16) != b"little":
-        raise WeightFileError("it was saved on a big-endian machine: save it again on another")
+        raise WeightFileError(
+            "it was saved on a big-endian machine", "save it on a little-endian one"
+        )
 
     def persistent(identity: Any) -> _Storage:
         key, dtype, count = _storage_of(identity, 5)
         record = records.get(f"{stem}/data/{key}")
         if record is None:
-            raise WeightFileError("a storage that it names is not in it")
+            raise WeightFileError("a storage of its tensors is missing")
         if record.size != count * dtype.itemsize:
-            raise WeightFileError("a storage in it is not as long as its tensors say")
+            raise WeightFileError("a storage in it has another length than its tensors state")
         return _Storage(dtype, count, lambda: _content(file, record, record.size))
 
     pickle = _content(file, records[f"{stem}/data.pkl"], pickles.MOST_BYTES)
@@ -174,32 +180,32 @@ def _records(file: BinaryIO, size: int) -> Mapping[str, _Record]:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except Exception:  # damage raises many types in the parser
-        raise WeightFileError("it is a damaged zip archive, perhaps cut off") from None
+        raise WeightFileError("it is a damaged zip archive, possibly truncated") from None
     found: dict[str, _Record] = {}
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         if entry.filename in found:
-            raise WeightFileError("two records in it have one name")
+            raise WeightFileError("two records in it have the same name")
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or entry.flag_bits & _ENCRYPTED
             or entry.compress_size != entry.file_size
         ):
             raise WeightFileError(
-                "it has compressed or encrypted records, which torch.save never makes"
+                "it has compressed or encrypted records, which torch.save does not write"
             )
         if entry.header_offset < end:
             raise WeightFileError("records in it overlap")
         start = _start(file, entry)
         end = start + entry.file_size
         if end > size:
-            raise WeightFileError("it is cut off: a record reaches past its end")
+            raise WeightFileError("it is truncated within a record")
         found[entry.filename] = _Record(start, entry.file_size, entry.CRC)
     return found
 
 
 def _start(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Where a record's bytes begin, behind a header of variable length."""
+    """Offset of a record's bytes, which follow a header of variable length."""
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(ZIP_MAGIC):
@@ -209,13 +215,13 @@ def _start(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
 
 
 def _content(file: BinaryIO, record: _Record, most: int) -> bytes:
-    """The bytes of a record, which may be at most so many, checked against its CRC."""
+    """The bytes of a record, at most `most`, compared with its CRC-32."""
     if record.size > most:
         raise WeightFileError(f"a record in it has more than {most:,} bytes")
     file.seek(record.start)
     content = file.read(record.size)
     if len(content) != record.size or zlib.crc32(content) != record.crc:
-        raise WeightFileError("it is damaged: the checksum of a record is another")
+        raise WeightFileError("a record in it has another checksum than stored")
     return content
 
 
@@ -228,7 +234,9 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
     def persistent(identity: Any) -> _Storage:
         key, dtype, count = _storage_of(identity, 6)
         if identity[5] is not None:
-            raise WeightFileError("a storage in it is part of another: save it with PyTorch 1.6")
+            raise WeightFileError(
+                "a storage in it is part of another", "save it again with PyTorch 1.6 or newer"
+            )
         if storages.setdefault(key, (dtype, count)) != (dtype, count):
             raise WeightFileError("a storage in it has two sizes")
 
@@ -236,16 +244,20 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
             file.seek(places[key])
             content = file.read(count * dtype.itemsize)
             if len(content) < count * dtype.itemsize:
-                raise WeightFileError("it is cut off")
+                raise WeightFileError("it is truncated")
             return content
 
         return _Storage(dtype, count, read_storage)
 
     header = [pickles.Machine({}, _no_storage).load(head) for _ in range(3)]
     if header[1] != _LEGACY_VERSION or not isinstance(header[2], dict):
-        raise WeightFileError("it is of a version of PyTorch that is not known")
+        raise WeightFileError(
+            "its version of the format is not known", "save it again with PyTorch 1.6 or newer"
+        )
     if header[2].get("little_endian") is not True:
-        raise WeightFileError("it was saved on a big-endian machine: save it again on another")
+        raise WeightFileError(
+            "it was saved on a big-endian machine", "save it on a little-endian one"
+        )
     found = pickles.Machine(_GLOBALS, persistent).load(head)
     keys = pickles.Machine({}, _no_storage).load(head)
     places |= _legacy_places(file, head.tell(), keys, storages, size)
@@ -253,28 +265,28 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
 
 
 def _no_storage(_: Any) -> Any:
-    raise WeightFileError("it has storages where none can be")
+    raise WeightFileError("it has storages in its header")
 
 
 def _legacy_places(
     file: BinaryIO, start: int, keys: Any, storages: Mapping[str, tuple[np.dtype, int]], size: int
 ) -> dict[str, int]:
-    """Where each storage's elements begin, in bytes."""
+    """Offset of each storage's elements, in bytes."""
     places: dict[str, int] = {}
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise WeightFileError("it has no list of its storages")
     if sorted(keys) != sorted(storages):
-        raise WeightFileError("its storages are not those of its tensors")
+        raise WeightFileError("its list of storages is not that of its tensors")
     for key in keys:
         dtype, count = storages[key]
         file.seek(start)
         stated = file.read(_STORED_COUNT.size)
         if len(stated) < _STORED_COUNT.size or _STORED_COUNT.unpack(stated)[0] != count:
-            raise WeightFileError("a storage in it is not as long as its tensors say")
+            raise WeightFileError("a storage in it has another length than its tensors state")
         places[key] = start + _STORED_COUNT.size
         start = places[key] + count * dtype.itemsize
         if start > size:
-            raise WeightFileError("it is cut off")
+            raise WeightFileError("it is truncated")
     return places
 
 

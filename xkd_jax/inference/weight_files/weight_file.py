@@ -15,19 +15,20 @@ from xkd_jax.inference.weight_files import safetensors_file, torch_file
 from xkd_jax.inference.weight_files.tensors import WeightFileError
 
 _HEAD = 512
-# {first bytes: format} of other files that a user may give as weights.
+_FORMATS = "give a file of torch.save or a safetensors file"
+# First bytes of other files that a user may give as weights, the format, and what to do.
 _OTHERS = (
-    (re.compile(rb"\s*(<!doctype|<html|<\?xml)", re.I), "a web page: download the file it shows"),
-    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS: run git lfs pull"),
-    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd"), "compressed: unpack it"),
-    (re.compile(rb"\x89HDF"), "an HDF5 file, which is not supported"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array, which is not supported"),
-    (re.compile(rb"[\x00-\xff]{257}ustar"), "a tar archive: unpack it"),
+    (re.compile(rb"\s*(<!doctype|<html|<\?xml)", re.I), "a web page", "download the file"),
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS", "run git lfs pull"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd"), "compressed", "unpack it"),
+    (re.compile(rb"\x89HDF"), "an HDF5 file", _FORMATS),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array", _FORMATS),
+    (re.compile(rb"[\x00-\xff]{257}ustar"), "a tar archive", "unpack it"),
 )  # fmt: skip
 
 
 class WeightFile(NamedTuple):
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
       path: of the file.
@@ -42,11 +43,11 @@ class WeightFile(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[WeightFile]:
-    """Opens a file of PyTorch's or a safetensors file, of this machine or behind a URL.
+    """Opens a file of `torch.save` or a safetensors file, by its path or URL.
 
     Raises:
-      UserError: it isn't there, is none of both, or is damaged; also from within the context, where
-        reading a tensor finds that.
+      UserError: the file does not exist, has another format, or is damaged; also raised within the
+        context, when a damaged tensor is read.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_local(path))
@@ -61,18 +62,21 @@ def _read(path: str, file: BinaryIO) -> WeightFile:
     head = file.read(_HEAD)
     if not head:
         raise WeightFileError("it is empty")
-    for pattern, what in _OTHERS:
+    for pattern, what, remedy in _OTHERS:
         if pattern.match(head):
-            raise WeightFileError(f"it is {what}")
+            raise WeightFileError(f"it is {what}", remedy)
     if head.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
         root = torch_file.read(file, size)
         if not isinstance(root, dict):
-            raise WeightFileError("it holds something else than a dictionary of tensors")
+            raise WeightFileError(
+                "its content is not a dictionary of tensors",
+                "save a state_dict() and give that file",
+            )
         return WeightFile(path, root, {})
     if safetensors_file.looks_like_one(head):
         tensors, metadata = safetensors_file.read(file, size)
         return WeightFile(path, tensors, metadata)
-    raise WeightFileError("it is neither a file of torch.save nor a safetensors file")
+    raise WeightFileError("its format is not known", _FORMATS)
 
 
 @contextlib.contextmanager
@@ -87,8 +91,9 @@ def _local(path: str) -> Iterator[BinaryIO]:
             with open(path, "rb") as file:
                 yield file
     except FileNotFoundError:
-        raise UserError(f"{path} is not there: check the path.") from None
+        raise UserError(f"{path} does not exist: check the path.") from None
     except OSError as error:
         raise file_error(
-            error, f"{path} can't be read ({error.strerror or error}): make it readable."
+            error,
+            f"{path} can't be read ({error.strerror or error}): check its permissions and storage.",
         ) from None
