@@ -166,5 +166,5 @@ def test_folder_without_pretraining_run_is_refused(checkpoint, tmp_path):
     content.pop("crc32")
     trained = RunRecord(**content | {"config": {"protocol": "linear"}})
     path.write_text(json.dumps(trained.to_json()))
-    with pytest.raises(UserError, match="is of a classifier that an evaluation trained: give"):
+    with pytest.raises(UserError, match="has a classifier that an evaluation trained: give"):
         pretrained.load(dataclasses.replace(config, checkpoint=str(tmp_path / "fold0")), mesh)

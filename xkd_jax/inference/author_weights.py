@@ -166,7 +166,7 @@ def _refuse_unknown(
         if name.endswith("last_layer.weight_g"):
             if not np.all(value == 1):
                 raise UserError(
-                    f"{name} has values other than 1, but the gain of a head is fixed at 1 here:"
+                    f"{name} has values other than 1, but here a head's gain is fixed at 1:"
                     " give another file."
                 )
             continue
