@@ -317,8 +317,9 @@ def test_preempted_run_resumes_on_same_slices(cloud):
 
 
 def test_preempted_slices_are_recreated(cloud):
-    main = f"[[ -e {cloud.path}/again ]] || {{ touch {cloud.path}/again; sleep 1;"
-    main += f" echo SUSPENDED > {cloud.path}/state; sleep 1; }}"
+    # the first worker that starts loses the slices, and runs until the launcher deletes them
+    main = f"""cd {cloud.path}; mkdir again 2> /dev/null || exit 0
+    echo SUSPENDED > state; until grep -q "queued-resources delete" calls; do sleep 0.5; done"""
     found = cloud("run", *WHERE, TYPE, "--spot", "--poll=1", *MAIN, main=main)
     assert found.returncode == 0, found.stderr
     assert "xkd is SUSPENDED" in found.stderr
