@@ -158,7 +158,7 @@ def test_folder_without_pretraining_run_is_refused(checkpoint, tmp_path):
     config = EvalConfig(checkpoint=str(checkpoint / "checkpoints" / "7"))
     mesh = mesh_lib.make_mesh(config.mesh)
     for folder in (checkpoint / "checkpoints" / "7", tmp_path):
-        with pytest.raises(UserError, match=r"holds no checkpoint .*=RUN, the run"):
+        with pytest.raises(UserError, match=r"holds no checkpoint .*=RUN, the folder"):
             pretrained.load(dataclasses.replace(config, checkpoint=str(folder)), mesh)
     shutil.copytree(checkpoint / "checkpoints", tmp_path / "fold0" / "checkpoints")
     path = tmp_path / "fold0" / "checkpoints" / "7" / "run" / "metadata"
