@@ -2,7 +2,7 @@
 
     python -m benchmarks.first_hour --source=VIDEOS
 
-VIDEOS has one sub-folder for each class. The commands are those of the README, each of them printed:
+VIDEOS has one sub-folder for each class. The commands are those of the README, and are printed:
 shards with held-out test files, a preview of the views, a small network pretrained for some steps,
 nearest neighbors on the test files, and the report. The network and its views are small enough for
 a laptop, so the number shows that everything works, and not what the method reaches. Further
