@@ -59,7 +59,7 @@ def test_export_of_one_modality_has_no_names_of_the_other(small):
 def test_load_refuses_missing_and_unknown_tensors_by_name(small):
     named = author_weights.export(roots(small), small)
     del named["vid_ae.mask_token"]
-    with pytest.raises(UserError, match=r"lack vid_ae\.mask_token"):
+    with pytest.raises(UserError, match=r"no tensor vid_ae\.mask_token"):
         author_weights.load(named, {}, small)
     named = author_weights.export(roots(small), small) | {
         "vid_student.backbone.fc.weight": np.ones(1)
