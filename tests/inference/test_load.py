@@ -1,6 +1,7 @@
 """Loading runs and files, and what encoders give."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -152,6 +153,12 @@ def test_other_peoples_encoders_run(tmp_path, name, capsys):
     np.testing.assert_allclose(found.pooled[0], case.pooled, rtol=1e-5, atol=1e-5)
     assert (found.cls is None) == (special == 0)
     assert model.license
+
+
+def test_config_of_a_run_is_not_taken_for_an_exported_folder(checkpoint, model, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text('{"seed": 0}')
+    assert xkd_jax.load(tmp_path / "run").digest == model.digest
 
 
 def test_a_transformers_folder_is_loaded(tmp_path):

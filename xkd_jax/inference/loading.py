@@ -78,7 +78,7 @@ def load(
     request = Request(network, Given(heads, video, audio))
     if storage.exists(path):
         found = _load_file(path, request, compute_dtype)
-    elif storage.exists(storage.join(path, folder.CONFIG)):
+    elif not run_checkpoint.is_run(path) and storage.exists(storage.join(path, folder.CONFIG)):
         found = _load_file(_weights_in(path), request, compute_dtype)
     else:
         found = _load_run(path, network, step or 0, compute_dtype)
@@ -141,7 +141,10 @@ def _weights_in(path: str) -> str:
             return storage.join(path, name)
     if any(name.endswith(".index.json") for name in names):
         raise UserError(f"{path} has weights in several files: save them as one.")
-    raise UserError(f"{path} has {folder.CONFIG} and no weights: put {folder.WEIGHTS} there.")
+    raise UserError(
+        f"{path} has {folder.CONFIG} and no weights: put {folder.WEIGHTS} there, or give the"
+        " folder of a run with checkpoints."
+    )
 
 
 def _load_file(path: str, request: Request, compute_dtype: str | None) -> Model:

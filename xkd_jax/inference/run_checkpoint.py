@@ -19,6 +19,9 @@ from xkd_jax.networks.tree import Tree
 from xkd_jax.training.run_record import RunRecord
 from xkd_jax.training.saved_checkpoint import step_folders
 
+# The subfolder of a run that has its checkpoints.
+_CHECKPOINTS = "checkpoints"
+
 
 class Wording(NamedTuple):
     """Words of messages for the arguments of a command or function.
@@ -31,6 +34,11 @@ class Wording(NamedTuple):
     step: str
 
 
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder of a run with checkpoints; it has a config.json too."""
+    return os.path.isdir(os.path.join(path, _CHECKPOINTS))
+
+
 def checkpoints_folder(source: Path, wording: Wording) -> Path:
     """Returns the folder of a run's checkpoints.
 
@@ -41,8 +49,8 @@ def checkpoints_folder(source: Path, wording: Wording) -> Path:
     Raises:
       UserError: `source` is not a folder.
     """
-    if (source / "checkpoints").is_dir():
-        return source / "checkpoints"
+    if is_run(source):
+        return source / _CHECKPOINTS
     if not source.is_dir():
         raise UserError(f"checkpoint {source} is not a folder: give that of a pretraining run.")
     return source
