@@ -44,7 +44,7 @@ def test_rows_of_a_folder_are_those_of_embed(checkpoint, source, tmp_path, capsy
     assert run(checkpoint, source, tmp_path) == 0
     said = capsys.readouterr().out.splitlines()[-1]
     assert "of 3 files" in said
-    assert "2 of them with both modalities; 1 of 4 files left out" in said
+    assert "2 rows with both modalities; 1 of 4 files left out" in said
     model = xkd_jax.load(checkpoint)
     found = rows(tmp_path)
     for name in ("both.avi", "sub/silent.avi", "tone.wav"):
