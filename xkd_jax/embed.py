@@ -237,8 +237,8 @@ def _report(folder: FeatureFolder, args: argparse.Namespace) -> int:
     found = folder.summary()
     lost = len(found["left_out"])
     terminal.print_result(
-        f"{folder.path}: {found['rows']} rows of {found['files']} files, {found['rows_of_both']} rows"
-        f" with both modalities; {lost} of {found['files'] + lost} files left out"
+        f"{folder.path}: {found['rows']} rows of {found['files']} files, {found['rows_of_both']}"
+        f" rows with both modalities; {lost} of {found['files'] + lost} files left out"
         + (f" ({folder.path}/left_out.csv)." if lost else ".")
         + ("" if found["complete"] else " Other jobs' parts are missing.")
     )
