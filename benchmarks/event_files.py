@@ -1,11 +1,15 @@
-"""Reads the logged scalars of a run."""
+"""Reads what a run wrote for TensorBoard."""
 
 from __future__ import annotations
 
 import collections
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 from tensorboardX.proto import event_pb2
 
 from data_pipelines.format.tfrecord import FRAMING, HEADER
@@ -14,6 +18,25 @@ from data_pipelines.format.tfrecord import FRAMING, HEADER
 def scalars(workdir: Path) -> dict[int, dict[str, float]]:
     """Returns {step: {name: value}} of a workdir; for a repeated step, the last values."""
     found: dict[int, dict[str, float]] = collections.defaultdict(dict)
+    for step, value in _values(workdir):
+        if value.HasField("simple_value"):  # the other ones are texts and images
+            found[step][value.tag] = value.simple_value
+    return found
+
+
+def images(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Returns {step: {name: uint8 [height, width, 3]}} of a workdir."""
+    found: dict[int, dict[str, np.ndarray]] = collections.defaultdict(dict)
+    for step, value in _values(workdir):
+        if value.HasField("image"):
+            encoded = np.frombuffer(value.image.encoded_image_string, np.uint8)
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            assert decoded is not None
+            found[step][value.tag] = decoded[..., ::-1]
+    return found
+
+
+def _values(workdir: Path) -> Iterator[tuple[int, Any]]:
     for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
         content, start = file.read_bytes(), 0
         while start + HEADER.size < len(content):
@@ -22,6 +45,4 @@ def scalars(workdir: Path) -> dict[int, dict[str, float]]:
             if start <= len(content):  # the last event of a killed run may be truncated
                 event = event_pb2.Event.FromString(content[begin : begin + length])
                 for value in event.summary.value:
-                    if value.HasField("simple_value"):  # the other ones are texts
-                        found[event.step][value.tag] = value.simple_value
-    return found
+                    yield event.step, value

@@ -31,6 +31,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config.data.short_side = 32
     config.data.threads = 2
     config.probe.enabled = True
+    config.probe.knn_every = config.pictures_every = 100
     config.checkpoint.every_steps = 100
 
     config.model.size = "96/2/4:48/1/4"

@@ -184,3 +184,13 @@ def test_texts_precede_scalars_and_are_none_of_them(tmp_path):
     (file,) = (tmp_path / "tensorboard").iterdir()
     assert file.read_bytes().count(b"| a |") == 1
     assert event_files.scalars(tmp_path) == {5: {"loss": 1.0}}
+
+
+def test_images_are_written_exactly_and_are_no_scalars(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    scalars = Scalars(tmp_path / "tensorboard", enabled=True, start=0)
+    scalars.draw(3, {"reconstruction/video": image})
+    scalars.write(3, {"loss": 1.0})
+    scalars.close()
+    np.testing.assert_array_equal(event_files.images(tmp_path)[3]["reconstruction/video"], image)
+    assert event_files.scalars(tmp_path) == {3: {"loss": 1.0}}

@@ -11,6 +11,7 @@ import pytest
 import tiny_state
 from method_inputs import change
 
+from benchmarks import event_files
 from data_pipelines.errors import TrainingDivergedError, UserError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
@@ -79,7 +80,7 @@ def test_killed_run_ends_with_identical_state_and_probes(
     config, tmp_path, monkeypatch, capsys, created_once
 ):
     probe = dataclasses.replace(config.probe, enabled=True, knn_every=4, k=5)
-    config = dataclasses.replace(config, probe=probe)
+    config = dataclasses.replace(config, probe=probe, pictures_every=4)
     training.train(config, tmp_path / "whole")
     assert_reported(tmp_path / "whole", capsys.readouterr().out)
     with monkeypatch.context() as patch:
@@ -103,7 +104,10 @@ def assert_reported(workdir, printed):
     assert "embed -> fsdp" in printed
     assert printed.count("student audio ") == printed.count("teacher video ") == 2
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
-    assert list((workdir / "tensorboard").glob("events*"))
+    drawn = event_files.images(workdir)
+    assert {step: sorted(images) for step, images in drawn.items()} == {
+        4: ["reconstruction/audio", "reconstruction/video"]
+    }
     scores = json.loads((workdir / "results.json").read_text())["linear_probe_top1"]
     assert scores["after"].keys() == {
         f"{a} {b}" for a in ("student", "teacher") for b in ("video", "audio")

@@ -315,6 +315,9 @@ class Config(LoaderConfig):
     ] = 800.0
     max_steps: Annotated[int, at_least(0), Doc("length of the run, in steps; 0: epochs")] = 0
     log_every: Annotated[int, at_least(1), Doc("steps between lines and scalars")] = 50
+    pictures_every: Annotated[
+        int, at_least(0), Doc("steps between reconstructions in TensorBoard; 0: never")
+    ] = 1000
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

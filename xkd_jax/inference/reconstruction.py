@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import Modality, ViewConfig
+from data_pipelines.loader_config import Modality
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.inference import embedding
 from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
-from xkd_jax.method.losses import patch_statistics
+from xkd_jax.method.reconstructed_views import (
+    ReconstructedViews,
+    reconstructed_views,
+    unnormalized,
+)
 from xkd_jax.method.train_state import module_of
-from xkd_jax.networks.patches import patchify, random_masking, unpatchify
-from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 
@@ -74,32 +76,9 @@ def _pictures(
     settings = architecture.views[modality]
 
     @jax.jit
-    def predict(params: Tree, view: jax.Array) -> tuple[jax.Array, ...]:
+    def predict(params: Tree, view: jax.Array) -> ReconstructedViews:
         student = module_of(Student, params, architecture)
         noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
-        masking = random_masking(noise, settings.mask_ratio)
-        with matmul_precision(architecture.model):
-            latent = student.encoders(modality, view, masking.keep)
-            predicted = student.decoders[modality](latent, masking.restore)
-        patches = patchify(view, settings.patch)
-        mean, deviation = patch_statistics(patches)
-        hidden = masking.removed[..., None] > 0
-        masked = jnp.where(hidden, 0, patches)
-        restored = jnp.where(hidden, predicted.astype(jnp.float32) * deviation + mean, patches)
-        return patches, masked, restored
+        return reconstructed_views(student, architecture, modality, view, noise)
 
-    found = predict(params, view)
-    return Pictures(
-        *(
-            _shown(settings, np.asarray(unpatchify(p, settings.patch, settings.grid))[0])
-            for p in found
-        )
-    )
-
-
-def _shown(settings: ViewConfig, view: np.ndarray) -> np.ndarray:
-    """Returns a view without its normalization."""
-    view = view * np.array(settings.std, np.float32) + np.array(settings.mean, np.float32)
-    if not settings.channels:
-        return view
-    return np.clip(255 * view + 0.5, 0, 255).astype(np.uint8)
+    return Pictures(*(unnormalized(settings, np.asarray(v))[0] for v in predict(params, view)))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.errors import UserError
 from data_pipelines.terminal import count
@@ -81,7 +81,7 @@ def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
     return max(fits, default=parts)
 
 
-def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def on_mesh(function: Callable[..., Any], mesh: Mesh | AbstractMesh) -> Callable[..., Any]:
     """Returns the function, traced with this mesh as the current one (`axis_rules.constrain`)."""
 
     @functools.wraps(function)

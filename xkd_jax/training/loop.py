@@ -54,6 +54,8 @@ class Loop(Generic[State]):
     measure: (state, its step) -> more scalars to write; called after each step; may return {}.
     derive: (means of the scalars over the steps since the last line) -> more scalars to write.
     texts: {tag: Markdown} for TensorBoard.
+    draw: (state, its step) -> images to write, {tag: uint8 [height, width, 3]}; called after each
+      step; may return {}.
     followed: whether the program does more work after the last step, which preemption prevents.
     """
 
@@ -68,6 +70,7 @@ class Loop(Generic[State]):
     followed: bool
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {}
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    draw: Callable[[State, int], Mapping[str, np.ndarray]] = lambda state, step: {}
 
     def run(
         self,
@@ -132,6 +135,8 @@ class Loop(Generic[State]):
                     checkpoints.stop(step)
                 if measured := self.measure(state, step):
                     scalars.write(step, measured)
+                if images := self.draw(state, step):
+                    scalars.draw(step, images)
             with main_activity("saving the last checkpoint"):
                 checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
             if self.followed and preemption.reached():

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import LoaderConfig
@@ -24,7 +24,7 @@ from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Teacher
 from xkd_jax.networks.tree import Tree
-from xkd_jax.parallel.mesh import put_batch
+from xkd_jax.parallel.mesh import on_mesh, put_batch
 from xkd_jax.parallel.processes import print_on_main
 
 Features = dict[str, np.ndarray]
@@ -151,7 +151,7 @@ def labeled(found: Features, split: str) -> Features:
 
 
 def feature_function(
-    architecture: Architecture, config: LoaderConfig
+    architecture: Architecture, config: LoaderConfig, mesh: Mesh | AbstractMesh
 ) -> Callable[[Tree, Batch], dict[str, jax.Array]]:
     """Returns the jitted (parameters, batch) -> {modality: float32 [batch, width]}.
 
@@ -160,6 +160,7 @@ def feature_function(
     Args:
       architecture: of the networks.
       config: of the views.
+      mesh: of all devices.
     """
 
     def encode(params: Tree, batch: Batch) -> dict[str, jax.Array]:
@@ -169,7 +170,7 @@ def feature_function(
                 m: pool(network.encoders(m, views[m]["global"])) for m in architecture.modalities
             }
 
-    return jax.jit(encode)
+    return jax.jit(on_mesh(encode, mesh))
 
 
 def linear_probe(train: Features, test: Features) -> dict[str, float]:

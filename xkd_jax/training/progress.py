@@ -12,7 +12,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
+import numpy as np
 
 from data_pipelines import terminal
 from data_pipelines.activity import Activity
@@ -138,7 +140,17 @@ class Scalars:
             return
         from tensorboardX import summary  # imported here because that takes long
 
-        values = [v for name, value in scalars.items() for v in summary.scalar(name, value).value]
+        self._write(
+            step, [v for name, value in scalars.items() for v in summary.scalar(name, value).value]
+        )
+
+    def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes the images of one step, {tag: uint8 [height, width, 3]}."""
+        if not self._enabled:
+            return
+        self._write(step, [_image(tag, image) for tag, image in images.items()])
+
+    def _write(self, step: int, values: list[Any]) -> None:
         try:
             if self._file is None:
                 self._file = self._begin()
@@ -174,6 +186,14 @@ class Scalars:
         if self._file is not None:
             with contextlib.suppress(OSError):  # all events are synced already
                 self._file.close()
+
+
+def _image(tag: str, image: np.ndarray) -> dict[str, Any]:
+    """The value of a summary, as tensorboard/compat/proto/summary.proto has it."""
+    height, width, channels = image.shape
+    encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+    sizes = {"height": height, "width": width, "colorspace": channels}
+    return {"tag": tag, "image": sizes | {"encoded_image_string": encoded}}
 
 
 def _append(file: FileIO, **content: Any) -> None:

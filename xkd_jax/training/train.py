@@ -16,6 +16,7 @@ from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
 from xkd_jax.config import listing
 from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
@@ -36,6 +37,7 @@ from xkd_jax.training import memory, run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.loop import Loop
+from xkd_jax.training.pictures import gallery
 from xkd_jax.training.probe import Probes, feature_function
 from xkd_jax.training.recovery import Recovery
 
@@ -177,6 +179,16 @@ def loop(
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
+    shown = ActiveLosses.of(config.loss.weights).reconstructed
+    draw = gallery(config, dataset, run.rows, run.batch_sharding, shown)
+
+    def pictures(state: TrainState, step: int) -> dict[str, np.ndarray]:
+        every = config.pictures_every
+        if not shown or not every or step % every:
+            return {}
+        with main_activity("drawing reconstructions"):
+            return draw(state.student)
+
     return Loop(
         steps=run.length.steps,
         batch_size=config.batch_size,
@@ -189,6 +201,7 @@ def loop(
         followed=config.probe.enabled,
         derive=information,
         texts={"config": listing.table(config)},
+        draw=pictures,
     ).run(
         state,
         start,
@@ -232,7 +245,7 @@ def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
         return learn, pipeline.eval_batches(config, test, run.rows)
 
     classes = len(metadata.class_names)
-    encode = feature_function(config.architecture, config)
+    encode = feature_function(config.architecture, config, run.batch_sharding.mesh)
     return Probes(config, encode, run.batch_sharding, classes, batches)
 
 

@@ -1,0 +1,78 @@
+"""What a masked autoencoder sees and predicts, as views."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from data_pipelines.loader_config import Modality, ViewConfig
+from xkd_jax.config.pretraining import Architecture
+from xkd_jax.method.losses import patch_statistics
+from xkd_jax.networks.patches import patchify, random_masking, unpatchify
+from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.networks.student import Student
+
+
+class ReconstructedViews(NamedTuple):
+    """Normalized float32 views [batch, ...] of a modality.
+
+    Attributes:
+      original: the input of the network.
+      masked: the same with the masked patches at the mean.
+      predicted: the same with predictions of the masked patches, scaled to the patch's mean and
+        deviation, which the network does not predict.
+    """
+
+    original: jax.Array
+    masked: jax.Array
+    predicted: jax.Array
+
+
+def reconstructed_views(
+    student: Student,
+    architecture: Architecture,
+    modality: Modality,
+    view: Float[Array, "batch ..."],
+    noise: Float[Array, "batch tokens"],
+) -> ReconstructedViews:
+    """Masks global views, and predicts what is masked.
+
+    Args:
+      student: a run's student; it has a decoder of the modality.
+      architecture: of the student.
+      modality: of the views.
+      view: normalized global views.
+      noise: decides the masks, as in `random_masking`.
+    """
+    settings = architecture.views[modality]
+    masking = random_masking(noise, settings.mask_ratio)
+    with matmul_precision(architecture.model):
+        latent = student.encoders(modality, view, masking.keep)
+        predicted = student.decoders[modality](latent, masking.restore)
+    patches = patchify(view, settings.patch)
+    mean, deviation = patch_statistics(patches)
+    hidden = masking.removed[..., None] > 0
+    restored = jnp.where(hidden, predicted.astype(jnp.float32) * deviation + mean, patches)
+    return ReconstructedViews(
+        *(
+            unpatchify(p, settings.patch, settings.grid)
+            for p in (patches, jnp.where(hidden, 0, patches), restored)
+        )
+    )
+
+
+def unnormalized(settings: ViewConfig, view: np.ndarray) -> np.ndarray:
+    """Returns views as people look at them: uint8 frames, or float32 log-mel spectrograms.
+
+    Args:
+      settings: of the views.
+      view: normalized views of any batch axes.
+    """
+    view = view * np.array(settings.std, np.float32) + np.array(settings.mean, np.float32)
+    if not settings.channels:
+        return view
+    return np.clip(255 * view + 0.5, 0, 255).astype(np.uint8)
