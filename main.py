@@ -91,7 +91,7 @@ def evaluate(config: EvalConfig) -> None:
 
 
 def start(config: Config | EvalConfig) -> None:
-    """Connects the processes of a run; a single one makes devices of the CPU's cores.
+    """Connects the processes of a run; a single one makes as many CPU devices as the mesh needs.
 
     Raises:
       UserError: config, program or libraries of the processes differ.
@@ -99,7 +99,6 @@ def start(config: Config | EvalConfig) -> None:
     """
     import jax
 
-    from data_pipelines.worker_processes import usable_cores
     from xkd_jax.parallel import agreement, processes
     from xkd_jax.parallel import mesh as mesh_lib
     from xkd_jax.training.versions import versions
@@ -112,8 +111,7 @@ def start(config: Config | EvalConfig) -> None:
                 {"protocol": kind, "config": dataclasses.asdict(config), "version": versions()}
             )
     elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        devices = mesh_lib.cpu_devices(config.mesh, config.batch_size, usable_cores())
-        jax.config.update("jax_num_cpu_devices", devices)
+        jax.config.update("jax_num_cpu_devices", mesh_lib.fewest_devices(config.mesh))
 
 
 def workdir() -> Path:

@@ -22,6 +22,7 @@ def run(*arguments):
     "arguments,sentence",
     [
         ((), "There is no --config"),
+        (("--max_steps=5",), "There is no flag --max_steps. Did you mean --config.max_steps=5?"),
         (
             ("--config=configs/nope.py",),
             "configs/nope.py does not exist: configs has audioset.py, ",

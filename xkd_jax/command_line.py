@@ -175,6 +175,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     """
     path = config_path(argv).partition(":")[0]
     if not path and not any("help" in argument for argument in argv):
+        try:
+            flags.FLAGS(argv)
+        except flags.UnrecognizedFlagError as error:
+            raise UserError(flag_errors.explain(argv, error, Config)) from None
+        except flags.Error:
+            pass
         raise UserError("There is no --config: give --config=configs/demo.py, for example.")
     if path and not Path(path).is_file():
         raise UserError(_no_such_file(Path(path)))

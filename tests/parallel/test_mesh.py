@@ -118,19 +118,10 @@ def test_minus_one_is_number_of_remaining_devices():
 
 
 @pytest.mark.parametrize(
-    "axes,batch,cores,devices",
-    [
-        ((-1, 1, 1), 64, 2, 2),
-        ((-1, 1, 1), 64, 12, 8),
-        ((-1, 1, 1), 7, 4, 1),
-        ((-1, 2, 1), 64, 3, 2),
-        ((-1, 1, 2), 6, 8, 6),
-        ((-1, 2, 2), 8, 2, 4),
-        ((2, 2, 2), 8, 1, 8),
-    ],
+    "axes,devices", [((-1, 1, 1), 1), ((-1, 2, 1), 2), ((-1, 2, 2), 4), ((2, 2, 2), 8)]
 )
-def test_cpu_devices_divide_the_batch(axes, batch, cores, devices):
-    assert mesh_lib.cpu_devices(MeshConfig(*axes), batch, cores) == devices
+def test_fewest_devices_count_free_axes_as_one(axes, devices):
+    assert mesh_lib.fewest_devices(MeshConfig(*axes)) == devices
 
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])

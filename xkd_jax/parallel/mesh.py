@@ -59,26 +59,12 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     return Mesh(arranged, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def cpu_devices(mesh: MeshConfig, batch_size: int, cores: int) -> int:
-    """Returns the largest number of CPU devices that cores, mesh and batch allow.
+def fewest_devices(mesh: MeshConfig) -> int:
+    """Returns the number of devices that a mesh needs, with 1 for an axis of any size.
 
-    A program over several devices uses cores that the threads of one device leave idle.
-
-    Args:
-      mesh: sizes of the mesh's axes.
-      batch_size: clips of the global batch.
-      cores: number of usable cores.
+    A program for one CPU device uses all cores; over two, the base step takes nearly twice as long.
     """
-    sizes, tensor = dataclasses.astuple(mesh), mesh.tensor
-    parts = math.prod(n for n in sizes if n != -1)
-    if -1 not in sizes:
-        return parts
-
-    def rows_split(devices: int) -> int:
-        return parts if tensor == -1 else devices // tensor
-
-    fits = [n for n in range(parts, cores + 1, parts) if batch_size % rows_split(n) == 0]
-    return max(fits, default=parts)
+    return math.prod(n for n in dataclasses.astuple(mesh) if n != -1)
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh | AbstractMesh) -> Callable[..., Any]:
