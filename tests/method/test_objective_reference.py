@@ -124,6 +124,8 @@ def test_every_term_equals_numpy(refinement, teacher_view, centers):
         found, teacher = outputs.projections[m], outputs.teachers[m]
         np.testing.assert_allclose(found.outputs, projected[m], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(teacher.output, taught[m], rtol=1e-3, atol=1e-4)
+        latent = Reference(STUDENT).encode(m, views[m]["global"], orders[m][:, :2])
+        np.testing.assert_allclose(outputs.latents[m], latent, rtol=1e-4, atol=1e-5)
         local = np.concatenate([Reference(STUDENT).encode(m, v) for v in views[m]["local"]])
         np.testing.assert_allclose(found.local_tokens, local, rtol=1e-4, atol=1e-5)
         assert (teacher.cls_attention is None) == (refinement == "none")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.reconstructed_views import ReconstructedViews
 from xkd_jax.training.pictures import sheet
+from xkd_jax.training.reconstructed_views import ReconstructedViews
 
 VIEWS = Config().architecture.views
 

@@ -13,14 +13,14 @@ from data_pipelines.loader_config import Modality
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.inference import embedding
 from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
-from xkd_jax.method.reconstructed_views import (
+from xkd_jax.method.train_state import module_of
+from xkd_jax.networks.student import Student
+from xkd_jax.networks.tree import Tree
+from xkd_jax.training.reconstructed_views import (
     ReconstructedViews,
     reconstructed_views,
     unnormalized,
 )
-from xkd_jax.method.train_state import module_of
-from xkd_jax.networks.student import Student
-from xkd_jax.networks.tree import Tree
 
 
 class Pictures(NamedTuple):

@@ -15,11 +15,15 @@ from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.reconstructed_views import ReconstructedViews, reconstructed_views, unnormalized
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.mesh import on_mesh, put_batch
+from xkd_jax.training.reconstructed_views import (
+    ReconstructedViews,
+    reconstructed_views,
+    unnormalized,
+)
 
 CLIPS = 4
 _HEIGHT = 112  # of a tile, in pixels
