@@ -276,6 +276,7 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_finetuning_on_video_with_all_augmentations(checkpoint, ucf101, tmp_path, capsys):
     augment = FitAugmentConfig(operations=1, erase=0.5, mixup=0.6, cutmix=0.5)
     config = miniatures.evaluation(

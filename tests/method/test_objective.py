@@ -87,7 +87,10 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.heavy] if "mas" in name else []) for name in CASES],
+)
 def test_objective_and_gradient_equal_float64_numpy(small, make_views, name):
     config = with_weights(change(small, **CASES[name]), **WEIGHTS)
     views, centers = make_views(config), random_centers(config)

@@ -73,7 +73,7 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [4, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("kills", [2, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
 def test_killed_loop_resumes_from_complete_checkpoint(context, tmp_path, kills):
     """Also if the process is killed during a save, and during the first save."""
     raw = small_run.get_config()

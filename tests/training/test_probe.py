@@ -37,7 +37,9 @@ def test_records_without_class_are_excluded_and_counted(capsys):
 def test_probes_use_number_of_classes_of_data_set(tmp_path):
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)])
     dataset = open_dataset(toy_shards.CONFIG, directory, "train")
-    run = types.SimpleNamespace(config=toy_shards.CONFIG, batch_sharding=None, rows=range(4))
+    run = types.SimpleNamespace(
+        config=toy_shards.CONFIG, batch_sharding=types.SimpleNamespace(mesh=None), rows=range(4)
+    )
     assert train.probes_of(run, dataset, dataset).classes == 3
 
 

@@ -22,7 +22,7 @@ from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.run_record import RunRecord
 
 
-@pytest.fixture(scope="module", params=["video", "audio"])
+@pytest.fixture(scope="module", params=["video", pytest.param("audio", marks=pytest.mark.heavy)])
 def modality(request):
     return request.param
 
