@@ -100,7 +100,9 @@ def compile_variant(variant: Variant, tiny: bool) -> Compiled:
     run, shapes = _run(variant, config), _batch_shapes(variant, config)
     since = time.perf_counter()
     lowered = run.step.lower(run.like, shapes)
-    options = {"xla_gpu_enable_triton_gemm": False} if "library" in variant.words else None
+    options: dict[str, str | bool] | None = (
+        {"xla_gpu_enable_triton_gemm": False} if "library" in variant.words else None
+    )
     step = lowered.compile(compiler_options=options)
     return Compiled(variant, run, step, shapes, time.perf_counter() - since)
 
