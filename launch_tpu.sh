@@ -38,9 +38,10 @@ readonly folder=xkd_jax
 readonly silences=3
 # Exit status that is assumed for a worker without one.
 readonly lost=1
-# Tests on a worker whether main.py runs; its shell is the leader of a process group.
+# Tests on a worker whether main.py runs: it has no exit status, and its shell, the leader of a
+# process group, exists. A shell that has ended exists until init reads its status.
 # shellcheck disable=SC2016 # expanded on the worker
-readonly alive='test -e .pid && kill -0 -- "-$(cat .pid)" 2> /dev/null'
+readonly alive='test -e .pid && ! test -s .status && kill -0 -- "-$(cat .pid)" 2> /dev/null'
 
 fail() {
   echo "error: $*" >&2
