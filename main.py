@@ -2,7 +2,7 @@
 
 usage: python main.py --config=FILE[:VARIANT] [--config.KEY=VALUE ...] [--workdir=RUN]
 
-  try it (7 minutes)   python main.py --config=configs/demo.py
+  try it (5 minutes)   python main.py --config=configs/demo.py
   make shards          python -m data_pipelines.build --dataset=folder --source=VIDEOS \\
                            --output=SHARDS
   pretrain on them     python main.py --config=configs/k400.py --config.data.dir=SHARDS \\
