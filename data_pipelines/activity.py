@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from data_pipelines import terminal
 from data_pipelines.progress import duration
@@ -41,7 +41,7 @@ class Activity:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="activity", daemon=True)
 
-    def __enter__(self) -> Activity:
+    def __enter__(self) -> Self:
         self._since = self._shown = time.monotonic()
         if self._enabled:
             if terminal.is_interactive():

@@ -27,10 +27,10 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig, ViewConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.tiles import false_colors, tile
 from xkd_jax import command_line
 from xkd_jax.config.pretraining import Config
 
-TILE = 112  # height of every picture, pixels
 GAP = 4
 CAPTION = 16
 HEADING = 18
@@ -119,7 +119,7 @@ def _frame_strip(
     images = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
     if hidden is not None:
         images[hidden[chosen]] = _HIDDEN
-    return np.concatenate([_scale(image) for image in images], axis=1)
+    return np.concatenate([tile(image) for image in images], axis=1)
 
 
 def _audio_strips(
@@ -147,10 +147,10 @@ def _local(number: int) -> str:
 def _spectrogram(log_mel: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
     """Returns a normalized spectrogram [mels, columns] as an image in false colors."""
     levels = np.clip((log_mel / _LOUDEST + 1) * 127.5, 0, 255).astype(np.uint8)
-    image = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    image = false_colors(levels)
     if hidden is not None:
         image[hidden] = _HIDDEN
-    return _scale(image[::-1])
+    return tile(image[::-1])
 
 
 # {modality: (its config, its views, what is masked, row of the batch) -> strips}
@@ -158,13 +158,6 @@ _STRIPS: dict[Modality, Callable[..., list[Strip]]] = {
     "video": _video_strips,
     "audio": _audio_strips,
 }
-
-
-def _scale(image: np.ndarray) -> np.ndarray:
-    """Resizes an image to the height of a tile; enlarged pixels keep sharp edges."""
-    width = max(1, round(image.shape[1] * TILE / image.shape[0]))
-    mode = cv2.INTER_AREA if image.shape[0] > TILE else cv2.INTER_NEAREST
-    return cv2.resize(np.ascontiguousarray(image), (width, TILE), interpolation=mode)
 
 
 def _headings(strips: list[Strip]) -> np.ndarray:

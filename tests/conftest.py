@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 from small_run import SMALL
 
+from data_pipelines import terminal
 from xkd_jax.config.pretraining import Config, MeshConfig
 
 # A shell without job control starts background processes with SIGINT ignored, and children
@@ -95,3 +96,12 @@ def checkpoint(small, tmp_path_factory):
 def esc50(tmp_path_factory):
     """Shards of `miniatures.esc50`."""
     return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock to set: clock[0] = 12.0, in seconds."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    terminal.print_text("begin")  # when the interval without a line begins
+    return now

@@ -7,15 +7,6 @@ from data_pipelines import terminal
 from data_pipelines.activity import Activity
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock to set: clock[0] = 12.0, in seconds."""
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    terminal.print_text("begin")  # when the interval without a line begins
-    return now
-
-
 def test_pipe_gets_line_after_ten_quiet_seconds(clock, capsys):
     with Activity("compiling the step") as activity:
         for clock[0] in (1.0, 9.9, 10.0, 11.0, 15.0, 19.9, 20.5):

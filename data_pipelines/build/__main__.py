@@ -26,7 +26,7 @@ from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.catalogs.held_out import hold_out
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
-from data_pipelines.errors import EXIT_FAILURE, UserError
+from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except KeyboardInterrupt:
         terminal.print_error("stopped   by Ctrl-C: the same command resumes")
-        return 130
+        return EXIT_INTERRUPTED
     terminal.print_text(build_report.summary(report, args.output))
     terminal.print_next(build_report.next_command(report, args.output))
     return 0

@@ -2,9 +2,7 @@ import dataclasses
 import re
 
 import fake_terminal
-import pytest
 
-from data_pipelines import terminal
 from data_pipelines.build.build_progress import BuildProgress
 from data_pipelines.build.build_report import BuildReport, LeftOut, next_command, summary
 from data_pipelines.build.ingest import FileResult
@@ -41,14 +39,6 @@ def test_summary_of_many_left_out_files_refers_to_report():
 
 def test_summary_without_left_out_files():
     assert "no file left out of 1,300" in summary(_report(0), "out")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    terminal.print_text("begin")  # when the interval without a line begins
-    return now
 
 
 def test_progress_counts_rate_time_left_and_what_is_left_out(clock, capsys):

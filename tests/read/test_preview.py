@@ -10,6 +10,7 @@ from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import AudioAugment, VideoAugment
 from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.tiles import TILE
 from xkd_jax.config.pretraining import Config
 
 
@@ -49,7 +50,7 @@ def _gray(level: int, size: int) -> bytes:
 
 def test_row_has_frames_and_spectrograms_of_record(config, dataset):
     sheet = preview.preview(config, dataset, records=3)
-    tile, row = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP
+    tile, row = TILE, TILE + preview.CAPTION + preview.GAP
     assert sheet.shape[0] == preview.HEADING + 3 * row
     assert sheet[: preview.HEADING].max() > 200  # headings
     shown_frames = (config.video.frames, 3, config.video.local_frames)  # whole, masked, local
@@ -67,7 +68,7 @@ def test_row_has_frames_and_spectrograms_of_record(config, dataset):
 
 def test_masked_patches_are_gray_and_others_unchanged(config, dataset):
     sheet = preview.preview(config, dataset, records=3)
-    tile, row, gap = preview.TILE, preview.TILE + preview.CAPTION + preview.GAP, preview.GAP
+    tile, row, gap = TILE, TILE + preview.CAPTION + preview.GAP, preview.GAP
     side = tile * config.video.patch[1] // config.video.size
     for top in range(preview.HEADING + preview.CAPTION, len(sheet), row):
         left = tile * config.video.frames + gap

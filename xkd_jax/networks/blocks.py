@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import Attention, Layers, Remat, Transformer
+from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, Remat, Transformer
 from xkd_jax.networks.attention import attend, traced_device
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
@@ -155,6 +155,18 @@ class Blocks(nnx.Module):
         self.remat = remat
         self.compiled_as = layers
         self.layers = create(rngs)
+
+    @classmethod
+    def of(cls, config: Transformer, model: ModelConfig, rngs: nnx.Rngs) -> Blocks:
+        """Makes a stack that is computed as a model's config says."""
+        return cls(
+            config,
+            dtype=jnp.dtype(model.compute_dtype),
+            attention=model.attention,
+            remat=model.remat,
+            layers=model.layers,
+            rngs=rngs,
+        )
 
     def __call__(
         self, x: Float[Array, "batch n width"], drop_path: DropPath | None = None

@@ -34,14 +34,7 @@ class Decoder(nnx.Module):
         self.positions = nnx.Param(
             init(rngs.params(), (1 + view.tokens, width)), out_sharding=(None, "embed")
         )
-        self.blocks = Blocks(
-            model.decoder,
-            dtype=dtype,
-            attention=model.attention,
-            remat=model.remat,
-            layers=model.layers,
-            rngs=rngs,
-        )
+        self.blocks = Blocks.of(model.decoder, model, rngs)
         self.output = (
             linear(width, view.patch_values, ("embed", "patch"), dtype, rngs)
             if width != view.patch_values

@@ -166,14 +166,7 @@ class Encoders(nnx.Module):
         )
 
         def blocks() -> Blocks:
-            return Blocks(
-                model.encoder,
-                dtype=dtype,
-                attention=model.attention,
-                remat=model.remat,
-                layers=model.layers,
-                rngs=rngs,
-            )
+            return Blocks.of(model.encoder, model, rngs)
 
         self.blocks = (
             nnx.Dict({SHARED: blocks()}) if shared else per_modality(lambda _: blocks(), modalities)

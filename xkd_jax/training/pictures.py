@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
@@ -13,6 +12,7 @@ from data_pipelines.loader_config import Modality, ViewConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
+from data_pipelines.tiles import false_colors, tile
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.train_state import module_of
@@ -26,7 +26,6 @@ from xkd_jax.training.reconstructed_views import (
 )
 
 CLIPS = 4
-_HEIGHT = 112  # of a tile, in pixels
 
 
 def gallery(
@@ -90,17 +89,11 @@ def sheet(settings: ViewConfig, views: ReconstructedViews) -> np.ndarray:
         low, high = shown[0].min(), shown[0].max()
         images = [_false_colors((view - low) / max(high - low, 1e-6)) for view in shown]
     return np.concatenate(
-        [np.concatenate([_tile(image) for image in clip], 1) for clip in zip(*images, strict=True)]
+        [np.concatenate([tile(image) for image in clip], 1) for clip in zip(*images, strict=True)]
     )
 
 
 def _false_colors(levels: np.ndarray) -> np.ndarray:
     """Colors of spectrograms [clips, mel, time] between 0 and 1, low frequencies at the bottom."""
     gray = (255 * np.clip(levels, 0, 1)).astype(np.uint8)[:, ::-1]
-    return np.stack([cv2.applyColorMap(g, cv2.COLORMAP_VIRIDIS)[..., ::-1] for g in gray])
-
-
-def _tile(image: np.ndarray) -> np.ndarray:
-    width = max(1, round(image.shape[1] * _HEIGHT / image.shape[0]))
-    mode = cv2.INTER_AREA if image.shape[0] > _HEIGHT else cv2.INTER_NEAREST
-    return cv2.resize(np.ascontiguousarray(image), (width, _HEIGHT), interpolation=mode)
+    return np.stack([false_colors(g) for g in gray])
