@@ -10,8 +10,8 @@ from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config
 from xkd_jax.planning import plan_text
+from xkd_jax.planning.candidates import ranked, search, what_would_fit
 from xkd_jax.planning.plan import Plan, make_plan
-from xkd_jax.planning.search import ranked, search, what_would_fit
 from xkd_jax.planning.slices import Slice
 
 _SEARCH = "search:"

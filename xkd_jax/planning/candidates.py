@@ -1,4 +1,4 @@
-"""Search for meshes, rematerialization and batches that fit a slice, or are fastest on it."""
+"""Candidates of mesh, rematerialization and batch: which of them fit a slice, or are fastest."""
 
 from __future__ import annotations
 

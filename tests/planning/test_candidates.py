@@ -10,10 +10,10 @@ from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning import command
+from xkd_jax.planning.candidates import flags, ranked, search, what_would_fit
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.plan import Memory, Plan
 from xkd_jax.planning.roofline import Step
-from xkd_jax.planning.search import flags, ranked, search, what_would_fit
 from xkd_jax.planning.slices import GIB, Slice
 
 WHERE = Slice.parse("v5e:2x4")
