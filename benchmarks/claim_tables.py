@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.event_files import scalars
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.method import collapse_metrics
+from xkd_jax.training.event_files import scalars
 
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")

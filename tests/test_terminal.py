@@ -12,7 +12,7 @@ import pytest
 from data_pipelines import terminal
 from data_pipelines.build.build_report import BuildReport, LeftOut, summary
 from xkd_jax.evaluate import data_set
-from xkd_jax.report import __main__ as report
+from xkd_jax.report import result_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A name and how it is printed.
@@ -113,7 +113,7 @@ def test_next_command_is_printed_only_on_terminal(monkeypatch, capsys):
 
 
 def test_tables_of_report_escape_results():
-    assert report.table_row(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
+    assert result_tables.table_row(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
 
 
 def test_left_out_summary_is_one_line():

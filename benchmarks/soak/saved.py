@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from benchmarks.event_files import scalars
+from xkd_jax.training.event_files import scalars
 
 _ITEMS = ("student", "teacher", "rest")
 

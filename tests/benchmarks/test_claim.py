@@ -13,11 +13,11 @@ import pytest
 import tensorboardX
 
 from benchmarks import claim, claim_tables, output_folder
-from benchmarks.event_files import scalars
 from configs import demo
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training.event_files import scalars
 
 ROWS = [(table, row) for table, rows in claim.TABLES.items() for row in rows]
 

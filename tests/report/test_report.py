@@ -23,7 +23,7 @@ from xkd_jax.config.ablations import ABLATIONS
 from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
 from xkd_jax.evaluate import result
 from xkd_jax.report import __main__ as report
-from xkd_jax.report import published
+from xkd_jax.report import evaluation_results, published, result_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def _tables(folder, *contents):
     for number, content in enumerate(contents):
         (folder / str(number)).mkdir(parents=True)
         (folder / str(number) / "result.json").write_text(json.dumps(content))
-    return report.tables(report.load([str(folder)]))
+    return result_tables.markdown(evaluation_results.load([str(folder)]))
 
 
 def test_tables_have_published_numbers(tmp_path, capsys):
@@ -265,7 +265,7 @@ def test_damaged_result_is_refused_in_one_sentence(tmp_path, changes, fault, cap
 def test_file_that_is_not_a_result_is_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=r"x\.json is not a result of an evaluation"):
-        report.load([str(tmp_path / "x.json")])
+        evaluation_results.load([str(tmp_path / "x.json")])
     with pytest.raises(UserError, match=r"has no result\.json"):
-        report.load([str(tmp_path)])
+        evaluation_results.load([str(tmp_path)])
     assert report.main([str(tmp_path / "nowhere")]) == 2

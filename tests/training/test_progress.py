@@ -7,9 +7,9 @@ import fake_terminal
 import numpy as np
 import pytest
 
-from benchmarks import event_files
 from data_pipelines import terminal
 from data_pipelines.progress import ProgressMeter, duration
+from xkd_jax.training import event_files
 from xkd_jax.training.progress import Progress, Scalars, loss_terms
 
 

@@ -11,10 +11,10 @@ import pytest
 import tiny_state
 from method_inputs import change
 
-from benchmarks import event_files
 from data_pipelines.errors import TrainingDivergedError, UserError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training import event_files
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.loop import is_due
@@ -106,7 +106,7 @@ def assert_reported(workdir, printed):
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
     drawn = event_files.images(workdir)
     assert {step: sorted(images) for step, images in drawn.items()} == {
-        4: ["reconstruction/audio", "reconstruction/video"]
+        4: [f"{what}/{m}" for what in ("attention", "reconstruction") for m in ("audio", "video")]
     }
     scores = json.loads((workdir / "results.json").read_text())["linear_probe_top1"]
     assert scores["after"].keys() == {

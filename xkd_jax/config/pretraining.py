@@ -316,7 +316,7 @@ class Config(LoaderConfig):
     max_steps: Annotated[int, at_least(0), Doc("length of the run, in steps; 0: epochs")] = 0
     log_every: Annotated[int, at_least(1), Doc("steps between lines and scalars")] = 50
     pictures_every: Annotated[
-        int, at_least(0), Doc("steps between reconstructions in TensorBoard; 0: never")
+        int, at_least(0), Doc("steps between images of reconstructions and attention; 0: never")
     ] = 1000
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

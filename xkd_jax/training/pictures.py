@@ -1,99 +1,133 @@
-"""Reconstructions of a few clips as images, for TensorBoard."""
+"""Reconstructions and attention of a few clips as images, for TensorBoard."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.loader_config import Modality, ViewConfig
+from data_pipelines.loader_config import Modality
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
-from data_pipelines.tiles import false_colors, tile
+from data_pipelines.tiles import tile
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
+from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.train_state import module_of
+from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.mesh import on_mesh, put_batch
-from xkd_jax.training.reconstructed_views import (
-    ReconstructedViews,
-    reconstructed_views,
-    unnormalized,
-)
+from xkd_jax.training.drawing import Drawn, drawn
+from xkd_jax.training.reconstructed_views import ReconstructedViews, reconstructed_views
 
 CLIPS = 4
 
 
+class Seen(NamedTuple):
+    """Views of a modality, and what the student makes of them.
+
+    Attributes:
+      view: normalized global views, float32 [batch, ...].
+      views: masked and predicted views; None without a trained decoder.
+      attention: of the last block's CLS token to the patches, the mean of its heads, float32
+        [batch, tokens].
+    """
+
+    view: jax.Array
+    views: ReconstructedViews | None
+    attention: jax.Array
+
+
+def seen_function(
+    config: Config, mesh: Mesh | AbstractMesh
+) -> Callable[[Tree, Batch], dict[Modality, Seen]]:
+    """Returns the jitted (student's parameters, batch) -> {modality: what it makes of the views}.
+
+    The masks are the same at each call. Results are on every device.
+
+    Args:
+      config: of the run.
+      mesh: of all devices.
+    """
+    architecture = config.architecture
+    decoded = ActiveLosses.of(config.loss.weights).reconstructed
+
+    def see(params: Tree, batch: Batch) -> dict[Modality, Seen]:
+        student, views = module_of(Student, params, architecture), augment(config, batch)
+        found = {}
+        for m in architecture.modalities:
+            view = views[m]["global"]
+            with matmul_precision(architecture.model):
+                _, attention = student.encoders.with_cls_attention(m, view)
+            noise = jax.random.uniform(jax.random.key(0), (len(view), architecture.views[m].tokens))
+            restored = (
+                reconstructed_views(student, architecture, m, view, noise) if m in decoded else None
+            )
+            found[m] = Seen(view, restored, attention.mean(1))
+        return found
+
+    return jax.jit(on_mesh(see, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def draw_seen(config: Config, seen: dict[Modality, Seen], count: int) -> dict[Modality, Drawn]:
+    """Draws the first clips of a batch.
+
+    Args:
+      config: of the run.
+      seen: the result of `seen_function`'s function.
+      count: number of clips.
+    """
+    found = jax.device_get(jax.tree.map(lambda rows: rows[:count], seen))
+    return {m: drawn(config.modality(m), *parts) for m, parts in found.items()}
+
+
 def gallery(
-    config: Config,
-    dataset: Dataset,
-    rows: list[int],
-    sharding: NamedSharding,
-    modalities: tuple[Modality, ...],
+    config: Config, dataset: Dataset, rows: list[int], sharding: NamedSharding
 ) -> Callable[[Tree], dict[str, np.ndarray]]:
     """Returns a function from a student's parameters to {tag: uint8 [height, width, 3]}.
 
     Each image has a row for each of the first records of the data set, and in it the middle frame,
-    or the spectrogram: original, masked and predicted. The masks are the same at each call.
+    or the spectrogram: original, masked and predicted for each modality with a trained decoder,
+    original and attention for each modality.
 
     Args:
       config: of the run.
       dataset: the records.
       rows: this host's rows of a batch.
       sharding: of every array of a batch.
-      modalities: those that have a trained decoder.
     """
-    architecture, count = config.architecture, min(CLIPS, len(dataset), config.batch_size)
-
-    def predict(params: Tree, batch: Batch) -> dict[Modality, ReconstructedViews]:
-        student, views = module_of(Student, params, architecture), augment(config, batch)
-        found = {}
-        for m in modalities:
-            view, shape = views[m]["global"], (config.batch_size, architecture.views[m].tokens)
-            noise = jax.random.uniform(jax.random.key(0), shape)
-            found[m] = reconstructed_views(student, architecture, m, view, noise)
-        return jax.tree.map(lambda rows: rows[:count], found)
-
-    mesh = sharding.mesh
-    predicted = jax.jit(on_mesh(predict, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    count = min(CLIPS, len(dataset), config.batch_size)
+    see = seen_function(config, sharding.mesh)
 
     def draw(params: Tree) -> dict[str, np.ndarray]:
         (batch,) = pipeline.eval_batches(config, dataset, rows, records=np.arange(count))
-        placed = put_batch({m: batch[m] for m in modalities}, sharding, config.batch_size)
-        found = jax.device_get(predicted(params, placed))
-        return {
-            f"reconstruction/{m}": sheet(architecture.views[m], views) for m, views in found.items()
-        }
+        views = {m: batch[m] for m in config.modalities}
+        placed = put_batch(views, sharding, config.batch_size)
+        found: dict[str, np.ndarray] = {}
+        for m, shown in draw_seen(config, see(params, placed), count).items():
+            if shown.masked is not None and shown.predicted is not None:
+                found[f"reconstruction/{m}"] = sheet(shown.original, shown.masked, shown.predicted)
+            found[f"attention/{m}"] = sheet(shown.original, shown.attention)
+        return found
 
     return draw
 
 
-def sheet(settings: ViewConfig, views: ReconstructedViews) -> np.ndarray:
-    """Returns an image with a row for each clip: original, masked and predicted.
+def sheet(*columns: np.ndarray) -> np.ndarray:
+    """Returns an image with a row for each clip, and in it the middle picture of each column.
 
     Args:
-      settings: of the views.
-      views: normalized float32 [clips, ...].
+      *columns: uint8 [clips, time, height, width, 3] each.
 
     Returns:
       uint8 [height, width, 3].
     """
-    shown = [unnormalized(settings, np.asarray(view)) for view in views]
-    if settings.channels:
-        images = [view[:, view.shape[1] // 2] for view in shown]
-    else:
-        low, high = shown[0].min(), shown[0].max()
-        images = [_false_colors((view - low) / max(high - low, 1e-6)) for view in shown]
+    middle = [column[:, column.shape[1] // 2] for column in columns]
     return np.concatenate(
-        [np.concatenate([tile(image) for image in clip], 1) for clip in zip(*images, strict=True)]
+        [np.concatenate([tile(image) for image in clip], 1) for clip in zip(*middle, strict=True)]
     )
-
-
-def _false_colors(levels: np.ndarray) -> np.ndarray:
-    """Colors of spectrograms [clips, mel, time] between 0 and 1, low frequencies at the bottom."""
-    gray = (255 * np.clip(levels, 0, 1)).astype(np.uint8)[:, ::-1]
-    return np.stack([false_colors(g) for g in gray])

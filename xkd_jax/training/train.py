@@ -16,7 +16,6 @@ from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
 from xkd_jax.config import listing
 from xkd_jax.config.pretraining import Architecture, Config
-from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
@@ -179,14 +178,13 @@ def loop(
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
-    shown = ActiveLosses.of(config.loss.weights).reconstructed
-    draw = gallery(config, dataset, run.rows, run.batch_sharding, shown)
+    draw = gallery(config, dataset, run.rows, run.batch_sharding)
 
     def pictures(state: TrainState, step: int) -> dict[str, np.ndarray]:
         every = config.pictures_every
-        if not shown or not every or step % every:
+        if not every or step % every:
             return {}
-        with main_activity("drawing reconstructions"):
+        with main_activity("drawing reconstructions and attention"):
             return draw(state.student)
 
     return Loop(

@@ -1,0 +1,73 @@
+"""Reads what a run wrote for TensorBoard."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_pipelines.errors import UserError, file_error
+from data_pipelines.format.tfrecord import FRAMING, HEADER
+
+
+def scalars(workdir: Path) -> dict[int, dict[str, float]]:
+    """Returns {step: {name: value}} of a workdir; for a repeated step, the last values.
+
+    Raises:
+      UserError: a file can't be read or is damaged.
+    """
+    found: dict[int, dict[str, float]] = collections.defaultdict(dict)
+    for step, value in _values(workdir):
+        if value.HasField("simple_value"):  # the other ones are texts and images
+            found[step][value.tag] = value.simple_value
+    return found
+
+
+def images(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Returns {step: {name: uint8 [height, width, 3]}} of a workdir.
+
+    Raises:
+      UserError: a file can't be read or is damaged.
+    """
+    found: dict[int, dict[str, np.ndarray]] = collections.defaultdict(dict)
+    for step, value in _values(workdir):
+        if value.HasField("image"):
+            encoded = np.frombuffer(value.image.encoded_image_string, np.uint8)
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            assert decoded is not None
+            found[step][value.tag] = decoded[..., ::-1]
+    return found
+
+
+def _values(workdir: Path) -> Iterator[tuple[int, Any]]:
+    for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise file_error(
+                error, f"{file} can't be read ({error.strerror}): make it readable, or remove it."
+            ) from None
+        yield from _values_in(content, file)
+
+
+def _values_in(content: bytes, file: Path) -> Iterator[tuple[int, Any]]:
+    from google.protobuf.message import DecodeError
+    from tensorboardX.proto import event_pb2  # imported here because that takes long
+
+    start = 0
+    while start + HEADER.size < len(content):
+        length = HEADER.unpack_from(content, start)[0]
+        begin, start = start + HEADER.size, start + FRAMING + length
+        if start > len(content):  # the last event of a killed run may be truncated
+            return
+        try:
+            event = event_pb2.Event.FromString(content[begin : begin + length])
+        except DecodeError:
+            raise UserError(f"{file} is damaged: restore a copy of it, or remove it.") from None
+        for value in event.summary.value:
+            yield event.step, value
