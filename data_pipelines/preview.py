@@ -210,7 +210,8 @@ def main(config: Config) -> None:
 def _next(config: Config) -> str:
     """Returns the command that trains with the shown views."""
     path = command_line.config_path(sys.argv)
-    return f"python main.py --config={path} --config.data.dir={shlex.quote(config.data.dir)}"
+    command, shards = terminal.main_command(), shlex.quote(config.data.dir)
+    return f"{command} --config={path} --config.data.dir={shards}"
 
 
 def _write(sheet: np.ndarray, output: str) -> None:

@@ -90,6 +90,12 @@ def print_next(text: str) -> None:
         print_text(f"next      {text}")
 
 
+def main_command() -> str:
+    """Returns how training and evaluation are started from the working directory."""
+    checkout = os.path.isfile("main.py") and os.path.isdir("xkd_jax")
+    return "python main.py" if checkout else "python -m xkd_jax"
+
+
 @contextlib.contextmanager
 def guarded_output() -> Iterator[None]:
     """Wraps a whole command: unwritten output at its end can't change its exit status.

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from xkd_jax import __main__ as command
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.pretraining import Config
 
@@ -69,6 +70,21 @@ def test_command_alone_and_with_help_prints_guide():
     assert len(commands) >= 5
 
 
+def test_module_in_another_folder_equals_main_and_takes_configs_of_package(tmp_path):
+    def start(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "xkd_jax", *arguments], cwd=tmp_path, capture_output=True,
+            text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    module = "python -m xkd_jax"
+    assert start("--help").stdout == run("--help").stdout.replace("python main.py", module)
+    for name in ("configs/eval/knn.py:audio", "eval/knn:audio"):
+        found = start(f"--config={name}", "--plan=v5e:2x2")
+        assert found.stdout == f"config    {ROOT / 'configs/eval/knn.py'}\n"
+        assert found.stderr.startswith("error: --plan is for pretraining")
+
+
 def test_helpfull_lists_every_flag():
     found = run("--helpfull")
     assert found.returncode == 1  # as absl ends it
@@ -107,7 +123,7 @@ def test_url_is_refused_as_workdir():
     ],
 )
 def test_default_workdir_has_name_of_config(config, workdir):
-    assert main.default_workdir(config) == workdir
+    assert command.default_workdir(config) == workdir
 
 
 # A run that has ended its work, in a process where something hangs: a thread of a library, or what

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from data_pipelines.errors import (
     StoppedError,
     UserError,
 )
-from xkd_jax.config import dataclass_schema, flag_errors, listing
+from xkd_jax.config import config_file, dataclass_schema, flag_errors, listing
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
@@ -31,8 +30,11 @@ from xkd_jax.config.pretraining import Config
 
 _Schema = TypeVar("_Schema", Config, EvalConfig)
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT."
+    "config",
+    help_string="The experiment: configs/NAME.py or configs/NAME.py:VARIANT. Without such"
+    " a file in the working directory, the one of this package is used.",
 )
+_CONFIG_FLAGS = ("--config", "-config")
 _SHOW = flags.DEFINE_boolean(
     "show", False, "Print every key of the config with its value, default and meaning, and end."
 )
@@ -67,7 +69,11 @@ def run(
         if _SHOW.value:
             resolve = xkd_config.resolve if pretraining else eval_config.resolve
             show(resolve(_CONFIG.value))
-        elif pretraining:
+            return
+        path = Path(config_path(sys.argv).partition(":")[0])
+        if config_file.is_of_package(path):
+            terminal.print_text(f"config    {path}")
+        if pretraining:
             main(xkd_config.resolve(_CONFIG.value))
         elif evaluate is not None:
             evaluate(eval_config.resolve(_CONFIG.value))
@@ -119,14 +125,16 @@ def _schedule_exit(status: int) -> None:
     deadline.start()
 
 
-def config_path(argv: list[str]) -> str:
-    """Returns the value of the last --config on the command line, or an empty string."""
-    path = ""
+def config_path(argv: Sequence[str]) -> str:
+    """Returns the last --config of a command line, FILE.py or FILE.py:VARIANT; empty: none."""
+    given = ""
     for flag, value in zip(argv, [*argv[1:], ""], strict=True):
-        name, _, given = flag.partition("=")
-        if name in ("--config", "-config"):
-            path = given or value
-    return path
+        name, _, text = flag.partition("=")
+        if name in _CONFIG_FLAGS:
+            given = text or value
+    name, colon, variant = given.partition(":")
+    found = config_file.find(name) if name else None
+    return f"{found or name}{colon}{variant}"
 
 
 def show(config: Config | EvalConfig) -> None:
@@ -173,7 +181,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     Raises:
       UserError: a flag, a config key or a variant does not exist, or a value has the wrong type.
     """
-    path = config_path(argv).partition(":")[0]
+    given = config_path(argv)
+    path = given.partition(":")[0]
     if not path and not any("help" in argument for argument in argv):
         try:
             flags.FLAGS(argv)
@@ -183,9 +192,9 @@ def parse_flags(argv: list[str]) -> list[str]:
             pass
         raise UserError("There is no --config: give --config=configs/demo.py, for example.")
     if path and not Path(path).is_file():
-        raise UserError(_no_such_file(Path(path)))
+        raise config_file.missing(path)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_config(argv, given))
     except (KeyError, AttributeError) as error:
         raise UserError(_explain_key(argv, error)) from None
     except (flags.Error, *_VALUE_ERRORS) as error:
@@ -210,17 +219,11 @@ def _schema_given(argv: list[str]) -> type | None:
         return None
 
 
-def _no_such_file(path: Path) -> str:
-    """Returns the message for a missing config file, with the configs of its folder."""
-    for folder in (path.parent, Path("configs")):
-        files = sorted(folder.glob("*.py")) if folder.is_dir() else []
-        names = [file.name for file in files if "def get_config(" in file.read_text("utf-8")]
-        if names:
-            near = difflib.get_close_matches(path.name, names, n=1)
-            question = f" Did you mean {folder / near[0]}?" if near else ""
-            has = f"{folder} has {', '.join(names)}."
-            return f"The config file {path} does not exist: {has}{question}"
-    return f"The config file {path} does not exist: give one, such as configs/demo.py."
+def _with_config(argv: Sequence[str], given: str) -> list[str]:
+    """Returns the command line with another value of each --config."""
+    following = zip(argv, ["", *argv], strict=False)
+    kept = [argument for argument, before in following if before not in _CONFIG_FLAGS]
+    return [f"--config={given}" if a.partition("=")[0] in _CONFIG_FLAGS else a for a in kept]
 
 
 def _explain_key(argv: list[str], error: Exception) -> str:

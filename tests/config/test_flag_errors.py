@@ -68,7 +68,7 @@ def parse(monkeypatch):
         ("--confg.batch_siz=8", r".* --confg\.batch_siz\. Did you mean --config\.batch_size=8\?$"),
         ("-learning_rate=1e-3", r".* Did you mean --config\.optimizer\.learning_rate=1e-3\?$"),
         ("--verbosty=1", r".* Did you mean --verbosity=1\?$"),
-        ("--zzz", "There is no flag --zzz: see python main.py --help, and --show for the keys of"),
+        ("--zzz", "There is no flag --zzz: see --help, and --show for the keys of"),
         ("--verbosity=loud", f"--verbosity is 'loud': {INT}"),
         ("--alsologtostderr=yes", f"--alsologtostderr is 'yes': {BOOL}"),
     ],

@@ -48,7 +48,7 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         return _no_such_flag(argv, name, schema)
     reason = " ".join(str(error).split()).rstrip(".")
-    return f"{reason}: see python {argv[0]} --help."
+    return f"{reason}: see --help."
 
 
 def _broken_file(traceback: str) -> str:
@@ -79,7 +79,7 @@ def _no_such_flag(argv: Sequence[str], name: str, schema: type | None) -> str:
     if not near and schema is not None and (found := dataclass_schema.nearest_key(key, schema)):
         near = [_PREFIX + found]
     if not near:
-        return f"{sentence}: see python {argv[0]} --help, and --show for the keys of a config."
+        return f"{sentence}: see --help, and --show for the keys of a config."
     value = _given(argv, name)
     written = "" if value is None or value.startswith("-") else f"={dataclass_schema.cut(value)}"
     return f"{sentence}. Did you mean --{near[0]}{written}?"

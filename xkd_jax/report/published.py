@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
-import xkd_jax
 from xkd_jax import command_line
+from xkd_jax.config import config_file
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config.ablations import ABLATIONS
 from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
@@ -20,8 +19,7 @@ from xkd_jax.config.evaluation import CIRCUMSTANCES, TRAINED, EvalConfig
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.training import run_record
 
-# Config files are read by path, as by --config.
-_CONFIGS = Path(xkd_jax.__file__).parents[1] / "configs" / "eval"
+_CONFIGS = config_file.FOLDER / "eval"
 _Parts = tuple[tuple[str, ...], str | None, str | None]
 _IGNORED = (*CIRCUMSTANCES, "seed", "network", "train_fraction")  # the last two are in the tables
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from data_pipelines.loader_config import Modality
-from data_pipelines.terminal import count
+from data_pipelines.terminal import count, main_command
 from xkd_jax.config import listing
 from xkd_jax.config.pretraining import Config, losses_of
 from xkd_jax.method import state_shardings
@@ -74,8 +74,8 @@ def last_lines(
         "config.data.dir": directory,
         "workdir": f"{workdir}_{name}_{modality}",
     }
-    command = " ".join(f"--{flag}={shlex.quote(value)}" for flag, value in flags.items())
-    yield f"next      python main.py {command}"
+    given = " ".join(f"--{flag}={shlex.quote(value)}" for flag, value in flags.items())
+    yield f"next      {main_command()} {given}"
 
 
 def _short(length: Length, whole: Length) -> Iterator[str]:
