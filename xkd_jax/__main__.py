@@ -54,6 +54,11 @@ _PLAN = flags.DEFINE_string(
     "Print the plan of the run on a TPU slice, without hardware: v5e:16x16, for example, or"
     " search:v5e:16x16 to try meshes, rematerialization and batches (v4, v5e, v5p, v6e).",
 )
+_CACHE = flags.DEFINE_boolean(
+    "compilation_cache",
+    True,
+    "Keep compiled programs in ~/.cache/xkd_jax, at most 4 GiB, so that later starts are faster.",
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "HOST:PORT of process 0, for several processes that JAX does not detect."
 )
@@ -110,6 +115,7 @@ def start(config: Config | EvalConfig) -> None:
     """
     import jax
 
+    from xkd_jax import compilation_cache
     from xkd_jax.parallel import agreement, processes
     from xkd_jax.parallel import mesh as mesh_lib
     from xkd_jax.training.versions import versions
@@ -123,6 +129,8 @@ def start(config: Config | EvalConfig) -> None:
             )
     elif "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", mesh_lib.fewest_devices(config.mesh))
+    if _CACHE.value:
+        compilation_cache.enable(processes.print_on_main)
 
 
 def workdir() -> Path:

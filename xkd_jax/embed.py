@@ -29,6 +29,7 @@ from data_pipelines.build.ingest import FileResult
 from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
+from xkd_jax import compilation_cache
 from xkd_jax.inference import embedding, loading
 from xkd_jax.inference.feature_files import FeatureFolder, listed
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model
@@ -119,6 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers={args.workers}: give 0 to 1024.")
     options = embedding.EmbedOptions(args.window, args.hop, args.pool, args.batch_size)
+    compilation_cache.enable(terminal.print_text)
     with Activity("loading the weights"):
         model = loading.load(**_loaded(args))
     windows = embedding.Windows.of(model, options)

@@ -24,6 +24,7 @@ from data_pipelines import terminal
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax import compilation_cache
 from xkd_jax.inference import embedding, feature_files, loading
 
 _MOST = 1000
@@ -152,6 +153,7 @@ def _search(args: argparse.Namespace) -> list[Match]:
     settings = feature_files.read_settings(args.features)
     rows = feature_files.read_rows(args.features)
     loaded = {**settings["loaded"], **({"source": args.checkpoint} if args.checkpoint else {})}
+    compilation_cache.enable(terminal.print_error)
     model = loading.load(**loaded)
     if model.digest != settings["digest"]:
         raise UserError(

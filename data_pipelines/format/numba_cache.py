@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from data_pipelines import private_folder
 from data_pipelines.errors import UserError
 
 _VARIABLE = "NUMBA_CACHE_DIR"
@@ -83,10 +83,8 @@ def _writable(folder: str) -> bool:
 def _private_folder() -> str:
     """Returns a folder that only this user can write to, as numba unpickles files in it."""
     path = os.path.join(tempfile.gettempdir(), f"numba-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    found = os.lstat(path)
-    private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    if private and stat.S_ISDIR(found.st_mode) and _writable(path):
-        return path
+    with contextlib.suppress(OSError):
+        private_folder.make(path)
+        if _writable(path):
+            return path
     return tempfile.mkdtemp(prefix="numba-")
