@@ -27,8 +27,8 @@ SHORT_SIDE = 48
 # One second of 32 x 32 pixels, and its spectrogram.
 SETTINGS = (
     "--config=configs/k400.py", "--config.model.size=64/2/4:32/1/4",
-    "--config.model.compute_dtype=float32", "--config.model.head.outputs=128",
-    "--config.model.head.hidden=64", "--config.model.head.bottleneck=32",
+    "--config.model.head.outputs=128", "--config.model.head.hidden=64",
+    "--config.model.head.bottleneck=32",
     "--config.video.frames=8", "--config.video.size=32", "--config.video.patch=(4, 8, 8)",
     "--config.video.local_frames=4", "--config.video.local_size=16", "--config.audio.columns=112",
     "--config.audio.local_columns=48", f"--config.data.short_side={SHORT_SIDE}",

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--compute_dtype",
         choices=("float32", "bfloat16"),
-        help="default: that of the run, or float32",
+        help="default: that of the run (auto: by the device), or float32",
     )
     add("--heads", type=int, help="attention heads, if the file of weights lacks the number")
     add(

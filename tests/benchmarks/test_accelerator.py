@@ -85,7 +85,7 @@ def test_variant_sets_config_of_its_step():
     config = variant.config(tiny=False)
     assert (config.batch_size, config.model.attention) == (32, "xla")
     assert config.loss.teacher_view == "local"
-    assert config.model.compute_dtype == "bfloat16"
+    assert config.model.compute_dtype == "auto"
     assert str(variant) == "32:xla:local:trace:views"
     for wrong in ("32:xla", "many:xla:local", "32:xla:local:fast"):
         with pytest.raises(UserError, match="is no variant"):

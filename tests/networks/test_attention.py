@@ -9,7 +9,7 @@ from jax.sharding import AbstractDevice
 
 from xkd_jax.config.pretraining import MeshConfig, ModelConfig
 from xkd_jax.networks import attention, tpu_attention
-from xkd_jax.parallel.mesh import make_mesh, on_mesh
+from xkd_jax.parallel.mesh import make_mesh, on_mesh, traced_device
 
 H100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
 V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
@@ -166,5 +166,5 @@ def test_the_first_lines_name_both_stacks_where_they_differ():
 def test_the_mesh_says_what_is_traced_for():
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        assert attention.traced_device() == H100
-    assert attention.traced_device().platform == "cpu"
+        assert traced_device() == H100
+    assert traced_device().platform == "cpu"

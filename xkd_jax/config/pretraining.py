@@ -30,6 +30,7 @@ from xkd_jax.config.directions import directions
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
 Layers = Literal["auto", "scan", "unroll"]
+ComputeDtype = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +93,12 @@ class ModelConfig:
     ] = "base"
     head: HeadConfig = HeadConfig()
     compute_dtype: Annotated[
-        Literal["float32", "bfloat16"], Doc("dtype of activations; parameters are float32")
-    ] = "bfloat16"
+        ComputeDtype,
+        Doc(
+            "dtype of activations; auto: float32 on CPUs, bfloat16 elsewhere; parameters are"
+            " float32"
+        ),
+    ] = "auto"
     attention: Annotated[
         Attention,
         Doc(

@@ -21,6 +21,7 @@ from xkd_jax.inference.formats.recognize import import_weights
 from xkd_jax.inference.formats.state_dict import Given
 from xkd_jax.inference.trained_model import Model, Origin
 from xkd_jax.inference.weight_files import weight_file
+from xkd_jax.networks import precision
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.checkpoint_errors import DamagedError
@@ -53,7 +54,8 @@ def load(
       network: "student" or "teacher", for runs and checkpoints with both.
       step: step of a run's checkpoint; None: the newest.
       modalities: modalities to load; None: all.
-      compute_dtype: "float32" or "bfloat16"; None: that of the run, or float32.
+      compute_dtype: "float32" or "bfloat16"; None: that of the run (auto: by the
+        device), or float32.
       heads: number of attention heads, if the file does not have it.
       video: frames, size and patch of a video encoder, if the file does not have them.
       audio: mels, columns and patch of an audio encoder, if the file does not have them.
@@ -199,7 +201,7 @@ def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> 
     return Model(
         encoders_of_run(tree, config),
         Origin(path, "a run", network, record.step),
-        compute_dtype=compute_dtype or config.model.compute_dtype,
+        compute_dtype=compute_dtype or precision.compute_dtype(config.model, jax.local_devices()[0]),
         short_side=config.data.short_side,
         student=(architecture, tree) if network == "student" else None,
     )

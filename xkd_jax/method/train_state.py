@@ -12,6 +12,7 @@ from flax import nnx, struct
 
 from xkd_jax.config.directions import directions
 from xkd_jax.config.pretraining import Architecture
+from xkd_jax.networks.precision import resolved
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Leaf, Tree
 
@@ -66,11 +67,12 @@ def construct(cls: type[Network], architecture: Architecture, key: jax.Array) ->
     sharding of single variables is turned off.
     """
     with nnx.use_eager_sharding(False):
-        return cls(architecture, rngs=nnx.Rngs(key))
+        return cls(resolved(architecture), rngs=nnx.Rngs(key))
 
 
 def abstract(cls: type[Network], architecture: Architecture) -> Network:
     """Returns the module with shapes in place of parameters, without computation."""
+    architecture = resolved(architecture)  # by the device of the mesh
     # Within a mesh, NNX would interpret logical axes as axes of that mesh.
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         return nnx.eval_shape(lambda: construct(cls, architecture, jax.random.key(0)))

@@ -13,8 +13,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, ModelConfig
+from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import partition
+from xkd_jax.parallel.mesh import traced_device
 
 Kernel = Literal["xla", "cudnn", "pallas"]
 
@@ -119,18 +121,13 @@ def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Ch
 
 def describe(model: ModelConfig, device: Any) -> str:
     """Returns the choice for encoders and decoders on a device, as text."""
-    dtype = jnp.dtype(model.compute_dtype)
+    dtype = jnp.dtype(compute_dtype(model, device))
     encoders, decoders = (
         choose(model.attention, device, dtype, stack.width // stack.heads)
         for stack in (model.encoder, model.decoder)
     )
     same = encoders == decoders
     return str(encoders) if same else f"{encoders} in encoders, {decoders} in decoders"
-
-
-def traced_device() -> Any:
-    """Returns the device of the current mesh, which may be a description, or JAX's first device."""
-    return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
 
 
 def _platform_kernel(device: Any) -> Kernel:

@@ -12,11 +12,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, Remat, Transformer
-from xkd_jax.networks.attention import attend, traced_device
+from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.parallel.axis_rules import constrain
+from xkd_jax.parallel.mesh import traced_device
 
 # Name of a stack's parameters, whose first axis is the layer. Clipping and weight decay treat each
 # layer as a tensor.

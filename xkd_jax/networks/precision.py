@@ -1,13 +1,36 @@
-"""Precision of matrix products."""
+"""Precision of activations and matrix products."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import jax
 
-from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.config.pretraining import Architecture, ComputeDtype, ModelConfig
+from xkd_jax.parallel.mesh import traced_device
+
+
+def compute_dtype(model: ModelConfig, device: Any) -> ComputeDtype:
+    """Returns the dtype of activations on a device.
+
+    `auto` is float32 on CPUs, whose products of bfloat16 are slower, and bfloat16 elsewhere.
+
+    Args:
+      model: the networks' config.
+      device: a `jax.Device` or `jax.sharding.AbstractDevice`.
+    """
+    if model.compute_dtype != "auto":
+        return model.compute_dtype
+    return "float32" if device.platform == "cpu" else "bfloat16"
+
+
+def resolved(architecture: Architecture) -> Architecture:
+    """Returns the architecture with the dtype of activations on the traced device."""
+    model = architecture.model
+    dtype = compute_dtype(model, traced_device())
+    return dataclasses.replace(architecture, model=dataclasses.replace(model, compute_dtype=dtype))
 
 
 def matmul_precision(model: ModelConfig) -> contextlib.AbstractContextManager[Any]:
@@ -15,6 +38,6 @@ def matmul_precision(model: ModelConfig) -> contextlib.AbstractContextManager[An
 
     By default, TPUs and GPUs compute them with lower precision.
     """
-    if model.compute_dtype == "float32":
+    if compute_dtype(model, traced_device()) == "float32":
         return jax.default_matmul_precision("highest")
     return contextlib.nullcontext()

@@ -78,6 +78,11 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh | AbstractMesh) -> Callable
     return placed
 
 
+def traced_device() -> Any:
+    """Returns the device of the current mesh, which may be a description, or JAX's first device."""
+    return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+
+
 def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
     """Returns the sharding of a batch's first axis over data and fsdp.
 

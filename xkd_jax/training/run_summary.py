@@ -17,6 +17,7 @@ from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.schedules import Length
 from xkd_jax.networks import attention
+from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.training.progress import grouped
 
 _SHARED = {"xkd": "no shared blocks", "mas": "shared student blocks", "mats": "shared blocks"}
@@ -102,9 +103,10 @@ def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     possible = losses_of(config.modalities)
     off = [n for n in dataclasses.asdict(loss.weights) if n in possible and n not in weights]
     yield f"losses    {grouped(weights)}" + (f"; off: {', '.join(off)}" if off else "")
+    device = mesh.devices.flat[0]
     yield (
-        f"network   {model.size}, {model.compute_dtype},"
-        f" attention {attention.describe(model, mesh.devices.flat[0])}, remat {model.remat}"
+        f"network   {model.size}, {compute_dtype(model, device)},"
+        f" attention {attention.describe(model, device)}, remat {model.remat}"
     )
 
 
