@@ -88,7 +88,7 @@ def test_module_in_another_folder_equals_main_and_takes_configs_of_package(tmp_p
 def test_helpfull_lists_every_flag():
     found = run("--helpfull")
     assert found.returncode == 1  # as absl ends it
-    for flag in ("--workdir", "--plan", "--[no]show", "--verbosity"):
+    for flag in ("--workdir", "--plan", "--[no]show", "--[no]compilation_cache", "--verbosity"):
         assert flag in found.stdout
 
 
