@@ -198,10 +198,11 @@ def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> 
             f"The checkpoint {chosen} is damaged ({damage}): restore a copy of it, or give another"
             " step by step=N."
         ) from damage
+    of_run = precision.compute_dtype(config.model, jax.local_devices()[0])
     return Model(
         encoders_of_run(tree, config),
         Origin(path, "a run", network, record.step),
-        compute_dtype=compute_dtype or precision.compute_dtype(config.model, jax.local_devices()[0]),
+        compute_dtype=compute_dtype or of_run,
         short_side=config.data.short_side,
         student=(architecture, tree) if network == "student" else None,
     )
