@@ -28,9 +28,7 @@ def test_the_platform_decides_the_dtype_of_activations(asked, device, expected):
     assert compute_dtype(ModelConfig(compute_dtype=asked), device) == expected
 
 
-@pytest.mark.parametrize(
-    "device,dtype", [(CPU, "float32"), (V5E, "bfloat16"), (H100, "bfloat16")]
-)
+@pytest.mark.parametrize("device,dtype", [(CPU, "float32"), (V5E, "bfloat16"), (H100, "bfloat16")])
 def test_a_network_is_traced_in_the_dtype_of_the_mesh(small, device, dtype):
     architecture = change(small, model={"compute_dtype": "auto", "attention": "xla"}).architecture
     params = parameters(abstract(Teacher, architecture))
