@@ -87,7 +87,7 @@ class DmvrParser:
 
     config: LoaderConfig
 
-    def __call__(self, data: bytes, where: str) -> Record:
+    def __call__(self, data: bytes | memoryview, where: str) -> Record:
         """Returns the record.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.buffers import BufferPool
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import shard_index, storage
 from data_pipelines.format.open_files import OPEN_FILES
@@ -22,6 +23,10 @@ from data_pipelines.format.tfrecord import (
     cut_off,
     masked_crc,
 )
+
+# Memory of local records, in sizes of powers of two. Larger records are rare and use new memory.
+_POOL = BufferPool()
+_LARGEST_POOLED = 1 << 24  # bytes
 
 
 class TFRecordSource:
@@ -99,41 +104,47 @@ class TFRecordSource:
         """Returns the number of the shard of each record, int64 [n]."""
         return np.searchsorted(self._first, records, side="right") - 1
 
-    def __getitem__(self, record: int) -> bytes:
-        """Returns the data of one record.
+    def __getitem__(self, record: int) -> memoryview:
+        """Returns the data of one record, read-only bytes.
+
+        Their memory is reused when nothing refers to it any more.
 
         Raises:
           IndexError: there is no such record.
           UserError: the record is damaged, or its shard was replaced or removed.
         """
         shard, number = self._locate(record)
-        offset, length = int(self._offsets[record]), int(self._lengths[record])
         path = self._paths[shard]
-        header, data, footer = self._read(shard, offset, length)
+        framed = self._read(shard, int(self._offsets[record]), int(self._lengths[record]))
         try:
-            self._check(path, number, record, (header, data, footer))
+            data = self._checked(path, number, record, framed)
         except UserError:
             if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
                 raise _replaced(path) from None
             raise
-        return data
+        return memoryview(data).toreadonly()
 
-    def _check(
-        self, path: str, number: int, record: int, framed: tuple[bytes, bytes, bytes]
-    ) -> None:
-        """Compares a record, `number` of its shard, with its checksums and the index."""
-        header, data, footer = framed
-        if len(footer) < FOOTER.size:
+    def _checked(self, path: str, number: int, record: int, framed: np.ndarray) -> np.ndarray:
+        """Returns the data of a record, `number` of its shard, uint8 [length].
+
+        Raises:
+          UserError: it does not match its checksums or the index.
+        """
+        length = int(self._lengths[record])
+        if len(framed) < length + FRAMING:
             raise cut_off(path, number)
-        if checked_length(header, path, number) != self._lengths[record]:
+        end = HEADER.size + length
+        if checked_length(framed[: HEADER.size].tobytes(), path, number) != length:
             raise _of_another_shard(path, number, "length")
-        if self._verify and footer != FOOTER.pack(masked_crc(data)):
+        data, stored = framed[HEADER.size : end], framed[end:].tobytes()
+        if self._verify and stored != FOOTER.pack(masked_crc(data)):
             raise UserError(
                 f"{path} is damaged in record {number} (its checksum is wrong): copy or build the"
                 " shard again."
             )
-        if self._verify and footer != FOOTER.pack(self._crcs[record]):
+        if self._verify and stored != FOOTER.pack(self._crcs[record]):
             raise _of_another_shard(path, number, "checksum")
+        return data
 
     def name(self, record: int) -> str:
         """Returns the shard of a record and its number there, for error messages.
@@ -150,17 +161,14 @@ class TFRecordSource:
         shard = bisect.bisect_right(self._first, record) - 1
         return shard, int(record - self._first[shard])
 
-    def _read(self, shard: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:
-        """Returns header, data and footer of a record."""
-        path = self._paths[shard]
+    def _read(self, shard: int, offset: int, length: int) -> np.ndarray:
+        """Returns a record with header and footer, uint8 [bytes]; shorter if it is cut off."""
+        path, size = self._paths[shard], length + FRAMING
         if storage.is_remote(path):
-            end = offset + length + FRAMING
-            block = storage.read_range(path, offset, end)
-            split = HEADER.size + length
-            return block[: HEADER.size], block[HEADER.size : split], block[split:]
+            return np.frombuffer(storage.read_range(path, offset, offset + size), np.uint8)
         try:
             with OPEN_FILES.opened(self._owner, shard, path) as descriptor:
-                framed = _read_framed(descriptor, offset, length)
+                framed = _read_framed(descriptor, offset, size)
                 now = os.fstat(descriptor)  # after the read, to detect a change during it
         except OSError as error:
             raise _cannot_read(path, error) from None
@@ -212,11 +220,8 @@ def _of_another_shard(path: str, number: int, what: str) -> UserError:
     )
 
 
-def _read_framed(descriptor: int, offset: int, length: int) -> tuple[bytes, bytes, bytes]:
-    """Returns header, data and footer: three reads cost less than one read and a copy."""
-    middle = offset + HEADER.size
-    return (
-        os.pread(descriptor, HEADER.size, offset),
-        os.pread(descriptor, length, middle),
-        os.pread(descriptor, FOOTER.size, middle + length),
-    )
+def _read_framed(descriptor: int, offset: int, size: int) -> np.ndarray:
+    """Returns bytes of a file, uint8 [size]; fewer at its end."""
+    pooled = 1 << (size - 1).bit_length()
+    memory = _POOL.empty(pooled) if pooled <= _LARGEST_POOLED else np.empty(size, np.uint8)
+    return memory[: os.preadv(descriptor, [memory[:size]], offset)]

@@ -100,7 +100,7 @@ class FeatureList:
             yield Feature(step, self._budget)
 
 
-def parse_example(data: bytes) -> dict[str, Feature]:
+def parse_example(data: bytes | memoryview) -> dict[str, Feature]:
     """Returns the features of a serialized Example.
 
     Raises:
@@ -111,7 +111,9 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     return {key: Feature(value, budget) for key, value in entries}
 
 
-def parse_sequence_example(data: bytes) -> tuple[dict[str, Feature], dict[str, FeatureList]]:
+def parse_sequence_example(
+    data: bytes | memoryview,
+) -> tuple[dict[str, Feature], dict[str, FeatureList]]:
     """Returns the context and the feature lists of a serialized SequenceExample.
 
     Raises:

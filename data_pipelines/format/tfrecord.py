@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import google_crc32c
+import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format.record_schema import MAX_RECORD_BYTES
@@ -21,8 +22,8 @@ FOOTER = struct.Struct("<I")
 FRAMING = HEADER.size + FOOTER.size
 
 
-def masked_crc(data: bytes) -> int:
-    """Returns the CRC-32C of `data`, rotated and offset as in TFRecord files."""
+def masked_crc(data: bytes | np.ndarray) -> int:
+    """Returns the CRC-32C of bytes (or uint8 [n]), rotated and offset as in TFRecord files."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -11,7 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from data_pipelines.read.buffers import ALIGNMENT, Buffers, carve, map_leaves
+from data_pipelines.buffers import ALIGNMENT, Buffers, carve, map_leaves
 
 # A nested dictionary of arrays, numbers and pending values: objects with shape and dtype whose
 # content a `Fill` writes into the batch.

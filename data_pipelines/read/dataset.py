@@ -43,7 +43,7 @@ class Dataset:
 
     metadata: Metadata
     source: record_source.TFRecordSource
-    parse: Callable[[bytes, str], Record]
+    parse: Callable[[bytes | memoryview, str], Record]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -67,7 +67,7 @@ class _Parser:
     mels: int
     classes: int | None
 
-    def __call__(self, data: bytes, where: str) -> Record:
+    def __call__(self, data: bytes | memoryview, where: str) -> Record:
         return record_schema.parse(data, self.mels, where, self.classes)
 
 
@@ -94,7 +94,7 @@ def open_dataset(
       UserError: the data set is incomplete or damaged, has no such split, no records or not the
         modalities, or has other rates or sizes than the config.
     """
-    parse: Callable[[bytes, str], Record]
+    parse: Callable[[bytes | memoryview, str], Record]
     if metadata_lib.FILE not in storage.sizes(directory) and dmvr.has_shards(directory):
         metadata, parse, find = dmvr.metadata_for(config), dmvr.DmvrParser(config), dmvr.find_shards
     else:

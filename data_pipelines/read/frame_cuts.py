@@ -1,7 +1,7 @@
 """Boxes of a clip's frames, which are cut into the batch while the frames are decoded.
 
-Boxes are drawn before the frames are decoded. Each decoded frame is copied into the batch at once,
-while it is in the processor's cache.
+Boxes are drawn before the frames are decoded. A few decoded frames at a time are copied into the
+batch, while they are in the processor's cache.
 """
 
 from __future__ import annotations
@@ -49,19 +49,20 @@ class Cut:
         """Yields (cut, its part of `out`); `out` is uint8 of `shape`."""
         yield self, out
 
-    def write(self, frame: np.ndarray, out: np.ndarray) -> None:
-        """Copies the box of a frame to the canvas.
+    def write(self, frames: np.ndarray, out: np.ndarray) -> None:
+        """Copies the box of frames to their canvases.
 
         Args:
-          frame: uint8 [height, width, 3].
-          out: the canvas, uint8 [H, W, 3]; pixels outside the box are not written.
+          frames: uint8 [n, height, width, 3].
+          out: the canvases, uint8 [n, H, W, 3]; pixels outside the box are not written.
         """
         top, left, height, width = self.box
-        box = frame[top : top + height, left : left + width]
+        boxes = frames[:, top : top + height, left : left + width]
         if self.transposed:
-            out[:width, :height] = cv2.transpose(box)
+            for box, canvas in zip(boxes, out, strict=True):
+                canvas[:width, :height] = cv2.transpose(box)
         else:
-            out[:height, :width] = box
+            out[:, :height, :width] = boxes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +83,16 @@ class Cuts:
 
 
 def cut_frames(
-    frames: Iterable[np.ndarray],
+    groups: Iterable[np.ndarray],
     held: int,
     count: int,
     pending: Sequence[tuple[Cut | Cuts, np.ndarray]],
 ) -> None:
-    """Copies the boxes of a clip's frames, one frame at a time, into the arrays of all views.
+    """Copies the boxes of a clip's frames, a group at a time, into the arrays of all views.
 
     Args:
-      frames: uint8 [height, width, 3] each.
-      held: number of frames.
+      groups: the frames in order, uint8 [n, height, width, 3] for n of them at a time.
+      held: number of frames in all groups.
       count: number of frames in the clip; if it is larger, frames are repeated in a cycle.
       pending: (cut, uint8 array of the cut's shape) each.
     """
@@ -100,11 +101,15 @@ def cut_frames(
         for cuts, out in pending
         for cut, place in cuts.places(out)
     ]
-    for first, frame in enumerate(frames):
+    first = 0
+    for frames in groups:
         for number in range(first, count, held):
+            last = min(number + len(frames), count)
             for cut, start, end, place in placed:
-                if start <= number < end:
-                    cut.write(frame, place[number - start])
+                low, high = max(number, start), min(last, end)
+                if low < high:
+                    cut.write(frames[low - number : high - number], place[low - start : high - start])
+        first += len(frames)
 
 
 def make_cut(

@@ -2,10 +2,8 @@
 
 With Grain alone, a run fails when a worker dies, and waits forever when one hangs. Here workers
 that die, or return no batch for `data.worker_timeout` seconds and are killed, are replaced: as a
-batch
-  is
-a function of its step, new workers continue at the next step, and no batch is lost. If the workers
-for one step are lost three times, the run ends.
+batch is a function of its step, new workers continue at the next step, and no batch is lost. If the
+workers for one step are lost three times, the run ends.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from absl import flags
 from data_pipelines import terminal, worker_processes
 from data_pipelines.errors import LostProcessError
 from data_pipelines.loader_config import DataConfig
-from data_pipelines.read.buffers import BufferPool, Buffers
+from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.read.shared_buffers import SharedBlocks, SharedBufferPool
 
 Batch = dict[str, Any]

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.read.buffers import ALIGNMENT, carve, lease, map_leaves
+from data_pipelines.buffers import ALIGNMENT, carve, lease, map_leaves
 
 # Bytes before the content of a block, for the flag.
 _HEADER = ALIGNMENT

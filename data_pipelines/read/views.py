@@ -219,7 +219,7 @@ def cut_out(views: Views, frames: np.ndarray | None) -> Views:
         cut = view["frames"]
         view["frames"] = np.zeros(cut.shape, cut.dtype)
         if frames is not None:
-            cut_frames(frames, len(frames), len(frames), [(cut, view["frames"])])
+            cut_frames([frames], len(frames), len(frames), [(cut, view["frames"])])
     return views
 
 

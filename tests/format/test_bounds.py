@@ -139,6 +139,18 @@ def test_jpeg_of_many_scans_is_refused(frugal):
         decode(of_frames(jpeg[:-2] + scan * 1000 + jpeg[-2:]), 16)
 
 
+@pytest.mark.parametrize("images", [1, 31, 32, 33, 70])
+@pytest.mark.parametrize("before", [b"", b"\0"])
+def test_scans_of_each_image_are_bounded(images, before):
+    scan = b"\xff\xda\0"
+    most = before + scan * record_schema.MAX_SCANS
+    one = memoryview(before + scan)
+    assert not record_schema.scans_fault([one] * images)
+    assert not record_schema.scans_fault([one] * (images - 1) + [most])
+    fault = record_schema.scans_fault([one] * (images - 1) + [most + scan])
+    assert fault == "it has 33 scans, more than 32"
+
+
 @pytest.mark.parametrize("flag", [cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR])
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_gray_and_progressive_images_are_read(flag, progressive):

@@ -83,7 +83,7 @@ def _read_all(path: str) -> list[bytes]:
     """Returns every record that can be read."""
     source = _refusal(path, record_source.TFRecordSource, {path: os.path.getsize(path)})
     read = [_refusal(path, source.__getitem__, i) for i in range(len(source or ()))]
-    return [record for record in read if record is not None]
+    return [bytes(record) for record in read if record is not None]
 
 
 SHARD = b"".join(part for record in RECORDS for part in tfrecord.frame(record))

@@ -109,6 +109,16 @@ def test_index_of_another_shard_of_same_size_is_refused(tmp_path, others, what):
         [source[i] for i in range(5)]
 
 
+def test_memory_of_records_in_use_is_not_reused(tmp_path):
+    """Records are read into memory that is reused when nothing refers to it."""
+    source = record_source.TFRecordSource(_write(tmp_path))
+    kept = [memoryview(source[i])[:1] for i in range(5)]
+    for _ in range(3):
+        [source[i] for i in range(5)]
+    assert [bytes(part) for part in kept] == [r[:1] for r in RECORDS[0::2] + RECORDS[1::2]]
+    assert all(part.readonly for part in kept)
+
+
 def test_digest_depends_on_records_and_order(tmp_path):
     """It does not depend on the folder, on indexes or on the number of records per shard."""
     plain = record_source.TFRecordSource(_write(tmp_path / "a")).digest

@@ -68,6 +68,35 @@ def test_short_record_is_repeated():
     np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
 
 
+@pytest.mark.parametrize("held,count", [(10, 10), (10, 23), (9, 9), (5, 12)])
+def test_all_frames_are_in_their_places(held, count):
+    """Frames are decoded a few at a time, and the last group may be smaller."""
+    frames = _frames(toy_shards.record(0, frames=held), 0, count, 16, "x")
+    levels = [4 * (k % held) + 2 for k in range(count)]
+    np.testing.assert_allclose(frames[:, 0, 0, 0], levels, atol=1)
+
+
+@pytest.mark.parametrize("sizes", [[7], [1] * 7, [4, 3], [2, 4, 1]])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_cuts_do_not_depend_on_grouping_of_frames(sizes, transposed):
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (7, 12, 9, 3), np.uint8)
+    groups = np.split(frames, np.cumsum(sizes)[:-1])
+    cuts = [
+        frame_cuts.Cut(start, count, (1, 2, 8, 5), (9, 9), transposed)
+        for start, count in ((0, 16), (3, 5), (6, 4))
+    ]
+    outs = [np.zeros(cut.shape, np.uint8) for cut in cuts]
+    frame_cuts.cut_frames(groups, 7, 16, list(zip(cuts, outs, strict=True)))
+    for cut, out in zip(cuts, outs, strict=True):
+        for number, canvas in enumerate(out):
+            box = frames[(cut.start + number) % 7, 1:9, 2:7]
+            box = box.swapaxes(0, 1) if transposed else box
+            np.testing.assert_array_equal(canvas[: box.shape[0], : box.shape[1]], box)
+            assert not canvas[box.shape[0] :].any()
+            assert not canvas[:, box.shape[1] :].any()
+
+
 @pytest.mark.parametrize("short_side", [8, 32])
 def test_frames_of_another_size_are_scaled(short_side):
     frames = _frames(toy_shards.record(0), 3, 4, short_side, "x")

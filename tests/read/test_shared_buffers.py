@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from data_pipelines.read.buffers import carve
+from data_pipelines.buffers import carve
 from data_pipelines.read.shared_buffers import SharedArray, SharedBlocks, SharedBufferPool
 
 

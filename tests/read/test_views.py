@@ -291,7 +291,7 @@ def test_crops_are_spread_along_longer_side(config, size):
     assert made["box"].tolist() == [[20, 20]] * 3
     frame = np.arange(20 * 33).reshape(*size, 1).repeat(3, 2).astype(np.uint8)
     out = np.zeros(made["frames"].shape, np.uint8)
-    views.cut_frames([np.zeros_like(frame), frame], 2, 2, [(made["frames"], out)])
+    views.cut_frames([np.stack([np.zeros_like(frame), frame])], 2, 2, [(made["frames"], out)])
     for start, cut in zip((0, 6, 13), out[:, 1], strict=True):
         rows, columns = (slice(start, start + 20) if n == 33 else slice(20) for n in size)
         np.testing.assert_array_equal(cut, frame[rows, columns])

@@ -1,14 +1,15 @@
-"""Memory of batches, reused when nothing refers to it any more.
+"""Memory of batches and records, reused when nothing refers to it any more.
 
 A batch of the base model has nearly a gigabyte. The kernel zeroes new memory page by page, which
-takes longer than any step of the loader except decoding.
+takes longer than any step of the loader except decoding. The C library returns the memory of a
+record to the kernel when it is freed, which interrupts all processors that run threads of the
+process.
 """
 
 from __future__ import annotations
 
 import collections
 import math
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,17 +33,20 @@ class BufferPool:
     """A pool of memory of this process; memory returns to it when nothing refers to it.
 
     All references count: views, other libraries that share the memory, a batch that is kept.
+    Memory may return in the middle of any method, as the garbage collector can run there: the pool
+    has no lock, only atomic operations.
     """
 
     def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = collections.defaultdict(list)
-        self._lock = threading.Lock()
+        self._free: dict[int, collections.deque[np.ndarray]] = {}
 
     def empty(self, size: int) -> np.ndarray:
         """Returns uninitialized memory, uint8 [size]."""
-        with self._lock:
-            free = self._free[size]
-            memory = free.pop() if free else _aligned(size)
+        free = self._free.setdefault(size, collections.deque())
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = _aligned(size)
         return lease(memory, self)
 
     def pack(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +55,7 @@ class BufferPool:
 
     def give_back(self, memory: np.ndarray) -> None:
         """Takes back memory, uint8 [size], that nothing refers to."""
-        with self._lock:
-            self._free[memory.size].append(memory)
+        self._free[memory.size].append(memory)
 
 
 def carve(memory: np.ndarray, start: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

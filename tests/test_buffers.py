@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 
-from data_pipelines.read.buffers import ALIGNMENT, BufferPool, carve
+from data_pipelines.buffers import ALIGNMENT, BufferPool, carve
 
 
 def _address(array: np.ndarray) -> int:
