@@ -24,9 +24,9 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import terminal
+from data_pipelines.buffers import Buffers, map_leaves
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read.batches import BatchInPlace, Row
-from data_pipelines.buffers import Buffers, map_leaves
 from data_pipelines.read.read_ahead import Batch, prepare_worker, read_ahead
 
 BATCH = 16

@@ -108,7 +108,8 @@ def cut_frames(
             for cut, start, end, place in placed:
                 low, high = max(number, start), min(last, end)
                 if low < high:
-                    cut.write(frames[low - number : high - number], place[low - start : high - start])
+                    chosen = frames[low - number : high - number]
+                    cut.write(chosen, place[low - start : high - start])
         first += len(frames)
 
 

@@ -23,12 +23,12 @@ from typing import Any
 import grain
 import numpy as np
 
+from data_pipelines.buffers import Buffers
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import clips as clips_lib
 from data_pipelines.read import views
 from data_pipelines.read.batches import BatchInPlace, Fill, Row
-from data_pipelines.buffers import Buffers
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch, prepare_worker, read_ahead
 from data_pipelines.read.shuffle import Drawn, InOrder, OnePass, Order, Shuffle, epoch_records

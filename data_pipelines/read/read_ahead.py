@@ -19,9 +19,9 @@ import grain
 from absl import flags
 
 from data_pipelines import terminal, worker_processes
+from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.errors import LostProcessError
 from data_pipelines.loader_config import DataConfig
-from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.read.shared_buffers import SharedBlocks, SharedBufferPool
 
 Batch = dict[str, Any]

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.errors import UserError
 from data_pipelines.buffers import ALIGNMENT, carve, lease, map_leaves
+from data_pipelines.errors import UserError
 
 # Bytes before the content of a block, for the flag.
 _HEADER = ALIGNMENT

@@ -6,8 +6,8 @@ import grain
 import numpy as np
 import pytest
 
-from data_pipelines.read.batches import BatchInPlace
 from data_pipelines.buffers import ALIGNMENT, BufferPool
+from data_pipelines.read.batches import BatchInPlace
 from data_pipelines.read.shared_buffers import SharedBufferPool
 
 

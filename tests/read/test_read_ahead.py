@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import terminal
+from data_pipelines.buffers import BufferPool, Buffers
 from data_pipelines.errors import LostProcessError
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import read_ahead
-from data_pipelines.buffers import BufferPool, Buffers
 
 DATA = DataConfig(prefetch=1)
 

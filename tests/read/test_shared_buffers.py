@@ -10,8 +10,8 @@ from multiprocessing import shared_memory
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
 from data_pipelines.buffers import carve
+from data_pipelines.errors import UserError
 from data_pipelines.read.shared_buffers import SharedArray, SharedBlocks, SharedBufferPool
 
 
