@@ -22,22 +22,8 @@ from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.worker_processes import usable_cores
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.data_wait import DataWait
 from xkd_jax.training.loop import IN_FLIGHT
-
-
-@dataclasses.dataclass
-class Waits:
-    """Iterates over batches and sums the time of waiting for them."""
-
-    batches: Iterator[Any]
-    seconds: float = 0.0
-
-    def next(self) -> Any:
-        """Returns the next batch."""
-        since = time.perf_counter()
-        batch = next(self.batches)
-        self.seconds += time.perf_counter() - since
-        return batch
 
 
 @contextlib.contextmanager
@@ -71,30 +57,36 @@ def measure_training(
     state = run.initialize()
     on_their_way: collections.deque[jax.Array] = collections.deque()
 
-    def step(waits: Waits) -> None:
+    def step(batches: Iterator[Any]) -> None:
         nonlocal state
-        rows = waits.next()
+        asked = time.perf_counter()
+        rows = next(batches)
         views = {m: rows[m] for m in config.modalities}
         batch = mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
+        wait.placed(asked, batch)
         state, metrics = compiled.step(state, batch)
+        wait.dispatched(metrics["loss"])
         on_their_way.append(metrics["loss"])
         if len(on_their_way) > IN_FLIGHT:
             jax.block_until_ready(on_their_way.popleft())
 
-    with _batches(dataset, config, workers) as batches:
-        waits = Waits(batches)
+    with (
+        _batches(dataset, config, workers) as batches,
+        contextlib.closing(DataWait()) as wait,
+    ):
         for _ in range(3 + config.data.prefetch):
-            step(waits)
+            step(batches)
         jax.block_until_ready(state)
-        waits.seconds, since = 0.0, time.perf_counter()
+        wait.take()
+        since = time.perf_counter()
         for _ in range(steps):
-            step(waits)
+            step(batches)
         jax.block_until_ready(state)
-        taken = time.perf_counter() - since
+        taken, waited = time.perf_counter() - since, wait.take()
     reporting.report(
         "training", workers=workers, clips=config.batch_size, steps=steps,
         clips_per_second=round(steps * config.batch_size / taken, 1),
-        data_wait_share=round(waits.seconds / taken, 4),
+        data_wait_share=round(waited / taken, 4),
     )  # fmt: skip
 
 

@@ -32,11 +32,10 @@ def test_line_has_speed_since_line_before(monkeypatch):
     clock = iter([0.0, 2.0, 4.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(steps=100, batch_size=8, start=10)
-    progress.waited(0.5)
-    line, scalars = progress.line(20, {"loss": 1.5})
+    line, scalars = progress.line(20, {"loss": 1.5}, 0.5)
     assert scalars == {"speed/clips_per_second": 40.0, "speed/data_wait_fraction": 0.25}
     assert line == "step  20/100  loss 1.5000  40 clips/s  data wait 25%  left 16 s"
-    _, scalars = progress.line(22, {"loss": 1.0})
+    _, scalars = progress.line(22, {"loss": 1.0}, 0.0)
     assert scalars == {"speed/clips_per_second": 8.0, "speed/data_wait_fraction": 0.0}
 
 
@@ -55,7 +54,7 @@ def test_loss_terms_are_grouped_by_kind():
 def test_line_ends_with_loss_terms(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
     progress = Progress(steps=100, batch_size=8, start=0, enabled=False)
-    line, _ = progress.line(1, {"loss": 1.5, "loss/align_students": 0.5})
+    line, _ = progress.line(1, {"loss": 1.5, "loss/align_students": 0.5}, 0.0)
     assert line.endswith("  align students 0.5")
 
 
@@ -63,9 +62,8 @@ def test_time_before_first_step_does_not_count(monkeypatch):
     clock = iter([0.0, 60.0, 62.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     progress = Progress(steps=100, batch_size=8, start=10)
-    progress.waited(30.0)
     progress.running()
-    _, scalars = progress.line(11, {"loss": 1.5})
+    _, scalars = progress.line(11, {"loss": 1.5}, 0.0)
     assert scalars == {"speed/clips_per_second": 4.0, "speed/data_wait_fraction": 0.0}
 
 
@@ -115,9 +113,9 @@ def test_jumping_system_clock_does_not_change_speed(monkeypatch):
     jumps = iter([1e9, 0.0, 2e9, 5.0])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     progress = Progress(steps=100, batch_size=8, start=0)
-    _, scalars = progress.line(1, {"loss": 1.0})
+    _, scalars = progress.line(1, {"loss": 1.0}, 0.0)
     assert 0 < scalars["speed/clips_per_second"] < float("inf")
-    line, _ = progress.line(50, {"loss": 1.0})
+    line, _ = progress.line(50, {"loss": 1.0}, 0.0)
     assert line.endswith("left 0 s")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.parallel.processes import is_main_process, main_activity, print_on_main
+from xkd_jax.training.data_wait import DataWait
 from xkd_jax.training.preemption import Preemption
 from xkd_jax.training.progress import Progress, Scalars
 
@@ -103,19 +104,21 @@ class Loop(Generic[State]):
         with (
             contextlib.closing(scalars),
             contextlib.closing(batches),
+            contextlib.closing(DataWait()) as wait,
             Preemption() as preemption,
             contextlib.ExitStack() as after_compilation,
         ):
             for step in range(start + 1, self.steps + 1):
                 # Reading and transfer overlap with the step before.
-                since = time.perf_counter()
-                rows = next(batches)
-                progress.waited(time.perf_counter() - since)
-                placed = self.put(rows)
+                asked = time.perf_counter()
+                placed = self.put(next(batches))
                 if advance is None:
                     advance = self.compile(state, placed)
                     after_compilation.enter_context(progress.running())
+                    asked = time.perf_counter()
+                wait.placed(asked, placed)
                 state, metrics = advance(state, placed)
+                wait.dispatched(metrics["loss"])
                 unread.append((step, metrics))
                 if len(unread) > IN_FLIGHT:
                     jax.block_until_ready(unread[-1 - IN_FLIGHT][1]["loss"])
@@ -125,7 +128,7 @@ class Loop(Generic[State]):
                 if saving or step == start + 1 or is_due(step, self.log_every, self.steps):
                     averages, bad = read_metrics(unread)
                     state = self.recover(state, step, bad)
-                    line, speed = progress.line(step, averages)
+                    line, speed = progress.line(step, averages, wait.take())
                     print_on_main(line)
                     scalars.write(step, {**averages, **self.derive(averages), **speed})
                     checkpoints.check()

@@ -26,7 +26,7 @@ class Progress:
     """Log lines with the speed since the line before.
 
     The speed is in clips per second; the data-wait fraction is the part of that time in which the
-    loop waited for a batch.
+    device waited for a batch (`DataWait`).
     """
 
     def __init__(self, steps: int, batch_size: int, start: int, *, enabled: bool = True):
@@ -40,19 +40,15 @@ class Progress:
         """
         self._shown = Activity("step", total=steps, done=start, enabled=enabled)
         self._steps, self._batch_size = steps, batch_size
-        self._step, self._since, self._waited = start, time.perf_counter(), 0.0
+        self._step, self._since = start, time.perf_counter()
 
     def running(self) -> Activity:
         """Starts the clock again, and shows while it is open how far the run is.
 
         To be opened before the first step: compilation has another rate.
         """
-        self._since, self._waited = time.perf_counter(), 0.0
+        self._since = time.perf_counter()
         return self._shown
-
-    def waited(self, seconds: float) -> None:
-        """Adds seconds in which the loop waited for a batch."""
-        self._waited += seconds
 
     def reached(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Shows a step that has been made, unless something was shown just before."""
@@ -62,12 +58,15 @@ class Progress:
         else:
             self._shown.reached(step)
 
-    def line(self, step: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+    def line(
+        self, step: int, metrics: Mapping[str, float], waited: float
+    ) -> tuple[str, dict[str, float]]:
         """Returns the log line of a step, and the scalars of the steps since the line before.
 
         Args:
           step: number of steps made.
           metrics: scalars, with "loss" among them.
+          waited: seconds since the line before in which the device waited for a batch.
 
         Returns:
           The line, and {name: value} of clips per second and data-wait fraction.
@@ -77,7 +76,7 @@ class Progress:
         rate = (step - self._step) / elapsed
         scalars = {
             "speed/clips_per_second": rate * self._batch_size,
-            "speed/data_wait_fraction": self._waited / elapsed,
+            "speed/data_wait_fraction": waited / elapsed,
         }
         left = (self._steps - step) / rate if rate else float("inf")
         text = (
@@ -86,7 +85,7 @@ class Progress:
             f"  data wait {scalars['speed/data_wait_fraction']:.0%}  left {duration(left)}"
             + (f"  {terms}" if (terms := loss_terms(metrics)) else "")
         )
-        self._step, self._since, self._waited = step, now, 0.0
+        self._step, self._since = step, now
         self._shown.reached(step)
         return text, scalars
 
