@@ -1,5 +1,6 @@
 """Pretraining on Kinetics-400, the paper's main run (Sarkar & Etemad, AAAI 2024, section 4).
 
+    python main.py --config=configs/k400.py --config.data.videos=VIDEOS --workdir=RUN
     python main.py --config=configs/k400.py --config.data.dir=SHARDS --workdir=RUN
     python main.py --config=configs/k400.py:mas ...    # one set of student blocks
     python main.py --config=configs/k400.py:mats ...   # and one set of teacher blocks

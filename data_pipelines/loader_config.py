@@ -257,6 +257,10 @@ class DataConfig:
     dir: Annotated[
         str, Doc("folder of the shards; of spoken digits, the default is the workdir")
     ] = ""
+    videos: Annotated[
+        str,
+        Doc("folder of videos, whose shards are made on first use, in dir or else in the workdir"),
+    ] = ""
     speech_dir: Annotated[
         str, Doc("folder of recordings for spoken_digits; empty: synthetic voices")
     ] = ""

@@ -3,6 +3,8 @@
 usage: python main.py --config=FILE[:VARIANT] [--config.KEY=VALUE ...] [--workdir=RUN]
 
   try it (5 minutes)   python main.py --config=configs/demo.py
+  train on videos      python main.py --config=configs/k400.py --config.data.videos=VIDEOS \\
+                           --workdir=RUN
   make shards          python -m data_pipelines.build --dataset=folder --source=VIDEOS \\
                            --output=SHARDS
   pretrain on them     python main.py --config=configs/k400.py --config.data.dir=SHARDS \\

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +26,6 @@ from data_pipelines.build.catalogs.held_out import hold_out
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
 from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
-from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 
 
@@ -69,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the choice of these files")
     add("--shards", type=int, default=0, help="shards of each split (default: one per 256 files)")
     add("--workers", type=int, default=worker_processes.usable_cores(), help="number of processes")
-    add("--timeout", type=float, default=300.0, help="seconds of work on a file without a record")
+    add(
+        "--timeout",
+        type=float,
+        default=builder.TIMEOUT,
+        help="seconds of work on a file without a record",
+    )
     add(
         "--runner",
         default="",
@@ -88,11 +91,8 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
         value = getattr(args, key)
         if value is not None and not low <= value <= high:
             raise UserError(f"--{key}={value:g}: give {low:g} to {high:g}.")
-    if args.dataset == "folder" and _lies_in(args.output, args.source):
-        raise UserError(
-            f"--output={args.output} is inside --source={args.source}: give a folder outside"
-            " the source."
-        )
+    if args.dataset == "folder":
+        build_plan.check_outside(args.output, args.source)
     source = Source(args.source, args.lists, args.untrimmed, args.classes)
     catalog = CATALOGS[args.dataset](source)
     asked = {
@@ -121,13 +121,6 @@ def _plan(args: argparse.Namespace) -> BuildPlan:
     )
 
 
-def _lies_in(output: str, source: str) -> bool:
-    if storage.is_remote(output) or storage.is_remote(source):
-        return f"{output.rstrip('/')}/".startswith(f"{source.rstrip('/')}/")
-    inner, outer = os.path.realpath(output), os.path.realpath(source)
-    return os.path.commonpath([inner, outer]) == outer
-
-
 def _modalities(text: str) -> tuple[Modality, ...] | None:
     if not text:
         return None
@@ -143,9 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, others = parser.parse_known_args(argv)
     if others and not args.runner:
         parser.error(terminal.escaped(f"unknown arguments: {' '.join(others)}"))
-    # Every core has a worker process, so threads of numerical libraries would only compete.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     try:
         with Activity("listing the files"):
             plan = _plan(args)

@@ -41,7 +41,7 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
         with beam.Pipeline(options=PipelineOptions(list(arguments))) as pipeline:
             _ = (
                 pipeline
-                | "Shards" >> beam.Create(builder.unfinished(plan, output))
+                | "Shards" >> beam.Create(builder.unfinished(plan.shards, output))
                 | "Spread" >> beam.Reshuffle()
                 | "Build" >> beam.Map(build_shard, plan.source, plan.options, output, timeout)
             )

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 from typing import Any
 
 from data_pipelines.build.catalogs.catalog import NONE_HELD_OUT, Catalog, HeldOut, Item
@@ -17,7 +18,7 @@ from data_pipelines.format import shard_names, storage
 from data_pipelines.format import shards as shard_lib
 from data_pipelines.format.metadata import Metadata
 
-_FILES_PER_SHARD = 256
+FILES_PER_SHARD = 256
 _MOST_SHARDS = 1024
 
 
@@ -97,7 +98,7 @@ def make_plan(
     plans: list[ShardPlan] = []
     for split, items in catalog.splits.items():
         mixed = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
-        count = shards or min(max(math.ceil(len(items) / _FILES_PER_SHARD), 1), _MOST_SHARDS)
+        count = shards or min(max(math.ceil(len(items) / FILES_PER_SHARD), 1), _MOST_SHARDS)
         bounds = [len(items) * i // count for i in range(count + 1)]
         for i in range(count):
             file = shard_names.shard_name(name, split, i, count)
@@ -109,3 +110,25 @@ def describe(plan: BuildPlan) -> dict[str, Any]:
     """Returns the source and the options of a plan, for its report."""
     chosen = {"hold_out": plan.held_out.fraction, "seed": plan.held_out.seed}
     return {"source": storage.as_text(plan.source), **dataclasses.asdict(plan.options), **chosen}
+
+
+def check_outside(output: str, source: str) -> None:
+    """Checks that shards are not written among the files that they are made of.
+
+    Args:
+      output: folder (or URL) of the shards.
+      source: folder (or URL) of the files.
+
+    Raises:
+      UserError: the output is the source, or inside it.
+    """
+    if storage.is_remote(output) or storage.is_remote(source):
+        inside = f"{output.rstrip('/')}/".startswith(f"{source.rstrip('/')}/")
+    else:
+        inner, outer = os.path.realpath(output), os.path.realpath(source)
+        inside = os.path.commonpath([inner, outer]) == outer
+    if inside:
+        raise UserError(
+            f"The shards' folder {output} is inside {source}, their source: give a folder outside"
+            " the source."
+        )

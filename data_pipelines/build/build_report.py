@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines.build.catalogs.catalog import NONE_HELD_OUT, HeldOut
@@ -66,23 +66,27 @@ class BuildReport:
         return dict(sorted(collections.Counter(entry.reason for entry in self.left_out).items()))
 
 
-# The option that requests only the other modality.
-_REMEDIES = {"no audio": "--modalities=video", "no video": "--modalities=audio"}
+# {reason: what to do to use the files that were left out for it}: another build.
+REMEDIES = {
+    "no audio": "build again with --modalities=video",
+    "no video": "build again with --modalities=audio",
+}
 
 
-def remedies(report: BuildReport) -> dict[str, str]:
-    """Returns {reason: the option of a build that would use the files left out for it}."""
+def applicable(remedies: Mapping[str, str], report: BuildReport) -> dict[str, str]:
+    """Returns the remedies of reasons that a report has; none if one modality was requested."""
     media = report.options["media"]
     both = media["video"] and media["audio"]
-    return {r: _REMEDIES[r] for r in report.reasons if both and r in _REMEDIES}
+    return {r: remedies[r] for r in report.reasons if both and r in remedies}
 
 
-def summary(report: BuildReport, directory: str) -> str:
+def summary(report: BuildReport, directory: str, remedies: Mapping[str, str] = REMEDIES) -> str:
     """Returns the lines that are printed at the end of a build.
 
     Args:
       report: of the build.
       directory: of the data set.
+      remedies: {reason: what to do to use the files that were left out for it}.
     """
     splits = ", ".join(f"{split} {number:,}" for split, number in report.records.items())
     total = sum(report.records.values())
@@ -96,9 +100,8 @@ def summary(report: BuildReport, directory: str) -> str:
         lines += [escaped(f"  {e.path}: {e.reason} ({e.detail})") for e in report.left_out[:_NAMED]]
         if len(report.left_out) > _NAMED:
             lines.append(f"  ... {len(report.left_out) - _NAMED:,} more in report.json")
-        for reason, option in remedies(report).items():
-            number = report.reasons[reason]
-            lines.append(f"to use the {number:,} with {reason}, build again with {option}")
+        for reason, text in applicable(remedies, report).items():
+            lines.append(f"to use the {report.reasons[reason]:,} with {reason}, {text}")
     else:
         lines.append(f"no file left out of {report.files:,}")
     lines += [

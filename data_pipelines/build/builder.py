@@ -15,7 +15,7 @@ import functools
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -36,11 +36,14 @@ _PLAN = "plan.json"
 # Bytes of a report, which lists each file that is left out.
 _MOST_REPORT = 2**30
 _WAITING = "waiting"
+TIMEOUT = 300.0  # default seconds of work on a file without a finished record
+_OTHER = "give another folder for the shards"
 _Progress = Callable[[FileResult], None]
 
 
 @contextlib.contextmanager
-def _no_progress(files: int) -> Iterator[Callable[[FileResult], None]]:
+def no_progress(files: int) -> Iterator[Callable[[FileResult], None]]:
+    """Yields a function that shows nothing."""
     yield lambda result: None
 
 
@@ -49,7 +52,7 @@ def run(
     output: str,
     workers: int,
     timeout: float,
-    make_progress: Callable[[int], AbstractContextManager[_Progress]] = _no_progress,
+    make_progress: Callable[[int], AbstractContextManager[_Progress]] = no_progress,
 ) -> BuildReport:
     """Builds the unfinished shards of a data set, in worker processes of this machine.
 
@@ -69,17 +72,44 @@ def run(
     if done := read_finished(plan, output):
         return done
     with start(plan, output):
-        todo = unfinished(plan, output)
-        files = sum(len(shard.items) for shard in todo)
-        work = functools.partial(ingest, directory=plan.source, options=plan.options)
-        with (
-            file_workers(work, output, workers, timeout) as pool,
-            make_progress(files) as progress,
-        ):
-            results = pool.map(itertools.chain.from_iterable(shard.items for shard in todo))
-            for shard in todo:
-                write_shard(shard, _watched(results, progress), output)
+        build_shards(plan, plan.shards, output, workers, timeout, make_progress)
         return finish(plan, output)
+
+
+def build_shards(
+    plan: BuildPlan,
+    part: Sequence[ShardPlan],
+    output: str,
+    workers: int,
+    timeout: float = TIMEOUT,
+    make_progress: Callable[[int], AbstractContextManager[_Progress]] = no_progress,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Builds the unfinished ones of some shards of a started build, in worker processes.
+
+    Args:
+      plan: that was started.
+      part: the shards; several processes, also of several machines, may each build a part.
+      output: the folder (or URL).
+      workers: number of processes.
+      timeout: seconds of work on a file without a finished record.
+      make_progress: as for `run`.
+      tick: called after each shard and about every second in between; what it raises ends the
+        build, which can resume.
+
+    Raises:
+      UserError: many files in a row failed for the same reason.
+      UnreachableError: the storage of a file does not respond.
+    """
+    todo = unfinished(part, output)
+    files = sum(len(shard.items) for shard in todo)
+    work = functools.partial(ingest, directory=plan.source, options=plan.options)
+    with file_workers(work, output, workers, timeout) as pool, make_progress(files) as progress:
+        items = itertools.chain.from_iterable(shard.items for shard in todo)
+        results = pool.map(items, tick)
+        for shard in todo:
+            write_shard(shard, _watched(results, progress), output)
+            tick()
 
 
 @contextlib.contextmanager
@@ -95,14 +125,24 @@ def file_workers(
       workers: number of processes.
       timeout: seconds of work on a file without a finished record.
     """
-    with contextlib.ExitStack() as stack:
-        waiting = (
-            stack.enter_context(tempfile.TemporaryDirectory())
-            if storage.is_remote(output)
-            else storage.join(storage.join(output, _STATE), _WAITING)
-        )
+    with waiting_folder(output) as waiting:
         work = functools.partial(work, waiting=waiting)
-        yield stack.enter_context(FileWorkers(work, lost, workers, timeout, _bytes_in_memory))
+        with FileWorkers(work, lost, workers, timeout, _bytes_in_memory) as pool:
+            yield pool
+
+
+@contextlib.contextmanager
+def waiting_folder(output: str) -> Iterator[str]:
+    """Yields a local folder for temporary files of records.
+
+    Args:
+      output: the folder (or URL) of a started build.
+    """
+    if storage.is_remote(output):
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    else:
+        yield storage.join(storage.join(output, _STATE), _WAITING)
 
 
 def _bytes_in_memory(result: FileResult) -> int:
@@ -140,7 +180,7 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
     splits = dict.fromkeys(shard.split for shard in plan.shards)
     storage.make_folder(output)
     busy = f"{output} is being built by another process"
-    with storage.locked(output, busy, "wait until it has ended, or give another --output."):
+    with storage.locked(output, busy, f"wait until it has ended, or {_OTHER}."):
         shards.start_dataset(output, plan.metadata, splits)
         state = storage.join(output, _STATE)
         storage.make_folder(state)
@@ -170,18 +210,26 @@ def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
         return
     except json_file.ContentError as error:
         raise UserError(
-            f"{output} has an unfinished build whose plan is damaged ({path}: {error}): give"
-            " another --output, or remove that folder."
+            f"{output} has an unfinished build whose plan is damaged ({path}: {error}): {_OTHER},"
+            " or remove that one."
         ) from None
     if started.digest == plan.digest:
         return
     was, now = (_flat(json.loads(json.dumps(o))) for o in (started.options, options))
     changes = [f"{key} {was.get(key)}, now {now[key]}" for key in now if was.get(key) != now[key]]
-    other = "; ".join(changes) or "files, labels, --name or --shards"
+    other = "; ".join(changes) or "files, labels, name or number of shards"
     raise UserError(
-        f"{output} has an unfinished build with other {other}: give another --output, or remove"
-        " that folder."
+        f"{output} has an unfinished build with other {other}: {_OTHER}, or remove that one."
     )
+
+
+def is_started(plan: BuildPlan, output: str) -> bool:
+    """Returns whether a build of the plan was started in a folder (or URL) and is not finished."""
+    try:
+        path = storage.join(storage.join(output, _STATE), _PLAN)
+        return json_file.build(_StartedPlan, json_file.read(path)).digest == plan.digest
+    except (FileNotFoundError, json_file.ContentError):
+        return False
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -191,17 +239,17 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def unfinished(plan: BuildPlan, output: str) -> list[ShardPlan]:
+def unfinished(part: Sequence[ShardPlan], output: str) -> list[ShardPlan]:
     """Returns the shards to write: without a report, or with files that may succeed another time.
 
     Args:
-      plan: what to build.
+      part: shards of a plan.
       output: the folder (or URL).
     """
     found = storage.sizes(output)
     return [
         shard
-        for shard in plan.shards
+        for shard in part
         if (report := _read_report(output, shard)) is None
         or found.get(shard.name) != report.size
         or _may_improve(report, len(shard.items))
@@ -247,12 +295,15 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
     return report
 
 
-def finish(plan: BuildPlan, output: str) -> BuildReport:
+def finish(
+    plan: BuildPlan, output: str, remedies: Mapping[str, str] = build_report.REMEDIES
+) -> BuildReport:
     """Completes a data set whose shards are all finished: writes its report and its JSON files.
 
     Args:
       plan: what was built.
       output: the folder (or URL).
+      remedies: as for `build_report.summary`.
 
     Raises:
       UserError: no file has records, or another build has ended at the same URL.
@@ -281,7 +332,7 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     _check_time_outs(whole, output)
     if not any(whole.records.values()):
         storage.remove_folder(storage.join(output, _STATE))
-        raise UserError(_no_records(whole, plan.source, output))
+        raise UserError(_no_records(whole, plan.source, output, remedies))
     written = {
         split: [shards.Shard(r.records, r.size) for r in reports]
         for split, reports in finished.items()
@@ -292,14 +343,14 @@ def finish(plan: BuildPlan, output: str) -> BuildReport:
     return whole
 
 
-def _no_records(whole: BuildReport, source: str, output: str) -> str:
+def _no_records(whole: BuildReport, source: str, output: str, remedies: Mapping[str, str]) -> str:
     """Returns the message for a build without records."""
     of_program = [e for e in whole.left_out if e.reason in common_cause.OF_PROGRAM]
     first = (of_program or whole.left_out)[0]
     found = "".join(f", and {i.count} {i.what} (first: {i.example})" for i in whole.ignored)
     remedy = "".join(
-        f"to use those with {reason} give {option}, or "
-        for reason, option in build_report.remedies(whole).items()
+        f"to use those with {reason} {text}, or "
+        for reason, text in build_report.applicable(remedies, whole).items()
     )
     return (
         f"None of {count(whole.files, 'file')} of {source} gave a record (first: {first.path}:"
@@ -318,30 +369,38 @@ def _check_time_outs(whole: BuildReport, output: str) -> None:
         raise UnreachableError(
             f"{len(late)} of {count(whole.files, 'file')} timed out (first: {late[0].path}:"
             f" {late[0].detail}), so the data set is not finished: see {output}/{REPORT}, and"
-            " repeat the command to try them again, with a larger --timeout if they are long; to"
-            " leave a file out, replace it by an empty one."
+            " repeat the command to try them again (data_pipelines.build has --timeout for long"
+            " ones); to leave a file out, replace it by an empty one."
         )
 
 
 def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
-    """Returns the report of a finished build of the same plan, or None.
+    """Returns the report of a finished build of the same plan, or None; raises as `read_report`."""
+    report = read_report(output) if is_finished(output) else None
+    return report if report is not None and report.plan == plan.digest else None
+
+
+def is_finished(output: str) -> bool:
+    """Returns whether a folder (or URL) has a complete data set."""
+    return storage.exists(storage.join(output, shards.DATASET_INFO))
+
+
+def read_report(output: str) -> BuildReport | None:
+    """Returns the report of a complete data set; None if it was not built from files.
 
     Raises:
       UserError: the report is damaged.
     """
     path = storage.join(output, REPORT)
-    if not storage.exists(storage.join(output, shards.DATASET_INFO)):
-        return None
     try:
-        report = json_file.build(BuildReport, json_file.read(path, _MOST_REPORT))
+        return json_file.build(BuildReport, json_file.read(path, _MOST_REPORT))
     except FileNotFoundError:
         return None
     except json_file.ContentError as error:
         raise UserError(
-            f"{path} is damaged ({error}), so the plan of {output} is unknown: give another"
-            " --output, or use the existing data set."
+            f"{path} is damaged ({error}), so the plan of {output} is unknown: {_OTHER},"
+            " or use the existing data set."
         ) from None
-    return report if report.plan == plan.digest else None
 
 
 def _read_report(output: str, shard: ShardPlan) -> ShardReport | None:

@@ -123,6 +123,11 @@ def bytes_in_memory(records: Sequence[bytes]) -> int:
     return 0 if isinstance(records, StoredRecords) else sum(map(len, records))
 
 
+def total_bytes(records: Sequence[bytes]) -> int:
+    """Returns the bytes of records, without reading those in a file."""
+    return sum(records.lengths) if isinstance(records, StoredRecords) else bytes_in_memory(records)
+
+
 def discard(records: Sequence[bytes]) -> None:
     """Removes the temporary file of `StoredRecords`."""
     if isinstance(records, StoredRecords):

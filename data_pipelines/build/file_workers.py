@@ -6,6 +6,8 @@ import collections
 import contextlib
 import dataclasses
 import multiprocessing
+import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
 from typing import Any
@@ -84,8 +86,13 @@ class FileWorkers:
             _end(worker)
         self._workers = []
 
-    def map(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Yields the result of each item, in order."""
+    def map(self, items: Iterable[Any], tick: Callable[[], None] = lambda: None) -> Iterator[Any]:
+        """Yields the result of each item, in order.
+
+        Args:
+          items: what to work on.
+          tick: called after each result and every `TICK` seconds while one is waited for.
+        """
         waiting = collections.deque(enumerate(items))
         total = len(waiting)
         done: dict[int, Any] = {}
@@ -94,6 +101,7 @@ class FileWorkers:
                 self._hand_out(waiting, number + self._ahead(done))
                 for finished, result in self._collect():
                     done[finished] = result
+                tick()
             self._hand_out(waiting, number + self._ahead(done))
             yield done.pop(number)
 
@@ -169,15 +177,20 @@ def _start(work: Work) -> _Worker:
     # Spawn: a fork would copy locks that other threads hold.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, pickle.dumps(work)), daemon=True)
     process.start()
     theirs.close()
     assert process.pid is not None
     return _Worker(process, ours, WorkClock(process.pid))
 
 
-def _serve(pipe: connection.Connection, work: Work) -> None:
+def _serve(pipe: connection.Connection, pickled: bytes) -> None:
+    # Every core has a worker, so threads of numerical libraries would only compete. They read the
+    # variables when they are imported, with the work.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
     try:
+        work: Work = pickle.loads(pickled)
         pipe.send(_ALIVE)
         while True:
             pipe.send(work(pipe.recv(), lambda: pipe.send(_ALIVE)))

@@ -213,7 +213,7 @@ def _interrupt(*_):
 def test_output_inside_source_is_refused(videos, capsys):
     for output in (videos, videos / "shards"):
         assert _build(videos, output) == 2
-        assert "is inside --source" in capsys.readouterr().err
+        assert "their source: give a folder outside" in capsys.readouterr().err
     assert not (videos / "shards").exists()
 
 
@@ -257,7 +257,7 @@ def test_unfinished_build_with_other_options_is_refused(videos, tmp_path, monkey
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
     assert "short_side 128, now 64" in capsys.readouterr().err
     assert _build(videos, tmp_path / "out", "--shards=2") == 2
-    assert "with other files, labels, --name or --shards" in capsys.readouterr().err
+    assert "with other files, labels, name or number of shards" in capsys.readouterr().err
     begun = tmp_path / "out" / ".build" / "plan.json"
     begun.write_text(begun.read_text().replace("short_side", "of_a_version_before"))
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
@@ -301,7 +301,7 @@ def test_sound_alone(tmp_path, capsys):
     )
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
     message = capsys.readouterr().err
-    assert ": to use those with no video give --modalities=audio, or see" in message
+    assert ": to use those with no video build again with --modalities=audio, or see" in message
     assert _build(tmp_path / "in", tmp_path / "sound", "--modalities=audio") == 0
     sound = open_dataset(Config(modalities=("audio",)), str(tmp_path / "sound"), "train")
     assert sound.metadata.modalities == ("audio",)
@@ -313,7 +313,7 @@ def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
     media_files.write(tmp_path / "in" / "a.mp4", media_files.gray_frames([9] * 30))
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
     message = capsys.readouterr().err
-    assert ": to use those with no audio give --modalities=video, or see" in message
+    assert ": to use those with no audio build again with --modalities=video, or see" in message
 
 
 @pytest.mark.parametrize(

@@ -249,10 +249,10 @@ def test_shard_with_damaged_report_is_rebuilt(tmp_path, content):
     plan, out = _plan(tmp_path), str(tmp_path / "out")
     with builder.start(plan, out):
         builder.write_shard(plan.shards[0], [], out)
-        assert not builder.unfinished(plan, out)
+        assert not builder.unfinished(plan.shards, out)
         (report,) = (tmp_path / "out" / ".build").glob("toy-*.json")
         report.write_text(content)
-        assert builder.unfinished(plan, out) == list(plan.shards)
+        assert builder.unfinished(plan.shards, out) == list(plan.shards)
 
 
 @pytest.mark.parametrize("content", [*BROKEN, '{"name": "toy"}'])

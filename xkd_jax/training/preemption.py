@@ -34,10 +34,15 @@ class Preemption:
     ends the process. What they do is printed immediately, also while a step runs or compiles.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: str = STOPPING):
+        """Creates an object that handles no signals yet.
+
+        Args:
+          stopping: printed at the first Ctrl-C.
+        """
         self._noticed = False
         self._before: dict[int, Handler] = {}
-        self._interrupts = _Interrupts()
+        self._interrupts = _Interrupts(stopping)
 
     def __enter__(self) -> Preemption:
         handlers: dict[int, Handler] = {signal.SIGINT: _pass_on}
@@ -75,7 +80,8 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 class _Interrupts:
     """Answers Ctrl-C from a thread: Python's handlers wait for the call that the main one is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: str):
+        self._stopping = stopping
         self._read = self._write = self._before = -1
         self._thread = threading.Thread(target=self._listen, name="ctrl-c", daemon=True)
         self._closed = threading.Event()
@@ -101,6 +107,6 @@ class _Interrupts:
                 continue
             count += 1
             if count == 1:
-                terminal.print_error(STOPPING)
+                terminal.print_error(self._stopping)
             elif not self._closed.wait(PATIENCE):
                 os._exit(EXIT_INTERRUPTED)

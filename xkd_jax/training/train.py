@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import spoken_digits
 from data_pipelines.errors import UserError
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
@@ -27,12 +26,11 @@ from xkd_jax.parallel.processes import (
     global_max,
     lost_peer_errors,
     main_activity,
-    main_first,
     print_on_main,
     run_on_all,
     write_once,
 )
-from xkd_jax.training import memory, run_lease, run_summary
+from xkd_jax.training import memory, run_data, run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.loop import Loop
@@ -60,11 +58,7 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
       TrainingDivergedError: a loss was not finite.
       StoppedError: the program was preempted; the state is saved.
     """
-    if config.data.dataset != "spoken_digits" and not config.data.dir:
-        raise UserError(
-            "data.dir is empty: give --config.data.dir=SHARDS, made from a folder of videos by"
-            " python -m data_pipelines.build."
-        )
+    run_data.check(config)
     smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
         _train(config, workdir, written, check_lease)
@@ -73,10 +67,10 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
 def _train(
     config: Config, workdir: Path, written: Config | None, check_lease: Callable[[], None]
 ) -> None:
-    directory = data_directory(config, workdir)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    directory = run_data.directory(config, workdir)
     dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
-    mesh = mesh_lib.make_mesh(config.mesh)
     run = Run.create(config, length, mesh)
     for line in run_summary.lines(config, written, len(dataset), length, mesh):
         print_on_main(line)
@@ -207,16 +201,6 @@ def loop(
         checkpoints,
         workdir / "tensorboard",
     )
-
-
-def data_directory(config: Config, workdir: Path) -> str:
-    """Returns the folder of the shards; spoken digits are made there on first use."""
-    if config.data.dataset == "spoken_digits":
-        directory = config.data.dir or str(workdir / "data")
-        with main_activity("making spoken digits"):
-            main_first(lambda: spoken_digits.build(config, directory, print_on_main))
-        return directory
-    return config.data.dir
 
 
 def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
