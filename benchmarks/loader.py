@@ -65,15 +65,15 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
     seconds: dict[str, list[float]] = {"bare": [], "loader": []}
     on_the_fly_seconds: list[list[float]] = [[] for _ in records]
     next(batches)
-    _wait_until_idle()
+    wait_until_idle()
     for number in range(ROUNDS):
         with noted_images() as images:
-            seconds["loader"].append(_per_clip(functools.partial(_load, batches), BATCH))
-        seconds["bare"].append(_per_clip(functools.partial(_decode, images), BATCH))
+            seconds["loader"].append(per_clip(functools.partial(load_one, batches), BATCH))
+        seconds["bare"].append(per_clip(functools.partial(_decode, images), BATCH))
         turn = number % len(records)
         path = os.path.join(source, records[turn].path)
         once = functools.partial(on_the_fly.load_clip, path, config, rng)
-        on_the_fly_seconds[turn].append(_per_clip(once, 1))
+        on_the_fly_seconds[turn].append(per_clip(once, 1))
     batches.close()
     seconds["on_the_fly"] = [min(times) for times in on_the_fly_seconds if times]
     rates = {name: 1 / statistics.mean(values) for name, values in seconds.items()}
@@ -106,19 +106,21 @@ def noted_images() -> Iterator[list[bytes | memoryview]]:
         yield images
 
 
-def _per_clip(run: Callable[[], object], clips: int) -> float:
+def per_clip(run: Callable[[], object], clips: int) -> float:
+    """Returns the seconds of CPU time of a function that makes `clips` clips, for one of them."""
     start = time.process_time()
     run()
     return (time.process_time() - start) / clips
 
 
-def _load(batches: Iterator[Batch]) -> None:
+def load_one(batches: Iterator[Batch]) -> None:
     """Takes a batch that is ready, and waits until the one that replaces it is made."""
     next(batches)
-    _wait_until_idle()
+    wait_until_idle()
 
 
-def _wait_until_idle() -> None:
+def wait_until_idle() -> None:
+    """Waits until no thread of this process computes."""
     while True:
         before = time.process_time()
         time.sleep(0.1)

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Apache Beam requires old versions of NumPy and protobuf, and PyTorch for CPUs comes from another
 # index than PyTorch for GPUs, so both are in separate environments.
-UNLOCKED_EXTRAS = ("beam", "pytorch")
+UNLOCKED_EXTRAS = ("beam", "pytorch", "peers")
 _CLASSIFIER = "Programming Language :: Python :: "
 
 
