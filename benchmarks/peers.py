@@ -21,9 +21,7 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Generator
-from typing import Any
 
 import av
 import cv2

@@ -37,10 +37,12 @@ def test_table_has_each_video_and_names_readers_that_fail(video, monkeypatch, ca
     )
     monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: None)
     monkeypatch.setattr("cv2.setNumThreads", lambda threads: None)
-    monkeypatch.setattr(
-        peers, "READERS",
-        {"PyAV": ("av", peers.read_by_av), "broken": ("av", broken), "other": ("no_module", broken)},
-    )  # fmt: skip
+    readers = {
+        "PyAV": ("av", peers.read_by_av),
+        "broken": ("av", broken),
+        "other": ("no_module", broken),
+    }
+    monkeypatch.setattr(peers, "READERS", readers)
     monkeypatch.setattr(peers, "ROUNDS", 1)
     monkeypatch.setattr(peers, "BATCH", 1)
     monkeypatch.setattr(peers, "TIMES", 1)
