@@ -15,6 +15,7 @@ from data_pipelines.field_ranges import Doc, Range, above, at_least, below, inte
 Modality = Literal["video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio")
 Interpolation = Literal["linear", "cubic"]
+Spectrogram = Literal["log_mel", "kaldi"]
 SEED = Range(0, 2**32 - 1)  # JAX uses 32 bits
 
 
@@ -123,6 +124,11 @@ class ViewConfig:
         return math.prod((*self.patch, *self.channels))
 
     @property
+    def seconds(self) -> float:
+        """Length of the global view."""
+        raise NotImplementedError
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """Shape of the global view, without channels."""
         raise NotImplementedError
@@ -189,6 +195,11 @@ class VideoConfig(ViewConfig):
         return (3,)
 
     @property
+    def seconds(self) -> float:
+        """Length of the global view."""
+        return self.frames / self.frame_rate
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """(frames, height, width)."""
         return (self.frames, self.size, self.size)
@@ -206,8 +217,15 @@ class VideoConfig(ViewConfig):
 
 @dataclasses.dataclass(frozen=True)
 class AudioConfig(ViewConfig):
-    """Audio views: log-mel spectrograms."""
+    """Audio views: spectrograms."""
 
+    spectrogram: Annotated[
+        Spectrogram,
+        Doc(
+            "log_mel: that of the shards; kaldi: Kaldi's filter bank, made from waveforms that the"
+            " shards keep (--waveform)"
+        ),
+    ] = "log_mel"
     sample_rate: Annotated[int, at_least(1), Doc("samples per second (Hz)")] = 16000
     fft: Annotated[int, at_least(1), Doc("length of the Fourier transform, in samples")] = 1024
     hop: Annotated[int, at_least(1), Doc("distance of two columns, in samples")] = 143
@@ -229,6 +247,11 @@ class AudioConfig(ViewConfig):
     @property
     def modality(self) -> Modality:
         return "audio"
+
+    @property
+    def seconds(self) -> float:
+        """Length of the global view."""
+        return self.columns * self.hop / self.sample_rate
 
     @property
     def global_shape(self) -> tuple[int, ...]:
@@ -318,8 +341,17 @@ class LoaderConfig:
 
     @property
     def clip_seconds(self) -> float:
-        """Length of a clip, in seconds."""
-        return self.video.frames / self.video.frame_rate
+        """Length of a clip, in seconds: of the sound if `sound_is_longer`, else of the video."""
+        return self.audio.seconds if self.sound_is_longer else self.video.seconds
+
+    @property
+    def sound_is_longer(self) -> bool:
+        """Whether a clip's sound is longer than its video by more than a frame.
+
+        Its frames are then in the middle of the sound.
+        """
+        of_both = len(self.modalities) == len(MODALITIES)
+        return of_both and self.audio.seconds > self.video.seconds + 1 / self.video.frame_rate
 
     def modality(self, name: Modality) -> ViewConfig:
         """Returns the view settings of one modality."""

@@ -174,7 +174,8 @@ def check_config(
       metadata: of the data set.
       config: with rates and sizes.
       directory: of the data set, for the message.
-      fixed: whether the config is that of a trained network, which takes no other values.
+      fixed: whether the config is that of trained encoders, which take no other values; of frames
+        with a higher rate, some are used (`clips.at_frame_rate`).
 
     Raises:
       UserError: rates or sizes differ; the message has all of them, and the command that builds
@@ -192,13 +193,20 @@ def check_config(
             "audio.mels": (metadata.mels, config.audio.mels),
         },
     }
+    kaldi = config.audio.spectrogram == "kaldi"
+    if kaldi:  # made from waveforms
+        settings["audio"] = {"audio.sample_rate": settings["audio"]["audio.sample_rate"]}
     read = [m for m in metadata.modalities if m in config.modalities]
     held = {key: values for m in read for key, values in settings[m].items()}
     other = {key: values for key, values in held.items() if values[0] != values[1]}
+    if fixed and metadata.frame_rate > config.video.frame_rate:
+        other.pop("video.frame_rate", None)
     if not other:
         return
     differences = ", ".join(f"{key} {a:.9g}, not {b:.9g}" for key, (a, b) in other.items())
     options = [f"--{key.rpartition('.')[2]}={asked:.9g}" for key, (_, asked) in held.items()]
+    if kaldi and "audio" in read:
+        options.append("--waveform")
     if set(read) != set(MODALITIES):
         options.append(f"--modalities={','.join(read)}")
     remedy = (
@@ -208,7 +216,7 @@ def check_config(
     if not fixed:
         flags = " ".join(f"--config.{key}={was:.9g}" for key, (was, _) in other.items())
         remedy = f"give {flags}, or {remedy}"
-    owner = "the checkpoint's network" if fixed else "the config"
+    owner = "the evaluated encoders" if fixed else "the config"
     raise UserError(
         f"The data set {metadata.name} in {directory} does not fit {owner}"
         f" ({differences}): {remedy}."

@@ -2,11 +2,15 @@
 
 Positions are in frames at the config's rate, for audio too, so that video and audio of a clip start
 at the same time. For a record without frames, and in a run without video, positions are in columns
-of the spectrogram.
+of the spectrogram. If a clip's sound is longer than its video (an encoder of few frames beside one
+of ten seconds of sound), positions are in columns too, and the frames are in the middle of the
+sound.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +19,9 @@ import numpy as np
 import simplejpeg
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import record_schema
+from data_pipelines.format import kaldi, record_schema
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import LoaderConfig, Modality
+from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
 from data_pipelines.read.batches import Fill
 from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames
 
@@ -25,15 +29,53 @@ from data_pipelines.read.frame_cuts import Cut, Cuts, cut_frames
 _GROUP = 4
 
 
+def at_frame_rate(record: Record, stored: float, wanted: float) -> Record:
+    """Returns a record whose frames have a lower rate: of each time, the nearest stored frame.
+
+    Args:
+      record: the record.
+      stored: rate of its frames, in Hz; 0: no frames, or unknown.
+      wanted: the other rate; a higher one leaves the record as it is.
+    """
+    if not record.frames or stored <= wanted:
+        return record
+    count, step = len(record.frames), stored / wanted
+    places = np.rint(np.arange(math.ceil(count / step)) * step).astype(int)
+    frames = [record.frames[place] for place in np.minimum(places, count - 1)]
+    return dataclasses.replace(record, frames=frames)
+
+
+def sound_columns(record: Record, audio: AudioConfig) -> int:
+    """Returns the number of columns of a record's spectrogram; 0 without sound."""
+    if audio.spectrogram == "kaldi":
+        return kaldi.columns(len(record.waveform))
+    return int(record.log_mel.shape[1])
+
+
 def last_start(record: Record, config: LoaderConfig) -> int:
     """Returns the last position at which a whole clip fits; 0 if the record is shorter."""
     if _counts_frames(record, config):
         return max(0, len(record.frames) - config.video.frames)
-    return max(0, record.log_mel.shape[1] - config.audio.columns)
+    return max(0, sound_columns(record, config.audio) - config.audio.columns)
 
 
 def _counts_frames(record: Record, config: LoaderConfig) -> bool:
+    if config.sound_is_longer and sound_columns(record, config.audio):
+        return False
     return bool(record.frames) and "video" in config.modalities
+
+
+def middle_frame(record: Record, start: float, seconds: float, video: VideoConfig) -> int:
+    """Returns the first of `video.frames` frames in the middle of a part of a record.
+
+    Args:
+      record: the record.
+      start: start of the part, in seconds.
+      seconds: its length.
+      video: number and rate of the frames.
+    """
+    middle = (start + seconds / 2) * video.frame_rate - (video.frames - 1) / 2
+    return min(max(int(middle), 0), max(len(record.frames) - video.frames, 0))
 
 
 def spread_starts(record: Record, config: LoaderConfig, clips: int) -> np.ndarray:
@@ -48,7 +90,7 @@ class Clip(NamedTuple):
     """A clip of a record before its frames are decoded.
 
     size: height and width of the frames, in pixels; None without video.
-    log_mel: uint16 [mels, audio.columns], fixed point; None without audio.
+    log_mel: [mels, audio.columns] (`cut_sound`); None without audio.
     fill: cuts the frames into what waits for them (`ClipFrames.write`).
     """
 
@@ -81,8 +123,12 @@ def cut_clip(
     size = log_mel = None
     fill: Fill = _nothing_pending
     if "video" in modalities:
+        first = start
+        if config.sound_is_longer and not _counts_frames(record, config):
+            seconds = start * config.audio.hop / config.audio.sample_rate
+            first = middle_frame(record, seconds, config.audio.seconds, config.video)
         frames = ClipFrames(
-            record, start, config.video.frames, config.data.short_side, where, stored_short_side
+            record, first, config.video.frames, config.data.short_side, where, stored_short_side
         )
         size, fill = frames.size, frames.write
     if "audio" in modalities:
@@ -183,7 +229,7 @@ class ClipFrames:
 
 
 def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) -> np.ndarray:
-    """Returns uint16 [mels, audio.columns] from position `start` on, padded with silence.
+    """Returns the spectrogram of a clip, as `cut_sound`.
 
     Args:
       record: the record.
@@ -192,18 +238,41 @@ def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) ->
       where: name of the record in error messages.
 
     Raises:
-      UserError: the record has no sound.
+      UserError: as `cut_sound`.
     """
-    held = record.log_mel.shape[1]
-    if not held:
-        raise UserError(f"{where} has no audio: read only video, or build the data set with audio.")
     columns_a_frame = config.audio.sample_rate / config.audio.hop / config.video.frame_rate
     first = round(start * columns_a_frame) if _counts_frames(record, config) else start
-    found = record.log_mel[:, first : first + config.audio.columns]
-    if found.shape[1] == config.audio.columns:
+    return cut_sound(record, first, config.audio, where)
+
+
+def cut_sound(record: Record, first: int, audio: AudioConfig, where: str) -> np.ndarray:
+    """Returns `audio.columns` columns of a record's spectrogram, [mels, columns].
+
+    Args:
+      record: the record.
+      first: the first column.
+      audio: kind and length of the spectrogram.
+      where: name of the record in error messages.
+
+    Returns:
+      uint16 fixed point, with silence after the end, of `log_mel`; float32, with zeros after the
+      end, of `kaldi`.
+
+    Raises:
+      UserError: the record has no sound, or no waveform for a filter bank.
+    """
+    if not record.log_mel.shape[1] and not record.waveform.size:
+        raise UserError(f"{where} has no audio: read only video, or build the data set with audio.")
+    if audio.spectrogram == "kaldi":
+        if not record.waveform.size:
+            raise UserError(
+                f"{where} has no waveform, which Kaldi's filter bank is made from: build the shards"
+                " again with --waveform."
+            )
+        return kaldi.columns_of(record.waveform, first, audio.columns, audio.mels)
+    found = record.log_mel[:, first : first + audio.columns]
+    if found.shape[1] == audio.columns:
         return found
-    clip = np.full(
-        (record.log_mel.shape[0], config.audio.columns), record_schema.SILENCE, np.uint16
-    )
+    clip = np.full((record.log_mel.shape[0], audio.columns), record_schema.SILENCE, np.uint16)
     clip[:, : found.shape[1]] = found
     return clip

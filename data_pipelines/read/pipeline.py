@@ -207,6 +207,10 @@ class _Clips:
     modalities: tuple[Modality, ...]
     make_views: Callable[..., Row]
 
+    def _record(self, drawn: Drawn) -> Record:
+        stored, wanted = self.dataset.metadata.frame_rate, self.config.video.frame_rate
+        return clips_lib.at_frame_rate(drawn.record, stored, wanted)
+
     def _row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
         """Returns the row of the clip at position `start` of record `index`."""
         where, stored = self.dataset.source.name(index), self.dataset.metadata.short_side
@@ -216,7 +220,7 @@ class _Clips:
 
     def random_row(self, drawn: Drawn) -> tuple[Row, Fill]:
         """Returns the row of a random clip of a record, for an epoch."""
-        seed, epoch, index, record = self.config.seed, drawn.draw, drawn.index, drawn.record
+        seed, epoch, index, record = self.config.seed, drawn.draw, drawn.index, self._record(drawn)
 
         def rng_of(stream: str) -> random.Random:
             text = f"{seed}/{epoch}/{index}/{stream}".encode()
@@ -227,8 +231,9 @@ class _Clips:
 
     def spread_row(self, drawn: Drawn, clips: int) -> tuple[Row, Fill]:
         """Returns the row of one of `clips` clips spread evenly over a record."""
-        starts = clips_lib.spread_starts(drawn.record, self.config, clips)
-        row, fill = self._row(drawn.index, drawn.record, int(starts[drawn.draw]))
+        record = self._record(drawn)
+        starts = clips_lib.spread_starts(record, self.config, clips)
+        row, fill = self._row(drawn.index, record, int(starts[drawn.draw]))
         return {**row, "clip": np.int64(drawn.draw), "valid": np.True_}, fill
 
     def _target(self, record: Record) -> Row:

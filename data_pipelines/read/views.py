@@ -26,7 +26,8 @@ A view of audio has:
 
 | key       | type                   | what                                              |
 |-----------|------------------------|---------------------------------------------------|
-| `log_mel` | uint16 [mels, columns] | fixed point, see `encode_log_mel`                 |
+| `log_mel` | uint16 [mels, columns] | fixed point, see `encode_log_mel`; float32 of a   |
+|           |                        | filter bank (`AudioConfig.spectrogram`)           |
 | `gain`    | float32                | factor of the waveform                            |
 | `box`     | int32 [4]              | top, left, height, width on a canvas around it,   |
 |           |                        | see `canvas_of_log_mel`                           |
@@ -69,7 +70,7 @@ def draw_train_views(
     Args:
       config: of the run.
       size: height and width of the clip's `video.frames` frames in pixels; None: no video.
-      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      log_mel: [mels, audio.columns] of `clips.cut_log_mel`; None: no audio.
       rng_of: returns the random generator of a view by name, such as `video/global` or
         `audio/local/0`.
 
@@ -115,7 +116,7 @@ def draw_eval_views(
     Args:
       config: of the run.
       size: height and width of the clip's `video.frames` frames in pixels; None: no video.
-      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      log_mel: [mels, audio.columns] of `clips.cut_log_mel`; None: no audio.
       side_fraction: side of the square / short side of the frames.
 
     Returns:
@@ -148,7 +149,7 @@ def draw_crop_views(
     Args:
       config: of the run.
       size: height and width of the clip's `video.frames` frames in pixels; None: no video.
-      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      log_mel: [mels, audio.columns] of `clips.cut_log_mel`; None: no audio.
       crops: number of squares; 1: as `draw_eval_views`.
 
     Returns:
@@ -179,7 +180,7 @@ def train_views(
     Args:
       config: of the run.
       frames: uint8 [video.frames, height, width, 3]; None: no video.
-      log_mel: uint16 [mels, audio.columns], fixed point; None: no audio.
+      log_mel: [mels, audio.columns] of `clips.cut_log_mel`; None: no audio.
       rng_of: as in `draw_train_views`.
 
     Returns:
@@ -195,7 +196,8 @@ def blank_views(config: LoaderConfig) -> Views:
     """Returns views of a black and silent clip: the shapes and types of a row of a batch."""
     side = config.data.short_side
     frames = np.zeros((config.video.frames, side, side, 3), np.uint8)
-    log_mel = np.zeros((config.audio.mels, config.audio.columns), np.uint16)
+    dtype = np.uint16 if config.audio.spectrogram == "log_mel" else np.float32
+    log_mel = np.zeros((config.audio.mels, config.audio.columns), dtype)
     return train_views(
         config,
         frames if "video" in config.modalities else None,
@@ -332,10 +334,10 @@ def _local_audio_view(audio: AudioConfig, log_mel: np.ndarray, rng: random.Rando
 
 
 def audio_view(log_mel: np.ndarray, augment: AudioAugment, rng: random.Random) -> View:
-    """Draws the view of a spectrogram, uint16 [mels, columns], for training.
+    """Draws the view of a spectrogram, [mels, columns], for training.
 
     Args:
-      log_mel: fixed point.
+      log_mel: of `clips.cut_log_mel`.
       augment: ranges of the random numbers.
       rng: random generator.
     """

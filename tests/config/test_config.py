@@ -102,6 +102,7 @@ def test_sizes(size, encoder):
         ("video", "mask_ratio", 1.0, "video.mask_ratio"),
         ("video", "patch", (4, 16), "give 3 values"),
         ("audio", "local_columns", 464, "larger than the global one"),
+        ("audio", "spectrogram", "kaldi", "fixed rates: give --config.audio.sample_rate=16000 --"),
         ("loss", "teacher_view", "locale", "'global', 'local'"),
         ("optimizer", "learning_rate", "fast", "give a value of type float"),
         ("mesh", "data", 0, "give positive sizes"),

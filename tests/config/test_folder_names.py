@@ -80,7 +80,7 @@ def test_evaluation_reads_and_writes_folders_with_any_name(
         assert written["value"] == found["value"]
     mesh = mesh_lib.make_mesh(config.mesh)
     source = pretrained.load(dataclasses.replace(config, network="teacher"), mesh)
-    assert (source.step, bool(source.parameters)) == (7, True)
+    assert (source.identity["step"], bool(source.parameters)) == (7, True)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,18 +14,18 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from jax.tree_util import DictKey
-from random_parameters import random_student
 
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.loader_config import VideoAugment
 from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig, Transformer
 from xkd_jax.evaluate import classify, encoding, evaluation, fitting, pretrained, splits
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
+from xkd_jax.evaluate.network import Network
 from xkd_jax.evaluate.readout import Readout
-from xkd_jax.method.train_state import abstract
-from xkd_jax.networks.student import Teacher, teacher_counterpart
+from xkd_jax.inference.formats.format import encoder_shapes
 from xkd_jax.parallel.mesh import batch_sharding, make_mesh
 from xkd_jax.planning.plan import abstract_batch
 
@@ -176,27 +176,25 @@ def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
     )  # fmt: skip
     mesh = make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
-    viewing = pretrained.viewing(config, source.config)
-    architecture = source.config.architecture
-    fit = fitting.create_fit(config, architecture, viewing, mesh, source.parameters, 16, 2)
+    viewing = pretrained.viewing(config, source.views)
+    encoder = source.parameters["encoders"][config.modalities[0]]
+    fit = fitting.create_fit(config, source.network, viewing, mesh, encoder, 16, 2)
     before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
         config.clips, config.modalities, viewing, mesh, benchmark.train, benchmark.folds[0].train,
         "train",
     )  # fmt: skip
-    after, loss = fit.step(fit.initialize(), source.parameters, next(batches))
+    after, loss = fit.step(fit.initialize(), encoder, next(batches))
     assert np.isfinite(loss)
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.trained, after.trained)
     if protocol == "attentive":
         assert change.keys() == {"readout"}
         assert min(jax.tree.leaves(change["readout"]["pool"])) > 0
         return
-    encoders = change["network"]["encoders"]
-    assert encoders["embeddings"].keys() == encoders["norms"].keys() == {"audio"}
     # Adam's first step is the learning rate for every number: what is left is the decay by layer
-    assert encoders["norms"]["audio"]["bias"] == pytest.approx(0.1, rel=1e-2)
-    assert encoders["embeddings"]["audio"]["cls"] == pytest.approx(0.1 * 0.5**3, rel=1e-2)
+    assert change["network"]["norm"]["bias"] == pytest.approx(0.1, rel=1e-2)
+    assert change["network"]["embedding"]["cls"] == pytest.approx(0.1 * 0.5**3, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["finetune:ucf101", "finetune:esc50", "k400_linear:attentive"])
@@ -207,33 +205,34 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
     config, pretraining = eval_config.resolve(raw), Config()
     mesh = make_mesh(config.mesh)
     viewing = pretrained.viewing(config, pretraining)
-    network = nnx.to_pure_dict(nnx.state(abstract(Teacher, pretraining.architecture), nnx.Param))
-    fit = fitting.create_fit(config, pretraining.architecture, viewing, mesh, network, 1000, 50)
+    modality = config.modalities[0]
+    encoder = EncoderConfig(pretraining.model.encoder, pretraining.modality(modality))
+    network, params = Network({modality: encoder}, pretraining.model), encoder_shapes(encoder)
+    fit = fitting.create_fit(config, network, viewing, mesh, params, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
-    after, loss = jax.eval_shape(fit.step, fit.like, network, batch)
+    after, loss = jax.eval_shape(fit.step, fit.like, params, batch)
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
         lambda leaf: leaf.shape, fit.like
     )
     assert loss.shape == ()
-    scores, _ = jax.eval_shape(fit.predict, after.trained, network, batch)
+    scores, _ = jax.eval_shape(fit.predict, after.trained, params, batch)
     assert scores.shape == (config.batch_size, 50)
-    encode = encoding.feature_function(
-        pretraining.architecture, "encoder", config.modalities, viewing, mesh
-    )
-    assert jax.eval_shape(encode, network, batch).keys() == {*config.modalities, "label"}
+    encode = encoding.feature_function(network, "encoder", config.modalities, viewing, mesh)
+    params = {"encoders": {modality: params}}
+    assert jax.eval_shape(encode, params, batch).keys() == {*config.modalities, "label"}
 
 
 def test_probabilities_are_averaged_over_clips_of_record(checkpoint, esc50, tmp_path):
     config = _linear(checkpoint, esc50)
     mesh = make_mesh(config.mesh)
-    source = pretrained.load(dataclasses.replace(config, network="log_mel"), mesh)
-    viewing = pretrained.viewing(config, source.config)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.views)
     benchmark = splits.open_benchmark(viewing, config.data)
     protocol = classify.Classification(config, source, viewing, mesh, benchmark, tmp_path)
     numbers = iter(np.arange(40).reshape(5, 8))
 
-    def predict(trained, network, batch):
+    def predict(trained, encoder, batch):
         return next(numbers)[:, None] * np.array([1, -1]), batch["label"]
 
     records = np.array([1, 4, 7, 9, 18])  # ten clips: a batch and a part of one
@@ -252,21 +251,21 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
     )  # fmt: skip
     mesh = make_mesh(config.mesh)
     source = pretrained.load(config, mesh)
-    viewing = pretrained.viewing(config, source.config)
+    viewing = pretrained.viewing(config, source.views)
     benchmark = splits.open_benchmark(viewing, config.data)
-    architecture = source.config.architecture
-    fit = fitting.create_fit(config, architecture, viewing, mesh, source.parameters, 16, 2)
+    encoder = source.parameters["encoders"][config.modalities[0]]
+    fit = fitting.create_fit(config, source.network, viewing, mesh, encoder, 16, 2)
     trained = fit.initialize().trained
     records = np.arange(6)
     batches = classify.clip_batches(
         config.clips, config.modalities, viewing, mesh, benchmark.train, records, "test"
     )
     batch = next(batches)
-    found, _ = fit.predict(trained, source.parameters, batch)
+    found, _ = fit.predict(trained, encoder, batch)
 
     def alone(crop):
         one = {name: value[:, crop] for name, value in batch["video"]["global"].items()}
-        return fit.predict(trained, source.parameters, batch | {"video": {"global": one}})[0]
+        return fit.predict(trained, encoder, batch | {"video": {"global": one}})[0]
 
     crops = np.stack([alone(crop) for crop in range(3)])
     assert not np.allclose(crops[0], crops[1])
@@ -305,10 +304,9 @@ def test_finetuning_on_video_with_all_augmentations(checkpoint, ucf101, tmp_path
 
 
 def test_only_weights_decay(small):
-    network = teacher_counterpart(random_student(small, 0), small.architecture)
-    found = fitting.decays(fitting.encoder_part(network, "audio"))["encoders"]
-    assert found["embeddings"]["audio"]["projection"]["kernel"]
-    assert found["blocks"]["audio"]["layers"]["fc1"]["kernel"]
+    found = fitting.decays(encoder_shapes(EncoderConfig(small.model.encoder, small.audio)))
+    assert found["embedding"]["projection"]["kernel"]
+    assert found["blocks"]["layers"]["fc1"]["kernel"]
     for path, decays in jax.tree_util.tree_leaves_with_path(found):
         assert decays == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
 
@@ -316,33 +314,20 @@ def test_only_weights_decay(small):
 def test_later_layers_have_larger_learning_rates():
     stacked = (DictKey("network"), DictKey("layers"), DictKey("qkv"), DictKey("kernel"))
     np.testing.assert_allclose(fitting.layer_scale(stacked, 3, 0.5, 3)[:, 0, 0], [0.125, 0.25, 0.5])
-    embedding = (DictKey("encoders"), DictKey("embeddings"), DictKey("cls"))
+    embedding = (DictKey("network"), DictKey("embedding"), DictKey("cls"))
     assert fitting.layer_scale(embedding, 2, 0.5, 3) == 0.0625
     assert fitting.layer_scale((DictKey("readout"), DictKey("bias")), 1, 0.5, 3) == 1
-
-
-def test_merged_encoder_replaces_its_part_of_parameters(small):
-    network, other = (
-        teacher_counterpart(random_student(small, seed), small.architecture) for seed in (0, 1)
-    )
-    merged = fitting.overlay(network, fitting.encoder_part(other, "audio"))
-    for modality, expected in (("audio", other), ("video", network)):
-        np.testing.assert_array_equal(
-            merged["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
-            expected["encoders"]["blocks"][modality]["layers"]["fc1"]["kernel"],
-        )
-    assert merged["heads"] is not other["heads"]
-    jax.tree.map(np.testing.assert_array_equal, merged["heads"], network["heads"])
 
 
 def test_dropout_keeps_mean_and_normalization_keeps_direction():
     with nnx.use_eager_sharding(False):
         readout = Readout(Transformer(8, 1, 2), 3, attentive=False, rngs=nnx.Rngs(0))
-    tokens = jax.random.normal(jax.random.key(0), (1, 5, 8))
-    plain = readout(tokens)
+    tokens = jax.random.normal(jax.random.key(0), (1, 4, 8))
+    pooled = jax.random.normal(jax.random.key(1), (1, 8))
+    plain = readout(tokens, pooled)
     keys = jax.random.split(jax.random.key(0), 2000)
-    dropped = jax.vmap(lambda key: readout(tokens, dropout=0.5, key=key))(keys)
+    dropped = jax.vmap(lambda key: readout(tokens, pooled, dropout=0.5, key=key))(keys)
     np.testing.assert_allclose(dropped.mean(0), plain, atol=0.05)
-    np.testing.assert_allclose(readout(tokens, dropout=0.5), plain)
-    longer = readout(3 * tokens, normalize=True)
-    np.testing.assert_allclose(readout(tokens, normalize=True), longer, atol=1e-6)
+    np.testing.assert_allclose(readout(tokens, pooled, dropout=0.5), plain)
+    longer = readout(tokens, 3 * pooled, normalize=True)
+    np.testing.assert_allclose(readout(tokens, pooled, normalize=True), longer, atol=1e-6)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import types
 
 import pytest
 import toy_shards
@@ -12,6 +11,8 @@ from data_pipelines.errors import UserError
 from xkd_jax.config.evaluation import EvalConfig, EvalDataConfig, KnnConfig
 from xkd_jax.evaluate import data_set, evaluation, pretrained, result, splits, workdir
 from xkd_jax.evaluate.fold_scores import FoldScores
+from xkd_jax.evaluate.network import Network
+from xkd_jax.inference.loaded import Origin
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.run_record import RunRecord
 
@@ -20,8 +21,9 @@ OTHER_DATA = dataclasses.replace(DATA, digest={"all": "0b"})
 
 
 def _source(**changes):
-    source = pretrained.Pretrained("run/checkpoints", 7, 42, toy_shards.CONFIG, {})
-    return dataclasses.replace(source, directory=types.SimpleNamespace(absolute=str), **changes)
+    identity = {"step": 7, "crc32": 42} | changes
+    run, origin = toy_shards.CONFIG, Origin("run", "a run", "student", 7)
+    return pretrained.Pretrained(origin, identity, Network({}, run.model), {}, run, run)
 
 
 def _finish(folder, config, source=None):

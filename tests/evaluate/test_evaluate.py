@@ -32,10 +32,10 @@ from xkd_jax.evaluate import (
     evaluation,
     feature_store,
     features,
-    fitting,
     frozen,
     pretrained,
 )
+from xkd_jax.inference.run_checkpoint import encoders_of_run
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.student import Teacher, teacher_counterpart
@@ -105,10 +105,10 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
     (folder,) = (tmp_path / "features").glob("all-test-*")
     found = np.load(folder / "audio.npy")
     assert found.shape == (20, 2, 1, 16)
-    viewing = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    viewing = pretrained.viewing(config, pretrained.load(config, _mesh()).views)
     dataset = open_dataset(viewing, esc50, "all", ("audio",))
     labels = np.load(folder / "label.npy")
-    audio = pretrained.load(config, _mesh()).config.audio
+    audio = viewing.audio
     for number in (0, 13):
         record = dataset[number]
         assert labels[number] == ("-7.wav" in record.id)
@@ -135,7 +135,7 @@ def test_ucf101_folds_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
     assert found.shape == (6, 3, 3, 24)
     # the middle clip's middle crop is what the probe of small sees
     source = pretrained.load(config, _mesh())
-    views = pretrained.viewing(config, source.config)
+    views = pretrained.viewing(config, source.views)
     dataset = open_dataset(views, ucf101, "all", ("video",))
     (batch,) = pipeline.eval_batches(views, dataset, modalities=("video",))
     student = teacher_counterpart(random_student(small, 0), small.architecture)
@@ -143,7 +143,7 @@ def test_ucf101_folds_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
     @jax.jit
     def encode(student, video):
         view = augment(views, {"video": video})["video"]["global"]
-        return pool(module_of(Teacher, student, source.config.architecture).encoders("video", view))
+        return pool(module_of(Teacher, student, source.run.architecture).encoders("video", view))
 
     seen = encode(student, batch["video"])
     np.testing.assert_allclose(found[:, 1, 1], np.asarray(seen)[:6], atol=1e-4)
@@ -260,7 +260,7 @@ def test_features_of_changed_shards_are_not_reused(checkpoint, esc50, tmp_path):
     evaluation.evaluate(config, tmp_path / "moved_run")
     assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
 
-    views = pretrained.viewing(config, pretrained.load(config, _mesh()).config)
+    views = pretrained.viewing(config, pretrained.load(config, _mesh()).views)
     dataset = open_dataset(views, str(moved), "all", ("audio",))
     (path,) = dataset.source.paths
     size = os.path.getsize(path)
@@ -284,7 +284,7 @@ def test_center_view_is_one_square_for_any_number_of_crops(small, checkpoint, es
     found = []
     for shown in (ClipsConfig(crops=3), ClipsConfig(crops=1), ClipsConfig(view="center")):
         config = miniatures.evaluation(checkpoint, esc50, clips=shown)
-        source = types.SimpleNamespace(step=1, crc32=2, config=small)
+        source = types.SimpleNamespace(identity={"step": 1, "crc32": 2})
         extraction = features.Extraction(config, source, small, None, None, None)
         found.append(extraction.made_from("content", "all", np.arange(3), "test"))
     assert found[0] != found[1]
@@ -305,7 +305,7 @@ def test_nonfinite_features_are_refused(checkpoint, esc50, tmp_path, monkeypatch
 
     monkeypatch.setattr(features, "feature_function", diverged)
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
-    sentence = r"by the log_mel of .*checkpoints, step 7, are not finite for 1 of 8 \(first: .*wav"
+    sentence = r"of .* \(a run, log_mel, step 7\) are not finite for 1 of 8 \(first: .*wav"
     with pytest.raises(UserError, match=sentence):
         evaluation.evaluate(config, tmp_path)
 
@@ -315,12 +315,13 @@ def test_networks_with_shared_blocks(small, tmp_path):
     folder = miniatures.checkpoint(tmp_path, config)
     for number, network in enumerate(("student", "teacher")):
         evaluation = miniatures.evaluation(folder, "", network=network)
+        evaluation = dataclasses.replace(evaluation, modality="both")
         tree = pretrained.load(evaluation, _mesh()).parameters
         expected = teacher_counterpart(random_student(config, number), config.architecture)
+        encoders = {m: w.params for m, w in encoders_of_run(expected, config).items()}
+        expected = {"encoders": encoders, "heads": expected["heads"]}
         assert jax.tree.structure(tree) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
-        part = fitting.encoder_part(tree, "audio")["encoders"]
-        assert len(part["blocks"]) == len(part["embeddings"]) == 1
 
 
 def test_damaged_checkpoint_is_refused(checkpoint, tmp_path):
@@ -334,10 +335,9 @@ def test_damaged_checkpoint_is_refused(checkpoint, tmp_path):
 
 def test_each_network_of_checkpoint_is_evaluated(checkpoint, esc50, small):
     def kernel(network):
-        tree = pretrained.load(
-            miniatures.evaluation(checkpoint, esc50, network=network), _mesh()
-        ).parameters
-        return np.asarray(tree["encoders"]["embeddings"]["audio"]["projection"]["kernel"])
+        config = miniatures.evaluation(checkpoint, esc50, network=network, modality="audio")
+        tree = pretrained.load(config, _mesh()).parameters
+        return np.asarray(tree["encoders"]["audio"]["embedding"]["projection"]["kernel"])
 
     expected = [
         random_student(small, seed)["encoders"]["embeddings"]["audio"]["projection"]["kernel"]

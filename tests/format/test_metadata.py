@@ -66,7 +66,7 @@ def test_shards_that_do_not_fit_a_checkpoint_are_refused_with_the_build_that_fit
         metadata_lib.check_config(held, Config(), "SHARDS", fixed=True)
     video, audio = Config().video, Config().audio
     assert str(refused.value) == (
-        "The data set toy in SHARDS does not fit the checkpoint's network (audio.sample_rate 48000,"
+        "The data set toy in SHARDS does not fit the evaluated encoders (audio.sample_rate 48000,"
         f" not {audio.sample_rate}, audio.hop 160, not {audio.hop}): build other shards by python"
         " -m data_pipelines.build with the --dataset and --source of these, another --output, and"
         f" --frame_rate={video.frame_rate:g} --short_side={Config().data.short_side}"

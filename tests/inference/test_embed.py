@@ -54,12 +54,11 @@ def test_features_are_those_of_the_shards_bit_for_bit(
     )  # fmt: skip
     mesh = make_mesh(MeshConfig())
     source = pretrained.load(config, mesh)
-    views = pretrained.viewing(config, source.config)
+    views = pretrained.viewing(config, source.views)
     (batch,) = pipeline.eval_batches(views, open_dataset(views, str(out), "train"), clips=2)
     batch = {name: batch[name] for name in ("video", "audio", "label")}
     batch = put_batch(batch, batch_sharding(mesh, 8), 8)
-    architecture = source.config.architecture
-    encode = encoding.feature_function(architecture, "encoder", config.modalities, views, mesh)
+    encode = encoding.feature_function(source.network, "encoder", config.modalities, views, mesh)
     expected = jax.tree.map(np.asarray, encode(source.parameters, batch))
     found = model.embed(str(clips / "both.avi"), batch_size=batch_size)
     np.testing.assert_array_equal(found.start, [0, 0.5])
@@ -139,12 +138,12 @@ def test_a_file_that_fails_in_both_streams_has_both_reasons(model, clips, tmp_pa
 
 def test_an_encoder_of_kaldi_banks_sees_the_files_sound(model, clips, small):
     """The same weights behind another spectrogram, of windows cut from the whole file's."""
-    from xkd_jax.inference import kaldi
+    from data_pipelines.format import kaldi
     from xkd_jax.inference.formats.format import EncoderWeights
     from xkd_jax.inference.trained_model import Model
 
-    view = dataclasses.replace(small.audio, hop=160, fft=512)
-    config = dataclasses.replace(model.config["audio"], view=view, spectrogram="kaldi")
+    view = dataclasses.replace(small.audio, hop=160, fft=512, spectrogram="kaldi")
+    config = dataclasses.replace(model.config["audio"], view=view)
     other = Model({"audio": EncoderWeights(config, model.parameters["audio"])}, model.origin)
     found = other.embed(str(clips / "sound.wav"), hop=0.32)
     wave = media_files.tone(1.0, 16000, 700)[0]

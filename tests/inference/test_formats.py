@@ -14,8 +14,8 @@ from random_parameters import random_student
 from data_pipelines.errors import UserError
 from xkd_jax.inference import author_weights
 from xkd_jax.inference.formats.format import Request
+from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.recognize import import_weights
-from xkd_jax.inference.formats.state_dict import Given
 from xkd_jax.inference.weight_files import safetensors_file, weight_file
 from xkd_jax.networks.student import teacher_counterpart
 

@@ -8,7 +8,7 @@ import pytest
 
 import xkd_jax
 from data_pipelines.errors import UserError
-from xkd_jax.inference import kaldi
+from data_pipelines.format import kaldi
 from xkd_jax.inference.weight_files import weight_file
 from xkd_jax.inference.weight_files.tensors import LazyTensor
 

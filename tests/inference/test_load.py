@@ -14,8 +14,9 @@ from random_parameters import random_student
 
 import xkd_jax
 from data_pipelines.errors import UserError
-from xkd_jax.inference import author_weights, kaldi
-from xkd_jax.inference.loading import encoders_of_run
+from data_pipelines.format import kaldi
+from xkd_jax.inference import author_weights
+from xkd_jax.inference.run_checkpoint import encoders_of_run
 from xkd_jax.inference.weight_files import safetensors_file
 
 

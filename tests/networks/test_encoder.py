@@ -8,10 +8,11 @@ from numpy_encoder import encode, gelu, layer_norm
 
 from data_pipelines.loader_config import AudioConfig, VideoConfig
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
+from xkd_jax.config.pretraining import ModelConfig, Transformer
 from xkd_jax.networks.encoder import Encoder
 
 AUDIO = AudioConfig(mels=8, columns=12, patch=(4, 4))
+MODEL = ModelConfig(compute_dtype="float32", attention="xla", layers="scan")
 VIDEO = VideoConfig(frames=4, size=8, patch=(2, 4, 4))
 
 
@@ -22,7 +23,7 @@ def blocks(**options):
 def make(config, seed=0):
     """An encoder whose biases, norms and tokens are all away from their initial values."""
     with nnx.use_eager_sharding(False):
-        encoder = Encoder.create(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        encoder = Encoder.create(config, MODEL, nnx.Rngs(0))
     graph, params = nnx.split(encoder)
     flat = nnx.to_flat_state(params)
     rng = np.random.default_rng(seed)

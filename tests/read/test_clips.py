@@ -6,8 +6,9 @@ import simplejpeg
 import toy_shards
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import record_schema
+from data_pipelines.format import kaldi, record_schema
 from data_pipelines.format.record_schema import Record
+from data_pipelines.loader_config import AudioConfig
 from data_pipelines.read import clips, frame_cuts
 from xkd_jax.config.pretraining import Config
 
@@ -159,3 +160,46 @@ def test_bad_frames_are_named(frames, words):
 def test_missing_sound_is_named():
     with pytest.raises(UserError, match="record 5, has no audio"):
         clips.cut_log_mel(toy_shards.record(0, columns=0), 0, CONFIG, "shard, record 5,")
+
+
+# Encoders of other inputs
+
+
+def test_frames_at_a_lower_rate_are_the_nearest_of_each_time():
+    record = toy_shards.record(0, frames=10)
+    assert clips.at_frame_rate(record, 8.0, 8.0) is record
+    assert clips.at_frame_rate(record, 8.0, 9.0) is record
+    for wanted, places in ((4.0, [0, 2, 4, 6, 8]), (7.5, [0, 1, 2, 3, 4, 5, 6, 7, 9, 9]),
+                           (3.0, [0, 3, 5, 8])):  # fmt: skip
+        found = clips.at_frame_rate(record, 8.0, wanted)
+        assert list(found.frames) == [record.frames[place] for place in places]
+
+
+def test_frames_are_in_the_middle_of_a_longer_sound():
+    audio = dataclasses.replace(CONFIG.audio, columns=16)  # a second, of a record of 1.25 s
+    video = dataclasses.replace(CONFIG.video, frames=1, patch=(1, 8, 8), local_frames=1)
+    config = dataclasses.replace(CONFIG, video=video, audio=audio)
+    record = toy_shards.record(0, frames=10)
+    assert (config.sound_is_longer, config.clip_seconds) == (True, 1.0)
+    assert clips.last_start(record, config) == 20 - 16  # in columns
+    clip = clips.cut_clip(record, 2, config, ("video", "audio"), "x")
+    np.testing.assert_array_equal(clip.log_mel[0], np.arange(2, 18))
+    pixels = np.zeros((1, 4, 8, 3), np.uint8)
+    clip.fill([(frame_cuts.Cut(0, 1, (0, 0, 4, 8), (4, 8)), pixels)])
+    assert pixels[0, 0, 0, 0] == 4 * 5 + 2  # the frame at 0.125 + 0.5 s
+    silent = dataclasses.replace(config, modalities=("video",))
+    assert clips.last_start(record, silent) == 9  # in frames
+
+
+def test_filter_banks_of_clips_are_parts_of_that_of_the_whole_and_end_in_zeros():
+    wave = np.random.default_rng(0).integers(-9000, 9000, 8000).astype(np.int16)
+    record = dataclasses.replace(toy_shards.record(0), waveform=wave)
+    audio = AudioConfig(spectrogram="kaldi", fft=512, hop=160, mels=8, columns=20)
+    whole = kaldi.filter_bank(wave / 32768, 8)
+    assert clips.sound_columns(record, audio) == whole.shape[1] == 48
+    np.testing.assert_allclose(clips.cut_sound(record, 7, audio, "x"), whole[:, 7:27], atol=1e-5)
+    last = clips.cut_sound(record, 40, audio, "x")
+    np.testing.assert_allclose(last[:, :8], whole[:, 40:], atol=1e-5)
+    assert not last[:, 8:].any()
+    with pytest.raises(UserError, match=r"has no waveform.*--waveform"):
+        clips.cut_sound(toy_shards.record(0), 0, audio, "x")

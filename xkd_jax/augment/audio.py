@@ -20,14 +20,17 @@ def augment_audio(
     """Returns float32 [B, mels, columns], normalized by `audio.mean` and `audio.std`.
 
     Args:
-      audio: mean and deviation.
+      audio: kind of the spectrogram, its mean and deviation.
       augment: size of the canvas.
       view: spectrogram and random numbers of `data_pipelines.read.views`, with a leading axis of
         samples.
     """
-    log_mel = view["log_mel"].astype(jnp.float32) * _STEP - _OFFSET
+    log_mel, fixed_point = view["log_mel"], audio.spectrogram == "log_mel"
+    if fixed_point:
+        log_mel = log_mel.astype(jnp.float32) * _STEP - _OFFSET
     if "gain" in view:
-        log_mel = _amplify(log_mel, view["gain"])
+        amplify = _amplify if fixed_point else _amplify_filter_bank
+        log_mel = amplify(log_mel, view["gain"])
     log_mel = (log_mel - audio.mean) / audio.std
     if "box" in view:
         log_mel = crop(log_mel, view["box"], augment.canvas)
@@ -38,6 +41,12 @@ def _amplify(log_mel: jax.Array, gain: jax.Array) -> jax.Array:
     """The log-mel spectrogram of `gain` [B] * waveform: power above the floor times gain^2."""
     power = jnp.maximum(jnp.exp(log_mel) - _FLOOR, 0)
     return jnp.log(jnp.square(gain)[:, None, None] * power + _FLOOR)
+
+
+def _amplify_filter_bank(bank: jax.Array, gain: jax.Array) -> jax.Array:
+    """The filter bank of `gain` [B] * waveform; columns of zeros, after the end, don't change."""
+    louder = jnp.maximum(bank + 2 * jnp.log(gain)[:, None, None], np.log(_FLOOR))
+    return jnp.where((bank == 0).all(1, keepdims=True), bank, louder)
 
 
 def crop(log_mel: jax.Array, box: jax.Array, canvas: tuple[float, float]) -> jax.Array:

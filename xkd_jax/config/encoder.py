@@ -21,8 +21,6 @@ class EncoderConfig:
       norm: final LayerNorm of each token, of pooled features, or none.
       norm_eps: epsilon of the final LayerNorm.
       pool: tokens whose mean is the feature of an input.
-      spectrogram: XKD's log-mel spectrogram (`data_pipelines.format.log_mel`), or Kaldi's filter
-        bank with zeros after the end (`xkd_jax.inference.kaldi`).
     """
 
     transformer: Transformer
@@ -32,7 +30,6 @@ class EncoderConfig:
     norm: Literal["tokens", "pooled", "none"] = "tokens"
     norm_eps: float = 1e-5
     pool: Literal["patches", "special"] = "patches"
-    spectrogram: Literal["log_mel", "kaldi"] = "log_mel"
 
     @property
     def modality(self) -> Modality:
@@ -47,7 +44,17 @@ class EncoderConfig:
 # Fields of a view's config that describe an encoder's input; the others are for training.
 INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
     "video": ("frame_rate", "frames", "size", "patch", "mean", "std"),
-    "audio": ("sample_rate", "fft", "hop", "mels", "columns", "patch", "mean", "std"),
+    "audio": (
+        "spectrogram",
+        "sample_rate",
+        "fft",
+        "hop",
+        "mels",
+        "columns",
+        "patch",
+        "mean",
+        "std",
+    ),
 }
 
 

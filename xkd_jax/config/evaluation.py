@@ -17,6 +17,7 @@ from data_pipelines.field_ranges import Doc, Range, above, at_least, below
 from data_pipelines.loader_config import MODALITIES, SEED, AudioAugment, Modality, VideoAugment
 from xkd_jax.config import dataclass_schema, value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
+from xkd_jax.config.stated_input import StatedAudio, StatedVideo
 
 # A modality, or both of them together.
 Evaluated = Literal["video", "audio", "both"]
@@ -29,10 +30,11 @@ Network = Literal["student", "teacher", "untrained", "log_mel"]
 # Protocols that train a classifier step by step; the others use stored features.
 TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
 # Keys, or prefixes of keys, that don't change a result: places, and how values are computed.
-# Checkpoints and data are identified by their checksums.
+# Checkpoints and data are identified by their checksums, weights with what is stated of them.
 CIRCUMSTANCES = (
-    "checkpoint", "step", "features", "log_every", "mesh.", "save.", "data.dir", "data.threads",
-    "data.workers", "data.prefetch", "data.verify_checksums", "fit.parts",
+    "checkpoint", "step", "heads", "video.", "audio.", "features", "log_every", "mesh.", "save.",
+    "data.dir", "data.threads", "data.workers", "data.prefetch", "data.verify_checksums",
+    "fit.parts",
 )  # fmt: skip
 
 
@@ -183,15 +185,26 @@ class EvalConfig:
 
     protocol: Annotated[Protocol, Doc("how features or encoders are evaluated")] = "svm"
     benchmark: Annotated[str, Doc("name of the benchmark in results and reports")] = ""
-    checkpoint: Annotated[str, Doc("workdir of the pretraining run")] = ""
+    checkpoint: Annotated[
+        str,
+        Doc(
+            "workdir of a pretraining run; or weights as xkd_jax.load takes them, one path or one"
+            " for each modality"
+        ),
+    ] = ""
     step: Annotated[int, at_least(0), Doc("step of the checkpoint; 0: the newest")] = 0
     network: Annotated[
         Network,
         Doc("untrained: initial parameters; log_mel: the spectrogram's mean over time, no network"),
     ] = "student"
+    heads: Annotated[
+        int, at_least(0), Doc("attention heads of the encoders, if a file of weights lacks it")
+    ] = 0
+    video: StatedVideo = dataclasses.field(default_factory=StatedVideo)
+    audio: StatedAudio = dataclasses.field(default_factory=StatedAudio)
     output: Annotated[
         Output,
-        Doc("features: mean of the encoder's patch tokens, or the projection head's output for it"),
+        Doc("features: the encoder's, pooled as by its authors, or the projection head's for them"),
     ] = "encoder"
     modality: Annotated[Evaluated, Doc("modalities whose encoders are evaluated")] = "video"
     train_fraction: Annotated[

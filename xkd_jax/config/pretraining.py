@@ -17,8 +17,10 @@ import ml_collections
 
 from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least, below
+from data_pipelines.format import kaldi
 from data_pipelines.loader_config import (
     MODALITIES,
+    AudioConfig,
     LoaderConfig,
     Modality,
     ViewConfig,
@@ -380,6 +382,8 @@ def _check_size(model: ModelConfig) -> None:
 
 def _check_views(config: Config, name: Modality) -> None:
     view = config.modality(name)
+    if isinstance(view, AudioConfig):
+        _check_spectrogram(view)
     shapes = {"global": view.global_shape} | (
         {"local": view.local_shape} if view.local_views else {}
     )
@@ -404,6 +408,13 @@ def _check_views(config: Config, name: Modality) -> None:
         raise UserError(
             f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one."
         )
+
+
+def _check_spectrogram(audio: AudioConfig) -> None:
+    wanted = {"sample_rate": kaldi.SAMPLE_RATE, "fft": kaldi.FFT, "hop": kaldi.HOP}
+    if audio.spectrogram == "kaldi" and any(getattr(audio, k) != v for k, v in wanted.items()):
+        flags = " ".join(f"--config.audio.{key}={value}" for key, value in wanted.items())
+        raise UserError(f"audio.spectrogram is 'kaldi', which has fixed rates: give {flags}.")
 
 
 def _check_modalities(config: Config) -> None:

@@ -25,6 +25,7 @@ from xkd_jax.evaluate.fold_scores import ClassScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_5, top_k
+from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.compiled_run import compile_step
@@ -60,10 +61,10 @@ class Classification:
         records = self._some(fold.train)
         fit = fitting.create_fit(
             self.config,
-            self.pretrained.config.architecture,
+            self.pretrained.network,
             self.viewing,
             self.mesh,
-            self.pretrained.parameters,
+            self._encoder,
             len(records),
             self.benchmark.classes,
         )
@@ -76,6 +77,11 @@ class Classification:
             train_records=len(records),
             test_records=len(fold.test),
         )
+
+    @property
+    def _encoder(self) -> Tree:
+        """Parameters of the evaluated encoder."""
+        return self.pretrained.parameters["encoders"][self.config.modalities[0]]
 
     def _some(self, records: np.ndarray) -> np.ndarray:
         if self.config.train_fraction == 1:
@@ -100,11 +106,10 @@ class Classification:
 
     def _made_from(self, fold: int) -> dict[str, Any]:
         config = dataclasses.asdict(self.config)
-        checkpoint = {"step": self.pretrained.step, "crc32": self.pretrained.crc32}
         used = {key: config[key] for key in _FIXED}
         used["clips"] = {key: config["clips"][key] for key in _FIXED_OF_CLIPS}
         used["data"] = {"split": self.benchmark.train_name}
-        return used | {"fold": fold, "checkpoint": checkpoint}
+        return used | {"fold": fold, "checkpoint": self.pretrained.identity}
 
     def _loop(
         self,
@@ -129,13 +134,13 @@ class Classification:
             compiled = compile_step(
                 fit.step,
                 state,
-                self.pretrained.parameters,
+                self._encoder,
                 batch,
                 advice=lambda there, needed: smaller_steps(config),
             )
 
             def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
-                state, loss = compiled(state, self.pretrained.parameters, batch)
+                state, loss = compiled(state, self._encoder, batch)
                 return state, {"loss": loss}
 
             return step
@@ -177,7 +182,7 @@ class Classification:
         rows, found = len(records) * clips, []
         meter = ProgressMeter("test      clip", rows, "clips")
         for number, batch in enumerate(batches, 1):
-            scored = fit.predict(state.trained, self.pretrained.parameters, batch)
+            scored = fit.predict(state.trained, self._encoder, batch)
             found.append(jax.tree.map(np.asarray, scored))
             if meter.is_due():
                 print_on_main(meter.line(min(number * config.batch_size, rows)))

@@ -62,7 +62,7 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     mesh = mesh_lib.make_mesh(config.mesh)
     with main_activity("reading the checkpoint"):
         source = pretrained.load(config, mesh)
-    views = pretrained.viewing(config, source.config)
+    views = pretrained.viewing(config, source.views)
     with main_activity("reading the labels of the records"):
         labeled = config.protocol != "retrieval"
         benchmark = splits.open_benchmark(views, config.data, labeled=labeled)
@@ -147,7 +147,7 @@ def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benc
         parts.append(f"trained on {part}{_records(benchmark, 'train')}")
     parts.append(f"tested on {_records(benchmark, 'test')}")
     lines = [
-        f"network   {config.network} of {escaped(str(source.directory))}, step {source.step}",
+        f"network   {escaped(str(source.origin))}",
         f"data      {', '.join(parts)}",
     ]
     if (chance := data_set.chance(benchmark, metric := _metric(config, benchmark))) is not None:

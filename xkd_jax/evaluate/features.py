@@ -20,10 +20,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, LoaderConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, ViewConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
+from xkd_jax.config.encoder import INPUT_FIELDS
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate.encoding import feature_function
 from xkd_jax.evaluate.eval_clips import Use, clip_batches
@@ -33,7 +34,7 @@ from xkd_jax.metrics.scores import check_finite
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.processes import on_main, print_on_main
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,12 @@ class Extraction:
 
         Args:
           config: the evaluation's config.
-          pretrained: the network.
+          pretrained: the encoders.
           views: the config of the views (`pretrained.viewing`).
           mesh: the mesh of devices.
           directory: folder of the sets' folders.
         """
-        network = None if config.network == "log_mel" else pretrained.config.architecture
+        network = None if config.network == "log_mel" else pretrained.network
         encode = feature_function(network, config.output, config.modalities, views, mesh)
         return cls(config, pretrained, views, mesh, encode, directory)
 
@@ -111,8 +112,8 @@ class Extraction:
         config, pretrained = self.config, self.pretrained
         made_from = {
             "format": _FORMAT,
-            "step": pretrained.step,
-            "checkpoint": pretrained.crc32,
+            "weights": pretrained.identity,
+            "inputs": {m: _input(self.views.modality(m)) for m in config.modalities},
             "network": config.network,
             "output": config.output,
             "modalities": config.modalities,
@@ -120,7 +121,6 @@ class Extraction:
             "split": split,
             "records": hashlib.blake2b(records.astype("<i8").tobytes()).hexdigest(),
             "clips": getattr(config.clips, use),
-            "size": self.views.video.size,
         }
         if use == "train":
             augment = [dataclasses.asdict(a) for a in (config.clips.video, config.clips.audio)]
@@ -172,11 +172,15 @@ class Extraction:
             if name in found:
                 check_finite(
                     found[name][: store.rows - first],
-                    f"The {name} features by the {self.config.network} of {source.directory}, step"
-                    f" {source.step},",
+                    f"The {name} features of {source.origin}",
                     lambda row: dataset[int(records[(first + row) // clips])].id,
                     "give another checkpoint by --config.checkpoint or --config.step",
                 )
+
+
+def _input(view: ViewConfig) -> dict[str, Any]:
+    """Returns what an encoder's input is: lengths, rates, normalization, kind of spectrogram."""
+    return {name: getattr(view, name) for name in INPUT_FIELDS[view.modality]}
 
 
 def _check_targets(found: FeatureSet, dataset: Dataset, directory: Path) -> None:

@@ -1,13 +1,13 @@
 """The training step of a classifier on an encoder, frozen or not, and its scores.
 
 The trained parameters are one tree: `readout`, and with finetuning `network`, the encoder of the
-modality. The other parameters of the network are constants and not part of the state.
+modality. A frozen encoder's parameters are constants and not part of the state.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,18 +22,15 @@ from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
 from xkd_jax.config.evaluation import EvalConfig, FitConfig
-from xkd_jax.config.pretraining import Architecture
 from xkd_jax.evaluate.accumulation import accumulated
 from xkd_jax.evaluate.encoding import crops_first
+from xkd_jax.evaluate.network import Network
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.evaluate.training_clips import augment_for_fit
 from xkd_jax.method.schedules import Schedule, constant, cosine
-from xkd_jax.method.state_shardings import parameter_shardings
-from xkd_jax.method.train_state import module_of, parameters
+from xkd_jax.method.train_state import parameters
 from xkd_jax.networks.blocks import DropPath
-from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.precision import matmul_precision
-from xkd_jax.networks.student import Teacher
 from xkd_jax.networks.tree import Tree, is_stacked, path_names
 from xkd_jax.parallel.mesh import on_mesh
 
@@ -60,8 +57,8 @@ class Fit:
     Attributes:
       steps: number of steps of the whole training.
       initialize: () -> FitState.
-      step: jitted (state, network parameters, batch) -> (state, loss); the state is donated.
-      predict: (trained, network parameters, batch) -> (probabilities or scores (`fit.average`),
+      step: jitted (state, encoder's parameters, batch) -> (state, loss); the state is donated.
+      predict: (trained, encoder's parameters, batch) -> (probabilities or scores (`fit.average`),
         float32 [batch, classes], averaged over crops; the batch's labels), replicated.
       like: shapes, dtypes and shardings of the state.
     """
@@ -75,10 +72,10 @@ class Fit:
 
 def create_fit(
     config: EvalConfig,
-    architecture: Architecture,
+    network: Network,
     viewing: LoaderConfig,
     mesh: Mesh,
-    network: Tree,
+    encoder: Tree,
     records: int,
     classes: int,
 ) -> Fit:
@@ -86,38 +83,40 @@ def create_fit(
 
     Args:
       config: the evaluation's config.
-      architecture: architecture of the networks.
+      network: the encoders as functions of parameters.
       viewing: the config of the views (`pretrained.viewing`).
       mesh: the mesh of devices.
-      network: parameters in the structure of `Teacher`, the start of finetuning.
+      encoder: parameters of the encoder, frozen or the start of finetuning.
       records: number of training records, an epoch.
       classes: number of classes.
     """
     steps = max(1, round(config.fit.epochs * records / config.batch_size))
     warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
     rate = _learning_rate(config.fit, steps, warmup)
-    transformation = _optimizer(config.fit, rate, architecture.model.encoder.depth)
-    classifier = _Classifier(config, architecture, viewing, classes)
+    depth = network.encoders[config.modalities[0]].transformer.depth
+    transformation = _optimizer(config.fit, rate, depth)
+    classifier = _Classifier(config, network, viewing, classes)
     differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.parts)
 
-    def initialize(network: Tree) -> FitState:
-        trained = classifier.initial(network)
+    def initialize(encoder: Tree) -> FitState:
+        trained = classifier.initial(encoder)
         return FitState(jnp.zeros((), jnp.int32), trained, transformation.init(trained))
 
-    def step(state: FitState, network: Tree, batch: Batch) -> tuple[FitState, jax.Array]:
+    def step(state: FitState, encoder: Tree, batch: Batch) -> tuple[FitState, jax.Array]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, gradients = differentiate(state.trained, network, batch, key)
+        loss, gradients = differentiate(state.trained, encoder, batch, key)
         updates, optimizer = transformation.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         return FitState(state.step + 1, trained, optimizer), loss
 
-    shapes = jax.eval_shape(initialize, network)
-    placed = _shardings(shapes, transformation, architecture, mesh)
+    shapes = jax.eval_shape(initialize, encoder)
+    placed_encoder = network.shardings(config.modalities[0], mesh)
+    placed = _shardings(shapes, transformation, placed_encoder, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     start = jax.jit(initialize, out_shardings=placed)
     return Fit(
         steps=steps,
-        initialize=lambda: start(network),
+        initialize=lambda: start(encoder),
         step=jax.jit(on_mesh(step, mesh), out_shardings=(placed, whole), donate_argnums=0),
         predict=jax.jit(on_mesh(classifier.predict, mesh), out_shardings=whole),
         like=jax.tree.map(
@@ -129,12 +128,10 @@ def create_fit(
 
 
 class _Classifier:
-    """Loss and scores of the network with its readout, as functions of parameters."""
+    """Loss and scores of an encoder with its readout, as functions of parameters."""
 
-    def __init__(
-        self, config: EvalConfig, architecture: Architecture, viewing: LoaderConfig, classes: int
-    ):
-        self._config, self._architecture, self._viewing = config, architecture, viewing
+    def __init__(self, config: EvalConfig, network: Network, viewing: LoaderConfig, classes: int):
+        self._config, self._network, self._viewing = config, network, viewing
         self._modality: Modality = config.modalities[0]
         self._classes = classes
         self._graph, _ = nnx.split(nnx.eval_shape(self._fresh_readout))
@@ -142,20 +139,20 @@ class _Classifier:
     def _fresh_readout(self) -> Readout:
         with nnx.use_eager_sharding(False):
             return Readout(
-                self._architecture.model.encoder,
+                self._network.encoders[self._modality].transformer,
                 self._classes,
                 attentive=self._config.protocol == "attentive",
                 rngs=nnx.Rngs(jax.random.key(self._config.seed)),
             )
 
-    def initial(self, network: Tree) -> Tree:
+    def initial(self, encoder: Tree) -> Tree:
         """Returns the trained parameters before the first step."""
         trained = {"readout": parameters(self._fresh_readout())}
         if self._config.protocol == "finetune":
-            trained["network"] = encoder_part(network, self._modality)
+            trained["network"] = encoder
         return trained
 
-    def loss(self, trained: Tree, network: Tree, batch: Batch, key: jax.Array) -> jax.Array:
+    def loss(self, trained: Tree, encoder: Tree, batch: Batch, key: jax.Array) -> jax.Array:
         """Mean cross entropy of softmax, or of sigmoids with several labels per record."""
         views_key, key = jax.random.split(key)
         several = "labels" in batch
@@ -172,12 +169,12 @@ class _Classifier:
             self._config.fit.augment,
             self._viewing.modality(self._modality),
         )
-        scores = self._scores(trained, network, view, key)
+        scores = self._scores(trained, encoder, view, key)
         if several:
             return optax.sigmoid_binary_cross_entropy(scores, targets).mean()
         return optax.softmax_cross_entropy(scores, targets).mean()
 
-    def predict(self, trained: Tree, network: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def predict(self, trained: Tree, encoder: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """See `Fit.predict`."""
         several = "labels" in batch
         squash = {
@@ -187,49 +184,31 @@ class _Classifier:
 
         def of_crop(crop: Batch) -> jax.Array:
             view = augment(self._viewing, {self._modality: crop})[self._modality]["global"]
-            return squash(self._scores(trained, network, view, None))
+            return squash(self._scores(trained, encoder, view, None))
 
         # sequentially, so that a test needs no more memory than a training step
         found = jax.lax.map(of_crop, crops_first(batch[self._modality]))
         return found.mean(0), batch["labels" if several else "label"]
 
     def _scores(
-        self, trained: Tree, network: Tree, view: jax.Array, key: jax.Array | None
+        self, trained: Tree, frozen: Tree, view: jax.Array, key: jax.Array | None
     ) -> jax.Array:
         fit = self._config.fit
-        params = overlay(network, trained.get("network", {}))
-        encoders = module_of(Teacher, params, self._architecture).encoders
+        encoder = self._network.encoder(self._modality, trained.get("network", frozen))
         readout = nnx.merge(self._graph, trained["readout"])
         drop_path = None
         if key is not None:
             path_key, key = jax.random.split(key)
             drop_path = DropPath(fit.drop_path, path_key) if fit.drop_path else None
-        with matmul_precision(self._architecture.model):
-            tokens = encoders(self._modality, view, drop_path=drop_path)
-            return readout(tokens, normalize=fit.normalize, dropout=fit.dropout, key=key)
-
-
-def encoder_part(network: Tree, modality: Modality) -> Tree:
-    """Returns the parameters of one modality's encoder, in the structure of the network.
-
-    Args:
-      network: parameters in the structure of `Teacher`.
-      modality: the modality.
-    """
-    return {
-        "encoders": {
-            group: {owner: tree for owner, tree in owners.items() if owner in (modality, SHARED)}
-            for group, owners in network["encoders"].items()
-        }
-    }
-
-
-def overlay(tree: Tree, part: Tree) -> Tree:
-    """Returns a tree of nested dictionaries with the leaves of `part` in place of its own."""
-    if not isinstance(part, Mapping):
-        return part
-    return {name: overlay(value, part[name]) if name in part else value
-            for name, value in tree.items()}  # fmt: skip
+        with matmul_precision(self._network.model):
+            tokens = encoder(view, drop_path=drop_path)
+            return readout(
+                tokens[:, encoder.config.special_tokens :],
+                encoder.pool(tokens),
+                normalize=fit.normalize,
+                dropout=fit.dropout,
+                key=key,
+            )
 
 
 def _learning_rate(fit: FitConfig, steps: int, warmup: int) -> Schedule:
@@ -269,7 +248,7 @@ def layer_scale(path: tuple[Any, ...], ndim: int, decay: float, depth: int) -> n
     if is_stacked(path):
         powers = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))
     else:
-        powers = np.array(depth + 1 if "embeddings" in names else 0)
+        powers = np.array(depth + 1 if "embedding" in names else 0)
     return np.float32(decay) ** powers.astype(np.float32)
 
 
@@ -288,15 +267,14 @@ def decays(params: Tree) -> Tree:
 def _shardings(
     shapes: FitState,
     transformation: optax.GradientTransformation,
-    architecture: Architecture,
+    encoder: Tree,
     mesh: Mesh,
 ) -> FitState:
     """Returns the state's shardings: the encoder's as in pretraining, the readout replicated."""
     whole = NamedSharding(mesh, PartitionSpec())
     trained = jax.tree.map(lambda _: whole, shapes.trained)
     if "network" in trained:
-        placed = parameter_shardings(Teacher, architecture, mesh)
-        trained["network"] = _same_part(placed, trained["network"])
+        trained["network"] = encoder
     optimizer = optax.tree_map_params(
         transformation,
         lambda _, at: at,
@@ -306,10 +284,3 @@ def _shardings(
     )
     parts: dict[str, Any] = {"step": whole, "trained": trained, "optimizer": optimizer}
     return FitState(**parts)
-
-
-def _same_part(tree: Tree, part: Tree) -> Tree:
-    """Returns the leaves of `tree` whose paths are in `part`."""
-    if not isinstance(part, Mapping):
-        return tree
-    return {name: _same_part(tree[name], part[name]) for name in part}

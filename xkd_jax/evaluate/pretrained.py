@@ -1,8 +1,9 @@
-"""The network of a pretraining checkpoint, and the config of an evaluation's views."""
+"""The evaluated encoders, and the config of an evaluation's views."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,113 +12,179 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
-from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig
+from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig, Modality
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config
-from xkd_jax.inference import run_checkpoint
+from xkd_jax.config.pretraining import Config, ModelConfig
+from xkd_jax.config.stated_input import stated
+from xkd_jax.evaluate.network import Network
+from xkd_jax.inference import loaded, loading, run_checkpoint
+from xkd_jax.inference.formats.format import EncoderWeights, Request
+from xkd_jax.inference.formats.given import Given
+from xkd_jax.inference.loaded import Origin
 from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import construct, parameters
-from xkd_jax.networks.student import Student, teacher_counterpart
+from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import print_on_main
-from xkd_jax.training.checkpoint_errors import DamagedError
-from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import read_checked, read_record
 
 _WORDING = run_checkpoint.Wording("--config.checkpoint=RUN", "--config.step=N")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """The network of a checkpoint.
+    """The evaluated encoders.
 
     Attributes:
-      directory: folder of the run's checkpoints.
-      step: step of the checkpoint.
-      crc32: checksum of its record, which has the digests of its arrays; identifies the checkpoint.
-      config: config of the run.
-      parameters: parameters of the network in the structure of `Teacher`; {} for `log_mel`.
+      origin: where their weights come from.
+      identity: what identifies the weights, of JSON types: step of a run's checkpoint and CRC-32 of
+        its record, which has the digests of its arrays; or the digest of a file's encoders.
+      network: the encoders as functions of parameters.
+      parameters: {"encoders": {modality: tree of `Encoder`}, "heads": {modality: tree of `Head`}};
+        {} for `log_mel`.
+      views: lengths and rates of their inputs.
+      run: config of the pretraining run; None: the weights of a file.
     """
 
-    directory: Path
-    step: int
-    crc32: int
-    config: Config
+    origin: Origin
+    identity: dict[str, Any]
+    network: Network
     parameters: Tree
+    views: LoaderConfig
+    run: Config | None = None
 
 
 def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
-    """Reads the network of an evaluation, sharded over the mesh.
+    """Reads the encoders of an evaluation, sharded over the mesh.
 
     Raises:
-      UserError: the checkpoint does not exist, is damaged, or another version wrote it.
+      UserError: the weights do not exist, can't be used, or lack what the evaluation needs.
     """
-    directory = _checkpoints(config)
-    folder = run_checkpoint.step_folder(directory, config.step, _WORDING)
-    try:
-        record = read_record(folder)
-        made = {"step": record.step, "crc32": record.to_json()["crc32"]}
-        agreement.require({f"checkpoint {folder}": made})
-        pretraining = run_checkpoint.saved_config(record, directory, _WORDING, print_on_main)
-        _check_modalities(config, pretraining, directory)
-        tree = _network(folder, record, config, pretraining, mesh)
-    except DamagedError as damage:
-        raise UserError(
-            f"The checkpoint {folder} is damaged ({damage}): put back a copy of it, or give"
-            " another one by --config.step."
-        ) from damage
-    return Pretrained(directory, record.step, record.to_json()["crc32"], pretraining, tree)
-
-
-def _checkpoints(config: EvalConfig) -> Path:
     if not config.checkpoint:
         raise UserError(
-            "checkpoint is empty: give --config.checkpoint=RUN, the folder of a pretraining run."
+            "checkpoint is empty: give --config.checkpoint=RUN, the folder of a pretraining run,"
+            " or a file of weights."
         )
-    return run_checkpoint.checkpoints_folder(Path(config.checkpoint), _WORDING)
+    sources = loading.several(config.checkpoint)
+    files = [loading.file_of_weights(source) for source in sources]
+    if files == [None]:
+        return _of_run(config, mesh)
+    if None in files:
+        raise UserError(
+            f"{sources[files.index(None)]} is no file or exported folder of weights: give such, or"
+            " one run alone, by --config.checkpoint."
+        )
+    return _of_files(config, [file for file in files if file], mesh)
 
 
-def _check_modalities(config: EvalConfig, pretraining: Config, directory: Path) -> None:
-    held = pretraining.modalities
-    lacking = [m for m in config.modalities if m not in held]
-    if not lacking or config.network == "log_mel":
-        return
-    remedy = (
-        "give a run of both by --config.checkpoint"
-        if config.protocol == "retrieval"
-        else f"give --config.modality={held[0]}, or another run by --config.checkpoint"
+def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
+    if config.network == "untrained" or config.output == "head":
+        key, value = ("network", "student") if config.output == "encoder" else ("output", "encoder")
+        lacking = "initial parameters" if config.output == "encoder" else "projection heads"
+        raise UserError(
+            f"{config.checkpoint} has no {lacking}, which only a run has: give"
+            f" --config.{key}={value}, or a run by --config.checkpoint."
+        )
+    given = Given(
+        config.heads or None, stated(config.video), stated(config.audio), flags="--config."
     )
-    raise UserError(
-        f"The run of {directory} was trained with modalities {','.join(held)} and has no network of"
-        f" {lacking[0]}: {remedy}."
+    network = "teacher" if config.network == "teacher" else "student"
+    parts = [loading.load_file(file, Request(network, given)) for file in files]
+    found = loaded.joined(parts)
+    found = found.only(config.modalities, _remedy(config, list(found.encoders)))
+    if config.protocol == "retrieval":
+        _check_widths(found.encoders)
+    agreement.require({f"weights {config.checkpoint}": {"digest": found.digest}})
+    encoders = {m: weights.config for m, weights in found.encoders.items()}
+    evaluated = Network(encoders, ModelConfig(compute_dtype=found.compute_dtype))
+    placed: dict[Modality, Tree] = {
+        m: jax.device_put(weights.params, evaluated.shardings(m, mesh))
+        for m, weights in found.encoders.items()
+    }
+    inputs: dict[str, Any] = {m: encoder.view for m, encoder in encoders.items()}
+    return Pretrained(
+        found.origin,
+        {"digest": found.digest},
+        evaluated,
+        {} if config.network == "log_mel" else {"encoders": placed, "heads": {}},
+        LoaderConfig(
+            modalities=tuple(encoders), data=DataConfig(short_side=found.short_side), **inputs
+        ),
     )
 
 
-def _network(
-    folder: Path, record: RunRecord, config: EvalConfig, pretraining: Config, mesh: Mesh
-) -> Tree:
+def _check_widths(encoders: Mapping[Modality, EncoderWeights]) -> None:
+    widths = {m: weights.config.transformer.width for m, weights in encoders.items()}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{width} of {m}" for m, width in widths.items())
+        raise UserError(
+            f"The encoders have features of different widths ({listed}), and retrieval compares"
+            " them: give encoders of one width, or another --config.protocol."
+        )
+
+
+def _of_run(config: EvalConfig, mesh: Mesh) -> Pretrained:
+    checkpoint = run_checkpoint.opened(
+        Path(config.checkpoint), config.step, _WORDING, print_on_main
+    )
+    record, run = checkpoint.record, checkpoint.config
+    identity = {"step": record.step, "crc32": record.to_json()["crc32"]}
+    agreement.require({f"checkpoint {checkpoint.folder}": identity})
+    lacking = [m for m in config.modalities if m not in run.modalities]
+    if lacking and config.network != "log_mel":
+        raise UserError(
+            f"The run of {checkpoint.folder.parent} was trained with modalities"
+            f" {','.join(run.modalities)} and has no network of {lacking[0]}:"
+            f" {_remedy(config, list(run.modalities))}."
+        )
+    weights, heads = _networks_of(config, checkpoint, mesh)
+    params: Tree = {}
+    if config.network != "log_mel":
+        kept = {m: weights[m].params for m in config.modalities}
+        params = {"encoders": kept, "heads": {m: heads[m] for m in config.modalities}}
+    return Pretrained(
+        Origin(config.checkpoint, "a run", config.network, record.step),
+        identity,
+        Network({m: w.config for m, w in weights.items()}, run.model),
+        params,
+        run,
+        run,
+    )
+
+
+def _networks_of(
+    config: EvalConfig, checkpoint: run_checkpoint.RunCheckpoint, mesh: Mesh
+) -> tuple[dict[Modality, EncoderWeights], Tree]:
+    """Returns encoders and heads of a run's network; none for `log_mel`."""
+    architecture = checkpoint.config.architecture
     if config.network == "log_mel":
-        return {}
-    architecture = pretraining.architecture
+        return {}, {}
     if config.network == "untrained":
-        key = stream_key(pretraining.seed, INITIALIZE)
+        key = stream_key(checkpoint.config.seed, INITIALIZE)
         fresh = jax.jit(
             lambda: parameters(construct(Student, architecture, key)),
             out_shardings=parameter_shardings(Student, architecture, mesh),
         )
-        return teacher_counterpart(fresh(), pretraining.architecture)
-    cls = run_checkpoint.NETWORKS[config.network]
-    like = run_checkpoint.shapes_of(cls, architecture, parameter_shardings(cls, architecture, mesh))
-    tree = read_checked(folder, record, config.network, like)
-    return teacher_counterpart(tree, architecture) if cls is Student else tree
+        tree = fresh()
+    else:
+        tree = checkpoint.tree(
+            config.network, lambda cls, architecture: parameter_shardings(cls, architecture, mesh)
+        )
+    return run_checkpoint.encoders_of_run(tree, checkpoint.config), tree["heads"]
 
 
-def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
+def _remedy(config: EvalConfig, held: list[Modality]) -> str:
+    if config.protocol == "retrieval":
+        return "give a run of both, or VIDEO,AUDIO weights, by --config.checkpoint"
+    return f"give --config.modality={held[0]}, or other weights by --config.checkpoint"
+
+
+def viewing(config: EvalConfig, inputs: LoaderConfig) -> LoaderConfig:
     """Returns the loader's config of an evaluation, with global views only.
 
-    Data, batch, size and augmentation are the evaluation's; rates and lengths those of pretraining.
+    Data, batch, size and augmentation are the evaluation's; rates and lengths those of the
+    encoders (`Pretrained.views`).
 
     Raises:
       UserError: data.dir is empty or not a data set, clips.size is not a multiple of the patch, or
@@ -129,10 +196,10 @@ def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
             "data.dir is empty: give --config.data.dir=SHARDS, made of the benchmark's files by"
             " python -m data_pipelines.build."
         )
-    patch = pretraining.video.patch[1]
+    patch = inputs.video.patch[1]
     if config.clips.size % patch:
         raise UserError(f"clips.size is {config.clips.size}: give a multiple of {patch}, or 0.")
-    columns = pretraining.audio.columns
+    columns = inputs.audio.columns
     if 2 * config.fit.augment.time_warp >= columns:
         raise UserError(
             f"fit.augment.time_warp is {config.fit.augment.time_warp}: give less than half of the"
@@ -140,18 +207,18 @@ def viewing(config: EvalConfig, pretraining: LoaderConfig) -> LoaderConfig:
         )
     described = metadata.FILE in storage.sizes(directory)
     held = metadata.read(directory).short_side if described else 0
-    views = {m: _plain(pretraining.modality(m), getattr(config.clips, m)) for m in MODALITIES}
+    views = {m: _plain(inputs.modality(m), getattr(config.clips, m)) for m in MODALITIES}
     views["video"] = dataclasses.replace(
-        views["video"], size=config.clips.size or pretraining.video.size
+        views["video"], size=config.clips.size or inputs.video.size
     )
     return LoaderConfig(
         seed=config.seed,
         batch_size=config.batch_size,
-        modalities=pretraining.modalities,
+        modalities=inputs.modalities,
         **views,
         data=DataConfig(
             dir=directory,
-            short_side=held or pretraining.data.short_side,
+            short_side=held or inputs.data.short_side,
             threads=config.data.threads,
             workers=config.data.workers,
             prefetch=config.data.prefetch,

@@ -9,7 +9,7 @@ from flax import nnx
 
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.networks.blocks import linear
-from xkd_jax.networks.encoder import embedding_init, pool
+from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.layer_norm import layer_norm
 
 _SMALLEST_NORM = 1e-12
@@ -27,8 +27,8 @@ class AttentivePool(nnx.Module):
         )
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Maps tokens [batch, 1 + tokens, width], CLS first, to float32 [batch, width]."""
-        normed = self.norm(tokens[:, 1:].astype(jnp.float32))
+        """Maps patch tokens [batch, tokens, width] to float32 [batch, width]."""
+        normed = self.norm(tokens.astype(jnp.float32))
         keys, values = einops.rearrange(self.keys_values(normed), "b n two h d -> two b n h d")
         query = jnp.broadcast_to(self.query[...], (len(tokens), 1, *self.query.shape))
         attended = jax.nn.dot_product_attention(query, keys, values)
@@ -36,7 +36,7 @@ class AttentivePool(nnx.Module):
 
 
 class Readout(nnx.Module):
-    """Mean or attention pooling, and a linear layer to the classes."""
+    """A linear layer from pooled features to the classes, with or without attention pooling."""
 
     def __init__(self, encoder: Transformer, classes: int, *, attentive: bool, rngs: nnx.Rngs):
         self.pool = AttentivePool(encoder, rngs=rngs) if attentive else None
@@ -52,20 +52,22 @@ class Readout(nnx.Module):
     def __call__(
         self,
         tokens: jax.Array,
+        pooled: jax.Array,
         *,
         normalize: bool = False,
         dropout: float = 0.0,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns float32 scores [batch, classes] of tokens [batch, 1 + tokens, width].
+        """Returns float32 scores [batch, classes].
 
         Args:
-          tokens: tokens of the encoder, CLS first.
+          tokens: patch tokens of the encoder, [batch, tokens, width]; only attention pools them.
+          pooled: features of the encoder, float32 [batch, width]; unused with attention pooling.
           normalize: whether pooled features are scaled to length 1.
           dropout: rate of dropout of pooled features.
           key: key of the random numbers; None: no dropout.
         """
-        x = pool(tokens) if self.pool is None else self.pool(tokens)
+        x = pooled if self.pool is None else self.pool(tokens)
         if normalize:
             norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
             x = x / jnp.maximum(norm, _SMALLEST_NORM)

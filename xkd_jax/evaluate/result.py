@@ -43,7 +43,7 @@ def refuse_other(
 
     Args:
       config: config of the evaluation.
-      pretrained: the network.
+      pretrained: the encoders.
       data: summary of the data.
       workdir: folder of the evaluation.
 
@@ -53,7 +53,7 @@ def refuse_other(
     """
     now = {
         "config": dataclasses.asdict(config),
-        "checkpoint": {"step": pretrained.step, "crc32": pretrained.crc32},
+        "checkpoint": pretrained.identity,
         "data": {"digest": data.digest},
     }
     on_main(lambda: _refuse_other(workdir / FILE, json.loads(json.dumps(now))))
@@ -97,7 +97,7 @@ def finish(
 
     Args:
       config: config of the evaluation.
-      pretrained: the network.
+      pretrained: the encoders.
       data: summary of the data.
       measured: the metrics.
       workdir: folder of the evaluation.
@@ -105,13 +105,14 @@ def finish(
     Raises:
       UserError: the file can't be written.
     """
+    origin, run = pretrained.origin, pretrained.run
     content = {
         "benchmark": config.benchmark,
         "protocol": config.protocol,
         "modality": config.modality,
-        "network": config.network,
-        "variant": pretrained.config.model.variant,
-        "size": pretrained.config.model.size,
+        "network": config.network if run or config.network == "log_mel" else origin.network,
+        "variant": run.model.variant if run else origin.family,
+        "size": run.model.size if run else _sizes(pretrained),
         "train_fraction": config.train_fraction,
         "metric": measured.metric,
         "value": statistics.fmean(found.value for found in measured.scores.values()),
@@ -119,18 +120,25 @@ def finish(
         "per_fold": [{"fold": n, **found.to_json()} for n, found in measured.scores.items()],
         "data": dataclasses.asdict(data),
         "checkpoint": {
-            "directory": str(pretrained.directory.absolute()),
-            "step": pretrained.step,
-            "crc32": pretrained.crc32,
+            "source": origin.source,
+            "format": origin.format,
+            "license": origin.license,
+            **pretrained.identity,
         },
         "config": dataclasses.asdict(config),
-        "pretraining": dataclasses.asdict(pretrained.config),
+        "pretraining": dataclasses.asdict(run) if run else None,
         "versions": versions(),
     }
     print_on_main(f"result    {line(content)}")  # before the file, as the disk may be full
     write_once(workdir / FILE, content)
     print_on_main(f"written   {workdir / FILE}")
     return content
+
+
+def _sizes(pretrained: Pretrained) -> str:
+    """Width, depth and heads of the encoders, as in `model.size`."""
+    sizes = (encoder.transformer for encoder in pretrained.network.encoders.values())
+    return " + ".join(dict.fromkeys(f"{t.width}/{t.depth}/{t.heads}" for t in sizes))
 
 
 def line(content: dict[str, Any]) -> str:
@@ -142,9 +150,11 @@ def line(content: dict[str, Any]) -> str:
     more = "".join(f"; {text}" for text in also(content["per_fold"], digits=2))
     if content.get("chance") is not None:  # files of older versions lack it
         more += f"; chance {content['chance']:.2f}"
-    names = ("benchmark", "protocol", "modality", "network")
+    names = ["benchmark", "protocol", "modality", "network"]
+    if not content["pretraining"]:
+        names.insert(3, "variant")
     return (
-        f"{', '.join(dict.fromkeys(content[name] for name in names))}{fewer}:"
+        f"{', '.join(dict.fromkeys(filter(None, (content[name] for name in names))))}{fewer}:"
         f" {content['metric']} {content['value']:.2f} %{spread}{more}"
     )
 

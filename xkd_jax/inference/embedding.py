@@ -21,10 +21,9 @@ from data_pipelines.build.media import MediaOptions
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import record_schema, storage
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
-from data_pipelines.read import views
+from data_pipelines.loader_config import LoaderConfig, Modality
+from data_pipelines.read import clips, views
 from data_pipelines.read.clips import ClipFrames
-from xkd_jax.inference import spectrograms
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
 
 Pool = Literal["window", "file", "none"]
@@ -100,7 +99,8 @@ class Windows:
           UserError: a window is not a whole number of patches.
         """
         loader = _loader_config(model)
-        clip = _clip_seconds(model)
+        one = loader.modalities[0]
+        clip = loader.clip_seconds if len(loader.modalities) > 1 else loader.modality(one).seconds
         seconds = options.window or clip
         if abs(seconds - clip) > _ROUNDING:
             loader = _of_length(model, loader, seconds)
@@ -109,7 +109,7 @@ class Windows:
     def starts(self, record: Record) -> list[float]:
         """Returns the starts of windows in seconds of the record; the last one ends at its end."""
         rate = self.rate(record)
-        total = len(record.frames) or record_columns(record)
+        total = len(record.frames) or clips.sound_columns(record, self.config.audio)
         length, step = round(self.seconds * rate), max(1, round(self.hop * rate))
         if not record.frames and "audio" in self.model.config:
             length = self.config.audio.columns
@@ -185,7 +185,7 @@ class Reader:
         """That of a model's rates and sizes."""
         config = _loader_config(model)
         video, audio = "video" in model.config, "audio" in model.config
-        kaldi = audio and model.config["audio"].spectrogram == "kaldi"
+        kaldi = audio and config.audio.spectrogram == "kaldi"
         return cls(
             ingest.IngestOptions(
                 MediaOptions(
@@ -248,11 +248,10 @@ def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
     waiting: list[tuple[Any, ...]] = []
     for data in records:
         record = record_schema.parse(data, windows.config.audio.mels, "The file", classes=None)
-        sound = _sound(windows, record)
         for start in windows.starts(record):
             begin = record.start + start
             times.append((begin, min(begin + windows.seconds, record.end)))
-            waiting.append(_rows(windows, record, sound, start))
+            waiting.append(_rows(windows, record, start))
             if len(waiting) == windows.options.batch_size:
                 _encode(windows, waiting, found)
                 waiting = []
@@ -279,7 +278,7 @@ def first_views(model: Model, source: str) -> dict[Modality, Any]:
     if result.reason:
         raise _refusal(source, result)
     record = record_schema.parse(result.records[0], windows.config.audio.mels, classes=None)
-    video, audio = _rows(windows, record, _sound(windows, record), 0.0)
+    video, audio = _rows(windows, record, 0.0)
     found: dict[Modality, Any] = {"video": video, "audio": audio}
     return {modality: rows for modality, rows in found.items() if rows is not None}
 
@@ -289,42 +288,24 @@ def _refusal(path: str, result: ingest.FileResult) -> UserError:
     return kind(f"{path} can't be used ({result.reason}): {result.detail}.")
 
 
-def record_columns(record: Record) -> int:
-    """Columns of a record's spectrogram."""
-    return int(record.log_mel.shape[1])
-
-
-def _sound(windows: Windows, record: Record) -> np.ndarray | None:
-    """The whole spectrogram of a record, in its encoder's format; None: it has no sound."""
-    if "audio" not in windows.model.config or not record_columns(record):
-        return None
-    config = windows.model.config["audio"]
-    if config.spectrogram == "log_mel":
-        return record.log_mel
-    return spectrograms.spectrogram(config, record.waveform.astype(np.float32) / 32768)
-
-
 def _rows(
-    windows: Windows, record: Record, sound: np.ndarray | None, start: float
+    windows: Windows, record: Record, start: float
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
     """The encoders' inputs of a window: boxes of frames, and columns of the spectrogram."""
     config = windows.config
     video = audio = None
     if record.frames and "video" in windows.model.config:
-        length = config.video.frames
         first = round(start * config.video.frame_rate)
-        if length == 1:  # an encoder of pictures gets the middle frame
-            middle = int((start + windows.seconds / 2) * config.video.frame_rate)
-            first = min(middle, len(record.frames) - 1)
-        frames = ClipFrames(record, first, length, config.data.short_side, "The file")
+        if windows.seconds > config.video.seconds + 1 / config.video.frame_rate:
+            first = clips.middle_frame(record, start, windows.seconds, config.video)
+        frames = ClipFrames(record, first, config.video.frames, config.data.short_side, "The file")
         video = views.draw_eval_views(config, frames.size, None)["video"]["global"]
         cut = video["frames"]
         video["frames"] = np.zeros(cut.shape, cut.dtype)
         frames.write([(cut, video["frames"])])
-    if sound is not None:
+    if record.log_mel.shape[1] and "audio" in windows.model.config:
         first = round(start * config.audio.sample_rate / config.audio.hop)
-        encoder = windows.model.config["audio"]
-        audio = spectrograms.cut(encoder, sound, first, config.audio.columns)
+        audio = clips.cut_sound(record, first, config.audio, "The file")
     return video, audio
 
 
@@ -355,17 +336,7 @@ def _loader_config(model: Model) -> LoaderConfig:
     config = LoaderConfig()
     given: dict[str, Any] = {m: encoder.view for m, encoder in model.config.items()}
     data = dataclasses.replace(config.data, short_side=model.short_side)
-    return dataclasses.replace(config, data=data, **given)
-
-
-def _clip_seconds(model: Model) -> float:
-    """Seconds of the encoders' training clips; with an encoder of pictures, those of the sound."""
-    view = model.config["video"].view if "video" in model.config else None
-    if isinstance(view, VideoConfig) and (view.frames > 1 or "audio" not in model.config):
-        return view.frames / view.frame_rate
-    sound = model.config["audio"].view
-    assert isinstance(sound, AudioConfig)
-    return sound.columns * sound.hop / sound.sample_rate
+    return dataclasses.replace(config, data=data, modalities=model.modalities, **given)
 
 
 def _of_length(model: Model, loader: LoaderConfig, seconds: float) -> LoaderConfig:

@@ -104,8 +104,8 @@ def _preprocessor(model: Model) -> dict[str, Any]:
             found |= {
                 "sampling_rate": view.sample_rate, "num_mel_bins": view.mels, "n_fft": view.fft,
                 "hop_length": view.hop, "max_length": view.columns, "mean": view.mean,
-                "std": view.std, "spectrogram": config.spectrogram, "log_floor": 2.0**-23,
-                "padding": "reflect" if config.spectrogram == "log_mel" else "none",
+                "std": view.std, "spectrogram": view.spectrogram, "log_floor": 2.0**-23,
+                "padding": "reflect" if view.spectrogram == "log_mel" else "none",
             }  # fmt: skip
     return found
 

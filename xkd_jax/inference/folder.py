@@ -15,8 +15,9 @@ from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.format import EncoderWeights, encoder_weights
 from xkd_jax.inference.formats.state_dict import StateDict
+from xkd_jax.inference.loaded import DTYPES, Loaded, Origin
 from xkd_jax.inference.tensor_names import encoder_entries
-from xkd_jax.inference.trained_model import Model, Origin
+from xkd_jax.inference.trained_model import Model
 from xkd_jax.inference.weight_files.weight_file import WeightFile
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -35,7 +36,6 @@ class _Options:
     norm: Literal["tokens", "pooled", "none"]
     norm_eps: float
     pool: Literal["patches", "special"]
-    spectrogram: Literal["log_mel", "kaldi"]
 
 
 def description(model: Model) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def description(model: Model) -> dict[str, Any]:
         "network": origin.network,
         "step": origin.step,
         "format": origin.format,
+        "family": origin.family,
         "license": origin.license,
         "digest": model.digest,
     }
@@ -71,12 +72,11 @@ def is_ours(found: Mapping[str, str]) -> bool:
     return _METADATA in found
 
 
-def read(file: WeightFile, compute_dtype: str | None) -> Model:
-    """Returns the model in a safetensors file that `xkd_jax.export` wrote.
+def read(file: WeightFile) -> Loaded:
+    """Returns the encoders in a safetensors file that `xkd_jax.export` wrote.
 
     Args:
       file: the file, open.
-      compute_dtype: "float32" or "bfloat16"; None: that of the exported model.
 
     Raises:
       UserError: the file is damaged or of another version of this program.
@@ -90,9 +90,12 @@ def read(file: WeightFile, compute_dtype: str | None) -> Model:
             )
         configs = {m: _encoder_of(m, content["encoders"][m]) for m in content["encoders"]}
         origin = Origin(
-            file.path, content["format"], content["network"], content["step"], content["license"]
-        )
+            file.path, content["format"], content["network"], content["step"], content["license"],
+            content["family"],
+        )  # fmt: skip
         dtype, short_side = content["compute_dtype"], content["short_side"]
+        if dtype not in DTYPES:
+            raise KeyError("compute_dtype")
     except (json_file.ContentError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file.path} has a description that can't be used ({error}): export it again."
@@ -106,9 +109,7 @@ def read(file: WeightFile, compute_dtype: str | None) -> Model:
         tensors = {entry.name: own.take(entry.name) for entry in encoder_entries(config)}
         encoders[modality] = encoder_weights(config, tensors, file.path)
     state.finish("an exported model")
-    return Model(
-        encoders, origin, compute_dtype=compute_dtype or str(dtype), short_side=int(short_side)
-    )
+    return Loaded(encoders, origin, dtype, int(short_side))
 
 
 def _encoder_of(modality: Modality, content: dict[str, Any]) -> EncoderConfig:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
 from data_pipelines import json_file, terminal
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
-from data_pipelines.loader_config import MODALITIES, Modality
-from xkd_jax.config.encoder import EncoderConfig, input_view
-from xkd_jax.config.pretraining import Config
-from xkd_jax.inference import folder, run_checkpoint
-from xkd_jax.inference.formats.format import EncoderWeights, Request
+from data_pipelines.loader_config import Modality
+from xkd_jax.config.pretraining import ComputeDtype
+from xkd_jax.inference import folder, loaded, run_checkpoint
+from xkd_jax.inference.formats.format import Request
+from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.recognize import import_weights
-from xkd_jax.inference.formats.state_dict import Given
-from xkd_jax.inference.trained_model import Model, Origin
+from xkd_jax.inference.loaded import Loaded, Origin
+from xkd_jax.inference.trained_model import Model
 from xkd_jax.inference.weight_files import weight_file
-from xkd_jax.networks import precision
-from xkd_jax.networks.encoder import SHARED
-from xkd_jax.networks.tree import Tree
-from xkd_jax.training.checkpoint_errors import DamagedError
-from xkd_jax.training.saved_checkpoint import read_checked, read_record
 
 Source = str | os.PathLike[str]
 _WORDING = run_checkpoint.Wording("RUN", "step=N")
 # Names of weights in folders of transformers.
 _WEIGHTS = (folder.WEIGHTS, "pytorch_model.bin")
-_DTYPES = ("float32", "bfloat16")
 
 
 def load(
@@ -65,78 +60,52 @@ def load(
     """
     if network not in run_checkpoint.NETWORKS:
         raise UserError(f"network is {network!r}: give 'student' or 'teacher'.")
-    if compute_dtype not in (None, *_DTYPES):
-        raise UserError(f"compute_dtype is {compute_dtype!r}: give one of {', '.join(_DTYPES)}.")
-    if not isinstance(source, str | os.PathLike):
-        parts = [
-            load(
-                one, network=network, step=step, compute_dtype=compute_dtype, heads=heads,
-                video=video, audio=audio,
-            )
-            for one in source
-        ]  # fmt: skip
-        return _kept(_joined(parts), modalities)
-    path = os.fspath(source)
-    request = Request(network, Given(heads, video, audio))
-    if storage.exists(path):
-        found = _load_file(path, request, compute_dtype)
-    elif not run_checkpoint.is_run(path) and storage.exists(storage.join(path, folder.CONFIG)):
-        found = _load_file(_weights_in(path), request, compute_dtype)
-    else:
-        found = _load_run(path, network, step or 0, compute_dtype)
-    return _kept(found, modalities)
-
-
-def _joined(parts: list[Model]) -> Model:
-    """Returns one model with the encoders of several, which have different modalities."""
-    if not parts:
-        raise UserError("The list of sources is empty: give at least one.")
-    encoders: dict[Modality, EncoderWeights] = {}
-    for part in parts:
-        for modality in part.modalities:
-            if modality in encoders:
-                raise UserError(
-                    f"Two of the sources have an encoder of {modality}: give only one of them."
-                )
-            encoders[modality] = EncoderWeights(part.config[modality], part.parameters[modality])
-    origins = [part.origin for part in parts]
-
-    def all_of(values: list[str]) -> str:
-        return "; ".join(dict.fromkeys(filter(None, values)))
-
-    origin = Origin(
-        all_of([o.source for o in origins]),
-        all_of([o.format for o in origins]),
-        all_of([o.network for o in origins]),
-        license=all_of([o.license for o in origins]),
-    )
-    ordered = {m: encoders[m] for m in MODALITIES if m in encoders}
-    return Model(ordered, origin, compute_dtype=parts[0].compute_dtype)
-
-
-def _kept(model: Model, modalities: Sequence[Modality] | None) -> Model:
-    if modalities is None:
-        return model
-    if lacking := [m for m in modalities if m not in model.config]:
+    if compute_dtype not in (None, *loaded.DTYPES):
         raise UserError(
-            f"{model.origin} has no encoder of {', '.join(lacking)}: it has"
-            f" {', '.join(model.modalities)}, so give modalities among them."
+            f"compute_dtype is {compute_dtype!r}: give one of {', '.join(loaded.DTYPES)}."
         )
-    kept = {
-        m: EncoderWeights(model.config[m], model.parameters[m])
-        for m in model.modalities
-        if m in modalities
-    }
-    return Model(
-        kept,
-        model.origin,
-        compute_dtype=model.compute_dtype,
-        short_side=model.short_side,
-        student=model.student,
-    )
+    sources = [source] if isinstance(source, str | os.PathLike) else source
+    request = Request(network, Given(heads, video, audio))
+    found = loaded.joined([_of_one(os.fspath(one), request, step or 0) for one in sources])
+    if modalities is not None:
+        found = found.only(modalities, "give modalities among them")
+    if compute_dtype is not None:
+        found = dataclasses.replace(found, compute_dtype=cast(ComputeDtype, compute_dtype))
+    return Model.of(found)
 
 
-def _weights_in(path: str) -> str:
+def _of_one(path: str, request: Request, step: int) -> Loaded:
+    if (file := file_of_weights(path)) is not None:
+        return load_file(file, request)
+    if storage.is_remote(path):
+        raise UserError(
+            f"{path} is neither a file of weights nor an exported folder: give one of these."
+        )
+    if not os.path.exists(path):
+        raise UserError(f"{path} does not exist: check the path.")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    checkpoint = run_checkpoint.opened(Path(path), step, _WORDING, terminal.print_text)
+    return checkpoint.loaded(request.network, path, lambda cls, architecture: here)
+
+
+def several(text: str) -> list[str]:
+    """Returns the sources in a text: one path, or paths with commas between them."""
+    return [text] if os.path.exists(text) or "," not in text else text.split(",")
+
+
+def file_of_weights(path: str) -> str | None:
+    """Returns the file of weights of a path or URL: itself, or that in a folder of transformers.
+
+    Returns:
+      None if the path is neither, but the folder of a run or nothing.
+
+    Raises:
+      UserError: it is such a folder without weights.
+    """
+    if storage.exists(path):
+        return path
+    if run_checkpoint.is_run(path) or not storage.exists(storage.join(path, folder.CONFIG)):
+        return None
     names = storage.sizes(path)
     for name in _WEIGHTS:
         if name in names:
@@ -149,18 +118,28 @@ def _weights_in(path: str) -> str:
     )
 
 
-def _load_file(path: str, request: Request, compute_dtype: str | None) -> Model:
+def load_file(path: str, request: Request) -> Loaded:
+    """Returns the encoders in a file of weights, and prints what was taken from it.
+
+    Args:
+      path: path or URL of the file.
+      request: options of the import.
+
+    Raises:
+      UserError: the file can't be used, or a missing value must be given.
+    """
     with weight_file.opened(path) as file:
         if folder.is_ours(file.metadata):
-            return folder.read(file, compute_dtype)
+            return folder.read(file)
         beside = os.path.dirname(path) or "."
         settings = _json(storage.join(beside, folder.CONFIG))
         preprocessor = _json(storage.join(beside, folder.PREPROCESSOR)) if settings else {}
         asked = Request(request.network, request.given, settings, preprocessor)
         found = import_weights(file, asked)
     terminal.print_text(found.line())
-    origin = Origin(path, found.format, license=found.license)
-    return Model(found.encoders, origin, compute_dtype=compute_dtype or "float32")
+    kind = found.format
+    origin = Origin(path, kind.name, found.network, license=kind.license, family=kind.family)
+    return Loaded(found.encoders, origin)
 
 
 def _json(path: str) -> dict[str, Any]:
@@ -174,57 +153,3 @@ def _json(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} can't be used (it is no JSON object): give an intact copy.")
     return content
-
-
-def _load_run(path: str, network: str, step: int, compute_dtype: str | None) -> Model:
-    if storage.is_remote(path):
-        raise UserError(
-            f"{path} is neither a file of weights nor an exported folder: give one of these."
-        )
-    if not os.path.exists(path):
-        raise UserError(f"{path} does not exist: check the path.")
-    directory = run_checkpoint.checkpoints_folder(Path(path), _WORDING)
-    chosen = run_checkpoint.step_folder(directory, step, _WORDING)
-    try:
-        record = read_record(chosen)
-        config = run_checkpoint.saved_config(record, directory, _WORDING, terminal.print_text)
-        architecture = config.architecture
-        cls = run_checkpoint.NETWORKS[network]
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = run_checkpoint.shapes_of(cls, architecture, here)
-        tree = read_checked(chosen, record, network, like)
-    except DamagedError as damage:
-        raise UserError(
-            f"The checkpoint {chosen} is damaged ({damage}): restore a copy of it, or give another"
-            " step by step=N."
-        ) from damage
-    of_run = precision.compute_dtype(config.model, jax.local_devices()[0])
-    return Model(
-        encoders_of_run(tree, config),
-        Origin(path, "a run", network, record.step),
-        compute_dtype=compute_dtype or of_run,
-        short_side=config.data.short_side,
-        student=(architecture, tree) if network == "student" else None,
-    )
-
-
-def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights]:
-    """Returns the separate encoders of a student's or a teacher's parameters.
-
-    Args:
-      tree: parameters in the structure of `Student` or `Teacher`.
-      config: the run's config.
-    """
-    encoders = tree["encoders"]
-    return {
-        m: EncoderWeights(
-            EncoderConfig(config.model.encoder, input_view(config.modality(m))),
-            {
-                "embedding": encoders["embeddings"][m],
-                "blocks": encoders["blocks"].get(m) or encoders["blocks"][SHARED],
-                "norm": encoders["norms"][m],
-            },
-        )
-        for m in MODALITIES
-        if m in encoders["embeddings"]
-    }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +13,23 @@ import jax
 from flax import nnx
 
 from data_pipelines.errors import UserError
+from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config import dataclass_schema
+from xkd_jax.config.encoder import EncoderConfig, input_view
 from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.inference.formats.format import EncoderWeights
+from xkd_jax.inference.loaded import Loaded, Origin
 from xkd_jax.method.train_state import abstract
+from xkd_jax.networks import precision
+from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.networks.tree import Tree
+from xkd_jax.training.checkpoint_errors import DamagedError
 from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import step_folders
+from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders
+
+# (network, its architecture) -> shardings of its parameters: a tree, or one for all.
+Shardings = Callable[[type[Teacher], Architecture], Tree | jax.sharding.Sharding]
 
 # The subfolder of a run that has its checkpoints.
 _CHECKPOINTS = "checkpoints"
@@ -134,6 +146,114 @@ def shapes_of(
         shapes,
         shardings,
     )
+
+
+def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights]:
+    """Returns the separate encoders of a student's or a teacher's parameters.
+
+    Args:
+      tree: parameters in the structure of `Student` or `Teacher`.
+      config: the run's config.
+    """
+    encoders = tree["encoders"]
+    return {
+        m: EncoderWeights(
+            EncoderConfig(config.model.encoder, input_view(config.modality(m))),
+            {
+                "embedding": encoders["embeddings"][m],
+                "blocks": encoders["blocks"].get(m) or encoders["blocks"][SHARED],
+                "norm": encoders["norms"][m],
+            },
+        )
+        for m in MODALITIES
+        if m in encoders["embeddings"]
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCheckpoint:
+    """One checkpoint of a pretraining run.
+
+    Attributes:
+      folder: its folder.
+      record: its record.
+      config: the run's config.
+      wording: words of messages.
+    """
+
+    folder: Path
+    record: RunRecord
+    config: Config
+    wording: Wording
+
+    def tree(self, network: str, shardings: Shardings) -> Tree:
+        """Reads the parameters of `student` or `teacher`, in the structure of its class.
+
+        Args:
+          network: which one.
+          shardings: where they are placed.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        cls, architecture = NETWORKS[network], self.config.architecture
+        like = shapes_of(cls, architecture, shardings(cls, architecture))
+        with _damage(self.folder, self.wording):
+            return read_checked(self.folder, self.record, network, like)
+
+    def loaded(self, network: str, source: str, shardings: Shardings) -> Loaded:
+        """Reads the encoders of `student` or `teacher`.
+
+        Args:
+          network: which one.
+          source: the run's path, as the user gave it.
+          shardings: where the parameters are placed.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        tree, config = self.tree(network, shardings), self.config
+        return Loaded(
+            encoders_of_run(tree, config),
+            Origin(source, "a run", network, self.record.step),
+            precision.compute_dtype(config.model, jax.local_devices()[0]),
+            config.data.short_side,
+            (config.architecture, tree) if network == "student" else None,
+        )
+
+
+def opened(
+    source: Path, step: int, wording: Wording, print_line: Callable[[str], object]
+) -> RunCheckpoint:
+    """Reads the record of a run's checkpoint.
+
+    Args:
+      source: the run's folder, or the folder of its checkpoints.
+      step: the checkpoint's step; 0: the newest.
+      wording: words of messages.
+      print_line: called with a line about keys that the record does not have.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or not a pretraining run's.
+    """
+    directory = checkpoints_folder(source, wording)
+    chosen = step_folder(directory, step, wording)
+    with _damage(chosen, wording):
+        record = read_record(chosen)
+    config = saved_config(record, directory, wording, print_line)
+    return RunCheckpoint(chosen, record, config, wording)
+
+
+@contextlib.contextmanager
+def _damage(folder: Path, wording: Wording) -> Iterator[None]:
+    """Turns damage of a checkpoint into a message for the user."""
+    try:
+        yield
+    except DamagedError as damage:
+        raise UserError(
+            f"The checkpoint {folder} is damaged ({damage}): restore a copy of it, or give another"
+            f" step by {wording.step}."
+        ) from damage
 
 
 NETWORKS: dict[str, type[Teacher]] = {"student": Student, "teacher": Teacher}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,10 +18,11 @@ from data_pipelines.loader_config import AudioConfig, DataConfig, Modality, Vide
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Architecture, MeshConfig
+from xkd_jax.config.pretraining import Architecture, ComputeDtype, MeshConfig, ModelConfig
 from xkd_jax.inference import spectrograms
 from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
-from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
+from xkd_jax.inference.loaded import Loaded, Origin, tensors
+from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
 
@@ -48,30 +47,6 @@ class Encoding(NamedTuple):
     pooled: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where weights come from.
-
-    Attributes:
-      source: the path, or paths, that were loaded.
-      format: name of the recognized format.
-      network: student or teacher; empty: unknown.
-      step: step of a run's checkpoint.
-      license: license of the weights; empty: the run's owner decides.
-    """
-
-    source: str
-    format: str
-    network: str = ""
-    step: int | None = None
-    license: str = ""
-
-    def __str__(self) -> str:
-        step = "" if self.step is None else f", step {self.step}"
-        network = f", {self.network}" if self.network else ""
-        return f"{self.source} ({self.format}{network}{step})"
-
-
 class Model:
     """Encoders of one or two modalities; made by `xkd_jax.load`."""
 
@@ -80,7 +55,7 @@ class Model:
         encoders: Mapping[Modality, EncoderWeights],
         origin: Origin,
         *,
-        compute_dtype: str = "float32",
+        compute_dtype: ComputeDtype = "float32",
         short_side: int = DataConfig().short_side,
         student: tuple[Architecture, Tree] | None = None,
     ):
@@ -104,6 +79,17 @@ class Model:
             m: jax.device_put(w.params, everywhere) for m, w in encoders.items()
         }
 
+    @classmethod
+    def of(cls, found: Loaded) -> Model:
+        """Returns the model of loaded encoders."""
+        return cls(
+            found.encoders,
+            found.origin,
+            compute_dtype=found.compute_dtype,
+            short_side=found.short_side,
+            student=found.student,
+        )
+
     @property
     def license(self) -> str:
         """License of the weights; empty: the run's owner decides."""
@@ -117,20 +103,14 @@ class Model:
     @functools.cached_property
     def digest(self) -> str:
         """Digest of the encoders' configs and weights; equal digests give equal features."""
-        found = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self.tensors().items()):
-            found.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
-            found.update(np.ascontiguousarray(tensor).tobytes())
-        found.update(repr(sorted(self.config.items())).encode())
-        return found.hexdigest()
+        return Loaded(self._encoders(), self.origin).digest
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Returns {`MODALITY.` and a name of `tensor_names`: float32 array}."""
-        return {
-            f"{m}.{name}": tensor
-            for m, params in self.parameters.items()
-            for name, tensor in tensors_of(encoder_entries(self.config[m]), params).items()
-        }
+        return tensors(self._encoders())
+
+    def _encoders(self) -> dict[Modality, EncoderWeights]:
+        return {m: EncoderWeights(self.config[m], self.parameters[m]) for m in self.config}
 
     def encode_video(self, frames: Any, *, normalized: bool = False) -> Encoding:
         """Encodes clips.
@@ -259,7 +239,7 @@ class Model:
         assert isinstance(view, AudioConfig)
         found = [
             spectrograms.spectrogram(
-                config, spectrograms.resampled(row, sample_rate, view.sample_rate)
+                view, spectrograms.resampled(row, sample_rate, view.sample_rate)
             )
             for row in samples
         ]
@@ -267,7 +247,7 @@ class Model:
         step = view.patch[1]
         # what lies beyond whole patches is one column, which the last sample is the center of
         columns = view.columns if longest <= view.columns else longest // step * step
-        return np.stack([spectrograms.cut(config, part, 0, columns) for part in found])
+        return np.stack([spectrograms.padded(view, part, columns) for part in found])
 
     def _encode(
         self, modality: Modality, views: np.ndarray, prepare: Callable[..., jax.Array]
@@ -319,17 +299,17 @@ class Model:
 @functools.cache
 def _program(
     config: EncoderConfig,
-    compute_dtype: str,
+    compute_dtype: ComputeDtype,
     prepare: Callable[[EncoderConfig, Any], jax.Array],
     tokens: bool,
     mesh: jax.sharding.Mesh,
 ) -> Callable[[Tree, Any], Any]:
-    graph, _ = nnx.split(abstract_encoder(config, jnp.dtype(compute_dtype)))
+    model = ModelConfig(compute_dtype=compute_dtype, attention="xla", layers="scan")
+    graph, _ = nnx.split(abstract_encoder(config, model))
 
     def encode(params: Tree, batch: Any) -> Any:
         encoder = nnx.merge(graph, params)
-        precision = "highest" if compute_dtype == "float32" else None
-        with jax.default_matmul_precision(precision):
+        with matmul_precision(model):
             found = encoder(prepare(config, batch))
             pooled = encoder.pool(found)
         return (found.astype(jnp.float32), pooled) if tokens else pooled
@@ -374,8 +354,6 @@ def normalized_spectrogram(config: EncoderConfig, found: jax.Array) -> jax.Array
     """
     view = config.view
     assert isinstance(view, AudioConfig)
-    if config.spectrogram == "kaldi":
-        return (found - view.mean) / view.std
     return augment_audio(view, view.global_augment, {"log_mel": found})
 
 

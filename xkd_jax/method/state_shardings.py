@@ -19,8 +19,18 @@ from xkd_jax.parallel.axis_rules import RULES, partition
 
 
 def parameter_shardings(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
-    """Returns the shardings of a module's parameters, by the logical axes of its layers."""
-    state = nnx.state(abstract(cls, architecture), nnx.Param)
+    """Returns the shardings of a network's parameters; see `module_shardings`."""
+    return module_shardings(abstract(cls, architecture), mesh)
+
+
+def module_shardings(module: nnx.Module, mesh: Mesh) -> Tree:
+    """Returns the shardings of a module's parameters, by the logical axes of its layers.
+
+    Args:
+      module: with shapes in place of parameters.
+      mesh: the mesh of devices.
+    """
+    state = nnx.state(module, nnx.Param)
     axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
     shapes = nnx.to_pure_dict(state)
     return jax.tree.map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -17,6 +18,7 @@ from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Leaf, Tree
 
 Network = TypeVar("Network", bound=Teacher)
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 class TrainState(struct.PyTreeNode):
@@ -71,11 +73,21 @@ def construct(cls: type[Network], architecture: Architecture, key: jax.Array) ->
 
 
 def abstract(cls: type[Network], architecture: Architecture) -> Network:
-    """Returns the module with shapes in place of parameters, without computation."""
+    """Returns a network with shapes in place of parameters, without computation."""
     architecture = resolved(architecture)  # by the device of the mesh
+    return abstract_module(lambda: construct(cls, architecture, jax.random.key(0)))
+
+
+def abstract_module(make: Callable[[], Module]) -> Module:
+    """Returns a module with shapes in place of parameters, without computation."""
+
+    def without_sharding() -> Module:
+        with nnx.use_eager_sharding(False):
+            return make()
+
     # Within a mesh, NNX would interpret logical axes as axes of that mesh.
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return nnx.eval_shape(lambda: construct(cls, architecture, jax.random.key(0)))
+        return nnx.eval_shape(without_sharding)
 
 
 def parameters(module: nnx.Module) -> Tree:

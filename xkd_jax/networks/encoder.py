@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
-from xkd_jax.config.pretraining import Architecture, Attention, Remat
+from xkd_jax.config.pretraining import Architecture, ModelConfig
 from xkd_jax.networks.blocks import Blocks, DropPath, linear
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.patches import gather_tokens, patchify
@@ -85,19 +85,19 @@ class Encoder(nnx.Module):
         self.norm = norm
 
     @classmethod
-    def create(
-        cls,
-        config: EncoderConfig,
-        *,
-        dtype: DTypeLike,
-        attention: Attention = "xla",
-        remat: Remat = "none",
-        rngs: nnx.Rngs,
-    ) -> Encoder:
-        """Returns an encoder with initial parameters; `dtype` is the compute dtype."""
+    def create(cls, config: EncoderConfig, model: ModelConfig, rngs: nnx.Rngs) -> Encoder:
+        """Returns an encoder with initial parameters.
+
+        Args:
+          config: sizes and input of the encoder.
+          model: how it is computed: dtype (not `auto`), attention, rematerialization, loop over
+            the blocks.
+          rngs: source of the initial values.
+        """
+        dtype = jnp.dtype(model.compute_dtype)
         return cls(
             Embedding(config, dtype=dtype, rngs=rngs),
-            Blocks(config.transformer, dtype=dtype, attention=attention, remat=remat, rngs=rngs),
+            Blocks.of(config.transformer, model, rngs),
             final_norm(config, dtype, rngs),
         )
 

@@ -28,9 +28,12 @@ def compute_dtype(model: ModelConfig, device: Any) -> ComputeDtype:
 
 def resolved(architecture: Architecture) -> Architecture:
     """Returns the architecture with the dtype of activations on the traced device."""
-    model = architecture.model
-    dtype = compute_dtype(model, traced_device())
-    return dataclasses.replace(architecture, model=dataclasses.replace(model, compute_dtype=dtype))
+    return dataclasses.replace(architecture, model=resolved_model(architecture.model))
+
+
+def resolved_model(model: ModelConfig) -> ModelConfig:
+    """Returns a model's config with the dtype of activations on the traced device."""
+    return dataclasses.replace(model, compute_dtype=compute_dtype(model, traced_device()))
 
 
 def matmul_precision(model: ModelConfig) -> contextlib.AbstractContextManager[Any]:

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from xkd_jax.config.pretraining import Config, ModelConfig, TemperatureConfig
-from xkd_jax.evaluate.fitting import decays, encoder_part, layer_scale
+from data_pipelines.loader_config import VideoConfig
+from xkd_jax.config.encoder import EncoderConfig
+from xkd_jax.config.pretraining import Config, TemperatureConfig, Transformer
+from xkd_jax.evaluate.fitting import decays, layer_scale
 from xkd_jax.evaluate.readout import Readout
-from xkd_jax.inference import author_weights
+from xkd_jax.inference.formats.format import encoder_shapes
+from xkd_jax.inference.tensor_names import encoder_entries
 from xkd_jax.method.schedules import Length, epoch_warmup, schedules
-from xkd_jax.method.train_state import abstract, parameters
-from xkd_jax.networks.student import Teacher
+from xkd_jax.method.train_state import parameters
 from xkd_jax.networks.tree import Tree, path_names
 from xkd_jax.parity.comparison import Report, worst
 from xkd_jax.parity.golden_file import Fields, GoldenFile
@@ -28,14 +30,7 @@ _TEMPERATURE = 1e-7
 _FACTOR = 2e-6  # relative
 _DECAY = 1e-9
 _DEEPEST = 200
-# {prefix of a name in the authors' finetuned network: prefix in the pretrained one}
-_RENAMED = {
-    "pos_embed": "enc_pos_embed",
-    "patch_embed.": "cuboid_embed.",
-    "blocks.": "encoder.blocks.",
-    "norm.": "encoder_norm.",
-}
-_STUDENT = "vid_student.backbone."
+# {name in the authors' finetuned network, whose encoder has the names of `tensor_names`: path}
 _READOUT = {
     "head.classifier.weight": ("readout", "classes", "kernel"),
     "head.classifier.bias": ("readout", "classes", "bias"),
@@ -143,9 +138,9 @@ def _table(file: GoldenFile) -> dict[str, tuple[float, float]]:
 
 def _tensors(depth: int, decay: float, weight_decay: float) -> dict[str, tuple[float, float]]:
     """Returns our {tensor: (learning rate factor, weight decay)}, under the authors' names."""
-    config = Config(model=ModelConfig(size=f"8/{depth}/1:8/1/1"))
+    config = EncoderConfig(Transformer(8, depth, 1), VideoConfig())
     trained = {
-        "network": encoder_part(parameters(abstract(Teacher, config.architecture)), "video"),
+        "network": encoder_shapes(config),
         "readout": parameters(nnx.eval_shape(lambda: _readout(config))),
     }
     scales = jax.tree_util.tree_map_with_path(
@@ -158,24 +153,19 @@ def _tensors(depth: int, decay: float, weight_decay: float) -> dict[str, tuple[f
     }
 
 
-def _readout(config: Config) -> Readout:
+def _readout(config: EncoderConfig) -> Readout:
     with nnx.use_eager_sharding(False):
-        return Readout(config.model.encoder, 2, attentive=False, rngs=nnx.Rngs(0))
+        return Readout(config.transformer, 2, attentive=False, rngs=nnx.Rngs(0))
 
 
 def _by_path(tree: Tree) -> dict[tuple[str, ...], Any]:
     return {path_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _places(config: Config) -> list[tuple[str, tuple[str, ...], int]]:
+def _places(config: EncoderConfig) -> list[tuple[str, tuple[str, ...], int]]:
     """Returns (name in the authors' finetuned network, our path, layer of a stack or 0)."""
     found: list[tuple[str, tuple[str, ...], int]] = []
     found += [(name, path, 0) for name, path in _READOUT.items()]
-    for entry in author_weights.entries(config):
-        if entry.name.startswith(_STUDENT):
-            name = entry.name.removeprefix(_STUDENT)
-            for theirs, pretrained in _RENAMED.items():
-                if name.startswith(pretrained):
-                    name = theirs + name.removeprefix(pretrained)
-            found.append((name, ("network", *map(str, entry.path[1:])), entry.layer or 0))
+    for entry in encoder_entries(config):
+        found.append((entry.name, ("network", *map(str, entry.path)), entry.layer or 0))
     return found

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.dataclass_schema import build
-from xkd_jax.config.evaluation import Evaluated, Network, Protocol
+from xkd_jax.config.evaluation import Evaluated, Protocol
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.evaluate.result import FILE, also
 from xkd_jax.report import published
@@ -26,19 +26,19 @@ class Result:
       data: name of the data set; empty if the file has none.
       left_out: number of the data set's files that are missing in its shards.
       output: output of the network that features are from.
-      step: step of the checkpoint.
+      step: step of the run's checkpoint; None: weights of a file.
       folds: value of each fold.
       held_out: value of each fold with the cost that was chosen on held-out training records; empty
         without such a choice.
       also: other metrics, as text.
-      loss: losses of the pretraining.
+      loss: losses of the run; the defaults for weights of a file.
       config: config of the evaluation.
     """
 
     benchmark: str
     protocol: Protocol
     modality: Evaluated
-    network: Network
+    network: str
     variant: str
     size: str
     train_fraction: float
@@ -47,7 +47,7 @@ class Result:
     data: str
     left_out: int
     output: Literal["encoder", "head"]
-    step: int
+    step: int | None
     folds: tuple[float, ...]
     held_out: tuple[float, ...]
     also: tuple[str, ...]
@@ -64,7 +64,7 @@ class Result:
     @property
     def losses(self) -> str:
         """Losses of the pretraining, as text; empty for an untrained network."""
-        if self.network in ("untrained", "log_mel"):
+        if self.step is None or self.network in ("untrained", "log_mel"):
             return ""
         return published.losses(self.loss)
 
@@ -112,11 +112,11 @@ def _result(content: dict[str, Any]) -> Result:
         "data": data.get("name", ""),
         "left_out": sum(data.get("left_out", {}).values()),
         "output": content["config"]["output"],
-        "step": content["checkpoint"]["step"],
+        "step": content["checkpoint"].get("step"),
         "folds": [fold["value"] for fold in folds],
         "held_out": () if None in held_out else held_out,
         "also": also(folds, digits=1) if folds else (),
-        "loss": content["pretraining"]["loss"],
+        "loss": content["pretraining"]["loss"] if content["pretraining"] else {},
     }
     result = build(Result, values)
     if not result.folds or not all(

@@ -70,7 +70,8 @@ def markdown(results: Sequence[Result]) -> str:
 def _order(result: Result) -> tuple[Any, ...]:
     return (
         result.benchmark, result.data, result.modality, result.train_fraction, result.variant,
-        result.losses, result.network, result.protocol, result.output, result.size, result.step,
+        result.losses, result.network, result.protocol, result.output, result.size,
+        result.step or 0,
     )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def table_row(cells: Sequence[str]) -> str:
 
 def _described(result: Result) -> tuple[str, ...]:
     fraction = f" ({100 * result.train_fraction:g} %)" if result.train_fraction < 1 else ""
-    network = f"{result.variant} {result.network}, {result.size}"
+    network = f"{result.variant} {result.network}".rstrip() + f", {result.size}"
     return (
         result.benchmark + fraction,
         result.data,
@@ -110,7 +111,7 @@ def _described(result: Result) -> tuple[str, ...]:
         result.modality,
         result.losses,
         network + (", head" if result.output == "head" else ""),
-        str(result.step),
+        "" if result.step is None else str(result.step),
     )
 
 

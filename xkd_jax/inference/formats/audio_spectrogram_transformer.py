@@ -73,7 +73,6 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
         stride=(settings["frequency_stride"], settings["time_stride"]),
         norm_eps=eps,
         pool="special",
-        spectrogram="kaldi",
     )
     return {"audio": encoder_weights(config, tensors, state.path)}
 
@@ -87,4 +86,4 @@ def _statistics(request: Request) -> dict[str, Any]:
     return {"mean": found.get("mean", _MEAN), "std": 2 * deviation}
 
 
-FORMAT = Format("an AST of transformers", LICENSE, _is_one, _convert)
+FORMAT = Format("an AST of transformers", "AST", LICENSE, _is_one, _convert)

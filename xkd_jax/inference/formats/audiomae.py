@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import einops
 import numpy as np
 
 from data_pipelines.errors import UserError
+from data_pipelines.format import kaldi
 from data_pipelines.loader_config import AudioConfig, Modality
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference.formats.format import EncoderWeights, Format, Request, encoder_weights
@@ -19,7 +22,9 @@ _EPS = 1e-6
 _MELS = 128
 _PATCH = (16, 16)
 # The spectrogram of Kaldi's filter bank, and AudioSet's mean and twice its deviation.
-KALDI = {"sample_rate": 16000, "fft": 512, "hop": 160}
+KALDI: dict[str, Any] = {
+    "spectrogram": "kaldi", "sample_rate": kaldi.SAMPLE_RATE, "fft": kaldi.FFT, "hop": kaldi.HOP,
+}  # fmt: skip
 _STATISTICS = {"mean": -4.2677393, "std": 2 * 4.5689974}
 
 
@@ -70,7 +75,6 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
         view,
         norm="pooled" if finetuned else "tokens",
         norm_eps=_EPS,
-        spectrogram="kaldi",
     )
     return {"audio": encoder_weights(config, tensors, state.path)}
 
@@ -82,4 +86,4 @@ def _mel_first(positions: np.ndarray, view: AudioConfig) -> np.ndarray:
     return np.concatenate([positions[:, :1], patches], axis=1)
 
 
-FORMAT = Format("an AudioMAE", LICENSE, _is_one, _convert)
+FORMAT = Format("an AudioMAE", "AudioMAE", LICENSE, _is_one, _convert)

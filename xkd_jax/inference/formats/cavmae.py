@@ -75,10 +75,7 @@ def _encoder(state: StateDict, modality: Modality, request: Request) -> EncoderW
             name, norms = f"blocks_u.{i - own}", f"_{letter}"
         block = take_block(state, name, norms)
         tensors |= {f"blocks.{i}.{part}": value for part, value in block.items()}
-    config = EncoderConfig(
-        transformer, view, special_tokens=0, norm_eps=_EPS,
-        spectrogram="kaldi" if modality == "audio" else "log_mel",
-    )  # fmt: skip
+    config = EncoderConfig(transformer, view, special_tokens=0, norm_eps=_EPS)
     return encoder_weights(config, tensors, state.path)
 
 
@@ -106,4 +103,4 @@ def _video_view(
     )
 
 
-FORMAT = Format("a CAV-MAE", LICENSE, _is_one, _convert)
+FORMAT = Format("a CAV-MAE", "CAV-MAE", LICENSE, _is_one, _convert)

@@ -6,17 +6,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.inference.formats.state_dict import Given, StateDict
+from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.inference.formats.given import Given
+from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.tensor_names import encoder_entries, tree_of
+from xkd_jax.method.train_state import abstract_module
 from xkd_jax.networks.encoder import Encoder
+from xkd_jax.networks.precision import resolved_model
 from xkd_jax.networks.tree import Tree
 
 
@@ -50,15 +52,19 @@ class Format:
 
     Attributes:
       name: name in messages.
+      family: name of the method.
       license: license of the published weights of this kind.
       recognizes: (names of tensors) -> whether they are of this kind.
       convert: returns the encoders, and counts the other tensors as left.
+      both_networks: whether a file has student and teacher.
     """
 
     name: str
+    family: str
     license: str
     recognizes: Callable[[frozenset[str]], bool]
     convert: Callable[[StateDict, Request], dict[Modality, EncoderWeights]]
+    both_networks: bool = False
 
 
 def encoder_weights(
@@ -103,18 +109,18 @@ def encoder_weights(
 
 def encoder_shapes(config: EncoderConfig) -> Tree:
     """Returns the shapes of an encoder's parameters, as a tree of `jax.ShapeDtypeStruct`."""
-    return nnx.to_pure_dict(nnx.state(abstract_encoder(config, jnp.float32), nnx.Param))
+    return nnx.to_pure_dict(nnx.state(abstract_encoder(config, ModelConfig()), nnx.Param))
 
 
-def abstract_encoder(config: EncoderConfig, dtype: Any) -> Encoder:
-    """Returns the module with shapes in place of parameters and compute dtype `dtype`."""
+def abstract_encoder(config: EncoderConfig, model: ModelConfig) -> Encoder:
+    """Returns the module with shapes in place of parameters.
 
-    def make() -> Encoder:
-        with nnx.use_eager_sharding(False):
-            return Encoder.create(config, dtype=dtype, rngs=nnx.Rngs(0))
-
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return nnx.eval_shape(make)
+    Args:
+      config: the encoder's config.
+      model: how it is computed (`Encoder.create`).
+    """
+    model = resolved_model(model)  # by the device of the mesh
+    return abstract_module(lambda: Encoder.create(config, model, nnx.Rngs(0)))
 
 
 def _at(tree: dict[Any, Any], path: tuple[str | int, ...]) -> Any:

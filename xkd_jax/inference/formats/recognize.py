@@ -28,8 +28,8 @@ class Import:
 
     Attributes:
       path: of the file.
-      format: name of the recognized format.
-      license: license of the published weights of that format.
+      format: the recognized format.
+      network: student or teacher; empty: the file has one.
       encoders: {modality: encoder}.
       tensors: number of the network's tensors in the file.
       taken: number of them that belong to the encoders.
@@ -37,8 +37,8 @@ class Import:
     """
 
     path: str
-    format: str
-    license: str
+    format: Format
+    network: str
     encoders: dict[Modality, EncoderWeights]
     tensors: int
     taken: int
@@ -47,9 +47,10 @@ class Import:
     def line(self) -> str:
         """Returns the line that the import prints."""
         left = ", ".join(f"{count} of {what}" for what, count in self.left.items()) or "none"
+        kind = self.format
         return (
-            f"weights   {self.path} is {self.format} ({', '.join(self.encoders)}): {self.taken} of"
-            f" {self.tensors} tensors taken, left: {left}; license: {self.license}"
+            f"weights   {self.path} is {kind.name} ({', '.join(self.encoders)}): {self.taken} of"
+            f" {self.tensors} tensors taken, left: {left}; license: {kind.license}"
         )
 
 
@@ -69,9 +70,8 @@ def import_weights(file: WeightFile, request: Request) -> Import:
     for kind in FORMATS:
         if kind.recognizes(names):
             encoders = kind.convert(state, request)
-            return Import(
-                file.path, kind.name, kind.license, encoders, total, state.taken, state.left
-            )
+            network = request.network if kind.both_networks else ""
+            return Import(file.path, kind, network, encoders, total, state.taken, state.left)
     if _is_v_jepa_2(names):
         raise UserError(
             f"{file.path} is a V-JEPA 2, whose rotary positions are not supported: give weights of"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -178,18 +177,3 @@ def _unwrapped(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
     while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in tensors)), None):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """Values from the caller for those that a file lacks.
-
-    Attributes:
-      heads: number of attention heads.
-      video: fields of `VideoConfig`, such as frames, size, patch.
-      audio: fields of `AudioConfig`, such as mels, columns, patch.
-    """
-
-    heads: int | None = None
-    video: Mapping[str, Any] | None = None
-    audio: Mapping[str, Any] | None = None

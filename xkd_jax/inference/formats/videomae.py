@@ -13,8 +13,9 @@ from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.format import EncoderWeights, Format, Request, encoder_weights
 from xkd_jax.inference.formats.geometry import heads_of, view_of
+from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.layouts import query_and_value_bias, sinusoid, video_kernel
-from xkd_jax.inference.formats.state_dict import Given, StateDict
+from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.formats.vision_transformer import take_blocks, take_norm, transformer_of
 
 LICENSE = "CC BY-NC 4.0 (VideoMAE; the code of VideoMAE v2 has the MIT license)"
@@ -199,5 +200,7 @@ def _norm(state: StateDict, tensors: dict[str, np.ndarray], names: dict[str, str
     return "none"
 
 
-OFFICIAL = Format("a VideoMAE of its authors", LICENSE, _is_official, _of_official)
-TRANSFORMERS = Format("a VideoMAE of transformers", LICENSE, _is_of_transformers, _of_transformers)
+OFFICIAL = Format("a VideoMAE of its authors", "VideoMAE", LICENSE, _is_official, _of_official)
+TRANSFORMERS = Format(
+    "a VideoMAE of transformers", "VideoMAE", LICENSE, _is_of_transformers, _of_transformers
+)

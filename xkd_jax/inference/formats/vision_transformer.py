@@ -6,8 +6,9 @@ import numpy as np
 
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.geometry import heads_of
+from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.layouts import query_and_value_bias
-from xkd_jax.inference.formats.state_dict import Given, StateDict
+from xkd_jax.inference.formats.state_dict import StateDict
 
 # Tensors of a block, except the biases of its attention.
 _BLOCK = (

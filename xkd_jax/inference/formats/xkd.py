@@ -50,7 +50,10 @@ def _of_checkpoint(state: StateDict, request: Request) -> dict[Modality, Encoder
         if len(backbone):
             found[modality] = _encoder(backbone, modality, request)
     if not found:
-        raise UserError(f"{state.path} has no encoder of the {request.network}: give network.")
+        raise UserError(
+            f"{state.path} has no encoder of the {request.network}: give"
+            f" {request.given.name('network')}."
+        )
     other = {"student": "teacher", "teacher": "student"}[request.network]
     for prefix in PREFIX.values():
         state.leave(f"encoders of the {other}", f"{prefix}_{other}.backbone.")
@@ -111,5 +114,8 @@ def _paper_sizes(modality: Modality, tokens: int, values: int) -> dict[str, Any]
     return {name: getattr(view, name) for name in _SIZES[modality]}
 
 
-BACKBONE = Format("a backbone of XKD's authors", LICENSE, _is_backbone, _of_backbone)
-CHECKPOINT = Format("a checkpoint of XKD's authors", LICENSE, _is_checkpoint, _of_checkpoint)
+BACKBONE = Format("a backbone of XKD's authors", "XKD", LICENSE, _is_backbone, _of_backbone)
+CHECKPOINT = Format(
+    "a checkpoint of XKD's authors", "XKD", LICENSE, _is_checkpoint, _of_checkpoint,
+    both_networks=True,
+)  # fmt: skip

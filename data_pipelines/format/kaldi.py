@@ -18,17 +18,17 @@ _BLOCK = 4096  # frames at a time, which bounds the memory that a long file take
 def filter_bank(waveform: np.ndarray, mels: int = 128) -> np.ndarray:
     """Returns the log power of mel bands, float32 [mels, frames], not normalized.
 
-    The mean of the waveform is removed, frames lie within it (1 + (samples - 400) // 160), and each
-    has its own mean removed, is pre-emphasized and weighted by a symmetric Hann window.
+    Frames lie within the waveform, and each has its mean removed, is pre-emphasized and weighted by
+    a symmetric Hann window. (Kaldi's input has no mean either, which makes no difference to that.)
 
     Args:
       waveform: float [samples] at 16 kHz, full scale at 1.
       mels: number of bands.
     """
-    if len(waveform) < FRAME:
+    if not columns(len(waveform)):
         return np.zeros((mels, 0), np.float32)
-    centered = waveform.astype(np.float64) - waveform.mean(dtype=np.float64)
-    frames = np.lib.stride_tricks.sliding_window_view(centered, FRAME)[::HOP]
+    samples = waveform.astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::HOP]
     filters, window = _triangles(mels), np.hanning(FRAME)
     found = np.empty((mels, len(frames)), np.float32)
     for start in range(0, len(frames), _BLOCK):
@@ -40,6 +40,31 @@ def filter_bank(waveform: np.ndarray, mels: int = 128) -> np.ndarray:
         bands = filters @ power[:, :-1].T
         found[:, start : start + _BLOCK] = np.log(np.maximum(bands, _FLOOR))
     return found
+
+
+def columns(samples: int) -> int:
+    """Returns the number of frames of a waveform, 1 + (samples - 400) // 160."""
+    return max(0, 1 + (samples - FRAME) // HOP)
+
+
+def columns_of(waveform: np.ndarray, first: int, count: int, mels: int = 128) -> np.ndarray:
+    """Returns some columns of a waveform's filter bank, float32 [mels, count], computed alone.
+
+    After the last frame are zeros, as the encoders of this input were trained with.
+
+    Args:
+      waveform: int16 or float [samples] at 16 kHz, full scale at 32768 or 1.
+      first: first column.
+      count: number of columns.
+      mels: number of bands.
+    """
+    samples = waveform[first * HOP : (first + count - 1) * HOP + FRAME]
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / 32768
+    found = filter_bank(samples, mels)
+    clip = np.zeros((mels, count), np.float32)
+    clip[:, : found.shape[1]] = found
+    return clip
 
 
 @functools.cache

@@ -1,0 +1,52 @@
+"""What a file of weights does not state of its encoders, as keys of a config.
+
+A value of 0, or of no numbers, leaves it to the file and to what is published for its kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+from data_pipelines.field_ranges import Doc, at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class StatedVideo:
+    """Input of an encoder of video."""
+
+    frames: Annotated[int, at_least(0), Doc("frames of a clip, if a file of weights lacks it")] = 0
+    size: Annotated[int, at_least(0), Doc("side of its frames in pixels, likewise")] = 0
+    patch: Annotated[
+        tuple[int, ...], Doc("sides of its patches: frames, height, width, likewise")
+    ] = ()
+    frame_rate: Annotated[
+        float, at_least(0), Doc("frames per second that it gets; 0: as published for its kind")
+    ] = 0.0
+    mean: Annotated[
+        tuple[float, ...], Doc("subtracted from red, green and blue; (): as the file or published")
+    ] = ()
+    std: Annotated[tuple[float, ...], Doc("divisor of them after that, likewise")] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class StatedAudio:
+    """Input of an encoder of audio."""
+
+    mels: Annotated[int, at_least(0), Doc("mel bands, if a file of weights lacks the number")] = 0
+    columns: Annotated[int, at_least(0), Doc("columns of its spectrograms, likewise")] = 0
+    patch: Annotated[
+        tuple[int, ...], Doc("sides of its patches: mel bands, columns, likewise")
+    ] = ()
+    mean: Annotated[
+        tuple[float, ...], Doc("one number, subtracted from spectrograms; (): as published")
+    ] = ()
+    std: Annotated[tuple[float, ...], Doc("one number, divisor of them after that, likewise")] = ()
+
+
+def stated(keys: StatedVideo | StatedAudio) -> dict[str, Any]:
+    """Returns the values that are given, as fields of a view's config."""
+    found = {name: value for name, value in dataclasses.asdict(keys).items() if value}
+    if isinstance(keys, StatedAudio):
+        found |= {name: found[name][0] for name in ("mean", "std") if name in found}
+    return found
