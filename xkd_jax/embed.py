@@ -219,7 +219,7 @@ def _encoded(
 def _results(
     model: Model, paths: Sequence[str], workers: int, waiting: str
 ) -> Iterator[FileResult]:
-    read: Callable[..., FileResult] = functools.partial(embedding.Reader.of(model), waiting=waiting)
+    read: Callable[..., FileResult] = functools.partial(embedding.reader_of(model), waiting=waiting)
     if not workers:
         yield from map(read, paths)
         return

@@ -15,7 +15,7 @@ from random_parameters import random_student
 import xkd_jax
 from data_pipelines.errors import UserError
 from data_pipelines.format import kaldi
-from xkd_jax.inference import author_weights
+from xkd_jax.inference import author_weights, trained_model
 from xkd_jax.inference.run_checkpoint import encoders_of_run
 from xkd_jax.inference.weight_files import safetensors_file
 
@@ -65,6 +65,22 @@ def test_networks_steps_and_modalities_are_chosen(checkpoint, model, small):
 
 def test_loading_again_gives_the_same_model(checkpoint, model):
     assert xkd_jax.load(str(checkpoint)).digest == model.digest
+
+
+@pytest.mark.parametrize("count, size", [(1, 8), (9, 16), (17, 32), (33, 40), (40, 40)])
+def test_batch_is_filled_up_to_power_of_two_and_not_to_largest(model, monkeypatch, count, size):
+    """A file of one window costs no more than it must; eight devices share a batch."""
+
+    class Placed(Exception):
+        pass
+
+    def place(batch, sharding, rows):
+        raise Placed(batch.shape[0], rows)
+
+    monkeypatch.setattr(trained_model.mesh_lib, "put_batch", place)
+    with pytest.raises(Placed) as placed:
+        model.run("audio", np.zeros((count, 16, 32), np.float32), lambda *_: None, batch_size=40)
+    assert placed.value.args == (size, size)
 
 
 def test_frames_of_any_size_are_resized_and_normalized(model, small):

@@ -16,14 +16,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from data_pipelines.build import file_records, ingest
-from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.media import MediaOptions
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import record_schema, storage
+from data_pipelines.format import record_schema
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import clips, views
 from data_pipelines.read.clips import ClipFrames
+from xkd_jax.inference.file_reader import Reader
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
 
 Pool = Literal["window", "file", "none"]
@@ -159,7 +159,7 @@ def embed_files(
       UserError: a file can't be used, or a window is not a whole number of patches.
     """
     windows = Windows.of(model, options)
-    reader = Reader.of(model)
+    reader = reader_of(model)
     with tempfile.TemporaryDirectory() as waiting:
         for source in sources:
             path = os.fspath(source)
@@ -174,63 +174,19 @@ def embed_files(
             yield path, found
 
 
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """Decodes the streams of a file that a model has encoders for; can be pickled."""
-
-    options: ingest.IngestOptions
-
-    @classmethod
-    def of(cls, model: Model) -> Reader:
-        """That of a model's rates and sizes."""
-        config = _loader_config(model)
-        video, audio = "video" in model.config, "audio" in model.config
-        kaldi = audio and config.audio.spectrogram == "kaldi"
-        return cls(
-            ingest.IngestOptions(
-                MediaOptions(
-                    video=video,
-                    audio=audio,
-                    frame_rate=config.video.frame_rate,
-                    short_side=model.short_side,
-                    sample_rate=config.audio.sample_rate,
-                ),
-                fft=config.audio.fft,
-                hop=config.audio.hop,
-                mels=config.audio.mels,
-                max_seconds=STRETCH,
-                waveform=kaldi,
-            )
-        )
-
-    def __call__(
-        self, path: str, alive: Callable[[], None] = lambda: None, waiting: str | None = None
-    ) -> ingest.FileResult:
-        """Returns the records of a file, or why there are none; see `ingest.ingest`."""
-        directory, name = _split(path)
-        found = self._read(directory, name, alive, waiting, self.options)
-        other: dict[str, Modality] = {"no audio": "audio", "no video": "video"}
-        media = self.options.media
-        if found.reason in other and media.video and media.audio:
-            without = dataclasses.replace(media, **{other[found.reason]: False})
-            options = dataclasses.replace(self.options, media=without)
-            again = self._read(directory, name, alive, waiting, options)
-            if not again.reason:
-                return again
-            both = f"{found.detail}, and {again.detail}"
-            return ingest.FileResult(reason=again.reason, detail=both)
-        return found
-
-    def _read(
-        self,
-        directory: str,
-        name: str,
-        alive: Callable[[], None],
-        waiting: str | None,
-        options: ingest.IngestOptions,
-    ) -> ingest.FileResult:
-        item = Item(name, name)
-        return ingest.ingest(item, alive, directory=directory, options=options, waiting=waiting)
+def reader_of(model: Model) -> Reader:
+    """Returns the reader of a model's modalities, rates and sizes."""
+    config = _loader_config(model)
+    media = MediaOptions(
+        video="video" in model.config,
+        audio="audio" in model.config,
+        frame_rate=config.video.frame_rate,
+        short_side=model.short_side,
+        sample_rate=config.audio.sample_rate,
+    )
+    audio = config.audio
+    kaldi = media.audio and audio.spectrogram == "kaldi"
+    return Reader(ingest.IngestOptions(media, audio.fft, audio.hop, audio.mels, STRETCH, kaldi))
 
 
 def features_of(windows: Windows, records: Iterable[bytes]) -> Features:
@@ -274,7 +230,7 @@ def first_views(model: Model, source: str) -> dict[Modality, Any]:
       UserError: the file can't be used.
     """
     windows = Windows.of(model, EmbedOptions())
-    result = Reader.of(model)(os.fspath(source))
+    result = reader_of(model)(os.fspath(source))
     if result.reason:
         raise _refusal(source, result)
     record = record_schema.parse(result.records[0], windows.config.audio.mels, classes=None)
@@ -355,10 +311,3 @@ def _of_length(model: Model, loader: LoaderConfig, seconds: float) -> LoaderConf
         whole = max(1, math.floor(columns / side + 0.5)) * side
         changes["audio"] = dataclasses.replace(loader.audio, columns=whole)
     return dataclasses.replace(loader, **changes)
-
-
-def _split(path: str) -> tuple[str, str]:
-    """The folder and the name of a path or URL, as `ingest` takes them."""
-    path = storage.as_text(path)
-    directory, _, name = path.rpartition("/")
-    return directory or ("/" if path.startswith("/") else "."), name

@@ -278,12 +278,13 @@ class Model:
           rows: arrays with a leading axis of samples.
           prepare: makes the normalized view of them, on the device.
           tokens: whether the result is (tokens, pooled), and not `pooled` alone.
-          batch_size: rows that it is filled up to, so that every batch runs one program; the
-            devices' number divides it, or it is rounded up to that.
+          batch_size: largest number of rows; a smaller batch is filled up to a power of two, so
+            that few programs are compiled. 0: it is not filled up.
         """
         count = len(jax.tree.leaves(rows)[0])
         devices = math.prod(self.mesh.devices.shape)
-        size = -(-max(count, batch_size) // devices) * devices
+        filled = min(1 << (count - 1).bit_length(), batch_size)
+        size = -(-max(count, filled) // devices) * devices
 
         def padded(rows: np.ndarray) -> np.ndarray:
             return np.pad(rows, [(0, size - count)] + [(0, 0)] * (rows.ndim - 1))
