@@ -8,7 +8,8 @@ the holder is a process of the same machine that has ended, or if the file has n
 File locks are not needed: exclusive creation of a file is atomic, also on network file systems. If
 there is no `.lease`, a process creates it exclusively. To take over from an ended holder, a process
 first creates `.lease.DIGEST`, with the digest of the old file's content, then checks that this
-content is unchanged, and renames its own file to `.lease`.
+content is unchanged, and renames its own file to `.lease`. In a bucket (a URL), `.lease` is created
+and replaced by conditional writes, and marked as released at the end.
 
 A process that was stopped for longer than `EXPIRY` (SIGSTOP, a suspended machine) may lose its
 lease. It must call `Lease.check` before it writes.
@@ -19,15 +20,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from io import FileIO
 
 from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError, file_error
+from data_pipelines.format import storage
 from data_pipelines.holder import Holder
+from data_pipelines.lease_file import LeaseFile
+from data_pipelines.lease_object import LeaseObject
 
 FILE = ".lease"
 # Seconds.
@@ -35,7 +37,6 @@ EXPIRY = 60.0  # without a change of the file, until the lease expires
 HEARTBEAT = 10.0  # between two changes by the holder
 PATIENCE = 15.0  # to wait for a running holder, which may be about to end
 POLL = 0.5
-_ROOM = 64  # bytes by which the file's content may grow
 
 
 class LeaseHeldError(UserError):
@@ -57,13 +58,15 @@ class Lease:
         """Creates an object without reading or writing.
 
         Args:
-          folder: local path, not a URL; `acquire` creates it if missing.
+          folder: path or URL; `acquire` creates it if missing.
         """
         self.folder = os.fspath(folder)
-        self._path = os.path.join(self.folder, FILE)
         self._mine = Holder.this_process()
-        self._size = len(self._mine.content()) + _ROOM
-        self._file: FileIO | None = None
+        self._place: LeaseFile | LeaseObject
+        if storage.is_remote(self.folder):
+            self._place = LeaseObject(self.folder, FILE, self._is_mine)
+        else:
+            self._place = LeaseFile(self.folder, FILE)
         self._writing = threading.Lock()
         self._ended = threading.Event()
 
@@ -93,19 +96,17 @@ class Lease:
           UserError: the folder can't be created or written to; `UnreachableError` if transient.
         """
         patience = PATIENCE if patience is None else patience
-        watch = _Watch()
+        watch = Watch()
         try:
-            os.makedirs(self.folder, exist_ok=True)
-            while not self._try(watch):
+            self._place.prepare()
+            while not self._place.take(self._mine.content(), watch):
                 who = _named(watch.holder)
                 if watch.is_alive and watch.waited >= patience:
                     raise LeaseHeldError(f"{busy}{who}: {remedy}")
                 if watch.looks == 2:  # at the first look the holder may be about to end
                     waiting(f"waiting   for another process{who} in {self.folder}")
                 time.sleep(POLL)
-            for name in os.listdir(self.folder):  # left by processes killed while taking over
-                if name.startswith(f"{FILE}."):
-                    _remove(os.path.join(self.folder, name))
+            self._place.clean()
         except OSError as error:
             raise file_error(
                 error, f"{self.folder} can't be written to ({error.strerror}): free disk space,"
@@ -121,7 +122,7 @@ class Lease:
           UserError: the folder can't be read; `UnreachableError` if transient.
         """
         try:
-            content = _read(self._path)
+            content = self._place.read()
         except OSError as error:
             raise file_error(
                 error, f"{self.folder} can no longer be read ({error.strerror}): restore access"
@@ -129,11 +130,11 @@ class Lease:
             ) from None  # fmt: skip
         if content is None:
             raise LeaseLostError(
-                f"{self._path} was removed while in use: repeat the command, and do not remove"
-                " that file."
+                f"{storage.join(self.folder, FILE)} was removed while in use: repeat the command,"
+                " and do not remove that file."
             )
-        holder = Holder.parse(content)
-        if holder is None or holder.token != self.token:
+        if not self._is_mine(content):
+            holder = Holder.parse(content)
             raise LeaseLostError(
                 f"{self.folder} was taken over by another process{_named(holder)} because this one"
                 f" did not renew its lease for {EXPIRY:g} s: it ends without writing there."
@@ -142,74 +143,34 @@ class Lease:
     def holder(self) -> Holder | None:
         """Returns the holder named in the folder now; None if there is none or it can't be read."""
         try:
-            return Holder.parse(_read(self._path) or b"")
-        except OSError:
+            return Holder.parse(self._place.read() or b"")
+        except (OSError, UserError):
             return None
 
     def release(self) -> None:
         """Releases the lease; ignores a lease file that can't be removed."""
         self._ended.set()
-        if (holder := self.holder()) and holder.token == self.token:
-            with contextlib.suppress(OSError):
-                os.remove(self._path)
+        with self._writing, contextlib.suppress(OSError, UserError):
+            if (holder := self.holder()) and holder.token == self.token:
+                self._place.release()
         with self._writing, contextlib.suppress(OSError):
-            if self._file is not None:
-                self._file.close()
-
-    def _try(self, watch: _Watch) -> bool:
-        """Tries once to take the lease; returns whether it succeeded."""
-        content = _read(self._path)
-        if content is None:
-            return self._create(self._path)
-        if not watch.is_over(content):
-            return False
-        claim = f"{self._path}.{hashlib.blake2b(content, digest_size=8).hexdigest()}"
-        if not self._create(claim):
-            # Another process is taking over, or was killed while doing so.
-            if watch.claim.is_over(_read(claim) or b""):
-                _remove(claim)
-            return False
-        if _read(self._path) != content:
-            _remove(claim)
-            return False
-        with contextlib.suppress(FileNotFoundError):  # this claim has expired and was removed
-            os.rename(claim, self._path)
-        return (holder := self.holder()) is not None and holder.token == self.token
-
-    def _create(self, path: str) -> bool:
-        """Creates a file with this lease's content; returns False if it exists already."""
-        try:
-            file = open(path, "xb", buffering=0)  # noqa: SIM115, as it stays open
-        except FileExistsError:
-            return False
-        try:
-            file.write(self._content())
-            os.fsync(file.fileno())
-        except BaseException:
-            file.close()
-            _remove(path)
-            raise
-        if self._file is not None:
-            self._file.close()
-        self._file = file
-        return True
+            self._place.close()
 
     def _keep(self) -> None:
-        """Renews the lease through the descriptor, as the name may now belong to another file."""
         while not self._ended.wait(HEARTBEAT):
             # A failure here is detected by `check`.
-            with self._writing, contextlib.suppress(OSError, ValueError):
+            with self._writing, contextlib.suppress(OSError, ValueError, UserError):
+                if self._ended.is_set():
+                    return
                 self._mine = dataclasses.replace(self._mine, beat=self._mine.beat + 1)
-                assert self._file is not None
-                self._file.seek(0)
-                self._file.write(self._content())
-                os.fsync(self._file.fileno())
+                self._place.renew(self._mine.content())
 
-    def _content(self) -> bytes:
-        return self._mine.content().ljust(self._size)
+    def _is_mine(self, content: bytes) -> bool:
+        holder = Holder.parse(content)
+        return holder is not None and holder.token == self.token
 
 
-class _Watch:
+class Watch:
     """Observations of another process' lease file, by this process' clock.
 
     Attributes:
@@ -225,9 +186,9 @@ class _Watch:
         self._content, self._same, self._last = b"", 0.0, time.monotonic()
 
     @functools.cached_property
-    def claim(self) -> _Watch:
+    def claim(self) -> Watch:
         """Observations of the claim file of a process that is taking over."""
-        return _Watch()
+        return Watch()
 
     def is_over(self, content: bytes) -> bool:
         """Adds an observation; returns whether the holder has ended or its lease has expired."""
@@ -280,18 +241,20 @@ def held(
     lease.release()
 
 
-def _read(path: str) -> bytes | None:
-    """Returns the content of a file; None if there is no such file."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+@contextlib.contextmanager
+def held_on_disk(
+    folder: str,
+    busy: str,
+    remedy: str,
+    patience: float | None = None,
+    waiting: Callable[[str], object] = lambda line: None,
+) -> Iterator[None]:
+    """`held` for a local folder; nothing for a URL, where two builders write the same bytes."""
+    if storage.is_remote(folder):
+        yield
+        return
+    with held(folder, busy, remedy, patience, waiting):
+        yield
 
 
 def _named(holder: Holder | None) -> str:

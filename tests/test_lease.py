@@ -1,4 +1,4 @@
-"""Leases between real processes."""
+"""Leases between real processes, in a folder and in buckets."""
 
 import contextlib
 import dataclasses
@@ -7,12 +7,15 @@ import os
 import re
 import signal
 import time
+import types
 
 import pytest
+import stores
 from lease_processes import LONG, Process
 
 from data_pipelines import lease
 from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError
+from data_pipelines.format import storage
 from data_pipelines.holder import Holder
 from data_pipelines.lease import Lease, LeaseHeldError, LeaseLostError
 
@@ -24,6 +27,22 @@ def fast(monkeypatch):
     monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
     monkeypatch.setattr(lease, "POLL", 0.02)
+
+
+@pytest.fixture(scope="module", params=["disk", "s3", "gs"])
+def place(request):
+    """The URL of a bucket, or an empty text for the disk."""
+    with (
+        stores.bucket(request.param)
+        if request.param != "disk"
+        else contextlib.nullcontext("") as url
+    ):
+        yield url
+
+
+@pytest.fixture
+def folder(place, tmp_path):
+    return f"{place}/{tmp_path.name}" if place else str(tmp_path)
 
 
 class Clock:
@@ -47,6 +66,11 @@ def clock(monkeypatch):
     return clock
 
 
+def _names(folder):
+    """The files in a folder."""
+    return sorted(storage.sizes(folder))
+
+
 def _held(folder):
     """Whether this process gets the lease without waiting for it to expire."""
     start = lease.time.monotonic()
@@ -59,24 +83,26 @@ def _ended(command):
     return dataclasses.replace(Holder.this_process(), started=1, command=command)
 
 
-def test_second_process_is_refused_with_name_of_holder(tmp_path):
-    with Process(tmp_path, LONG) as first:
+def test_second_process_is_refused_with_name_of_holder(folder):
+    with Process(folder, LONG) as first:
         assert first.line() == "held"
-        with Process(tmp_path, "1", "elsewhere") as second:
+        with Process(folder, "1", "elsewhere") as second:
             refused = second.rest().splitlines()
             assert second.status() == EXIT_FAILURE
     message = rf"\({first.pid} on \S+, since 20\d\d-.* UTC: .*lease_holder.py .*\)"
     assert len(refused) == 2
-    assert re.fullmatch(rf"waiting   for another process {message} in {tmp_path}", refused[0])
+    assert re.fullmatch(
+        rf"waiting   for another process {message} in {re.escape(folder)}", refused[0]
+    )
     assert re.fullmatch(rf"It is in use {message}: wait\.", refused[1])
 
 
-def test_ending_holder_is_waited_for(tmp_path, monkeypatch):
+def test_ending_holder_is_waited_for(folder, monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 30.0)
-    with Process(tmp_path, LONG) as first:
+    with Process(folder, LONG) as first:
         assert first.line() == "held"
         found = []
-        held = Lease(tmp_path)
+        held = Lease(folder)
         held.acquire(
             "In use", "wait.", waiting=lambda line: (found.append(line), first.tell("end"))
         )
@@ -86,13 +112,13 @@ def test_ending_holder_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("reaped", [True, False])
-def test_lease_of_killed_local_holder_is_taken_at_once(tmp_path, reaped):
-    with Process(tmp_path, LONG) as first:
+def test_lease_of_killed_local_holder_is_taken_at_once(folder, reaped):
+    with Process(folder, LONG) as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
         if reaped:
             first.status()
-        assert _held(tmp_path)
+        assert _held(folder)
 
 
 def test_reused_pid_is_not_the_holder(tmp_path):
@@ -107,22 +133,22 @@ def test_reused_pid_is_not_the_holder(tmp_path):
     assert _held(tmp_path)
 
 
-def test_lease_of_killed_remote_holder_expires(tmp_path, clock):
-    with Process(tmp_path, LONG, "elsewhere") as first:
+def test_lease_of_killed_remote_holder_expires(folder, clock):
+    with Process(folder, LONG, "elsewhere") as first:
         assert first.line() == "held"
         first.send(signal.SIGKILL)
         first.status()
-    with lease.held(tmp_path, "In use", "wait."):
+    with lease.held(folder, "In use", "wait."):
         assert lease.EXPIRY <= clock.now < lease.EXPIRY + 3 * lease.POLL
 
 
-def test_stopped_holder_detects_lost_lease(tmp_path, clock):
-    with Process(tmp_path, "0.6") as first:
+def test_stopped_holder_detects_lost_lease(folder, clock):
+    with Process(folder, "0.6") as first:
         assert first.line() == "held"
         first.tell("check")
         assert first.line() == "still held"
         first.send(signal.SIGSTOP)
-        with lease.held(tmp_path, "In use", "wait.") as held:
+        with lease.held(folder, "In use", "wait.") as held:
             first.send(signal.SIGCONT)
             first.tell("check")
             assert f"was taken over by another process ({os.getpid()} on " in first.rest()
@@ -130,8 +156,8 @@ def test_stopped_holder_detects_lost_lease(tmp_path, clock):
             held.check()  # the last write of the first process had no effect
 
 
-def test_stopped_holder_without_competitor_keeps_lease(tmp_path):
-    with Process(tmp_path, "0") as first:  # seconds, shorter than the stop
+def test_stopped_holder_without_competitor_keeps_lease(folder):
+    with Process(folder, "0") as first:  # seconds, shorter than the stop
         assert first.line() == "held"
         first.send(signal.SIGSTOP)
         first.send(signal.SIGCONT)
@@ -142,9 +168,9 @@ def test_stopped_holder_without_competitor_keeps_lease(tmp_path):
 
 
 @pytest.mark.parametrize("before", ["nothing", "released", "killed", "expired"])
-def test_one_of_simultaneous_processes_gets_lease(tmp_path, before):
+def test_one_of_simultaneous_processes_gets_lease(folder, before):
     if before != "nothing":
-        with Process(tmp_path, LONG, "elsewhere" if before == "expired" else "") as first:
+        with Process(folder, LONG, "elsewhere" if before == "expired" else "") as first:
             assert first.line() == "held"
             if before == "released":
                 first.tell("end")
@@ -152,7 +178,7 @@ def test_one_of_simultaneous_processes_gets_lease(tmp_path, before):
                 first.send(signal.SIGKILL)
             first.status()
     with contextlib.ExitStack() as stack:
-        several = [stack.enter_context(Process(tmp_path, "1")) for _ in range(4)]
+        several = [stack.enter_context(Process(folder, "1")) for _ in range(4)]
         last = []
         for process in several:
             line = process.line()
@@ -162,48 +188,49 @@ def test_one_of_simultaneous_processes_gets_lease(tmp_path, before):
         holder = several[last.index("held")]
         holder.tell("check")
         assert holder.line() == "still held"
-    assert len(os.listdir(tmp_path)) == 1
+    assert _names(folder) == [".lease"]
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_clocks_of_two_machines_may_differ(tmp_path, monkeypatch, jump):
+def test_clocks_of_two_machines_may_differ(folder, monkeypatch, jump):
     """Neither the time of day nor the file's time matters."""
     now = time.time() + jump
-    with Process(tmp_path, LONG, "elsewhere") as first:
+    with Process(folder, LONG, "elsewhere") as first:
         assert first.line() == "held"
         monkeypatch.setattr(time, "time", lambda: now)
         with pytest.raises(LeaseHeldError):
-            _held(tmp_path)
-    (file,) = tmp_path.iterdir()
-    os.utime(file, (now, now))
+            _held(folder)
+    if not storage.is_remote(folder):
+        os.utime(storage.join(folder, ".lease"), (now, now))
     monkeypatch.setattr(lease, "time", Clock())
-    assert not _held(tmp_path)  # only after the expiry
+    assert not _held(folder)  # only after the expiry
 
 
-def test_pause_of_waiting_process_does_not_expire_lease(tmp_path, monkeypatch):
+def test_pause_of_waiting_process_does_not_expire_lease(folder, monkeypatch):
     """As after a suspension of its machine, or a pause of the storage."""
     clock = iter(1e3 * n for n in range(10**6))
-    with Process(tmp_path, "0.6", "elsewhere") as first:
+    with Process(folder, "0.6", "elsewhere") as first:
         assert first.line() == "held"
         with monkeypatch.context() as patch:
-            patch.setattr(lease.time, "monotonic", lambda: next(clock))
+            jumping = types.SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep)
+            patch.setattr(lease, "time", jumping)
             with pytest.raises(LeaseHeldError):
-                Lease(tmp_path).acquire("In use", "wait.")
+                Lease(folder).acquire("In use", "wait.")
 
 
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
-def test_invalid_lease_file_expires(tmp_path, clock, content):
+def test_invalid_lease_file_expires(folder, clock, content):
     """As after a kill during the first write, or a loss by the disk."""
-    (tmp_path / ".lease").write_bytes(content)
+    storage.write(storage.join(folder, ".lease"), content)
     found = []
-    with lease.held(tmp_path, "In use", "wait.", waiting=found.append) as held:
+    with lease.held(folder, "In use", "wait.", waiting=found.append) as held:
         held.check()
-        assert os.listdir(tmp_path) == [".lease"]
-    assert found == [f"waiting   for another process in {tmp_path}"]
-    assert not os.listdir(tmp_path)
+        assert _names(folder) == [".lease"]
+    assert found == [f"waiting   for another process in {folder}"]
+    assert _held(folder)
 
 
 class Killed(BaseException):
@@ -244,10 +271,10 @@ def test_late_process_does_not_replace_new_lease(tmp_path, monkeypatch):
         followed[0].check()
 
 
-def test_removed_lease_file_is_detected(tmp_path):
+def test_removed_lease_file_is_detected(folder):
     def write():
-        with lease.held(tmp_path, "In use", "wait."):
-            (tmp_path / ".lease").unlink()
+        with lease.held(folder, "In use", "wait."):
+            storage.remove(storage.join(folder, ".lease"))
             raise FileNotFoundError("checkpoints/12")
 
     with pytest.raises(LeaseLostError, match=r"\.lease was removed while in use"):
@@ -261,13 +288,13 @@ def test_impossible_folder_is_one_sentence(tmp_path, name):
         Lease(tmp_path / name).acquire("In use", "wait.")
 
 
-def test_failure_releases_lease_unless_writes_may_continue(tmp_path):
-    with pytest.raises(ValueError), lease.held(tmp_path, "In use", "wait."):
+def test_failure_releases_lease_unless_writes_may_continue(folder):
+    with pytest.raises(ValueError), lease.held(folder, "In use", "wait."):
         raise ValueError
-    with pytest.raises(LostProcessError), lease.held(tmp_path, "In use", "wait."):
+    with pytest.raises(LostProcessError), lease.held(folder, "In use", "wait."):
         raise LostProcessError
     with pytest.raises(LeaseHeldError):
-        _held(tmp_path)
+        _held(folder)
 
 
 def test_description_of_holder_is_one_line():

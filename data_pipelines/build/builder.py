@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from data_pipelines import json_file
+from data_pipelines import json_file, lease
 from data_pipelines.build import build_plan, build_report, common_cause, file_records
 from data_pipelines.build.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build.build_report import BuildReport, LeftOut, ShardReport
@@ -180,7 +180,7 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
     splits = dict.fromkeys(shard.split for shard in plan.shards)
     storage.make_folder(output)
     busy = f"{output} is being built by another process"
-    with storage.locked(output, busy, f"wait until it has ended, or {_OTHER}."):
+    with lease.held_on_disk(output, busy, f"wait until it has ended, or {_OTHER}."):
         shards.start_dataset(output, plan.metadata, splits)
         state = storage.join(output, _STATE)
         storage.make_folder(state)

@@ -1,7 +1,8 @@
-"""Files of a data set, on a local disk or in remote storage (`gs://`, `s3://`, `memory://`).
+"""Files of data sets and runs, on a local disk or in remote storage (`gs://`, `s3://`).
 
 URLs are accessed by fsspec, which needs the package of the storage (gcsfs, s3fs). Accesses with
-transient errors are retried, in addition to retries within that package.
+transient errors are retried, in addition to retries within that package. `conditional` has the
+writes that depend on what is stored.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
-from data_pipelines import durable, lease
+from data_pipelines import durable
 from data_pipelines.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 # At least two letters: one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 # Retries of an access: about a minute in total, as each wait is twice the one before.
 _TRIES = 8
 FIRST_WAIT = 0.5  # seconds
 # Errors that a retry can't change.
 _PERMANENT = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
+# Types of errors of missing or expired credentials, which the packages of stores raise.
+_CREDENTIALS = re.compile("Credentials|TokenRetrieval|SSOToken|Refresh")
 # Errors of a full local disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,6 +41,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def is_remote(path: str) -> bool:
     """Whether `path` is a URL, SCHEME://..., and not a local path."""
     return _URL.match(path) is not None
+
+
+class Url(PurePosixPath):
+    """A URL with the operations of a path; `str` has both slashes after its scheme."""
+
+    def __str__(self) -> str:
+        return _ONE_SLASH.sub(r"\1//", super().__str__())
+
+
+def location(text: str) -> PurePath:
+    """Returns the `Path` or the `Url` that a flag or an argument gives."""
+    return Url(text) if is_remote(text) else Path(text)
 
 
 def filesystem(path: str) -> Any:
@@ -48,7 +65,8 @@ def filesystem(path: str) -> Any:
 
     scheme = path.split("://", 1)[0]
     try:
-        return fsspec.filesystem(scheme)
+        # A cached listing would hide what other processes write and remove.
+        return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         remedy = f"pip install {package}" if package else str(error).rstrip(".")
@@ -84,7 +102,7 @@ def sizes(directory: str) -> dict[str, int]:
     try:
         if is_remote(directory):
             store = filesystem(directory)
-            entries = with_retries(directory, store.ls, directory, detail=True, refresh=True)
+            entries = with_retries(directory, store.ls, directory, detail=True)
             return {
                 e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"])
                 for e in entries
@@ -155,11 +173,39 @@ def _cannot_list(directory: str, error: OSError) -> UserError:
     )
 
 
+def subfolders(directory: str) -> list[str]:
+    """Returns the names of the folders directly in `directory`, sorted; none if it is missing.
+
+    Raises:
+      UserError: it can't be listed.
+      UnreachableError: the storage does not respond.
+    """
+    try:
+        if is_remote(directory):
+            store = filesystem(directory)
+            entries = with_retries(directory, store.ls, directory, detail=True)
+            names = [e["name"].rstrip("/") for e in entries if e["type"] == "directory"]
+            return sorted({name.rsplit("/", 1)[-1] for name in names})
+        with os.scandir(directory) as found:
+            return sorted(e.name for e in found if e.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _cannot_list(directory, error) from None
+
+
 def exists(path: str) -> bool:
     """Returns whether a file exists."""
     if is_remote(path):
-        return bool(with_retries(path, filesystem(path).exists, path))
+        return bool(with_retries(path, filesystem(path).isfile, path))
     return os.path.isfile(path)
+
+
+def is_folder(path: str) -> bool:
+    """Returns whether a folder exists; one in a bucket does if it has an object."""
+    if is_remote(path):
+        return bool(with_retries(path, filesystem(path).isdir, path))
+    return os.path.isdir(path)
 
 
 def read(path: str, max_bytes: int | None = None) -> bytes:
@@ -222,10 +268,8 @@ def read_range(url: str, start: int, end: int) -> bytes:
 
 def size(url: str) -> int:
     """Returns the current size in bytes of a remote file; -1 if there is none."""
-    store = filesystem(url)
-    store.invalidate_cache()
     try:
-        return int(with_retries(url, store.size, url))
+        return int(with_retries(url, filesystem(url).size, url))
     except FileNotFoundError:
         return -1
 
@@ -246,13 +290,11 @@ def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: An
             return action(*args, **options)
         except _PERMANENT:
             raise
-        except PermissionError as error:
-            raise UnreachableError(
-                f"Access to {path} is denied ({error}): check the credentials and the permissions."
-            ) from None
         except Exception as error:  # each package defines other errors
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise
+            if _is_denied(error):
+                raise _denied(path, error) from None
             last = f"{type(error).__name__}: {error}"
         if number < _TRIES - 1:
             time.sleep(FIRST_WAIT * 2**number)
@@ -262,23 +304,20 @@ def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: An
     )
 
 
-@contextlib.contextmanager
-def locked(
-    folder: str,
-    busy: str,
-    remedy: str,
-    patience: float | None = None,
-    waiting: Callable[[str], object] = lambda line: None,
-) -> Iterator[None]:
-    """`lease.held` for a local folder; nothing for a URL, where two builders write the same bytes.
+def _is_denied(error: Exception) -> bool:
+    """Whether a store refuses these credentials, or there are none."""
+    return (
+        isinstance(error, PermissionError)
+        or _CREDENTIALS.search(type(error).__name__) is not None
+        or getattr(error, "code", None) in (401, 403)  # of gcsfs, as is the text
+        or str(error).startswith("Forbidden: ")
+    )
 
-    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `lease.Lease.acquire`.
-    """
-    if is_remote(folder):
-        yield
-        return
-    with lease.held(folder, busy, remedy, patience, waiting):
-        yield
+
+def _denied(path: str, error: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"Access to {path} is denied ({error}): check the credentials and the permissions."
+    )
 
 
 @contextlib.contextmanager
@@ -301,8 +340,36 @@ def writer(path: str) -> Iterator[BinaryIO]:
         yield local
 
 
+def write(path: str, content: bytes) -> None:
+    """Replaces a file as a whole; errors are those of `writer`, or the system's for a local file.
+
+    Args:
+      path: of the file.
+      content: all of it.
+    """
+    if is_remote(path):
+        with_retries(path, filesystem(path).pipe_file, path, content)
+        return
+    with writer(path) as file:
+        file.write(content)
+
+
+def remove(path: str) -> None:
+    """Removes a file, if it exists.
+
+    Raises:
+      UnreachableError: the storage does not respond or denies it.
+      OSError: a local file can't be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if is_remote(path):
+            with_retries(path, filesystem(path).rm_file, path)
+        else:
+            os.remove(path)
+
+
 def make_folder(path: str) -> None:
-    """Creates a folder and its parents.
+    """Creates a folder and its parents; a bucket needs none.
 
     Raises:
       UserError: the folder can't be created; `UnreachableError` if transient.

@@ -14,7 +14,7 @@ import cv2
 import simplejpeg
 import threadpoolctl
 
-from data_pipelines import json_file, worker_processes
+from data_pipelines import json_file, lease, worker_processes
 from data_pipelines.build.catalogs.spoken_recordings import NAMES
 from data_pipelines.errors import UserError
 from data_pipelines.format import log_mel, record_schema, shard_names, shards, storage
@@ -54,7 +54,7 @@ def build(config: LoaderConfig, output_dir: str, progress: Callable[[str], None]
         return
     storage.make_folder(output_dir)
     busy = f"{output_dir} is being built by another process"
-    with storage.locked(output_dir, busy, "wait until it has ended.", float("inf"), progress):
+    with lease.held_on_disk(output_dir, busy, "wait until it has ended.", float("inf"), progress):
         if not _is_made(config, output_dir):  # another process may have completed it
             _make(config, output_dir, progress)
 

@@ -383,14 +383,14 @@ def test_second_build_in_same_folder_is_refused(videos, tmp_path, monkeypatch, c
 
 
 def test_build_finished_meanwhile_is_reused(videos, tmp_path, monkeypatch, capsys):
-    locked = storage.locked
+    locked = lease.held_on_disk
 
     def late(folder, *sentences):
-        monkeypatch.setattr(storage, "locked", locked)
+        monkeypatch.setattr(lease, "held_on_disk", locked)
         assert _build(videos, tmp_path / "out") == 0
         return locked(folder, *sentences)
 
-    monkeypatch.setattr(storage, "locked", late)
+    monkeypatch.setattr(lease, "held_on_disk", late)
     assert _build(videos, tmp_path / "out") == 2
     assert "has a complete data set already" in capsys.readouterr().err
 
