@@ -5,7 +5,8 @@
 
 Makes 6,000 one-second clips of a handwritten digit that bounces among clutter while a synthetic
 voice says its name, trains on them without labels, and then fits linear probes on the frozen
-encoders, with held-out writers and voices. `:reconstruction_video`, `:reconstruction`,
+encoders, with held-out writers and voices. It ends with report.html in the run's folder, a page to
+look at and listen to. `:reconstruction_video`, `:reconstruction`,
 `:distillation`, `:alignment` and `:no_refinement` are the ablations of the paper's Table 3,
 `:reconstruction_audio` is trained on sound alone, `:mas` and `:mats` are the modality-agnostic
 variants. `--config.data.speech_dir=DIR` takes recordings named
@@ -33,6 +34,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config.probe.enabled = True
     config.probe.knn_every = config.pictures_every = 100
     config.checkpoint.every_steps = 100
+    config.report = True
 
     config.model.size = "96/2/4:48/1/4"
     config.model.compute_dtype = "float32"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import html
 import os
 import pathlib
 import sys
@@ -26,6 +25,8 @@ from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax import compilation_cache
 from xkd_jax.inference import embedding, feature_files, loading
+from xkd_jax.report.document import Section, document
+from xkd_jax.report.elements import Html, element, player, table
 
 _MOST = 1000
 
@@ -79,39 +80,33 @@ def nearest(query: dict[Modality, np.ndarray], rows: dict[str, Any], count: int)
     return found
 
 
-def page(query: str, matches: Sequence[Match]) -> str:
+def page(query: str, matches: Sequence[Match]) -> Html:
     """Returns a page of HTML that plays the query and the windows, by their files' addresses."""
     sections = []
     for pair in dict.fromkeys((m.query, m.found) for m in matches):
-        rows = "\n".join(
-            f"<tr><td>{m.cosine:.4f}</td><td>{html.escape(m.path)}</td>"
-            f"<td>{m.start:.2f} to {m.end:.2f} s</td>"
-            f"<td>{_player(m.path, m.found, m.start, m.end)}</td></tr>"
+        rows = [
+            (
+                f"{m.cosine:.4f}",
+                m.path,
+                f"{m.start:.2f} to {m.end:.2f} s",
+                _player(m.path, m.found, m.start, m.end),
+            )
             for m in matches
             if (m.query, m.found) == pair
-        )
-        sections.append(
-            f"<h2>{pair[1].capitalize()} nearest to the query's {pair[0]}</h2>\n<table>\n<thead>"
-            "<tr><th>cosine</th><th>file</th><th>window</th><th>play</th></tr></thead>\n<tbody>\n"
-            f"{rows}\n</tbody>\n</table>"
-        )
-    return "\n".join([
-        "<!doctype html>", '<html lang="en">', '<meta charset="utf-8">',
-        f"<title>Nearest to {html.escape(query)}</title>",
-        "<style>:root{color-scheme:light dark}body{font:1rem system-ui;margin:2rem}"
-        "td,th{padding:.3rem .8rem;text-align:left}video,audio{max-width:20rem}</style>",
-        f"<h1>Nearest to {html.escape(query)}</h1>", _player(query, "video", 0, None),
-        *sections, "</html>", "",
-    ])  # fmt: skip
+        ]
+        title = f"{pair[1].capitalize()} nearest to the query's {pair[0]}"
+        content = table(("cosine", "file", "window", "play"), rows)
+        sections.append(Section("-".join(pair), title, content))
+    lead = element("div", _player(query, "video", 0, None), class_="player")
+    return document(f"Nearest to {query}", lead, sections, "data: file: http: https:")
 
 
-def _player(path: str, modality: str, start: float, end: float | None) -> str:
+def _player(path: str, modality: str, start: float, end: float | None) -> Html:
     address = path if storage.is_remote(path) else pathlib.Path(os.path.abspath(path)).as_uri()
     stop = "" if end is None else f",{end:g}"
     tag = "audio" if modality == "audio" else "video"
-    name = html.escape(f"{os.path.basename(path)} from {start:g} s", quote=True)
-    source = html.escape(f"{address}#t={start:g}{stop}", quote=True)
-    return f'<{tag} controls preload="none" aria-label="{name}" src="{source}"></{tag}>'
+    name = f"{os.path.basename(path)} from {start:g} s"
+    return player(tag, f"{address}#t={start:g}{stop}", name, class_="player")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if args.page:
             with storage.writer(args.page) as file:
-                file.write(page(args.query, matches).encode("utf-8", "surrogateescape"))
+                file.write(page(args.query, matches).encode())
     except UserError as error:
         terminal.print_error(f"error: {error}")
         return error.status

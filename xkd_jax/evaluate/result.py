@@ -16,9 +16,8 @@ from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.parallel.processes import on_main, print_on_main, write_once
 from xkd_jax.training.run_record import differences
+from xkd_jax.training.run_results import FILE
 from xkd_jax.training.versions import versions
-
-FILE = "result.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,9 @@ from data_pipelines.errors import UserError
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.evaluation import Evaluated, Protocol
 from xkd_jax.config.pretraining import LossConfig
-from xkd_jax.evaluate.result import FILE, also
+from xkd_jax.evaluate.result import also
 from xkd_jax.report import published
+from xkd_jax.training.run_results import FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Result:
     """The content of one result file that tables show.
 
     Attributes:
+      file: path of the file.
       benchmark: this field and those up to `value` are as in the file.
       data: name of the data set; empty if the file has none.
       left_out: number of the data set's files that are missing in its shards.
@@ -31,10 +33,13 @@ class Result:
       held_out: value of each fold with the cost that was chosen on held-out training records; empty
         without such a choice.
       also: other metrics, as text.
+      chance: value of a random guess in percent; None: unknown.
+      class_names: of the data set; empty: unknown.
       loss: losses of the run; the defaults for weights of a file.
       config: config of the evaluation.
     """
 
+    file: str
     benchmark: str
     protocol: Protocol
     modality: Evaluated
@@ -51,6 +56,8 @@ class Result:
     folds: tuple[float, ...]
     held_out: tuple[float, ...]
     also: tuple[str, ...]
+    chance: float | None
+    class_names: tuple[str, ...]
     loss: LossConfig
     config: dict
 
@@ -89,7 +96,7 @@ def load(paths: Sequence[str]) -> list[Result]:
 
 def _read(file: Path) -> Result:
     try:
-        result = _result(json.loads(file.read_text(encoding="utf-8")))
+        result = _result(str(file), json.loads(file.read_text(encoding="utf-8")))
         published.differences(result.config, result.table)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""
@@ -100,7 +107,7 @@ def _read(file: Path) -> Result:
     return result
 
 
-def _result(content: dict[str, Any]) -> Result:
+def _result(file: str, content: dict[str, Any]) -> Result:
     names = (
         "benchmark", "protocol", "modality", "network", "variant", "size", "train_fraction",
         "metric", "value", "config",
@@ -108,6 +115,7 @@ def _result(content: dict[str, Any]) -> Result:
     folds, data = content["per_fold"], content.get("data", {})
     held_out = [fold.get("top1_held_out_cost") for fold in folds]
     values = {
+        "file": file,
         **{name: content[name] for name in names},
         "data": data.get("name", ""),
         "left_out": sum(data.get("left_out", {}).values()),
@@ -116,6 +124,8 @@ def _result(content: dict[str, Any]) -> Result:
         "folds": [fold["value"] for fold in folds],
         "held_out": () if None in held_out else held_out,
         "also": also(folds, digits=1) if folds else (),
+        "chance": content.get("chance"),
+        "class_names": data.get("class_names", ()),
         "loss": content["pretraining"]["loss"] if content["pretraining"] else {},
     }
     result = build(Result, values)

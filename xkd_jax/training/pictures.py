@@ -22,7 +22,7 @@ from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.mesh import on_mesh, put_batch
-from xkd_jax.training.drawing import Drawn, drawn
+from xkd_jax.training.drawing import drawn
 from xkd_jax.training.reconstructed_views import ReconstructedViews, reconstructed_views
 
 CLIPS = 4
@@ -74,18 +74,6 @@ def seen_function(
     return jax.jit(on_mesh(see, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def draw_seen(config: Config, seen: dict[Modality, Seen], count: int) -> dict[Modality, Drawn]:
-    """Draws the first clips of a batch.
-
-    Args:
-      config: of the run.
-      seen: the result of `seen_function`'s function.
-      count: number of clips.
-    """
-    found = jax.device_get(jax.tree.map(lambda rows: rows[:count], seen))
-    return {m: drawn(config.modality(m), *parts) for m, parts in found.items()}
-
-
 def gallery(
     config: Config, dataset: Dataset, rows: list[int], sharding: NamedSharding
 ) -> Callable[[Tree], dict[str, np.ndarray]]:
@@ -109,7 +97,9 @@ def gallery(
         views = {m: batch[m] for m in config.modalities}
         placed = put_batch(views, sharding, config.batch_size)
         found: dict[str, np.ndarray] = {}
-        for m, shown in draw_seen(config, see(params, placed), count).items():
+        seen = jax.device_get(jax.tree.map(lambda rows: rows[:count], see(params, placed)))
+        for m, parts in seen.items():
+            shown = drawn(config.modality(m), *parts)
             if shown.masked is not None and shown.predicted is not None:
                 found[f"reconstruction/{m}"] = sheet(shown.original, shown.masked, shown.predicted)
             found[f"attention/{m}"] = sheet(shown.original, shown.attention)

@@ -30,18 +30,23 @@ def check(config: Config) -> None:
         )
 
 
+def folder_of(config: Config, workdir: Path) -> str:
+    """Returns the folder of the shards: `data.dir`, or `data` in the run's folder."""
+    return config.data.dir or str(workdir / "data")
+
+
 def directory(config: Config, workdir: Path) -> str:
     """Returns the folder of the shards, which are made there on first use.
 
     Args:
       config: of the run.
-      workdir: folder of the run; the shards are in its `data` unless `data.dir` is given.
+      workdir: folder of the run.
 
     Raises:
       UserError: they can't be made, or the folder has other data.
       StoppedError: the program was preempted; the same command resumes.
     """
-    folder = config.data.dir or str(workdir / "data")
+    folder = folder_of(config, workdir)
     if config.data.dataset == "spoken_digits":
         with main_activity("making spoken digits"):
             main_first(lambda: spoken_digits.build(config, folder, print_on_main))

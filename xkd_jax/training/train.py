@@ -37,8 +37,7 @@ from xkd_jax.training.loop import Loop
 from xkd_jax.training.pictures import gallery
 from xkd_jax.training.probe import Probes, feature_function
 from xkd_jax.training.recovery import Recovery
-
-RESULTS = "results.json"  # of the probes, in the run's folder
+from xkd_jax.training.run_results import PROBES
 
 
 @lost_peer_errors()
@@ -102,7 +101,7 @@ def _train(
 
 def _is_complete(config: Config, workdir: Path) -> bool:
     """Whether the work after the last step, the probes, is done."""
-    return not config.probe.enabled or bool(global_max(int((workdir / RESULTS).exists())))
+    return not config.probe.enabled or bool(global_max(int((workdir / PROBES).exists())))
 
 
 def _open(config: Config, directory: str, split: str) -> Dataset:
@@ -275,5 +274,5 @@ def report(results: Mapping[str, Mapping[str, float]], workdir: Path, classes: i
     for name in results["before"]:
         print_on_main(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
     print_on_main(f"{f'chance, of {classes} classes':22}" + f"{100 / classes:9.1f}" * len(results))
-    write_once(workdir / RESULTS, {"linear_probe_top1": results})
-    print_on_main(f"written   {workdir / RESULTS}")
+    write_once(workdir / PROBES, {"linear_probe_top1": results})
+    print_on_main(f"written   {workdir / PROBES}")

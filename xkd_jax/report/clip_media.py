@@ -1,0 +1,105 @@
+"""Clips of a page: films with sound, spectrograms and players."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from data_pipelines.loader_config import Modality
+from data_pipelines.read.dataset import Dataset
+from xkd_jax.config.pretraining import Config
+from xkd_jax.report import media
+from xkd_jax.report.elements import Child, Html, element, player
+from xkd_jax.training.drawing import pictures
+from xkd_jax.training.reconstructed_views import unnormalized
+
+
+class ClipMedia:
+    """A clip of a data set for the page; what is shown twice is encoded once."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, record: int, views: dict[Modality, np.ndarray]
+    ):
+        """Reads the record's name and label.
+
+        Args:
+          config: of the run.
+          dataset: the split.
+          record: index of the record.
+          views: normalized global views, float32, by modality.
+        """
+        self._config, self._views = config, views
+        found = dataset[record]
+        names = dataset.metadata.class_names
+        numbers = found.labels if dataset.metadata.multi_label else [found.label]
+        classes = [names[n] for n in numbers if 0 <= n < len(names)]
+        self.id = found.id
+        self.label = ", ".join(classes) or found.label_text
+
+    @property
+    def title(self) -> str:
+        """Class and name of the record."""
+        return f"{self.label} ({self.id})" if self.label else self.id
+
+    @functools.cached_property
+    def samples(self) -> np.ndarray | None:
+        """Sound of the spectrogram, float32 [samples]; None without audio."""
+        view = self._views.get("audio")
+        return None if view is None else samples_of(self._config, view)
+
+    def shown(self, modality: Modality) -> Child:
+        """Returns a player of one modality: frames with the sound, or the spectrogram above it."""
+        return self._film if modality == "video" else self._sound
+
+    @functools.cached_property
+    def _film(self) -> Html:
+        frames = pictures(self._config.video, *[self._views["video"][None]] * 2)[0]
+        return film(frames, self._config, self.title, self.samples)
+
+    @functools.cached_property
+    def _sound(self) -> Html:
+        return element("div", self.spectrogram, sound(self.samples, self._config, self.title))
+
+    @functools.cached_property
+    def spectrogram(self) -> Html:
+        """The spectrogram as an image."""
+        image = pictures(self._config.audio, *[self._views["audio"][None]] * 2)[0]
+        name = f"Spectrogram of {self.title}, low frequencies at the bottom"
+        return element("img", src=media.png(media.scaled(image)[0]), alt=name)
+
+
+def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | None) -> Html:
+    """Returns a player of frames.
+
+    Args:
+      frames: uint8 [time, height, width, 3].
+      config: of the run.
+      name: for screen readers.
+      samples: sound, float [samples]; None: silent.
+    """
+    frames = media.scaled(frames)
+    address = media.film(frames, config.video.frame_rate, samples, config.audio.sample_rate)
+    height, width = frames.shape[1:3]
+    poster = media.jpeg(frames[len(frames) // 2])
+    return player("video", address, name, class_="clip", poster=poster, width=width, height=height)
+
+
+def sound(samples: np.ndarray | None, config: Config, name: str, shown: str = "") -> Child:
+    """Returns a player of a sound; nothing for None.
+
+    Args:
+      samples: float [samples], full scale at 1.
+      config: of the run.
+      name: for screen readers.
+      shown: on the player; empty: nothing.
+    """
+    if samples is None:
+        return None
+    address = media.sound(samples, config.audio.sample_rate)
+    return player("audio", address, name, class_="clip", data_name=shown or None)
+
+
+def samples_of(config: Config, view: np.ndarray) -> np.ndarray:
+    """Returns the sound of a normalized spectrogram [mels, columns], float32 [samples]."""
+    return media.sound_of(config.audio, unnormalized(config.audio, view))

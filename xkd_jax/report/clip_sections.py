@@ -1,0 +1,167 @@
+"""Sections of the page that show clips: data, reconstructions with attention, neighbors, map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.terminal import count
+from xkd_jax.config.pretraining import Config
+from xkd_jax.report import media
+from xkd_jax.report.charts import scatter
+from xkd_jax.report.clip_media import ClipMedia, film, samples_of, sound
+from xkd_jax.report.elements import Child, Html, element
+from xkd_jax.report.encoded_clips import Split, StudentOnData
+from xkd_jax.report.nearest import Nearest, searches, varied
+from xkd_jax.training.drawing import Drawn, drawn
+
+SHOWN = 8  # clips of the data
+RECONSTRUCTED = 6
+QUERIES = 5
+_LEAST_MAPPED = 10  # clips; fewer are no map
+_PANELS = {
+    "original": "input",
+    "masked": "masked",
+    "predicted": "reconstruction",
+    "attention": "attention",
+}
+
+
+def data(student: StudentOnData, split: Split) -> Child:
+    """Returns players of a few training clips, with their spectrograms."""
+    chosen = [int(split.records[p]) for p in varied(split, SHOWN)]
+    views = student.views(split.dataset, chosen)
+    cards = []
+    for record in chosen:
+        clip = ClipMedia(student.config, split.dataset, record, views[record])
+        both = {"video", "audio"} <= views[record].keys()
+        shown = [clip.shown("video"), clip.spectrogram] if both else clip.shown(*views[record])
+        cards.append(_media(shown, clip.title))
+    return element("div", cards, class_="grid", style="--least: 8rem")
+
+
+def reconstructions(student: StudentOnData, split: Split) -> Child:
+    """Returns input, masked input, reconstruction and attention of a few clips side by side."""
+    chosen = split.records[sorted(varied(split, RECONSTRUCTED))]
+    seen = student.see(split.dataset, chosen)
+    pictures = {m: drawn(student.config.modality(m), *parts) for m, parts in seen.items()}
+    order = [m for m in student.config.modalities if m in seen]
+    figures = []
+    for row, record in enumerate(chosen):
+        clip = ClipMedia(
+            student.config, split.dataset, int(record), {m: s.view[row] for m, s in seen.items()}
+        )
+        shown = [_panels(student.config, m, pictures[m], seen[m], row, clip) for m in order]
+        figures.append(_media(shown, clip.title))
+    return element("div", figures, class_="grid", style="--least: 26rem")
+
+
+def _panels(
+    config: Config, modality: Modality, shown: Drawn, seen: Any, row: int, clip: ClipMedia
+) -> Child:
+    """Returns one picture or film with a panel for each thing to compare, below their names."""
+    parts = {name: getattr(shown, name) for name in _PANELS}
+    present = {_PANELS[name]: images[row] for name, images in parts.items() if images is not None}
+    heads = element("div", [element("span", name) for name in present], class_="panels")
+    joined = np.concatenate(list(present.values()), axis=2)
+    title = f"{', '.join(present)} of {clip.title}"
+    if modality == "video":
+        return [heads, film(joined, config, title, clip.samples)]
+    image = element("img", src=media.png(media.scaled(joined)[0]), alt=f"Spectrograms: {title}")
+    heard = [sound(clip.samples, config, f"Input: {clip.title}", "Input")]
+    if seen.views is not None:
+        again = samples_of(config, seen.views.predicted[row])
+        heard.append(sound(again, config, f"Reconstruction: {clip.title}", "Reconstruction"))
+    players = [element("div", player) for player in heard]
+    return [heads, image, element("div", players, class_="grid", style="--least: 8rem")]
+
+
+def neighbors(student: StudentOnData, queries: Split, bank: Split) -> Child:
+    """Returns galleries of the nearest clips within and across modalities."""
+    return [
+        _gallery(student, queries, search)
+        for search in searches(queries, bank)
+        if search.order.shape[1]
+    ]
+
+
+def _gallery(student: StudentOnData, queries: Split, search: Nearest) -> Child:
+    chosen = varied(queries, QUERIES)
+    asked = student.views(queries.dataset, [int(queries.records[p]) for p in chosen])
+    bank, order = search.bank, search.order
+    found = student.views(
+        bank.dataset, [int(bank.records[p]) for position in chosen for p in order[position]]
+    )
+    rows = []
+    for position in chosen:
+        record = int(queries.records[position])
+        clip = ClipMedia(student.config, queries.dataset, record, asked[record])
+        cells = [element("div", _media(clip.shown(search.query), clip.title), class_="query")]
+        for at, cosine in zip(order[position], search.cosines[position], strict=True):
+            other = int(bank.records[at])
+            near = ClipMedia(student.config, bank.dataset, other, found[other])
+            itself = bank.name == queries.name and other == record
+            mark = _mark(queries.classes[position], bank.classes[at], itself)
+            cells.append(_media(near.shown(search.found), near.title, mark, f"cosine {cosine:.2f}"))
+        rows.append(
+            element("div", cells, class_="row", tabindex="0", role="group",
+                    aria_label=f"Nearest to {clip.title}")
+        )  # fmt: skip
+    return [element("h3", _heading(search)), element("p", _score(search)), rows]
+
+
+def _heading(search: Nearest) -> str:
+    if search.query == search.found:
+        return f"Nearest neighbors: {search.query}"
+    return f"Retrieval: {search.found} from {search.query}"
+
+
+def _score(search: Nearest) -> Child:
+    space = "features" if search.query == search.found else "outputs of the heads"
+    text = f"By cosine of {space}, among {count(len(search.bank.records), 'clip')} of the split"
+    text += f" {search.bank.name}."
+    if search.same is None or search.chance is None:
+        return text
+    return (
+        f"{text} {search.same:.0%} of the {search.order.shape[1]} nearest clips have the query's"
+        f" class; by chance it would be {search.chance:.0%}."
+    )
+
+
+def _mark(query: frozenset[int], other: frozenset[int], itself: bool) -> Child:
+    if itself:
+        return element("strong", "✓ same clip", class_="same")
+    if not query:
+        return None
+    same = bool(query & other)
+    return element(
+        "strong", "✓ same class" if same else "✗ other class", class_="same" if same else "other"
+    )
+
+
+def feature_maps(split: Split) -> Sequence[Html]:
+    """Returns the features of each modality in two dimensions, colored by class."""
+    from sklearn.manifold import TSNE  # imported here because that takes long
+
+    if len(split.records) < _LEAST_MAPPED:
+        return []
+    names = split.dataset.metadata.class_names
+    groups = np.array([min(c) if len(c) == 1 else -1 for c in split.classes])
+    groups = np.where(groups < len(names), groups, -1)
+    found = []
+    for modality in (m for m in MODALITIES if m in split.features):
+        rows = split.features[modality]
+        perplexity = min(30, (len(rows) - 1) // 3)
+        placed = TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0)
+        points = placed.fit_transform(rows.astype(np.float64))
+        caption = f"t-SNE of {count(len(rows), 'clip')} of the split {split.name}"
+        found.append(scatter(f"Features of {modality}", points, groups, names, caption))
+    return found
+
+
+def _media(content: Child, *caption: Child) -> Html:
+    lines = [element("span", line) for line in caption if line]
+    return element("figure", content, element("figcaption", lines), class_="media")

@@ -1,0 +1,167 @@
+"""A run's student on some of its clips: features, reconstructions and attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.activity import Activity
+from data_pipelines.loader_config import Modality
+from data_pipelines.read import pipeline
+from data_pipelines.read.dataset import Dataset, open_dataset
+from data_pipelines.read.read_ahead import Batch
+from xkd_jax.augment import augment
+from xkd_jax.config.pretraining import Config, MeshConfig
+from xkd_jax.inference import loading
+from xkd_jax.method.train_state import module_of
+from xkd_jax.networks.encoder import pool
+from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.networks.student import Student
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.pictures import seen_function
+from xkd_jax.training.run_data import folder_of
+
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Records of a split, spread evenly over it, and the student's features of them.
+
+    Attributes:
+      name: of the split.
+      dataset: all of its records.
+      records: indices of those that were encoded, int64 [n].
+      classes: of each record; several in a multi-label data set, none without labels.
+      features: {modality: pooled features of the encoder, float32 [n, width]}.
+      outputs: {modality: outputs of the head, the space of distillation, float32 [n, outputs]}.
+    """
+
+    name: str
+    dataset: Dataset
+    records: np.ndarray
+    classes: list[frozenset[int]]
+    features: dict[Modality, np.ndarray]
+    outputs: dict[Modality, np.ndarray]
+
+
+class StudentOnData:
+    """The student of a run's newest checkpoint, and its data; on one device."""
+
+    def __init__(self, config: Config, folder: Path):
+        """Reads the checkpoint.
+
+        Args:
+          config: of the run.
+          folder: of the run.
+
+        Raises:
+          UserError: the checkpoint can't be used.
+        """
+        directory = folder_of(config, folder)
+        # threads suffice for so few clips: processes take seconds to start
+        data = dataclasses.replace(config.data, dir=directory, workers=0)
+        self.config = dataclasses.replace(config, data=data, batch_size=_BATCH)
+        student = loading.load(folder).student
+        assert student is not None  # as the folder is a run's
+        self._params = student[1]
+        self._mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices()[:1])
+        self._encode = _encode_function(self.config, self._mesh)
+
+    def open(self, split: str) -> Dataset:
+        """Opens a split of the run's data.
+
+        Raises:
+          UserError: it can't be read.
+        """
+        return open_dataset(self.config, self.config.data.dir, split, fixed=True)
+
+    def encode(self, name: str, dataset: Dataset, most: int) -> Split:
+        """Encodes the central clips of at most so many records.
+
+        Args:
+          name: of the split.
+          dataset: its records.
+          most: number of records, spread evenly.
+
+        Raises:
+          UserError: a record is damaged.
+        """
+        records = np.unique(np.linspace(0, len(dataset) - 1, most).round().astype(np.int64))
+        classes: list[frozenset[int]] = []
+        parts: list[Any] = []
+        with Activity("encoding clips", total=len(records)) as shown:
+            for batch in self._batches(dataset, records):
+                rows = int(batch["valid"].sum())
+                found = jax.device_get(self._encode(self._params, self._placed(batch)))
+                parts.append(jax.tree.map(lambda a, n=rows: a[:n], found))
+                classes += _classes(batch)[:rows]
+                shown.reached(len(classes))
+        joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+        return Split(name, dataset, records, classes, joined[0], joined[1])
+
+    def views(self, dataset: Dataset, records: Iterable[int]) -> dict[int, dict[Modality, Any]]:
+        """Returns {record: {modality: its normalized global view, float32}}.
+
+        Args:
+          dataset: the split.
+          records: indices in it.
+        """
+        found: dict[int, dict[Modality, Any]] = {}
+        wanted = np.array(sorted(set(records)), np.int64)
+        for batch in self._batches(dataset, wanted):
+            views = jax.device_get(_augmented(self.config)(self._views(batch)))
+            for row in range(int(batch["valid"].sum())):
+                found[int(batch["record"][row])] = {m: v["global"][row] for m, v in views.items()}
+        return found
+
+    def see(self, dataset: Dataset, records: np.ndarray) -> dict[Modality, Any]:
+        """Returns {modality: what the student makes of at most 16 records, `Seen` of NumPy}."""
+        (batch,) = self._batches(dataset, records)
+        found = seen_function(self.config, self._mesh)(self._params, self._placed(batch))
+        return jax.device_get(jax.tree.map(lambda rows: rows[: len(records)], found))
+
+    def _batches(self, dataset: Dataset, records: np.ndarray) -> Iterable[Batch]:
+        return pipeline.eval_batches(self.config, dataset, records=records)
+
+    def _views(self, batch: Batch) -> Batch:
+        return {m: batch[m] for m in self.config.modalities}
+
+    def _placed(self, batch: Batch) -> Batch:
+        sharding = mesh_lib.batch_sharding(self._mesh, _BATCH)
+        return mesh_lib.put_batch(self._views(batch), sharding, _BATCH)
+
+
+def _augmented(config: Config) -> Callable[[Batch], Any]:
+    return jax.jit(lambda batch: augment(config, batch))
+
+
+def _encode_function(
+    config: Config, mesh: jax.sharding.Mesh
+) -> Callable[[Tree, Batch], tuple[dict[Modality, jax.Array], dict[Modality, jax.Array]]]:
+    """Returns the jitted (student's parameters, batch) -> features and outputs of the heads."""
+    architecture = config.architecture
+
+    def encode(params: Tree, batch: Batch) -> Any:
+        student, views = module_of(Student, params, architecture), augment(config, batch)
+        features, outputs = {}, {}
+        with matmul_precision(architecture.model):
+            for m in architecture.modalities:
+                features[m] = pool(student.encoders(m, views[m]["global"]))
+                outputs[m] = student.heads[m](features[m])
+        return features, outputs
+
+    return jax.jit(mesh_lib.on_mesh(encode, mesh))
+
+
+def _classes(batch: Batch) -> list[frozenset[int]]:
+    """Returns the classes of each row."""
+    if "labels" in batch:
+        return [frozenset(np.flatnonzero(row).tolist()) for row in batch["labels"]]
+    return [frozenset([int(label)] if label >= 0 else []) for label in batch["label"]]

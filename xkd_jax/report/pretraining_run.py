@@ -1,0 +1,188 @@
+"""What the folder of a pretraining run holds, without its data and its network's outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from data_pipelines import json_file
+from data_pipelines.errors import UserError
+from data_pipelines.terminal import count
+from xkd_jax.config import dataclass_schema
+from xkd_jax.config.pretraining import Config
+from xkd_jax.inference import run_checkpoint
+from xkd_jax.method.schedules import Length
+from xkd_jax.training import event_files
+from xkd_jax.training.checkpoint_errors import DamagedError
+from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.run_results import FILE, PROBES
+from xkd_jax.training.saved_checkpoint import read_record
+from xkd_jax.training.versions import versions
+
+_WORDING = run_checkpoint.Wording("RUN", "another RUN")
+_CONFIG = "config.json"
+# Information of a teacher's output, in nats, below which the run has collapsed.
+_LEAST_INFORMATION = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingRun:
+    """The files of a run.
+
+    Attributes:
+      name: of the run on the page.
+      folder: of the run.
+      config: of the run.
+      record: of the newest checkpoint; None without one.
+      scalars: {step: {tag: value}} of TensorBoard.
+      probes: {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
+      missing: {what the run lacks: why}.
+      warnings: sentences.
+    """
+
+    name: str
+    folder: Path
+    config: Config
+    record: RunRecord | None
+    scalars: dict[int, dict[str, float]]
+    probes: dict[str, dict[str, float]]
+    missing: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def with_warning(self, text: str) -> Self:
+        """Returns the same with one more warning."""
+        return dataclasses.replace(self, warnings=(*self.warnings, text))
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether a path is the folder of a pretraining run, with checkpoints or without."""
+    described = run_checkpoint.is_run(folder) or (folder / _CONFIG).is_file()
+    return described and not (folder / FILE).exists()
+
+
+def runs_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Returns the folders of pretraining runs, and the paths that have results of evaluations.
+
+    Args:
+      paths: folders of runs, folders of such folders, and paths of results; each one once.
+    """
+    runs: dict[Path, None] = {}
+    others: dict[Path, None] = {}
+    for path in paths:
+        inside = sorted(p for p in path.iterdir() if is_pretraining(p)) if path.is_dir() else []
+        found = [path] if is_pretraining(path) else inside
+        runs |= dict.fromkeys(found)
+        if not found or any(path.rglob(FILE)):
+            others[path] = None
+    return list(runs), list(others)
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """Returns the shortest ends of paths that differ, at least their last names."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(part[-length:]) for part in parts]
+        if len(set(found)) == len(set(parts)):
+            break
+    return found
+
+
+def read(folder: Path, name: str) -> PretrainingRun:
+    """Reads the files of a run.
+
+    Args:
+      folder: of the run.
+      name: of the run on the page.
+
+    Raises:
+      UserError: its config or its newest checkpoint can't be used.
+    """
+    missing: dict[str, str] = {}
+    notes: list[str] = []
+    record = _record(folder, missing)
+    config = _config(folder, record, notes)
+    try:
+        scalars = event_files.scalars(folder)
+    except UserError as error:
+        scalars, missing["curves"] = {}, str(error)
+    else:
+        if not scalars:
+            missing["curves"] = "the run has no scalars in its folder tensorboard."
+    probes = _probes(folder, missing)
+    found = PretrainingRun(name, folder, config, record, scalars, probes, missing, ())
+    return dataclasses.replace(found, warnings=(*notes, *_warnings(found)))
+
+
+def _record(folder: Path, missing: dict[str, str]) -> RunRecord | None:
+    if not run_checkpoint.is_run(folder):
+        missing["checkpoint"] = "the run has no folder checkpoints."
+        return None
+    try:
+        chosen = run_checkpoint.step_folder(
+            run_checkpoint.checkpoints_folder(folder, _WORDING), 0, _WORDING
+        )
+        return read_record(chosen)
+    except (UserError, DamagedError) as error:
+        missing["checkpoint"] = str(error)
+        return None
+
+
+def _config(folder: Path, record: RunRecord | None, notes: list[str]) -> Config:
+    if record is not None:
+        return run_checkpoint.saved_config(record, folder, _WORDING, notes.append)
+    try:
+        content = json_file.read(str(folder / _CONFIG))
+        return dataclass_schema.build(Config, content)
+    except (FileNotFoundError, json_file.ContentError, UserError) as error:
+        raise UserError(
+            f"{folder} has no checkpoint, and its {_CONFIG} can't be used ({error}): give the"
+            " folder of a pretraining run."
+        ) from None
+
+
+def _probes(folder: Path, missing: dict[str, str]) -> dict[str, dict[str, float]]:
+    lacking = "linear probes"
+    try:
+        content: Any = json.loads((folder / PROBES).read_bytes())["linear_probe_top1"]
+        return {m: {k: float(v) for k, v in content[m].items()} for m in ("before", "after")}
+    except FileNotFoundError:
+        missing[lacking] = f"the run has no {PROBES}: it has not ended, or probe.enabled is False."
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        missing[lacking] = f"{PROBES} can't be used ({type(error).__name__})."
+    return {}
+
+
+def _warnings(run: PretrainingRun) -> list[str]:
+    found = []
+    if run.record is not None:
+        steps = Length.of(run.config, run.record.records).steps
+        if run.record.step < steps:
+            found.append(
+                f"The newest checkpoint is of step {run.record.step:,} of {steps:,}: the run has"
+                " not ended."
+            )
+        if run.record.records < run.config.batch_size:
+            found.append(
+                f"{count(run.record.records, 'record')} are fewer than a batch of"
+                f" {run.config.batch_size}: every batch repeats some."
+            )
+        here = versions()
+        other = {k: v for k, v in run.record.versions.items() if here.get(k, v) != v}
+        if other:
+            listed = ", ".join(f"{k} {v}, here {here[k]}" for k, v in other.items())
+            found.append(f"The checkpoint was written by other versions: {listed}.")
+    for step in sorted(run.scalars, reverse=True):
+        low = {
+            tag: value
+            for tag, value in run.scalars[step].items()
+            if tag.endswith("_teacher_information") and value < _LEAST_INFORMATION
+        }
+        if low:
+            listed = ", ".join(f"{tag} {value:.3f} nats" for tag, value in low.items())
+            found.append(f"Signs of collapse at step {step:,}: {listed}; see docs/curves.md.")
+        if any(tag.startswith("collapse/") for tag in run.scalars[step]):
+            break
+    return found
