@@ -85,6 +85,10 @@ def pretrain(config: Config) -> None:
     from xkd_jax.training import train
 
     train.train(config, workdir(), command_line.written_config(Config))
+    if config.report:
+        from xkd_jax.report import page_file
+
+        page_file.write_at_end(workdir())
 
 
 def plan(config: Config, target: str) -> None:

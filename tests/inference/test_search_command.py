@@ -1,8 +1,8 @@
 """Search: the nearest windows by cosine, of the same modality and of the other, and their page."""
 
-import html.parser
 import shutil
 
+import html_page
 import media_files
 import numpy as np
 import pytest
@@ -32,18 +32,11 @@ def test_windows_are_ordered_by_cosine_for_each_pair_of_modalities():
 
 def test_the_page_escapes_names_and_plays_the_window():
     match = search.Match("video", "audio", 0.5, '/tmp/<b>"&.wav', 1.5, 2.0)
-    text = search.page("<script>.mp4", [match])
-    assert "<script>" not in text
-    assert "<b>" not in text
-    players = []
-
-    class Reader(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            if tag in ("audio", "video"):
-                players.append((tag, dict(attributes)["src"]))
-
-    Reader().feed(text)
-    assert players[1] == ("audio", "file:///tmp/%3Cb%3E%22%26.wav#t=1.5,2")
+    page = html_page.parse(search.page("<script>.mp4", [match]))
+    assert page.first("h1").text == "Nearest to <script>.mp4"
+    assert [cell.text for cell in page.all("tbody td")][:1] == ['/tmp/<b>"&.wav']
+    sources = [e.attributes["src"] for e in page.all("video") + page.all("audio")]
+    assert sources[1] == "file:///tmp/%3Cb%3E%22%26.wav#t=1.5,2"
 
 
 @pytest.fixture(scope="module")

@@ -67,19 +67,20 @@ def _print_tables(results: Sequence[evaluation_results.Result]) -> None:
 def _write(args: argparse.Namespace) -> None:
     # imported here because JAX takes seconds to start
     from xkd_jax.report import page_file, pretraining_run
+    from xkd_jax.report.clip_sections import DEFAULT
 
     if not 1 <= args.clips <= _MOST_CLIPS:
         raise UserError(f"--clips={args.clips}: give 1 to {_MOST_CLIPS}.")
     runs, others = pretraining_run.runs_in([Path(path) for path in args.results])
-    results = evaluation_results.load([str(path) for path in others]) if others else []
     if not runs:
         raise UserError(
             f"{args.results[0]} is not the folder of a pretraining run: give one, or leave out"
             " --output for tables of results."
         )
+    results = evaluation_results.load([str(path) for path in others]) if others else []
     if results:
         _print_tables(results)
-    page_file.write(runs, args.output, results, args.clips)
+    page_file.write(runs, args.output, results, DEFAULT._replace(encoded=args.clips))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,23 @@ from xkd_jax.report.encoded_clips import Split, StudentOnData
 from xkd_jax.report.nearest import Nearest, searches, varied
 from xkd_jax.training.drawing import Drawn, drawn
 
-SHOWN = 8  # clips of the data
-RECONSTRUCTED = 6
-QUERIES = 5
+
+class Amounts(NamedTuple):
+    """Numbers of clips on the page.
+
+    encoded: of each split, at most.
+    data: of the section on the data.
+    reconstructed: with reconstructions and attention, at most 16.
+    queries: of each gallery of neighbors.
+    """
+
+    encoded: int = 300
+    data: int = 8
+    reconstructed: int = 6
+    queries: int = 5
+
+
+DEFAULT = Amounts()
 _LEAST_MAPPED = 10  # clips; fewer are no map
 _PANELS = {
     "original": "input",
@@ -30,9 +44,9 @@ _PANELS = {
 }
 
 
-def data(student: StudentOnData, split: Split) -> Child:
+def data(student: StudentOnData, split: Split, amount: int) -> Child:
     """Returns players of a few training clips, with their spectrograms."""
-    chosen = [int(split.records[p]) for p in varied(split, SHOWN)]
+    chosen = [int(split.records[p]) for p in varied(split, amount)]
     views = student.views(split.dataset, chosen)
     cards = []
     for record in chosen:
@@ -43,9 +57,9 @@ def data(student: StudentOnData, split: Split) -> Child:
     return element("div", cards, class_="grid", style="--least: 8rem")
 
 
-def reconstructions(student: StudentOnData, split: Split) -> Child:
+def reconstructions(student: StudentOnData, split: Split, amount: int) -> Child:
     """Returns input, masked input, reconstruction and attention of a few clips side by side."""
-    chosen = split.records[sorted(varied(split, RECONSTRUCTED))]
+    chosen = split.records[sorted(varied(split, amount))]
     seen = student.see(split.dataset, chosen)
     pictures = {m: drawn(student.config.modality(m), *parts) for m, parts in seen.items()}
     order = [m for m in student.config.modalities if m in seen]
@@ -79,36 +93,53 @@ def _panels(
     return [heads, image, element("div", players, class_="grid", style="--least: 8rem")]
 
 
-def neighbors(student: StudentOnData, queries: Split, bank: Split) -> Child:
+def neighbors(student: StudentOnData, queries: Split, bank: Split, amount: int) -> Child:
     """Returns galleries of the nearest clips within and across modalities."""
-    return [
-        _gallery(student, queries, search)
-        for search in searches(queries, bank)
-        if search.order.shape[1]
-    ]
+    found = [search for search in searches(queries, bank) if search.order.shape[1]]
+    chosen = varied(queries, amount)
+    wanted: dict[tuple[str, int], Split] = {}
+    for position in chosen:
+        wanted[queries.name, int(queries.records[position])] = queries
+        for search in found:
+            records = search.bank.records[search.order[position]]
+            wanted |= {(search.bank.name, int(r)): search.bank for r in records}
+    clips = _clips(student, wanted)
+    return [_gallery(clips, queries, chosen, search) for search in found]
 
 
-def _gallery(student: StudentOnData, queries: Split, search: Nearest) -> Child:
-    chosen = varied(queries, QUERIES)
-    asked = student.views(queries.dataset, [int(queries.records[p]) for p in chosen])
-    bank, order = search.bank, search.order
-    found = student.views(
-        bank.dataset, [int(bank.records[p]) for position in chosen for p in order[position]]
-    )
+def _clips(
+    student: StudentOnData, wanted: Mapping[tuple[str, int], Split]
+) -> dict[tuple[str, int], ClipMedia]:
+    """Returns each clip once, by the name of its split and its record."""
+    found = {}
+    for split in {split.name: split for split in wanted.values()}.values():
+        records = [record for name, record in wanted if name == split.name]
+        for record, views in student.views(split.dataset, records).items():
+            clip = ClipMedia(student.config, split.dataset, record, views)
+            found[split.name, record] = clip
+    return found
+
+
+def _gallery(
+    clips: Mapping[tuple[str, int], ClipMedia],
+    queries: Split,
+    chosen: Sequence[int],
+    search: Nearest,
+) -> Child:
+    bank = search.bank
     rows = []
     for position in chosen:
-        record = int(queries.records[position])
-        clip = ClipMedia(student.config, queries.dataset, record, asked[record])
-        cells = [element("div", _media(clip.shown(search.query), clip.title), class_="query")]
-        for at, cosine in zip(order[position], search.cosines[position], strict=True):
-            other = int(bank.records[at])
-            near = ClipMedia(student.config, bank.dataset, other, found[other])
-            itself = bank.name == queries.name and other == record
-            mark = _mark(queries.classes[position], bank.classes[at], itself)
-            cells.append(_media(near.shown(search.found), near.title, mark, f"cosine {cosine:.2f}"))
+        own = queries.name, int(queries.records[position])
+        cells = [element("div", _media(clips[own].shown(search.query), clips[own].title),
+                         class_="query")]  # fmt: skip
+        for at, cosine in zip(search.order[position], search.cosines[position], strict=True):
+            other = bank.name, int(bank.records[at])
+            mark = _mark(queries.classes[position], bank.classes[at], own == other)
+            near, score = clips[other], f"cosine {cosine:.2f}"
+            cells.append(_media(near.shown(search.found), near.title, mark, score))
         rows.append(
             element("div", cells, class_="row", tabindex="0", role="group",
-                    aria_label=f"Nearest to {clip.title}")
+                    aria_label=f"Nearest to {clips[own].title}")
         )  # fmt: skip
     return [element("h3", _heading(search)), element("p", _score(search)), rows]
 

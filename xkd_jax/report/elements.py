@@ -27,8 +27,9 @@ def element(name: str, /, *children: Child, **attributes: Any) -> Html:
     Args:
       name: of the element.
       *children: elements, texts, which are escaped, and lists of them; None is left out.
-      **attributes: an underscore stands for a hyphen, and one at the end is dropped (`class_`).
-        True is an attribute without value; None and False are left out.
+      **attributes: texts, which are escaped unless they are HTML. An underscore in a name stands for
+        a hyphen, and one at the end is dropped (`class_`). True is an attribute without value; None
+        and False are left out.
     """
     given = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{_text(value)}"')
@@ -44,9 +45,7 @@ def joined(*children: Child) -> Html:
     """Returns elements and texts one after the other."""
     parts = []
     for child in children:
-        if isinstance(child, Html):
-            parts.append(str(child))
-        elif isinstance(child, str):
+        if isinstance(child, str):
             parts.append(_text(child))
         elif child is not None:
             parts.append(str(joined(*child)))
@@ -55,6 +54,8 @@ def joined(*children: Child) -> Html:
 
 def _text(value: Any) -> str:
     """Escapes markup, and characters that are not visible or change the direction of writing."""
+    if isinstance(value, Html):
+        return str(value)
     return html.escape(terminal.escaped(str(value)))
 
 
@@ -97,11 +98,11 @@ def player(kind: str, source: str, name: str, **attributes: Any) -> Html:
     )  # fmt: skip
 
 
-def data_address(kind: str, content: bytes) -> str:
+def data_address(kind: str, content: bytes) -> Html:
     """Returns the address of content that is a part of the page.
 
     Args:
       kind: media type, such as image/png.
       content: of the file.
     """
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return Html(f"data:{kind};base64,{base64.b64encode(content).decode()}")

@@ -12,6 +12,7 @@ from data_pipelines.format.metadata import Metadata
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.terminal import count
 from xkd_jax.report import clip_sections, evaluation_results, pretraining_run, run_sections
+from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.curves import curves
 from xkd_jax.report.document import Section, document
 from xkd_jax.report.elements import Child, Html, element
@@ -19,8 +20,6 @@ from xkd_jax.report.encoded_clips import Split, StudentOnData
 from xkd_jax.report.evaluation_results import Result
 from xkd_jax.report.pretraining_run import PretrainingRun
 from xkd_jax.training.run_results import result_files
-
-CLIPS = 300  # that are encoded of each split, unless another number is given
 
 _INTROS = {
     "data": "Central clips of training records. Shards hold spectrograms and no sound: what is"
@@ -42,20 +41,20 @@ _TITLES = {
 }
 
 
-def page(folders: Sequence[Path], results: Sequence[Result], clips: int = CLIPS) -> Html:
+def page(folders: Sequence[Path], results: Sequence[Result], amounts: Amounts) -> Html:
     """Returns the page of runs; what a run lacks is listed on it.
 
     Args:
       folders: of the runs.
       results: results of evaluations that are shown, with those that belong to the runs.
-      clips: number of clips that are encoded of each split.
+      amounts: numbers of clips.
 
     Raises:
       UserError: a folder is not that of a pretraining run.
     """
     names = pretraining_run.names(folders)
     runs = [pretraining_run.read(f, n) for f, n in zip(folders, names, strict=True)]
-    shown = {run.name: _Shown(run, clips) for run in runs}
+    shown = {run.name: _Shown(run, amounts) for run in runs}
     for run in shown.values():
         run.fill()
     found = _with_results(runs, results, shown)
@@ -83,8 +82,8 @@ def page(folders: Sequence[Path], results: Sequence[Result], clips: int = CLIPS)
 class _Shown:
     """The parts of a run that need its network and its data."""
 
-    def __init__(self, run: PretrainingRun, clips: int):
-        self.run, self._clips = run, clips
+    def __init__(self, run: PretrainingRun, amounts: Amounts):
+        self.run, self._amounts = run, amounts
         self.missing = dict(run.missing)
         self.metadata: Metadata | None = None
         self.content: dict[str, Child] = {}
@@ -122,19 +121,21 @@ class _Shown:
             return None
 
     def _make(self, student: StudentOnData, train: Dataset, test: Dataset | None) -> None:
-        config = self.run.config
+        config, amounts = self.run.config, self._amounts
         try:
-            bank = student.encode(config.data.split, train, self._clips)
+            bank = student.encode(config.data.split, train, amounts.encoded)
             queries = bank
             if test is not None:
-                queries = student.encode(config.probe.split, test, self._clips)
+                queries = student.encode(config.probe.split, test, amounts.encoded)
         except UserError as error:  # a damaged record
             self.missing[", ".join(_TITLES.values())] = str(error)
             return
         parts: dict[str, Callable[[], Child]] = {
-            "data": lambda: clip_sections.data(student, bank),
-            "reconstructions": lambda: clip_sections.reconstructions(student, queries),
-            "neighbors": lambda: clip_sections.neighbors(student, queries, bank),
+            "data": lambda: clip_sections.data(student, bank, amounts.data),
+            "reconstructions": lambda: clip_sections.reconstructions(
+                student, queries, amounts.reconstructed
+            ),
+            "neighbors": lambda: clip_sections.neighbors(student, queries, bank, amounts.queries),
             "features": lambda: _maps(queries),
         }
         for name, make in parts.items():

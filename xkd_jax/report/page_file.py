@@ -12,8 +12,9 @@ from data_pipelines import terminal
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
 from xkd_jax.parallel.processes import print_on_main
+from xkd_jax.report.clip_sections import DEFAULT, Amounts
 from xkd_jax.report.evaluation_results import Result
-from xkd_jax.report.page import CLIPS, page
+from xkd_jax.report.page import page
 
 NAME = "report.html"  # in the folder of a run
 
@@ -38,7 +39,10 @@ def write_at_end(run: Path) -> None:
 
 
 def write(
-    runs: Sequence[Path], output: str, results: Sequence[Result] = (), clips: int = CLIPS
+    runs: Sequence[Path],
+    output: str,
+    results: Sequence[Result] = (),
+    amounts: Amounts = DEFAULT,
 ) -> None:
     """Writes the page and prints where it is.
 
@@ -46,12 +50,12 @@ def write(
       runs: folders of pretraining runs.
       output: path or URL of the file.
       results: results of evaluations that are shown, with those that belong to the runs.
-      clips: number of clips that are encoded of each split.
+      amounts: numbers of clips.
 
     Raises:
       UserError: a folder is not that of a pretraining run, or the file can't be written.
     """
-    content = page(runs, results, clips).encode()
+    content = page(runs, results, amounts).encode()
     try:
         with storage.writer(output) as file:
             file.write(content)
