@@ -27,8 +27,8 @@ def element(name: str, /, *children: Child, **attributes: Any) -> Html:
     Args:
       name: of the element.
       *children: elements, texts, which are escaped, and lists of them; None is left out.
-      **attributes: texts, which are escaped unless they are HTML. An underscore in a name stands for
-        a hyphen, and one at the end is dropped (`class_`). True is an attribute without value; None
+      **attributes: texts, which are escaped unless they are HTML. An underscore stands for a
+        hyphen, and one at the end is dropped (`class_`). True is an attribute without value; None
         and False are left out.
     """
     given = "".join(
