@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,7 @@ def finish(
         "per_fold": [{"fold": n, **found.to_json()} for n, found in measured.scores.items()],
         "data": dataclasses.asdict(data),
         "checkpoint": {
-            "source": origin.source,
+            "source": os.path.abspath(origin.source) if run else origin.source,
             "format": origin.format,
             "license": origin.license,
             **pretrained.identity,

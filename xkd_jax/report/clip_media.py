@@ -6,7 +6,9 @@ import functools
 
 import numpy as np
 
+from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import Modality
+from data_pipelines.read import clips
 from data_pipelines.read.dataset import Dataset
 from xkd_jax.config.pretraining import Config
 from xkd_jax.report import media
@@ -31,6 +33,7 @@ class ClipMedia:
         """
         self._config, self._views = config, views
         found = dataset[record]
+        self._recorded = recorded_sound(found, config)
         names = dataset.metadata.class_names
         numbers = found.labels if dataset.metadata.multi_label else [found.label]
         classes = [names[n] for n in numbers if 0 <= n < len(names)]
@@ -44,9 +47,14 @@ class ClipMedia:
 
     @functools.cached_property
     def samples(self) -> np.ndarray | None:
-        """Sound of the spectrogram, float32 [samples]; None without audio."""
+        """Sound of the clip, float32 [samples], full scale at 1; None without audio.
+
+        It is computed from the spectrogram if the shards have no waveforms.
+        """
         view = self._views.get("audio")
-        return None if view is None else samples_of(self._config, view)
+        if view is None or self._recorded is not None:
+            return self._recorded
+        return samples_of(self._config, view)
 
     def shown(self, modality: Modality) -> Child:
         """Returns a player of one modality: frames with the sound, or the spectrogram above it."""
@@ -98,6 +106,29 @@ def sound(samples: np.ndarray | None, config: Config, name: str, shown: str = ""
         return None
     address = media.sound(samples, config.audio.sample_rate)
     return player("audio", address, name, class_="clip", data_name=shown or None)
+
+
+def recorded_sound(record: Record, config: Config) -> np.ndarray | None:
+    """Returns the sound of a record's central clip, float32 [samples], full scale at 1.
+
+    Args:
+      record: of the run's data.
+      config: of the run.
+
+    Returns:
+      None if the record has no waveform, or the run no audio.
+    """
+    audio = config.audio
+    if not record.waveform.size or "audio" not in config.modalities:
+        return None
+    start = int(clips.spread_starts(record, config, 1)[0])
+    of_frames = bool(record.frames) and "video" in config.modalities
+    seconds = (
+        start / config.video.frame_rate if of_frames else start * audio.hop / audio.sample_rate
+    )
+    first = round(seconds * audio.sample_rate)
+    samples = record.waveform[first : first + audio.columns * audio.hop]
+    return samples.astype(np.float32) / 2**15
 
 
 def samples_of(config: Config, view: np.ndarray) -> np.ndarray:

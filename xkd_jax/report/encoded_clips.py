@@ -17,7 +17,7 @@ from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config, MeshConfig
-from xkd_jax.inference import loading
+from xkd_jax.inference.run_checkpoint import RunCheckpoint
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
 from xkd_jax.networks.precision import matmul_precision
@@ -54,24 +54,25 @@ class Split:
 class StudentOnData:
     """The student of a run's newest checkpoint, and its data; on one device."""
 
-    def __init__(self, config: Config, folder: Path):
-        """Reads the checkpoint.
+    def __init__(self, checkpoint: RunCheckpoint, folder: Path):
+        """Reads the parameters.
 
         Args:
-          config: of the run.
+          checkpoint: of the run.
           folder: of the run.
 
         Raises:
           UserError: the checkpoint can't be used.
         """
+        config = checkpoint.config
         directory = folder_of(config, folder)
         # threads suffice for so few clips: processes take seconds to start
         data = dataclasses.replace(config.data, dir=directory, workers=0)
         self.config = dataclasses.replace(config, data=data, batch_size=_BATCH)
-        student = loading.load(folder).student
-        assert student is not None  # as the folder is a run's
-        self._params = student[1]
-        self._mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices()[:1])
+        device = jax.local_devices()[0]
+        here = jax.sharding.SingleDeviceSharding(device)
+        self._params = checkpoint.tree("student", lambda cls, architecture: here)
+        self._mesh = mesh_lib.make_mesh(MeshConfig(), [device])
         self._encode = _encode_function(self.config, self._mesh)
 
     def open(self, split: str) -> Dataset:

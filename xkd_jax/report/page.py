@@ -22,8 +22,8 @@ from xkd_jax.report.pretraining_run import PretrainingRun
 from xkd_jax.training.run_results import result_files
 
 _INTROS = {
-    "data": "Central clips of training records. Shards hold spectrograms and no sound: what is"
-    " heard is computed from them, with estimated phases.",
+    "data": "Central clips of training records. Unless the shards keep waveforms, what is heard is"
+    " computed from the spectrograms, with estimated phases.",
     "reconstructions": "The student sees the patches that are not masked, and predicts the others;"
     " the mean and deviation of a patch, which it does not predict, are put back. On the right,"
     " patches of the unmasked input are the darker the less the CLS token of the last block attends"
@@ -90,11 +90,11 @@ class _Shown:
 
     def fill(self) -> None:
         """Makes the parts; reasons for those that can't be made are added to `missing`."""
-        if self.run.record is None:
+        if self.run.checkpoint is None:
             self.missing[", ".join(_TITLES.values())] = "the network can't be read."
             return
         try:
-            student = StudentOnData(self.run.config, self.run.folder)
+            student = StudentOnData(self.run.checkpoint, self.run.folder)
             train = student.open(self.run.config.data.split)
         except UserError as error:
             self.missing[", ".join(_TITLES.values())] = str(error)

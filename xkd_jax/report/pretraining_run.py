@@ -16,10 +16,8 @@ from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.schedules import Length
 from xkd_jax.training import event_files
-from xkd_jax.training.checkpoint_errors import DamagedError
 from xkd_jax.training.run_record import RunRecord
 from xkd_jax.training.run_results import FILE, PROBES
-from xkd_jax.training.saved_checkpoint import read_record
 from xkd_jax.training.versions import versions
 
 _WORDING = run_checkpoint.Wording("RUN", "another RUN")
@@ -36,7 +34,7 @@ class PretrainingRun:
       name: of the run on the page.
       folder: of the run.
       config: of the run.
-      record: of the newest checkpoint; None without one.
+      checkpoint: the newest; None without one.
       scalars: {step: {tag: value}} of TensorBoard.
       probes: {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
       missing: {what the run lacks: why}.
@@ -46,11 +44,16 @@ class PretrainingRun:
     name: str
     folder: Path
     config: Config
-    record: RunRecord | None
+    checkpoint: run_checkpoint.RunCheckpoint | None
     scalars: dict[int, dict[str, float]]
     probes: dict[str, dict[str, float]]
     missing: dict[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def record(self) -> RunRecord | None:
+        """Record of the newest checkpoint; None without one."""
+        return None if self.checkpoint is None else self.checkpoint.record
 
     def with_warning(self, text: str) -> Self:
         """Returns the same with one more warning."""
@@ -102,8 +105,8 @@ def read(folder: Path, name: str) -> PretrainingRun:
     """
     missing: dict[str, str] = {}
     notes: list[str] = []
-    record = _record(folder, missing)
-    config = _config(folder, record, notes)
+    checkpoint = _checkpoint(folder, missing, notes)
+    config = _config(folder) if checkpoint is None else checkpoint.config
     try:
         scalars = event_files.scalars(folder)
     except UserError as error:
@@ -112,27 +115,24 @@ def read(folder: Path, name: str) -> PretrainingRun:
         if not scalars:
             missing["curves"] = "the run has no scalars in its folder tensorboard."
     probes = _probes(folder, missing)
-    found = PretrainingRun(name, folder, config, record, scalars, probes, missing, ())
+    found = PretrainingRun(name, folder, config, checkpoint, scalars, probes, missing, ())
     return dataclasses.replace(found, warnings=(*notes, *_warnings(found)))
 
 
-def _record(folder: Path, missing: dict[str, str]) -> RunRecord | None:
+def _checkpoint(
+    folder: Path, missing: dict[str, str], notes: list[str]
+) -> run_checkpoint.RunCheckpoint | None:
     if not run_checkpoint.is_run(folder):
         missing["checkpoint"] = "the run has no folder checkpoints."
         return None
     try:
-        chosen = run_checkpoint.step_folder(
-            run_checkpoint.checkpoints_folder(folder, _WORDING), 0, _WORDING
-        )
-        return read_record(chosen)
-    except (UserError, DamagedError) as error:
+        return run_checkpoint.opened(folder, 0, _WORDING, notes.append)
+    except UserError as error:
         missing["checkpoint"] = str(error)
         return None
 
 
-def _config(folder: Path, record: RunRecord | None, notes: list[str]) -> Config:
-    if record is not None:
-        return run_checkpoint.saved_config(record, folder, _WORDING, notes.append)
+def _config(folder: Path) -> Config:
     try:
         content = json_file.read(str(folder / _CONFIG))
         return dataclass_schema.build(Config, content)

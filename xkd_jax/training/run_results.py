@@ -23,18 +23,19 @@ def result_files(run: Path) -> list[Path]:
     run = Path(os.path.abspath(run))
     folders = [run, *sorted(run.parent.glob(f"{_literal(run.name)}?*/"))]
     files = [file for folder in folders for file in sorted(folder.rglob(FILE))]
-    checkpoints = os.path.realpath(run / "checkpoints")
-    return [f for f in files if os.path.realpath(_checkpoint(f)) == checkpoints]
+    own = {os.path.realpath(path) for path in (run, run / "checkpoints")}
+    return [file for file in files if (s := _source(file)) and os.path.realpath(s) in own]
 
 
 def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _checkpoint(file: Path) -> str:
-    """Returns the folder of checkpoints that a result file names; empty if it is not a result."""
+def _source(file: Path) -> str:
+    """Returns the path that a result file names as the source of the weights; empty if none."""
     try:
         content: Any = json.loads(file.read_bytes())
-        return str(content["checkpoint"]["directory"])
+        found = content["checkpoint"]
+        return str(found["source"] if "source" in found else found["directory"])  # older files
     except (OSError, ValueError, KeyError, TypeError):
         return ""
