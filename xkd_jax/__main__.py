@@ -17,7 +17,7 @@ usage: python main.py --config=FILE[:VARIANT] [--config.KEY=VALUE ...] [--workdi
   evaluate             python main.py --config=configs/eval/knn.py --config.checkpoint=RUN \\
                            --config.data.dir=SHARDS --workdir=runs/knn
   compare results      python -m xkd_jax.report runs
-  plan on a TPU slice  python main.py --config=configs/k400.py --plan=v5e:16x16
+  plan a large run     python main.py --config=configs/k400.py --plan=v5e:16x16
 
 FILE is one of configs/*.py and configs/eval/*.py; each begins with its command and its expected
 result. They are installed with the package, and used where the working directory has no such file.
@@ -53,8 +53,9 @@ _WORKDIR = flags.DEFINE_string(
 _PLAN = flags.DEFINE_string(
     "plan",
     "",
-    "Print the plan of the run on a TPU slice, without hardware: v5e:16x16, for example, or"
-    " search:v5e:16x16 to try meshes, rematerialization and batches (v4, v5e, v5p, v6e).",
+    "Print the plan of the run on a TPU slice (v5e:16x16, for example; v4, v5e, v5p, v6e) or on GPUs"
+    " (h100:8, or h100:4x8 for four hosts; a100, h100, h200), without them. search:v5e:16x16 tries"
+    " meshes, rematerialization and batches.",
 )
 _CACHE = flags.DEFINE_boolean(
     "compilation_cache",
@@ -92,7 +93,7 @@ def pretrain(config: Config) -> None:
 
 
 def plan(config: Config, target: str) -> None:
-    """Prints the plan of a run, which is compiled for the slice and not executed."""
+    """Prints the plan of a run, which is compiled for its devices and not executed."""
     import jax
 
     from xkd_jax.planning import command

@@ -9,12 +9,13 @@ from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.planning import command
-from xkd_jax.planning.candidates import flags, ranked, search, what_would_fit
+from xkd_jax.planning import command, targets
+from xkd_jax.planning.candidates import flags, meshes, ranked, rate, search, what_would_fit
+from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.plan import Memory, Plan
-from xkd_jax.planning.roofline import Step
-from xkd_jax.planning.slices import GIB, Slice
+from xkd_jax.planning.roofline import Compiled, Step
+from xkd_jax.planning.slices import Slice
 
 WHERE = Slice.parse("v5e:2x4")
 
@@ -38,8 +39,9 @@ def planner(gib):
         mesh = mesh_lib.make_mesh(config.mesh, jax.devices())
         return Plan(
             config, where, mesh, Length(10, 5), Memory(0, 0, 0, 0, peak), 1e9,
-            Costs((), ()) if fits else None,
-            Step(seconds, 0, seconds, 0, 0) if fits else None,
+            compiles=fits,
+            costs=Costs((), ()) if fits else None,
+            step=Step(seconds, 0, seconds, 0, 0) if fits else None,
         )  # fmt: skip
 
     return make
@@ -68,7 +70,7 @@ def test_what_would_fit_stops_at_first_change_that_fits(config, gib, change_, tr
 def test_model_that_never_fits_is_reported(config):
     make = planner(10_000)
     lines = list(what_would_fit(make(config, WHERE), make))
-    assert "take a larger one" in lines[-1]
+    assert "take more or larger ones" in lines[-1]
 
 
 def test_search_ranks_fitting_plans_by_clips_per_second(config):
@@ -80,10 +82,40 @@ def test_search_ranks_fitting_plans_by_clips_per_second(config):
     assert {p.config.batch_size for p in plans} == {16, 32, 64}
     header, first, *rest = ranked(plans)
     assert "clips/s" in header
-    best = max((p for p in plans if p.fits), key=lambda p: p.clips_per_second)
+    best = max((p for p in plans if p.fits), key=rate)
     assert flags(best.config) in first
     places = [line.split()[0] for line in rest]
     assert places == sorted(places, key=lambda p: (p == "-", p))
+
+
+def test_search_prefers_the_compilers_cycles_to_the_roofline(config):
+    """Parameters in pieces are gathered fast enough, and multiplied slowly."""
+
+    def make(config, where):
+        plan = planner(14)(config, where)
+        if plan.step is None:
+            return plan
+        cycles = Compiled(operations=config.mesh.fsdp * plan.step.chip, kernels=0.0, rest=0.0)
+        return dataclasses.replace(plan, step=dataclasses.replace(plan.step, compiled=cycles))
+
+    plans = [p for p in search(config, WHERE, make) if isinstance(p, Plan) and p.fits]
+    best = max(plans, key=rate)
+    assert best.config.mesh.fsdp == 1
+    assert next(line for line in ranked(plans) if line.split()[0] == "1").endswith(
+        flags(best.config)
+    )
+
+
+@pytest.mark.parametrize("where,sizes", [
+    ("v5e:2x4", {1, 2, 4, 8}),
+    ("v5e:2x4,slices=2", {1, 2, 4, 8}),
+    ("h100:4", {1, 2, 4}),
+    ("h100:2x8", {1, 8, 16}),
+])  # fmt: skip
+def test_meshes_split_parameters_over_devices_that_are_close(config, where, sizes):
+    found = meshes(config, targets.parse(where))
+    assert {c.mesh.fsdp for c in found} <= sizes
+    assert max(c.mesh.fsdp for c in meshes(config, targets.parse(where))) == max(sizes)
 
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (1, -1, 1), (1, 4, -1)])
@@ -108,7 +140,7 @@ def test_search_without_plan_is_refused(config, monkeypatch, capsys):
 @pytest.mark.parametrize("memory,request_,following", [
     (1, "v5e:2x4", "next      ./launch_tpu.sh run --name=NAME --zone=ZONE --type=v5litepod-8 --"
      " --config=configs/k400.py '--config.data.dir=a b'"),
-    (20, "v5e:2x4", "next      the same with the flags that would fit, or on another slice"),
+    (20, "v5e:2x4", "next      the same with the flags that would fit, or on other devices"),
     (14, "search:v5e:2x4", "next      the same with --plan=v5e:2x4 and the flags of rank 1"),
 ])  # fmt: skip
 def test_on_a_terminal_a_plan_says_what_comes_next(

@@ -13,8 +13,9 @@ from xkd_jax.planning import plan as planning
 from xkd_jax.planning import plan_text
 from xkd_jax.planning.costs import Collective, Costs, Work
 from xkd_jax.planning.plan import abstract_batch, make_plan
-from xkd_jax.planning.roofline import axes_of, collective_seconds, predict
-from xkd_jax.planning.slices import GIB, Slice
+from xkd_jax.planning.chips import GIB
+from xkd_jax.planning.roofline import axes_of, predict
+from xkd_jax.planning.slices import Slice
 from xkd_jax.training.compiled_run import Run
 
 needs_compiler = pytest.mark.skipif(
@@ -43,8 +44,12 @@ def test_pod_is_planned_without_hardware(pod):
     # every device does its fraction of the model's products, and little is done twice
     fraction = pod.flops / 256
     assert fraction <= pod.costs.flops < 1.1 * fraction
-    assert 0 < pod.utilization < 1
-    assert pod.hours == pytest.approx(pod.length.steps * 512 / pod.clips_per_second / 3600)
+    # the roofline is the least time; the compiler's cycles include what it leaves out
+    step = pod.step
+    assert 0 < pod.utilization(step.compiled_seconds) < pod.utilization(step.seconds) < 1
+    assert pod.seconds == step.compiled_seconds
+    rate = pod.clips_per_second(pod.seconds)
+    assert pod.hours(pod.seconds) == pytest.approx(pod.length.steps * 512 / rate / 3600)
 
 
 @needs_compiler
@@ -62,6 +67,7 @@ def test_report_has_every_figure_and_ends_with_verdict(pod):
     for word in (
         "v5e:16x16, 256 chips, 64 hosts", "data 128 x fsdp 2 x tensor 1", "optimizer",
         "activations", "all-gather", "utilization", "clips/s", "chip-hours", "cores at", "of 15.75",
+        "roofline", "cycles", "at 1.5 GHz", "attention xla",
     ):  # fmt: skip
         assert word in text, word
     assert plan_text.verdict(pod) == f"fits: yes, peak {pod.memory.peak / GIB:.2f} of 15.75 GiB"
@@ -76,28 +82,52 @@ def test_memory_of_plan_equals_bytes_of_its_arguments(planned, pod):
     assert arguments == device_bytes(run.like) + device_bytes(batch)
 
 
-def refusing(like):
+class Step:
     """A step whose compilation runs out of memory."""
 
-    class Step:
-        def lower(self, *args):
-            return self
+    def lower(self, *args):
+        return self
 
-        def compile(self):
-            raise jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (90.50G)"
-                " exceeds available HBM (15.75G)."
-            )
+    def compile(self):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (90.50G)"
+            " exceeds available HBM (15.75G)."
+        )
 
-    return dataclasses.replace(like, step=Step())
+
+class StepWithout(Step):
+    """A step that needs a library."""
+
+    def lower(self, *args):
+        raise RuntimeError("cuDNN not found.")
+
+
+class NewerStep(Step):
+    """A step compiled by an XLA that writes other text."""
+
+    def compile(self):
+        return SimpleNamespace(
+            as_text=lambda: "HloModule step\n",
+            memory_analysis=lambda: SimpleNamespace(
+                temp_size_in_bytes=GIB, output_size_in_bytes=0, alias_size_in_bytes=0,
+                generated_code_size_in_bytes=0,
+            ),
+        )  # fmt: skip
 
 
 @pytest.fixture
 def without_compiler(monkeypatch):
-    """Plans with the CPU's eight devices, without the TPU compiler."""
-    create = Run.create
-    monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
-    monkeypatch.setattr(planning.Run, "create", lambda *args: refusing(create(*args)))
+    """Plans with the CPU's eight devices, without the TPU compiler: step -> None."""
+
+    def use(step):
+        create = Run.create
+        monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
+        monkeypatch.setattr(
+            planning.Run, "create", lambda *args: dataclasses.replace(create(*args), step=step)
+        )
+
+    use(Step())
+    return use
 
 
 def test_out_of_memory_program_reports_bytes_needed(planned, without_compiler):
@@ -106,6 +136,24 @@ def test_out_of_memory_program_reports_bytes_needed(planned, without_compiler):
     assert plan.memory.activations == 90.5 * GIB
     assert plan_text.verdict(plan).startswith("fits: no, peak 90.5")
     assert "flops" in "\n".join(plan_text.lines(plan))
+
+
+def test_text_that_is_not_understood_gives_memory_and_no_times(planned, without_compiler):
+    without_compiler(NewerStep())
+    plan = make_plan(planned, Slice.parse("v5e:2x4"))
+    assert plan.memory.activations == GIB
+    assert plan.costs is plan.step is None
+    lines = list(plan_text.lines(plan))
+    assert lines[-1].startswith("unknown   no times: this version of XLA writes something")
+    assert "a program without ENTRY" in lines[-1]
+    assert not any(word in "\n".join(lines) for word in ("roofline", "clips/s", "network"))
+    assert plan_text.verdict(plan).startswith("fits: yes, peak 1.")
+
+
+def test_cudnn_that_is_missing_is_named_with_its_installation(planned, without_compiler):
+    without_compiler(StepWithout())
+    with pytest.raises(UserError, match=r"plan-gpu.*or give --config\.model\.attention=xla"):
+        make_plan(planned, Slice.parse("v5e:2x4"))
 
 
 def test_plan_without_records_is_refused(planned, without_compiler):
@@ -118,6 +166,7 @@ def test_plan_without_records_is_refused(planned, without_compiler):
 class Device:
     id: int
     coords: tuple[int, ...]
+    slice_index: int = 0
 
 
 def torus_mesh(shape, axes):
@@ -132,7 +181,7 @@ def test_collective_seconds_follow_from_links_of_torus():
     link, size = where.chip.link, 1e9
 
     def seconds(kind, group):
-        return collective_seconds(Collective(kind, size, tuple(group), False, 1), where, mesh)
+        return where.collective_seconds(Collective(kind, size, tuple(group), False, 1), mesh)
 
     ring, line, both = range(16), range(8), range(256)
     assert seconds("all-gather", ring) == pytest.approx(size * 15 / 16 / (2 * link), rel=1e-3)
@@ -144,18 +193,37 @@ def test_collective_seconds_follow_from_links_of_torus():
     assert axes_of(both, mesh) == "data x fsdp"
 
 
+def test_collectives_between_slices_take_the_network():
+    where = Slice.parse("v5e:2x4,slices=2")
+    devices = [Device(i, divmod(i % 8, 4), slice_index=i // 8) for i in range(16)]
+    mesh = SimpleNamespace(devices=SimpleNamespace(flat=devices))
+
+    def seconds(kind, group):
+        return where.collective_seconds(Collective(kind, 1e9, group, False, 1), mesh)
+
+    network = where.chip.network
+    assert seconds("all-reduce", (0, 8)) == pytest.approx(2 * 1e9 / 2 / network)
+    assert seconds("all-gather", (0, 8)) == pytest.approx(1e9 / 2 / network)
+    # the chips of a slice share what the slice receives
+    assert seconds("all-gather", tuple(range(16))) == pytest.approx(1e9 / 2 / (8 * network))
+    assert seconds("all-gather", (0, 1)) < 1e9 / network
+
+
 def test_step_takes_time_of_its_slowest_resource():
     where = Slice.parse("v5e:16x16")
     mesh = torus_mesh((16, 16), {"data": 16, "fsdp": 16, "tensor": 1})
     chip = where.chip
     work = (
-        Work(chip.flops, chip.flops, 0.1 * chip.bandwidth, times=2, asynchronous=False),
+        Work(chip.flops, chip.flops, 0.1 * chip.bandwidth, 2, False, cycles=3 * chip.clock),
         Work(0, 0, chip.bandwidth, times=1, asynchronous=False),
         Work(0, 0, 0.5 * chip.bandwidth, times=1, asynchronous=True),
     )
     step = predict(Costs(work, ()), where, mesh)
     assert (step.compute, step.memory) == (2.0, pytest.approx(1.7))
     assert step.seconds == step.chip == pytest.approx(3.0)
+    # by the compiler's cycles, and by the roofline what has none
+    assert step.compiled_seconds == pytest.approx(2 * 3 + 1)
+    assert predict(Costs(work[1:], ()), where, mesh).compiled is None
     waits = Collective("all-gather", 2 * chip.link, tuple(range(16)), False, 1)
     hides = dataclasses.replace(waits, asynchronous=True)
     assert predict(Costs(work, (waits, hides)), where, mesh).seconds == pytest.approx(

@@ -5,24 +5,25 @@ import pytest
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.planning import slices
+from xkd_jax.planning import targets
 from xkd_jax.planning.slices import CHIPS, Slice
 
 
 @pytest.mark.parametrize(
     "text,sentence",
     [
-        ("v9:4x4", "v9:4x4 names no known TPU"),
-        ("h100:8", "names no known TPU: give one of v4, v5e"),
+        ("v9:4x4", "v9:4x4 names no known TPU or GPU: give one of v4, v5e"),
         ("v5e", "has 2 dimensions"),
         ("v5e:4x4x4", "has 2 dimensions"),
         ("v5p:16x16", "has 3 dimensions: give one, for example v5p:4x4x4"),
         ("v5e:0x4", "has 2 dimensions"),
+        ("v5e:4x4,slices=0", "v5e:4x4,slices=2 for two slices"),
+        ("v4:4x4x4,slices=2", "network between slices of v4 is not known"),
     ],
 )
 def test_unknown_slice_is_refused(text, sentence):
     with pytest.raises(UserError, match=sentence):
-        Slice.parse(text)
+        targets.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ def test_unknown_slice_is_refused(text, sentence):
         ("v6e:2x2", 4, 1, (False, False)),
         ("v5p:4x4x8", 128, 32, (True, True, True)),
         ("v4:2x2x1", 4, 1, (False, False, False)),
+        ("v5e:16x16,slices=2", 512, 128, (True, True)),
     ],
 )
 def test_slice_has_chips_hosts_and_rings(text, chips, hosts, rings):
@@ -56,8 +58,22 @@ def test_accelerator_types_are_those_of_google_cloud(text, name):
     assert Slice.parse(text).accelerator_type == name
 
 
+def test_slices_smaller_than_a_host_are_compiled_for():
+    pytest.importorskip("libtpu")
+    assert [len(Slice.parse(text).devices()) for text in ("v5e:1x1", "v6e:1x1")] == [1, 1]
+
+
+def test_several_slices_are_started_as_in_the_documentation():
+    assert Slice.parse("v5e:2x4").launch(["--a=b c"]).endswith("--type=v5litepod-8 -- '--a=b c'")
+    assert Slice.parse("v5e:2x4,slices=2").launch([]).startswith("2 slices of v5e:2x4")
+
+
 def test_chip_rates_are_plausible():
     for chip in CHIPS.values():
+        # products of whole tiles take the peak: operations a cycle are a multiple of 2 * 128 * 128
+        assert chip.flops / chip.clock / (2 * 128**2) == pytest.approx(
+            round(chip.flops / chip.clock / (2 * 128**2)), rel=0.01
+        )
         # the operations that a byte of memory has to feed: between 160 and 600 on all of them
         assert 160 < chip.flops / chip.bandwidth < 600
         assert 10e9 < chip.link < chip.bandwidth
@@ -65,13 +81,7 @@ def test_chip_rates_are_plausible():
 
 def test_slices_of_one_run_differ_along_data_axis_only():
     pytest.importorskip("libtpu")
-    one = Slice.parse("v5e:2x4")
-    with slices.quiet_environment():
-        from jax.experimental import topologies
-
-        devices = topologies.get_topology_desc(
-            platform="tpu", topology_name=str(one), num_slices=2, **one.chip.topology_options
-        ).devices
+    devices = Slice.parse("v5e:2x4,slices=2").devices()
     mesh = mesh_lib.make_mesh(MeshConfig(-1, 2, 2), devices)
     assert mesh.devices.shape == (4, 2, 2)
     assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}, {0}, {1}, {1}]

@@ -1,6 +1,14 @@
 """Memory traffic of programs whose operations, and so whose bytes, are written out here."""
 
+import pytest
+
 from xkd_jax.planning.costs import Costs
+from xkd_jax.planning.hlo_text.arrays import UnknownTextError
+
+
+def read(text, platform="tpu"):
+    return Costs.of(text, platform, {})
+
 
 NESTED = """HloModule step, is_scheduled=true
 
@@ -53,22 +61,47 @@ ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
   %x = bf16[4,8]{1,0} parameter(0)
   %room = bf16[4,8]{1,0} custom-call(), custom_call_target="AllocateBuffer"
   ROOT %y = bf16[4,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", \
-backend_config={"custom_call_config":{"cost_estimate":{"flops":"640","transcendentals":"9"}}}
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"640","transcendentals":"9","bytes_accessed":"128"}}}
 }
 """
 
 
 def test_fusions_within_fusions_move_only_slices():
     layer, kept, index = 4 * 8 * 8, 4 * 4 * 8, 4
-    assert Costs.of(NESTED).bytes == layer + kept + index
+    assert read(NESTED).bytes == layer + kept + index
 
 
 def test_an_asynchronous_fusion_counts_once_and_by_its_slices():
     layer, index = 4 * 8 * 8, 4
-    assert Costs.of(STARTED).bytes == layer + index + layer
+    assert read(STARTED).bytes == layer + index + layer
 
 
 def test_a_kernel_counts_by_its_estimate_and_room_that_is_reserved_not_at_all():
-    found = Costs.of(KERNEL)
+    found = read(KERNEL)
     assert found.flops == 640
     assert found.bytes == 2 * 2 * 4 * 8
+
+
+COPIES = """HloModule step, is_scheduled=true
+
+ENTRY %main (x: f32[100,200]) -> f32[100,200] {
+  %x = f32[100,200]{1,0:T(8,128)} parameter(0)
+  %start = (f32[100,200]{1,0:T(8,128)S(1)}, f32[100,200]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)
+  %near = f32[100,200]{1,0:T(8,128)S(1)} copy-done(%start)
+  %y = f32[100,200]{1,0:T(8,128)S(1)} negate(%near)
+  ROOT %far = f32[100,200]{1,0:T(8,128)} copy(%y)
+}
+"""
+
+
+def test_what_stays_on_the_chip_moves_nothing_and_tiles_are_whole():
+    """A copy from main memory reads it once, and one to it writes it once."""
+    tiles = 4 * 104 * 256
+    found = read(COPIES)
+    assert found.bytes == 2 * tiles
+    assert [(w.bytes, w.asynchronous) for w in found.work] == [(tiles, True), (tiles, False)]
+
+
+def test_an_operation_of_a_newer_xla_is_refused():
+    with pytest.raises(UnknownTextError, match="the operation teleport"):
+        read(COPIES.replace("negate(", "teleport("))

@@ -1,4 +1,4 @@
-"""Candidates of mesh, rematerialization and batch: which of them fit a slice, or are fastest."""
+"""Candidates of mesh, rematerialization and batch: which of them fit, or are fastest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config, MeshConfig, Remat
+from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan
-from xkd_jax.planning.slices import GIB, Slice
+from xkd_jax.planning.targets import Target
 
-Planner = Callable[[Config, Slice], Plan]
+Planner = Callable[[Config, Target], Plan]
 REMATS: tuple[Remat, ...] = typing.get_args(Remat)
 
 
@@ -57,8 +58,9 @@ def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
         yield (text := _attempt(config, where, planner))
         if text.startswith("would fit"):
             return
-    if config.mesh.fsdp != where.chips // config.mesh.tensor:
-        config = with_mesh(config, where.chips // config.mesh.tensor, config.mesh.tensor)
+    largest = _largest_fsdp(where, config.mesh.tensor)
+    if config.mesh.fsdp != largest:
+        config = with_mesh(config, largest, config.mesh.tensor)
         yield (text := _attempt(config, where, planner))
         if text.startswith("would fit"):
             return
@@ -67,26 +69,26 @@ def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
         yield (text := _attempt(config, where, planner))
         if text.startswith("would fit"):
             return
-    yield "nothing   fits this slice: take a larger one, or a smaller model.size"
+    yield "nothing   fits these devices: take more or larger ones, or a smaller model.size"
 
 
-def _attempt(config: Config, where: Slice, planner: Planner) -> str:
+def _attempt(config: Config, where: Target, planner: Planner) -> str:
     plan = planner(config, where)
     answer = "would fit" if plan.fits else "too large"
     return f"{answer} {flags(config)}: peak {plan.memory.peak / GIB:.2f} GiB"
 
 
-def _splits(batch_size: int, config: Config, where: Slice) -> bool:
+def _splits(batch_size: int, config: Config, where: Target) -> bool:
     return batch_size % (where.chips // config.mesh.tensor) == 0
 
 
-def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterator[Plan | str]:
+def search(config: Config, where: Target, planner: Planner = make_plan) -> Iterator[Plan | str]:
     """Tries meshes, then rematerialization with the best mesh, then batches.
 
     The best plan is the one that fits and has most clips per second.
 
     Yields:
-      Each plan, and a line for each config that the slice or the compiler refuses.
+      Each plan, and a line for each config that the devices or the compiler refuse.
     """
     best: Plan | None = None
     seen: set[Config] = set()
@@ -103,7 +105,7 @@ def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterat
                 yield f"skipped   {flags(candidate)}: {error}"
                 continue
             yield plan
-            if plan.fits and (best is None or plan.clips_per_second > best.clips_per_second):
+            if plan.fits and (best is None or rate(plan) > rate(best)):
                 best = plan
 
     start = config
@@ -112,34 +114,46 @@ def search(config: Config, where: Slice, planner: Planner = make_plan) -> Iterat
         start = best.config if best else with_remat(start, "all")
 
 
-def meshes(config: Config, where: Slice) -> Iterator[Config]:
-    """Yields configs with fsdp over one chip, one dimension or all chips, and tensor 1 or 2."""
+def meshes(config: Config, where: Target) -> Iterator[Config]:
+    """Yields configs with fsdp over one device or a group of them, and tensor 1 or 2."""
     heads = min(config.model.encoder.heads, config.model.decoder.heads)
     for tensor in (n for n in (1, 2) if heads % n == 0 and where.chips % n == 0):
-        for fsdp in sorted({1, min(where.shape[0], where.chips // tensor), where.chips // tensor}):
+        for fsdp in sorted(
+            {1, *(min(group, _largest_fsdp(where, tensor)) for group in where.groups)}
+        ):
             if _splits(config.batch_size, with_mesh(config, fsdp, tensor), where):
                 yield with_mesh(config, fsdp, tensor)
 
 
-def remats(config: Config, where: Slice) -> Iterator[Config]:
+def _largest_fsdp(where: Target, tensor: int) -> int:
+    return max(1, max(where.groups) // tensor)
+
+
+def remats(config: Config, where: Target) -> Iterator[Config]:
     """Yields configs with each value of `model.remat`."""
     del where
     return (with_remat(config, remat) for remat in REMATS)
 
 
-def batches(config: Config, where: Slice) -> Iterator[Config]:
-    """Yields configs with half and twice the batch, if they can be split over the slice."""
+def batches(config: Config, where: Target) -> Iterator[Config]:
+    """Yields configs with half and twice the batch, if they can be split over the devices."""
     for batch_size in (config.batch_size // 2, 2 * config.batch_size):
         if batch_size and _splits(batch_size, config, where):
             yield with_batch(config, batch_size)
 
 
+def rate(plan: Plan) -> float:
+    """Returns clips per second by the compiler's cycles, or by the roofline where it has none."""
+    return plan.clips_per_second(plan.seconds) if plan.step else 0.0
+
+
 def ranked(plans: list[Plan]) -> Iterator[str]:
-    """Yields the lines of a table of plans, by clips per second, those that fit first."""
-    yield f"{'rank':>4} {'clips/s':>9} {'step ms':>8} {'peak GiB':>9}  flags"
-    order = sorted(plans, key=lambda p: (p.fits, p.clips_per_second if p.step else 0), reverse=True)
+    """Yields the lines of a table of plans by `rate`, those that fit first."""
+    yield f"{'rank':>4} {'clips/s':>9} {'step ms':>8} {'roofline':>8} {'peak GiB':>9}  flags"
+    order = sorted(plans, key=lambda p: (p.fits, rate(p)), reverse=True)
     for rank, plan in enumerate(order, 1):
         place = str(rank) if plan.fits else "-"
-        rate = f"{plan.clips_per_second:9.0f}" if plan.step else f"{'-':>9}"
-        step = f"{1e3 * plan.step.seconds:8.1f}" if plan.step else f"{'-':>8}"
-        yield f"{place:>4} {rate} {step} {plan.memory.peak / GIB:9.2f}  {flags(plan.config)}"
+        numbers = f"{'-':>9} {'-':>8} {'-':>8}"
+        if plan.step:
+            numbers = f"{rate(plan):9.0f} {1e3 * plan.seconds:8.1f} {1e3 * plan.step.seconds:8.1f}"
+        yield f"{place:>4} {numbers} {plan.memory.peak / GIB:9.2f}  {flags(plan.config)}"

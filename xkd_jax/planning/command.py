@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from data_pipelines import terminal
 from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config
-from xkd_jax.planning import plan_text
-from xkd_jax.planning.candidates import ranked, search, what_would_fit
+from xkd_jax.planning import plan_text, targets
+from xkd_jax.planning.candidates import ranked, rate, search, what_would_fit
 from xkd_jax.planning.plan import Plan, make_plan
-from xkd_jax.planning.slices import Slice
+from xkd_jax.planning.targets import Target
 
 _SEARCH = "search:"
 
@@ -22,13 +21,13 @@ def plan(config: Config, request: str, flags: Sequence[str]) -> None:
 
     Args:
       config: the run's config.
-      request: GENERATION:SHAPE, or search:GENERATION:SHAPE.
+      request: `targets.parse`'s, or search: and one of them.
       flags: those of the command line but the request.
 
     Raises:
-      UserError: the slice or its compiler does not exist, or mesh or batch don't fit the slice.
+      UserError: the devices or their compiler do not exist, or mesh or batch don't fit them.
     """
-    where = Slice.parse(request.removeprefix(_SEARCH))
+    where = targets.parse(request.removeprefix(_SEARCH))
     searches = request.startswith(_SEARCH)
     with Activity(f"compiling for {where}"):
         for line in _search(config, where) if searches else _plan(config, where):
@@ -36,15 +35,12 @@ def plan(config: Config, request: str, flags: Sequence[str]) -> None:
     if searches:
         terminal.print_next(f"the same with --plan={where} and the flags of rank 1")
     elif line.startswith(plan_text.FITS):
-        terminal.print_next(
-            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={where.accelerator_type} --"
-            f" {shlex.join(flags)}"
-        )
+        terminal.print_next(where.launch(flags))
     else:
-        terminal.print_next("the same with the flags that would fit, or on another slice")
+        terminal.print_next("the same with the flags that would fit, or on other devices")
 
 
-def _plan(config: Config, where: Slice) -> Iterator[str]:
+def _plan(config: Config, where: Target) -> Iterator[str]:
     found = make_plan(config, where)
     yield from plan_text.lines(found)
     if not found.fits:
@@ -52,7 +48,7 @@ def _plan(config: Config, where: Slice) -> Iterator[str]:
     yield plan_text.verdict(found)
 
 
-def _search(config: Config, where: Slice) -> Iterator[str]:
+def _search(config: Config, where: Target) -> Iterator[str]:
     plans: list[Plan] = []
     for found in search(config, where):
         if isinstance(found, str):
@@ -62,10 +58,11 @@ def _search(config: Config, where: Slice) -> Iterator[str]:
             yield f"tried     {list(ranked([found]))[1].strip()}"
     if not plans:
         raise UserError(
-            "No mesh or batch fits, for the reasons above: give another slice or batch_size."
+            "No mesh or batch fits, for the reasons above: give other devices or another"
+            " batch_size."
         )
     yield from ranked(plans)
     fitting = [p for p in plans if p.fits]
-    best = max(fitting, key=lambda p: p.clips_per_second) if fitting else plans[-1]
+    best = max(fitting, key=rate) if fitting else plans[-1]
     yield from plan_text.lines(best)
     yield plan_text.verdict(best)

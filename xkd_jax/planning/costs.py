@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
-import numpy as np
-
-from xkd_jax.planning.hlo import COLLECTIVES, Module, Operation
-from xkd_jax.planning.traffic import traffic
-
-# Passes of the bfloat16 matrix unit that one float32 product of this precision takes.
-PASSES = {"default": 1, "high": 3, "highest": 6}
+from xkd_jax.planning import products
+from xkd_jax.planning.hlo_text.arrays import Platform
+from xkd_jax.planning.hlo_text.computation import Computation
+from xkd_jax.planning.hlo_text.groups import between_slices, first_group
+from xkd_jax.planning.hlo_text.operation import COLLECTIVES, Operation
+from xkd_jax.planning.hlo_text.program import Module
+from xkd_jax.planning.traffic import is_mark, traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Work:
     bytes: main memory read and written.
     times: number of runs in a step.
     asynchronous: whether it overlaps with other operations.
+    cycles: the compiler's estimate for one run (TPU); None if it has none.
+    kernel: name of a kernel that this project or a library wrote; empty for XLA's operations.
     """
 
     flops: float
@@ -58,35 +58,51 @@ class Work:
     bytes: float
     times: int
     asynchronous: bool
+    cycles: float | None = None
+    kernel: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Costs of all operations and collectives of one step on one device."""
+    """Costs of all operations and collectives of one step on one device.
+
+    unknown: {function: runs in a step} of library calls whose matrix products are not known.
+    """
 
     work: tuple[Work, ...]
     collectives: tuple[Collective, ...]
+    unknown: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, text: str) -> Costs:
+    def of(cls, text: str, platform: Platform, passes: Mapping[str, float]) -> Costs:
         """Reads the text of a compiled program (`jax.stages.Compiled.as_text`).
 
+        Args:
+          text: the program.
+          platform: that it is compiled for.
+          passes: {precision of a float32 product: passes of the matrix unit}.
+
         Raises:
-          ValueError: an operation is written in an unknown way.
+          UnknownTextError: a part of it is written in an unknown way.
         """
-        module = Module.parse(text)
+        module = Module.parse(text, platform)
         work: list[Work] = []
         found: dict[str, Collective] = {}
-        for computation, times in module.runs():
+        unknown: Counter[str] = Counter()
+        for computation, times, overlaps in module.runs():
             operations = module.computations[computation]
             for operation in operations.values():
-                for collective in _collectives(module, operation, times):
-                    # an asynchronous collective is several operations with one chain_id
-                    found.setdefault(*collective)
-                work.append(_work(module, operations, operation, times))
+                for name, collective in _collectives(module, operation, times, overlaps):
+                    # an asynchronous collective is several operations with one chain
+                    found.setdefault(name, collective)
+                work.append(_work(module, operations, operation, times, passes))
+                target = operation.target
+                if target and not is_mark(operation) and not products.are_known(operation):
+                    unknown[target] += times
         return cls(
-            work=tuple(w for w in work if w.flops or w.bytes),
+            work=tuple(w for w in work if w.flops or w.bytes or w.cycles),
             collectives=tuple(found.values()),
+            unknown=dict(unknown),
         )
 
     @property
@@ -101,152 +117,42 @@ class Costs:
 
 
 def _work(
-    module: Module, operations: dict[str, Operation], operation: Operation, times: int
-) -> Work:
-    flops = passes = 0.0
-    for scope, inner in _products(module, operations, operation):
-        count = _product_flops(scope, inner)
-        flops += count
-        passes += count * _passes(scope, inner)
-    if estimate := re.search(r'"cost_estimate":\{"flops":"(\d+)"', operation.text):
-        flops = passes = float(estimate[1])  # of a kernel, by its author
+    module: Module, scope: Computation, operation: Operation, times: int,
+    passes: Mapping[str, float],
+) -> Work:  # fmt: skip
+    counted = list(products.products(module, scope, operation))
     return Work(
-        flops=flops,
-        passes=passes,
-        bytes=traffic(module, operations, operation),
+        flops=sum(flops for _, flops in counted),
+        passes=sum(passes.get(precision, 1.0) * flops for precision, flops in counted),
+        bytes=traffic(module, scope, operation),
         times=times,
-        asynchronous=operation.opcode in ("copy-start", "slice-start"),
+        asynchronous=operation.opcode.endswith("-start"),
+        cycles=operation.cycles,
+        kernel=operation.name if operation.target and products.are_known(operation) else "",
     )
-
-
-def _products(
-    module: Module, scope: dict[str, Operation], operation: Operation
-) -> Iterator[tuple[dict[str, Operation], Operation]]:
-    """Matrix products of an operation, with the computation that names their operands."""
-    if operation.opcode in ("convolution", "dot"):
-        yield scope, operation
-    elif operation.opcode in ("fusion", "fusion-start"):
-        inner = module.computations[operation.called["calls"]]
-        for part in inner.values():
-            yield from _products(module, inner, part)
-
-
-def _product_flops(scope: dict[str, Operation], product: Operation) -> float:
-    out = product.result[0].shape
-    left, right = (scope[name].result[0].shape for name in product.operands[:2])
-    if product.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", product.text)
-        axes = [int(n) for n in contracted[1].split(",")] if contracted and contracted[1] else []
-        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", product.text)
-    if labels is None:
-        raise ValueError(f"convolution without dim_labels: {product.text[:200]}")
-    inputs, kernel, outputs = labels[1], labels[2], labels[3]
-    pairs = 1.0
-    for axis in (c for c in kernel if c.isdigit()):
-        pairs *= _window_pairs(
-            product.text, int(axis), left[inputs.index(axis)], out[outputs.index(axis)]
-        )
-    features = out[outputs.index("b")] * out[outputs.index("f")]
-    return 2.0 * features * right[kernel.index("i")] * pairs
-
-
-def _window_pairs(text: str, axis: int, size: int, positions: int) -> int:
-    """Number of (window position, tap) pairs inside the input, along one axis."""
-
-    def field(name: str, default: int) -> list[int]:
-        found = re.search(rf"\b{name}=([\d_\-x]+)", window)
-        values = found[1].split("x")[axis] if found else str(default)
-        return [int(n) for n in values.split("_")]
-
-    found = re.search(r"window=\{([^}]*)\}", text)
-    window = found[1] if found else ""
-    taps, stride = field("size", 1)[0], field("stride", 1)[0]
-    low = field("pad", 0)[0]
-    spread, dilation = field("lhs_dilate", 1)[0], field("rhs_dilate", 1)[0]
-    return _pairs(taps, stride, low, spread, dilation, size, positions)
-
-
-@functools.cache
-def _pairs(
-    taps: int, stride: int, low: int, spread: int, dilation: int, size: int, positions: int
-) -> int:
-    last = (size - 1) * spread
-    return sum(
-        0 <= (place := position * stride + tap * dilation - low) <= last and place % spread == 0
-        for position in range(positions)
-        for tap in range(taps)
-    )
-
-
-def _passes(scope: dict[str, Operation], product: Operation) -> int:
-    dtypes = {scope[name].result[0].dtype for name in product.operands[:2]}
-    found = re.search(r"operand_precision=\{(\w+)", product.text)
-    return PASSES[found[1]] if found and dtypes == {"f32"} else 1
 
 
 def _collectives(
-    module: Module, operation: Operation, times: int
+    module: Module, operation: Operation, times: int, overlaps: bool
 ) -> Iterator[tuple[str, Collective]]:
     """Yields (name of its chain, collective) for each collective of an operation."""
     for part in module.inside(operation):
         kind = part.opcode.removesuffix("-start")
-        if kind not in COLLECTIVES:
+        if kind in COLLECTIVES:
+            group = first_group(part.text)
+            asynchronous = bool(part.chain) or part.opcode.endswith("-start") or overlaps
+            asynchronous = asynchronous and not part.waits
+        elif part.opcode == "send" and (found := between_slices(part.text)):
+            (kind, group), asynchronous = found, True
+        else:
             continue
-        chain = re.search(r'chain_id="(\d+)"', part.text)
-        scattered = operation.called.get("calls", "").startswith("all-reduce-scatter")
-        yield (
-            f"chain {chain[1]}" if chain else f"{operation.name} {part.name}",
-            Collective(
-                kind="reduce-scatter" if scattered else kind,
-                bytes=_buffer(part, kind),
-                group=first_group(part.text),
-                asynchronous=bool(chain) or part.opcode.endswith("-start"),
-                times=times,
-            ),
-        )
+        if operation.is_reduce_scatter:
+            kind = "reduce-scatter"
+        name = f"chain {part.chain}" if part.chain else f"{operation.name} {part.name}"
+        size = _buffer(part, len(group))
+        yield name, Collective(kind, size, group, asynchronous, times)
 
 
-def _buffer(part: Operation, kind: str) -> float:
-    arrays = [array for array in part.result if array.shape]
-    if kind in ("all-gather", "collective-permute") and part.opcode.endswith("-start"):
-        arrays = arrays[len(arrays) // 2 :]  # (operands, results)
-    total = sum(array.bytes for array in arrays)
-    return total * len(first_group(part.text)) if kind == "reduce-scatter" else total
-
-
-def first_group(text: str) -> tuple[int, ...]:
-    """The first device group of a collective, in each of XLA's notations."""
-    if found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
-        return int(found[1]), int(found[2])
-    if found := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return tuple(int(n) for n in found[1].split(","))
-    if found := _MESH.search(text):
-        return _mesh_group(found["mesh"], found["split"], found["shape"], found["order"])
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        return tuple(_counted(found[3], found[4])[: int(found[2])].tolist())
-    raise ValueError(f"collective without a group: {text[:300]}")
-
-
-# mesh['data'=2,'fsdp'=4] {'fsdp'}; with device_ids=([4,2]T(1,0)) if devices are not in order
-_MESH = re.compile(
-    r"replica_groups=mesh\[(?P<mesh>[^\]]*)\]"
-    r"(?:, device_ids=\(\[(?P<shape>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))?"
-    r"\s*\{(?P<split>[^}]*)\}"
-)
-
-
-def _mesh_group(mesh: str, split: str, shape: str | None, order: str | None) -> tuple[int, ...]:
-    """The devices along the axes in `split`, at index 0 of all other axes."""
-    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh)}
-    chosen = re.findall(r"'(\w+)'", split)
-    devices = _counted(shape or str(math.prod(sizes.values())), order).reshape([*sizes.values()])
-    group = devices[tuple(slice(None) if name in chosen else 0 for name in sizes)]
-    return tuple(sorted(group.ravel().tolist()))
-
-
-def _counted(shape: str, order: str | None) -> np.ndarray:
-    """Flattened `arange` of the shape with axes in `order`: XLA's notation [shape]T(order)."""
-    sizes = [int(n) for n in shape.split(",")]
-    axes = [int(n) for n in order.split(",")] if order else None
-    return np.arange(math.prod(sizes)).reshape(sizes).transpose(axes).ravel()
+def _buffer(part: Operation, members: int) -> float:
+    total = sum(array.bytes for array in part.outputs if array.shape)
+    return total * members if part.opcode.startswith("reduce-scatter") else total

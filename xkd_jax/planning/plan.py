@@ -1,10 +1,9 @@
-"""The plan of a run on a slice: its training step, compiled for it, and the costs of that."""
+"""The plan of a run on TPUs or GPUs: its training step, compiled for them, and its costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from typing import Any
 
 import jax
@@ -18,10 +17,13 @@ from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import train_step
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.flops import count_flops
+from xkd_jax.planning.hlo_text.arrays import UnknownTextError
+from xkd_jax.planning.hlo_text.exhausted import missing_memory
 from xkd_jax.planning.roofline import Step, predict
-from xkd_jax.planning.slices import GIB, Slice
+from xkd_jax.planning.targets import Target
 from xkd_jax.training.compiled_run import Run
 
 # Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (149
@@ -51,67 +53,93 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A config on a slice.
+    """A config on devices.
 
     flops: floating-point operations of one step's matrix products on all devices, without
       rematerialization.
-    costs, step: costs and least duration on each device; None if the compiler reports that memory
-      does not suffice.
+    compiles: whether the compiler finds that memory suffices.
+    costs, step: costs and durations on each device; None if it does not compile, or if the
+      program's text is unknown.
+    unknown: what is unknown in that text.
     """
 
     config: Config
-    where: Slice
+    where: Target
     mesh: Mesh
     length: Length
     memory: Memory
     flops: float
+    compiles: bool
     costs: Costs | None
     step: Step | None
+    unknown: str = ""
 
     @property
     def fits(self) -> bool:
-        return self.step is not None and self.memory.peak <= self.where.chip.hbm * GIB
+        return self.compiles and self.memory.peak <= self.where.chip.hbm * GIB
 
     @property
-    def utilization(self) -> float:
+    def seconds(self) -> float:
+        """The step's duration by the compiler's cycles, or by the roofline where it writes none."""
+        assert self.step is not None
+        compiled = self.step.compiled is not None
+        return self.step.compiled_seconds if compiled else self.step.seconds
+
+    def utilization(self, seconds: float) -> float:
         """Model FLOPs utilization: `flops` / what the chips can do in that time."""
-        assert self.step is not None
-        return self.flops / (self.where.chips * self.where.chip.flops * self.step.seconds)
+        return self.flops / (self.where.chips * self.where.chip.flops * seconds)
 
-    @property
-    def clips_per_second(self) -> float:
-        assert self.step is not None
-        return self.config.batch_size / self.step.seconds
+    def clips_per_second(self, seconds: float) -> float:
+        """Clips of all devices with steps of this duration."""
+        return self.config.batch_size / seconds
 
-    @property
-    def hours(self) -> float:
-        assert self.step is not None
-        return self.length.steps * self.step.seconds / 3600
+    def hours(self, seconds: float) -> float:
+        """Hours of the run with steps of this duration."""
+        return self.length.steps * seconds / 3600
 
 
-def make_plan(config: Config, where: Slice) -> Plan:
-    """Compiles the training step for a slice and computes its plan.
+def make_plan(config: Config, where: Target) -> Plan:
+    """Compiles the training step for devices and computes its plan.
 
     Raises:
-      UserError: the slice or its compiler does not exist, or mesh or batch don't fit it.
+      UserError: the devices or their compiler do not exist, or mesh or batch don't fit them.
     """
     length = planned_length(config)
     mesh = mesh_lib.make_mesh(config.mesh, where.devices())
     run = Run.create(config, length, mesh)
     batch = abstract_batch(config, run.batch_sharding)
     flops = model_flops(config, run.like, batch)
+    planned = functools.partial(Plan, config, where, mesh, length)
     try:
-        compiled = run.step.lower(run.like, batch).compile()
+        compiled = _lower(run, batch).compile()
     except jax.errors.JaxRuntimeError as error:
-        memory = _memory(run.like, batch, activations=_missing(error))
-        return Plan(config, where, mesh, length, memory, flops, costs=None, step=None)
+        missing = missing_memory(str(error))
+        if missing is None:
+            raise
+        memory = _memory(run.like, batch, activations=missing)
+        return planned(memory, flops, compiles=False, costs=None, step=None)
     found, text = compiled.memory_analysis(), compiled.as_text()
     assert found is not None
     assert text is not None
     made = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     memory = _memory(run.like, batch, made, found.generated_code_size_in_bytes)
-    costs = Costs.of(text)
-    return Plan(config, where, mesh, length, memory, flops, costs, step=predict(costs, where, mesh))
+    try:
+        costs = Costs.of(text, where.chip.platform, where.chip.passes)
+    except UnknownTextError as error:
+        return planned(memory, flops, compiles=True, costs=None, step=None, unknown=str(error))
+    return planned(memory, flops, compiles=True, costs=costs, step=predict(costs, where, mesh))
+
+
+def _lower(run: Run, batch: Any) -> jax.stages.Lowered:
+    try:
+        return run.step.lower(run.like, batch)
+    except RuntimeError as error:
+        if "cuDNN not found" not in str(error):
+            raise
+        raise UserError(
+            "A plan with cuDNN's attention needs cuDNN, which is not installed: pip install -e"
+            " '.[plan-gpu]', or give --config.model.attention=xla."
+        ) from None
 
 
 def planned_length(config: Config) -> Length:
@@ -156,15 +184,3 @@ def _memory(state: TrainState, batch: Any, activations: float, program: float = 
         activations=activations,
         program=program,
     )
-
-
-def _missing(error: Exception) -> float:
-    """Returns the bytes of temporaries in the compiler's out-of-memory error.
-
-    Any other error is raised again.
-    """
-    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    found = re.search(r"temporaries \(([\d.]+)([KMGT])\) exceeds", str(error))
-    if found is None:
-        raise error
-    return float(found[1]) * units[found[2]]

@@ -6,56 +6,87 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from data_pipelines.terminal import count
+from xkd_jax.networks.attention import describe
+from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import LOADER_RATE, Plan
-from xkd_jax.planning.roofline import axes_of, collective_seconds
-from xkd_jax.planning.slices import GIB
+from xkd_jax.planning.roofline import axes_of
 
 FITS = "fits: yes"  # begins the verdict of a plan that fits
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yields the lines of a plan, without its verdict."""
-    where, mesh = plan.where, plan.mesh
+    where, mesh, model = plan.where, plan.mesh, plan.config.model
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    yield f"slice     {where}, {count(where.chips, 'chip')}, {count(where.hosts, 'host')}"
-    yield f"mesh      {axes}, batch {plan.config.batch_size}, remat {plan.config.model.remat}"
+    hosts = count(where.hosts, "host")
+    yield f"devices   {where}, {count(where.chips, where.noun)}, {hosts}"
+    yield f"mesh      {axes}, batch {plan.config.batch_size}, remat {model.remat}"
+    yield f"attention {describe(model, mesh.devices.flat[0])}"
     yield from _memory(plan)
     clip = plan.flops / plan.config.batch_size / 1e9
     if plan.costs is None or plan.step is None:
         yield f"flops     {plan.flops:.3g} a step, {clip:.0f} G a clip"
+        if plan.unknown:
+            yield (
+                "unknown   no times: this version of XLA writes something that a plan can't read,"
+                f" {plan.unknown}: take the versions of locks/"
+            )
         return
     yield (
         f"flops     {plan.flops:.3g} a step, {clip:.0f} G a clip; with rematerialization"
         f" {plan.costs.flops:.3g} on each device"
     )
     yield from _network(plan)
-    step = plan.step
-    yield (
-        f"step      {1e3 * step.seconds:.1f} ms at least, bound by {step.bound}: matrix unit"
-        f" {1e3 * step.compute:.1f} ms, memory {1e3 * step.memory:.1f} ms"
-        f" ({plan.costs.bytes / 1e9:.0f} GB), network {1e3 * step.hidden:.1f} ms overlapped and"
-        f" {1e3 * step.exposed:.1f} ms exposed"
-    )
-    yield (
-        f"rate      {plan.clips_per_second:.0f} clips/s at most,"
-        f" utilization {plan.utilization:.0%} of the peak"
-    )
+    for function, times in sorted(plan.costs.unknown.items()):
+        yield f"unknown   the operations of {function}, {count(times, 'call')} a step, count as 0"
+    yield from _step(plan)
     yield (
         f"run       {count(plan.length.steps, 'step')} ({count(plan.config.data.records, 'clip')},"
-        f" {plan.config.batch_size} a step): {plan.hours:.1f} h,"
-        f" {plan.hours * where.chips:.0f} chip-hours"
+        f" {plan.config.batch_size} a step): {plan.hours(plan.seconds):.1f} h,"
+        f" {plan.hours(plan.seconds) * where.chips:.0f} {where.noun}-hours"
     )
-    each = plan.clips_per_second / where.hosts
+    each = plan.clips_per_second(plan.step.seconds) / where.hosts
     yield (
         f"hosts     {each:.0f} clips/s on each of {where.hosts}: {each / LOADER_RATE:.1f} of"
-        f" {where.chip.host_cores} cores at {LOADER_RATE:.0f} clips/s a core"
+        f" {where.host_cores} cores at {LOADER_RATE:.0f} clips/s a core"
+    )
+
+
+def _step(plan: Plan) -> Iterator[str]:
+    """Yields the two scales, each with the rate that follows from it."""
+    step, chip = plan.step, plan.where.chip
+    assert step is not None
+    assert plan.costs is not None
+    yield (
+        f"roofline  {1e3 * step.seconds:.1f} ms a step at least, bound by {step.bound}: matrix unit"
+        f" {1e3 * step.compute:.1f} ms, memory {1e3 * step.memory:.1f} ms"
+        f" ({plan.costs.bytes / 1e9:.1f} GB), network {1e3 * step.hidden:.1f} ms overlapped and"
+        f" {1e3 * step.exposed:.1f} ms exposed{_rate(plan, step.seconds)}"
+    )
+    compiled = step.compiled
+    if compiled is None:
+        yield "cycles    none: the compiler writes no estimate for this platform"
+        return
+    assert chip.clock is not None
+    yield (
+        f"cycles    {1e3 * step.compiled_seconds:.1f} ms a step by the compiler's estimate:"
+        f" operations {1e3 * compiled.operations:.1f} ms at {chip.clock / 1e9:g} GHz, kernels"
+        f" {1e3 * compiled.kernels:.1f} ms and others {1e3 * compiled.rest:.1f} ms by the roofline,"
+        f" network as above{_rate(plan, step.compiled_seconds)}"
+    )
+
+
+def _rate(plan: Plan, seconds: float) -> str:
+    return (
+        f"; {plan.clips_per_second(seconds):.0f} clips/s,"
+        f" utilization {plan.utilization(seconds):.0%} of the peak"
     )
 
 
 def verdict(plan: Plan) -> str:
     """Returns the line that states whether the plan fits, and its peak memory."""
     answer = FITS if plan.fits else "fits: no"
-    return f"{answer}, peak {plan.memory.peak / GIB:.2f} of {plan.where.chip.hbm} GiB"
+    return f"{answer}, peak {plan.memory.peak / GIB:.2f} of {plan.where.chip.hbm:.2f} GiB"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
@@ -71,7 +102,8 @@ def _memory(plan: Plan) -> Iterator[str]:
             ("program", "program"),
         )
     )
-    yield f"memory    GiB a device: {parts}; peak {memory.peak / GIB:.2f} of {plan.where.chip.hbm}"
+    peak = f"{memory.peak / GIB:.2f} of {plan.where.chip.hbm:.2f}"
+    yield f"memory    GiB a device: {parts}; peak {peak}"
 
 
 def _network(plan: Plan) -> Iterator[str]:
@@ -80,7 +112,7 @@ def _network(plan: Plan) -> Iterator[str]:
     for collective in plan.costs.collectives:
         axes = axes_of(collective.group, plan.mesh)
         total = totals[collective.kind, axes, collective.asynchronous]
-        seconds = collective_seconds(collective, plan.where, plan.mesh)
+        seconds = plan.where.collective_seconds(collective, plan.mesh)
         total[0] += collective.times
         total[1] += collective.received
         total[2] += collective.times * seconds

@@ -1,18 +1,33 @@
-"""Least duration of a step, from its costs and the chip's peak rates (roofline)."""
+"""Duration of a step on two scales: the chip's peak rates (roofline), and the compiler's cycles."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jax.sharding import Mesh
 
-from xkd_jax.planning.costs import Collective, Costs
-from xkd_jax.planning.slices import Slice
+from xkd_jax.planning.chips import Chip
+from xkd_jax.planning.costs import Costs, Work
+from xkd_jax.planning.targets import Target
 
-# Latency in seconds between neighboring chips ("How to scale your model", Google DeepMind 2025,
-# chapter 3: about a microsecond).
-HOP = 1e-6
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Seconds of a step's operations by the compiler's model of the chip.
+
+    operations: XLA's, by the cycles that it writes.
+    kernels: by what their authors state, at peak rates.
+    rest: operations without cycles, by the roofline.
+    """
+
+    operations: float
+    kernels: float
+    rest: float
+
+    @property
+    def chip(self) -> float:
+        return self.operations + self.kernels + self.rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Step:
     compute, memory: if only the matrix unit, or only the memory, limited it.
     chip: each operation limited by the slower of the two.
     hidden, exposed: collectives that overlap with other operations, and those that do not.
+    compiled: the same operations on the compiler's scale; None if it has none.
     """
 
     compute: float
@@ -29,14 +45,25 @@ class Step:
     chip: float
     hidden: float
     exposed: float
+    compiled: Compiled | None = None
 
     @property
     def seconds(self) -> float:
-        return max(self.chip, self.hidden) + self.exposed
+        """The least duration, by the roofline."""
+        return self._with_network(self.chip)
+
+    @property
+    def compiled_seconds(self) -> float:
+        """The duration by the compiler's cycles."""
+        assert self.compiled is not None
+        return self._with_network(self.compiled.chip)
+
+    def _with_network(self, chip: float) -> float:
+        return max(chip, self.hidden) + self.exposed
 
     @property
     def bound(self) -> str:
-        """The resource that takes longest."""
+        """The resource that takes longest, by the roofline."""
         network = self.hidden + self.exposed
         largest = max(self.compute, self.memory, network)
         if largest == network:
@@ -44,59 +71,43 @@ class Step:
         return "the matrix unit" if largest == self.compute else "memory"
 
 
-def predict(costs: Costs, where: Slice, mesh: Mesh) -> Step:
-    """Returns the least duration, without kernel latencies, vector units and hosts."""
+def predict(costs: Costs, where: Target, mesh: Mesh) -> Step:
+    """Returns the durations, without kernel launches and hosts."""
     chip = where.chip
-    passes = sum(w.times * w.passes for w in costs.work) / chip.flops
     memory = costs.bytes / chip.bandwidth
-    worked = sum(
-        w.times * max(w.passes / chip.flops, w.bytes / chip.bandwidth)
-        for w in costs.work
-        if not w.asynchronous
-    )
+    working = [work for work in costs.work if not work.asynchronous]
     times = {
         flag: sum(
-            c.times * collective_seconds(c, where, mesh)
+            c.times * where.collective_seconds(c, mesh)
             for c in costs.collectives
             if c.asynchronous is flag
         )
         for flag in (True, False)
     }
     return Step(
-        compute=passes,
+        compute=sum(w.times * w.passes for w in costs.work) / chip.flops,
         memory=memory,
-        chip=max(worked, memory),
+        chip=max(_roofline(working, chip), memory),
         hidden=times[True],
         exposed=times[False],
+        compiled=_compiled(working, chip),
     )
 
 
-def collective_seconds(collective: Collective, where: Slice, mesh: Mesh) -> float:
-    """Returns the seconds of one run of a collective.
+def _roofline(work: Iterable[Work], chip: Chip) -> float:
+    return sum(w.times * max(w.passes / chip.flops, w.bytes / chip.bandwidth) for w in work)
 
-    It uses all torus dimensions of its group at once: both directions of a dimension that is a ring
-    within the group, one direction of a line.
-    """
-    coordinates = [mesh.devices.flat[member].coords for member in collective.group]
-    bandwidth, hops = 0.0, 0
-    for dimension, size in enumerate(where.shape):
-        extent = len({place[dimension] for place in coordinates})
-        if extent > 1:
-            ring = where.is_ring(dimension) and extent == size
-            bandwidth += where.chip.link * (2 if ring else 1)
-            hops += extent // 2 if ring else extent - 1
-    if not bandwidth:
-        return 0.0
-    members = len(collective.group)
-    fraction = (members - 1) / members
-    if collective.kind == "all-reduce":
-        return 2 * (collective.bytes * fraction / bandwidth + hops * HOP)
-    if collective.kind == "all-to-all":
-        # on average data travels a quarter of a ring in each direction
-        return collective.bytes * hops / 2 / bandwidth + hops * HOP
-    if collective.kind == "collective-permute":
-        return collective.bytes / where.chip.link + hops * HOP
-    return collective.bytes * fraction / bandwidth + hops * HOP
+
+def _compiled(work: Sequence[Work], chip: Chip) -> Compiled | None:
+    estimated = [w for w in work if w.cycles is not None]
+    if chip.clock is None or not estimated:
+        return None
+    others = [w for w in work if w.cycles is None]
+    return Compiled(
+        operations=sum(w.times * (w.cycles or 0.0) for w in estimated) / chip.clock,
+        kernels=_roofline((w for w in others if w.kernel), chip),
+        rest=_roofline((w for w in others if not w.kernel), chip),
+    )
 
 
 def axes_of(group: Sequence[int], mesh: Mesh) -> str:

@@ -1,98 +1,101 @@
 """Bytes of main memory that the operations of a compiled program read and write.
 
 A loop over layers slices their stacked arrays inside of fusions, and of fusions within those; only
-the slices move.
+the slices move. Arrays count with the padding of their tiles.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from xkd_jax.planning.hlo import COLLECTIVES, Array, Module, Operation
+from xkd_jax.planning.hlo_text.arrays import Array, UnknownTextError
+from xkd_jax.planning.hlo_text.computation import Computation, parameter, root
+from xkd_jax.planning.hlo_text.operation import COLLECTIVES, Operation
+from xkd_jax.planning.hlo_text.program import Module
 
-# Operations without memory traffic, or whose traffic is counted at another operation.
-_FREE = {
+# Operations without memory traffic, or whose traffic is counted at another operation or link.
+_FREE = frozenset((
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call",
-    "conditional", "copy-done", "slice-done", "after-all", "partition-id", "replica-id",
-    "async-done", "async-update", "all-gather-done", "all-reduce-done",
-    "collective-permute-done", "opt-barrier", "fusion-done",
-}  # fmt: skip
+    "conditional", "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency",
+    "domain", "get-dimension-size", "async-start", "send", "recv", "infeed", "outfeed",
+))  # fmt: skip
+# Operations that read their operands and write their results.
+_WHOLE = frozenset((
+    "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan2", "atanh", "batch-norm-grad",
+    "batch-norm-inference", "batch-norm-training", "bitcast-convert", "broadcast", "cbrt", "ceil",
+    "cholesky", "clamp", "compare", "complex", "concatenate", "convert", "convolution", "copy",
+    "cosine", "cosh", "count-leading-zeros", "custom-call", "divide", "dot", "erf", "exponential",
+    "exponential-minus-one", "fft", "floor", "gather", "imag", "iota", "is-finite", "log",
+    "log-plus-one", "logistic", "map", "maximum", "minimum", "multiply", "negate", "not", "or",
+    "pad", "popcnt", "power", "ragged-dot", "real", "reduce", "reduce-precision", "reduce-window",
+    "remainder", "reshape", "reverse", "rng", "rng-bit-generator", "rng-get-and-update-state",
+    "round-nearest-afz", "round-nearest-even", "rsqrt", "scatter", "select", "select-and-scatter",
+    "shift-left", "shift-right-arithmetic", "shift-right-logical", "sign", "sine", "sinh", "sort",
+    "sqrt", "stochastic-convert", "subtract", "tan", "tanh", "topk", "transpose",
+    "triangular-solve", "xor",
+))  # fmt: skip
+_SLICES = ("slice", "dynamic-slice")
+_MARKS = ("AllocateBuffer", "AsyncCollectiveStart", "AsyncCollectiveDone")
 
 
-_Computation = dict[str, Operation]
+def traffic(module: Module, scope: Computation, operation: Operation) -> float:
+    """Bytes of main memory that an operation of the computation `scope` reads and writes.
 
-
-def traffic(module: Module, scope: _Computation, operation: Operation) -> float:
-    """Bytes of main memory that an operation of the computation `scope` reads and writes."""
-    if operation.opcode in _FREE or operation.opcode.removesuffix("-start") in COLLECTIVES:
+    Raises:
+      UnknownTextError: XLA has an operation that this function does not know.
+    """
+    opcode = operation.opcode.removesuffix("-start").removesuffix("-done").removesuffix("-update")
+    done = operation.opcode.endswith(("-done", "-update"))
+    if done or operation.opcode in _FREE or opcode in COLLECTIVES or is_mark(operation):
         return 0.0
-    if operation.opcode == "custom-call" and '"AllocateBuffer"' in operation.text:
-        return 0.0
-    if operation.opcode in ("copy-start", "slice-start", "slice", "dynamic-slice"):
-        arrays = [a for a in operation.result if a.shape]
-        source = [a for name in operation.operands[:1] for a in scope[name].result]
-        moved = min(a.bytes for a in arrays)
-        return moved * (not source[0].fast) + moved * (not _destination(operation).fast)
-    if operation.opcode == "dynamic-update-slice":
+    if opcode in _SLICES:
+        moved = sum(array.bytes for array in operation.outputs)
+        source = scope[operation.operands[0]].result
+        return moved * bool(_slow(source)) + _slow(operation.outputs)
+    if opcode == "dynamic-update-slice":
         return 2 * _slow(scope[operation.operands[1]].result)
-    if operation.opcode == "fusion":
-        return _fusion(module, scope, operation, operation.result)
-    if operation.opcode == "fusion-start":  # (operands, results, context)
-        return _fusion(module, scope, operation, operation.result[len(operation.operands) :])
+    if opcode == "fusion":
+        return _fusion(module, scope, operation)
+    if opcode not in _WHOLE:
+        raise UnknownTextError(f"the operation {operation.opcode}")
     read = sum(_slow(scope[name].result) for name in operation.operands if name in scope)
-    return read + _slow(operation.result)
+    return read + _slow(operation.outputs)
 
 
-def _destination(operation: Operation) -> Array:
-    """The destination of a copy; copy-start returns (source, destination, context)."""
-    arrays = [a for a in operation.result if a.shape]
-    return arrays[1] if operation.opcode.endswith("-start") and len(arrays) > 1 else arrays[0]
+def is_mark(operation: Operation) -> bool:
+    """Whether a custom call only reserves memory, or marks where a collective begins or ends."""
+    return operation.target in _MARKS
 
 
 def _slow(arrays: Sequence[Array]) -> float:
     return sum(array.bytes for array in arrays if not array.fast)
 
 
-def _fusion(
-    module: Module, scope: _Computation, fusion: Operation, results: Sequence[Array]
-) -> float:
+def _fusion(module: Module, scope: Computation, fusion: Operation) -> float:
     """Traffic of a fusion: slices of operands are read alone, updates of slices are in place."""
     inner = _inside(module, fusion)
     total = 0.0
     for index, name in enumerate(fusion.operands):
         if name in scope and not all(array.fast for array in scope[name].result):
-            total += _read(module, inner, _parameter(inner, index))
-    for index, array in enumerate(results):
-        if array.shape and not array.fast:
-            total += min(array.bytes, _written(module, inner, _root(inner), index))
+            total += _read(module, inner, parameter(inner, index))
+    for index, array in enumerate(fusion.outputs):
+        if not array.fast:
+            total += min(array.bytes, _written(module, inner, root(inner), index))
     return total
 
 
-def _inside(module: Module, fusion: Operation) -> _Computation:
+def _inside(module: Module, fusion: Operation) -> Computation:
     return module.computations[fusion.called["calls"]]
 
 
-def _parameter(computation: _Computation, index: int) -> Operation:
-    return next(
-        o
-        for o in computation.values()
-        if o.opcode == "parameter" and int(o.text.partition(")")[0]) == index
-    )
-
-
-def _root(computation: _Computation) -> Operation:
-    return next(o for o in computation.values() if o.is_root)
-
-
-def _read(module: Module, computation: _Computation, value: Operation) -> float:
+def _read(module: Module, computation: Computation, value: Operation) -> float:
     """Bytes that a computation reads of one of its values, in the fusions inside of it too."""
     whole = sum(array.bytes for array in value.result)
     total = 0.0
     for reader in computation.values():
         if value.name not in reader.operands:
             continue
-        if reader.opcode in ("dynamic-slice", "slice"):
+        if reader.opcode in _SLICES:
             total += reader.result[0].bytes
         elif reader.opcode == "dynamic-update-slice" and reader.operands[0] == value.name:
             total += 0.0
@@ -101,7 +104,7 @@ def _read(module: Module, computation: _Computation, value: Operation) -> float:
         elif reader.opcode == "fusion":
             inner = _inside(module, reader)
             total += sum(
-                _read(module, inner, _parameter(inner, index))
+                _read(module, inner, parameter(inner, index))
                 for index, name in enumerate(reader.operands)
                 if name == value.name
             )
@@ -110,7 +113,7 @@ def _read(module: Module, computation: _Computation, value: Operation) -> float:
     return min(total, whole)
 
 
-def _written(module: Module, computation: _Computation, value: Operation, index: int) -> float:
+def _written(module: Module, computation: Computation, value: Operation, index: int) -> float:
     """Bytes written for a value, or for one of its tuple: of an update in place, its slice."""
     if value.opcode == "tuple":
         return _written(module, computation, computation[value.operands[index]], 0)
@@ -118,11 +121,9 @@ def _written(module: Module, computation: _Computation, value: Operation, index:
         return _written(module, computation, computation[value.operands[0]], 0)
     if value.opcode == "fusion":
         inner = _inside(module, value)
-        return _written(module, inner, _root(inner), index)
+        return _written(module, inner, root(inner), index)
     if value.opcode == "get-tuple-element":
-        found = re.search(r"index=(\d+)", value.text)
-        assert found is not None
-        return _written(module, computation, computation[value.operands[0]], int(found[1]))
+        return _written(module, computation, computation[value.operands[0]], value.tuple_index)
     if value.opcode == "dynamic-update-slice":
         return computation[value.operands[1]].result[0].bytes
     return value.result[index].bytes if index < len(value.result) else 0.0

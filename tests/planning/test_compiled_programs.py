@@ -1,0 +1,184 @@
+"""Costs of small programs, compiled for TPUs and GPUs by the installed version of JAX.
+
+Their products, traffic and collectives follow from their shapes. The programs for GPUs are compiled
+if JAX's plugin for CUDA is installed; texts of both supported versions of JAX are in `xla_texts`.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xkd_jax.networks.attention import cudnn
+from xkd_jax.networks.tpu_attention import tpu_attention
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning import targets
+from xkd_jax.planning.costs import Costs
+from xkd_jax.planning.roofline import axes_of, predict
+
+LAYERS, ROWS, WIDTH = 6, 2048, 1024
+WEIGHTS = 2 * LAYERS * WIDTH * WIDTH  # bytes
+PRODUCTS = 2 * LAYERS * ROWS * WIDTH * WIDTH
+TEXTS = sorted((Path(__file__).parent / "xla_texts").glob("*.txt"))
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler, libtpu, is not installed: pip install -e '.[plan]'",
+)
+needs_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("jax_plugins") is None
+    or importlib.util.find_spec("jax_plugins.xla_cuda12") is None,
+    reason="JAX's plugin for CUDA 12 is not installed: pip install -e '.[plan-gpu]'",
+)
+
+
+def compiled(where, function, *shapes, dtype=jnp.bfloat16):
+    """Returns costs and step of a function of whole arrays, on one device."""
+    where = targets.parse(where)
+    mesh = Mesh(np.array(where.devices()[:1]), ("data",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=whole) for shape in shapes]
+    lowered = jax.jit(mesh_lib.on_mesh(function, mesh)).lower(*arguments)
+    costs = Costs.of(lowered.compile().as_text(), where.chip.platform, where.chip.passes)
+    return costs, predict(costs, where, mesh)
+
+
+def layers(weights, x):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+
+@needs_libtpu
+@pytest.mark.parametrize("where", ["v5e:1x1", "v5p:2x2x1", "v6e:1x1"])
+def test_loop_on_a_tpu_reads_each_layer_once_and_has_cycles(where):
+    costs, step = compiled(where, layers, (LAYERS, WIDTH, WIDTH), (ROWS, WIDTH))
+    assert costs.flops == PRODUCTS
+    assert WEIGHTS <= costs.bytes < 1.1 * WEIGHTS + 4 * LAYERS * 2 * ROWS * WIDTH
+    # of whole tiles, beside the vector unit's hyperbolic tangent
+    assert step.compute < step.compiled.operations < 5 * step.compute
+    assert not costs.unknown
+
+
+@needs_libtpu
+def test_arrays_on_a_tpu_have_whole_tiles():
+    costs, _ = compiled("v5e:1x1", jnp.add, (3000, 3000), (3000, 3000), dtype=jnp.float32)
+    assert costs.bytes == 3 * 4 * 3000 * 3072
+
+
+@needs_libtpu
+def test_float32_products_on_a_tpu_take_passes():
+    def product(a, b):
+        return jnp.matmul(a, b, precision="highest")
+
+    shape = (WIDTH, WIDTH)
+    costs, step = compiled("v5e:1x1", product, shape, shape, dtype=jnp.float32)
+    assert costs.flops == 2 * WIDTH**3
+    assert step.compute == pytest.approx(6 * costs.flops / targets.parse("v5e:1x1").chip.flops)
+
+
+@needs_libtpu
+def test_kernel_on_a_tpu_counts_by_its_estimate():
+    batch, n, heads, size = 8, 256, 4, 32
+    costs, step = compiled("v5e:1x1", tpu_attention, (batch, n, 3, heads, size))
+    (kernel,) = (work for work in costs.work if work.kernel)
+    assert kernel.flops == 2 * 2 * batch * heads * n * n * size
+    assert step.compiled.kernels > 0
+    assert not costs.unknown
+
+
+@needs_cuda
+def test_loop_on_a_gpu_reads_each_layer_once():
+    costs, step = compiled("h100:1", layers, (LAYERS, WIDTH, WIDTH), (ROWS, WIDTH))
+    assert costs.flops == PRODUCTS
+    activations = 2 * LAYERS * ROWS * WIDTH
+    assert WEIGHTS + activations < costs.bytes < 1.1 * WEIGHTS + 16 * activations
+    assert step.compiled is None
+
+
+@needs_cuda
+@pytest.mark.parametrize("where", ["a100:1", "h100:1", "h200:1"])
+def test_fused_attention_on_a_gpu_counts_its_products(where):
+    pytest.importorskip("nvidia.cudnn")
+
+    def loss(qkv):
+        return cudnn(qkv).astype(jnp.float32).sum()
+
+    batch, n, heads, size = 8, 1024, 4, 64
+    costs, _ = compiled(where, jax.grad(loss), (batch, n, 3, heads, size))
+    assert costs.flops == (2 + 5) * 2 * batch * heads * n * n * size
+    scores = batch * heads * n * n
+    assert costs.bytes < 4 * scores  # which are not in memory
+    assert not costs.unknown
+
+
+def sharded_gradient(w, x):
+    return jax.grad(lambda w: layers(w.astype(x.dtype), x).astype(jnp.float32).sum())(w)
+
+
+def sharded_text(where):
+    """The gradient of a loop over layers, with rows over data and fsdp, and weights over fsdp."""
+    mesh = Mesh(np.array(where.devices()).reshape(2, 4), ("data", "fsdp"))
+    split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    w = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.float32, sharding=split)
+    x = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.bfloat16, sharding=rows)
+    return jax.jit(sharded_gradient, out_shardings=split).lower(w, x).compile().as_text()
+
+
+def check_sharded(text, where):
+    """Checks the costs of `sharded_text`."""
+    costs = Costs.of(text, where.chip.platform, where.chip.passes)
+    # forward, and the gradients of weights and inputs; the compiler may keep the first input's
+    assert costs.flops in (3 * PRODUCTS / 8, PRODUCTS / 8 * (3 - 1 / LAYERS))
+    mesh = Mesh(np.arange(8).reshape(2, 4), ("data", "fsdp"))
+    received = {
+        (kind, axes): sum(
+            c.received
+            for c in costs.collectives
+            if (c.kind, axes_of(c.group, mesh)) == (kind, axes)
+        )
+        for kind in ("all-gather", "reduce-scatter", "all-reduce")
+        for axes in ("data", "fsdp")
+    }
+    # weights in bfloat16 are gathered for the forward and the backward pass, or once for both
+    gathered = received["all-gather", "fsdp"] / (WEIGHTS * 3 / 4)
+    assert gathered in (1, 2)
+    # their gradients are summed over fsdp and data
+    assert received["reduce-scatter", "fsdp"] + received["all-reduce", "fsdp"] > 0
+    assert received["all-reduce", "data"] + received["reduce-scatter", "data"] > 0
+    assert not costs.unknown
+
+
+@needs_libtpu
+def test_collectives_on_tpus_are_those_of_the_shardings():
+    where = targets.parse("v5e:2x4")
+    check_sharded(sharded_text(where), where)
+
+
+@needs_cuda
+def test_collectives_on_gpus_are_those_of_the_shardings():
+    where = targets.parse("h100:8")
+    check_sharded(sharded_text(where), where)
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.stem)
+def test_recorded_texts_of_each_version_are_read(file):
+    """`h100-jax-0.12.txt` is `sharded_text` by JAX 0.12."""
+    where = targets.parse(f"{file.stem.partition('-')[0]}:8")
+    check_sharded(file.read_text(encoding="utf-8"), where)
+
+
+@needs_libtpu
+def test_several_slices_are_connected_along_data():
+    """The gradients' sum over `data` goes through the network between the slices."""
+    where = targets.parse("v5e:2x2,slices=2")
+    text = sharded_text(where)
+    costs = Costs.of(text, "tpu", where.chip.passes)
+    (group,) = {c.group for c in costs.collectives if where.chips // 2 in c.group}
+    assert group == (0, 4)
+    between = [c for c in costs.collectives if c.group == group]
+    assert {c.kind for c in between} == {"all-reduce"}
+    assert sum(c.times for c in between) == LAYERS
