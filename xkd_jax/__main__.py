@@ -53,9 +53,9 @@ _WORKDIR = flags.DEFINE_string(
 _PLAN = flags.DEFINE_string(
     "plan",
     "",
-    "Print the plan of the run on a TPU slice (v5e:16x16, for example; v4, v5e, v5p, v6e) or on GPUs"
-    " (h100:8, or h100:4x8 for four hosts; a100, h100, h200), without them. search:v5e:16x16 tries"
-    " meshes, rematerialization and batches.",
+    "Print the plan of the run on a TPU slice (v5e:16x16, for example; v4, v5e, v5p, v6e) or on"
+    " GPUs (h100:8, or h100:4x8 for four hosts; a100, h100, h200), without them."
+    " search:v5e:16x16 tries meshes, rematerialization and batches.",
 )
 _CACHE = flags.DEFINE_boolean(
     "compilation_cache",

@@ -11,9 +11,9 @@ from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel.mesh import device_bytes
 from xkd_jax.planning import plan as planning
 from xkd_jax.planning import plan_text
+from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.costs import Collective, Costs, Work
 from xkd_jax.planning.plan import abstract_batch, make_plan
-from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.roofline import axes_of, predict
 from xkd_jax.planning.slices import Slice
 from xkd_jax.training.compiled_run import Run
