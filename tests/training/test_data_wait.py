@@ -11,11 +11,17 @@ class Ready:
     def __init__(self, clock, at):
         self._clock, self._at = clock, at
 
+    def is_ready(self):
+        return self._clock[0] >= self._at
+
     def block_until_ready(self):
         self._clock[0] = max(self._clock[0], self._at)
 
 
 class Failed:
+    def is_ready(self):
+        return False
+
     def block_until_ready(self):
         raise RuntimeError("the device is lost")
 

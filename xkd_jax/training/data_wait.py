@@ -7,9 +7,17 @@ import math
 import queue
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+
+class _Batch(NamedTuple):
+    """A batch on its way: when it was asked for, and when it arrived (None: not yet)."""
+
+    arrays: Any
+    asked: float
+    arrived: float | None
 
 
 class DataWait:
@@ -23,7 +31,8 @@ class DataWait:
 
     def __init__(self) -> None:
         """Starts the thread."""
-        self._events: queue.Queue[tuple[float | None, Any] | None] = queue.Queue()
+        # Batches and results of steps, in turn.
+        self._events: queue.Queue[_Batch | jax.Array | None] = queue.Queue()
         self._seconds = 0.0
         threading.Thread(target=self._follow, name="data-wait", daemon=True).start()
 
@@ -34,11 +43,12 @@ class DataWait:
           asked: when the loop asked for it, by `time.perf_counter`.
           batch: PyTree of arrays, which must not be donated.
         """
-        self._events.put((asked, batch))
+        here = all(array.is_ready() for array in jax.tree.leaves(batch))
+        self._events.put(_Batch(batch, asked, time.perf_counter() if here else None))
 
     def dispatched(self, result: jax.Array) -> None:
         """Notes that the step of the batch is dispatched; `result` is ready at its end."""
-        self._events.put((None, result))
+        self._events.put(result)
 
     def take(self) -> float:
         """Returns the seconds since the last call, after the steps dispatched so far have ended."""
@@ -53,15 +63,19 @@ class DataWait:
     def _follow(self) -> None:
         end = -math.inf  # of the last step
         while (event := self._events.get()) is not None:
-            asked, arrays = event
-            # An error of the step is raised where the loop reads the step's metrics.
-            with contextlib.suppress(Exception):
-                jax.block_until_ready(arrays)
-            now = time.perf_counter()
-            if asked is None:
-                end = now
+            if isinstance(event, _Batch):
+                arrived = event.arrived or _time_of(event.arrays)
+                self._seconds += max(arrived - max(event.asked, end), 0.0)
             else:
-                self._seconds += max(now - max(asked, end), 0.0)
-            del event, arrays  # their memory may be reused while this thread waits
+                end = _time_of(event)
+            del event  # its memory may be reused while this thread waits
             self._events.task_done()
         self._events.task_done()
+
+
+def _time_of(arrays: Any) -> float:
+    """Waits until arrays are computed, and returns the time."""
+    # An error of the step is raised where the loop reads the step's metrics.
+    with contextlib.suppress(Exception):
+        jax.block_until_ready(arrays)
+    return time.perf_counter()
