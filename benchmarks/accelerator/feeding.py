@@ -57,14 +57,18 @@ def measure_training(
     state = run.initialize()
     on_their_way: collections.deque[jax.Array] = collections.deque()
 
-    def step(batches: Iterator[Any]) -> None:
-        nonlocal state
-        asked = time.perf_counter()
+    def put(batches: Iterator[Any]) -> Any:
         rows = next(batches)
         views = {m: rows[m] for m in config.modalities}
-        batch = mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
-        wait.placed(asked, batch)
-        state, metrics = compiled.step(state, batch)
+        return mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
+
+    def step(batches: Iterator[Any]) -> None:
+        """Makes a step, with the next batch transferred during it, as in `training.loop`."""
+        nonlocal state, following
+        placed, asked = following, time.perf_counter()
+        following = put(batches)
+        wait.dispatching(asked, placed)
+        state, metrics = compiled.step(state, placed)
         wait.dispatched(metrics["loss"])
         on_their_way.append(metrics["loss"])
         if len(on_their_way) > IN_FLIGHT:
@@ -74,6 +78,7 @@ def measure_training(
         _batches(dataset, config, workers) as batches,
         contextlib.closing(DataWait()) as wait,
     ):
+        following = put(batches)
         for _ in range(3 + config.data.prefetch):
             step(batches)
         jax.block_until_ready(state)

@@ -41,7 +41,7 @@ def wait():
 
 def _run(wait, clock, steps):
     for asked, arrives, ends in steps:
-        wait.placed(asked, {"video": Ready(clock, arrives), "audio": Ready(clock, asked)})
+        wait.dispatching(asked, {"video": Ready(clock, arrives), "audio": Ready(clock, asked)})
         wait.dispatched(Ready(clock, ends))
     return wait.take()
 
@@ -68,6 +68,6 @@ def test_waits_are_added_until_they_are_taken(wait, clock):
 
 def test_failed_step_does_not_block(wait, clock):
     """The error is raised where the loop reads the step's result."""
-    wait.placed(0.0, Ready(clock, 2.0))
+    wait.dispatching(0.0, Ready(clock, 2.0))
     wait.dispatched(Failed())
     assert wait.take() == 2.0

@@ -13,20 +13,25 @@ import jax
 
 
 class _Batch(NamedTuple):
-    """A batch on its way: when it was asked for, and when it arrived (None: not yet)."""
+    """The batch of a step.
+
+    asked: when the loop last asked the loader for a batch.
+    had: when the step was dispatched, if the batch was on the device; None: it arrives later.
+    """
 
     arrays: Any
     asked: float
-    arrived: float | None
+    had: float | None
 
 
 class DataWait:
     """Adds up the time in which the device has no batch.
 
-    The device waits from the end of a step, or from when the loop asks for the next batch if that
-    is later, until the next batch is on the device. This includes the transfer, and delays of the
-    loop by other threads of the process, which the loop does not see: it dispatches steps ahead,
-    and is then blocked by a step that is late itself. A thread follows the arrays of the steps.
+    The device waits from the end of a step, or from when the loop asks for a batch if that is
+    later, until the next step is dispatched and its batch is on the device. This includes the
+    transfer, and delays of the loop by other threads of the process, which the loop does not see:
+    it dispatches steps ahead, and is then blocked by a step that is late itself. A thread follows
+    the arrays of the steps.
     """
 
     def __init__(self) -> None:
@@ -36,18 +41,18 @@ class DataWait:
         self._seconds = 0.0
         threading.Thread(target=self._follow, name="data-wait", daemon=True).start()
 
-    def placed(self, asked: float, batch: Any) -> None:
-        """Notes that the transfer of a batch has started.
+    def dispatching(self, asked: float, batch: Any) -> None:
+        """Notes that a step is about to be dispatched.
 
         Args:
-          asked: when the loop asked for it, by `time.perf_counter`.
-          batch: PyTree of arrays, which must not be donated.
+          asked: when the loop last asked the loader for a batch, by `time.perf_counter`.
+          batch: of the step, a PyTree of arrays, which must not be donated.
         """
         here = all(array.is_ready() for array in jax.tree.leaves(batch))
         self._events.put(_Batch(batch, asked, time.perf_counter() if here else None))
 
     def dispatched(self, result: jax.Array) -> None:
-        """Notes that the step of the batch is dispatched; `result` is ready at its end."""
+        """Notes that the step is dispatched; `result` is ready at its end."""
         self._events.put(result)
 
     def take(self) -> float:
@@ -64,8 +69,8 @@ class DataWait:
         end = -math.inf  # of the last step
         while (event := self._events.get()) is not None:
             if isinstance(event, _Batch):
-                arrived = event.arrived or _time_of(event.arrays)
-                self._seconds += max(arrived - max(event.asked, end), 0.0)
+                had = _time_of(event.arrays) if event.had is None else event.had
+                self._seconds += max(had - max(event.asked, end), 0.0)
             else:
                 end = _time_of(event)
             del event  # its memory may be reused while this thread waits

@@ -108,15 +108,18 @@ class Loop(Generic[State]):
             Preemption() as preemption,
             contextlib.ExitStack() as after_compilation,
         ):
+            following = self.put(next(batches)) if start < self.steps else {}
             for step in range(start + 1, self.steps + 1):
-                # Reading and transfer overlap with the step before.
-                asked = time.perf_counter()
-                placed = self.put(next(batches))
+                placed = following
                 if advance is None:
                     advance = self.compile(state, placed)
                     after_compilation.enter_context(progress.running())
-                    asked = time.perf_counter()
-                wait.placed(asked, placed)
+                # The next batch is transferred during this step. After the step's dispatch it would
+                # be transferred after the step: on GPUs a transfer waits for all steps dispatched
+                # before it, whose memory it may reuse.
+                asked = time.perf_counter()
+                following = self.put(next(batches)) if step < self.steps else {}
+                wait.dispatching(asked, placed)
                 state, metrics = advance(state, placed)
                 wait.dispatched(metrics["loss"])
                 unread.append((step, metrics))
