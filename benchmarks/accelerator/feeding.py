@@ -54,7 +54,7 @@ def measure_training(
 ) -> None:
     """Reports clips per second of training from shards, and the data-wait fraction."""
     run, config = compiled.run, compiled.run.config
-    state = run.initialize()
+    state, following = run.initialize(), None
     on_their_way: collections.deque[jax.Array] = collections.deque()
 
     def put(batches: Iterator[Any]) -> Any:
