@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -6,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from method_inputs import (
     LENGTH,
+    change,
     first_state,
     learning,
     make_inputs,
@@ -18,6 +20,7 @@ from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method import losses, state_shardings
 from xkd_jax.method.schedules import schedules
+from xkd_jax.networks.student import Student
 from xkd_jax.parallel import axis_rules
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.costs import Costs
@@ -68,16 +71,30 @@ def single_device(small, make_views, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "axes",
-    [(2, 2, 2), *(pytest.param(axes, marks=pytest.mark.heavy) for axes in ((2, 1, 1), (1, 4, 1)))],
+    "axes,optimizer",
+    [
+        ((2, 2, 2), "split"),
+        *(
+            pytest.param(axes, optimizer, marks=pytest.mark.heavy)
+            for axes, optimizer in (
+                ((2, 2, 2), "whole"),
+                ((2, 1, 1), "whole"),
+                ((1, 4, 1), "whole"),
+                ((8, 1, 1), "split"),
+            )
+        ),
+    ],
 )
-def test_losses_are_equal_on_every_mesh(single_device, axes):
+def test_losses_are_equal_on_every_mesh(single_device, axes, optimizer):
     """From the first step, and for a run that is resumed on more devices."""
     config, inputs, expected, directory = single_device
+    config = change(config, mesh={"optimizer": optimizer})
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
     plan = schedules(config, LENGTH)
     transformation = optimizer_of(config, plan)
-    shardings = state_shardings.state_shardings(config.architecture, mesh, transformation)
+    shardings = state_shardings.state_shardings(
+        config.architecture, mesh, transformation, split=optimizer == "split"
+    )
     step = jax.jit(
         mesh_lib.on_mesh(step_of_inputs(config, plan), mesh),
         in_shardings=(shardings, input_shardings(inputs, mesh)),
@@ -89,7 +106,7 @@ def test_losses_are_equal_on_every_mesh(single_device, axes):
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
     kernel = state.student["encoders"]["blocks"]["video"]["layers"]["fc1"]["kernel"]
-    shards = axes[1] * axes[2]
+    shards = axes[1] * axes[2] * (axes[0] if optimizer == "split" else 1)
     assert kernel.addressable_shards[0].data.size * shards == kernel.size
     assert state.optimizer[1].mu["heads"]["audio"]["directions"].sharding == (
         state.student["heads"]["audio"]["directions"].sharding
@@ -99,6 +116,62 @@ def test_losses_are_equal_on_every_mesh(single_device, axes):
         restored = checkpoints.restore(checkpoint.like(shapes, shardings))
     resumed, _ = losses_of(step, restored, inputs, HALF)
     np.testing.assert_allclose(resumed, expected[HALF:], rtol=1e-4)
+
+
+def whole_and_split(config, axes=(4, 2, 1)):
+    """Shapes and shardings of the state, for both values of `mesh.optimizer`."""
+    mesh = mesh_lib.make_mesh(MeshConfig(*axes))
+    transformation = optimizer_of(config, schedules(config, LENGTH))
+    shapes = state_shardings.abstract_state(config.architecture, transformation)
+    return (
+        checkpoint.like(
+            shapes,
+            state_shardings.state_shardings(config.architecture, mesh, transformation, split=split),
+        )
+        for split in (False, True)
+    )
+
+
+def test_split_state_is_divided_over_data(small):
+    whole, split = whole_and_split(small)
+    kernel = split.optimizer[1].mu["encoders"]["blocks"]["video"]["layers"]["fc1"]["kernel"]
+    assert kernel.shape == (2, 24, 96)
+    assert kernel.sharding.spec == PartitionSpec(None, "fsdp", "data")
+    norm = split.student["encoders"]["blocks"]["video"]["layers"]["norm1"]["scale"]
+    assert norm.sharding.is_fully_replicated
+    ratio = mesh_lib.device_bytes(split) / mesh_lib.device_bytes(whole)
+    assert 0.25 < ratio < 0.35  # 1 / 4, and what is small or indivisible
+    _, same = whole_and_split(small, (1, 4, 2))
+    assert all("data" not in leaf.sharding.spec for leaf in jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_split_weights_are_gathered_as_blocks_use_them(small, dtype):
+    config = change(small, model={"compute_dtype": dtype})
+    whole, split = whole_and_split(config)
+    rng = np.random.default_rng(0)
+    student = jax.tree.map(
+        lambda leaf: jax.device_put(rng.random(leaf.shape, np.float32), leaf.sharding),
+        split.student,
+    )
+    gather = functools.partial(state_shardings.gathered, Student, architecture=config.architecture)
+    mesh = jax.tree.leaves(split)[0].sharding.mesh
+    found = jax.jit(mesh_lib.on_mesh(gather, mesh))(student)
+    assert jax.tree.all(
+        jax.tree.map(
+            lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), found, whole.student
+        )
+    )
+    np.testing.assert_array_equal(
+        found["heads"]["audio"]["directions"], student["heads"]["audio"]["directions"]
+    )
+    for name in ("fc1", "qkv"):
+        path = ("encoders", "blocks", "video", "layers", name, "kernel")
+        sent, kept = (
+            functools.reduce(lambda tree, key: tree[key], path, of) for of in (found, student)
+        )
+        assert sent.dtype == np.float32
+        np.testing.assert_array_equal(sent, np.asarray(kept).astype(dtype).astype(np.float32))
 
 
 def test_indivisible_dimensions_are_not_split():

@@ -36,12 +36,12 @@ def config(small):
     return dataclasses.replace(small, checkpoint=CheckpointConfig(keep_last=2, keep_every=4))
 
 
-def describe(config, axes=(8, 1, 1)):
+def describe(config, axes=(8, 1, 1), split=False):
     transformation = optimizer_of(config, schedules(config, Length(10, 5)))
     mesh = mesh_lib.make_mesh(MeshConfig(*axes))
     return checkpoint.like(
         state_shardings.abstract_state(config.architecture, transformation),
-        state_shardings.state_shardings(config.architecture, mesh, transformation),
+        state_shardings.state_shardings(config.architecture, mesh, transformation, split=split),
     )
 
 
@@ -74,8 +74,8 @@ def test_restored_state_is_bitwise_identical_on_any_mesh(config, tmp_path):
     state = fill(describe(config, (2, 2, 2)), 0)
     with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
         checkpoints.save(3, state)
-    for axes in ((2, 2, 2), (8, 1, 1)):
-        like = describe(config, axes)
+    for axes, split in (((2, 2, 2), False), ((8, 1, 1), True)):
+        like = describe(config, axes, split)
         with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
             assert checkpoints.latest() == 3
             found = checkpoints.restore(like)

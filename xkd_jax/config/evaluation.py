@@ -254,6 +254,8 @@ def _check(config: EvalConfig) -> None:
     value_checks.folder("features", config.features)
     value_checks.blur_sigma("clips.video", config.clips.video)
     value_checks.mesh(config.mesh)
+    if config.mesh.optimizer != "whole":
+        raise UserError("mesh.optimizer is for pretraining: leave it out of an evaluation.")
     if len(set(config.data.folds)) < len(config.data.folds):
         raise UserError(f"data.folds is {config.data.folds}: give each fold once.")
     if config.network == "log_mel" and (config.modality != "audio" or config.output != "encoder"):

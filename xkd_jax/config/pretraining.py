@@ -267,6 +267,18 @@ class MeshConfig:
     data: Annotated[int, Doc("devices that divide the batch")] = -1
     fsdp: Annotated[int, Doc("devices that divide the batch and the parameters")] = 1
     tensor: Annotated[int, Doc("devices that divide heads and hidden units")] = 1
+    optimizer: Annotated[
+        Literal["whole", "split"],
+        Doc(
+            "weights and moments along the axis data: whole on each device; split: each device"
+            " keeps and updates a part, and gathers the weights once a step (ZeRO)"
+        ),
+    ] = "whole"
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Sizes of the axes `axis_rules.MESH_AXES`."""
+        return self.data, self.fsdp, self.tensor
 
 
 @dataclasses.dataclass(frozen=True)

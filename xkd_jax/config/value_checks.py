@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -80,8 +79,9 @@ def mesh(config: MeshConfig) -> None:
     Raises:
       UserError: a size is neither positive nor -1, or more than one is -1.
     """
-    sizes = dataclasses.astuple(config)
+    sizes = config.sizes
     if sizes.count(-1) > 1 or not all(n == -1 or n > 0 for n in sizes):
         raise UserError(
-            f"mesh is {dataclasses.asdict(config)}: give positive sizes, or -1 for one of them."
+            f"mesh is {dict(zip(('data', 'fsdp', 'tensor'), sizes, strict=True))}: give positive"
+            " sizes, or -1 for one of them."
         )

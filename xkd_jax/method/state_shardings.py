@@ -1,57 +1,154 @@
-"""Shardings of the training state."""
+"""Shardings of the training state.
+
+With `MeshConfig.optimizer` split, the state's matrices are divided over the axis `data`, in
+addition to the axes of their layers: each device keeps and updates a part of the weights, moments
+and moving averages (`divided`), and a step begins with the whole weights (`gathered`).
+
+Source: Rajbhandari et al., "ZeRO", SC 2020, in which only the moments are divided.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import Architecture
 from xkd_jax.method.train_state import TrainState, abstract, initial_state
+from xkd_jax.networks.precision import resolved
 from xkd_jax.networks.student import Student, Teacher
-from xkd_jax.networks.tree import Tree
+from xkd_jax.networks.tree import Tree, is_stacked
 from xkd_jax.parallel.axis_rules import RULES, partition
 
 
-def parameter_shardings(cls: type[Teacher], architecture: Architecture, mesh: Mesh) -> Tree:
+def parameter_shardings(
+    cls: type[Teacher],
+    architecture: Architecture,
+    mesh: Mesh | AbstractMesh,
+    *,
+    split: bool = False,
+) -> Tree:
     """Returns the shardings of a network's parameters; see `module_shardings`."""
-    return module_shardings(abstract(cls, architecture), mesh)
+    return module_shardings(abstract(cls, architecture), mesh, split=split)
 
 
-def module_shardings(module: nnx.Module, mesh: Mesh) -> Tree:
+def module_shardings(
+    module: nnx.Module, mesh: Mesh | AbstractMesh, *, split: bool = False
+) -> Tree:
     """Returns the shardings of a module's parameters, by the logical axes of its layers.
 
     Args:
       module: with shapes in place of parameters.
       mesh: the mesh of devices.
+      split: whether matrices are also divided over the axis `data`.
     """
     state = nnx.state(module, nnx.Param)
     axes = nnx.to_pure_dict(nnx.get_partition_spec(state))
-    shapes = nnx.to_pure_dict(state)
-    return jax.tree.map(
-        lambda names, leaf: NamedSharding(mesh, partition(tuple(names), leaf.shape, mesh)),
-        axes,
-        shapes,
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
+
+    def place(path: tuple[Any, ...], leaf: Any, names: PartitionSpec) -> NamedSharding:
+        spec = partition(tuple(names), leaf.shape, mesh)
+        if split:
+            spec = _over_data(spec, leaf.shape, is_stacked(path), mesh)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, nnx.to_pure_dict(state), axes)
+
+
+def _over_data(
+    spec: PartitionSpec, shape: tuple[int, ...], stacked: bool, mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+    """Returns the spec of a matrix with its first whole and divisible dimension divided over data.
+
+    The dimension of the layers is not divided, as a layer's gradient would belong to one device.
+    """
+    parts = mesh.shape["data"]
+    if parts == 1 or len(shape) - stacked < 2:
+        return spec
+    for i in range(stacked, len(shape)):
+        if spec[i] is None and shape[i] % parts == 0:
+            return PartitionSpec(*spec[:i], "data", *spec[i + 1 :])
+    return spec
+
+
+def gathered(cls: type[Teacher], params: Tree, architecture: Architecture) -> Tree:
+    """Returns divided parameters whole along the axis `data` of the current mesh.
+
+    Matrices of blocks are gathered in the compute dtype, in which alone they are used.
+
+    Args:
+      cls: `Student` or `Teacher`.
+      params: float32 parameters.
+      architecture: architecture of the networks.
+    """
+    dtype = jnp.dtype(resolved(architecture).model.compute_dtype)
+
+    def gather(path: tuple[Any, ...], leaf: jax.Array, whole: Any, part: Any) -> jax.Array:
+        if whole.spec == part.spec:
+            return leaf
+        sent = leaf.astype(dtype) if is_stacked(path) else leaf
+        return jax.lax.with_sharding_constraint(sent, whole).astype(leaf.dtype)
+
+    return _placed(gather, cls, params, architecture)
+
+
+def divided(cls: type[Teacher], gradients: Tree, architecture: Architecture) -> Tree:
+    """Returns gradients divided over the axis `data` of the current mesh.
+
+    Args:
+      cls: `Student` or `Teacher`.
+      gradients: in the structure of its parameters.
+      architecture: architecture of the networks.
+    """
+
+    def divide(path: tuple[Any, ...], leaf: jax.Array, whole: Any, part: Any) -> jax.Array:
+        del path, whole
+        return jax.lax.with_sharding_constraint(leaf, part)
+
+    return _placed(divide, cls, gradients, architecture)
+
+
+def _placed(
+    function: Callable[..., jax.Array], cls: type[Teacher], params: Tree, architecture: Architecture
+) -> Tree:
+    """Maps (path, leaf, whole sharding, divided sharding); without a mesh, returns the leaves."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return params
+    whole, part = (
+        parameter_shardings(cls, architecture, mesh, split=split) for split in (False, True)
     )
+    return jax.tree_util.tree_map_with_path(function, params, whole, part)
 
 
 def state_shardings(
-    architecture: Architecture, mesh: Mesh, transformation: optax.GradientTransformation
+    architecture: Architecture,
+    mesh: Mesh,
+    transformation: optax.GradientTransformation,
+    *,
+    split: bool = False,
 ) -> TrainState:
-    """Returns the shardings of the training state, in its structure."""
+    """Returns the shardings of the training state, in its structure.
+
+    Args:
+      architecture: architecture of the networks.
+      mesh: the mesh of devices.
+      transformation: the optimizer.
+      split: whether `MeshConfig.optimizer` is split.
+    """
     shapes = abstract_state(architecture, transformation)
     whole = NamedSharding(mesh, PartitionSpec())
-    student = parameter_shardings(Student, architecture, mesh)
+    student = parameter_shardings(Student, architecture, mesh, split=split)
     parts: dict[str, Any] = {
         "step": whole,
         "student": student,
-        "teacher": parameter_shardings(Teacher, architecture, mesh),
+        "teacher": parameter_shardings(Teacher, architecture, mesh, split=split),
         "centers": jax.tree.map(lambda _: whole, shapes.centers),
         "optimizer": optax.tree_map_params(
             transformation,

@@ -25,6 +25,7 @@ from xkd_jax.method.objective import (
 from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.random_streams import mask_stream, stream_key
 from xkd_jax.method.schedules import Schedules
+from xkd_jax.method.state_shardings import divided, gathered
 from xkd_jax.method.train_state import TrainState, is_count, module_of
 from xkd_jax.networks.patches import random_masking
 from xkd_jax.networks.precision import matmul_precision
@@ -88,9 +89,12 @@ def train_step(
 
     # 2. The objective and its gradient with respect to the students
     temperatures = {m: of(step) for m, of in schedules.teacher_temperature.items()}
+    whole = whole_weights(state, config)
     outputs, gradients = loss_and_gradients(
-        state, temperatures, inputs, config.architecture, config.loss
+        whole, temperatures, inputs, config.architecture, config.loss
     )
+    if config.mesh.optimizer == "split":
+        gradients = divided(Student, gradients, config.architecture)
 
     # 3. Students by AdamW
     transformation = optimizer(config.optimizer, schedules, active)
@@ -114,6 +118,16 @@ def train_step(
     if config.nonfinite.action == "skip":
         following = keep_finite(state, following, metrics)
     return following, metrics
+
+
+def whole_weights(state: TrainState, config: Config) -> TrainState:
+    """Returns the state with weights that are whole along the axis `data`."""
+    if config.mesh.optimizer == "whole":
+        return state
+    return state.replace(
+        student=gathered(Student, state.student, config.architecture),
+        teacher=gathered(Teacher, state.teacher, config.architecture),
+    )
 
 
 def loss_and_gradients(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -34,13 +33,13 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
         than a slice.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = list(dataclasses.astuple(config))
+    sizes = list(config.sizes)
     known = math.prod(n for n in sizes if n != -1)
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
         raise UserError(
-            f"mesh {dict(zip(MESH_AXES, dataclasses.astuple(config), strict=True))} doesn't fit"
+            f"mesh {dict(zip(MESH_AXES, config.sizes, strict=True))} doesn't fit"
             f" {count(len(devices), 'device')}: give sizes whose product is their number."
         )
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
@@ -64,7 +63,7 @@ def fewest_devices(mesh: MeshConfig) -> int:
 
     A program for one CPU device uses all cores; over two, the base step takes nearly twice as long.
     """
-    return math.prod(n for n in dataclasses.astuple(mesh) if n != -1)
+    return math.prod(n for n in mesh.sizes if n != -1)
 
 
 def on_mesh(function: Callable[..., Any], mesh: Mesh | AbstractMesh) -> Callable[..., Any]:

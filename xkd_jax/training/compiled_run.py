@@ -65,7 +65,9 @@ class Run:
         plan, architecture = schedules(config, length), config.architecture
         active = ActiveLosses.of(config.loss.weights)
         transformation = optimizer(config.optimizer, plan, active)
-        state_sharding = state_shardings.state_shardings(architecture, mesh, transformation)
+        state_sharding = state_shardings.state_shardings(
+            architecture, mesh, transformation, split=config.mesh.optimizer == "split"
+        )
         batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
         whole = NamedSharding(mesh, PartitionSpec())
         return cls(
