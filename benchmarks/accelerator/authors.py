@@ -1,13 +1,13 @@
 """Times the training step of the authors' PyTorch code, with its data on the device.
 
-    python -m benchmarks.accelerator.authors --code=FOLDER --clips=64 [--rehearse]
+    python -m benchmarks.accelerator.authors --code=FOLDER --clips=64 [--dtype=float32] [--rehearse]
 
 FOLDER is `codes/train` of the authors' repository, which is not part of this one. The step is that
 of their `train_one_epoch`: both forward passes and all losses under autocast, the check of the
 loss, backward, clipping per tensor, AdamW with their parameter groups, and the moving average of
 the teachers, without data, augmentation and logging. The views are random numbers; the teachers get
 the local views, as in their code. Autocast uses bfloat16 without loss scaling (theirs: float16 with
-scaling); with `--compiled`, `torch.compile` fuses the model.
+scaling), and is off for float32; with `--compiled`, `torch.compile` fuses the model.
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--code", required=True, help="codes/train of the authors' repository")
     parser.add_argument("--clips", default="64", help="batch sizes, as in 16,64")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reporting.report("versions", torch=torch.__version__, cuda=torch.version.cuda)
-    trainer = Trainer(args.code, device, compiled=args.compiled, tiny=args.rehearse)
+    trainer = Trainer(
+        args.code, device, dtype=args.dtype, compiled=args.compiled, tiny=args.rehearse
+    )
     reporting.wait_for_start(args.wait)
-    reporting.attempt("matmul", lambda: _matmul(device, 256 if args.rehearse else 8192))
+    if device.type == "cuda" or args.rehearse:
+        reporting.attempt("matmul", lambda: _matmul(device, 256 if args.rehearse else 8192))
     for clips in map(int, args.clips.split(",")):
         reporting.attempt("authors", lambda clips=clips: trainer.measure(clips, args.rehearse))  # type: ignore[misc]
         if device.type == "cuda":
@@ -52,7 +56,7 @@ def main() -> None:
 class Trainer:
     """The authors' model, optimizer and training step."""
 
-    def __init__(self, code: str, device: torch.device, *, compiled: bool, tiny: bool):
+    def __init__(self, code: str, device: torch.device, *, dtype: str, compiled: bool, tiny: bool):
         sys.path.insert(0, code)
         _dropped_names()
         with open(f"{code}/configs/pretext/kinetics400/xkd.yaml", encoding="utf-8") as file:
@@ -63,7 +67,7 @@ class Trainer:
         if tiny:
             _shrink()
         torch.manual_seed(0)
-        self.device, self.compiled = device, compiled
+        self.device, self.compiled, self.narrow = device, compiled, dtype == "bfloat16"
         self.model = models.get_model(config["model"]).to(device)
         self.model.init_teacher_student_same_weights()
         self.model.set_teacher_no_grad()
@@ -110,7 +114,7 @@ class Trainer:
     def step(self, frames: list[torch.Tensor], specs: list[torch.Tensor]) -> float:
         """Runs one step as in their loop; returns the loss."""
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.narrow):
             loss = self.forward(frames, specs, **self.options)["loss"]
         value = loss.item()
         if not math.isfinite(value):

@@ -4,9 +4,9 @@
 
 A variant is CLIPS:ATTENTION:TEACHER_VIEW, then optional words: `views` uses normalized views on the
 device in place of a batch of the loader, without augmentation, as in the authors' step; `library`
-uses only the vendor's library for matrix products; `scan` is `model.layers=scan`; `trace` also
-records two steps and reports their kernels. The variants of a wave are compiled in parallel, then
-timed in turn. Data are random and stay on the device.
+uses only the vendor's library for matrix products; `scan` is `model.layers=scan`; `bfloat16` is
+that dtype, also on a CPU; `trace` also records two steps and reports their kernels. The variants of
+a wave are compiled in parallel, then timed in turn. Data are random and stay on the device.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from xkd_jax.planning.flops import count_flops
 from xkd_jax.training.compiled_run import Run
 
 _RECORDS = 240_000  # determines only the lengths of the schedules
-_WORDS = ("views", "library", "trace", "scan")
+_WORDS = ("views", "library", "trace", "scan", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Variant:
         raw.model.attention = self.attention
         raw.loss.teacher_view = self.teacher_view
         raw.model.layers = "scan" if "scan" in self.words else "auto"
+        if "bfloat16" in self.words:
+            raw.model.compute_dtype = "bfloat16"
         if tiny:
             raw.model.size = "48/1/3:24/1/3"
             raw.model.head.update(hidden=32, bottleneck=16, outputs=64)
@@ -131,7 +133,7 @@ def measure(
     Returns:
       The state after its steps, for the next variant.
     """
-    batch = _batch(compiled)
+    batch = random_inputs(compiled)
 
     def step() -> None:
         nonlocal state
@@ -207,7 +209,7 @@ def _batch_shapes(variant: Variant, config: Config) -> Any:
     return shapes
 
 
-def _batch(compiled: Compiled) -> Any:
+def random_inputs(compiled: Compiled) -> Any:
     """Returns random data with these shapes, on the device."""
     config = compiled.run.config
     if "views" not in compiled.variant.words:
