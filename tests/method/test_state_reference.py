@@ -16,7 +16,9 @@ from xkd_jax.method.random_streams import INITIALIZE, stream_key
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.parallel import mesh as mesh_lib
 
-ARCHITECTURE = Config(model=ModelConfig(variant="mas", head=HeadConfig(outputs=6))).architecture
+ARCHITECTURE = Config(
+    model=ModelConfig(variant="mas", head=HeadConfig(outputs=6), compute_dtype="float32")
+).architecture
 RULES = (
     "batch -> data x fsdp, embed -> fsdp, heads -> tensor, mlp -> tensor, outputs -> tensor,"
     " bottleneck -> -, patch -> -, norm -> -, layers -> -"

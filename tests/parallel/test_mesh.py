@@ -229,6 +229,9 @@ def test_description_names_rules_and_sizes(small):
     text = state_shardings.describe(small.architecture, mesh)
     assert "data 2 x fsdp 2 x tensor 2" in text
     assert "embed -> fsdp" in text
+    assert "optimizer" not in text
+    text = state_shardings.describe(small.architecture, mesh, split=True)
+    assert "(cpu, 1 process), optimizer split over data" in text
 
 
 def test_activations_are_sharded_by_axis_rules():

@@ -32,6 +32,7 @@ from xkd_jax.config.directions import directions
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
 Layers = Literal["auto", "scan", "unroll"]
+Split = Literal["whole", "split"]
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
 
 
@@ -268,10 +269,10 @@ class MeshConfig:
     fsdp: Annotated[int, Doc("devices that divide the batch and the parameters")] = 1
     tensor: Annotated[int, Doc("devices that divide heads and hidden units")] = 1
     optimizer: Annotated[
-        Literal["whole", "split"],
+        Split,
         Doc(
-            "weights and moments along the axis data: whole on each device; split: each device"
-            " keeps and updates a part, and gathers the weights once a step (ZeRO)"
+            "weights and moments along the axis data: whole on each device, or split and gathered"
+            " once a step (ZeRO)"
         ),
     ] = "whole"
 

@@ -39,9 +39,7 @@ def parameter_shardings(
     return module_shardings(abstract(cls, architecture), mesh, split=split)
 
 
-def module_shardings(
-    module: nnx.Module, mesh: Mesh | AbstractMesh, *, split: bool = False
-) -> Tree:
+def module_shardings(module: nnx.Module, mesh: Mesh | AbstractMesh, *, split: bool = False) -> Tree:
     """Returns the shardings of a module's parameters, by the logical axes of its layers.
 
     Args:
@@ -170,10 +168,16 @@ def abstract_state(
     )
 
 
-def describe(architecture: Architecture, mesh: Mesh) -> str:
-    """Returns lines with the mesh, the axis rules and the number of the student's parameters."""
+def describe(architecture: Architecture, mesh: Mesh, *, split: bool = False) -> str:
+    """Returns lines with the mesh, the axis rules and the number of the student's parameters.
+
+    Args:
+      architecture: architecture of the networks.
+      mesh: the mesh of devices.
+      split: whether `MeshConfig.optimizer` is split.
+    """
     shapes = nnx.to_pure_dict(nnx.state(abstract(Student, architecture), nnx.Param))
-    shardings = parameter_shardings(Student, architecture, mesh)
+    shardings = parameter_shardings(Student, architecture, mesh, split=split)
     total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     local = sum(
         math.prod(sharding.shard_shape(leaf.shape))
@@ -183,7 +187,8 @@ def describe(architecture: Architecture, mesh: Mesh) -> str:
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     processes = count(jax.process_count(), "process")
     return (
-        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {processes})\n"
+        f"mesh      {axes} ({mesh.devices.flat[0].platform}, {processes})"
+        f"{', optimizer split over data' * split}\n"
         f"sharding  {rules}\n"
         f"trained   {total / 1e6:.1f} M parameters, {local / 1e6:.1f} M on each device"
     )

@@ -28,11 +28,18 @@ def compute_dtype(model: ModelConfig, device: Any) -> ComputeDtype:
 
 def resolved(architecture: Architecture) -> Architecture:
     """Returns the architecture with the dtype of activations on the traced device."""
-    return dataclasses.replace(architecture, model=resolved_model(architecture.model))
+    model = resolved_model(architecture.model)
+    return (
+        architecture
+        if model is architecture.model
+        else dataclasses.replace(architecture, model=model)
+    )
 
 
 def resolved_model(model: ModelConfig) -> ModelConfig:
     """Returns a model's config with the dtype of activations on the traced device."""
+    if model.compute_dtype != "auto":
+        return model
     return dataclasses.replace(model, compute_dtype=compute_dtype(model, traced_device()))
 
 

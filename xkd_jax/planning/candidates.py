@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterator
 
 from data_pipelines.errors import UserError
-from xkd_jax.config.pretraining import Config, MeshConfig, Remat
+from xkd_jax.config.pretraining import Config, MeshConfig, Remat, Split
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan
 from xkd_jax.planning.targets import Target
@@ -16,9 +16,16 @@ Planner = Callable[[Config, Target], Plan]
 REMATS: tuple[Remat, ...] = typing.get_args(Remat)
 
 
-def with_mesh(config: Config, fsdp: int, tensor: int) -> Config:
-    """The config with another mesh; `mesh.data` is -1, the remaining devices."""
-    return dataclasses.replace(config, mesh=MeshConfig(-1, fsdp, tensor))
+def with_mesh(config: Config, fsdp: int, tensor: int, optimizer: Split | None = None) -> Config:
+    """The config with another mesh; `mesh.data` is -1, the remaining devices.
+
+    Args:
+      config: a config.
+      fsdp, tensor: sizes of these axes.
+      optimizer: `mesh.optimizer`; None: the config's.
+    """
+    mesh = MeshConfig(-1, fsdp, tensor, optimizer or config.mesh.optimizer)
+    return dataclasses.replace(config, mesh=mesh)
 
 
 def with_remat(config: Config, remat: Remat) -> Config:
@@ -36,7 +43,7 @@ def flags(config: Config) -> str:
     mesh = config.mesh
     return (
         f"--config.mesh.data={mesh.data} --config.mesh.fsdp={mesh.fsdp}"
-        f" --config.mesh.tensor={mesh.tensor}"
+        f" --config.mesh.tensor={mesh.tensor} --config.mesh.optimizer={mesh.optimizer}"
         f" --config.model.remat={config.model.remat} --config.batch_size={config.batch_size}"
     )
 
@@ -115,14 +122,20 @@ def search(config: Config, where: Target, planner: Planner = make_plan) -> Itera
 
 
 def meshes(config: Config, where: Target) -> Iterator[Config]:
-    """Yields configs with fsdp over one device or a group of them, and tensor 1 or 2."""
+    """Yields configs with fsdp over one device or a group of them, and tensor 1 or 2.
+
+    Where fsdp does not divide the weights, `mesh.optimizer` may.
+    """
     heads = min(config.model.encoder.heads, config.model.decoder.heads)
     for tensor in (n for n in (1, 2) if heads % n == 0 and where.chips % n == 0):
         for fsdp in sorted(
             {1, *(min(group, _largest_fsdp(where, tensor)) for group in where.groups)}
         ):
-            if _splits(config.batch_size, with_mesh(config, fsdp, tensor), where):
-                yield with_mesh(config, fsdp, tensor)
+            splits: tuple[Split, ...] = ("whole", "split") if fsdp == 1 else ("whole",)
+            for optimizer in splits:
+                candidate = with_mesh(config, fsdp, tensor, optimizer)
+                if _splits(config.batch_size, candidate, where):
+                    yield candidate
 
 
 def _largest_fsdp(where: Target, tensor: int) -> int:

@@ -20,7 +20,10 @@ def lines(plan: Plan) -> Iterator[str]:
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     hosts = count(where.hosts, "host")
     yield f"devices   {where}, {count(where.chips, where.noun)}, {hosts}"
-    yield f"mesh      {axes}, batch {plan.config.batch_size}, remat {model.remat}"
+    yield (
+        f"mesh      {axes}, optimizer {plan.config.mesh.optimizer}, batch {plan.config.batch_size},"
+        f" remat {model.remat}"
+    )
     yield f"attention {describe(model, mesh.devices.flat[0])}"
     yield from _memory(plan)
     clip = plan.flops / plan.config.batch_size / 1e9

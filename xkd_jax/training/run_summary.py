@@ -38,7 +38,8 @@ def lines(
       mesh: the mesh of devices.
     """
     yield from _method(config, mesh)
-    yield state_shardings.describe(config.architecture, mesh)
+    split = config.mesh.optimizer == "split"
+    yield state_shardings.describe(config.architecture, mesh, split=split)
     yield f"data      {count(records, 'record')}, batch {config.batch_size}"
     if records < config.batch_size:
         are, less = ("are", " or less") if records > 1 else ("is", "")
