@@ -256,6 +256,6 @@ def test_alignment_loss_is_sharded_by_rows():
         mesh_lib.on_mesh(jax.grad(losses.squared_mmd, (0, 1)), mesh), in_shardings=(split, split)
     )
     x = np.ones((rows, outputs), np.float32)
-    found = Costs.of(step.lower(x, x).compile().as_text())
+    found = Costs.of(step.lower(x, x).compile().as_text(), "tpu", {})
     # four kernel matrices by rows, and as many products with the other side for the gradient
     assert found.flops == 8 * 2 * rows * rows * outputs / 8
