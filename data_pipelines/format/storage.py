@@ -28,7 +28,7 @@ _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 # Retries of an access: about a minute in total, as each wait is twice the one before.
-_TRIES = 8
+TRIES = 8
 FIRST_WAIT = 0.5  # seconds
 # Errors that a retry can't change.
 _PERMANENT = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
@@ -285,7 +285,7 @@ def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: An
       UnreachableError: every try failed, or access is denied.
       OSError: there is no such file, or the local disk is full.
     """
-    for number in range(_TRIES):
+    for number in range(TRIES):
         try:
             return action(*args, **options)
         except _PERMANENT:
@@ -296,10 +296,10 @@ def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: An
             if _is_denied(error):
                 raise _denied(path, error) from None
             last = f"{type(error).__name__}: {error}"
-        if number < _TRIES - 1:
+        if number < TRIES - 1:
             time.sleep(FIRST_WAIT * 2**number)
     raise UnreachableError(
-        f"{path} can't be reached ({_TRIES} tries, last error: {last}): check the connection and"
+        f"{path} can't be reached ({TRIES} tries, last error: {last}): check the connection and"
         " the permissions."
     )
 

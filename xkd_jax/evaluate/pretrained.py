@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -126,7 +125,7 @@ def _check_widths(encoders: Mapping[Modality, EncoderWeights]) -> None:
 
 def _of_run(config: EvalConfig, mesh: Mesh) -> Pretrained:
     checkpoint = run_checkpoint.opened(
-        Path(config.checkpoint), config.step, _WORDING, print_on_main
+        storage.location(config.checkpoint), config.step, _WORDING, print_on_main
     )
     record, run = checkpoint.record, checkpoint.config
     identity = {"step": record.step, "crc32": record.to_json()["crc32"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -77,14 +76,10 @@ def load(
 def _of_one(path: str, request: Request, step: int) -> Loaded:
     if (file := file_of_weights(path)) is not None:
         return load_file(file, request)
-    if storage.is_remote(path):
-        raise UserError(
-            f"{path} is neither a file of weights nor an exported folder: give one of these."
-        )
-    if not os.path.exists(path):
+    if not storage.is_remote(path) and not os.path.exists(path):
         raise UserError(f"{path} does not exist: check the path.")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoint = run_checkpoint.opened(Path(path), step, _WORDING, terminal.print_text)
+    checkpoint = run_checkpoint.opened(storage.location(path), step, _WORDING, terminal.print_text)
     return checkpoint.loaded(request.network, path, lambda cls, architecture: here)
 
 

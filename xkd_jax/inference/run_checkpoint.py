@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import jax
 from flax import nnx
 
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.encoder import EncoderConfig, input_view
@@ -26,7 +27,7 @@ from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.checkpoint_errors import DamagedError
 from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders
+from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders, step_of
 
 # (network, its architecture) -> shardings of its parameters: a tree, or one for all.
 Shardings = Callable[[type[Teacher], Architecture], Tree | jax.sharding.Sharding]
@@ -48,14 +49,14 @@ class Wording(NamedTuple):
 
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Whether a path is the folder of a run with checkpoints; it has a config.json too."""
-    return os.path.isdir(os.path.join(path, _CHECKPOINTS))
+    return storage.is_folder(os.path.join(path, _CHECKPOINTS))
 
 
-def checkpoints_folder(source: Path, wording: Wording) -> Path:
+def checkpoints_folder(source: PurePath, wording: Wording) -> PurePath:
     """Returns the folder of a run's checkpoints.
 
     Args:
-      source: that folder, or the run's folder.
+      source: that folder or URL, or the run's.
       wording: words of messages.
 
     Raises:
@@ -63,12 +64,12 @@ def checkpoints_folder(source: Path, wording: Wording) -> Path:
     """
     if is_run(source):
         return source / _CHECKPOINTS
-    if not source.is_dir():
+    if not storage.is_folder(str(source)):
         raise UserError(f"checkpoint {source} is not a folder: give that of a pretraining run.")
     return source
 
 
-def step_folder(directory: Path, step: int, wording: Wording) -> Path:
+def step_folder(directory: PurePath, step: int, wording: Wording) -> PurePath:
     """Returns the folder of a checkpoint.
 
     Args:
@@ -79,15 +80,17 @@ def step_folder(directory: Path, step: int, wording: Wording) -> Path:
     Raises:
       UserError: the checkpoint does not exist.
     """
-    folders = step_folders(Path(os.path.realpath(directory)))
+    if isinstance(directory, Path):
+        directory = Path(os.path.realpath(directory))
+    folders = step_folders(directory)
     if not folders:
         raise UserError(
             f"{directory} holds no checkpoint of a pretraining run: give {wording.run}, the folder"
             f" of the run, and {wording.step} for a checkpoint that is not the newest."
         )
-    chosen = [folder for folder in folders if not step or int(folder.name) == step]
+    chosen = [folder for folder in folders if not step or step_of(folder) == step]
     if not chosen:
-        known = ", ".join(folder.name for folder in reversed(folders))
+        known = ", ".join(str(step_of(folder)) for folder in reversed(folders))
         raise UserError(
             f"{directory} has no checkpoint of step {step}: it has {known}, so give one of them by"
             f" {wording.step}."
@@ -96,7 +99,7 @@ def step_folder(directory: Path, step: int, wording: Wording) -> Path:
 
 
 def saved_config(
-    record: RunRecord, directory: Path, wording: Wording, print_line: Callable[[str], object]
+    record: RunRecord, directory: PurePath, wording: Wording, print_line: Callable[[str], object]
 ) -> Config:
     """Returns the config in a checkpoint's record.
 
@@ -181,7 +184,7 @@ class RunCheckpoint:
       wording: words of messages.
     """
 
-    folder: Path
+    folder: PurePath
     record: RunRecord
     config: Config
     wording: Wording
@@ -223,7 +226,7 @@ class RunCheckpoint:
 
 
 def opened(
-    source: Path, step: int, wording: Wording, print_line: Callable[[str], object]
+    source: PurePath, step: int, wording: Wording, print_line: Callable[[str], object]
 ) -> RunCheckpoint:
     """Reads the record of a run's checkpoint.
 
@@ -245,7 +248,7 @@ def opened(
 
 
 @contextlib.contextmanager
-def _damage(folder: Path, wording: Wording) -> Iterator[None]:
+def _damage(folder: PurePath, wording: Wording) -> Iterator[None]:
     """Turns damage of a checkpoint into a message for the user."""
     try:
         yield

@@ -193,6 +193,8 @@ def lost_process_error(error: BaseException | None) -> LostProcessError | None:
 
 def _is_of_collective(error: BaseException) -> bool:
     """Whether an error is a collective's, by its text or by the module that raised it."""
+    if "tensorstore/" in str(error):  # a connection to a bucket, not to a process
+        return False
     if isinstance(error, (ValueError, RuntimeError)) and BROKEN_CONNECTION.search(str(error)):
         return True
     frames = traceback.walk_tb(error.__traceback__)

@@ -1,8 +1,9 @@
 """Checkpoints of the training state.
 
 The position in the data is the step: the pipeline can start at any step. Student, teacher and the
-rest of the state are separate items that can be read alone. Orbax writes a checkpoint atomically;
-digests of its arrays are saved with it, to detect corruption.
+rest of the state are separate items that can be read alone. Orbax writes a checkpoint atomically,
+in a folder by renaming it, in a bucket as `bucket_checkpoints` describes; digests of its arrays are
+saved with it, to detect corruption.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -27,12 +28,20 @@ from xkd_jax.config.pretraining import CheckpointConfig, Config
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.processes import lost_process_error, on_main, print_on_main
+from xkd_jax.training import array_stores
 from xkd_jax.training.array_digest import digests
 from xkd_jax.training.array_handler import report_failed_saves_once, tree_handler
+from xkd_jax.training.bucket_checkpoints import BucketCheckpoints, set_aside
 from xkd_jax.training.checkpoint_errors import DamagedError, file_errors
 from xkd_jax.training.literal_paths import take_folders_literally
 from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import confirm, read_checked, read_record, step_folders
+from xkd_jax.training.saved_checkpoint import (
+    confirm,
+    read_checked,
+    read_record,
+    saved_folder,
+    step_folders,
+)
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # suffix of a checkpoint's folder until it is complete
 _LISTED_SECONDS = 90  # longest age of a listing; NFS caches for 60 s
@@ -54,12 +63,12 @@ class ItemCheckpoints:
     """Saves named PyTrees with the record of the run that wrote them, and restores them.
 
     Attributes:
-      directory: folder of the checkpoints, one folder for each step.
+      directory: folder or URL of the checkpoints, one folder for each step.
     """
 
     def __init__(
         self,
-        directory: Path,
+        directory: PurePath,
         config: CheckpointConfig,
         now: RunRecord,
         check_lease: Callable[[], None] = lambda: None,
@@ -67,7 +76,7 @@ class ItemCheckpoints:
         """Opens the directory and creates it if necessary.
 
         Args:
-          directory: folder for these checkpoints only.
+          directory: folder or URL for these checkpoints only.
           config: which checkpoints are kept.
           now: record of the run that writes and restores them.
           check_lease: called before writing; raises on every process if another run holds the
@@ -76,10 +85,17 @@ class ItemCheckpoints:
         Raises:
           UserError: the directory can't be created or read.
         """
-        # TensorStore accepts no `..`, and the target of a link must not change during a run.
-        self.directory = Path(os.path.realpath(directory))
         self._now, self._check_lease = now, check_lease
         self._unconfirmed: RunRecord | None = None
+        self._manager: BucketCheckpoints | _Manager
+        self.directory: PurePath
+        if not isinstance(directory, Path):
+            array_stores.require(directory)
+            self.directory = directory
+            self._manager = BucketCheckpoints(directory, config, _handlers())
+            return
+        # TensorStore accepts no `..`, and the target of a link must not change during a run.
+        self.directory = Path(os.path.realpath(directory))
         with file_errors(f"The checkpoints' directory {directory} can't be used"):
             self._manager = _Manager(
                 self.directory,
@@ -87,7 +103,9 @@ class ItemCheckpoints:
                     max_to_keep=config.keep_last or None,
                     keep_period=config.keep_every or None,
                     enable_async_checkpointing=True,
-                    async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
+                    async_options=ocp.AsyncOptions(
+                        post_finalization_callback=lambda: _sync(Path(self.directory))
+                    ),
                 ),
                 handler_registry=_handlers(),
             )
@@ -124,7 +142,7 @@ class ItemCheckpoints:
             self._manager.wait_until_finished()
         if (record := self._unconfirmed) is not None:
             self._unconfirmed = None
-            on_main(lambda: confirm(self.directory / str(record.step), record))
+            on_main(lambda: confirm(saved_folder(self.directory, record.step), record))
 
     def stop(self, step: int) -> NoReturn:
         """Waits for the save of a preempted run, and ends the run.
@@ -186,18 +204,10 @@ class ItemCheckpoints:
             )
         self._unconfirmed = record
 
-    def _sync(self) -> None:
-        """Syncs a checkpoint to disk, so that it survives a power failure.
-
-        Orbax calls this on the main process when all files are written, before it renames the
-        folder to the step's number and removes older ones.
-        """
-        for path in self.directory.iterdir():
-            if path.name.endswith(_UNFINISHED):
-                durable.sync_tree(str(path))
-
     def _try_to_write(self) -> None:
         """Raises an error of writing that Orbax would report after minutes."""
+        if not isinstance(self.directory, Path):
+            return  # a save begins with a write of its own
         if not self.directory.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder is missing")
         os.rmdir(tempfile.mkdtemp(prefix="try-", dir=self.directory))
@@ -217,13 +227,13 @@ class ItemCheckpoints:
           UserError: the checkpoint is of a run with other data or fixed settings, or none is
             intact.
         """
-        damaged: list[Path] = []
+        damaged: dict[PurePath, str] = {}
         for folder in step_folders(self.directory):
             try:
                 items = self._read(folder, like)
             except DamagedError as damage:
                 print_on_main(f"damaged   the checkpoint of step {folder.name}: {damage}")
-                damaged.append(folder)
+                damaged[folder] = str(damage)
                 continue
             self._set_aside(damaged)
             print_on_main(f"resume    from step {folder.name}, {self.directory}")
@@ -235,7 +245,7 @@ class ItemCheckpoints:
             )
         return None
 
-    def _read(self, folder: Path, like: dict[str, Tree]) -> dict[str, Tree]:
+    def _read(self, folder: PurePath, like: dict[str, Tree]) -> dict[str, Tree]:
         saved = read_record(folder)
         saved.refuse_other(self._now, self.directory)
         items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
@@ -243,15 +253,18 @@ class ItemCheckpoints:
             print_on_main(f"changed   {change}")
         return items
 
-    def _set_aside(self, folders: list[Path]) -> None:
+    def _set_aside(self, damaged: dict[PurePath, str]) -> None:
         def rename() -> None:
             with file_errors(f"A damaged checkpoint in {self.directory} can't be renamed"):
-                for folder in folders:
-                    folder.rename(_unused_name(folder))
+                for folder, reason in damaged.items():
+                    if isinstance(folder, Path):
+                        folder.rename(_unused_name(folder))
+                    else:
+                        set_aside(folder, reason)
 
         on_main(rename)
         # Other hosts of a network file system may list the old names for some time.
-        names = {folder.name for folder in folders}
+        names = {folder.name for folder in damaged}
         for _ in range(_LISTED_SECONDS):
             self._manager.reload()
             listed = {folder.name for folder in step_folders(self.directory)}
@@ -272,7 +285,7 @@ class Checkpoints(ItemCheckpoints):
 
     def __init__(
         self,
-        directory: Path,
+        directory: PurePath,
         config: Config,
         records: int,
         data_digest: str,
@@ -281,7 +294,7 @@ class Checkpoints(ItemCheckpoints):
         """Opens the directory and creates it if necessary.
 
         Args:
-          directory: folder for these checkpoints only.
+          directory: folder or URL for these checkpoints only.
           config: the run's config.
           records: number of records of the run's data set.
           data_digest: digest of its content (`Dataset.digest`).
@@ -304,6 +317,17 @@ class Checkpoints(ItemCheckpoints):
         if items is None:
             return None
         return TrainState(student=items["student"], teacher=items["teacher"], **items["rest"])
+
+
+def _sync(directory: Path) -> None:
+    """Syncs a checkpoint to disk, so that it survives a power failure.
+
+    Orbax calls this on the main process when all files are written, before it renames the folder to
+    the step's number and removes older ones.
+    """
+    for path in directory.iterdir():
+        if path.name.endswith(_UNFINISHED):
+            durable.sync_tree(str(path))
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:

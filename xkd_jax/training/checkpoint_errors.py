@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 
 import jax
 
@@ -18,6 +18,12 @@ _DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
 # TensorStore raises a ValueError whose text has the system's error number, and sometimes a file.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
+# Of a store, it has the status of the request.
+_DENIED = re.compile(
+    r"PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|ExpiredToken|HTTP[^:]*: 40[13]"
+)
+_OUT = re.compile(r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|RESOURCE_EXHAUSTED")
+_NO_ACCESS = "the store denies access: check the credentials and the permissions"
 
 
 class DamagedError(Exception):
@@ -25,7 +31,7 @@ class DamagedError(Exception):
 
 
 @contextlib.contextmanager
-def same_reading_error(folder: Path) -> Iterator[None]:
+def same_reading_error(folder: PurePath) -> Iterator[None]:
     """Raises an error of reading a checkpoint on every process, if it occurs on one of them.
 
     Args:
@@ -47,7 +53,7 @@ def same_reading_error(folder: Path) -> Iterator[None]:
             raise  # not an error of the files
         cause = root_cause(error)
         fault = first_line(cause)
-        if is_transient(cause):
+        if isinstance(cause, UnreachableError) or is_transient(cause):
             kind = _OUT_OF_REACH
         elif isinstance(cause, PermissionError):
             kind = _REFUSED
@@ -87,7 +93,7 @@ def file_errors(sentence: str) -> Iterator[None]:
         if not of_files or isinstance(error, jax.errors.JaxRuntimeError):
             raise
         cause = root_cause(error)
-        lasting = not is_transient(cause, writing=True)
+        lasting = not isinstance(cause, UserError) and not is_transient(cause, writing=True)
         remedy = f"{'make room or repair it and ' if lasting else ''}run the same command again"
         raise (UserError if lasting else UnreachableError)(
             f"{sentence} ({first_line(cause)}): {remedy}; complete checkpoints are kept."
@@ -96,11 +102,16 @@ def file_errors(sentence: str) -> Iterator[None]:
 
 def root_cause(error: BaseException) -> BaseException:
     """Returns the first error of a chain; for TensorStore's errors, the `OSError` in their text."""
-    while error.__cause__:
+    while error.__cause__ and not isinstance(error, UserError):
         error = error.__cause__
     if found := _SYSTEM_ERROR.search(str(error)):
         number, file = int(found[1]), _FILE.findall(str(error))[-1:]
         return OSError(number, os.strerror(number), *file)
+    if isinstance(error, ValueError | RuntimeError):
+        if _DENIED.search(str(error)):
+            return UnreachableError(_NO_ACCESS)
+        if _OUT.search(str(error)):
+            return TimeoutError(first_line(error))
     return error
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import orbax.checkpoint as ocp
 import tensorstore
+from etils import epath
 
 from data_pipelines.errors import UnreachableError
+from data_pipelines.format import storage
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.array_digest import digests
 from xkd_jax.training.array_handler import tree_handler
+from xkd_jax.training.array_stores import kvstore, use_our_stores
 from xkd_jax.training.checkpoint_errors import (
     DamagedError,
     file_errors,
@@ -25,25 +28,68 @@ from xkd_jax.training.checkpoint_errors import (
 from xkd_jax.training.run_record import RunRecord
 
 _STEP_NAME = re.compile("[0-9]+")
+# In a bucket (`bucket_checkpoints`): the name in a bucket, the last object of a checkpoint (by
+# Orbax's convention for stores), and the suffixes of the objects beside it.
+_NAME_IN_BUCKET = re.compile(r"[0-9]+(\.[0-9]+)?")
+COMMITTED = "commit_success.txt"
+BEGUN, DAMAGED = ".begun", ".damaged"
+
+use_our_stores()
 
 
-def step_folders(directory: Path) -> list[Path]:
+def step_of(folder: PurePath) -> int:
+    """Returns the step that the name of a checkpoint's folder states."""
+    return int(folder.name.partition(".")[0])
+
+
+def step_folders(directory: PurePath) -> list[PurePath]:
     """Returns the folders of a run's checkpoints, newest first, without reading them.
 
-    Their names are step numbers. Unfinished and damaged checkpoints have other names.
+    Their names are step numbers. Unfinished and damaged checkpoints have other names; in a bucket
+    they lack the last object, or have an object beside them.
 
     Args:
-      directory: folder of the checkpoints.
+      directory: folder or URL of the checkpoints.
 
     Raises:
       UserError: the folder can't be listed.
+      UnreachableError: the store does not respond.
     """
+    if not isinstance(directory, Path):
+        return _in_bucket(directory)
     with file_errors(f"The checkpoints' directory {directory} can't be listed"):
         named = [path for path in directory.iterdir() if _STEP_NAME.fullmatch(path.name)]
     return sorted(named, key=lambda path: (int(path.name), path.name), reverse=True)
 
 
-def read_record(folder: Path) -> RunRecord:
+def _in_bucket(directory: PurePath) -> list[PurePath]:
+    names = [n for n in storage.subfolders(str(directory)) if _NAME_IN_BUCKET.fullmatch(n)]
+    if not names:
+        return []
+    beside = storage.sizes(str(directory))
+    found = [
+        directory / name
+        for name in names
+        if f"{name}{DAMAGED}" not in beside and storage.exists(str(directory / name / COMMITTED))
+    ]
+    number = re.compile("[0-9]+")
+    return sorted(found, key=lambda f: [int(n) for n in number.findall(f.name)], reverse=True)
+
+
+def saved_folder(directory: PurePath, step: int) -> PurePath:
+    """Returns the folder of a step's checkpoint, which exists.
+
+    Args:
+      directory: folder or URL of the checkpoints.
+      step: of the checkpoint.
+    """
+    if isinstance(directory, Path):
+        return directory / str(step)
+    listed = (folder for folder in _in_bucket(directory) if step_of(folder) == step)
+    return next(listed, directory / str(step))
+
+
+def read_record(folder: PurePath) -> RunRecord:
     """Reads the record of a checkpoint; every process must call it.
 
     Args:
@@ -56,18 +102,18 @@ def read_record(folder: Path) -> RunRecord:
     """
     with same_reading_error(folder):
         content = _record_of(folder)
-        if folder.name != str(content["step"]):
+        if folder.name.partition(".")[0] != str(content["step"]):
             raise DamagedError(
                 f"it was saved as step {content['step']}, so the folder was renamed or copied"
             )
     return RunRecord.from_json(content, folder)
 
 
-def _record_of(folder: Path) -> dict[str, Any]:
-    return RunRecord.verified(json.loads((folder / "run" / "metadata").read_text(encoding="utf-8")))
+def _record_of(folder: PurePath) -> dict[str, Any]:
+    return RunRecord.verified(json.loads(storage.read(str(folder / "run" / "metadata"))))
 
 
-def confirm(folder: Path, record: RunRecord) -> None:
+def confirm(folder: PurePath, record: RunRecord) -> None:
     """Checks record and indexes of a checkpoint that was just saved.
 
     Args:
@@ -91,7 +137,7 @@ def confirm(folder: Path, record: RunRecord) -> None:
         ) from error
 
 
-def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree:
+def read_checked(folder: PurePath, record: RunRecord, name: str, like: Tree) -> Tree:
     """Reads one item of a checkpoint and compares its digests; every process must call it.
 
     Args:
@@ -113,7 +159,7 @@ def read_checked(folder: Path, record: RunRecord, name: str, like: Tree) -> Tree
     return item
 
 
-def read_item(folder: Path, like: Tree) -> Tree:
+def read_item(folder: PurePath, like: Tree) -> Tree:
     """Reads one item of a checkpoint, without comparing digests.
 
     Args:
@@ -121,15 +167,17 @@ def read_item(folder: Path, like: Tree) -> Tree:
       like: shapes, dtypes and shardings of the item, as `jax.ShapeDtypeStruct`.
     """
     wanted = ocp.checkpoint_utils.construct_restore_args(like)
-    return tree_handler().restore(folder, args=ocp.args.PyTreeRestore(like, restore_args=wanted))
+    return tree_handler().restore(
+        epath.Path(str(folder)), args=ocp.args.PyTreeRestore(like, restore_args=wanted)
+    )
 
 
-def _read_index(folder: Path) -> None:
+def _read_index(folder: PurePath) -> None:
     """Checks that an item's index can be read.
 
     Raises:
       ValueError: it is damaged, empty or missing.
     """
-    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    spec = {"driver": "ocdbt", "base": kvstore(str(folder))}
     if not tensorstore.KvStore.open(spec).result().list().result():
         raise ValueError(f"the index in {folder} is empty or missing")
