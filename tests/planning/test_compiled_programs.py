@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xkd_jax.networks.attention import cudnn
 from xkd_jax.networks.tpu_attention import tpu_attention
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.planning import targets
+from xkd_jax.planning import listings, targets
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.roofline import axes_of, predict
 
@@ -43,7 +43,9 @@ def compiled(where, function, *shapes, dtype=jnp.bfloat16):
     whole = NamedSharding(mesh, PartitionSpec())
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=whole) for shape in shapes]
     lowered = jax.jit(mesh_lib.on_mesh(function, mesh)).lower(*arguments)
-    costs = Costs.of(lowered.compile().as_text(), where.chip.platform, where.chip.passes)
+    with listings.written():
+        text = lowered.compile().as_text()
+    costs = Costs.of(text, where.chip.platform, where.chip.passes).with_listings()
     return costs, predict(costs, where, mesh)
 
 
@@ -80,12 +82,20 @@ def test_float32_products_on_a_tpu_take_passes():
 
 
 @needs_libtpu
-def test_kernel_on_a_tpu_counts_by_its_estimate():
+def test_kernel_on_a_tpu_counts_by_its_estimate_and_its_instructions():
     batch, n, heads, size = 8, 256, 4, 32
     costs, step = compiled("v5e:1x1", tpu_attention, (batch, n, 3, heads, size))
     (kernel,) = (work for work in costs.work if work.kernel)
     assert kernel.flops == 2 * 2 * batch * heads * n * n * size
-    assert step.compiled.kernels > 0
+    # products of 128 rows, 128 lanes and 128 columns by one of four units take 128 cycles; heads
+    # of 32 use a quarter of the lanes
+    products = 2 * batch * heads * (n / 128) ** 2 * 128 / 4
+    assert products < kernel.cycles < 10 * products
+    assert step.compiled.kernels == kernel.cycles / 1.5e9
+    # twice the samples are twice the steps of the grid
+    twice, _ = compiled("v5e:1x1", tpu_attention, (2 * batch, n, 3, heads, size))
+    (longer,) = (work for work in twice.work if work.kernel)
+    assert longer.cycles == pytest.approx(2 * kernel.cycles, rel=0.02)
     assert not costs.unknown
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from xkd_jax.planning import products
+from xkd_jax.planning import listings, products
 from xkd_jax.planning.hlo_text.arrays import Platform
 from xkd_jax.planning.hlo_text.computation import Computation
 from xkd_jax.planning.hlo_text.groups import between_slices, first_group
@@ -49,7 +49,7 @@ class Work:
     bytes: main memory read and written.
     times: number of runs in a step.
     asynchronous: whether it overlaps with other operations.
-    cycles: the compiler's estimate for one run (TPU); None if it has none.
+    cycles: of one run (TPU): the compiler's estimate, or a kernel's instructions; None if unknown.
     kernel: name of a kernel that this project or a library wrote; empty for XLA's operations.
     """
 
@@ -104,6 +104,15 @@ class Costs:
             collectives=tuple(found.values()),
             unknown=dict(unknown),
         )
+
+    def with_listings(self) -> Costs:
+        """Returns these costs, with the cycles of kernels whose listings the compiler wrote."""
+        found = listings.cycles(w.kernel for w in self.work if w.kernel)
+        work = (
+            dataclasses.replace(w, cycles=found[w.kernel]) if w.kernel in found else w
+            for w in self.work
+        )
+        return dataclasses.replace(self, work=tuple(work))
 
     @property
     def flops(self) -> float:

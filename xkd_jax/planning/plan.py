@@ -17,6 +17,7 @@ from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import train_step
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.planning import listings
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.flops import count_flops
@@ -111,7 +112,8 @@ def make_plan(config: Config, where: Target) -> Plan:
     flops = model_flops(config, run.like, batch)
     planned = functools.partial(Plan, config, where, mesh, length)
     try:
-        compiled = _lower(run, batch).compile()
+        with listings.written():
+            compiled = _lower(run, batch).compile()
     except jax.errors.JaxRuntimeError as error:
         missing = missing_memory(str(error))
         if missing is None:
@@ -124,7 +126,7 @@ def make_plan(config: Config, where: Target) -> Plan:
     made = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     memory = _memory(run.like, batch, made, found.generated_code_size_in_bytes)
     try:
-        costs = Costs.of(text, where.chip.platform, where.chip.passes)
+        costs = Costs.of(text, where.chip.platform, where.chip.passes).with_listings()
     except UnknownTextError as error:
         return planned(memory, flops, compiles=True, costs=None, step=None, unknown=str(error))
     return planned(memory, flops, compiles=True, costs=costs, step=predict(costs, where, mesh))

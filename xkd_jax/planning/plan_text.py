@@ -72,10 +72,10 @@ def _step(plan: Plan) -> Iterator[str]:
         return
     assert chip.clock is not None
     yield (
-        f"cycles    {1e3 * step.compiled_seconds:.1f} ms a step by the compiler's estimate:"
-        f" operations {1e3 * compiled.operations:.1f} ms at {chip.clock / 1e9:g} GHz, kernels"
-        f" {1e3 * compiled.kernels:.1f} ms and others {1e3 * compiled.rest:.1f} ms by the roofline,"
-        f" network as above{_rate(plan, step.compiled_seconds)}"
+        f"cycles    {1e3 * step.compiled_seconds:.1f} ms a step: operations by the compiler's"
+        f" estimate {1e3 * compiled.operations:.1f} ms at {chip.clock / 1e9:g} GHz, kernels by"
+        f" their instructions {1e3 * compiled.kernels:.1f} ms, all others by the roofline"
+        f" {1e3 * compiled.rest:.1f} ms, network as above{_rate(plan, step.compiled_seconds)}"
     )
 
 

@@ -16,9 +16,9 @@ from xkd_jax.planning.targets import Target
 class Compiled:
     """Seconds of a step's operations by the compiler's model of the chip.
 
-    operations: XLA's, by the cycles that it writes.
-    kernels: by what their authors state, at peak rates.
-    rest: operations without cycles, by the roofline.
+    operations: XLA's, by the cycles that it estimates.
+    kernels: by their instructions.
+    rest: operations and kernels without cycles, by the roofline.
     """
 
     operations: float
@@ -99,14 +99,18 @@ def _roofline(work: Iterable[Work], chip: Chip) -> float:
 
 
 def _compiled(work: Sequence[Work], chip: Chip) -> Compiled | None:
-    estimated = [w for w in work if w.cycles is not None]
-    if chip.clock is None or not estimated:
+    clock = chip.clock
+    if clock is None or all(w.cycles is None for w in work):
         return None
-    others = [w for w in work if w.cycles is None]
+
+    def seconds(kernels: bool) -> float:
+        chosen = (w for w in work if w.cycles is not None and bool(w.kernel) is kernels)
+        return sum(w.times * (w.cycles or 0.0) for w in chosen) / clock
+
     return Compiled(
-        operations=sum(w.times * (w.cycles or 0.0) for w in estimated) / chip.clock,
-        kernels=_roofline((w for w in others if w.kernel), chip),
-        rest=_roofline((w for w in others if not w.kernel), chip),
+        operations=seconds(kernels=False),
+        kernels=seconds(kernels=True),
+        rest=_roofline((w for w in work if w.cycles is None), chip),
     )
 
 

@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.terminal import count
+from xkd_jax.planning import listings
 from xkd_jax.planning.chips import Chip
 from xkd_jax.planning.costs import Collective
 from xkd_jax.planning.network import seconds_between
@@ -248,11 +249,15 @@ _ENVIRONMENT = {
 }
 
 
+_OPTIONS = "LIBTPU_INIT_ARGS"
+
+
 @contextlib.contextmanager
 def quiet_environment() -> Iterator[None]:
-    """Keeps libtpu from looking for the machine it runs on, while it only compiles."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    """Keeps libtpu from looking for the machine it runs on, and lets it write listings."""
+    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, _OPTIONS)}
     os.environ.update(_ENVIRONMENT)
+    os.environ[_OPTIONS] = f"{before[_OPTIONS] or ''} {listings.options()}".strip()
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ _WHOLE = frozenset((
     "triangular-solve", "xor",
 ))  # fmt: skip
 _SLICES = ("slice", "dynamic-slice")
-_MARKS = ("AllocateBuffer", "AsyncCollectiveStart", "AsyncCollectiveDone")
+_MARKS = ("AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone")
 
 
 def traffic(module: Module, scope: Computation, operation: Operation) -> float:
