@@ -17,7 +17,10 @@ LB: loop body
    0x2   : > { %p89_p2 = pnand %p99_p0, %p88_p1 } /* End region 21 */
    0x3   : > { %92 = sbr.rel (%p89_p2) target = $region24 }
    0x4   :  {} /* End region 22 */
-   0x5   : > { %s2274_s17 = smov (!%p89_p2), 0 }
+   0x5   : > { %16204 = dma.general (%p16205_p1), /*src=*/%s78_s28 /*
+base_bounds: (16, 144, 4)
+strides: (2, 48, 4)
+*/ }
    0x6 LB: >> { %s22_s17 = sphi %s2274_s17, %s130_s17 }
    0x7   : >> { %p127_p8 = scmp.ge.s32.totalorder %s130_s17, 24 /* loop exit test */ }
    0x8   : > { %129 = sbr.rel (!%p127_p8) target = $region69 }
@@ -42,7 +45,7 @@ def test_region_of_an_unknown_predicate_counts_in_every_iteration():
 @pytest.mark.parametrize("old,new,part", [
     ("LB: >>", "  : >>", "without a beginning"),
     ("24 /* loop exit test */", "24", "without an exit test"),
-    ("0x", "at ", "without an exit test|without instructions|without a beginning"),
+    ("0x", "at ", "the line 'at 1 LB: > "),
     (LISTING, "a new format", "without instructions"),
 ])  # fmt: skip
 def test_unknown_listings_are_refused(old, new, part):

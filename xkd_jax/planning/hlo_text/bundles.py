@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from xkd_jax.planning.hlo_text.arrays import UnknownTextError
 
 _LINE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(?P<mark>[A-Z]{2})?\s*: (?P<loops>>*) ?\{(?P<text>.*)")
+_KEY = "= control target key end"
 _EXIT = re.compile(r"scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test \*/")
 _BOUND = re.compile(r"%p(\d+)_p\d+ = scmp\.(ge|lt)\.s32\.totalorder %\w+, (\d+) (?!/\* loop exit)")
 _BETWEEN = re.compile(r"%p(\d+)_p\d+ = pnand %p(\d+)_p\d+, %p(\d+)_p\d+")
@@ -89,7 +90,12 @@ def cycles(listing: str) -> float:
 
 
 def _lines(listing: str) -> Iterator[tuple[str, int, str]]:
-    """Yields (mark, number of loops around it, text) of each bundle."""
-    for line in listing.splitlines():
-        if found := _LINE.match(line):
+    """Yields (mark, number of loops around it, text) of each bundle, which follow a key of marks."""
+    is_open = False  # whether a comment continues a bundle on the next lines
+    for line in listing.partition(_KEY)[2].splitlines():
+        found = _LINE.match(line)
+        if found:
             yield found["mark"] or "", len(found["loops"]), found["text"]
+        elif line.strip() and not is_open:
+            raise UnknownTextError(f"the line {line.strip()[:100]!r} of a kernel")
+        is_open = (is_open or bool(found)) and "}" not in line
