@@ -90,7 +90,7 @@ def cycles(listing: str) -> float:
 
 
 def _lines(listing: str) -> Iterator[tuple[str, int, str]]:
-    """Yields (mark, number of loops around it, text) of each bundle, which follow a key of marks."""
+    """Yields (mark, number of loops around it, text) of the bundles below a key of marks."""
     is_open = False  # whether a comment continues a bundle on the next lines
     for line in listing.partition(_KEY)[2].splitlines():
         found = _LINE.match(line)
