@@ -83,9 +83,11 @@ def pretrain(config: Config) -> None:
         return
     with Activity("starting JAX"):
         start(config)
+    from xkd_jax.inference import starting_weights
     from xkd_jax.training import train
 
-    train.train(config, workdir(), command_line.written_config(Config))
+    written, initial = command_line.written_config(Config), starting_weights.reader(config)
+    train.train(config, workdir(), written, initial)
     if config.report:
         from xkd_jax.report import page_file
 

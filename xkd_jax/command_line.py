@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import keyword
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +41,8 @@ _CONFIG_FLAGS = ("--config", "-config")
 _SHOW = flags.DEFINE_boolean(
     "show", False, "Print every key of the config with its value, default and meaning, and end."
 )
+# A key's flag up to its last part, and that.
+_LAST_KEY = re.compile(r"^(--?config(?:\.\w+)+)\.(\w+)(?==|$)")
 # Python's error if a config file without variants gets one.
 _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
 # Errors of parsers of values; the last three for invalid or too deeply nested literals.
@@ -194,7 +199,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     if path and not Path(path).is_file():
         raise config_file.missing(path)
     try:
-        return flags.FLAGS(_with_config(argv, given))
+        with _keywords_as_indices(argv) as indexed:
+            return flags.FLAGS(_with_config(indexed, given))
     except (KeyError, AttributeError) as error:
         raise UserError(_explain_key(argv, error)) from None
     except (flags.Error, *_VALUE_ERRORS) as error:
@@ -204,6 +210,26 @@ def parse_flags(argv: list[str]) -> list[str]:
                 f"{path} has no variants, and {variant!r} is given: give --config={path}."
             ) from None
         raise UserError(flag_errors.explain(argv, error, _schema_given(argv))) from None
+
+
+@contextlib.contextmanager
+def _keywords_as_indices(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the command line, also as sys.argv, with `init["from"]` in place of `init.from`.
+
+    ml_collections reads sys.argv, and parses a key as an expression of Python, in which `from` is a
+    keyword.
+    """
+
+    def index(match: re.Match[str]) -> str:
+        last = match[2]
+        return f'{match[1]}["{last}"]' if keyword.iskeyword(last) else match[0]
+
+    given = sys.argv
+    sys.argv = [_LAST_KEY.sub(index, argument, count=1) for argument in argv]
+    try:
+        yield sys.argv
+    finally:
+        sys.argv = given
 
 
 def _schema(content: Any) -> type:

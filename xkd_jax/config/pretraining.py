@@ -28,6 +28,7 @@ from data_pipelines.loader_config import (
 from xkd_jax.config import value_checks
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.directions import directions
+from xkd_jax.config.initial_weights import InitConfig
 
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
@@ -341,6 +342,7 @@ class Config(LoaderConfig):
     report: Annotated[
         bool, Doc("whether the run ends by writing report.html, a page of its results")
     ] = False
+    init: InitConfig = dataclasses.field(default_factory=InitConfig)
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -89,7 +89,7 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
         config.heads or None, stated(config.video), stated(config.audio), flags="--config."
     )
     network = "teacher" if config.network == "teacher" else "student"
-    parts = [loading.load_file(file, Request(network, given)) for file in files]
+    parts = [loading.load_file(file, Request(network, given), print_on_main) for file in files]
     found = loaded.joined(parts)
     found = found.only(config.modalities, _remedy(config, list(found.encoders)))
     if config.protocol == "retrieval":

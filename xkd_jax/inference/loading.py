@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -113,12 +113,15 @@ def file_of_weights(path: str) -> str | None:
     )
 
 
-def load_file(path: str, request: Request) -> Loaded:
+def load_file(
+    path: str, request: Request, print_line: Callable[[str], object] = terminal.print_text
+) -> Loaded:
     """Returns the encoders in a file of weights, and prints what was taken from it.
 
     Args:
       path: path or URL of the file.
       request: options of the import.
+      print_line: called with the line about what was taken.
 
     Raises:
       UserError: the file can't be used, or a missing value must be given.
@@ -131,7 +134,7 @@ def load_file(path: str, request: Request) -> Loaded:
         preprocessor = _json(storage.join(beside, folder.PREPROCESSOR)) if settings else {}
         asked = Request(request.network, request.given, settings, preprocessor)
         found = import_weights(file, asked)
-    terminal.print_text(found.line())
+    print_line(found.line())
     kind = found.format
     origin = Origin(path, kind.name, found.network, license=kind.license, family=kind.family)
     return Loaded(found.encoders, origin)

@@ -126,6 +126,10 @@ class ItemCheckpoints:
         with self._writing():
             self._manager.close()
 
+    def started_from(self, weights: dict[str, str]) -> None:
+        """Adds to the run's record where its encoders started from."""
+        self._now = dataclasses.replace(self._now, initial_weights=weights)
+
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
@@ -251,6 +255,7 @@ class ItemCheckpoints:
         items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
         for change in saved.changes(self._now)[0]:
             print_on_main(f"changed   {change}")
+        self.started_from(saved.initial_weights)
         return items
 
     def _set_aside(self, damaged: dict[PurePath, str]) -> None:

@@ -24,6 +24,7 @@ from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import main_activity, print_on_main, run_on_all
 from xkd_jax.training import checkpoint, memory
+from xkd_jax.training.initial_encoders import Read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Run:
     initialize: jitted () -> the state before the first step.
     like: the state's shapes, dtypes and shardings, as `jax.ShapeDtypeStruct`.
     batch_sharding: sharding of every array of a batch.
+    initial: reads the encoders that the run starts from; None: random ones.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class Run:
     initialize: Callable[[], TrainState]
     like: TrainState
     batch_sharding: NamedSharding
+    initial: Read | None = None
 
     @classmethod
     def create(
@@ -94,6 +97,22 @@ class Run:
                 state_shardings.abstract_state(architecture, transformation), state_sharding
             ),
             batch_sharding=batch_sharding,
+        )
+
+    def starting_from(self, read: Read | None) -> Run:
+        """Returns the run with other encoders before its first step.
+
+        Args:
+          read: reads them, when they are needed for the first time; None: random ones.
+        """
+        if read is None:
+            return self
+        once = functools.cache(read)
+        architecture = self.config.architecture
+        return dataclasses.replace(
+            self,
+            initialize=lambda: once().into(self.initialize(), architecture),
+            initial=once,
         )
 
     def check_memory(self) -> None:

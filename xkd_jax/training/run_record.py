@@ -10,9 +10,12 @@ from typing import Any, ClassVar, Self
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.training.versions import versions
 
 RECORD_LAYOUT = 2
+# `init` of earlier versions.
+_RANDOM = dataclasses.asdict(InitConfig())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,8 @@ class RunRecord:
     records: number of records in the data set.
     data_digest: digest of the data set's content (`Dataset.digest`).
     versions: {name: version} of the program and its libraries (`versions.versions`).
+    initial_weights: source, format, license and digest of the weights that the encoders started
+      from; {}: random ones.
     digests: {item: {path of an array: its digest}} (`array_digest.digests`).
     layout: version of this record's fields.
     """
@@ -35,11 +40,12 @@ class RunRecord:
     versions: dict[str, str]
     digests: dict[str, dict[str, int]]
     layout: int = RECORD_LAYOUT
+    initial_weights: dict[str, str] = dataclasses.field(default_factory=dict)
 
     # Prefixes of values that a resumed run can't change: they decide the shapes of the state, or
     # which data a step gets.
     FIXED: ClassVar[tuple[str, ...]] = (
-        "config.seed", "config.batch_size", "config.modalities", "config.model",
+        "config.seed", "config.batch_size", "config.modalities", "config.init", "config.model",
         *(f"config.{m}" for m in MODALITIES), "config.data.split",
         "config.data.shuffle_window", "config.data.drop_last", "records",
     )  # fmt: skip
@@ -91,6 +97,7 @@ class RunRecord:
             )
         if "model" in content["config"]:  # of a run; earlier versions trained every modality
             content["config"].setdefault("modalities", list(MODALITIES))
+            content["config"].setdefault("init", json.loads(json.dumps(_RANDOM)))
         return cls(**content)
 
     def changes(self, now: RunRecord) -> tuple[list[str], list[str]]:

@@ -33,6 +33,7 @@ from xkd_jax.parallel.processes import (
 from xkd_jax.training import memory, run_data, run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.initial_encoders import Read
 from xkd_jax.training.loop import Loop
 from xkd_jax.training.pictures import gallery
 from xkd_jax.training.probe import Probes, feature_function
@@ -41,7 +42,9 @@ from xkd_jax.training.run_results import PROBES
 
 
 @lost_peer_errors()
-def train(config: Config, workdir: Path, written: Config | None = None) -> None:
+def train(
+    config: Config, workdir: Path, written: Config | None = None, initial: Read | None = None
+) -> None:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
     A run that has ended is not changed.
@@ -50,6 +53,8 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
       config: of the run.
       workdir: folder of the run.
       written: config of the file without overrides, to print differences; None: not known.
+      initial: reads the encoders that a run without a checkpoint starts from
+        (`xkd_jax.inference.starting_weights.reader`); None if `init.from` is empty.
 
     Raises:
       UserError: data, mesh or checkpoints don't fit the config, or another run uses the folder.
@@ -59,18 +64,24 @@ def train(config: Config, workdir: Path, written: Config | None = None) -> None:
     """
     run_data.check(config)
     smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
+    if config.init.source and initial is None:
+        raise ValueError("init.from is given, and train() has no reader of it")
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
-        _train(config, workdir, written, check_lease)
+        _train(config, workdir, written, initial, check_lease)
 
 
 def _train(
-    config: Config, workdir: Path, written: Config | None, check_lease: Callable[[], None]
+    config: Config,
+    workdir: Path,
+    written: Config | None,
+    initial: Read | None,
+    check_lease: Callable[[], None],
 ) -> None:
     mesh = mesh_lib.make_mesh(config.mesh)
     directory = run_data.directory(config, workdir)
     dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
-    run = Run.create(config, length, mesh)
+    run = Run.create(config, length, mesh).starting_from(initial)
     for line in run_summary.lines(config, written, len(dataset), length, mesh):
         print_on_main(line)
     run.check_memory()
@@ -120,6 +131,8 @@ def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
     """
     state = checkpoints.restore(run.like)
     if state is None:
+        if run.initial is not None:
+            checkpoints.started_from(run.initial().record)
         return run.initialize()
     if int(state.step) > run.length.steps:
         raise UserError(

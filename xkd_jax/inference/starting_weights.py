@@ -1,0 +1,265 @@
+"""Weights of any kind as the start of a pretraining (`init.from`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig, input_view
+from xkd_jax.config.pretraining import Config, Transformer
+from xkd_jax.config.stated_input import stated
+from xkd_jax.inference import loaded, loading, run_checkpoint
+from xkd_jax.inference.formats.format import EncoderWeights, Request
+from xkd_jax.inference.formats.given import Given
+from xkd_jax.inference.loaded import Loaded
+from xkd_jax.networks.encoder import SHARED
+from xkd_jax.networks.positions import resize_positions
+from xkd_jax.networks.tree import Tree
+from xkd_jax.parallel import agreement
+from xkd_jax.parallel.processes import print_on_main
+from xkd_jax.training.initial_encoders import InitialEncoders, Read
+
+_WORDING = run_checkpoint.Wording("--config.init.from=RUN", "--config.init.step=N")
+# Fields of an input that the run's config is compared in; the others are sizes.
+_RATES = ("spectrogram", "frame_rate", "sample_rate", "fft", "hop", "mean", "std")
+
+
+class Start(NamedTuple):
+    """One modality's start.
+
+    Attributes:
+      embedding: patch projection, positions, and CLS where the weights have one.
+      blocks: parameters of the blocks.
+      norm: the final norm; {}: the weights have none of each token.
+      taken: what was taken, for a line.
+      fresh: parts of the encoder that the weights lack.
+      left: parts of the weights that the encoder lacks.
+      other: differences of the inputs.
+    """
+
+    embedding: Tree
+    blocks: Tree
+    norm: Tree
+    taken: list[str]
+    fresh: list[str]
+    left: list[str]
+    other: list[str]
+
+
+def reader(config: Config) -> Read | None:
+    """Returns the function that reads `init.from` of a run; None: its encoders are random."""
+    return (lambda: read(config)) if config.init.source else None
+
+
+def read(config: Config) -> InitialEncoders:
+    """Reads the weights of `init.from` and prints what was taken from them.
+
+    Raises:
+      UserError: the weights can't be used, or don't fit the run's networks.
+    """
+    found = loaded.joined([_of_one(one, config) for one in loading.several(config.init.source)])
+    used = [m for m in config.modalities if m in found.encoders]
+    if not used:
+        raise UserError(
+            f"{found.origin} has no encoder of {', '.join(config.modalities)}: it has"
+            f" {', '.join(found.encoders)}, so give other weights by --config.init.from."
+        )
+    found = found.only(used, "")
+    record = {
+        "source": found.origin.source,
+        "format": found.origin.format,
+        "license": found.origin.license,
+        "digest": found.digest,
+    }
+    agreement.require({f"init.from {config.init.source}": record})
+    starts = {m: start_of(m, weights, config) for m, weights in found.encoders.items()}
+    for line in _lines(config, found, starts):
+        print_on_main(line)
+    return InitialEncoders(_values(config, starts), record)
+
+
+def _of_one(path: str, config: Config) -> Loaded:
+    init = config.init
+    if (file := loading.file_of_weights(path)) is not None:
+        sizes = {m: _sizes(config, m) for m in config.modalities}
+        given = Given(
+            init.heads or None, stated(init.video), stated(init.audio), sizes, "--config.init."
+        )
+        return loading.load_file(file, Request(init.network, given), print_on_main)
+    if not storage.is_remote(path) and not os.path.exists(path):
+        raise UserError(
+            f"init.from is {path}, which is neither a file of weights nor a folder: give the path"
+            " of one."
+        )
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    checkpoint = run_checkpoint.opened(storage.location(path), init.step, _WORDING, print_on_main)
+    return checkpoint.loaded(init.network, path, lambda cls, architecture: here)
+
+
+def _sizes(config: Config, modality: Modality) -> dict[str, Any]:
+    view = config.modality(modality)
+    return {name: getattr(view, name) for name in INPUT_FIELDS[modality] if name not in _RATES}
+
+
+def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Start:
+    """Returns a run's encoder of one modality with the parameters of other weights.
+
+    Biases of values are added to the biases behind attention, which is the same function; those of
+    queries have no place in XKD and are left out. (A bias of keys has no effect.)
+
+    Args:
+      modality: of the encoder.
+      weights: its weights.
+      config: of the run.
+
+    Raises:
+      UserError: widths, depths, heads or patches differ.
+    """
+    theirs, view = weights.config, config.modality(modality)
+    _check_sizes(modality, theirs, config)
+    params = jax.tree.map(np.asarray, weights.params)
+    start = Start({}, {}, {}, [], [], [], list(_other_inputs(modality, theirs, config)))
+    _take_embedding(start, theirs, params["embedding"], EncoderConfig(config.model.encoder, view))
+    start.blocks.update(_blocks(params["blocks"]["layers"], start.left))
+    start.taken.append(f"{theirs.transformer.depth} blocks")
+    if theirs.norm == "tokens":
+        start.norm.update(params["norm"])
+        start.taken.append("final norm")
+    else:
+        start.fresh.append("final norm")
+        start.left.extend(["norm of pooled features"] if theirs.norm == "pooled" else [])
+    return start
+
+
+def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> None:
+    own, other, source = config.model.encoder, theirs.transformer, config.init.source
+    named, view = f"{source} has an encoder of {modality}", config.modality(modality)
+    if other.mlp_width * own.width != own.mlp_width * other.width:
+        raise UserError(
+            f"{named} whose MLPs are {other.mlp_ratio:g} times as wide as its tokens, and those of"
+            f" a run are {own.mlp_ratio:g} times: give other weights by --config.init.from."
+        )
+    if _shape(own) != _shape(other):
+        raise UserError(
+            f"{named} of width/depth/heads {_shape(other)}, and that of model.size"
+            f" {config.model.size!r} is {_shape(own)}: give"
+            f" --config.model.size={_shape(other)}:{_shape(config.model.decoder)}."
+        )
+    if theirs.stride not in (None, theirs.view.patch):
+        raise UserError(
+            f"{named} with overlapping patches, which a run does not have: give other weights by"
+            " --config.init.from."
+        )
+    if theirs.view.patch != view.patch:
+        raise UserError(
+            f"{named} with patches of {theirs.view.patch}, and {modality}.patch is {view.patch}:"
+            f" give --config.{modality}.patch='{theirs.view.patch}' and sizes that fit."
+        )
+    fixed = (m is None and a != b for m, a, b in zip(view.interpolation, theirs.grid, view.grid,
+                                                     strict=True))  # fmt: skip
+    if any(fixed):
+        raise UserError(
+            f"{named} for inputs of {theirs.view.global_shape}, and the mel bands of"
+            f" {view.global_shape} differ: give --config.audio.mels={theirs.view.global_shape[0]}."
+        )
+
+
+def _shape(sizes: Transformer) -> str:
+    return f"{sizes.width}/{sizes.depth}/{sizes.heads}"
+
+
+def _take_embedding(start: Start, theirs: EncoderConfig, params: Tree, own: EncoderConfig) -> None:
+    """Takes projection, positions and CLS, and notes it."""
+    special = theirs.special_tokens
+    patches = resize_positions(
+        jnp.asarray(params["positions"][special:]), theirs.grid, own.grid, own.view.interpolation
+    )
+    first = params["positions"][: min(special, 1)]
+    start.embedding["projection"] = params["projection"]
+    start.embedding["positions"] = np.concatenate([first, np.asarray(patches)])
+    grids = [" x ".join(map(str, grid)) for grid in (theirs.grid, own.grid)]
+    interpolated = f", interpolated to {grids[1]}" if theirs.grid != own.grid else ""
+    start.taken.extend(["patch projection", f"positions ({grids[0]}{interpolated})"])
+    if special:
+        start.embedding["cls"] = params["cls"][:1]
+        start.taken.append("CLS")
+    else:
+        start.fresh.append("CLS")
+    if special > 1:
+        start.left.append(f"{special - 1} more special tokens")
+
+
+def _blocks(layers: Tree, left: list[str]) -> Tree:
+    """Returns the parameters of blocks without biases of queries, keys and values."""
+    bias = layers["qkv"].get("bias")
+    if bias is None:
+        return layers
+    query, _, value = (bias[:, i] for i in range(3))
+    if query.any():
+        left.append("biases of queries")
+    proj = layers["proj"]
+    added = np.einsum("lhc,lhcd->ld", value, proj["kernel"])
+    return {
+        **layers,
+        "qkv": {"kernel": layers["qkv"]["kernel"]},
+        "proj": {"kernel": proj["kernel"], "bias": proj["bias"] + added},
+    }
+
+
+def _other_inputs(modality: Modality, theirs: EncoderConfig, config: Config) -> Iterator[str]:
+    own = input_view(config.modality(modality))
+    for name in INPUT_FIELDS[modality]:
+        was, now = getattr(theirs.view, name), getattr(own, name)
+        if name in _RATES and not _close(was, now):
+            yield f"{modality}.{name} {was}, here {now}"
+
+
+def _close(one: Any, other: Any) -> bool:
+    return one == other if isinstance(one, str) else bool(np.allclose(one, other))
+
+
+def _lines(config: Config, found: Loaded, starts: Mapping[Modality, Start]) -> Iterator[str]:
+    for m in config.modalities:
+        if m not in starts:
+            yield f"init      {m}: random, as {found.origin.source} has no encoder of it"
+            continue
+        start = starts[m]
+        parts = [f"taken from {found.origin.source}: {', '.join(start.taken)}"]
+        parts += [f"random: {', '.join(start.fresh)}"] if start.fresh else []
+        parts += [f"left out: {', '.join(start.left)}"] if start.left else []
+        yield f"init      {m} encoder of student and teacher, {'; '.join(parts)}"
+        if start.other:
+            yield f"note      these weights had another input: {', '.join(start.other)}"
+    yield "init      random: projection heads and decoders"
+
+
+def _values(config: Config, starts: Mapping[Modality, Start]) -> Tree:
+    """Returns the part of the tree `encoders` of `Student`.
+
+    Raises:
+      UserError: blocks are shared, and the modalities' blocks differ.
+    """
+    blocks: Tree = {m: {"layers": start.blocks} for m, start in starts.items()}
+    if config.model.shares_student_blocks:
+        first, *others = blocks.values()
+        for other in others:
+            if not all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(other))):
+                raise UserError(
+                    f"The modalities share blocks (model.variant {config.model.variant!r}), and"
+                    f" {config.init.source} has different ones of {' and '.join(MODALITIES)}: give"
+                    " weights of one modality by --config.init.from, or --config.model.variant=xkd."
+                )
+        blocks = {SHARED: first}
+    return {
+        "embeddings": {m: start.embedding for m, start in starts.items()},
+        "blocks": blocks,
+        "norms": {m: start.norm for m, start in starts.items()},
+    }
