@@ -49,13 +49,15 @@ def parse(monkeypatch):
         ("--config.batch_size=2.5", f"batch_size is '2.5': {INT}"),
         ("--config.batch_size=", f"batch_size is '': {INT}"),
         ("--config.max_steps=None", f"max_steps is 'None': {INT}"),
-        ("--config.batch_size", "batch_size has no value: give --config.batch_size=VALUE, a value"),
+        ("--config.batch_size", "batch_size has no value: give --config.batch_size=VALUE, a"),
         ("--noconfig.batch_size", "--noconfig.batch_size is for true or false: give --config.bat"),
         (f"--config.batch_size={10**30}", "batch_size is a number of 100 bits: give a smaller one"),
         ("--config.optimizer.b1=1,5", f"optimizer.b1 is '1,5': {FLOAT}"),
         (f"--config.optimizer.b1={'9' * 500}x", f"optimizer.b1 is '9{{96}}[.]{{3}}: {FLOAT}"),
         ("--config.model.variant=xdk", "model.variant is 'xdk': give one of 'xkd', 'mas', 'mats'"),
         ("--config.model.variant", "model.variant has no value: give .*, one of 'xkd', 'mas'"),
+        ("--config.init.from", r"init\.from has no value: give --config\.init\.from=VALUE, a"),
+        ("--config.init.frm=x", r"no key init\.frm\. Did you mean init\.from\?"),
         ("--config.video.patch=4,16", r"video.patch is \(4, 16\): give 3 values of type int, with"),
         ("--config.video.patch=(4,16", r"video.patch is '\(4,16': give 3 values of type int"),
         ("--config.video.patch=4,16,x", r"video.patch is .*: give 3 values of type int"),
@@ -116,3 +118,10 @@ def test_optional_values_in_words():
         == "values of type float, with commas between them"
     )
     assert dataclass_schema.kind_of(command_line.Config, "video.nope.x") is None
+
+
+@pytest.mark.parametrize("flag", ["--config.init.from=w.pth", "-config.init.from=w.pth"])
+def test_a_key_that_is_a_keyword_of_python_is_given_as_others(parse, flag):
+    assert parse(flag, "--config.init.step=3").init.source == "w.pth"
+    assert sys.argv[2] == flag
+    assert parse("--config.init.from", "w.pth").init.source == "w.pth"

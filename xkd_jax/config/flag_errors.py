@@ -14,7 +14,7 @@ from xkd_jax.config import dataclass_schema
 
 # How absl begins: "flag --NAME=VALUE: REASON", "Missing value for flag --NAME",
 # "Unknown command line flag 'NAME'", "Trying to specify the value ... flag --NAME".
-_NAMED = re.compile(r"flag (?:--?|')([\w.]+)")
+_NAMED = re.compile(r"flag (?:--?|')([\w.]+)(?:\[\"(\w+)\"])?")
 _PREFIX = "config."
 # Text of ml_collections' error if a config file raises; a traceback follows.
 _OF_FILE = "parsing config file"
@@ -34,7 +34,7 @@ def explain(argv: Sequence[str], error: Exception, schema: type | None) -> str:
     if _OF_FILE in str(error):
         return _broken_file(str(error))
     named = _NAMED.search(str(error))
-    name = named[1] if named else ""
+    name = ".".join(filter(None, named.groups())) if named else ""
     key = name.removeprefix("no").removeprefix(_PREFIX)
     kind = None if schema is None else dataclass_schema.kind_of(schema, key)
     if kind is not None and name != key:
