@@ -12,7 +12,7 @@ from xkd_jax.inference import run_checkpoint
 from xkd_jax.training.run_record import RunRecord
 
 UNUSABLE = {
-    "checkpoint": "gs://bucket/run",
+    "checkpoint": "/gs/run",
     "features": "s3://bucket/features",
     "seed": -1,
     "step": -1,

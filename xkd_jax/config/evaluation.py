@@ -250,7 +250,8 @@ def resolve(raw: ml_collections.ConfigDict) -> EvalConfig:
 
 
 def _check(config: EvalConfig) -> None:
-    value_checks.checkpoints_folder("checkpoint", config.checkpoint)
+    if "://" not in config.checkpoint:
+        value_checks.checkpoints_folder("checkpoint", config.checkpoint)
     value_checks.folder("features", config.features)
     value_checks.blur_sigma("clips.video", config.clips.video)
     value_checks.mesh(config.mesh)
