@@ -141,7 +141,7 @@ def _nothing_pending(pending: list[tuple[Any, np.ndarray]]) -> None:
 
 
 class ClipFrames:
-    """The frames of a clip, decoded one at a time and cut into the batch.
+    """The frames of a clip, decoded a few at a time and cut into the batch.
 
     Frames with another short side (in shards made elsewhere) are scaled. Frames of a record shorter
     than the clip are repeated in a cycle.

@@ -59,6 +59,13 @@ def test_wait_of_device_between_steps(wait, clock, second, waited):
     assert _run(wait, clock, [(0.0, 0.0, 10.0), second]) == waited
 
 
+def test_wait_ends_with_dispatch_if_batch_is_there(wait, clock):
+    """A loader that is late delays the dispatch of a step whose own batch was transferred before."""
+    assert _run(wait, clock, [(0.0, 0.0, 10.0)]) == 0.0
+    clock[0] = 14.0
+    assert _run(wait, clock, [(5.0, 5.0, 20.0)]) == 4.0
+
+
 def test_waits_are_added_until_they_are_taken(wait, clock):
     steps = [(0.0, 1.0, 10.0), (0.0, 12.0, 20.0), (13.0, 25.0, 30.0)]
     assert _run(wait, clock, steps) == 1.0 + 2.0 + 5.0
