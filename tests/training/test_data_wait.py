@@ -60,7 +60,7 @@ def test_wait_of_device_between_steps(wait, clock, second, waited):
 
 
 def test_wait_ends_with_dispatch_if_batch_is_there(wait, clock):
-    """A loader that is late delays the dispatch of a step whose own batch was transferred before."""
+    """A late loader delays the dispatch of a step whose own batch was transferred before."""
     assert _run(wait, clock, [(0.0, 0.0, 10.0)]) == 0.0
     clock[0] = 14.0
     assert _run(wait, clock, [(5.0, 5.0, 20.0)]) == 4.0
