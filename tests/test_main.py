@@ -108,11 +108,10 @@ def test_show_prints_every_key_and_changes_of_command_line():
     assert found.stdout.splitlines()[-1] == f"2 keys changed by the command line: {changed}"
 
 
-def test_url_is_refused_as_workdir():
-    """It would be a local folder."""
-    found = run("--config=configs/demo.py", "--workdir=gs://bucket/run")
+def test_url_of_store_without_guarantees_is_refused_as_workdir():
+    found = run("--config=configs/demo.py", "--workdir=ftp://host/run")
     assert found.returncode == 2
-    assert "error: --workdir is gs://bucket/run: give a folder" in found.stderr
+    assert "error: --workdir is ftp://host/run, in a store without" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 # Hides log lines of the runtime.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -40,6 +40,7 @@ from absl import flags
 from data_pipelines import terminal
 from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from xkd_jax import command_line
 from xkd_jax.config import value_checks
 from xkd_jax.config.evaluation import EvalConfig
@@ -142,11 +143,11 @@ def start(config: Config | EvalConfig) -> None:
         compilation_cache.enable(processes.print_on_main)
 
 
-def workdir() -> Path:
-    """Returns the run's folder."""
+def workdir() -> PurePath:
+    """Returns the run's folder or URL."""
     folder = _WORKDIR.value or default_workdir(command_line.config_path(sys.argv))
     value_checks.checkpoints_folder("--workdir", folder)
-    return Path(folder)
+    return storage.location(folder)
 
 
 def default_workdir(config_path: str) -> str:

@@ -13,7 +13,7 @@ from xkd_jax.training.run_record import RunRecord
 
 UNUSABLE = {
     "checkpoint": "/gs/run",
-    "features": "s3://bucket/features",
+    "features": "ftp://host/features",
     "seed": -1,
     "step": -1,
     "clips.size": -8,

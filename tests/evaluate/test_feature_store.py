@@ -10,6 +10,7 @@ import pytest
 
 from data_pipelines import lease
 from data_pipelines.errors import UnreachableError, UserError
+from data_pipelines.format import storage
 from xkd_jax.evaluate.feature_store import FeatureStore
 from xkd_jax.parallel import processes
 
@@ -53,6 +54,28 @@ def test_written_features_are_read(tmp_path):
     found = _read(tmp_path / "set")
     assert found.features["audio"][:, :, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert found.target.tolist() == [0, 1, 2]
+
+
+def test_features_in_bucket_are_added_in_parts(tmp_path):
+    folder = storage.Url(f"memory://{tmp_path.name}/set")
+    _extract(folder, (0,))
+    store = _store(folder)
+    with store.opened():
+        assert store.done == 2  # of whole records
+        store.allocate(_batch(0))
+        for first in (0, 3):
+            store.write(first, _batch(first))
+        store.save()
+    found = _read(folder)
+    assert found.features["audio"][:, :, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert found.target.tolist() == [0, 1, 2]
+    parts = sorted(name for name in storage.sizes(str(folder)) if name.endswith("label.npy"))
+    assert parts == ["000000000-000000001.label.npy", "000000001-000000003.label.npy"]
+    storage.remove(str(folder / parts[1]))
+    with pytest.raises(
+        UserError, match=rf"{folder} are damaged \(.*{parts[1]} is missing\): delete"
+    ):
+        _read(folder)
 
 
 def test_only_one_evaluation_writes_at_a_time(tmp_path, monkeypatch):

@@ -137,5 +137,5 @@ def test_missing_permission_to_remove_is_printed(config, folder, monkeypatch, ca
 
 
 def test_store_that_arrays_can_t_be_written_to_is_refused(config):
-    with pytest.raises(UserError, match=r"memory://x can't hold checkpoints: give a folder"):
+    with pytest.raises(UserError, match=r"memory://x, in a store without .*: give a folder"):
         saved(config, Url("memory://x"), 1)

@@ -12,18 +12,30 @@ if TYPE_CHECKING:  # xkd_jax.config imports this module
     from xkd_jax.config.pretraining import MeshConfig
 
 
+# Stores with the guarantees of docs/storage.md, and a driver of TensorStore.
+STORES = ("gs", "s3")
+
+
 def folder(name: str, value: str) -> None:
-    """Checks that an output folder is not a URL.
+    """Checks that an output folder is on a file system, or in a store with the guarantees of a run.
 
     Args:
       name: key or flag, for the message.
-      value: the folder.
+      value: the folder or URL.
 
     Raises:
-      UserError: it is a URL.
+      UserError: it is the URL of another store, or of no bucket.
     """
-    if "://" in value:
-        raise UserError(f"{name} is {value}: give a folder of a file system that all hosts share.")
+    scheme, is_url, path = value.partition("://")
+    if not is_url:
+        return
+    if scheme not in STORES:
+        raise UserError(
+            f"{name} is {value}, in a store without conditional writes or without a driver of"
+            " TensorStore: give a folder that all hosts share, or a URL of gs:// or s3://."
+        )
+    if not path.strip("/"):
+        raise UserError(f"{name} is {value}, without a bucket: give {scheme}://BUCKET/RUN.")
 
 
 # First folders of absolute paths that etils, which Orbax uses, converts to URLs of stores.
@@ -31,7 +43,7 @@ _TAKEN_FOR_URLS = ("gs", "s3", "az", "hf")
 
 
 def checkpoints_folder(name: str, value: str) -> None:
-    """Checks that a folder is not a URL, nor a path that Orbax or TensorStore changes.
+    """Checks a URL as `folder` does, or that a path is none that Orbax or TensorStore changes.
 
     Args:
       name: key or flag, for the message.
@@ -41,7 +53,7 @@ def checkpoints_folder(name: str, value: str) -> None:
       UserError: it is.
     """
     folder(name, value)
-    if not value:
+    if not value or "://" in value:
         return
     path = os.path.realpath(value)
     faults = {

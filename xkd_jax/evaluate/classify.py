@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ class Classification:
     viewing: LoaderConfig
     mesh: jax.sharding.Mesh
     benchmark: Benchmark
-    workdir: Path
+    workdir: PurePath
     check_lease: Callable[[], None] = lambda: None
 
     def __call__(self, fold: Fold) -> ClassScores:
@@ -117,7 +117,7 @@ class Classification:
         state: FitState,
         records: np.ndarray,
         checkpoints: FitCheckpoints,
-        folder: Path,
+        folder: PurePath,
     ) -> FitState:
         config, start = self.config, int(state.step)
         sharding = mesh_lib.batch_sharding(self.mesh, config.batch_size)

@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import shlex
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from data_pipelines.terminal import count, escaped
 from xkd_jax.config import listing
 from xkd_jax.config.evaluation import TRAINED, EvalConfig
@@ -30,7 +31,7 @@ _NAMED_CLASSES = 10  # most that the first lines name; result.json has all
 
 @lost_peer_errors()
 def evaluate(
-    config: EvalConfig, workdir: Path, written: EvalConfig | None = None
+    config: EvalConfig, workdir: PurePath, written: EvalConfig | None = None
 ) -> dict[str, Any]:
     """Runs `config` in `workdir` and returns the content of its result file.
 
@@ -57,7 +58,9 @@ def evaluate(
     return found
 
 
-def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]) -> dict[str, Any]:
+def _evaluate(
+    config: EvalConfig, workdir: PurePath, check_lease: Callable[[], None]
+) -> dict[str, Any]:
     data_set.check(config)
     mesh = mesh_lib.make_mesh(config.mesh)
     with main_activity("reading the checkpoint"):
@@ -70,19 +73,24 @@ def _evaluate(config: EvalConfig, workdir: Path, check_lease: Callable[[], None]
     data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
     print_on_main(_describe(config, source, benchmark) + data.describe())
-    if not any(workdir.glob("fold*/checkpoints")):  # these may have other settings, and be refused
+    if not _has_classifiers(workdir):  # these may have other settings, and be refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
         protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
         scores = _by_fold(benchmark, protocol)
     else:
-        folder = Path(config.features) if config.features else workdir / "features"
+        folder = storage.location(config.features) if config.features else workdir / "features"
         extraction = Extraction.create(config, source, views, mesh, folder)
         scores = _on_features(config, benchmark, extraction)
     check_lease()
     metric = _metric(config, benchmark)
     measured = result.Measured(metric, scores, data_set.chance(benchmark, metric))
     return result.finish(config, source, data, measured, workdir)
+
+
+def _has_classifiers(workdir: PurePath) -> bool:
+    folds = (n for n in storage.subfolders(str(workdir)) if n.startswith("fold"))
+    return any(storage.is_folder(str(workdir / name / "checkpoints")) for name in folds)
 
 
 def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:

@@ -3,7 +3,7 @@
 The files are `video.npy` and `audio.npy`, float32 [records, clips, crops, width]; `label.npy`,
 int64 [records], or `labels.npy`, uint8 [records, classes]; and `manifest.json`, with the sources of
 the features, the number of clips written and the shapes of the arrays. Only the main process of the
-evaluation that holds the lease writes.
+evaluation that holds the lease writes. In a bucket the arrays are in parts (`feature_objects`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.evaluate.eval_clips import TARGETS
+from xkd_jax.evaluate.feature_objects import FeatureObjects
 from xkd_jax.parallel.processes import is_main_process, on_main
 
 
@@ -49,19 +50,19 @@ class FeatureSet:
 
 
 class FeatureStore:
-    """The folder of one set of features, on a file system that all processes share.
+    """The folder of one set of features, on a file system that all processes share or in a bucket.
 
     Attributes:
-      directory: the folder.
+      directory: the folder or URL.
       rows: number of clips of the set.
       done: number of clips written, the first ones of the set.
     """
 
-    def __init__(self, directory: Path, made_from: dict[str, Any], records: int, clips: int):
+    def __init__(self, directory: PurePath, made_from: dict[str, Any], records: int, clips: int):
         """Describes the set, without reading.
 
         Args:
-          directory: folder of this set only.
+          directory: folder or URL of this set only.
           made_from: sources of the features, of JSON types.
           records: number of records.
           clips: number of clips of each record.
@@ -73,6 +74,12 @@ class FeatureStore:
         self._made_from = json.loads(json.dumps(made_from))
         self._arrays: dict[str, np.memmap] = {}
         self._manifest = directory / "manifest.json"
+        self._objects: FeatureObjects | None = None
+        if isinstance(directory, Path):
+            self._local = directory
+        else:
+            self._objects = FeatureObjects(str(directory))
+            self._local = self._objects.folder
         self._lease: lease.Lease | None = None
 
     @contextlib.contextmanager
@@ -93,7 +100,7 @@ class FeatureStore:
         if self.done == self.rows:  # complete, and possibly read-only
             return
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self._local.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise file_error(
                 error, f"{self.directory} can't be written to ({error.strerror}): give another"
@@ -172,6 +179,11 @@ class FeatureStore:
             array.flush()
         shapes = {n: {"shape": a.shape, "dtype": a.dtype.str} for n, a in self._arrays.items()}
         content = {"made_from": self._made_from, "clips": self.rows, "clips_done": self.done}
+        if self._objects is not None:
+            parts = self._parts(self._objects)
+            if not parts:
+                return
+            content |= {"parts": parts, "clips_done": parts[-1][1] * self._leading[1]}
         try:
             with storage.writer(str(self._manifest)) as file:
                 file.write((json.dumps(content | {"arrays": shapes}, indent=2) + "\n").encode())
@@ -180,6 +192,14 @@ class FeatureStore:
                 error, f"{self._manifest} can't be written ({error.strerror}): make room, and give"
                 " the same command again.", writing=True,
             ) from None  # fmt: skip
+
+    def _parts(self, objects: FeatureObjects) -> list[tuple[int, int]]:
+        """Returns the parts in the bucket, with the records since the last save."""
+        before = objects.parts[-1][1] if objects.parts else 0
+        whole = self.done // self._leading[1]  # records whose clips are all written
+        if whole > before:
+            objects.add(self._arrays, (before, whole))
+        return objects.parts
 
     def read(self, records: np.ndarray) -> FeatureSet:
         """Returns the complete set, memory-mapped.
@@ -199,7 +219,7 @@ class FeatureStore:
     def _look(self) -> tuple[int, dict[str, np.memmap]]:
         """Returns the number of clips written and the arrays, after checks of both."""
         try:
-            content = json.loads(self._manifest.read_bytes())
+            content = json.loads(storage.read(str(self._manifest)))
             listed, made_from = content["arrays"], content["made_from"]
             done, rows = content["clips_done"], content["clips"]
             arrays = {name: (list(a["shape"]), str(a["dtype"])) for name, a in listed.items()}
@@ -212,6 +232,11 @@ class FeatureStore:
         is_of_set = made_from == self._made_from and rows == self.rows
         if not (is_of_set and type(done) is int and 0 < done <= rows and _whole(arrays)):
             raise self._damaged("its manifest.json is that of another set")
+        if self._objects is not None:
+            try:
+                self._objects.fetch(content["parts"], arrays)
+            except (ValueError, TypeError, KeyError) as error:
+                raise self._damaged(str(error)) from None
         return done, {name: self._load(name, *how, "r") for name, how in arrays.items()}
 
     def _load(self, name: str, shape: list[int], dtype: str, mode: Any) -> np.memmap:
@@ -229,7 +254,7 @@ class FeatureStore:
         return array
 
     def _path(self, name: str) -> Path:
-        return self.directory / f"{name}.npy"
+        return self._local / f"{name}.npy"
 
     def _unreadable(self, error: OSError) -> UserError:
         return file_error(

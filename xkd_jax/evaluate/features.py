@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -46,7 +46,7 @@ class Extraction:
     views: LoaderConfig
     mesh: Mesh
     encode: Callable[[Tree, Batch], dict[str, jax.Array]]
-    directory: Path
+    directory: PurePath
 
     @classmethod
     def create(
@@ -55,7 +55,7 @@ class Extraction:
         pretrained: Pretrained,
         views: LoaderConfig,
         mesh: Mesh,
-        directory: Path,
+        directory: PurePath,
     ) -> Extraction:
         """Returns an extraction with the jitted encoder.
 
@@ -183,7 +183,7 @@ def _input(view: ViewConfig) -> dict[str, Any]:
     return {name: getattr(view, name) for name in INPUT_FIELDS[view.modality]}
 
 
-def _check_targets(found: FeatureSet, dataset: Dataset, directory: Path) -> None:
+def _check_targets(found: FeatureSet, dataset: Dataset, directory: PurePath) -> None:
     """Checks that the stored labels are classes of the data set."""
     classes, target = dataset.metadata.classes, found.target
     if target.ndim == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 from xkd_jax.config.pretraining import CheckpointConfig
@@ -25,7 +25,7 @@ class FitCheckpoints(ItemCheckpoints):
 
     def __init__(
         self,
-        directory: Path,
+        directory: PurePath,
         config: CheckpointConfig,
         made_from: dict[str, Any],
         records: int,

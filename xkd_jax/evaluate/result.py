@@ -7,10 +7,11 @@ import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import storage
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.data_set import DataSummary
 from xkd_jax.evaluate.fold_scores import FoldScores
@@ -37,7 +38,7 @@ class Measured:
 
 
 def refuse_other(
-    config: EvalConfig, pretrained: Pretrained, data: DataSummary, workdir: Path
+    config: EvalConfig, pretrained: Pretrained, data: DataSummary, workdir: PurePath
 ) -> None:
     """Checks that the folder has no result of another evaluation.
 
@@ -59,11 +60,11 @@ def refuse_other(
     on_main(lambda: _refuse_other(workdir / FILE, json.loads(json.dumps(now))))
 
 
-def _refuse_other(path: Path, now: dict[str, Any]) -> None:
-    if not path.exists():
+def _refuse_other(path: PurePath, now: dict[str, Any]) -> None:
+    if not storage.exists(str(path)):
         return
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(storage.read(str(path)))
         content["config"], content["checkpoint"]
         was = {part: {key: content.get(part, {}).get(key) for key in now[part]} for part in now}
     except OSError as error:
@@ -91,7 +92,7 @@ def finish(
     pretrained: Pretrained,
     data: DataSummary,
     measured: Measured,
-    workdir: Path,
+    workdir: PurePath,
 ) -> dict[str, Any]:
     """Prints the result line, writes `result.json` and returns its content.
 
@@ -106,6 +107,7 @@ def finish(
       UserError: the file can't be written.
     """
     origin, run = pretrained.origin, pretrained.run
+    on_disk = run and not storage.is_remote(origin.source)
     content = {
         "benchmark": config.benchmark,
         "protocol": config.protocol,
@@ -120,7 +122,7 @@ def finish(
         "per_fold": [{"fold": n, **found.to_json()} for n, found in measured.scores.items()],
         "data": dataclasses.asdict(data),
         "checkpoint": {
-            "source": os.path.abspath(origin.source) if run else origin.source,
+            "source": os.path.abspath(origin.source) if on_disk else origin.source,
             "format": origin.format,
             "license": origin.license,
             **pretrained.identity,

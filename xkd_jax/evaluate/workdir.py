@@ -6,13 +6,14 @@ import contextlib
 import errno
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import storage
 from xkd_jax.parallel.processes import on_main
 
 
-def check(workdir: Path, features: str) -> None:
+def check(workdir: PurePath, features: str) -> None:
     """Creates the folders, on the main process.
 
     Args:
@@ -25,7 +26,7 @@ def check(workdir: Path, features: str) -> None:
     on_main(lambda: _check(workdir, features))
 
 
-def _check(workdir: Path, features: str) -> None:
+def _check(workdir: PurePath, features: str) -> None:
     if _is_of_pretraining(workdir):
         raise UserError(
             f"{workdir} is the folder of a pretraining run: give another --workdir, and the run by"
@@ -34,20 +35,22 @@ def _check(workdir: Path, features: str) -> None:
     _make(workdir, "--workdir", os.W_OK)
     if features:
         _make(
-            Path(features), "--config.features", os.R_OK
+            storage.location(features), "--config.features", os.R_OK
         )  # reading suffices if all features are stored
 
 
-def _is_of_pretraining(workdir: Path) -> bool:
-    if (workdir / "checkpoints").is_dir():
+def _is_of_pretraining(workdir: PurePath) -> bool:
+    if storage.is_folder(str(workdir / "checkpoints")):
         return True
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads((workdir / "config.json").read_bytes())
+        content = json.loads(storage.read(str(workdir / "config.json")))
         return isinstance(content, dict) and "protocol" not in content
     return False
 
 
-def _make(folder: Path, flag: str, mode: int) -> None:
+def _make(folder: PurePath, flag: str, mode: int) -> None:
+    if not isinstance(folder, Path):
+        return  # a bucket has no folders; the lease checks what can be written
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, mode | os.X_OK):

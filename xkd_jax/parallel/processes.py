@@ -7,7 +7,7 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import jax
@@ -23,6 +23,7 @@ from data_pipelines.errors import (
     UserError,
     file_error,
 )
+from data_pipelines.format import storage
 
 _T = TypeVar("_T")
 # Texts of collectives' errors if the connection to a process broke.
@@ -90,11 +91,11 @@ def main_activity(what: str) -> Activity:
     return Activity(what, enabled=is_main_process())
 
 
-def write_once(path: Path, content: Any) -> None:
+def write_once(path: PurePath, content: Any) -> None:
     """Replaces a JSON file atomically, on the main process; safe against power failures.
 
     Args:
-      path: the file.
+      path: the file, or the URL of an object.
       content: of JSON types.
 
     Raises:
@@ -103,10 +104,14 @@ def write_once(path: Path, content: Any) -> None:
     """
     if not is_main_process():
         return
+    text = (json.dumps(content, indent=2) + "\n").encode()
+    if not isinstance(path, Path):
+        storage.write(str(path), text)
+        return
     try:
         durable.make_folders(str(path.parent))
         with durable.replacing(str(path), f"{path}.unfinished") as file:
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+            file.write(text)
     except OSError as error:
         raise file_error(
             error, f"{path} can't be written ({error.strerror or error}): make room for it, or give"

@@ -19,10 +19,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from xkd_jax.report import evaluation_results, result_tables
 
 _MOST_CLIPS = 5000
@@ -71,7 +71,7 @@ def _write(args: argparse.Namespace) -> None:
 
     if not 1 <= args.clips <= _MOST_CLIPS:
         raise UserError(f"--clips={args.clips}: give 1 to {_MOST_CLIPS}.")
-    runs, others = pretraining_run.runs_in([Path(path) for path in args.results])
+    runs, others = pretraining_run.runs_in([storage.location(path) for path in args.results])
     if not runs:
         raise UserError(
             f"{args.results[0]} is not the folder of a pretraining run: give one, or leave out"

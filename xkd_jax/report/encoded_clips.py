@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -54,7 +54,7 @@ class Split:
 class StudentOnData:
     """The student of a run's newest checkpoint, and its data; on one device."""
 
-    def __init__(self, checkpoint: RunCheckpoint, folder: Path):
+    def __init__(self, checkpoint: RunCheckpoint, folder: PurePath):
         """Reads the parameters.
 
         Args:

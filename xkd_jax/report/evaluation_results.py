@@ -6,16 +6,17 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.evaluation import Evaluated, Protocol
 from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.evaluate.result import also
 from xkd_jax.report import published
-from xkd_jax.training.run_results import FILE
+from xkd_jax.training.run_results import FILE, files_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,18 +86,18 @@ def load(paths: Sequence[str]) -> list[Result]:
     Raises:
       UserError: a folder contains no result file, or a file is not a result.
     """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        found = sorted(path.rglob(FILE)) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
+    files: dict[PurePath, None] = {}
+    for path in map(storage.location, paths):
+        found = files_below(path, FILE) if storage.is_folder(str(path)) else [path]
+        if not found or not storage.exists(str(found[0])):
             raise UserError(f"{path} has no {FILE}: give the workdirs of finished evaluations.")
-        files |= dict.fromkeys(file.resolve() for file in found)
+        files |= dict.fromkeys(f.resolve() if isinstance(f, Path) else f for f in found)
     return [_read(file) for file in files]
 
 
-def _read(file: Path) -> Result:
+def _read(file: PurePath) -> Result:
     try:
-        result = _result(str(file), json.loads(file.read_text(encoding="utf-8")))
+        result = _result(str(file), json.loads(storage.read(str(file))))
         published.differences(result.config, result.table)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""

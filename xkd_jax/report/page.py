@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
@@ -41,7 +41,7 @@ _TITLES = {
 }
 
 
-def page(folders: Sequence[Path], results: Sequence[Result], amounts: Amounts) -> Html:
+def page(folders: Sequence[PurePath], results: Sequence[Result], amounts: Amounts) -> Html:
     """Returns the page of runs; what a run lacks is listed on it.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 import jax
 
@@ -19,7 +19,7 @@ from xkd_jax.report.page import page
 NAME = "report.html"  # in the folder of a run
 
 
-def write_at_end(run: Path) -> None:
+def write_at_end(run: PurePath) -> None:
     """Writes the page of a run that has just ended into its folder; never raises `UserError`.
 
     A run of several processes prints the command instead, as its network is on all of them.
@@ -39,7 +39,7 @@ def write_at_end(run: Path) -> None:
 
 
 def write(
-    runs: Sequence[Path],
+    runs: Sequence[PurePath],
     output: str,
     results: Sequence[Result] = (),
     amounts: Amounts = DEFAULT,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 from data_pipelines import json_file
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from data_pipelines.terminal import count
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.pretraining import Config
@@ -17,7 +18,7 @@ from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.schedules import Length
 from xkd_jax.training import event_files
 from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.run_results import FILE, PROBES
+from xkd_jax.training.run_results import FILE, PROBES, files_below
 from xkd_jax.training.versions import versions
 
 _WORDING = run_checkpoint.Wording("RUN", "another RUN")
@@ -42,7 +43,7 @@ class PretrainingRun:
     """
 
     name: str
-    folder: Path
+    folder: PurePath
     config: Config
     checkpoint: run_checkpoint.RunCheckpoint | None
     scalars: dict[int, dict[str, float]]
@@ -60,32 +61,33 @@ class PretrainingRun:
         return dataclasses.replace(self, warnings=(*self.warnings, text))
 
 
-def is_pretraining(folder: Path) -> bool:
+def is_pretraining(folder: PurePath) -> bool:
     """Whether a path is the folder of a pretraining run, with checkpoints or without."""
-    described = run_checkpoint.is_run(folder) or (folder / _CONFIG).is_file()
-    return described and not (folder / FILE).exists()
+    described = run_checkpoint.is_run(folder) or storage.exists(str(folder / _CONFIG))
+    return described and not storage.exists(str(folder / FILE))
 
 
-def runs_in(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def runs_in(paths: Sequence[PurePath]) -> tuple[list[PurePath], list[PurePath]]:
     """Returns the folders of pretraining runs, and the paths that have results of evaluations.
 
     Args:
       paths: folders of runs, folders of such folders, and paths of results; each one once.
     """
-    runs: dict[Path, None] = {}
-    others: dict[Path, None] = {}
+    runs: dict[PurePath, None] = {}
+    others: dict[PurePath, None] = {}
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if is_pretraining(p)) if path.is_dir() else []
+        below = [path / name for name in storage.subfolders(str(path))]
+        inside = sorted(p for p in below if is_pretraining(p))
         found = [path] if is_pretraining(path) else inside
         runs |= dict.fromkeys(found)
-        if not found or any(path.rglob(FILE)):
+        if not found or files_below(path, FILE):
             others[path] = None
     return list(runs), list(others)
 
 
-def names(folders: Sequence[Path]) -> list[str]:
+def names(folders: Sequence[PurePath]) -> list[str]:
     """Returns the shortest ends of paths that differ, at least their last names."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [(f.resolve() if isinstance(f, Path) else f).parts for f in folders]
     for length in range(1, max(map(len, parts)) + 1):
         found = ["/".join(part[-length:]) for part in parts]
         if len(set(found)) == len(set(parts)):
@@ -93,7 +95,7 @@ def names(folders: Sequence[Path]) -> list[str]:
     return found
 
 
-def read(folder: Path, name: str) -> PretrainingRun:
+def read(folder: PurePath, name: str) -> PretrainingRun:
     """Reads the files of a run.
 
     Args:
@@ -120,7 +122,7 @@ def read(folder: Path, name: str) -> PretrainingRun:
 
 
 def _checkpoint(
-    folder: Path, missing: dict[str, str], notes: list[str]
+    folder: PurePath, missing: dict[str, str], notes: list[str]
 ) -> run_checkpoint.RunCheckpoint | None:
     if not run_checkpoint.is_run(folder):
         missing["checkpoint"] = "the run has no folder checkpoints."
@@ -132,7 +134,7 @@ def _checkpoint(
         return None
 
 
-def _config(folder: Path) -> Config:
+def _config(folder: PurePath) -> Config:
     try:
         content = json_file.read(str(folder / _CONFIG))
         return dataclass_schema.build(Config, content)
@@ -143,10 +145,10 @@ def _config(folder: Path) -> Config:
         ) from None
 
 
-def _probes(folder: Path, missing: dict[str, str]) -> dict[str, dict[str, float]]:
+def _probes(folder: PurePath, missing: dict[str, str]) -> dict[str, dict[str, float]]:
     lacking = "linear probes"
     try:
-        content: Any = json.loads((folder / PROBES).read_bytes())["linear_probe_top1"]
+        content: Any = json.loads(storage.read(str(folder / PROBES)))["linear_probe_top1"]
         return {m: {k: float(v) for k, v in content[m].items()} for m in ("before", "after")}
     except FileNotFoundError:
         missing[lacking] = f"the run has no {PROBES}: it has not ended, or probe.enabled is False."

@@ -11,7 +11,6 @@ import functools
 import io
 import os
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any
 
 from etils import epath
@@ -19,24 +18,8 @@ from etils.epath import backend, gpath
 from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from data_pipelines.errors import UserError
 from data_pipelines.format import storage
-
-SCHEMES = ("gs", "s3")  # of the stores that TensorStore writes
-
-
-def require(folder: PurePath) -> None:
-    """Checks that TensorStore can write checkpoints below a folder or URL.
-
-    Raises:
-      UserError: it is the URL of another store.
-    """
-    scheme, is_url, _ = str(folder).partition("://")
-    if is_url and scheme not in SCHEMES:
-        raise UserError(
-            f"{folder} can't hold checkpoints: give a folder that all hosts share, or a bucket of"
-            " gs:// or s3://."
-        )
+from xkd_jax.config.value_checks import STORES
 
 
 def kvstore(folder: str) -> dict[str, Any]:
@@ -92,7 +75,7 @@ def use_our_stores() -> None:
     )
     gcs_utils.get_kvstore_for_gcs = kvstore
     os.environ["EPATH_USE_TF"] = "false"  # etils would use an installed TensorFlow
-    for scheme in SCHEMES:
+    for scheme in STORES:
         gpath._PREFIX_TO_BACKEND[scheme] = _Storage()
 
 

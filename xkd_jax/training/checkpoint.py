@@ -24,11 +24,11 @@ import orbax.checkpoint as ocp
 
 from data_pipelines import durable
 from data_pipelines.errors import StoppedError, UnreachableError, UserError
+from xkd_jax.config import value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, Config
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel.processes import lost_process_error, on_main, print_on_main
-from xkd_jax.training import array_stores
 from xkd_jax.training.array_digest import digests
 from xkd_jax.training.array_handler import report_failed_saves_once, tree_handler
 from xkd_jax.training.bucket_checkpoints import BucketCheckpoints, set_aside
@@ -90,7 +90,7 @@ class ItemCheckpoints:
         self._manager: BucketCheckpoints | _Manager
         self.directory: PurePath
         if not isinstance(directory, Path):
-            array_stores.require(directory)
+            value_checks.checkpoints_folder("The checkpoints' folder", str(directory))
             self.directory = directory
             self._manager = BucketCheckpoints(directory, config, _handlers())
             return

@@ -5,17 +5,18 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
 import numpy as np
 
 from data_pipelines.errors import UserError, file_error
+from data_pipelines.format import storage
 from data_pipelines.format.tfrecord import FRAMING, HEADER
 
 
-def scalars(workdir: Path) -> dict[int, dict[str, float]]:
+def scalars(workdir: PurePath) -> dict[int, dict[str, float]]:
     """Returns {step: {name: value}} of a workdir; for a repeated step, the last values.
 
     Raises:
@@ -28,7 +29,7 @@ def scalars(workdir: Path) -> dict[int, dict[str, float]]:
     return found
 
 
-def images(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
+def images(workdir: PurePath) -> dict[int, dict[str, np.ndarray]]:
     """Returns {step: {name: uint8 [height, width, 3]}} of a workdir.
 
     Raises:
@@ -44,10 +45,19 @@ def images(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
     return found
 
 
-def _values(workdir: Path) -> Iterator[tuple[int, Any]]:
-    for file in sorted((workdir / "tensorboard").glob("events*"), key=os.path.getmtime):
+def _files(folder: PurePath) -> list[PurePath]:
+    """Returns the files of events, in the order in which they were begun."""
+    if isinstance(folder, Path):
+        return sorted(folder.glob("events*"), key=os.path.getmtime)
+    if not storage.is_folder(str(folder)):
+        return []
+    return [folder / n for n in sorted(storage.sizes(str(folder))) if n.startswith("events")]
+
+
+def _values(workdir: PurePath) -> Iterator[tuple[int, Any]]:
+    for file in _files(workdir / "tensorboard"):
         try:
-            content = file.read_bytes()
+            content = storage.read(str(file))
         except OSError as error:
             raise file_error(
                 error, f"{file} can't be read ({error.strerror}): make it readable, or remove it."
@@ -55,7 +65,7 @@ def _values(workdir: Path) -> Iterator[tuple[int, Any]]:
         yield from _values_in(content, file)
 
 
-def _values_in(content: bytes, file: Path) -> Iterator[tuple[int, Any]]:
+def _values_in(content: bytes, file: PurePath) -> Iterator[tuple[int, Any]]:
     from google.protobuf.message import DecodeError
     from tensorboardX.proto import event_pb2  # imported here because that takes long
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 import jax
@@ -79,7 +79,7 @@ class Loop(Generic[State]):
         start: int,
         batches: Generator[Batch],
         checkpoints: Saves[State],
-        folder: Path,
+        folder: PurePath,
     ) -> State:
         """Runs the remaining steps of the training, with log lines and checkpoints.
 

@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from io import FileIO
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, cast
 
 import cv2
 import jax
@@ -18,8 +19,12 @@ import numpy as np
 
 from data_pipelines import terminal
 from data_pipelines.activity import Activity
+from data_pipelines.errors import UnreachableError
+from data_pipelines.format import storage
 from data_pipelines.format.tfrecord import frame
 from data_pipelines.progress import duration
+
+LARGEST = 2**18  # bytes of an events file in a bucket, which each write copies
 
 
 class Progress:
@@ -114,11 +119,17 @@ class Scalars:
 
     An error of the file system does not stop the run: the first one is printed as a warning, and
     those scalars are left out. Events are written without the thread of tensorboardX, whose
-    exceptions can't be caught.
+    exceptions can't be caught. In a bucket, where nothing can be appended, the file is a local one
+    that is copied there with each write; after `LARGEST` bytes the next file begins.
     """
 
     def __init__(
-        self, directory: Path, *, enabled: bool, start: int, texts: Mapping[str, str] | None = None
+        self,
+        directory: PurePath,
+        *,
+        enabled: bool,
+        start: int,
+        texts: Mapping[str, str] | None = None,
     ):
         """Sets the folder.
 
@@ -131,6 +142,7 @@ class Scalars:
         self._texts = texts or {}
         self._directory, self._enabled, self._start = directory, enabled, start
         self._file: FileIO | None = None
+        self._url = ""
         self._warned = False
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -154,21 +166,27 @@ class Scalars:
             if self._file is None:
                 self._file = self._begin()
             _append(self._file, step=step, summary={"value": values})
-        except OSError as error:
+            self._publish(self._file)
+        except (OSError, UnreachableError) as error:
             if not self._warned:
                 self._warned = True
+                reason = getattr(error, "strerror", None) or str(error).rstrip(".")
                 terminal.print_error(
-                    f"{self._directory} can't be written to ({error.strerror or error}): continuing"
+                    f"{self._directory} can't be written to ({reason}): continuing"
                     " without TensorBoard's scalars until it can."
                 )
 
     def _begin(self) -> FileIO:
         from tensorboardX import summary
 
-        self._directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{time.time_ns()}"
         path = self._directory / name
-        file = open(path, "xb", buffering=0)  # noqa: SIM115, as it stays open
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "xb", buffering=0)  # noqa: SIM115, as it stays open
+        else:
+            self._url = str(path)
+            file = cast(FileIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
         try:
             _append(file, file_version="brain.Event:2")
             _append(file, step=self._start + 1, session_log={"status": "START"})
@@ -176,9 +194,21 @@ class Scalars:
                 _append(file, step=self._start, summary=summary.text(tag, text))
         except OSError:
             file.close()
-            path.unlink()
+            if isinstance(path, Path):
+                path.unlink()
             raise
         return file
+
+    def _publish(self, file: FileIO) -> None:
+        """Copies the file to the bucket, if that is where the folder is."""
+        if isinstance(self._directory, Path):
+            return
+        file.seek(0)
+        content = file.read()
+        storage.write(self._url, content)
+        if len(content) > LARGEST:
+            file.close()
+            self._file = None
 
     def close(self) -> None:
         """Closes the file."""

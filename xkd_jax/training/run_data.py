@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePath
 
 from data_pipelines import spoken_digits
 from data_pipelines.errors import UserError
@@ -30,12 +30,12 @@ def check(config: Config) -> None:
         )
 
 
-def folder_of(config: Config, workdir: Path) -> str:
+def folder_of(config: Config, workdir: PurePath) -> str:
     """Returns the folder of the shards: `data.dir`, or `data` in the run's folder."""
     return config.data.dir or str(workdir / "data")
 
 
-def directory(config: Config, workdir: Path) -> str:
+def directory(config: Config, workdir: PurePath) -> str:
     """Returns the folder of the shards, which are made there on first use.
 
     Args:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import PurePath
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ SEEN_SECONDS = 10.0  # delay until a network file system shows a new file on ano
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[Callable[[], None]]:
+def held(workdir: PurePath) -> Iterator[Callable[[], None]]:
     """Holds the lease on a folder, so that no other run writes there; every process must enter it.
 
     Yields:
@@ -55,7 +55,7 @@ def held(workdir: Path) -> Iterator[Callable[[], None]]:
             yield lambda: on_main(lambda: leases[0].check())
 
 
-def _check_shared(workdir: Path, token: str) -> None:
+def _check_shared(workdir: PurePath, token: str) -> None:
     """Checks that every process reads the file which the main process has written.
 
     Raises:

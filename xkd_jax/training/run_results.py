@@ -4,37 +4,52 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+from data_pipelines.format import storage
 
 FILE = "result.json"  # of an evaluation, in its folder
 PROBES = "results.json"  # of the probes, in the run's folder
 
 
-def result_files(run: Path) -> list[Path]:
+def result_files(run: PurePath) -> list[PurePath]:
     """Returns the result files of evaluations of a run's checkpoints, in order.
 
     They are searched in folders beside the run's whose names begin with its name, where the run's
     last line puts them, and in the run's folder.
 
     Args:
-      run: folder of the run.
+      run: folder or URL of the run.
     """
+    if not isinstance(run, Path):
+        beside = storage.subfolders(str(run.parent))
+        names = [name for name in beside if name.startswith(run.name)]
+        urls = [file for name in names for file in files_below(run.parent / name, FILE)]
+        return [file for file in urls if _source(file) in (str(run), str(run / "checkpoints"))]
     run = Path(os.path.abspath(run))
     folders = [run, *sorted(run.parent.glob(f"{_literal(run.name)}?*/"))]
-    files = [file for folder in folders for file in sorted(folder.rglob(FILE))]
+    files = [file for folder in folders for file in files_below(folder, FILE)]
     own = {os.path.realpath(path) for path in (run, run / "checkpoints")}
     return [file for file in files if (s := _source(file)) and os.path.realpath(s) in own]
+
+
+def files_below(folder: PurePath, name: str) -> list[PurePath]:
+    """Returns the files of a name in a folder or URL, at any depth, sorted."""
+    if isinstance(folder, Path):
+        return sorted(folder.rglob(name))
+    paths = sorted(storage.walk(str(folder)))
+    return [folder / path for path in paths if path.rpartition("/")[2] == name]
 
 
 def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _source(file: Path) -> str:
+def _source(file: PurePath) -> str:
     """Returns the path that a result file names as the source of the weights; empty if none."""
     try:
-        content: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(storage.read(str(file)))
         found = content["checkpoint"]
         return str(found["source"] if "source" in found else found["directory"])  # older files
     except (OSError, ValueError, KeyError, TypeError):

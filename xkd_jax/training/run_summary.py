@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 
 from jax.sharding import Mesh
 
@@ -54,7 +54,7 @@ def lines(
 
 
 def last_lines(
-    config: Config, written: Config | None, records: int, workdir: Path, directory: str
+    config: Config, written: Config | None, records: int, workdir: PurePath, directory: str
 ) -> Iterator[str]:
     """Yields the last lines of a run: a note if it was short, and the next command.
 

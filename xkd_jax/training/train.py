@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
@@ -43,7 +44,7 @@ from xkd_jax.training.run_results import PROBES
 
 @lost_peer_errors()
 def train(
-    config: Config, workdir: Path, written: Config | None = None, initial: Read | None = None
+    config: Config, workdir: PurePath, written: Config | None = None, initial: Read | None = None
 ) -> None:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
@@ -72,7 +73,7 @@ def train(
 
 def _train(
     config: Config,
-    workdir: Path,
+    workdir: PurePath,
     written: Config | None,
     initial: Read | None,
     check_lease: Callable[[], None],
@@ -110,9 +111,9 @@ def _train(
         print_on_main(line)
 
 
-def _is_complete(config: Config, workdir: Path) -> bool:
+def _is_complete(config: Config, workdir: PurePath) -> bool:
     """Whether the work after the last step, the probes, is done."""
-    return not config.probe.enabled or bool(global_max(int((workdir / PROBES).exists())))
+    return not config.probe.enabled or bool(global_max(int(storage.exists(str(workdir / PROBES)))))
 
 
 def _open(config: Config, directory: str, split: str) -> Dataset:
@@ -148,7 +149,7 @@ def loop(
     state: TrainState,
     dataset: Dataset,
     checkpoints: Checkpoints,
-    workdir: Path,
+    workdir: PurePath,
     probes: Probes | None,
 ) -> TrainState:
     """Runs the remaining steps, with log lines, checkpoints and kNN probes.
@@ -272,7 +273,7 @@ def both_networks(state: TrainState, architecture: Architecture) -> dict[str, Tr
     return {"student": student, "teacher": state.teacher}
 
 
-def report(results: Mapping[str, Mapping[str, float]], workdir: Path, classes: int) -> None:
+def report(results: Mapping[str, Mapping[str, float]], workdir: PurePath, classes: int) -> None:
     """Prints the probes' accuracies as a table and writes them to `results.json`.
 
     Args:

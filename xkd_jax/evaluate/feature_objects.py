@@ -1,0 +1,89 @@
+"""The objects of a set of features in a bucket: each save adds the rows since the one before.
+
+Arrays can't be extended or memory-mapped there, so that each process has them in a local temporary
+folder. The manifest lists the parts; objects that it does not list do not count.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from data_pipelines.format import storage
+
+# Number of the first record and of the one after the last: of a part.
+Part = tuple[int, int]
+
+
+class FeatureObjects:
+    """The parts of one set.
+
+    Attributes:
+      folder: local folder of the arrays, NAME.npy, removed with this object.
+      parts: that the arrays in `folder` have.
+    """
+
+    def __init__(self, url: str):
+        """Creates the local folder.
+
+        Args:
+          url: of the set.
+        """
+        self._url = url
+        self._temporary = tempfile.TemporaryDirectory(prefix="features-")
+        self.folder = Path(self._temporary.name)
+        self.parts: list[Part] = []
+
+    def add(self, arrays: Mapping[str, np.ndarray], part: Part) -> None:
+        """Writes the rows of a part.
+
+        Args:
+          arrays: {name: whole array, [records, ...]}.
+          part: the records.
+
+        Raises:
+          UnreachableError: the store does not respond.
+        """
+        for name, array in arrays.items():
+            file = io.BytesIO()
+            np.save(file, array[slice(*part)], allow_pickle=False)
+            storage.write(self._object(name, part), file.getvalue())
+        self.parts.append(part)
+
+    def fetch(
+        self, parts: Sequence[Sequence[int]], arrays: Mapping[str, tuple[list[int], str]]
+    ) -> None:
+        """Copies the parts that are not in the local folder yet.
+
+        Args:
+          parts: all of the set.
+          arrays: {name: (shape, dtype)}.
+
+        Raises:
+          ValueError: a part is missing or is not an array of that shape.
+          UnreachableError: the store does not respond.
+        """
+        for first, last in parts:
+            if (part := (int(first), int(last))) in self.parts:
+                continue
+            for name, (shape, dtype) in arrays.items():
+                path = self.folder / f"{name}.npy"
+                mode = "r+" if path.exists() else "w+"
+                whole = open_memmap(path, mode, np.dtype(dtype), tuple(shape))
+                whole[slice(*part)] = self._read(name, part)
+            self.parts.append(part)
+
+    def _read(self, name: str, part: Part) -> np.ndarray:
+        try:
+            content = storage.read(self._object(name, part))
+        except FileNotFoundError:
+            raise ValueError(f"{self._object(name, part)} is missing") from None
+        return np.load(io.BytesIO(content), allow_pickle=False)
+
+    def _object(self, name: str, part: Part) -> str:
+        return storage.join(self._url, f"{part[0]:09}-{part[1]:09}.{name}.npy")
