@@ -24,7 +24,7 @@ from data_pipelines import terminal
 from data_pipelines.durable import replacing
 from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
-from xkd_jax.config.pretraining import Config, Remat
+from xkd_jax.config.pretraining import Config, Remat, Split
 from xkd_jax.planning import targets
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan
@@ -35,7 +35,7 @@ from xkd_jax.training.versions import versions
 class Case:
     """A size of the network on devices.
 
-    fsdp: `mesh.fsdp`; `mesh.data` is the rest.
+    fsdp, optimizer: of the mesh; `mesh.data` is the rest.
     """
 
     size: str
@@ -43,6 +43,7 @@ class Case:
     batch_size: int
     remat: Remat = "products"
     fsdp: int = 1
+    optimizer: Split = "whole"
 
     def __str__(self) -> str:
         return f"{self.size} on {self.devices}"
@@ -53,7 +54,7 @@ class Case:
         return (
             f"--plan={self.devices} --config.model.size={self.size}"
             f" --config.batch_size={self.batch_size} --config.model.remat={self.remat}"
-            f" --config.mesh.fsdp={self.fsdp}"
+            f" --config.mesh.fsdp={self.fsdp} --config.mesh.optimizer={self.optimizer}"
         )
 
     def config(self) -> Config:
@@ -61,29 +62,29 @@ class Case:
         raw = k400.get_config()
         raw.batch_size = self.batch_size
         raw.model.size, raw.model.remat = self.size, self.remat
-        raw.mesh.fsdp = self.fsdp
+        raw.mesh.fsdp, raw.mesh.optimizer = self.fsdp, self.optimizer
         return pretraining.resolve(raw)
 
 
 CASES = (
     Case("base", "v5e:1x1", 16),
-    Case("base", "h100:8", 512),
-    Case("base", "v5e:2x4", 128),
-    Case("base", "v5e:16x16", 4096),
+    Case("base", "h100:8", 512, optimizer="split"),
+    Case("base", "v5e:16x16", 4096, optimizer="split"),
+    Case("base", "v5e:2x4", 128, optimizer="split"),
     Case("large", "v5e:16x16", 4096, fsdp=16),
     Case("base", "v6e:1x1", 32),
     Case("huge", "v5e:16x16", 4096, remat="all", fsdp=16),
     Case("base", "v5p:2x2x1", 128),
-    Case("large", "h100:8", 256),
-    Case("base", "v5e:4x4", 256),
+    Case("large", "h100:8", 256, optimizer="split"),
+    Case("base", "v5e:4x4", 256, optimizer="split"),
     Case("huge", "h100:8", 128, remat="all", fsdp=8),
-    Case("base", "h100:4x8", 2048),
-    Case("base", "v5e:8x8", 1024),
-    Case("base", "h200:8", 1024),
-    Case("base", "a100:8", 512),
-    Case("base", "v5e:16x16,slices=2", 8192),
-    Case("base", "v6e:16x16", 8192),
-    Case("base", "v5p:4x4x4", 2048),
+    Case("base", "h100:4x8", 2048, optimizer="split"),
+    Case("base", "v5e:8x8", 1024, optimizer="split"),
+    Case("base", "h200:8", 1024, optimizer="split"),
+    Case("base", "a100:8", 512, optimizer="split"),
+    Case("base", "v5e:16x16,slices=2", 8192, optimizer="split"),
+    Case("base", "v6e:16x16", 8192, optimizer="split"),
+    Case("base", "v5p:4x4x4", 2048, optimizer="split"),
 )
 
 
