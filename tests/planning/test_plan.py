@@ -3,6 +3,7 @@ import importlib.util
 from types import SimpleNamespace
 
 import jax
+import plans_made_up
 import pytest
 from method_inputs import change, with_weights
 
@@ -10,7 +11,7 @@ from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel.mesh import device_bytes
 from xkd_jax.planning import plan as planning
-from xkd_jax.planning import plan_text
+from xkd_jax.planning import plan_text, targets
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.costs import Collective, Costs, Work
 from xkd_jax.planning.plan import abstract_batch, make_plan
@@ -191,6 +192,28 @@ def test_collective_seconds_follow_from_links_of_torus():
     assert axes_of(ring, mesh) == "fsdp"
     assert axes_of(range(0, 256, 16), mesh) == "data"
     assert axes_of(both, mesh) == "data x fsdp"
+
+
+def test_plan_of_gpus_has_one_scale_and_names_what_is_not_counted(planned):
+    plan = plans_made_up.plan(planned, targets.parse("h100:2x8"))
+    plan = dataclasses.replace(plan, costs=Costs((), (), {"__cublas$gemm": 12}))
+    lines = list(plan_text.lines(plan))
+    assert lines[0] == "devices   h100:2x8, 16 GPUs, 2 hosts"
+    assert "cycles    none: the compiler writes no estimate for this platform" in lines
+    assert any(" GPU-hours" in line for line in lines)
+    calls = "unknown   the operations of __cublas$gemm, 12 calls a step, count as 0"
+    assert calls in lines
+    assert plan.seconds == plan.step.seconds
+
+
+def test_plan_of_tpus_has_both_scales(planned):
+    plan = plans_made_up.plan(planned, targets.parse("v5e:2x4"))
+    roofline, cycles = (
+        line for line in plan_text.lines(plan) if line.startswith(("roofline", "cycles"))
+    )
+    assert roofline.startswith("roofline  50.0 ms a step at least, bound by memory: matrix unit 30")
+    assert cycles.startswith("cycles    100.0 ms a step: operations by the compiler's estimate 80")
+    assert "at 1.5 GHz, kernels by their instructions 20.0 ms" in cycles
 
 
 def test_collectives_between_slices_take_the_network():
