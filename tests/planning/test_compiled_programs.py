@@ -44,7 +44,7 @@ def compiled(where, function, *shapes, dtype=jnp.bfloat16):
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=whole) for shape in shapes]
     lowered = jax.jit(mesh_lib.on_mesh(function, mesh)).lower(*arguments)
     with listings.written():
-        text = lowered.compile().as_text()
+        text = lowered.compile(compiler_options=where.compiler_options).as_text()
     costs = Costs.of(text, where.chip.platform, where.chip.passes).with_listings()
     return costs, predict(costs, where, mesh)
 
@@ -104,8 +104,20 @@ def test_loop_on_a_gpu_reads_each_layer_once():
     costs, step = compiled("h100:1", layers, (LAYERS, WIDTH, WIDTH), (ROWS, WIDTH))
     assert costs.flops == PRODUCTS
     activations = 2 * LAYERS * ROWS * WIDTH
-    assert WEIGHTS + activations < costs.bytes < 1.1 * WEIGHTS + 16 * activations
+    assert WEIGHTS + activations < costs.bytes < 1.1 * WEIGHTS + 8 * activations
     assert step.compiled is None
+
+
+@needs_cuda
+def test_float32_products_on_a_gpu_do_not_use_tensor_cores():
+    def product(a, b):
+        return jnp.matmul(a, b, precision="highest")
+
+    shape = (WIDTH, WIDTH)
+    costs, step = compiled("h100:1", product, shape, shape, dtype=jnp.float32)
+    assert costs.flops == 2 * WIDTH**3
+    assert costs.bytes == 3 * 4 * WIDTH**2
+    assert step.compute == pytest.approx(costs.flops / 66.9e12)
 
 
 @needs_cuda
@@ -135,7 +147,8 @@ def sharded_text(where):
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     w = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.float32, sharding=split)
     x = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.bfloat16, sharding=rows)
-    return jax.jit(sharded_gradient, out_shardings=split).lower(w, x).compile().as_text()
+    lowered = jax.jit(sharded_gradient, out_shardings=split).lower(w, x)
+    return lowered.compile(compiler_options=where.compiler_options).as_text()
 
 
 def check_sharded(text, where):

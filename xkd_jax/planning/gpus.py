@@ -154,6 +154,15 @@ class Gpus:
         """GPUs of a host, and all."""
         return self.each, self.chips
 
+    @property
+    def compiler_options(self) -> dict[str, bool | str]:
+        """Matrix products by cuBLAS.
+
+        A run times XLA's own kernels beside cuBLAS and takes the faster. Without a GPU XLA takes
+        its own untimed, with tiles that move more, and does not find tiles for some (JAX 0.10).
+        """
+        return {"xla_gpu_enable_triton_gemm": False}
+
     def launch(self, flags: Sequence[str]) -> str:
         """Returns the command that starts the run."""
         command = f"python main.py {shlex.join(flags)}"

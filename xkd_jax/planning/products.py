@@ -10,7 +10,7 @@ from xkd_jax.planning.hlo_text.computation import Computation
 from xkd_jax.planning.hlo_text.operation import Operation, Window
 from xkd_jax.planning.hlo_text.program import Module
 
-_FUSED_ATTENTION = "__cudnn$fmha"
+_FUSED_ATTENTION, _LIBRARY_PRODUCTS = "__cudnn$fmha", "__cublas$"
 
 
 def products(
@@ -26,7 +26,7 @@ def products(
       scope: the computation that names the operands.
       operation: of this computation.
     """
-    if operation.opcode == "dot":
+    if operation.opcode == "dot" or operation.target.startswith(_LIBRARY_PRODUCTS):
         yield _precision(scope, operation), _dot(scope, operation)
     elif operation.opcode == "convolution":
         yield _precision(scope, operation), _convolution(scope, operation)
@@ -42,7 +42,8 @@ def products(
 
 def are_known(operation: Operation) -> bool:
     """Whether the products of a custom call are counted."""
-    return operation.estimate is not None or operation.target.startswith(_FUSED_ATTENTION)
+    libraries = (_FUSED_ATTENTION, _LIBRARY_PRODUCTS)
+    return operation.estimate is not None or operation.target.startswith(libraries)
 
 
 def _precision(scope: Computation, product: Operation) -> str:

@@ -157,6 +157,11 @@ class Slice:
         """Chips along one dimension, and in a slice."""
         return self.shape[0], math.prod(self.shape)
 
+    @property
+    def compiler_options(self) -> dict[str, bool | str]:
+        """Those of a run."""
+        return {}
+
     def is_ring(self, dimension: int) -> bool:
         """Whether a dimension of the torus is a ring."""
         return self.shape[dimension] % self.chip.ring == 0

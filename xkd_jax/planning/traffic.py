@@ -126,4 +126,4 @@ def _written(module: Module, computation: Computation, value: Operation, index: 
         return _written(module, computation, computation[value.operands[0]], value.tuple_index)
     if value.opcode == "dynamic-update-slice":
         return computation[value.operands[1]].result[0].bytes
-    return value.result[index].bytes if index < len(value.result) else 0.0
+    return value.outputs[index].bytes if index < len(value.outputs) else 0.0

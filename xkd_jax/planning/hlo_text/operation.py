@@ -100,7 +100,9 @@ class Operation:
 
     @property
     def outputs(self) -> tuple[Array, ...]:
-        """Arrays that it computes; the result of an asynchronous one has others beside them."""
+        """Arrays that it computes, without the operands and scratch that a result may have too."""
+        if self.is_library_call and self.result[1:] and _is_scratch(self.result[-1]):
+            return self.result[:-1]
         if not self.opcode.endswith("-start") or self.opcode == "async-start":
             return self.result
         if self.opcode == "copy-start":  # (output, operand, context)
@@ -140,6 +142,11 @@ class Operation:
         return self._attribute(r'custom_call_target="([^"]*)"')
 
     @property
+    def is_library_call(self) -> bool:
+        """Whether it calls cuBLAS, cuDNN or another library of CUDA."""
+        return self.target.startswith("__cu")
+
+    @property
     def estimate(self) -> Estimate | None:
         """A kernel's cost, as its author states it."""
         found = re.search(
@@ -160,9 +167,12 @@ class Operation:
 
     @property
     def contracted(self) -> tuple[int, ...]:
-        """Contracted axes of the left operand of a `dot`."""
-        axes = self._attribute(r"\blhs_contracting_dims=\{([\d,]*)\}")
-        return tuple(int(n) for n in axes.split(",")) if axes else ()
+        """Contracted axes of the left operand of a `dot`, or of a product by cuBLAS."""
+        if self.is_library_call:
+            axes = self._attribute(r'"lhs_contracting_dimensions":\s*\[([^\]]*)\]')
+        else:
+            axes = self._attribute(r"\blhs_contracting_dims=\{([\d,]*)\}")
+        return tuple(int(n) for n in re.findall(r"\d+", axes))
 
     @property
     def labels(self) -> Labels:
@@ -192,8 +202,8 @@ class Operation:
     @property
     def precision(self) -> str:
         """`default`, `high` or `highest`: of a matrix product."""
-        found = re.search(r"\boperand_precision=\{(\w+)", self.text)
-        return found[1] if found else "default"
+        found = re.search(r'\boperand_precision(?:=\{|":\s*\[")(\w+)', self.text)
+        return found[1].lower() if found else "default"
 
     @property
     def scores(self) -> tuple[int, ...]:
@@ -224,6 +234,10 @@ class Operation:
         if found is None:
             raise UnknownTextError(f"{self.opcode} {self.name} without {pattern}")
         return found[1]
+
+
+def _is_scratch(array: Array) -> bool:
+    return array.dtype in ("s8", "u8") and len(array.shape) == 1
 
 
 def _closing(text: str, start: int) -> int:
