@@ -50,7 +50,7 @@ def _log_mel_of_padded(
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     # in one thread, as the order of the sums depends on their number
     with _blas().limit(limits=1):
-        bands = _filters(sample_rate, fft, mels) @ power
+        bands = filters(sample_rate, fft, mels) @ power
     return np.log(bands + np.float32(np.exp(LOG_MEL_FLOOR)))
 
 
@@ -60,7 +60,14 @@ def _blas() -> threadpoolctl.ThreadpoolController:
 
 
 @functools.cache
-def _filters(sample_rate: int, fft: int, mels: int) -> np.ndarray:
+def filters(sample_rate: int, fft: int, mels: int) -> np.ndarray:
+    """Returns the mel filters, float32 [mels, 1 + fft // 2].
+
+    Args:
+      sample_rate: in Hz.
+      fft: samples in a window.
+      mels: number of mel bands.
+    """
     return numba_cache.import_librosa().filters.mel(
         sr=sample_rate, n_fft=fft, n_mels=mels, fmin=0, fmax=sample_rate / 2
     )

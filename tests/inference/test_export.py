@@ -1,5 +1,8 @@
 """What is exported comes back bit for bit, and PyTorch makes the same features of it."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from other_encoders import CASES, load_case
@@ -35,6 +38,30 @@ def test_equal_models_give_equal_bytes(model, tmp_path):
     ]  # fmt: skip
     for name in files:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_card_of_a_run_has_its_results(model, checkpoint, tmp_path):
+    content = {
+        "benchmark": "toy|a", "protocol": "knn", "modality": "video", "network": "student",
+        "train_fraction": 1.0, "metric": "top-1", "value": 50.54, "chance": 10.0,
+        "data": {"name": "toys"}, "checkpoint": {"source": str(checkpoint), "step": 7},
+    }  # fmt: skip
+    others = ({"network": "teacher"}, {"checkpoint": content["checkpoint"] | {"step": 8}})
+    folders = [checkpoint.with_name(f"{checkpoint.name}_{n}") for n in range(1 + len(others))]
+    try:
+        for folder, changes in zip(folders, ({}, *others), strict=True):
+            folder.mkdir()
+            (folder / "result.json").write_text(json.dumps(content | changes))
+        xkd_jax.export(model, tmp_path)
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder)
+    card = (tmp_path / "README.md").read_text()
+    assert r"| toy\|a | knn | video | 100% | 50.5 top-1 | 10.0 |" in card
+    assert card.count("| knn |") == 1
+    header = card.split("---")[1].splitlines()
+    metrics = json.loads(header[-1].removeprefix("  - "))["metrics"]
+    assert metrics == [{"type": "accuracy", "name": "top-1, knn", "value": 50.54}]
 
 
 @pytest.mark.parametrize("name", CASES)

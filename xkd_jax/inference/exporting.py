@@ -15,7 +15,7 @@ from data_pipelines.format import storage
 from data_pipelines.loader_config import AudioConfig, VideoConfig
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import Transformer
-from xkd_jax.inference import folder
+from xkd_jax.inference import folder, model_card
 from xkd_jax.inference.author_weights import PREFIX, backbone_name
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
 from xkd_jax.inference.trained_model import Model
@@ -57,7 +57,7 @@ def export(model: Model, path: str | os.PathLike[str], *, layout: str = "transfo
         folder.CONFIG: _json(_config(model)),
         folder.PREPROCESSOR: _json(_preprocessor(model)),
         MODULE: module.read_text(encoding="utf-8"),
-        CARD: _card(model),
+        CARD: model_card.card(model),
     }
     for name, text in texts.items():
         with storage.writer(storage.join(target, name)) as file:
@@ -112,39 +112,3 @@ def _preprocessor(model: Model) -> dict[str, Any]:
 
 def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
-
-
-def _card(model: Model) -> str:
-    origin = model.origin
-    rows = []
-    for modality, config in model.config.items():
-        sizes = config.transformer
-        shape = " x ".join(map(str, config.view.global_shape))
-        rows.append(
-            f"| {modality} | {shape} | {' x '.join(map(str, config.view.patch))} | {sizes.width} |"
-            f" {sizes.depth} | {sizes.heads} | {_pooling(config)} |"
-        )
-    step = "" if origin.step is None else f", step {origin.step}"
-    tags = {"CC BY-NC 4.0": "cc-by-nc-4.0", "BSD-2-Clause": "bsd-2-clause"}
-    license_tag = next((tag for name, tag in tags.items() if name in origin.license), "other")
-    return "\n".join([
-        "---", "library_name: transformers", f"license: {license_tag}",
-        "tags: [xkd, feature-extraction]", "---", "", "# Encoders exported by xkd_jax", "",
-        f"From {origin.format}{f', {origin.network}' if origin.network else ''}{step}. License of"
-        f" the weights: {origin.license or 'that of their run'}.", "",
-        "| modality | input | patch | width | depth | heads | features |",
-        "|---|---|---|---|---|---|---|", *rows, "",
-        "Video is (time, height, width) at the frame rate of `preprocessor_config.json`, audio is"
-        " (mel, time). Tokens have these orders, special tokens first.", "",
-        "```python", "import xkd_jax", "features = xkd_jax.load('FOLDER').embed('clip.mp4')", "```",
-        "", "```python", "from transformers import AutoModel",
-        "model = AutoModel.from_pretrained('FOLDER', trust_remote_code=True)",
-        "model.get_video_features(frames)  # normalized, [batch, time, color, height, width]",
-        "model.get_audio_features(log_mel)  # normalized, [batch, time, mel]", "```", "",
-        f"Digest of the weights: `{model.digest}`.", "",
-    ])  # fmt: skip
-
-
-def _pooling(config: EncoderConfig) -> str:
-    mean = "mean of the special tokens" if config.pool == "special" else "mean of the patch tokens"
-    return f"norm of the {mean}" if config.norm == "pooled" else mean

@@ -13,6 +13,7 @@ from data_pipelines.read.dataset import Dataset
 from xkd_jax.config.pretraining import Config
 from xkd_jax.report import media
 from xkd_jax.report.elements import Child, Html, element, player
+from xkd_jax.report.sound_synthesis import sound_of
 from xkd_jax.training.drawing import pictures
 from xkd_jax.training.reconstructed_views import unnormalized
 
@@ -133,4 +134,4 @@ def recorded_sound(record: Record, config: Config) -> np.ndarray | None:
 
 def samples_of(config: Config, view: np.ndarray) -> np.ndarray:
     """Returns the sound of a normalized spectrogram [mels, columns], float32 [samples]."""
-    return media.sound_of(config.audio, unnormalized(config.audio, view))
+    return sound_of(config.audio, unnormalized(config.audio, view))

@@ -10,15 +10,11 @@ import av
 import cv2
 import numpy as np
 
-from data_pipelines.format import numba_cache
-from data_pipelines.loader_config import AudioConfig
 from xkd_jax.report.elements import data_address
 
 # Smallest and largest height of a picture of the page, in pixels.
 _LEAST, _MOST = 112, 160
-_ITERATIONS = 8  # of phase reconstruction
 _OPUS_RATE = 48000
-_LOUDEST = 0.9  # of full scale
 
 
 def png(image: np.ndarray) -> str:
@@ -104,27 +100,3 @@ def _write_sound(container: Any, stream: Any, samples: np.ndarray, sample_rate: 
     for part in (*resampler.resample(frame), *resampler.resample(None)):
         container.mux(stream.encode(part))
     container.mux(stream.encode())
-
-
-def sound_of(audio: AudioConfig, log_mel: np.ndarray) -> np.ndarray:
-    """Returns a sound with nearly this spectrogram; the phases, which it lacks, are estimated.
-
-    Griffin, D. & Lim, J., "Signal estimation from modified short-time Fourier transform", 1984.
-
-    Args:
-      audio: rates and sizes of the spectrogram.
-      log_mel: log(mel power + 2^-23), float [mels, columns].
-
-    Returns:
-      float32 [samples], at most at 0.9 of full scale.
-    """
-    librosa = numba_cache.import_librosa()
-    filters = librosa.filters.mel(
-        sr=audio.sample_rate, n_fft=audio.fft, n_mels=audio.mels, fmin=0, fmax=audio.sample_rate / 2
-    )
-    power = np.maximum(np.exp(log_mel.astype(np.float64)) - 2.0**-23, 0)
-    magnitude = np.sqrt(np.maximum(np.linalg.pinv(filters) @ power, 0)).astype(np.float32)
-    found = librosa.griffinlim(
-        magnitude, n_iter=_ITERATIONS, hop_length=audio.hop, n_fft=audio.fft, init=None
-    )
-    return found * min(1.0, _LOUDEST / max(float(np.abs(found).max()), 1e-9))

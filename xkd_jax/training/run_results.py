@@ -2,15 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path, PurePath
 from typing import Any
 
+from data_pipelines.errors import UserError
 from data_pipelines.format import storage
+from xkd_jax.config import dataclass_schema
 
 FILE = "result.json"  # of an evaluation, in its folder
 PROBES = "results.json"  # of the probes, in the run's folder
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation of a run's checkpoint, fields as in its file.
+
+    Attributes:
+      benchmark: name of the benchmark.
+      protocol: what was fitted to the features.
+      modality: of the encoder.
+      network: student or teacher.
+      step: of the checkpoint.
+      train_fraction: of the labels that were used.
+      metric: name of the value.
+      value: in percent, the mean of folds.
+      data: name of the data set; empty: unknown.
+      chance: value of a random guess in percent; None: unknown.
+    """
+
+    benchmark: str
+    protocol: str
+    modality: str
+    network: str
+    step: int
+    train_fraction: float
+    metric: str
+    value: float
+    data: str = ""
+    chance: float | None = None
+
+
+def evaluations(run: PurePath) -> list[Evaluation]:
+    """Returns the results of evaluations of a run's checkpoints.
+
+    Args:
+      run: folder or URL of the run, or of its checkpoints.
+
+    Raises:
+      UserError: a file can't be used.
+    """
+    return [_evaluation(file) for file in result_files(run)]
+
+
+def _evaluation(file: PurePath) -> Evaluation:
+    names = ("benchmark", "protocol", "modality", "network", "train_fraction", "metric", "value")
+    try:
+        content: Any = json.loads(storage.read(str(file)))
+        values = {name: content[name] for name in names}
+        values["step"], values["data"] = content["checkpoint"]["step"], content["data"]["name"]
+        return dataclass_schema.build(Evaluation, {**values, "chance": content.get("chance")})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(
+            f"{file} can't be used as a result ({str(error).rstrip('.')}): move it away."
+        ) from None
 
 
 def result_files(run: PurePath) -> list[PurePath]:
@@ -20,17 +78,18 @@ def result_files(run: PurePath) -> list[PurePath]:
     last line puts them, and in the run's folder.
 
     Args:
-      run: folder or URL of the run.
+      run: folder or URL of the run, or of its checkpoints.
     """
+    run = run.parent if run.name == _CHECKPOINTS else run
     if not isinstance(run, Path):
         beside = storage.subfolders(str(run.parent))
         names = [name for name in beside if name.startswith(run.name)]
         urls = [file for name in names for file in files_below(run.parent / name, FILE)]
-        return [file for file in urls if _source(file) in (str(run), str(run / "checkpoints"))]
+        return [file for file in urls if _source(file) in (str(run), str(run / _CHECKPOINTS))]
     run = Path(os.path.abspath(run))
     folders = [run, *sorted(run.parent.glob(f"{_literal(run.name)}?*/"))]
     files = [file for folder in folders for file in files_below(folder, FILE)]
-    own = {os.path.realpath(path) for path in (run, run / "checkpoints")}
+    own = {os.path.realpath(path) for path in (run, run / _CHECKPOINTS)}
     return [file for file in files if (s := _source(file)) and os.path.realpath(s) in own]
 
 
