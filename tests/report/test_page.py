@@ -1,5 +1,6 @@
 """The page of runs: what it has, what it lists as left out, and how a browser shows it."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -231,7 +232,7 @@ def test_several_runs_share_a_chart_and_stand_side_by_side(run, tmp_path):
     shutil.copytree(run, other)
     shutil.rmtree(other / "tensorboard")
     write_scalars(other, loss=3.0)
-    text = page([run, other], [], FEW._replace(encoded=4))
+    text = page([run, other], [], dataclasses.replace(FEW, encoded=4))
     root = html_page.parse(text)
     chart = section(root, "curves").first("figure")
     assert [e.text for e in chart.all("li")] == ["first", "second"]
@@ -241,7 +242,7 @@ def test_several_runs_share_a_chart_and_stand_side_by_side(run, tmp_path):
     assert [h.text for h in section(root, "data").all("h3")] == ["first", "second"]
     assert (
         "too few clips"
-        in left_out(page([other], [], FEW._replace(encoded=4)))[
+        in left_out(page([other], [], dataclasses.replace(FEW, encoded=4)))[
             ("second", "Features in two dimensions")
         ]
     )

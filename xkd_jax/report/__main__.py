@@ -67,7 +67,7 @@ def _print_tables(results: Sequence[evaluation_results.Result]) -> None:
 def _write(args: argparse.Namespace) -> None:
     # imported here because JAX takes seconds to start
     from xkd_jax.report import page_file, pretraining_run
-    from xkd_jax.report.clip_sections import DEFAULT
+    from xkd_jax.report.clip_sections import Amounts
 
     if not 1 <= args.clips <= _MOST_CLIPS:
         raise UserError(f"--clips={args.clips}: give 1 to {_MOST_CLIPS}.")
@@ -80,7 +80,7 @@ def _write(args: argparse.Namespace) -> None:
     results = evaluation_results.load([str(path) for path in others]) if others else []
     if results:
         _print_tables(results)
-    page_file.write(runs, args.output, results, DEFAULT._replace(encoded=args.clips))
+    page_file.write(runs, args.output, results, Amounts(encoded=args.clips))
 
 
 if __name__ == "__main__":

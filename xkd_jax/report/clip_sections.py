@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from xkd_jax.report.nearest import Nearest, searches, varied
 from xkd_jax.training.drawing import Drawn, drawn
 
 
-class Amounts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Amounts:
     """Numbers of clips on the page.
 
     encoded: of each split, at most.

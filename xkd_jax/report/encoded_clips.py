@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import Any
@@ -139,10 +140,12 @@ class StudentOnData:
         return mesh_lib.put_batch(self._views(batch), sharding, _BATCH)
 
 
+@functools.cache
 def _augmented(config: Config) -> Callable[[Batch], Any]:
     return jax.jit(lambda batch: augment(config, batch))
 
 
+@functools.cache
 def _encode_function(
     config: Config, mesh: jax.sharding.Mesh
 ) -> Callable[[Tree, Batch], tuple[dict[Modality, jax.Array], dict[Modality, jax.Array]]]:

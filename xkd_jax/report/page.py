@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 
+import threadpoolctl
+
 from data_pipelines.activity import Activity
 from data_pipelines.errors import UserError
 from data_pipelines.format.metadata import Metadata
@@ -55,8 +57,10 @@ def page(folders: Sequence[PurePath], results: Sequence[Result], amounts: Amount
     names = pretraining_run.names(folders)
     runs = [pretraining_run.read(f, n) for f, n in zip(folders, names, strict=True)]
     shown = {run.name: _Shown(run, amounts) for run in runs}
-    for run in shown.values():
-        run.fill()
+    # threads that wait for each other take most of the time for arrays as small as these
+    with threadpoolctl.threadpool_limits(1):
+        for run in shown.values():
+            run.fill()
     found = _with_results(runs, results, shown)
     metadata = {n: s.metadata for n, s in shown.items() if s.metadata is not None}
     classes = {name: len(m.class_names) for name, m in metadata.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class Seen(NamedTuple):
     attention: jax.Array
 
 
+@functools.cache
 def seen_function(
     config: Config, mesh: Mesh | AbstractMesh
 ) -> Callable[[Tree, Batch], dict[Modality, Seen]]:
