@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from data_pipelines import terminal
+from data_pipelines.format import storage
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference.trained_model import Model
 from xkd_jax.training.run_results import Evaluation, evaluations
@@ -55,9 +55,9 @@ def card(model: Model) -> str:
 def _evaluations(model: Model) -> list[Evaluation]:
     """Returns the results of the run's evaluations of the same network and step."""
     origin = model.origin
-    if origin.step is None or not Path(origin.source).is_dir():
+    if origin.step is None:
         return []  # the weights of a file
-    found = evaluations(Path(origin.source))
+    found = evaluations(storage.location(origin.source))
     return [e for e in found if (e.network, e.step) == (origin.network, origin.step)]
 
 
