@@ -10,6 +10,7 @@ The default kernel is that of `model.attention=auto` for bfloat16 on this machin
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -61,7 +62,7 @@ def compare(kernel: attention.Kernel, batch: int, n: int, heads: int, size: int)
     qkv = jax.random.normal(keys[0], (batch, n, 3, heads, size), jnp.bfloat16)
     cotangent = jax.random.normal(keys[1], (batch, n, heads, size), jnp.bfloat16)
     with jax.default_matmul_precision("highest"):
-        exact = _values_and_gradients(attention.plain)(
+        exact = _values_and_gradients(lambda qkv: attention.plain(qkv, (n,)))(
             qkv.astype(jnp.float32), cotangent.astype(jnp.float32)
         )
     record: dict[str, Any] = {
@@ -69,7 +70,7 @@ def compare(kernel: attention.Kernel, batch: int, n: int, heads: int, size: int)
     }  # fmt: skip
     names: tuple[attention.Kernel, ...] = ("xla", kernel)
     for name in names:
-        run = _values_and_gradients(attention.KERNELS[name])
+        run = _values_and_gradients(functools.partial(_attended, name))
         results = zip(("value", "gradient"), run(qkv, cotangent), exact, strict=True)
         for what, found, truth in results:
             record[f"{name}_{what}_error"] = _error(found, truth)
@@ -107,6 +108,10 @@ def added_token(batch: int, n: int) -> dict[str, Any]:
         "largest_value_of_added_token": [float(zeros[1]), float(others[1])],
         "within_tolerance": same,
     }
+
+
+def _attended(kernel: attention.Kernel, qkv: jax.Array) -> jax.Array:
+    return attention.KERNELS[kernel](qkv, qkv.shape[1:2])
 
 
 def _values_and_gradients(function: Function) -> Callable[..., tuple[jax.Array, jax.Array]]:

@@ -30,7 +30,9 @@ def test_formula_is_as_near_as_itself(short, monkeypatch, capsys):
 
 
 def test_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monkeypatch, capsys):
-    monkeypatch.setattr(attention, "cudnn_of_first", lambda qkv, n: attention.plain(qkv))
+    monkeypatch.setattr(
+        attention, "cudnn_of_first", lambda qkv, n: attention.plain(qkv, qkv.shape[1:2])
+    )
     status, (record, added) = run(monkeypatch, capsys, "--kernel=cudnn")
     assert status == 1
     assert record["cudnn_value_error"] > 5 * record["xla_value_error"]
@@ -39,7 +41,9 @@ def test_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monkey
 
 
 def test_kernel_with_another_scale_ends_with_status_1(short, monkeypatch, capsys):
-    monkeypatch.setitem(attention.KERNELS, "cudnn", lambda qkv: attention.plain(1.1 * qkv))
+    monkeypatch.setitem(
+        attention.KERNELS, "cudnn", lambda qkv, segments: attention.plain(1.1 * qkv, segments)
+    )
     monkeypatch.setattr(benchmark, "added_token", lambda *_: {"within_tolerance": True})
     status, (record, _) = run(monkeypatch, capsys, "--kernel=cudnn")
     assert status == 1

@@ -21,6 +21,10 @@ def qkv_of(n, batch=8, heads=2, size=8, dtype=jnp.float32):
     return jax.random.normal(jax.random.key(n), (batch, n, 3, heads, size), dtype)
 
 
+def plain(qkv, segments=None):
+    return attention.plain(qkv, segments or qkv.shape[1:2])
+
+
 def scored(function):
     """Returns its value, and the gradient of a weighted sum with different weights."""
 
@@ -56,7 +60,7 @@ def like_cudnn(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 8, 9])
 def test_cudnn_gets_even_lengths_and_the_added_token_changes_nothing(like_cudnn, n):
-    require_equal(attention.cudnn, attention.plain, qkv_of(n))
+    require_equal(functools.partial(attention.cudnn, segments=(n,)), plain, qkv_of(n))
     assert [shape[1] for shape in like_cudnn] == [n + n % 2]
 
 
@@ -82,30 +86,50 @@ def test_on_a_mesh_each_device_has_its_own_samples_and_heads(
     qkv = qkv_of(9, batch, heads, dtype=jnp.bfloat16)
     attend = on_devices(scored(lambda qkv: attention.attend(qkv, "auto")), mesh)
     (_, found), gradient = attend(qkv)
-    (_, expected), expected_gradient = jax.jit(scored(attention.plain))(qkv)
+    (_, expected), expected_gradient = jax.jit(scored(plain))(qkv)
     np.testing.assert_allclose(*(np.float32(a) for a in (found, expected)), atol=0.02)
     np.testing.assert_allclose(*(np.float32(a) for a in (gradient, expected_gradient)), atol=0.02)
     assert set(like_cudnn) == {seen}
+
+
+def interpreted(segments):
+    """The TPU kernel, executed by XLA."""
+    return functools.partial(tpu_attention.tpu_attention, segments=segments, interpret=True)
 
 
 @pytest.mark.parametrize("n,batch", [(1, 2), (13, 4), (130, 3)])
 @pytest.mark.parametrize("heads,size", [(4, 32), (2, 64), (8, 80), (1, 128)])
 def test_the_tpu_kernel_equals_the_formula(n, batch, heads, size):
     """Grid steps of several samples or one; heads that share 128 lanes, or cross a border."""
-    kernel = functools.partial(tpu_attention.tpu_attention, interpret=True)
-    require_equal(kernel, attention.plain, qkv_of(n, batch, heads, size))
+    require_equal(interpreted((n,)), plain, qkv_of(n, batch, heads, size))
 
 
 def test_the_tpu_kernel_takes_heads_that_do_not_fill_its_lanes():
-    kernel = functools.partial(tpu_attention.tpu_attention, interpret=True)
-    require_equal(kernel, attention.plain, qkv_of(9, 2, 3, 32))
+    require_equal(interpreted((9,)), plain, qkv_of(9, 2, 3, 32))
+
+
+SEGMENTS = (5, 9, 3)
+
+
+@pytest.mark.parametrize("kernel", ["xla", "cudnn", "pallas"])
+def test_tokens_attend_within_their_segment(like_cudnn, kernel):
+    """As with scores of all pairs of tokens, of which those across segments are left out."""
+
+    def masked(qkv):
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        segment = np.repeat(np.arange(len(SEGMENTS)), SEGMENTS)
+        same = (segment[:, None] == segment)[None, None]
+        return jax.nn.dot_product_attention(q, k, v, mask=same, implementation="xla")
+
+    functions = attention.KERNELS | {"pallas": lambda qkv, segments: interpreted(segments)(qkv)}
+    found = functools.partial(functions[kernel], segments=SEGMENTS)
+    require_equal(found, masked, qkv_of(sum(SEGMENTS), 2, 4, 32))
 
 
 def test_the_tpu_kernel_rounds_no_more_than_bfloat16():
-    kernel = functools.partial(tpu_attention.tpu_attention, interpret=True)
     qkv = qkv_of(33, dtype=jnp.bfloat16)
-    (_, found), gradient = jax.jit(scored(kernel))(qkv)
-    (_, exact), expected = jax.jit(scored(attention.plain))(qkv.astype(jnp.float32))
+    (_, found), gradient = jax.jit(scored(interpreted((33,))))(qkv)
+    (_, exact), expected = jax.jit(scored(plain))(qkv.astype(jnp.float32))
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_allclose(found, exact, atol=2**-7)
     np.testing.assert_allclose(gradient.astype(jnp.float32), expected, atol=2**-6)
@@ -114,12 +138,12 @@ def test_the_tpu_kernel_rounds_no_more_than_bfloat16():
 @pytest.mark.parametrize("mesh,heads", [((8, 1, 1), 4), ((2, 2, 2), 8), ((2, 1, 2), 3)])
 def test_the_tpu_kernel_on_a_mesh(monkeypatch, mesh, heads):
     monkeypatch.setattr(attention, "traced_device", lambda: V5E)
-    interpreted = functools.partial(tpu_attention.tpu_attention, interpret=True)
-    monkeypatch.setattr(tpu_attention, "tpu_attention", interpreted)
+    kernel = functools.partial(tpu_attention.tpu_attention, interpret=True)
+    monkeypatch.setattr(tpu_attention, "tpu_attention", kernel)
     qkv = qkv_of(9, 8, heads, 32)
     attend = on_devices(scored(lambda qkv: attention.attend(qkv, "auto")), mesh)
     (_, found), gradient = attend(qkv)
-    (_, expected), expected_gradient = jax.jit(scored(attention.plain))(qkv)
+    (_, expected), expected_gradient = jax.jit(scored(plain))(qkv)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 

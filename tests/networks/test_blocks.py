@@ -43,6 +43,13 @@ def test_scan_equals_running_the_layers_one_by_one(tokens):
     np.testing.assert_allclose(blocks(tokens), x, rtol=1e-5, atol=1e-5)
 
 
+def test_segments_do_not_see_each_other(tokens):
+    blocks, cut = make(), [tokens[:, :2], tokens[:, 2:]]
+    apart = jnp.concatenate([blocks(part) for part in cut], axis=1)
+    np.testing.assert_allclose(blocks(tokens, segments=(2, 5)), apart, rtol=1e-5, atol=1e-5)
+    assert float(jnp.abs(blocks(tokens) - apart).max()) > 1e-3
+
+
 def test_layers_have_different_initial_parameters():
     kernel = make().layers.fc1.kernel[...]
     assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0.1

@@ -89,3 +89,17 @@ def test_attention_of_cls_has_the_query_bias():
 def test_numpy_parts():
     assert gelu(np.array(0.0)) == 0
     np.testing.assert_allclose(layer_norm(np.array([[1.0, 3.0]]), 0.0), [[-1, 1]])
+
+
+def test_views_encoded_together_do_not_see_each_other():
+    encoder, _ = make(EncoderConfig(blocks(), VIDEO))
+    rng = np.random.default_rng(1)
+    whole, small = (
+        jnp.asarray(rng.normal(size=(2, *shape, 3)), jnp.float32)
+        for shape in ((4, 8, 8), (2, 4, 4))
+    )
+    keep = jnp.array([[5, 0, 2], [1, 7, 3]])
+    found = encoder.together([(whole, keep), (small, None), (whole, None)])
+    apart = [encoder(whole, keep), encoder(small), encoder(whole)]
+    for tokens, expected in zip(found, apart, strict=True):
+        np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5)

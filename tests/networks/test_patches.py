@@ -2,15 +2,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xkd_jax.networks.patches import gather_tokens, patchify, random_masking
+from xkd_jax.networks.patches import (
+    gather_tokens,
+    patchify,
+    pixels,
+    planes,
+    random_masking,
+    unpatchify,
+)
 
 
-def test_video_cuboids_are_ordered_time_height_width_and_flattened_with_color_last():
+def test_video_cuboids_are_ordered_time_height_width_and_flattened_in_planes_of_a_color():
     video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
     cuboids = patchify(video, (2, 2, 3))
     assert cuboids.shape == (2, 2 * 2 * 2, 2 * 2 * 3 * 3)
     index = (1 * 2 + 0) * 2 + 1  # second in time, first row, second column
-    np.testing.assert_array_equal(cuboids[1, index], video[1, 2:4, 0:2, 3:6].ravel())
+    np.testing.assert_array_equal(
+        cuboids[1, index], np.moveaxis(video[1, 2:4, 0:2, 3:6], -1, 0).ravel()
+    )
+
+
+def test_values_with_colors_last_are_reordered_to_those_of_patches():
+    video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
+    first = video[:1, :2, :2, :3].reshape(1, -1)
+    cuboids = patchify(video, (2, 2, 3))
+    np.testing.assert_array_equal(planes(first, (2, 2, 3)), cuboids[:1, 0])
+    np.testing.assert_array_equal(pixels(cuboids[:1, 0], (2, 2, 3)), first)
+    np.testing.assert_array_equal(unpatchify(cuboids, (2, 2, 3), (2, 2, 2)), video)
 
 
 def test_audio_patches_are_ordered_mel_then_time():

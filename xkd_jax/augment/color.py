@@ -3,9 +3,14 @@
 Brightness, contrast and saturation are a blend, factor * x + (1 - factor) * reference, clamped to
 0..255; the reference is black, the frame's mean gray, or each pixel's gray. Hue is a rotation in
 HSV. This is torchvision's ColorJitter (on tensors), in the order drawn for each sample.
+
+The operations are compiled as one function of a pixel, which is run twice: before contrast, for the
+mean of its frame, and for the result.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +20,13 @@ _LUMA = (0.299, 0.587, 0.114)
 # Values of `order`.
 _BLENDS = ("brightness", "contrast", "saturation")
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3
+_OPERATIONS = 4
+
+# Red, green and blue, [B, T, S, S] each.
+_Planes = Sequence[jax.Array] | jax.Array
 
 
-def gray(pixels: jax.Array) -> jax.Array:
+def gray(pixels: _Planes) -> jax.Array:
     """Returns the luma [B, T, S, S] of planes [3, B, T, S, S]."""
     red, green, blue = pixels
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
@@ -41,44 +50,70 @@ def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
     """
     if "order" not in view:
         return pixels
-    one = jnp.ones(len(view["order"]), jnp.float32)
-    factors = jnp.stack([*(view.get(name, one) for name in _BLENDS), one], axis=-1)
+    mean = jnp.zeros((*pixels.shape[1:3], 1, 1), pixels.dtype)
+    if "contrast" in view:
+        before = _apply(pixels, view, mean, _time_of(_CONTRAST, view))
+        mean = gray(before).mean(axis=(-2, -1), keepdims=True)
+    return jnp.stack(_apply(pixels, view, mean, jnp.full(len(view["order"]), _OPERATIONS)))
 
-    def apply(pixels: jax.Array, operation: jax.Array) -> tuple[jax.Array, None]:
-        """Applies one operation to each sample, [B] values of `order`."""
-        factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
-        changed = _blend(pixels, operation, factor, view)
-        if "hue" in view:
-            turned = rotate_hue(pixels, view["hue"])
-            changed = jnp.where(_per_sample(operation == _HUE)[None], turned, changed)
-        return changed, None
 
-    return jax.lax.scan(apply, pixels, view["order"].T)[0]
+def _time_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
+    """Returns the place of an operation in each sample's order, int32 [B]."""
+    return jnp.argmax(view["order"] == operation, axis=1)
+
+
+def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: jax.Array) -> _Planes:
+    """Applies each sample's operations whose place in its order is before `end`, int32 [B].
+
+    Blends may come before hue and after it, so each of them is there twice, once with factor 1.
+
+    Args:
+      pixels: planes.
+      view: see `jitter`.
+      mean: mean gray of each frame at the contrast, [B, T, 1, 1].
+      end: place of the first operation that is not applied.
+    """
+    turned_at = _time_of(_HUE, view)
+    for time in range(_OPERATIONS - 1):
+        pixels = _blend(pixels, view, mean, time, (time < turned_at) & (time < end))
+    if "hue" in view:
+        chosen = _per_sample(turned_at < end)
+        turned = rotate_hue(pixels, view["hue"])
+        pixels = [jnp.where(chosen, t, p) for t, p in zip(turned, pixels, strict=True)]
+    for time in range(1, _OPERATIONS):
+        pixels = _blend(pixels, view, mean, time, (time > turned_at) & (time < end))
+    return pixels
 
 
 def _blend(
-    pixels: jax.Array, operation: jax.Array, factor: jax.Array, view: dict[str, jax.Array]
-) -> jax.Array:
-    """Blends each sample with the reference of its operation; a factor of 1 changes nothing."""
-    reference = jnp.zeros_like(pixels[0])
-    if "contrast" in view:
-        mean = gray(pixels).mean(axis=(-2, -1), keepdims=True)
-        reference = jnp.where(_per_sample(operation == _CONTRAST), mean, reference)
+    pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, time: int, active: jax.Array
+) -> _Planes:
+    """Blends with the reference of the operation at a place of the order, in `active` samples."""
+    operation = view["order"][:, time]
+    factor = jnp.ones(len(operation), jnp.float32)
+    for number, name in enumerate(_BLENDS):
+        if name in view:
+            factor = jnp.where(active & (operation == number), view[name], factor)
+    reference = jnp.where(_per_sample(operation == _CONTRAST), mean, 0)
     if "saturation" in view:
         reference = jnp.where(_per_sample(operation == _SATURATION), gray(pixels), reference)
-    weight = _per_sample(factor)[None]
-    return jnp.clip(weight * pixels + (1 - weight) * reference[None], 0, 255)
+    weight = _per_sample(factor)
+    return [jnp.clip(weight * p + (1 - weight) * reference, 0, 255) for p in pixels]
 
 
-def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
+def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
     """Rotates the hue by `turns` of the color circle; value and chroma are unchanged.
 
     Args:
-      pixels: float32 [3, B, T, S, S] in 0..255.
+      pixels: red, green and blue, float32 [B, T, S, S] in 0..255 each.
       turns: float32 [B].
+
+    Returns:
+      The three planes.
     """
     red, green, blue = pixels
-    value, low = pixels.max(axis=0), pixels.min(axis=0)
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    low = jnp.minimum(jnp.minimum(red, green), blue)
     chroma = value - low
     scale = 1 / jnp.where(chroma > 0, chroma, 1)
     sextant = jnp.where(
@@ -93,7 +128,7 @@ def rotate_hue(pixels: jax.Array, turns: jax.Array) -> jax.Array:
         k = k - 6 * jnp.floor(k / 6)  # jnp.mod calls the C library for every pixel on a CPU
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    return jnp.stack([channel(5), channel(3), channel(1)])
+    return [channel(5), channel(3), channel(1)]
 
 
 def _per_sample(values: jax.Array) -> jax.Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from xkd_jax.config.pretraining import Transformer
-from xkd_jax.networks.blocks import linear
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.layer_norm import layer_norm
+from xkd_jax.networks.linear import linear
 
 _SMALLEST_NORM = 1e-12
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import einops
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.directions import Direction
@@ -118,8 +118,14 @@ def objective(
     views, masks = inputs.views, inputs.masks
     terms: dict[str, jax.Array] = {}
 
+    # The student's tokens of masked global views and of local views
+    tokens = {
+        m: encode(student, m, views[m], masks[m].keep, local=m in active.projected)
+        for m in active.encoded
+    }
+    latents = {m: latent for m, (latent, _) in tokens.items()}
+
     # Masked data modeling
-    latents = {m: student.encoders(m, views[m]["global"], masks[m].keep) for m in active.encoded}
     reconstructions = {
         m: reconstruct(student, m, views[m]["global"], latents[m], masks[m])
         for m in active.reconstructed
@@ -131,9 +137,7 @@ def objective(
 
     # Outputs of teachers, refined across modalities, and of students
     teachers = teach(teacher, views, config) if active.uses_teachers else {}
-    projections = {
-        m: project(student, m, latents[m], views[m].get("local")) for m in active.projected
-    }
+    projections = {m: project(student, m, *tokens[m]) for m in active.projected}
 
     # Cross-modal distillation
     targets = {
@@ -157,6 +161,31 @@ def objective(
 
     loss = weighted_mean(terms, active.weights)
     return ObjectiveOutputs(loss, terms, latents, reconstructions, projections, teachers, targets)
+
+
+def encode(
+    student: Student,
+    m: Modality,
+    views: ModalityViews,
+    keep: Integer[Array, "batch kept"],
+    *,
+    local: bool,
+) -> tuple[Float[Array, "batch tokens width"], list[Float[Array, "batch tokens width"]]]:
+    """Encodes the masked global view and, if `local`, each local view, which is not masked.
+
+    Args:
+      student: encoders.
+      m: the modality.
+      views: its views.
+      keep: indices of the kept patches of the global view.
+      local: whether local views are encoded.
+
+    Returns:
+      The tokens of the global view, and those of each local view.
+    """
+    others = [(view, None) for view in views["local"]] if local and "local" in views else []
+    latent, *tokens = student.encoders.together(m, [(views["global"], keep), *others])
+    return latent, tokens
 
 
 def reconstruct(
@@ -213,23 +242,18 @@ def project(
     student: Student,
     m: Modality,
     latent: Float[Array, "batch kept width"],
-    local: Float[Array, "views batch ..."] | None,
+    local: Sequence[Float[Array, "batch tokens width"]],
 ) -> Projection:
-    """Projects the masked global view and each local view, which is not masked.
+    """Projects the mean patch token of each view.
 
     Args:
-      student: encoders and heads.
+      student: heads.
       m: the modality.
-      latent: CLS and kept tokens of the global view.
-      local: float32 local views [views, batch, ...]; None: there are none.
+      latent: tokens of the masked global view.
+      local: tokens of each local view.
     """
-    features, local_tokens = [pool(latent)[None]], None
-    if local is not None:
-        # Sample-major order, because the mesh splits the axis of samples.
-        tokens = student.encoders(m, einops.rearrange(local, "v b ... -> (b v) ..."))
-        local_tokens = einops.rearrange(tokens, "(b v) n d -> (v b) n d", v=len(local))
-        features.append(einops.rearrange(pool(tokens), "(b v) d -> v b d", v=len(local)))
-    return Projection(student.heads[m](jnp.concatenate(features)), local_tokens)
+    features = jnp.stack([pool(tokens) for tokens in (latent, *local)])
+    return Projection(student.heads[m](features), jnp.concatenate(local) if local else None)
 
 
 def weighted_mean(

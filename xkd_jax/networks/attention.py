@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,8 @@ from xkd_jax.parallel.mesh import traced_device
 
 Kernel = Literal["xla", "cudnn", "pallas"]
 
-_Function = Callable[[jax.Array], jax.Array]
+# (query, key and value, segments) -> attended values; see `attend`
+Function = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 # Logical axes of [batch n 3 heads size] and [batch n heads size].
 _QKV = ("batch", None, None, "heads", None)
@@ -31,37 +33,50 @@ _MULTIPLE, _LARGEST, _CAPABILITY = 8, 128, (8, 0)
 
 
 def attend(
-    qkv: Float[Array, "batch n 3 heads size"], attention: Attention
+    qkv: Float[Array, "batch n 3 heads size"], attention: Attention, segments: tuple[int, ...] = ()
 ) -> Float[Array, "batch n heads size"]:
-    """Returns softmax attention within each sample, with scale size ** -0.5.
+    """Returns softmax attention within each segment of each sample, with scale size ** -0.5.
 
     Args:
       qkv: query, key and value of each token, in the compute dtype.
       attention: `ModelConfig.attention`.
+      segments: numbers of consecutive tokens that attend to each other, with sum n; empty: all do.
 
     Returns:
       An array of the same dtype.
     """
     device = traced_device()
     kernel = choose(attention, device, qkv.dtype, qkv.shape[-1]).kernel
-    return KERNELS[kernel](qkv)
+    return KERNELS[kernel](qkv, segments or qkv.shape[1:2])
 
 
-def plain(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+def plain(
+    qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
+) -> Float[Array, "batch n heads size"]:
     """Returns attention by the plain formula, which stores the scores in memory."""
-    q, k, v = einops.rearrange(checkpoint_name(qkv, KEPT), "b n qkv h d -> qkv b n h d")
-    return checkpoint_name(jax.nn.dot_product_attention(q, k, v, implementation="xla"), KEPT)
+
+    def attended(part: jax.Array) -> jax.Array:
+        q, k, v = einops.rearrange(part, "b n qkv h d -> qkv b n h d")
+        return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+    return checkpoint_name(_by_segment(attended, checkpoint_name(qkv, KEPT), segments), KEPT)
 
 
-def cudnn(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+def cudnn(
+    qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
+) -> Float[Array, "batch n heads size"]:
     """Returns attention by cuDNN's fused kernel, which does not store the scores in memory.
 
     JAX (up to 0.12 at least) does not support its gradient for odd lengths, which most of ours are:
     a token of zeros is appended to these.
     """
-    n = qkv.shape[1]
-    even = jnp.pad(qkv, [(0, 0), (0, n % 2), (0, 0), (0, 0), (0, 0)])
-    return cudnn_of_first(even, n)[:, :n]
+
+    def attended(part: jax.Array) -> jax.Array:
+        n = part.shape[1]
+        even = jnp.pad(part, [(0, 0), (0, n % 2), (0, 0), (0, 0), (0, 0)])
+        return cudnn_of_first(even, n)[:, :n]
+
+    return _by_segment(attended, qkv, segments)
 
 
 def cudnn_of_first(
@@ -82,11 +97,23 @@ def cudnn_of_first(
     )  # fmt: skip
 
 
-def pallas(qkv: Float[Array, "batch n 3 heads size"]) -> Float[Array, "batch n heads size"]:
+def pallas(
+    qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
+) -> Float[Array, "batch n heads size"]:
     """The kernel for TPUs (`tpu_attention`)."""
     from xkd_jax.networks.tpu_attention import tpu_attention
 
-    return checkpoint_name(tpu_attention(checkpoint_name(qkv, KEPT)), KEPT)
+    return tpu_attention(qkv, segments)
+
+
+def _by_segment(
+    attended: Callable[[jax.Array], jax.Array], qkv: jax.Array, segments: tuple[int, ...]
+) -> jax.Array:
+    """Joins the results of each segment."""
+    if len(segments) == 1:
+        return attended(qkv)
+    ends = list(itertools.accumulate(segments))[:-1]
+    return jnp.concatenate([attended(part) for part in jnp.split(qkv, ends, axis=1)], axis=1)
 
 
 class Choice(NamedTuple):
@@ -152,21 +179,24 @@ def _missing_device(kernel: Kernel, device: Any) -> str:
     return "a GPU of compute capability 8.0 or newer" if too_old else ""
 
 
-def _on_each_shard(kernel: _Function) -> _Function:
+def _on_each_shard(kernel: Function) -> Function:
     """Returns the kernel mapped over shards of samples and heads; the compiler can't split it."""
 
-    def sharded(qkv: jax.Array) -> jax.Array:
+    def sharded(qkv: jax.Array, segments: tuple[int, ...]) -> jax.Array:
+        def run(qkv: jax.Array) -> jax.Array:
+            return kernel(qkv, segments)
+
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            return kernel(qkv)
+            return run(qkv)
         split = partition(_QKV, qkv.shape, mesh)
         attended = partition(_ATTENDED, (*qkv.shape[:2], *qkv.shape[3:]), mesh)
-        return jax.shard_map(kernel, in_specs=split, out_specs=attended, check_vma=False)(qkv)
+        return jax.shard_map(run, in_specs=split, out_specs=attended, check_vma=False)(qkv)
 
     return sharded
 
 
-KERNELS: dict[Kernel, _Function] = {
+KERNELS: dict[Kernel, Function] = {
     "xla": plain,
     "cudnn": _on_each_shard(cudnn),
     "pallas": _on_each_shard(pallas),

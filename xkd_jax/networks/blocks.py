@@ -15,6 +15,7 @@ from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, Remat, Tr
 from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
+from xkd_jax.networks.linear import linear, through_heads
 from xkd_jax.networks.remat import KEPT, checkpointed
 from xkd_jax.parallel.axis_rules import constrain
 from xkd_jax.parallel.mesh import traced_device
@@ -22,41 +23,6 @@ from xkd_jax.parallel.mesh import traced_device
 # Name of a stack's parameters, whose first axis is the layer. Clipping and weight decay treat each
 # layer as a tensor.
 STACKED = "layers"
-
-
-def linear(
-    inputs: int | tuple[int, ...],
-    outputs: int | tuple[int, ...],
-    axes: tuple[str | None, ...],
-    dtype: DTypeLike,
-    rngs: nnx.Rngs,
-    *,
-    use_bias: bool = True,
-    kernel_init: nnx.Initializer | None = None,
-) -> nnx.LinearGeneral:
-    """Returns a linear layer over the last axes.
-
-    Args:
-      inputs: sizes of the contracted axes.
-      outputs: sizes of the new axes.
-      axes: logical axis of each kernel axis.
-      dtype: compute dtype; parameters are float32.
-      rngs: source of the initial values.
-      use_bias: whether there is a bias, which starts with 0.
-      kernel_init: initializer of the kernel as a matrix; default: Xavier-uniform.
-    """
-    contracted = len(inputs) if isinstance(inputs, tuple) else 1
-    return nnx.LinearGeneral(
-        inputs,
-        outputs,
-        axis=tuple(range(-contracted, 0)),
-        use_bias=use_bias,
-        dtype=dtype,
-        kernel_init=kernel_init or nnx.initializers.xavier_uniform(),
-        kernel_metadata={"out_sharding": axes},
-        bias_metadata={"out_sharding": axes[contracted:]},
-        rngs=rngs,
-    )
 
 
 class DropPath(NamedTuple):
@@ -102,13 +68,24 @@ class Block(nnx.Module):
         self.fc2 = linear(hidden, width, ("mlp", "embed"), dtype, rngs)
 
     def __call__(
-        self, x: Float[Array, "batch n width"], scales: Float[Array, "2 batch"] | None = None
+        self,
+        x: Float[Array, "batch n width"],
+        scales: Float[Array, "2 batch"] | None = None,
+        segments: tuple[int, ...] = (),
     ) -> Float[Array, "batch n width"]:
-        """Runs the block; `scales` are factors of its branches (`DropPath.scales`)."""
+        """Runs the block.
+
+        Args:
+          x: tokens.
+          scales: factors of both branches (`DropPath.scales`).
+          segments: see `attend`.
+        """
         x = constrain(x, "batch", None, None)
-        qkv = constrain(self.qkv(self.norm1(x)), "batch", None, None, "heads", None)
-        attended = attend(qkv, self.attention)
-        x = constrain(x + _scaled(self.proj(attended), scales, 0), "batch", None, None)
+        qkv = constrain(through_heads(self.qkv, self.norm1(x)), "batch", None, None, "heads", None)
+        attended = attend(qkv, self.attention, segments)
+        x = constrain(
+            x + _scaled(through_heads(self.proj, attended), scales, 0), "batch", None, None
+        )
         x = checkpoint_name(x, KEPT)
         hidden = checkpoint_name(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"), KEPT)
         return constrain(x + _scaled(self.fc2(gelu(hidden)), scales, 1), "batch", None, None)
@@ -170,10 +147,20 @@ class Blocks(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "batch n width"], drop_path: DropPath | None = None
+        self,
+        x: Float[Array, "batch n width"],
+        drop_path: DropPath | None = None,
+        *,
+        segments: tuple[int, ...] = (),
     ) -> Float[Array, "batch n width"]:
-        """Runs all blocks."""
-        return self._scan(x, drop_path)[0]
+        """Runs all blocks.
+
+        Args:
+          x: tokens.
+          drop_path: stochastic depth; None: off.
+          segments: see `attend`.
+        """
+        return self._scan(x, drop_path, segments)[0]
 
     def with_cls_attention(
         self, x: Float[Array, "batch n width"]
@@ -188,7 +175,12 @@ class Blocks(nnx.Module):
         last = nnx.merge(graph, jax.tree.map(lambda p: p[-1], params))
         return x, last.cls_attention(last_input)
 
-    def _scan(self, x: jax.Array, drop_path: DropPath | None = None) -> tuple[jax.Array, jax.Array]:
+    def _scan(
+        self,
+        x: jax.Array,
+        drop_path: DropPath | None = None,
+        segments: tuple[int, ...] = (),
+    ) -> tuple[jax.Array, jax.Array]:
         graph, params = nnx.split(self.layers)
         scales = None if drop_path is None else drop_path.scales(self.depth, len(x))
 
@@ -196,7 +188,7 @@ class Blocks(nnx.Module):
             carry: tuple[jax.Array, jax.Array], layer: tuple[nnx.State, jax.Array | None]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
             (inputs, _), (params, scales) = carry, layer
-            return (nnx.merge(graph, params)(inputs, scales), inputs), None
+            return (nnx.merge(graph, params)(inputs, scales, segments), inputs), None
 
         unrolled = unrolls(self.compiled_as, traced_device())
         body = checkpointed(body, self.remat, looped=not unrolled)

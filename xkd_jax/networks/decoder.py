@@ -8,9 +8,10 @@ from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import ViewConfig
 from xkd_jax.config.pretraining import ModelConfig
-from xkd_jax.networks.blocks import Blocks, linear
+from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.encoder import embedding_init
-from xkd_jax.networks.patches import gather_tokens
+from xkd_jax.networks.linear import affine, linear
+from xkd_jax.networks.patches import gather_tokens, planes
 
 
 class Decoder(nnx.Module):
@@ -24,6 +25,7 @@ class Decoder(nnx.Module):
         dtype = jnp.dtype(model.compute_dtype)
         width = model.decoder.width
         self.dtype = dtype
+        self.view = view
         self.embed = (
             linear(model.encoder.width, width, ("embed", "mlp"), dtype, rngs)
             if model.encoder.width != width
@@ -57,4 +59,9 @@ class Decoder(nnx.Module):
         unshuffled = gather_tokens(jnp.concatenate([x[:, 1:], masks], axis=1), restore)
         x = jnp.concatenate([x[:, :1], unshuffled], axis=1)
         x = self.blocks(x + self.positions[...].astype(x.dtype)[None])[:, 1:]
-        return x if self.output is None else self.output(x)
+        if self.output is None:
+            return planes(x, self.view.patch)
+        assert self.output.bias is not None
+        kernel = planes(self.output.kernel[...], self.view.patch)
+        bias = planes(self.output.bias[...], self.view.patch)
+        return affine(x, kernel, bias)

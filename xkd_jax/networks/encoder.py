@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,10 @@ from jaxtyping import Array, Float, Integer
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
 from xkd_jax.config.pretraining import Architecture, ModelConfig
-from xkd_jax.networks.blocks import Blocks, DropPath, linear
+from xkd_jax.networks.blocks import Blocks, DropPath
 from xkd_jax.networks.layer_norm import layer_norm
-from xkd_jax.networks.patches import gather_tokens, patchify
+from xkd_jax.networks.linear import affine, linear
+from xkd_jax.networks.patches import gather_tokens, patchify, planes
 from xkd_jax.networks.per_modality import per_modality
 from xkd_jax.networks.positions import resize_positions
 
@@ -47,8 +50,13 @@ class Embedding(nnx.Module):
         self.positions = learned(config.special_tokens + math.prod(config.grid))
 
     def patches(self, view: Float[Array, "batch ..."]) -> Float[Array, "batch tokens values"]:
-        """Cuts views into flattened patches."""
-        return patchify(view, self.config.view.patch, self.config.stride)
+        """Cuts views into flattened patches.
+
+        The compiler stores them once for all that read them. It would else compute the statistics
+        of each patch in a layout of the view's axes, in which most of a TPU's lanes are empty.
+        """
+        cut = patchify(view, self.config.view.patch, self.config.stride)
+        return jax.lax.optimization_barrier(cut)
 
     def __call__(
         self, view: Float[Array, "batch ..."], keep: Integer[Array, "batch kept"] | None = None
@@ -64,14 +72,22 @@ class Embedding(nnx.Module):
         grid = patch_grid(view.shape[1 : 1 + len(patch)], patch, config.stride)
         positions = resize_positions(self.positions[...], config.grid, grid, interpolation)
         positions = positions.astype(self.dtype)[None]
-        tokens = self.projection(self.patches(view)) + positions[:, special:]
+        patches, places = self.patches(view), positions[:, special:]
         if keep is not None:
-            tokens = gather_tokens(tokens, keep)
+            patches, places = gather_tokens(patches, keep), places[0, keep]
+        tokens = self._project(patches) + places
         if self.cls is None:
             return tokens
         cls = self.cls[...].astype(self.dtype)[None] + positions[:, :special]
         cls = jnp.broadcast_to(cls, (len(tokens), *cls.shape[1:]))
         return jnp.concatenate([cls, tokens], axis=1)
+
+    def _project(
+        self, patches: Float[Array, "batch tokens values"]
+    ) -> Float[Array, "batch tokens width"]:
+        projection = self.projection
+        kernel = planes(projection.kernel[...].T, self.config.view.patch).T
+        return affine(patches.astype(self.dtype), kernel, projection.bias)
 
 
 class Encoder(nnx.Module):
@@ -116,6 +132,24 @@ class Encoder(nnx.Module):
           drop_path: stochastic depth; None: off.
         """
         return self._normed(self.blocks(self.embedding(view, keep), drop_path))
+
+    def together(
+        self, views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch kept"] | None]]
+    ) -> list[Float[Array, "batch embedded width"]]:
+        """Encodes several views of each sample in one pass; tokens attend to those of their view.
+
+        The blocks' weights, and the sums of their gradients, are then read and written once.
+
+        Args:
+          views: (view, indices of the patches to encode; None: all), as in a call for each.
+
+        Returns:
+          The tokens of each view.
+        """
+        tokens = [self.embedding(view, keep) for view, keep in views]
+        lengths = tuple(of.shape[1] for of in tokens)
+        encoded = self._normed(self.blocks(jnp.concatenate(tokens, axis=1), segments=lengths))
+        return jnp.split(encoded, list(itertools.accumulate(lengths))[:-1], axis=1)
 
     def with_cls_attention(
         self, view: Float[Array, "batch ..."]
@@ -182,6 +216,14 @@ class Encoders(nnx.Module):
     ) -> Float[Array, "batch embedded width"]:
         """Encodes views of a modality; see `Encoder`."""
         return self.encoder(modality)(view, keep, drop_path)
+
+    def together(
+        self,
+        modality: Modality,
+        views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch kept"] | None]],
+    ) -> list[Float[Array, "batch embedded width"]]:
+        """Encodes several views of each sample in one pass; see `Encoder`."""
+        return self.encoder(modality).together(views)
 
     def with_cls_attention(
         self, modality: Modality, view: Float[Array, "batch ..."]

@@ -1,4 +1,8 @@
-"""Flattened patches of views, and random masks of tokens."""
+"""Flattened patches of views, and random masks of tokens.
+
+The values of a patch are in planes, all of one color after the other: rows of pixels then stay rows
+of memory. Parameters have the authors' order of values, colors last (`planes`).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ def patchify(
     patch: tuple[int, ...],
     stride: tuple[int, ...] | None = None,
 ) -> Float[Array, "batch tokens values"]:
-    """Cuts views into flattened patches; tokens and values are in the order of the view's axes.
+    """Cuts views into flattened patches, tokens in the order of the view's axes.
 
-    Video [batch, frames, height, width, color] becomes [batch, (t h w), (pt ph pw c)], and audio
+    Video [batch, frames, height, width, color] becomes [batch, (t h w), (c pt ph pw)], and audio
     [batch, mel, time] becomes [batch, (mel time), (ph pw)].
 
     Args:
@@ -32,12 +36,12 @@ def patchify(
             starts = np.arange(0, view.shape[axis] - side + 1, step)
             taken = (starts[:, None] + np.arange(side)).reshape(-1)
             view = jnp.take(view, taken, axis=axis)
-    color = " c" if view.ndim == len(patch) + 2 else ""
+    color = "c" if view.ndim == len(patch) + 2 else ""
     axes = range(len(patch))
     cut = " ".join(f"(n{i} p{i})" for i in axes)
     tokens, values = (" ".join(f"{name}{i}" for i in axes) for name in "np")
     sides = {f"p{i}": side for i, side in enumerate(patch)}
-    return einops.rearrange(view, f"b {cut}{color} -> b ({tokens}) ({values}{color})", **sides)
+    return einops.rearrange(view, f"b {cut} {color} -> b ({tokens}) ({color} {values})", **sides)
 
 
 def unpatchify(
@@ -46,18 +50,32 @@ def unpatchify(
     """Puts flattened patches together to views: the inverse of `patchify`.
 
     Args:
-      patches: with colors where their values are three times as many as the patch's.
+      patches: with colors where their values are more than the patch's.
       patch: sides of a patch.
       grid: patches along each axis.
     """
-    color = " c" if patches.shape[-1] != math.prod(patch) else ""
+    color = "c" if patches.shape[-1] != math.prod(patch) else ""
     axes = range(len(patch))
     tokens, values = (" ".join(f"{name}{i}" for i in axes) for name in "np")
     joined = " ".join(f"(n{i} p{i})" for i in axes)
     sides = {f"p{i}": n for i, n in enumerate(patch)} | {f"n{i}": n for i, n in enumerate(grid)}
     return einops.rearrange(
-        patches, f"b ({tokens}) ({values}{color}) -> b {joined}{color}", **sides
+        patches, f"b ({tokens}) ({color} {values}) -> b {joined} {color}", **sides
     )
+
+
+def planes(
+    array: Float[Array, "*axes values"], patch: tuple[int, ...]
+) -> Float[Array, "*axes values"]:
+    """Reorders the last axis, from a patch's values with colors last to colors first."""
+    return einops.rearrange(array, "... (p c) -> ... (c p)", p=math.prod(patch))
+
+
+def pixels(
+    array: Float[Array, "*axes values"], patch: tuple[int, ...]
+) -> Float[Array, "*axes values"]:
+    """Reorders the last axis, from a patch's values with colors first to colors last."""
+    return einops.rearrange(array, "... (c p) -> ... (p c)", p=math.prod(patch))
 
 
 class Masking(NamedTuple):

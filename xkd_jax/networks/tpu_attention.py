@@ -11,14 +11,18 @@ Source of the gradient's formula: Dao et al., "FlashAttention", NeurIPS 2022, ap
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
+
+from xkd_jax.networks.remat import KEPT
 
 _LANES = 128
 # Largest number of tokens of a grid step with several samples.
@@ -32,13 +36,37 @@ _SCORES, _SPARE = 8, 8 * 2**20
 _ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)), ((0,), (0,))
 
 
+class _Shape(NamedTuple):
+    """What a kernel knows beside its arrays; see `tpu_attention`."""
+
+    heads: int
+    size: int
+    segments: tuple[int, ...]
+    interpret: bool
+
+    @property
+    def scores(self) -> int:
+        """Number of scores of one head of one sample."""
+        return sum(n * n for n in self.segments)
+
+    @property
+    def rows(self) -> list[slice]:
+        """Rows of each segment."""
+        ends = itertools.accumulate(self.segments)
+        return [slice(end - n, end) for n, end in zip(self.segments, ends, strict=True)]
+
+
 def tpu_attention(
-    qkv: Float[Array, "batch n 3 heads size"], *, interpret: bool = False
+    qkv: Float[Array, "batch n 3 heads size"],
+    segments: tuple[int, ...],
+    *,
+    interpret: bool = False,
 ) -> Float[Array, "batch n heads size"]:
-    """Returns softmax attention within each sample, with scale size ** -0.5.
+    """Returns softmax attention within each segment of each sample, with scale size ** -0.5.
 
     Args:
       qkv: query, key and value of each token, bfloat16 or float32.
+      segments: numbers of consecutive tokens that attend to each other, with sum n.
       interpret: whether XLA executes the kernel's operations, on any platform.
 
     Returns:
@@ -48,34 +76,29 @@ def tpu_attention(
     # whole lanes; the heads of zeros are not computed
     unused = next(i for i in range(_LANES) if (heads + i) * size % _LANES == 0)
     padded = jnp.pad(qkv, [(0, 0)] * 3 + [(0, unused), (0, 0)])
-    flat = _attention(padded.reshape(batch, n, -1), heads, size, interpret)
+    # saved in rows, as the product leaves them: with other axes last, the compiler transposes them
+    rows = checkpoint_name(padded.reshape(batch, n, -1), KEPT)
+    flat = checkpoint_name(_attention(rows, _Shape(heads, size, segments, interpret)), KEPT)
     return flat.reshape(batch, n, heads + unused, size)[:, :, :heads]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _attention(qkv: jax.Array, heads: int, size: int, interpret: bool) -> jax.Array:
-    width = qkv.shape[2] // 3
-    return _call(_forward_kernel, (qkv,), width, heads, size, interpret)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _attention(qkv: jax.Array, shape: _Shape) -> jax.Array:
+    return _call(_forward_kernel, (qkv,), qkv.shape[2] // 3, shape)
 
 
-def _forward(qkv: jax.Array, heads: int, size: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
-    return _attention(qkv, heads, size, interpret), qkv
+def _forward(qkv: jax.Array, shape: _Shape) -> tuple[jax.Array, jax.Array]:
+    return _attention(qkv, shape), qkv
 
 
-def _backward(
-    heads: int, size: int, interpret: bool, qkv: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array]:
-    arguments = (qkv, cotangent)
-    return (_call(_backward_kernel, arguments, qkv.shape[2], heads, size, interpret),)
+def _backward(shape: _Shape, qkv: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (_call(_backward_kernel, (qkv, cotangent), qkv.shape[2], shape),)
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _call(
-    kernel: Any, arguments: tuple[jax.Array, ...], width: int, heads: int, size: int,
-    interpret: bool,
-) -> jax.Array:  # fmt: skip
+def _call(kernel: Any, arguments: tuple[jax.Array, ...], width: int, shape: _Shape) -> jax.Array:
     """Runs a kernel for all samples and returns [batch, n, width]."""
     batch, n, _ = arguments[0].shape
     dtype = arguments[0].dtype
@@ -85,9 +108,9 @@ def _call(
         return pl.BlockSpec((samples, n, width), lambda i: (i, 0, 0))
 
     columns = width + sum(a.shape[2] for a in arguments)
-    scores = 4 * n * n
+    products = 2 if kernel is _forward_kernel else 5
     return pl.pallas_call(
-        functools.partial(kernel, heads=heads, size=size),
+        functools.partial(kernel, shape=shape),
         out_shape=jax.ShapeDtypeStruct((batch, n, width), dtype),
         grid=(batch // samples,),
         in_specs=[block(a.shape[2]) for a in arguments],
@@ -96,57 +119,61 @@ def _call(
             dimension_semantics=("parallel",),
             # two blocks of each array, and the scores of the heads of a round
             vmem_limit_bytes=2 * samples * n * columns * dtype.itemsize
-            + _SCORES * _INTERLEAVED * scores
+            + _SCORES * _INTERLEAVED * 4 * shape.scores
             + _SPARE,
         ),
         cost_estimate=pl.CostEstimate(
-            flops=(2 if kernel is _forward_kernel else 5) * 2 * batch * heads * n * n * size,
-            transcendentals=batch * heads * n * n,
+            flops=products * 2 * batch * shape.heads * shape.scores * shape.size,
+            transcendentals=batch * shape.heads * shape.scores,
             bytes_accessed=batch * n * columns * dtype.itemsize,
         ),
-        interpret=interpret,
+        interpret=shape.interpret,
         name=kernel.__name__.strip("_"),
     )(*arguments)
 
 
-def _forward_kernel(qkv_ref: Any, out_ref: Any, *, heads: int, size: int) -> None:
+def _forward_kernel(qkv_ref: Any, out_ref: Any, *, shape: _Shape) -> None:
     width = out_ref.shape[2]
 
     def attend(sample: Any, head: Any) -> None:
-        lanes, own = _head_lanes(head, size, width)
-        q, k, v = (qkv_ref[sample, :, _of(part, width, lanes)] for part in range(3))
-        weights, total = _weights(jnp.where(own, q, 0), k, size)
-        out = _dot(weights.astype(v.dtype), v, _ROWS_BY_COLUMNS) / total
-        out_ref[sample, :, lanes] = jnp.where(own, out.astype(v.dtype), out_ref[sample, :, lanes])
+        lanes, own = _head_lanes(head, shape.size, width)
+        for rows in shape.rows:
+            q, k, v = (qkv_ref[sample, rows, _of(part, width, lanes)] for part in range(3))
+            weights, total = _weights(jnp.where(own, q, 0), k, shape.size)
+            out = _dot(weights.astype(v.dtype), v, _ROWS_BY_COLUMNS) / total
+            _store(out_ref, (sample, rows, lanes), own, out)
 
-    _each_head(attend, out_ref.shape[0], heads)
+    _each_head(attend, out_ref.shape[0], shape.heads)
 
 
-def _backward_kernel(
-    qkv_ref: Any, cotangent_ref: Any, gradient_ref: Any, *, heads: int, size: int
-) -> None:
+def _backward_kernel(qkv_ref: Any, cotangent_ref: Any, gradient_ref: Any, *, shape: _Shape) -> None:
     width = cotangent_ref.shape[2]
 
     def pull_back(sample: Any, head: Any) -> None:
-        lanes, own = _head_lanes(head, size, width)
-        q, k, v = (qkv_ref[sample, :, _of(part, width, lanes)] for part in range(3))
-        cotangent = jnp.where(own, cotangent_ref[sample, :, lanes], 0)
-        weights, total = _weights(jnp.where(own, q, 0), k, size)
-        weights = weights / total
-        of_weights = _dot(cotangent, v, _ROWS_BY_ROWS)
-        along = (weights * of_weights).sum(-1, keepdims=True)
-        of_scores = (weights * (of_weights - along)).astype(q.dtype)
-        gradients = (
-            _dot(of_scores, k, _ROWS_BY_COLUMNS) * size**-0.5,
-            _dot(of_scores, q, _COLUMNS_BY_COLUMNS) * size**-0.5,
-            _dot(weights.astype(q.dtype), cotangent, _COLUMNS_BY_COLUMNS),
-        )
-        for part, gradient in enumerate(gradients):
-            at = _of(part, width, lanes)
-            kept = gradient_ref[sample, :, at]
-            gradient_ref[sample, :, at] = jnp.where(own, gradient.astype(kept.dtype), kept)
+        lanes, own = _head_lanes(head, shape.size, width)
+        for rows in shape.rows:
+            q, k, v = (qkv_ref[sample, rows, _of(part, width, lanes)] for part in range(3))
+            cotangent = jnp.where(own, cotangent_ref[sample, rows, lanes], 0)
+            weights, total = _weights(jnp.where(own, q, 0), k, shape.size)
+            weights = weights / total
+            of_weights = _dot(cotangent, v, _ROWS_BY_ROWS)
+            along = (weights * of_weights).sum(-1, keepdims=True)
+            of_scores = (weights * (of_weights - along)).astype(q.dtype)
+            gradients = (
+                _dot(of_scores, k, _ROWS_BY_COLUMNS) * shape.size**-0.5,
+                _dot(of_scores, q, _COLUMNS_BY_COLUMNS) * shape.size**-0.5,
+                _dot(weights.astype(q.dtype), cotangent, _COLUMNS_BY_COLUMNS),
+            )
+            for part, gradient in enumerate(gradients):
+                _store(gradient_ref, (sample, rows, _of(part, width, lanes)), own, gradient)
 
-    _each_head(pull_back, cotangent_ref.shape[0], heads)
+    _each_head(pull_back, cotangent_ref.shape[0], shape.heads)
+
+
+def _store(ref: Any, at: tuple[Any, ...], own: jax.Array, values: jax.Array) -> None:
+    """Stores values in a head's own lanes; the other lanes keep theirs."""
+    kept = ref[at]
+    ref[at] = jnp.where(own, values.astype(kept.dtype), kept)
 
 
 def _each_head(run: Callable[[Any, Any], None], samples: int, heads: int) -> None:

@@ -47,6 +47,12 @@ def partition(
     return PartitionSpec(*(place(a, n) for a, n in zip(axes, shape, strict=True)))
 
 
+def axis_size(axis: str) -> int:
+    """Returns the number of parts into which the current mesh splits a logical axis; 1 without."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[name] for name in RULES[axis])
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains the sharding of an activation by `RULES`; without a mesh, returns it unchanged.
 

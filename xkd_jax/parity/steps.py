@@ -16,7 +16,7 @@ from xkd_jax.method.objective import ObjectiveOutputs
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
-from xkd_jax.networks.patches import Masking
+from xkd_jax.networks.patches import Masking, pixels
 from xkd_jax.parity.comparison import Comparison, Report, relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.step_case import Case, case_config, case_inputs, case_schedules, case_state
@@ -86,7 +86,7 @@ def compare(case: Case) -> list[Comparison]:
     ]
     final = {k: v for k, v in case.group("final").items() if not k.endswith("weight_g")}
     errors = {
-        "outputs": relative_errors(case.group("out"), named_outputs(outputs, inputs.masks)),
+        "outputs": relative_errors(case.group("out"), named_outputs(outputs, inputs.masks, config)),
         "losses at step 0": relative_errors(expected[0], losses[0]),
         "gradients": relative_errors(case.group("grads"), gradients),
         "losses of later steps": relative_errors(_by_step(expected), _by_step(losses)),
@@ -130,13 +130,14 @@ def named_losses(metrics: Metrics) -> dict[str, float]:
 
 
 def named_outputs(
-    outputs: ObjectiveOutputs, masks: Mapping[Modality, Masking]
+    outputs: ObjectiveOutputs, masks: Mapping[Modality, Masking], config: Config
 ) -> dict[str, np.ndarray]:
     """Returns the objective's intermediate results under the authors' names.
 
     Args:
       outputs: outputs of one step.
       masks: masks of the global views, by modality.
+      config: of the run.
 
     Returns:
       {"{modality}_{name}": float array [batch, ...]}; outputs that were not computed are left out.
@@ -144,13 +145,13 @@ def named_outputs(
     named: dict[str, np.ndarray] = {}
     for m in MODALITIES:
         reconstruction, teacher = outputs.reconstructions[m], outputs.teachers[m]
-        projection = outputs.projections[m]
+        projection, patch = outputs.projections[m], config.modality(m).patch
         local = projection.outputs[1:]  # the global view is first
         found = {
             "student_latent": outputs.latents[m],
             "mask": masks[m].removed,
-            "target_patches": reconstruction.patches,
-            "prediction": reconstruction.prediction,
+            "target_patches": pixels(reconstruction.patches, patch),
+            "prediction": pixels(reconstruction.prediction, patch),
             "student_tokens_local": projection.local_tokens,
             "student_output_local": einops.rearrange(local, "v b k -> (v b) k"),
             "teacher_tokens": teacher.tokens,
