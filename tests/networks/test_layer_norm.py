@@ -57,6 +57,22 @@ def test_layer_norm_of_row_far_from_zero_is_accurate():
     np.testing.assert_allclose(far, near, atol=5e-3)
 
 
+@pytest.mark.parametrize("offset", [0, 40, -400])
+def test_bfloat16_row_far_from_zero_is_as_accurate_as_its_input(offset):
+    x, scale, bias, cotangent = inputs(dtype=jnp.bfloat16)
+    x = x + jnp.bfloat16(offset)
+    found = pulled_back(normalize)(x, scale, bias, cotangent)
+    wide = pulled_back(formula)(x.astype(jnp.float32), scale, bias, cotangent.astype(jnp.float32))
+    for a, b in zip(found, wide, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-7, atol=2**-7)
+
+
+def test_row_of_one_value_is_its_bias():
+    x, scale, bias, _ = inputs(dtype=jnp.bfloat16)
+    found = normalize(jnp.full_like(x, 100), scale, bias)
+    np.testing.assert_allclose(found, jnp.broadcast_to(bias, x.shape), atol=2**-6)
+
+
 def test_gradient_stores_only_the_input():
     x, scale, bias, _ = inputs((4, 32, 64), jnp.bfloat16)
     _, pull = jax.eval_shape(lambda *args: jax.vjp(normalize, *args), x, scale, bias)

@@ -170,7 +170,7 @@ def encode(
     keep: Integer[Array, "batch kept"],
     *,
     local: bool,
-) -> tuple[Float[Array, "batch tokens width"], list[Float[Array, "batch tokens width"]]]:
+) -> tuple[Float[Array, "batch tokens width"], list[Float[Array, "batch _ width"]]]:
     """Encodes the masked global view and, if `local`, each local view, which is not masked.
 
     Args:

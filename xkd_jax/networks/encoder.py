@@ -134,8 +134,8 @@ class Encoder(nnx.Module):
         return self._normed(self.blocks(self.embedding(view, keep), drop_path))
 
     def together(
-        self, views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch kept"] | None]]
-    ) -> list[Float[Array, "batch embedded width"]]:
+        self, views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch _"] | None]]
+    ) -> list[Float[Array, "batch _ width"]]:
         """Encodes several views of each sample in one pass; tokens attend to those of their view.
 
         The blocks' weights, and the sums of their gradients, are then read and written once.
@@ -220,8 +220,8 @@ class Encoders(nnx.Module):
     def together(
         self,
         modality: Modality,
-        views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch kept"] | None]],
-    ) -> list[Float[Array, "batch embedded width"]]:
+        views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch _"] | None]],
+    ) -> list[Float[Array, "batch _ width"]]:
         """Encodes several views of each sample in one pass; see `Encoder`."""
         return self.encoder(modality).together(views)
 

@@ -61,9 +61,11 @@ def normalize(
 ) -> Float[Array, "*rows width"]:
     """Normalizes the last axis to mean 0 and variance 1, times `scale`, plus `bias`.
 
-    Statistics are float32, by the two-pass formula; the result has the dtype of x. For the
-    gradient, x and two float32 values per row are saved; automatic differentiation would save three
-    float32 arrays of x's size.
+    Statistics are float32; the result has the dtype of x. The variance is the mean square of the
+    centered values. For narrower dtypes than float32 it is the mean square minus the squared mean,
+    which one pass over x yields; the rounding of x changes it more. For the gradient, x and two
+    float32 values per row are saved; automatic differentiation would save three float32 arrays of
+    x's size.
     """
     return _forward(x, scale, bias, eps)[0]
 
@@ -74,7 +76,12 @@ def _forward(
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     centered = wide - mean
-    inverse = jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + eps)
+    if x.dtype == jnp.float32:
+        variance = jnp.square(centered).mean(-1, keepdims=True)
+    else:
+        square = jnp.square(wide).mean(-1, keepdims=True)
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+    inverse = jax.lax.rsqrt(variance + eps)
     out = centered * (inverse * _row(scale, x.ndim)) + _row(bias, x.ndim)
     return out.astype(x.dtype), (x, mean, inverse, scale)
 
