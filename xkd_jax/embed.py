@@ -22,8 +22,7 @@ from typing import Any
 
 from data_pipelines import terminal, worker_processes
 from data_pipelines.activity import Activity
-from data_pipelines.build import file_records
-from data_pipelines.build.catalogs import suffixes
+from data_pipelines.build import build_report, file_records
 from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import FileResult
 from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
@@ -125,7 +124,9 @@ def _run(args: argparse.Namespace) -> int:
         model = loading.load(**_loaded(args))
     windows = embedding.Windows.of(model, options)
     with Activity("listing the files"):
-        files = listed(args.source, lambda name: suffixes.kind(name) is suffixes.Kind.MEDIA)
+        files, ignored = listed(args.source)
+    for line in build_report.not_used(ignored):
+        terminal.print_text(line)
     settings = _settings(model, windows)
     folder = FeatureFolder(args.output, files, settings, args.format, _loaded(args))
     folder.prepare()

@@ -104,10 +104,12 @@ def summary(report: BuildReport, directory: str, remedies: Mapping[str, str] = R
             lines.append(f"to use the {report.reasons[reason]:,} with {reason}, {text}")
     else:
         lines.append(f"no file left out of {report.files:,}")
-    lines += [
-        escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in report.ignored
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *not_used(report.ignored)])
+
+
+def not_used(ignored: Sequence[Ignored]) -> list[str]:
+    """Returns a line for each kind of unused files or lines."""
+    return [escaped(f"not used: {i.count:,} {i.what} (first: {i.example})") for i in ignored]
 
 
 def next_command(report: BuildReport, directory: str) -> str:

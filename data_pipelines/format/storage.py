@@ -23,7 +23,10 @@ from data_pipelines import durable
 from data_pipelines.errors import UnreachableError, UserError, file_error
 
 _T = TypeVar("_T")
-_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs"}
+_PACKAGES = {
+    "gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp",
+    "https": "aiohttp",
+}  # fmt: skip
 # At least two letters: one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
@@ -195,10 +198,13 @@ def subfolders(directory: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    """Returns whether a file exists."""
-    if is_remote(path):
-        return bool(with_retries(path, filesystem(path).isfile, path))
-    return os.path.isfile(path)
+    """Returns whether a file exists; a folder is none, with and without a URL."""
+    if not is_remote(path):
+        return os.path.isfile(path)
+    try:  # `isfile` would take any error for a missing file
+        return with_retries(path, filesystem(path).info, path)["type"] == "file"
+    except FileNotFoundError:
+        return False
 
 
 def is_folder(path: str) -> bool:

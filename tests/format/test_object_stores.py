@@ -1,17 +1,25 @@
-"""Shards in emulators of Amazon S3 and Google Cloud Storage."""
+"""Shards and media files in emulators of Amazon S3 and Google Cloud Storage."""
 
+import functools
+import http.server
 import itertools
 import json
+import os
+import threading
 import urllib.request
 
+import media_files
 import numpy as np
 import pytest
 import stores
 import toy_shards
 
+from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.format import storage
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
+from xkd_jax.inference import feature_files
+from xkd_jax.inference.file_reader import Reader
 
 
 def _batches(folder: str) -> list[np.ndarray]:
@@ -41,3 +49,44 @@ def test_records_are_read_by_ranges():
         _batches(toy_shards.write(f"{bucket}/ranges", map(toy_shards.record, range(6))))
         with urllib.request.urlopen(f"{stores.server('gs')}/ranges") as answer:
             assert len(json.load(answer)) >= 16
+
+
+@pytest.fixture
+def clip(tmp_path) -> str:
+    frames = media_files.gray_frames(range(30))
+    return media_files.write(tmp_path / "clip.avi", frames, sound=media_files.tone(1.0, 44100))
+
+
+def _records(path: str) -> list[bytes]:
+    result = Reader(IngestOptions())(path)
+    assert result.records, result.detail
+    return list(result.records)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_media_of_a_folder(scheme, clip):
+    with stores.bucket(scheme) as bucket:
+        storage.filesystem(bucket).put_file(clip, f"{bucket}/videos/clip.avi")
+        found, ignored = feature_files.listed(f"{bucket}/videos")
+        assert (found, ignored) == ([f"{bucket}/videos/clip.avi"], ())
+        assert _records(found[0]) == _records(clip)
+
+
+def test_media_behind_web_address_and_list(clip, monkeypatch):
+    pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
+    folder = os.path.dirname(clip)
+    with open(f"{folder}/list.txt", "w", encoding="utf-8") as file:
+        file.write("clip.avi\n")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        assert feature_files.listed(f"{address}/list.txt")[0] == [f"{address}/clip.avi"]
+        assert _records(f"{address}/clip.avi") == _records(clip)
+        lost = Reader(IngestOptions())(f"{address}/absent.avi")
+        assert (lost.reason, lost.records) == ("missing", ())
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import fsspec
 import media_files
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,7 +43,8 @@ def rows(output):
 
 def test_rows_of_a_folder_are_those_of_embed(checkpoint, source, tmp_path, capsys):
     assert run(checkpoint, source, tmp_path) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    *others, said = capsys.readouterr().out.splitlines()
+    assert "not used: 1 .md files (first: notes.md)" in others
     assert "of 3 files" in said
     assert "2 rows with both modalities; 1 of 4 files left out" in said
     model = xkd_jax.load(checkpoint)
@@ -116,6 +118,21 @@ def test_npz_of_tokens_from_a_list(checkpoint, source, tmp_path):
         assert sorted(arrays) == ["end", "settings", "start", "video"]
         assert arrays["video"].shape == (2, 8, 24)
         assert json.loads(bytes(arrays["settings"]))["path"].endswith("both.avi")
+
+
+@pytest.mark.parametrize("given", ["videos", "videos/both.avi", "videos/list.txt"])
+def test_rows_of_a_store_are_those_of_local_files(checkpoint, source, tmp_path, given):
+    store = fsspec.filesystem("memory")
+    store.put_file(str(source / "both.avi"), f"/{tmp_path.name}/videos/both.avi")
+    store.pipe_file(f"/{tmp_path.name}/videos/list.txt", b"both.avi\n")
+    url = f"memory://{tmp_path.name}"
+    assert run(checkpoint, f"{url}/{given}", f"{url}/features") == 0
+    assert run(checkpoint, source / "both.avi", tmp_path / "local") == 0
+    store.get(f"/{tmp_path.name}/features/", str(tmp_path / "remote"), recursive=True)
+    found, expected = rows(tmp_path / "remote"), rows(tmp_path / "local")
+    assert {row.pop("path") for row in found} == {f"{url}/videos/both.avi"}
+    assert {row.pop("path") for row in expected} == {str(source / "both.avi")}
+    assert found == expected
 
 
 def test_decoding_in_workers_changes_nothing(checkpoint, source, tmp_path):

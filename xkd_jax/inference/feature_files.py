@@ -11,12 +11,13 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from data_pipelines import json_file
+from data_pipelines.build.catalogs.source_tree import Ignored, SourceTree
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from xkd_jax.inference.embedding import Features
@@ -186,25 +187,25 @@ def write_npz(file: Any, path: str, features: Features, settings: dict[str, Any]
     np.savez(file, settings=text, **arrays)
 
 
-def listed(source: str, is_media: Callable[[str], bool]) -> list[str]:
-    """The files of a source: those in a folder, those that a .txt lists, or itself.
+def listed(source: str) -> tuple[list[str], tuple[Ignored, ...]]:
+    """Returns the files of a source, sorted, and those of a folder that are not used, by kind.
 
     Args:
-      source: path or URL; a list has one path or URL a line, relative ones below its own folder.
-      is_media: of a name; other files of a folder are passed over.
+      source: path or URL of a folder, of a file, or of a list of files (.txt), which has one path
+        or URL a line, relative ones below its own folder.
 
     Raises:
       UserError: there are none, or the source can't be read.
     """
+    ignored: tuple[Ignored, ...] = ()
     if not storage.exists(source):
-        found = [storage.join(source, p) for p in sorted(storage.walk(source)) if is_media(p)]
-    elif source.endswith(".txt"):
-        found = list(_lines(source))
+        tree = SourceTree(source)
+        found, ignored = [storage.join(source, path) for path in tree.media()], tree.other_files()
     else:
-        found = [source]
+        found = list(_lines(source)) if source.endswith(".txt") else [source]
     if not found:
         raise UserError(f"{source} has no files of sound or video: give another --source.")
-    return sorted(set(found))
+    return sorted(set(found)), ignored
 
 
 def _lines(source: str) -> Iterator[str]:

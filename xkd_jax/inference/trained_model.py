@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from xkd_jax.inference.embedding import Features
     from xkd_jax.inference.reconstruction import Reconstruction
 
-BATCH_SIZE = 16
+# Windows of a base model then take half a gigabyte on a CPU.
+BATCH_SIZE = 8
 
 
 class Encoding(NamedTuple):
