@@ -136,6 +136,15 @@ def test_data_set_of_other_source_is_refused(config, tmp_path):
         run_data.directory(other, tmp_path / "run")
 
 
+def test_run_that_can_not_start_is_refused_before_build(config, tmp_path):
+    def refuse():
+        raise UserError("A step does not fit.")
+
+    with pytest.raises(UserError, match=r"A step does not fit\."):
+        run_data.directory(config, tmp_path / "run", refuse)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "section, values, message",
     [

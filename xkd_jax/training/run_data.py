@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 
 from data_pipelines import spoken_digits
@@ -35,12 +36,15 @@ def folder_of(config: Config, workdir: PurePath) -> str:
     return config.data.dir or str(workdir / "data")
 
 
-def directory(config: Config, workdir: PurePath) -> str:
+def directory(
+    config: Config, workdir: PurePath, check_run: Callable[[], None] = lambda: None
+) -> str:
     """Returns the folder of the shards, which are made there on first use.
 
     Args:
       config: of the run.
       workdir: folder of the run.
+      check_run: called before shards are made of videos, which takes long.
 
     Raises:
       UserError: they can't be made, or the folder has other data.
@@ -53,5 +57,5 @@ def directory(config: Config, workdir: PurePath) -> str:
     elif config.data.videos:
         from xkd_jax.training import video_shards  # loads decoders, which other runs don't need
 
-        video_shards.make(config, folder)
+        video_shards.make(config, folder, check_run)
     return folder

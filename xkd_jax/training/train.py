@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 
 import numpy as np
+from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
@@ -79,7 +80,7 @@ def _train(
     check_lease: Callable[[], None],
 ) -> None:
     mesh = mesh_lib.make_mesh(config.mesh)
-    directory = run_data.directory(config, workdir)
+    directory = run_data.directory(config, workdir, lambda: _check_memory(config, mesh))
     dataset = _open(config, directory, config.data.split)
     length = Length.of(config, len(dataset))
     run = Run.create(config, length, mesh).starting_from(initial)
@@ -109,6 +110,11 @@ def _train(
         report(results, workdir, probes.classes)
     for line in run_summary.last_lines(config, written, len(dataset), workdir, directory):
         print_on_main(line)
+
+
+def _check_memory(config: Config, mesh: Mesh) -> None:
+    """Refuses a step that clearly does not fit into memory; that does not depend on the records."""
+    Run.create(config, Length.of(config, max(config.data.records, 1)), mesh).check_memory()
 
 
 def _is_complete(config: Config, workdir: PurePath) -> bool:

@@ -8,7 +8,7 @@ import itertools
 import socket
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -44,12 +44,13 @@ _WHAT = "making shards"
 _STOPPING = "stopping: the same command resumes; Ctrl-C again ends now"
 
 
-def make(config: Config, folder: str) -> None:
+def make(config: Config, folder: str, check_run: Callable[[], None]) -> None:
     """Makes the shards of `data.videos`, or resumes that; uses finished ones.
 
     Args:
       config: of the run.
       folder: the folder (or URL) of the shards.
+      check_run: called before they are made; what it raises prevents that.
 
     Raises:
       UserError: they can't be made, or the folder has other data.
@@ -57,6 +58,7 @@ def make(config: Config, folder: str) -> None:
     """
     if _is_finished(config, folder):
         return
+    check_run()
     with main_activity("listing the files"):
         plan = run_on_all(lambda: _plan(config, folder))
     agreement.require({f"files of {config.data.videos}": plan.digest})

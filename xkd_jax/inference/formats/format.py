@@ -12,7 +12,7 @@ from flax import nnx
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.config.pretraining import ModelConfig, Transformer
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.tensor_names import encoder_entries, tree_of
@@ -22,11 +22,32 @@ from xkd_jax.networks.precision import resolved_model
 from xkd_jax.networks.tree import Tree
 
 
+class DecoderWeights(NamedTuple):
+    """A decoder that belongs to an encoder, as in pretraining.
+
+    Attributes:
+      transformer: its sizes.
+      mask_ratio: fraction of the tokens that are masked.
+      params: float32, in the structure of `Decoder`.
+    """
+
+    transformer: Transformer
+    mask_ratio: float
+    params: Tree
+
+
 class EncoderWeights(NamedTuple):
-    """An encoder's config and its parameters, float32, in the structure of `Encoder`."""
+    """An encoder's config and its parameters, float32, in the structure of `Encoder`.
+
+    Attributes:
+      config: of the encoder.
+      params: of the encoder.
+      decoder: that was trained with it; None: unknown.
+    """
 
     config: EncoderConfig
     params: Tree
+    decoder: DecoderWeights | None = None
 
 
 @dataclasses.dataclass(frozen=True)
