@@ -1,12 +1,14 @@
 """Features of files: those of the shards built from them, whatever streams they have."""
 
 import dataclasses
+import functools
 
 import jax
 import media_files
 import miniatures
 import numpy as np
 import pytest
+import torch_files
 
 import xkd_jax
 from data_pipelines.build import __main__ as build
@@ -16,6 +18,8 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import encoding, pretrained
+from xkd_jax.inference import author_weights
+from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
 from xkd_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
 
 
@@ -172,6 +176,31 @@ def test_reconstruction_shows_what_was_hidden_and_what_was_predicted(model, clip
     # a hidden patch has its own mean and deviation
     patches = [a.reshape(4, 4, 4, 8).swapaxes(1, 2).reshape(16, 32) for a in found.audio]
     assert np.abs(patches[2].mean(1) - patches[0].mean(1)).max() < 3
+
+
+def test_training_checkpoint_of_the_authors_reconstructs_like_the_run(
+    checkpoint, clips, small, tmp_path
+):
+    model, tensors = xkd_jax.load(checkpoint), {}
+    for m, prefix in author_weights.PREFIX.items():
+        config, decoder = model.config[m], model.decoders[m]
+        found = tensors_of(encoder_entries(config), model.parameters[m])
+        for name, tensor in found.items():
+            own = author_weights.backbone_name(name, m)
+            tensors[f"{prefix}_student.backbone.{own}"] = tensor
+        entries = author_weights.decoder_entries(24, decoder.transformer, config.view.patch_values)
+        for name, tensor in tensors_of(entries, decoder.params).items():
+            tensors[f"{prefix}_ae.{name}"] = tensor
+    path = tmp_path / "checkpoint.pth.tar"
+    path.write_bytes(torch_files.zipped({"model": torch_files.tensors_of(tensors)}))
+    video = {name: getattr(small.video, name) for name in ("frames", "size", "patch")}
+    audio = {name: getattr(small.audio, name) for name in ("mels", "columns", "patch")}
+    theirs = xkd_jax.load(path, heads=2, video=video, audio=audio)
+    assert (theirs.decoders["video"].mask_ratio, theirs.decoders["audio"].mask_ratio) == (0.85, 0.8)
+    for m, decoder in theirs.decoders.items():
+        model.decoders[m] = model.decoders[m]._replace(mask_ratio=decoder.mask_ratio)
+    expected, found = (one.reconstruct(str(clips / "both.avi")) for one in (model, theirs))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1), found, expected)
 
 
 def test_reconstruction_needs_decoders(checkpoint, clips):

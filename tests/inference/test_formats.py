@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -184,6 +185,14 @@ def test_a_checkpoint_of_the_authors_has_both_encoders(tmp_path, small, variant,
     found = imported(write(tmp_path / "c.pth.tar", tensors, "model"), GIVEN, network=network)
     for modality in ("video", "audio"):
         check_same(found.encoders, modality, roots[network]["encoders"])
+        decoder = found.encoders[modality].decoder
+        if network == "student":
+            jax.tree.map(
+                np.testing.assert_array_equal, decoder.params, roots[network]["decoders"][modality]
+            )
+            assert decoder.transformer == small.model.decoder
+        else:
+            assert decoder is None
     assert found.taken + sum(found.left.values()) == found.tensors
     broken = {
         **tensors,

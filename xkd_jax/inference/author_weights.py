@@ -11,7 +11,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.directions import directions
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Config, Transformer
 from xkd_jax.inference.tensor_names import (
     Array,
     Entry,
@@ -129,17 +129,32 @@ def _head(config: Config, m: Modality, role: str) -> list[Entry]:
 
 
 def _decoder(config: Config, m: Modality) -> list[Entry]:
-    model, view = config.model, config.modality(m)
-    name, path = f"{PREFIX[m]}_ae", ("student", "decoders", m)
-    found = [
-        entry_of(f"{name}.mask_token", (*path, "mask_token"), lambda a: a[0], lambda a: a[None]),
-        entry_of(f"{name}.dec_pos_embed", (*path, "positions"), lambda a: a[0], lambda a: a[None]),
-        *block_entries(f"{name}.decoder.blocks", (*path, "blocks"), model.decoder),
+    model, name = config.model, f"{PREFIX[m]}_ae."
+    values, path = config.modality(m).patch_values, ("student", "decoders", m)
+    found = decoder_entries(model.encoder.width, model.decoder, values)
+    return [
+        dataclasses.replace(entry, name=name + entry.name, path=(*path, *entry.path))
+        for entry in found
     ]
-    if model.encoder.width != model.decoder.width:
-        found += linear_entries(f"{name}.mid_proj", (*path, "embed"))
-    if model.decoder.width != view.patch_values:
-        found += linear_entries(f"{name}.out_proj", (*path, "output"))
+
+
+def decoder_entries(width: int, decoder: Transformer, values: int) -> list[Entry]:
+    """Returns the entries of a decoder's tensors, from the root of its own tree.
+
+    Args:
+      width: of the encoder.
+      decoder: sizes of the decoder.
+      values: numbers in a patch.
+    """
+    found = [
+        entry_of("mask_token", ("mask_token",), lambda a: a[0], lambda a: a[None]),
+        entry_of("dec_pos_embed", ("positions",), lambda a: a[0], lambda a: a[None]),
+        *block_entries("decoder.blocks", ("blocks",), decoder),
+    ]
+    if width != decoder.width:
+        found += linear_entries("mid_proj", ("embed",))
+    if decoder.width != values:
+        found += linear_entries("out_proj", ("output",))
     return found
 
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, DataConfig, Modality
-from xkd_jax.config.pretraining import Architecture, ComputeDtype
+from xkd_jax.config.pretraining import ComputeDtype
 from xkd_jax.inference.formats.format import EncoderWeights
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
-from xkd_jax.networks.tree import Tree
 
 # Dtypes of activations.
 DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
@@ -54,14 +53,12 @@ class Loaded:
       origin: of the weights.
       compute_dtype: one of `DTYPES`, which they were exported or trained with.
       short_side: of frames in pixels, which files are decoded to.
-      student: the networks of a run and the student's parameters; None: there are none.
     """
 
     encoders: Mapping[Modality, EncoderWeights]
     origin: Origin
     compute_dtype: ComputeDtype = "float32"
     short_side: int = DataConfig().short_side
-    student: tuple[Architecture, Tree] | None = None
 
     def only(self, modalities: Sequence[Modality], remedy: str) -> Loaded:
         """Returns the encoders of some modalities.
@@ -97,8 +94,8 @@ def tensors(encoders: Mapping[Modality, EncoderWeights]) -> dict[str, np.ndarray
     """Returns {`MODALITY.` and a name of `tensor_names`: float32 array} of encoders."""
     return {
         f"{m}.{name}": tensor
-        for m, (config, params) in encoders.items()
-        for name, tensor in tensors_of(encoder_entries(config), params).items()
+        for m, weights in encoders.items()
+        for name, tensor in tensors_of(encoder_entries(weights.config), weights.params).items()
     }
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.pretraining import Architecture
+from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.inference import embedding
+from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
 from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
-from xkd_jax.method.train_state import module_of
-from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.reconstructed_views import (
     ReconstructedViews,
-    reconstructed_views,
+    predicted_views,
     unnormalized,
 )
 
@@ -49,36 +49,40 @@ def reconstruct(model: Model, source: str, seed: int) -> Reconstruction:
     """Returns the reconstructions of the first clip of a file (`Model.reconstruct`).
 
     Args:
-      model: a run's student.
+      model: with decoders: a student of a run, or of a training checkpoint of XKD's authors.
       source: path or URL of the file.
       seed: seed of the masks.
 
     Raises:
       UserError: the file can't be used, or the model has no decoders.
     """
-    if model.student is None:
+    if not model.decoders:
         raise UserError(
-            f"{model.origin} has no decoders, which only the student of a run has: load a run."
+            f"{model.origin} has no decoders, which the student of a run and a training checkpoint"
+            " of XKD's authors have: load one of these."
         )
-    architecture, params = model.student
     views = embedding.first_views(model, source)
-    found: dict[Modality, Pictures] = {}
-    for modality, rows in views.items():
-        prepare = cropped if modality == "video" else normalized_spectrogram
-        view = prepare(model.config[modality], jax.tree.map(lambda a: jnp.asarray(a)[None], rows))
-        found[modality] = _pictures(architecture, params, modality, view, seed)
+    found = {m: _pictures(model, m, rows, seed) for m, rows in views.items() if m in model.decoders}
     return Reconstruction(found.get("video"), found.get("audio"))
 
 
-def _pictures(
-    architecture: Architecture, params: Tree, modality: Modality, view: jax.Array, seed: int
-) -> Pictures:
-    settings = architecture.views[modality]
+def _pictures(model: Model, modality: Modality, rows: Any, seed: int) -> Pictures:
+    config, decoder = model.config[modality], model.decoders[modality]
+    settings, ratio = config.view, decoder.mask_ratio
+    prepare = cropped if modality == "video" else normalized_spectrogram
+    view = prepare(config, jax.tree.map(lambda a: jnp.asarray(a)[None], rows))
+    how = ModelConfig(compute_dtype=model.compute_dtype, attention="xla", layers="scan")
+    encoder_graph, _ = nnx.split(abstract_encoder(config, how))
+    decoder_graph, _ = nnx.split(abstract_decoder(config, decoder.transformer, how))
 
     @jax.jit
-    def predict(params: Tree, view: jax.Array) -> ReconstructedViews:
-        student = module_of(Student, params, architecture)
+    def predict(encoder: Tree, params: Tree, view: jax.Array) -> ReconstructedViews:
         noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
-        return reconstructed_views(student, architecture, modality, view, noise)
+        encode = nnx.merge(encoder_graph, encoder)
+        return predicted_views(
+            encode, nnx.merge(decoder_graph, params), settings, ratio, how, view, noise
+        )
 
-    return Pictures(*(unnormalized(settings, np.asarray(v))[0] for v in predict(params, view)))
+    on_one_device = jax.tree.map(lambda a: a.addressable_data(0), model.parameters[modality])
+    found = predict(on_one_device, decoder.params, view)
+    return Pictures(*(unnormalized(settings, np.asarray(v))[0] for v in found))

@@ -18,7 +18,7 @@ from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.encoder import EncoderConfig, input_view
 from xkd_jax.config.pretraining import Architecture, Config
-from xkd_jax.inference.formats.format import EncoderWeights
+from xkd_jax.inference.formats.format import DecoderWeights, EncoderWeights
 from xkd_jax.inference.loaded import Loaded, Origin
 from xkd_jax.method.train_state import abstract
 from xkd_jax.networks import precision
@@ -152,13 +152,19 @@ def shapes_of(
 
 
 def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights]:
-    """Returns the separate encoders of a student's or a teacher's parameters.
+    """Returns the separate encoders, and decoders, of a student's or a teacher's parameters.
 
     Args:
       tree: parameters in the structure of `Student` or `Teacher`.
       config: the run's config.
     """
-    encoders = tree["encoders"]
+    encoders, decoders = tree["encoders"], tree.get("decoders", {})
+
+    def decoder(m: Modality) -> DecoderWeights | None:
+        if m not in decoders:
+            return None
+        return DecoderWeights(config.model.decoder, config.modality(m).mask_ratio, decoders[m])
+
     return {
         m: EncoderWeights(
             EncoderConfig(config.model.encoder, input_view(config.modality(m))),
@@ -167,6 +173,7 @@ def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights
                 "blocks": encoders["blocks"].get(m) or encoders["blocks"][SHARED],
                 "norm": encoders["norms"][m],
             },
+            decoder(m),
         )
         for m in MODALITIES
         if m in encoders["embeddings"]
@@ -221,7 +228,6 @@ class RunCheckpoint:
             Origin(source, "a run", network, self.record.step),
             precision.compute_dtype(config.model, jax.local_devices()[0]),
             config.data.short_side,
-            (config.architecture, tree) if network == "student" else None,
         )
 
 

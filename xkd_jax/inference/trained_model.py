@@ -18,7 +18,7 @@ from data_pipelines.loader_config import AudioConfig, DataConfig, Modality, Vide
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Architecture, ComputeDtype, MeshConfig, ModelConfig
+from xkd_jax.config.pretraining import ComputeDtype, MeshConfig, ModelConfig
 from xkd_jax.inference import spectrograms
 from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
 from xkd_jax.inference.loaded import Loaded, Origin, tensors
@@ -58,7 +58,6 @@ class Model:
         *,
         compute_dtype: ComputeDtype = "float32",
         short_side: int = DataConfig().short_side,
-        student: tuple[Architecture, Tree] | None = None,
     ):
         """Puts the weights on every local device.
 
@@ -67,13 +66,12 @@ class Model:
           origin: of the weights.
           compute_dtype: float32 or bfloat16.
           short_side: of frames in pixels, which files are decoded to.
-          student: the networks of a run and the student's parameters, for `reconstruct`.
         """
         self.config: dict[Modality, EncoderConfig] = {m: w.config for m, w in encoders.items()}
         self.origin = origin
         self.compute_dtype = compute_dtype
         self.short_side = short_side
-        self.student = student
+        self.decoders = {m: w.decoder for m, w in encoders.items() if w.decoder is not None}
         self.mesh = mesh_lib.make_mesh(MeshConfig(), jax.local_devices())
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.parameters: dict[Modality, Tree] = {
@@ -88,7 +86,6 @@ class Model:
             found.origin,
             compute_dtype=found.compute_dtype,
             short_side=found.short_side,
-            student=found.student,
         )
 
     @property

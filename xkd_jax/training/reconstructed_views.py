@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from data_pipelines.loader_config import Modality, ViewConfig
-from xkd_jax.config.pretraining import Architecture
+from xkd_jax.config.pretraining import Architecture, ModelConfig
 from xkd_jax.method.losses import patch_statistics
 from xkd_jax.networks.patches import patchify, random_masking, unpatchify
 from xkd_jax.networks.precision import matmul_precision
@@ -48,11 +49,40 @@ def reconstructed_views(
       view: normalized global views.
       noise: decides the masks, as in `random_masking`.
     """
-    settings = architecture.views[modality]
-    masking = random_masking(noise, settings.mask_ratio)
-    with matmul_precision(architecture.model):
-        latent = student.encoders(modality, view, masking.keep)
-        predicted = student.decoders[modality](latent, masking.restore)
+    return predicted_views(
+        lambda view, keep: student.encoders(modality, view, keep),
+        student.decoders[modality],
+        architecture.views[modality],
+        architecture.views[modality].mask_ratio,
+        architecture.model,
+        view,
+        noise,
+    )
+
+
+def predicted_views(
+    encode: Callable[[jax.Array, jax.Array], jax.Array],
+    decode: Callable[[jax.Array, jax.Array], jax.Array],
+    settings: ViewConfig,
+    mask_ratio: float,
+    model: ModelConfig,
+    view: Float[Array, "batch ..."],
+    noise: Float[Array, "batch tokens"],
+) -> ReconstructedViews:
+    """Masks global views, and predicts what is masked, by an encoder and a decoder.
+
+    Args:
+      encode: (views, indices of the tokens to encode) -> tokens, CLS first.
+      decode: a `Decoder`, or a function like it.
+      settings: of the views, for their patches.
+      mask_ratio: fraction of the tokens that are masked.
+      model: how the networks are computed.
+      view: normalized global views.
+      noise: decides the masks, as in `random_masking`.
+    """
+    masking = random_masking(noise, mask_ratio)
+    with matmul_precision(model):
+        predicted = decode(encode(view, masking.keep), masking.restore)
     patches = patchify(view, settings.patch)
     mean, deviation = patch_statistics(patches)
     hidden = masking.removed[..., None] > 0

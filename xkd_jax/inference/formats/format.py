@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import ModelConfig, Transformer
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.state_dict import StateDict
-from xkd_jax.inference.tensor_names import encoder_entries, tree_of
+from xkd_jax.inference.tensor_names import Entry, encoder_entries, tree_of
 from xkd_jax.method.train_state import abstract_module
+from xkd_jax.networks.decoder import Decoder
 from xkd_jax.networks.encoder import Encoder
 from xkd_jax.networks.precision import resolved_model
 from xkd_jax.networks.tree import Tree
@@ -117,7 +118,37 @@ def encoder_weights(
         raise UserError(
             f"{path} has tensors of shapes that don't fit together ({error}): give an intact copy."
         ) from None
-    like = encoder_shapes(config)
+    _check_shapes(entries, encoder_shapes(config), params, path)
+    return EncoderWeights(config, params)
+
+
+def decoder_weights(
+    encoder: EncoderConfig,
+    sizes: Transformer,
+    entries: Sequence[Entry],
+    find: Callable[[str], np.ndarray],
+    path: str,
+) -> Tree:
+    """Returns a decoder's parameters from named tensors.
+
+    Args:
+      encoder: the encoder that it belongs to.
+      sizes: of the decoder.
+      entries: of its tensors.
+      find: returns a tensor by its name.
+      path: of the file, for messages.
+
+    Raises:
+      UserError: a tensor has another shape than the sizes require.
+    """
+    params = tree_of(entries, find)
+    module = abstract_decoder(encoder, sizes, ModelConfig())
+    like = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    _check_shapes(entries, like, params, path)
+    return params
+
+
+def _check_shapes(entries: Sequence[Entry], like: Tree, params: Tree, path: str) -> None:
     for entry in entries:
         expected, found = (_at(tree, entry.path) for tree in (like, params))
         if expected.shape != found.shape:
@@ -125,7 +156,6 @@ def encoder_weights(
                 f"{path} has {entry.name} in a shape that doesn't fit its other tensors: here its"
                 f" kind has {found.shape}, and {expected.shape} is needed."
             )
-    return EncoderWeights(config, params)
 
 
 def encoder_shapes(config: EncoderConfig) -> Tree:
@@ -142,6 +172,20 @@ def abstract_encoder(config: EncoderConfig, model: ModelConfig) -> Encoder:
     """
     model = resolved_model(model)  # by the device of the mesh
     return abstract_module(lambda: Encoder.create(config, model, nnx.Rngs(0)))
+
+
+def abstract_decoder(encoder: EncoderConfig, sizes: Transformer, model: ModelConfig) -> Decoder:
+    """Returns the module with shapes in place of parameters.
+
+    Args:
+      encoder: the encoder that it belongs to.
+      sizes: of the decoder.
+      model: how it is computed; its sizes are replaced.
+    """
+    both = (encoder.transformer, sizes)
+    size = ":".join(f"{part.width}/{part.depth}/{part.heads}" for part in both)
+    model = dataclasses.replace(resolved_model(model), size=size)
+    return abstract_module(lambda: Decoder(model, encoder.view, rngs=nnx.Rngs(0)))
 
 
 def _at(tree: dict[Any, Any], path: tuple[str | int, ...]) -> Any:

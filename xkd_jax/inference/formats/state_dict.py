@@ -134,8 +134,10 @@ class StateDict:
         return value
 
     def leave(self, what: str, *beginnings: str) -> None:
-        """Counts tensors whose names have a prefix as left, under the kind `what`."""
-        count = sum(name.startswith(beginnings) for name in self._tensors)
+        """Counts tensors with a prefix that are not taken as left, under the kind `what`."""
+        count = sum(
+            name.startswith(beginnings) for name in self._tensors if name not in self._taken
+        )
         if count:
             self._left[what] = self._left.get(what, 0) + count
         for name in [name for name in self._tensors if name.startswith(beginnings)]:

@@ -10,8 +10,20 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import Transformer
-from xkd_jax.inference.author_weights import CENTERS, PREFIX, names_of_backbone
-from xkd_jax.inference.formats.format import EncoderWeights, Format, Request, encoder_weights
+from xkd_jax.inference.author_weights import (
+    CENTERS,
+    PREFIX,
+    decoder_entries,
+    names_of_backbone,
+)
+from xkd_jax.inference.formats.format import (
+    DecoderWeights,
+    EncoderWeights,
+    Format,
+    Request,
+    decoder_weights,
+    encoder_weights,
+)
 from xkd_jax.inference.formats.geometry import heads_of, view_of
 from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.tensor_names import encoder_entries
@@ -48,7 +60,9 @@ def _of_checkpoint(state: StateDict, request: Request) -> dict[Modality, Encoder
     for modality in MODALITIES:
         backbone = state.below(f"{PREFIX[modality]}_{request.network}.backbone.")
         if len(backbone):
-            found[modality] = _encoder(backbone, modality, request)
+            weights = _encoder(backbone, modality, request)
+            student = request.network == "student"
+            found[modality] = _with_decoder(state, modality, weights) if student else weights
     if not found:
         raise UserError(
             f"{state.path} has no encoder of the {request.network}: give"
@@ -58,10 +72,29 @@ def _of_checkpoint(state: StateDict, request: Request) -> dict[Modality, Encoder
     for prefix in PREFIX.values():
         state.leave(f"encoders of the {other}", f"{prefix}_{other}.backbone.")
         state.leave("heads", f"{prefix}_student.head.", f"{prefix}_teacher.head.")
+        state.leave("copies of encoders", f"{prefix}_ae.encoder.")
         state.leave("decoders", f"{prefix}_ae.")
     state.leave("centers", *CENTERS)
     state.finish("a checkpoint of XKD")
     return found
+
+
+def _with_decoder(state: StateDict, modality: Modality, weights: EncoderWeights) -> EncoderWeights:
+    """Returns the weights with the decoder, if the checkpoint has it.
+
+    As in all sizes of the paper, the decoder has as many heads as the encoder.
+    """
+    own, encoder = state.below(f"{PREFIX[modality]}_ae."), weights.config
+    if "mask_token" not in own:
+        return weights
+    width, heads = own.shape("mask_token")[-1], encoder.transformer.heads
+    hidden = own.shape("decoder.blocks.0.mlp.fc1.weight")[0]
+    sizes = Transformer(width, own.depth(r"decoder\.blocks\.(\d+)\."), heads, hidden / width)
+    if width % heads:  # of other sizes than the paper's
+        return weights
+    entries = decoder_entries(encoder.transformer.width, sizes, encoder.view.patch_values)
+    params = decoder_weights(encoder, sizes, entries, own.take, state.path)
+    return weights._replace(decoder=DecoderWeights(sizes, _PAPER[modality].mask_ratio, params))
 
 
 def _check_aliases(state: StateDict) -> None:
