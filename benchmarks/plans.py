@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output", metavar="FILE", help="JSON, which is completed")
     what.add_argument("--table", metavar="FILE", help="prints the tables of such a file")
-    parser.add_argument("--only", default="", metavar="DEVICES", help="with --output: these cases")
+    parser.add_argument("--only", default="", metavar="CASE", help="with --output: these devices or this case")
     args = parser.parse_args(argv)
     try:
         if args.table:
@@ -110,7 +110,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def complete(output: Path, only: str) -> None:
-    """Plans all cases, or those on the devices `only`, that a file lacks.
+    """Plans the cases that a file lacks.
+
+    Args:
+      output: the file.
+      only: devices, or the name of a case such as `base on h100:8`; empty for all.
 
     Raises:
       UserError: the file holds something else, or no case has these devices.
@@ -118,9 +122,9 @@ def complete(output: Path, only: str) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    cases = [case for case in CASES if only in ("", case.devices)]
+    cases = [case for case in CASES if only in ("", case.devices, str(case))]
     if not cases:
-        known = ", ".join(sorted({case.devices for case in CASES}))
+        known = ", ".join(map(str, CASES))
         raise UserError(f"--only={only} is not planned here: give one of {known}.")
     found = load(output) if output.exists() else {}
     here = versions()

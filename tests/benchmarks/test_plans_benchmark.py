@@ -34,7 +34,7 @@ def test_cases_differ_and_their_configs_fit_their_devices():
 def test_file_is_completed_case_by_case(planned, monkeypatch, tmp_path):
     file = tmp_path / "plans.json"
     monkeypatch.setattr(plans, "CASES", plans.CASES[:3])
-    plans.main([f"--output={file}", f"--only={FIRST.devices}"])
+    plans.main([f"--output={file}", f"--only={FIRST}"])
     assert planned == [FIRST.devices]
     plans.main([f"--output={file}"])
     plans.main([f"--output={file}"])
@@ -83,4 +83,4 @@ def test_other_files_are_refused(content, tmp_path, capsys):
 def test_devices_without_a_case_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         plans.main([f"--output={tmp_path}/a.json", "--only=v9:1"])
-    assert "is not planned here: give one of a100:8, " in capsys.readouterr().err
+    assert "is not planned here: give one of base on v5e:1x1, " in capsys.readouterr().err

@@ -40,8 +40,7 @@ def options() -> str:
 @contextlib.contextmanager
 def written() -> Iterator[None]:
     """Programs compiled in this context have listings, as they don't come from JAX's cache."""
-    for file in Path(_folder().name).iterdir():
-        file.unlink(missing_ok=True)
+    _clear()
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -53,7 +52,9 @@ def written() -> Iterator[None]:
 
 
 def cycles(operations: Iterable[str]) -> dict[str, float]:
-    """Returns {operation: cycles of one run} of those with a listing that can be read.
+    """Returns {operation: cycles of one run} of those with a listing, and deletes all listings.
+
+    Listings that can't be read count as missing.
 
     Args:
       operations: names of operations of the program that was compiled last in `written`.
@@ -65,4 +66,10 @@ def cycles(operations: Iterable[str]) -> dict[str, float]:
         if name and name["operation"] in wanted:
             with contextlib.suppress(UnknownTextError):
                 found[name["operation"]] = bundles.cycles(file.read_text(encoding="utf-8"))
+    _clear()
     return found
+
+
+def _clear() -> None:
+    for file in Path(_folder().name).iterdir():
+        file.unlink(missing_ok=True)
