@@ -145,6 +145,8 @@ def test_search_without_plan_is_refused(config, monkeypatch, capsys):
      " --config=configs/k400.py '--config.data.dir=a b'"),
     (20, "v5e:2x4", "next      the same with the flags that would fit, or on other devices"),
     (14, "search:v5e:2x4", "next      the same with --plan=v5e:2x4 and the flags of rank 1"),
+    (1, "h100:8", "next      python main.py --config=configs/k400.py '--config.data.dir=a b'"),
+    (14, "search:h100:8", "next      the same with --plan=h100:8 and the flags of rank 1"),
 ])  # fmt: skip
 def test_on_a_terminal_a_plan_says_what_comes_next(
     config, monkeypatch, memory, request_, following
@@ -157,7 +159,8 @@ def test_on_a_terminal_a_plan_says_what_comes_next(
     *_, verdict, last = out.screen()
     assert verdict.startswith("fits: ")
     assert last == following
-    assert any(text.startswith("compiling for v5e:2x4 ... 00:0") for text in out.in_place())
+    where = request_.removeprefix("search:")
+    assert any(text.startswith(f"compiling for {where} ... 00:0") for text in out.in_place())
 
 
 def test_command_prints_table_and_ends_with_verdict(config, monkeypatch, capsys):
