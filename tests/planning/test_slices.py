@@ -63,9 +63,10 @@ def test_slices_smaller_than_a_host_are_compiled_for():
     assert [len(Slice.parse(text).devices()) for text in ("v5e:1x1", "v6e:1x1")] == [1, 1]
 
 
-def test_several_slices_are_started_as_in_the_documentation():
+def test_next_command_requests_all_slices():
     assert Slice.parse("v5e:2x4").launch(["--a=b c"]).endswith("--type=v5litepod-8 -- '--a=b c'")
-    assert Slice.parse("v5e:2x4,slices=2").launch([]).startswith("2 slices of v5e:2x4")
+    several = Slice.parse("v5e:2x4,slices=2").launch(["--a=b"])
+    assert several.endswith("--type=v5litepod-8 --slices=2 -- --a=b")
 
 
 def test_chip_rates_are_plausible():

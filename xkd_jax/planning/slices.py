@@ -24,7 +24,6 @@ from typing import Any
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
-from data_pipelines.terminal import count
 from xkd_jax.planning import listings
 from xkd_jax.planning.chips import Chip
 from xkd_jax.planning.costs import Collective
@@ -168,10 +167,9 @@ class Slice:
 
     def launch(self, flags: Sequence[str]) -> str:
         """Returns the command that starts the run."""
-        if self.number > 1:
-            return f"{count(self.number, 'slice')} of {self._one}, as in docs/launch.md"
+        several = f" --slices={self.number}" if self.number > 1 else ""
         return (
-            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={self.accelerator_type} --"
+            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={self.accelerator_type}{several} --"
             f" {shlex.join(flags)}"
         )
 
