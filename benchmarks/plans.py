@@ -97,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output", metavar="FILE", help="JSON, which is completed")
     what.add_argument("--table", metavar="FILE", help="prints the tables of such a file")
-    parser.add_argument("--only", default="", metavar="CASE", help="with --output: these devices or this case")
+    parser.add_argument(
+        "--only", default="", metavar="CASE", help="with --output: this case, or these devices"
+    )
     args = parser.parse_args(argv)
     try:
         if args.table:

@@ -169,8 +169,8 @@ class Slice:
         """Returns the command that starts the run."""
         several = f" --slices={self.number}" if self.number > 1 else ""
         return (
-            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={self.accelerator_type}{several} --"
-            f" {shlex.join(flags)}"
+            f"./launch_tpu.sh run --name=NAME --zone=ZONE --type={self.accelerator_type}{several}"
+            f" -- {shlex.join(flags)}"
         )
 
     def devices(self) -> list[Any]:
