@@ -134,3 +134,19 @@ def test_points_of_a_class_share_a_color_and_its_name():
     positions = [float(c.attributes["cx"]) for c in circles]
     assert np.argsort(positions).tolist() == [0, 1, 2, 3]
     assert [e.text for e in figure.all("li")] == ["a", "<b>"]
+
+
+def test_small_numbers_of_an_axis_are_short():
+    root = html_page.parse(line_chart("x", [Curve("a", [0, 9], [0.0, 0.001], 0)]))
+    texts = [text.text for text in root.all("text")]
+    assert texts[:5] == ["0", "2.5e-4", "5e-4", "7.5e-4", "1e-3"]
+
+
+def test_name_of_a_class_lies_in_its_densest_part():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(center, 0.1, (number, 2)) for center, number in ((0, 20), (10, 8))]
+    points = np.concatenate([*parts, [[5, 5]]])
+    figure = html_page.parse(scatter("t", points, np.zeros(29, int), ["a"], "c"))
+    (name,) = [t for t in figure.all("text") if t.attributes["class"] == "name"]
+    near = [float(c.attributes["cx"]) for c in figure.all("circle")[:20]]
+    assert min(near) <= float(name.attributes["x"]) <= max(near)

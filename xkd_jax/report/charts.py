@@ -26,14 +26,12 @@ class Curve(NamedTuple):
       steps: int [points], rising.
       values: float [points]; those that are not finite are left out.
       color: number of the color.
-      dashed: whether the line is dashed.
     """
 
     name: str
     steps: Sequence[int]
     values: Sequence[float]
     color: int
-    dashed: bool = False
 
 
 class _Scale(NamedTuple):
@@ -85,7 +83,7 @@ def line_chart(
         "figure",
         element("h3", title),
         picture,
-        _legend([(c.name, c.color, "dashed" if c.dashed else "") for c in curves]),
+        _legend([(c.name, c.color, "") for c in curves if c.name.lower() != title.lower()]),
         element("figcaption", element("output", "", aria_live="polite"), "\u00a0"),
         class_="chart card",
         data_curves=json.dumps(shown),
@@ -150,12 +148,13 @@ def _curve(curve: Curve, across: _Scale, up: _Scale) -> Html:
     if len(curve.steps) == 1:
         x, y = points.split(",")
         return element("circle", class_="point", cx=x, cy=y, r=4, style=color)
-    kind = "curve dashed" if curve.dashed else "curve"
-    return element("polyline", class_=kind, points=points, style=color)
+    return element("polyline", class_="curve", points=points, style=color)
 
 
-def _legend(entries: Sequence[tuple[str, int, str]]) -> Html:
-    """Returns the names of (name, color, class of the mark)."""
+def _legend(entries: Sequence[tuple[str, int, str]]) -> Html | None:
+    """Returns the names of (name, color, class of the mark); None without any."""
+    if not entries:
+        return None
     return element(
         "ul",
         [
@@ -173,7 +172,7 @@ def _legend(entries: Sequence[tuple[str, int, str]]) -> Html:
 def scatter(
     title: str, points: np.ndarray, groups: np.ndarray, names: Sequence[str], caption: str
 ) -> Html:
-    """Returns a figure of points in a plane, each group with its name at its median.
+    """Returns a figure of points in a plane, each group with its name where it is densest.
 
     Args:
       title: of the figure.
@@ -199,7 +198,7 @@ def scatter(
     texts = []
     if len(present) <= COLORS:
         for g in present:
-            x, y = np.median(placed[groups == g], axis=0)
+            x, y = _densest(placed[groups == g])
             texts.append(
                 element("text", names[g], class_="name", x=f"{x:.1f}", y=f"{y:.1f}",
                         text_anchor="middle")
@@ -214,12 +213,21 @@ def scatter(
         "figure",
         element("h3", title),
         picture,
-        _legend(legend) if legend else None,
+        _legend(legend),
         element("figcaption", f"{caption}{more}"),
         class_="chart card",
     )
 
 
+def _densest(points: np.ndarray) -> np.ndarray:
+    """Returns the point, float [2], with the nearest few neighbors."""
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return points[np.sort(distances, axis=1)[:, :6].mean(1).argmin()]
+
+
 def _number(value: float) -> str:
     """Returns a number as briefly as three digits allow."""
+    if 0 < abs(value) < 0.01:
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -37,6 +37,7 @@ class Amounts:
 
 
 DEFAULT = Amounts()
+_LINE = 128  # gray level of lines between panels
 _LEAST_MAPPED = 10  # clips; fewer are no map
 _PANELS = {
     "original": "input",
@@ -82,7 +83,8 @@ def _panels(
     parts = {name: getattr(shown, name) for name in _PANELS}
     present = {_PANELS[name]: images[row] for name, images in parts.items() if images is not None}
     heads = element("div", [element("span", name) for name in present], class_="panels")
-    joined = np.concatenate(list(present.values()), axis=2)
+    joined = np.concatenate([_framed(images) for images in present.values()], axis=2)
+    joined = joined[:, :, : -_line(joined)]
     title = f"{', '.join(present)} of {clip.title}"
     if modality == "video":
         return [heads, film(joined, config, title, clip.samples)]
@@ -92,7 +94,17 @@ def _panels(
         again = samples_of(config, seen.views.predicted[row])
         heard.append(sound(again, config, f"Reconstruction: {clip.title}", "Reconstruction"))
     players = [element("div", player) for player in heard]
-    return [heads, image, element("div", players, class_="grid", style="--least: 8rem")]
+    return [heads, image, element("div", players, class_="grid", style="--least: 9rem")]
+
+
+def _framed(images: np.ndarray) -> np.ndarray:
+    """Returns images [time, height, width, 3] with a gray line at the right."""
+    return np.pad(images, [(0, 0)] * 2 + [(0, _line(images)), (0, 0)], constant_values=_LINE)
+
+
+def _line(images: np.ndarray) -> int:
+    """Returns the width of that line in pixels."""
+    return max(1, images.shape[1] // 100)
 
 
 def neighbors(student: StudentOnData, queries: Split, bank: Split, amount: int) -> Child:
@@ -137,7 +149,7 @@ def _gallery(
         for at, cosine in zip(search.order[position], search.cosines[position], strict=True):
             other = bank.name, int(bank.records[at])
             mark = _mark(queries.classes[position], bank.classes[at], own == other)
-            near, score = clips[other], f"cosine {cosine:.2f}"
+            near, score = clips[other], f"cosine {cosine:.3f}"
             cells.append(_media(near.shown(search.found), near.title, mark, score))
         rows.append(
             element("div", cells, class_="row", tabindex="0", role="group",

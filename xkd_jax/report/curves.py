@@ -74,9 +74,7 @@ def curves(runs: Sequence[PretrainingRun], classes: Mapping[str, int]) -> list[H
     for chart in CHARTS:
         named = {run.name: _series(run, chart.tags) for run in runs}
         parts = list(dict.fromkeys(part for series in named.values() for part in series))
-        references: dict[str, float] = {}
-        for run in runs:
-            references |= chart.references(run, classes.get(run.name, 0))
+        references = _references(chart, runs, classes)
         if len(runs) == 1 and parts:
             series = named[runs[0].name]
             lines = [Curve(_words(p), *series[p], n) for n, p in enumerate(parts)]
@@ -90,6 +88,22 @@ def curves(runs: Sequence[PretrainingRun], classes: Mapping[str, int]) -> list[H
                 ]
                 title = f"{chart.title}: {_words(part)}" if len(parts) > 1 else chart.title
                 found.append(line_chart(title, lines, references))
+    return found
+
+
+def _references(
+    chart: _Chart, runs: Sequence[PretrainingRun], classes: Mapping[str, int]
+) -> dict[str, float]:
+    """Returns the horizontal lines of a chart; those that differ are named after their run."""
+    of_runs = {run.name: chart.references(run, classes.get(run.name, 0)) for run in runs}
+    names = dict.fromkeys(name for lines in of_runs.values() for name in lines)
+    found: dict[str, float] = {}
+    for name in names:
+        values = {run: lines[name] for run, lines in of_runs.items() if name in lines}
+        if len(set(values.values())) == 1:
+            found[name] = next(iter(values.values()))
+        else:
+            found |= {f"{name}, {run}": value for run, value in values.items()}
     return found
 
 

@@ -118,7 +118,8 @@ def read(folder: PurePath, name: str) -> PretrainingRun:
             missing["curves"] = "the run has no scalars in its folder tensorboard."
     probes = _probes(folder, missing)
     found = PretrainingRun(name, folder, config, checkpoint, scalars, probes, missing, ())
-    return dataclasses.replace(found, warnings=(*notes, *_warnings(found)))
+    lines = (note.removeprefix("config").strip() + "." for note in notes)
+    return dataclasses.replace(found, warnings=(*lines, *_warnings(found)))
 
 
 def _checkpoint(
