@@ -182,8 +182,6 @@ class ClipFrames:
             raise self._damaged(error) from None
         if fault := record_schema.frame_fault(self._stored[0], self._stored[1], stored_short_side):
             raise self._damaged(fault)
-        # Frames are decoded into the same memory, which stays in the processor's cache.
-        self._decoded = np.empty((min(_GROUP, len(self._jpegs)), *self._stored, 3), np.uint8)
         scale = short_side / min(self._stored)
         self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
 
@@ -202,11 +200,13 @@ class ClipFrames:
 
     def _groups(self) -> Iterator[np.ndarray]:
         """Yields the frames in order, uint8 [n, height, width, 3] for some of them at a time."""
+        # All are decoded into the same memory, which stays in the processor's cache.
+        memory = np.empty((min(_GROUP, len(self._jpegs)), *self._stored, 3), np.uint8)
         for first in range(0, len(self._jpegs), _GROUP):
             jpegs = self._jpegs[first : first + _GROUP]
-            for jpeg, frame in zip(jpegs, self._decoded, strict=False):
+            for jpeg, frame in zip(jpegs, memory, strict=False):
                 self._decode(jpeg, frame)
-            yield self._scaled(self._decoded[: len(jpegs)])
+            yield self._scaled(memory[: len(jpegs)])
 
     def _decode(self, jpeg: bytes | memoryview, frame: np.ndarray) -> None:
         try:  # refuses an image larger than the buffer before decoding it

@@ -183,8 +183,7 @@ def _pipeline(
     """Returns the Grain data set of this host's rows of each batch, from `start_step` on."""
     ahead = max(config.data.prefetch, 1)
     return (
-        grain.MapDataset.source(dataset)
-        .pipe(InOrder, order)
+        InOrder(dataset, order)
         .map(to_row)
         .pipe(BatchInPlace, config.batch_size, rows, config.data.threads, buffers)
         .slice(slice(start_step, None))

@@ -31,7 +31,7 @@ class Drawn:
     Attributes:
       index: of the record in the data set.
       draw: number of earlier occurrences of this record: the epoch, or the number of its clip.
-      record: element `index` of the parent.
+      record: the record.
     """
 
     index: int
@@ -39,12 +39,19 @@ class Drawn:
     record: Any
 
 
-class InOrder(grain.MapDataset):
-    """The elements of its parent in an `Order`; replaces `grain.MapDataset.shuffle`."""
+class Records(Protocol):
+    """Records by index."""
 
-    def __init__(self, parent: grain.MapDataset, order: Order):
+    def __getitem__(self, record: int, /) -> Any: ...
+
+
+class InOrder(grain.MapDataset):
+    """Records in an `Order`; replaces `grain.MapDataset.source` and `shuffle`."""
+
+    def __init__(self, records: Records, order: Order):
         """Creates the data set of `Drawn` records."""
-        super().__init__(parent)
+        super().__init__()
+        self._records = records
         self._order = order
 
     def __len__(self) -> int:
@@ -55,7 +62,7 @@ class InOrder(grain.MapDataset):
         if isinstance(index, slice):
             return self.slice(index)
         draw, record = self._order(index)
-        return Drawn(record, draw, self.parents[0][record])
+        return Drawn(record, draw, self._records[record])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -33,6 +33,14 @@ def test_rows_of_step():
     assert batch["d"].tolist() == [True] * 3
 
 
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize("count", [1, 2, 16, 35])
+def test_all_rows_are_in_order(count, threads):
+    """A thread may read several rows before it fills them."""
+    batch = _batches(_row, count, range(count), threads)[2]
+    np.testing.assert_array_equal(batch["a"]["c"], np.arange(2 * count, 3 * count))
+
+
 @pytest.mark.parametrize("end, batches", [(0, 0), (7, 2), (8, 2), (9, 3)])
 def test_last_batch_may_be_short(end, batches):
     assert len(_batches(_row, 4, range(4), 2, end=end)) == batches
