@@ -289,6 +289,9 @@ class DataConfig:
     ] = ""
     train_clips: Annotated[int, at_least(1), Doc("training clips of spoken_digits")] = 8000
     test_clips: Annotated[int, at_least(1), Doc("test clips of spoken_digits")] = 2000
+    waveforms: Annotated[
+        bool, Doc("whether spoken_digits keeps waveforms, which audio.spectrogram=kaldi needs")
+    ] = False
     split: Annotated[str, Doc("split that is trained on")] = "train"
     records: Annotated[
         int, at_least(0), Doc("records of the split, for --plan without data; a run counts them")

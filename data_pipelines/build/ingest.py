@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 import av
-import numpy as np
 
 from data_pipelines.build import media
 from data_pipelines.build.catalogs.catalog import Item
@@ -170,7 +169,7 @@ def _record(item: Item, number: int, piece: Media, options: IngestOptions) -> Re
         path=item.path,
         frames=piece.frames,
         log_mel=record_schema.encode_log_mel(log_mel),
-        waveform=np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16),
+        waveform=record_schema.encode_waveform(waveform),
         label=item.label,
         labels=item.labels,
         label_text=item.label_text,

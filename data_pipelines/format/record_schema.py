@@ -113,6 +113,11 @@ def decode_log_mel(codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.float32) / np.float32(_LOG_MEL_STEPS) - np.float32(_LOG_MEL_OFFSET)
 
 
+def encode_waveform(waveform: np.ndarray) -> np.ndarray:
+    """Converts float samples of full scale 1 to int16, clipped."""
+    return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16)
+
+
 # The fixed point of silence.
 SILENCE = int(encode_log_mel(np.array(LOG_MEL_FLOOR)))
 

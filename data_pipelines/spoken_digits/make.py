@@ -99,7 +99,12 @@ def _made_from(config: LoaderConfig) -> dict[str, Any]:
         "data.train_clips": data.train_clips,
         "data.test_clips": data.test_clips,
         "data.speech_dir": data.speech_dir,
+        **({"data.waveforms": True} if _keeps_waveforms(config) else {}),
     }
+
+
+def _keeps_waveforms(config: LoaderConfig) -> bool:
+    return config.data.waveforms or config.audio.spectrogram == "kaldi"
 
 
 def _check_same(held: bytes, wanted: dict[str, Any], output_dir: str) -> None:
@@ -194,6 +199,7 @@ def _record(config: LoaderConfig, name: str, clip: Clip) -> Record:
     spectrogram = log_mel.log_mel(
         clip.waveform, audio.sample_rate, audio.fft, audio.hop, audio.mels
     )
+    kept = clip.waveform if _keeps_waveforms(config) else clip.waveform[:0]
     return Record(
         id=name,
         frames=[
@@ -201,6 +207,7 @@ def _record(config: LoaderConfig, name: str, clip: Clip) -> Record:
             for frame in clip.frames
         ],
         log_mel=record_schema.encode_log_mel(spectrogram),
+        waveform=record_schema.encode_waveform(kept),
         label=clip.label,
         label_text=NAMES[clip.label],
         end=config.clip_seconds,

@@ -16,7 +16,7 @@ from data_pipelines import lease, worker_processes
 from data_pipelines.build.catalogs.spoken_recordings import NAMES
 from data_pipelines.errors import UserError
 from data_pipelines.format import log_mel as log_mel_lib
-from data_pipelines.format import record_schema
+from data_pipelines.format import record_schema, record_source
 from data_pipelines.read.dataset import open_dataset
 from data_pipelines.spoken_digits import digit_clips, handwriting, scene, sound, words
 from xkd_jax.config.pretraining import Config
@@ -258,6 +258,24 @@ def test_bytes_are_equal_in_another_process(built, config, spoken, monkeypatch, 
     assert len(made) >= 8
     for path in made:
         assert path.read_bytes() == (built / path.name).read_bytes()
+
+
+def test_waveforms_are_kept_if_asked_for(built, config, spoken, monkeypatch, tmp_path):
+    data = dataclasses.replace(config.data, waveforms=True)
+    monkeypatch.setattr(worker_processes, "end_with_parent", lambda: None)
+    build_lib.Worker.start(dataclasses.replace(config, data=data), {"train": spoken})
+    build_lib.Worker.make_shard("train", 0, str(tmp_path))
+    (path,) = tmp_path.glob("*.tfrecord-*-of-00008")
+    source = record_source.TFRecordSource({str(path): path.stat().st_size})
+    record = record_schema.parse(source[0], config.audio.mels)
+    clip = digit_clips.make_clip(config, "train", spoken, 0)
+    np.testing.assert_array_equal(
+        record.waveform, np.rint(32768 * clip.waveform).clip(-32768, 32767)
+    )
+    assert not open_dataset(config, str(built), "train")[0].waveform.size
+    other = dataclasses.replace(config, data=data)
+    with pytest.raises(UserError, match="another data set: give another"):
+        build_lib.build(other, str(built))
 
 
 def test_finished_data_set_is_reused(built, config, monkeypatch):
