@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from data_pipelines.format import kaldi, record_schema
 from data_pipelines.format import log_mel as log_mel_lib
-from data_pipelines.format import record_schema
 from data_pipelines.loader_config import AudioAugment, AudioConfig, VideoConfig
 from data_pipelines.read import views
 from xkd_jax.augment import audio as audio_lib
@@ -217,6 +217,17 @@ def change_sound(log_mel: np.ndarray, augment_config: AudioAugment, **draws) -> 
     view = {"log_mel": record_schema.encode_log_mel(log_mel), **draws}
     batched = {key: jnp.asarray(value)[None] for key, value in view.items()}
     return np.asarray(augment_audio(AudioConfig(mean=0.0, std=1.0), augment_config, batched))[0]
+
+
+@pytest.mark.parametrize("gain", [0.8, 1.0, 1.2])
+def test_volume_of_a_filter_bank_equals_gain_of_waveform_and_leaves_padding(gain):
+    waveform = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    audio = AudioConfig(spectrogram="kaldi", fft=512, hop=160, mels=8, columns=30)
+    quiet, loud = (kaldi.columns_of(np.float32(g) * waveform, 0, 30, 8) for g in (1, gain))
+    assert not quiet[:, 23:].any()
+    view = {"log_mel": jnp.asarray(quiet)[None], "gain": jnp.float32([gain])}
+    found = augment_audio(audio, audio.global_augment, view)
+    np.testing.assert_allclose(found[0], (loud - audio.mean) / audio.std, atol=1e-5)
 
 
 @pytest.mark.parametrize("gain", [0.8, 1.0, 1.2])

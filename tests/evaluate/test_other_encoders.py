@@ -16,6 +16,9 @@ import xkd_jax
 from data_pipelines.errors import UserError
 from data_pipelines.format import kaldi, record_schema, shards
 from data_pipelines.format.metadata import Metadata
+from data_pipelines.read import pipeline, views
+from data_pipelines.read.dataset import open_dataset
+from xkd_jax.augment import augment
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.config.stated_input import StatedAudio, StatedVideo
@@ -266,3 +269,22 @@ def test_shards_without_the_input_are_refused_with_the_build_that_has_it(
     config = evaluated(path, directory, name, modality=case.modality)
     with pytest.raises(UserError, match=words):
         evaluation.evaluate(config, tmp_path / "run")
+
+
+def test_runs_train_on_filter_banks_too(directory, small):
+    audio = dataclasses.replace(
+        small.audio, spectrogram="kaldi", fft=512, hop=160, mels=8, columns=32, local_columns=16
+    )
+    config = dataclasses.replace(
+        small, modalities=("audio",), audio=audio,
+        data=dataclasses.replace(small.data, dir=directory, threads=2),
+    )  # fmt: skip
+    dataset = open_dataset(config, directory, "train")
+    batch = next(pipeline.train_batches(config, dataset))
+    blank = views.blank_views(config)["audio"]
+    for kind, shape in {"global": (8, 8, 32), "local": (1, 8, 8, 16)}.items():
+        spectrograms = batch["audio"][kind]["log_mel"]
+        assert spectrograms.dtype == blank[kind]["log_mel"].dtype == np.float32
+        view = augment(config, batch)["audio"][kind]
+        assert view.shape == shape
+        assert np.isfinite(view).all()
