@@ -164,7 +164,12 @@ def test_mistakes_are_one_sentence(checkpoint, source, tmp_path, capsys, options
     assert len(said.splitlines()) == 1
 
 
-def test_a_source_without_media_is_refused(checkpoint, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    assert run(checkpoint, tmp_path / "empty", tmp_path / "out") == 2
-    assert "has no files of sound or video" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "files,words", [((), "has no files: give"), (("notes.md",), "has no files of sound or video")]
+)
+def test_a_source_without_media_is_refused(checkpoint, tmp_path, capsys, files, words):
+    (tmp_path / "source").mkdir()
+    for name in files:
+        (tmp_path / "source" / name).touch()
+    assert run(checkpoint, tmp_path / "source", tmp_path / "out") == 2
+    assert words in capsys.readouterr().err
