@@ -43,6 +43,16 @@ def test_the_estimate_grows_with_the_batch_and_shrinks_with_rematerialization(on
     assert remat.kept < 0.8 * base.kept
 
 
+def test_the_estimate_counts_weights_that_a_step_gathers(one_loss, run):
+    config = change(one_loss, mesh={"optimizer": "split"})
+    split = Run.create(config, Length(10, 3), mesh_lib.make_mesh(config.mesh)).like
+    state, whole = memory.estimate(config, split, 8).state, run.like
+    assert state == device_bytes(split) + device_bytes(
+        (whole.student, whole.student, whole.teacher)
+    )
+    assert state < memory.estimate(one_loss, whole, 8).state
+
+
 @pytest.mark.parametrize("batch,state,kept,scale,fits", [
     (256, 1, 4, 1.0, 256), (256, 1, 20, 1.0, 64), (256, 1, 20, 3.0, 16), (256, 1, 3000, 1.0, 0),
     (6, 1, 8, 1.0, 3), (256, 9, 0, 1.0, 0), (1, 1, 4, 1.0, 1),

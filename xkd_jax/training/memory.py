@@ -20,9 +20,12 @@ from data_pipelines.host_memory import memory_limit, memory_used
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.pretraining import Config, Remat
 from xkd_jax.method.objective import ModalityViews
+from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import loss_function, masked
+from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.parallel.mesh import device_bytes
+from xkd_jax.training import checkpoint
 
 GIB = 2**30
 # Memory of the compiled step / activations saved for its gradient, as measured on CPUs; the
@@ -81,7 +84,7 @@ def room(devices: list[Any]) -> Room:
 class Estimate:
     """Estimated bytes of a step on each device.
 
-    state: parameters, optimizer's state and gradients.
+    state: parameters, optimizer's state and gradients, and gathered parameters.
     kept: activations of the whole batch that are saved for the gradient.
     """
 
@@ -111,7 +114,19 @@ def estimate(config: Config, like: TrainState, devices: int) -> Estimate:
 
     leaves = jax.tree.leaves(jax.eval_shape(kept, like))
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-    return Estimate(device_bytes(like) + device_bytes(like.student), size / devices)
+    return Estimate(device_bytes(like) + _weights(config, like), size / devices)
+
+
+def _weights(config: Config, like: TrainState) -> float:
+    """Returns the bytes on each device of gradients, and of weights that a step gathers."""
+    if config.mesh.optimizer == "whole":
+        return device_bytes(like.student)
+    found = 0.0
+    for cls, params in ((Student, like.student), (Teacher, like.teacher)):
+        whole = parameter_shardings(cls, config.architecture, like.step.sharding.mesh)
+        placed = checkpoint.like(params, whole)
+        found += device_bytes(placed) * (2 if cls is Student else 1)
+    return found
 
 
 def _views(config: Config, modality: Modality) -> ModalityViews:
