@@ -25,7 +25,6 @@ from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import loss_function, masked
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.parallel.mesh import device_bytes
-from xkd_jax.training import checkpoint
 
 GIB = 2**30
 # Memory of the compiled step / activations saved for its gradient, as measured on CPUs; the
@@ -121,12 +120,16 @@ def _weights(config: Config, like: TrainState) -> float:
     """Returns the bytes on each device of gradients, and of weights that a step gathers."""
     if config.mesh.optimizer == "whole":
         return device_bytes(like.student)
-    found = 0.0
-    for cls, params in ((Student, like.student), (Teacher, like.teacher)):
-        whole = parameter_shardings(cls, config.architecture, like.step.sharding.mesh)
-        placed = checkpoint.like(params, whole)
-        found += device_bytes(placed) * (2 if cls is Student else 1)
-    return found
+    mesh = like.step.sharding.mesh
+    student, teacher = (
+        jax.tree.map(
+            lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
+            params,
+            parameter_shardings(cls, config.architecture, mesh),
+        )
+        for cls, params in ((Student, like.student), (Teacher, like.teacher))
+    )
+    return 2 * device_bytes(student) + device_bytes(teacher)
 
 
 def _views(config: Config, modality: Modality) -> ModalityViews:
