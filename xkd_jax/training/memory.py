@@ -120,12 +120,12 @@ def _weights(config: Config, like: TrainState) -> float:
     """Returns the bytes on each device of gradients, and of weights that a step gathers."""
     if config.mesh.optimizer == "whole":
         return device_bytes(like.student)
-    mesh = like.step.sharding.mesh
+    counter: Any = like.step.sharding
     student, teacher = (
         jax.tree.map(
             lambda leaf, placed: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed),
             params,
-            parameter_shardings(cls, config.architecture, mesh),
+            parameter_shardings(cls, config.architecture, counter.mesh),
         )
         for cls, params in ((Student, like.student), (Teacher, like.teacher))
     )
