@@ -15,7 +15,7 @@ from method_inputs import change
 
 from data_pipelines.errors import UserError
 from xkd_jax.report import __main__ as report
-from xkd_jax.report import pretraining_run
+from xkd_jax.report import page_file, pretraining_run
 from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.page import page
 from xkd_jax.training.progress import Scalars
@@ -256,6 +256,20 @@ def test_command_writes_page_and_says_where(run, tmp_path, capsys):
     assert report.main([str(tmp_path), f"--output={output}"]) == 0
     assert f"report    {output} (0." in capsys.readouterr().out
     assert html_page.parse(output.read_text()).first("h1").text == "XKD report: a"
+
+
+def test_failed_page_does_not_fail_the_run(run, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{")
+    page_file.write_at_end(tmp_path)
+    assert "The run has ended, and its report can't be written: " in capsys.readouterr().err
+    record = pretraining_run.read(run, "run").record
+    (tmp_path / "config.json").write_text(json.dumps(record.config))
+    (tmp_path / "report.html").mkdir()
+    page_file.write_at_end(tmp_path)
+    assert "report.html can't be written (" in capsys.readouterr().err
+    (tmp_path / "report.html").rmdir()
+    page_file.write_at_end(tmp_path)
+    assert f"report    {tmp_path / 'report.html'} (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
