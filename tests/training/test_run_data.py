@@ -13,6 +13,7 @@ from small_run import SMALL
 from data_pipelines.build import __main__ as build
 from data_pipelines.build import build_plan, builder
 from data_pipelines.errors import StoppedError, UserError
+from data_pipelines.lease import LeaseHeldError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.training import joint_work, run_data
 
@@ -104,6 +105,22 @@ def test_shards_of_build_command_are_used_and_changes_of_files_noted(
     videos.rename(tmp_path / "moved")
     run_data.directory(config, tmp_path / "run")
     assert f"note      {videos} can't be listed now, and its shards are" in capsys.readouterr().out
+
+
+def test_build_of_another_run_is_waited_for_and_used(config, tmp_path, monkeypatch, capsys):
+    start = builder.start
+
+    def finish_elsewhere(plan, output):
+        monkeypatch.setattr(builder, "start", start)
+        builder.run(plan, output, workers=1, timeout=60)
+        monkeypatch.setattr(builder, "build_shards", None)
+        raise LeaseHeldError("Another process is building there.")
+
+    monkeypatch.setattr(builder, "start", finish_elsewhere)
+    made = run_data.directory(config, tmp_path / "run")
+    told = capsys.readouterr().out
+    assert told == f"waiting   for another process that makes shards in {made}\n"
+    assert len(open_dataset(config, made, "train", modalities=("video",))) == 6
 
 
 def test_full_disk_is_refused_before_build(config, tmp_path, monkeypatch):
