@@ -19,6 +19,7 @@ from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import encoding, pretrained
 from xkd_jax.inference import author_weights
+from xkd_jax.inference.formats.format import DecoderWeights
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
 from xkd_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
 
@@ -198,7 +199,8 @@ def test_training_checkpoint_of_the_authors_reconstructs_like_the_run(
     theirs = xkd_jax.load(path, heads=2, video=video, audio=audio)
     assert (theirs.decoders["video"].mask_ratio, theirs.decoders["audio"].mask_ratio) == (0.85, 0.8)
     for m, decoder in theirs.decoders.items():
-        model.decoders[m] = model.decoders[m]._replace(mask_ratio=decoder.mask_ratio)
+        own = model.decoders[m]
+        model.decoders[m] = DecoderWeights(own.transformer, decoder.mask_ratio, own.params)
     expected, found = (one.reconstruct(str(clips / "both.avi")) for one in (model, theirs))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1), found, expected)
 
