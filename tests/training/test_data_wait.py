@@ -1,4 +1,5 @@
 import contextlib
+import threading
 
 import pytest
 
@@ -6,24 +7,25 @@ from xkd_jax.training.data_wait import DataWait
 
 
 class Ready:
-    """An array that is ready at a time of the test's clock, which it sets when waited for."""
+    """An array that is ready at a time of the test's clock, which the thread that polls it sets."""
 
     def __init__(self, clock, at):
         self._clock, self._at = clock, at
 
     def is_ready(self):
+        if threading.current_thread() is not threading.main_thread():
+            self._clock[0] = max(self._clock[0], self._at)
         return self._clock[0] >= self._at
-
-    def block_until_ready(self):
-        self._clock[0] = max(self._clock[0], self._at)
 
 
 class Failed:
     def is_ready(self):
-        return False
-
-    def block_until_ready(self):
         raise RuntimeError("the device is lost")
+
+
+class Never:
+    def is_ready(self):
+        return False
 
 
 @pytest.fixture
@@ -78,3 +80,11 @@ def test_failed_step_does_not_block(wait, clock):
     wait.dispatching(0.0, Ready(clock, 2.0))
     wait.dispatched(Failed())
     assert wait.take() == 2.0
+
+
+def test_closing_does_not_wait_for_step(clock):
+    """A thread that waits within JAX would abort the process when Python exits."""
+    with contextlib.closing(DataWait()) as wait:
+        wait.dispatching(0.0, Never())
+        wait.dispatched(Never())
+    assert not [t for t in threading.enumerate() if t.name == "data-wait"]

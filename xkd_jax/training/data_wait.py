@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+_POLL = 0.001  # seconds
+
 
 class _Batch(NamedTuple):
     """The batch of a step.
@@ -39,7 +41,9 @@ class DataWait:
         # Batches and results of steps, in turn.
         self._events: queue.Queue[_Batch | jax.Array | None] = queue.Queue()
         self._seconds = 0.0
-        threading.Thread(target=self._follow, name="data-wait", daemon=True).start()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="data-wait", daemon=True)
+        self._thread.start()
 
     def dispatching(self, asked: float, batch: Any) -> None:
         """Notes that a step is about to be dispatched.
@@ -62,25 +66,31 @@ class DataWait:
         return seconds
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, without waiting for a step that is running."""
+        self._closed.set()
         self._events.put(None)
+        self._thread.join()
 
     def _follow(self) -> None:
         end = -math.inf  # of the last step
         while (event := self._events.get()) is not None:
             if isinstance(event, _Batch):
-                had = _time_of(event.arrays) if event.had is None else event.had
+                had = self._time_of(event.arrays) if event.had is None else event.had
                 self._seconds += max(had - max(event.asked, end), 0.0)
             else:
-                end = _time_of(event)
+                end = self._time_of(event)
             del event  # its memory may be reused while this thread waits
             self._events.task_done()
         self._events.task_done()
 
+    def _time_of(self, arrays: Any) -> float:
+        """Waits until arrays are computed, and returns the time.
 
-def _time_of(arrays: Any) -> float:
-    """Waits until arrays are computed, and returns the time."""
-    # An error of the step is raised where the loop reads the step's metrics.
-    with contextlib.suppress(Exception):
-        jax.block_until_ready(arrays)
-    return time.perf_counter()
+        It polls: a thread that waits within JAX while Python exits aborts the process.
+        """
+        leaves = jax.tree.leaves(arrays)
+        # An error of the step is raised where the loop reads the step's metrics.
+        with contextlib.suppress(Exception):
+            while not all(array.is_ready() for array in leaves) and not self._closed.wait(_POLL):
+                pass
+        return time.perf_counter()
