@@ -30,23 +30,33 @@ def _use_s3(patch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         patch.setenv(name, "test")
     patch.setenv("AWS_DEFAULT_REGION", ZONE)
-    patch.setenv("AWS_ENDPOINT_URL", server("s3"))
-    s3fs.S3FileSystem.clear_instance_cache()
+    use_server("s3", server("s3"), patch)
     if not (system := s3fs.S3FileSystem()).exists("bucket"):
         system.mkdir("bucket")
 
 
 def _use_gs(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read at the import: no gRPC
-    gcsfs = pytest.importorskip("gcsfs", reason="the extra 'stores' is not installed")
+    pytest.importorskip("gcsfs", reason="the extra 'stores' is not installed")
     import fsspec
 
-    for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
-        patch.setenv(name, server("gs"))
     patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "test")
     patch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
     patch.setenv("FSSPEC_GS_TOKEN", "anon")  # the same, of processes started by a test
-    gcsfs.GCSFileSystem.clear_instance_cache()
+    use_server("gs", server("gs"), patch)
+
+
+def use_server(scheme: str, url: str, patch: pytest.MonkeyPatch) -> None:
+    """Sets the environment so that new clients of a scheme use the server at `url`."""
+    import fsspec
+
+    variables = {
+        "s3": ("AWS_ENDPOINT_URL",),
+        "gs": ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"),
+    }
+    for name in variables[scheme]:
+        patch.setenv(name, url)
+    fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
 
 @functools.cache

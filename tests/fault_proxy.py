@@ -1,0 +1,106 @@
+"""A proxy before the emulator of a store that injects faults into chosen requests."""
+
+import http.client
+import http.server
+import threading
+import urllib.parse
+from collections.abc import Callable
+
+_NOT_FORWARDED = ("connection", "keep-alive", "transfer-encoding", "content-length")
+# Fault of a request, by its method and path: "" for none, or a key of `Proxy.faults`.
+Choose = Callable[[str, str], str]
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+
+class Proxy:
+    """A proxy in threads of this process.
+
+    Attributes:
+      url: of the proxy.
+      choose: which fault a request has.
+      seen: faults of the requests so far.
+    """
+
+    def __init__(self, upstream: str):
+        """Starts it.
+
+        Args:
+          upstream: URL of the emulator.
+        """
+        self.choose: Choose = lambda method, path: ""
+        self.seen: list[str] = []
+        self._upstream = urllib.parse.urlsplit(upstream).netloc
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def forward(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Returns status, headers and body of the emulator's answer."""
+        connection = http.client.HTTPConnection(self._upstream)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, answer.getheaders(), content
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def _answer(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            body = b"".join(iter(self._chunk, b""))
+        else:
+            body = self.rfile.read(length)
+        fault = self.proxy.choose(self.command, self.path)
+        self.proxy.seen.append(fault)
+        if fault in ("503", "expired", "denied"):
+            status = {"503": 503, "expired": 400, "denied": 403}[fault]
+            text = {"503": b"<Error><Code>ServiceUnavailable</Code></Error>", "expired": EXPIRED}
+            self._send(status, [("Content-Type", "application/xml")], text.get(fault, DENIED))
+            return
+        if fault == "lost before":
+            self._close()
+            return
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_FORWARDED}
+        status, found, content = self.proxy.forward(self.command, self.path, body, headers)
+        if fault == "lost after":  # the store has done it
+            self._close()
+        else:
+            self._send(status, found, content, cut=fault == "cut")
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer
+
+    def _chunk(self) -> bytes:
+        content = self.rfile.read(int(self.rfile.readline().split(b";")[0], 16))
+        self.rfile.readline()
+        return content
+
+    def _send(self, status, headers, content, cut=False):
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in _NOT_FORWARDED:
+                self.send_header(name, value)
+        sizes = {name.lower(): value for name, value in headers}
+        held = sizes.get("content-length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", held or str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            self._close()
+
+    def _close(self):
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.close()
+
+    def log_message(self, *_):
+        pass
