@@ -58,6 +58,13 @@ _PLAN = flags.DEFINE_string(
     " GPUs (h100:8, or h100:4x8 for four hosts; a100, h100, h200), without them."
     " search:v5e:16x16 tries meshes, rematerialization and batches.",
 )
+_WATCH = flags.DEFINE_float(
+    "watch",
+    None,
+    "Evaluate each new checkpoint of a run that is still training, and look for one every so many"
+    " seconds, until the run has ended.",
+    lower_bound=0.1,
+)
 _CACHE = flags.DEFINE_boolean(
     "compilation_cache",
     True,
@@ -79,6 +86,10 @@ def main() -> None:
 
 def pretrain(config: Config) -> None:
     """Pretrains, or plans that. JAX is imported here, because its import takes seconds."""
+    if _WATCH.value is not None:
+        raise UserError(
+            "--watch is for evaluations: leave it out, or give a config of configs/eval."
+        )
     if _PLAN.value:
         plan(config, _PLAN.value)
         return
@@ -111,9 +122,18 @@ def evaluate(config: EvalConfig) -> None:
         raise UserError("--plan is for pretraining: leave it out, or give a pretraining config.")
     with Activity("starting JAX"):
         start(config)
-    from xkd_jax.evaluate import evaluation
+    from xkd_jax.evaluate import evaluation, watch
 
-    evaluation.evaluate(config, workdir(), command_line.written_config(EvalConfig))
+    written = command_line.written_config(EvalConfig)
+    if _WATCH.value is None:
+        evaluation.evaluate(config, workdir(), written)
+        return
+    watch.watch(
+        config,
+        workdir(),
+        _WATCH.value,
+        lambda one, folder: evaluation.evaluate(one, folder, written),
+    )
 
 
 def start(config: Config | EvalConfig) -> None:

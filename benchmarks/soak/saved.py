@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from data_pipelines.format import storage
 from xkd_jax.training.event_files import scalars
+from xkd_jax.training.saved_checkpoint import saved_folder
 
 _ITEMS = ("student", "teacher", "rest")
 
 
-def losses(workdir: Path) -> dict[int, float]:
+def losses(workdir: PurePath) -> dict[int, float]:
     """Returns {step: loss} of the logged steps."""
     return {step: found["loss"] for step, found in scalars(workdir).items() if "loss" in found}
 
 
-def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+def arrays(workdir: PurePath, step: int) -> dict[str, np.ndarray]:
     """Returns {path: array} of a checkpoint; empty if it does not exist."""
     found = {}
     handler = ocp.PyTreeCheckpointHandler()
-    checkpoint = (workdir / "checkpoints" / str(step)).absolute()
-    for folder in (checkpoint / item for item in _ITEMS if checkpoint.is_dir()):
+    checkpoint = saved_folder(workdir / "checkpoints", step)
+    if isinstance(checkpoint, Path):
+        checkpoint = checkpoint.absolute()
+    items = _ITEMS if storage.is_folder(str(checkpoint)) else ()
+    for folder in (epath.Path(str(checkpoint)) / item for item in items):
         # As NumPy arrays, as this process may not have the devices of the run.
         kinds = jax.tree.map(
             lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree

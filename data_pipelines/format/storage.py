@@ -197,20 +197,28 @@ def subfolders(directory: str) -> list[str]:
         raise _cannot_list(directory, error) from None
 
 
+def _kind(url: str) -> str:
+    """Returns "file", "directory" or, if there is neither, an empty text.
+
+    fsspec's own tests of existence return False after any error.
+    """
+    try:
+        return str(with_retries(url, filesystem(url).info, url)["type"])
+    except FileNotFoundError:
+        return ""
+
+
 def exists(path: str) -> bool:
     """Returns whether a file exists; a folder is none, with and without a URL."""
-    if not is_remote(path):
-        return os.path.isfile(path)
-    try:  # `isfile` would take any error for a missing file
-        return with_retries(path, filesystem(path).info, path)["type"] == "file"
-    except FileNotFoundError:
-        return False
+    if is_remote(path):
+        return _kind(path) == "file"
+    return os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
     """Returns whether a folder exists; one in a bucket does if it has an object."""
     if is_remote(path):
-        return bool(with_retries(path, filesystem(path).isdir, path))
+        return _kind(path) == "directory"
     return os.path.isdir(path)
 
 

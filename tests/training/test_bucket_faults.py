@@ -61,6 +61,19 @@ def test_checkpoints_survive_faults(proxy, config, folder, fault):
     assert [path.name for path in step_folders(folder)] == ["2"]
 
 
+@pytest.mark.parametrize("fault", ["503", "cut", "lost before"])
+def test_what_exists_is_seen_in_spite_of_faults(proxy, folder, fault):
+    """A checkpoint that seems to be interrupted would be removed."""
+    storage.write(f"{folder}/a/b", b"content")
+    proxy.choose = every(3, fault)
+    for _ in range(4):
+        assert storage.exists(f"{folder}/a/b")
+        assert storage.is_folder(f"{folder}/a")
+        assert not storage.exists(f"{folder}/a/c")
+        assert storage.subfolders(str(folder)) == ["a"]
+        assert storage.sizes(f"{folder}/a") == {"b": 7}
+
+
 @pytest.mark.parametrize("fault", ["503", "lost before", "lost after"])
 def test_lease_survives_faults(proxy, folder, fault):
     proxy.choose = every(3, fault)

@@ -1,18 +1,23 @@
 """Loops killed by SIGKILL at random times resume with bitwise identical results."""
 
+import contextlib
 import multiprocessing
+import os
 import random
 import time
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import kill_targets
 import noise_shards
 import numpy as np
 import pytest
 import small_run
+import stores
 
 from benchmarks.soak import saved
+from data_pipelines.format import storage
 from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training import saved_checkpoint
 
 STEPS, MOST_KILLS = 8, 20
 
@@ -39,7 +44,16 @@ def run(context, target, *args, kill_after=None):
     return time.monotonic() - begin if process.exitcode == 0 else None
 
 
-def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[str], int]:
+def has_torn(workdir: PurePath) -> bool:
+    """Whether a save has begun and not ended."""
+    if isinstance(workdir, Path):
+        return any(workdir.rglob("*.orbax-checkpoint-tmp"))
+    checkpoints = workdir / "checkpoints"
+    begun = storage.subfolders(str(checkpoints))
+    return any(not storage.exists(str(checkpoints / n / saved_checkpoint.COMMITTED)) for n in begun)
+
+
+def kill_often(context, folder: PurePath, times: int, target, *args) -> tuple[list[str], int]:
     """Kills a target at random moments, then lets it end; anew when it ends before.
 
     So many times, and until a kill has left a half-written checkpoint, but at most `MOST_KILLS`.
@@ -56,14 +70,14 @@ def kill_often(context, folder: Path, times: int, target, *args) -> tuple[list[s
             ended.append(name)
             continue
         killed += 1
-        torn += any((folder / name).rglob("*.orbax-checkpoint-tmp"))
+        torn += has_torn(folder / name)
     if name not in ended:
         assert run(context, target, str(folder / name), *args)
         ended.append(name)
     return ended, torn
 
 
-def assert_all_end_alike(folder: Path, names: list[str], step: int):
+def assert_all_end_alike(folder: PurePath, names: list[str], step: int):
     whole, *others = (saved.arrays(folder / name, step) for name in names)
     assert others
     for other in others:
@@ -72,15 +86,22 @@ def assert_all_end_alike(folder: Path, names: list[str], step: int):
             np.testing.assert_array_equal(other[path], value, path)
 
 
+@pytest.fixture(params=["disk", "s3"])
+def folder(request, tmp_path):
+    on_disk = request.param == "disk"
+    with contextlib.nullcontext() if on_disk else stores.bucket(request.param) as url:
+        yield tmp_path if url is None else storage.Url(url) / tmp_path.name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
-def test_killed_loop_resumes_from_complete_checkpoint(context, tmp_path, kills):
+def test_killed_loop_resumes_from_complete_checkpoint(context, folder, tmp_path, kills):
     """Also if the process is killed during a save, and during the first save."""
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 1
     raw.max_steps, raw.checkpoint.keep_last = STEPS, 2
     target, config = kill_targets.save_at_every_step, xkd_config.resolve(raw)
-    ended, torn = kill_often(context, tmp_path, kills, target, config)
+    ended, torn = kill_often(context, folder, kills, target, config, dict(os.environ))
     assert torn
-    assert_all_end_alike(tmp_path, ended, STEPS)
+    assert_all_end_alike(folder, ended, STEPS)

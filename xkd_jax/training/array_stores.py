@@ -7,6 +7,7 @@ listing. `use_our_stores` replaces both: arrays get the spec of `kvstore`, files
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -18,6 +19,7 @@ from etils.epath import backend, gpath
 from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from data_pipelines.errors import UnreachableError
 from data_pipelines.format import storage
 from xkd_jax.config.value_checks import STORES
 
@@ -94,7 +96,7 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
 
     def exists(self, path: epath.PathLike) -> bool:
         url = os.fspath(path)
-        return bool(storage.with_retries(url, self.fs(url).exists, url))
+        return storage.exists(url) or storage.is_folder(url)
 
     def isdir(self, path: epath.PathLike) -> bool:
         return storage.is_folder(os.fspath(path))
@@ -107,6 +109,11 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
     def glob(self, path: epath.PathLike) -> list[str]:
         url = os.fspath(path)
         return list(storage.with_retries(url, super().glob, url))
+
+    def remove(self, path: epath.PathLike) -> None:
+        """Removes an object if that is allowed: Orbax does it before it replaces one."""
+        with contextlib.suppress(UnreachableError):
+            storage.remove(os.fspath(path))
 
     def makedirs(self, path: epath.PathLike, **options: Any) -> None:
         """Does nothing: a folder of a bucket is the prefix of its objects."""

@@ -1,0 +1,124 @@
+"""Following a run that is still training."""
+
+import dataclasses
+import json
+
+import pytest
+from tiny_checkpoints import saved
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.pretraining import CheckpointConfig
+from xkd_jax.evaluate import watch
+from xkd_jax.training import event_files, saved_checkpoint
+
+
+@pytest.fixture
+def training(small):
+    """The config of a run of three steps that keeps all checkpoints."""
+    return dataclasses.replace(small, max_steps=3, checkpoint=CheckpointConfig(keep_last=0))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+class Evaluations:
+    """Evaluates by noting the step, which it must be able to see."""
+
+    def __init__(self, run):
+        self.run, self.steps = run, []
+
+    def __call__(self, config, workdir):
+        folders = saved_checkpoint.step_folders(self.run / "checkpoints")
+        assert config.step in map(saved_checkpoint.step_of, folders)
+        self.steps.append(config.step)
+        content = {"metric": "top-1", "value": 10.0 * config.step}
+        storage.make_folder(str(workdir))
+        storage.write(str(workdir / "result.json"), json.dumps(content).encode())
+        return content
+
+
+def follow(run, workdir, evaluate, *events):
+    """Follows a run; each wait lets the next event happen."""
+    left, waits = list(events), []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        left.pop(0)()
+
+    watch.watch(EvalConfig(checkpoint=str(run)), workdir, 60.0, evaluate, sleep)
+    assert not left
+    return waits
+
+
+def test_each_checkpoint_is_evaluated_once_until_the_run_ends(training, run, tmp_path, capsys):
+    evaluate, folder = Evaluations(run), run / "checkpoints"
+    waits = follow(
+        run,
+        tmp_path / "results",
+        evaluate,
+        lambda: saved(training, folder, 1),
+        lambda: None,
+        lambda: saved(training, folder, 2, 3),
+    )
+    assert evaluate.steps == [1, 2, 3]
+    assert waits == [60.0] * 3
+    found = event_files.scalars(tmp_path / "results")
+    assert found == {step: {"evaluation/top-1": 10.0 * step} for step in (1, 2, 3)}
+    printed = capsys.readouterr().out
+    assert printed.count(f"waiting   for the next checkpoint of {run}") == 2
+    assert f"ended     the run in {run} has ended" in printed
+
+
+def test_same_command_continues_after_what_is_evaluated(training, run, tmp_path):
+    saved(training, run / "checkpoints", 1, 2, 3)
+    first, second = Evaluations(run), Evaluations(run)
+    follow(run, tmp_path / "results", first)
+    follow(run, tmp_path / "results", second)
+    assert (first.steps, second.steps) == ([1, 2, 3], [])
+
+
+def test_half_written_checkpoint_is_not_evaluated(training, run, tmp_path):
+    folder = run / "checkpoints"
+    saved(training, folder, 1)
+    (folder / "2.orbax-checkpoint-tmp").mkdir()
+    evaluate = Evaluations(run)
+    follow(run, tmp_path / "results", evaluate, lambda: saved(training, folder, 3))
+    assert evaluate.steps == [1, 3]
+
+
+def test_checkpoint_that_is_removed_meanwhile_is_left_out(training, run, tmp_path, capsys):
+    """The run keeps a few checkpoints only."""
+    folder = run / "checkpoints"
+    saved(training, folder, 1, 2)
+    evaluate = Evaluations(run)
+
+    def evaluate_late(config, workdir):
+        if config.step == 1:
+            (folder / "1").rename(tmp_path / "removed")
+            raise UserError("The checkpoint is damaged.")
+        return evaluate(config, workdir)
+
+    follow(run, tmp_path / "results", evaluate_late, lambda: saved(training, folder, 3))
+    assert evaluate.steps == [2, 3]
+    assert "removed   the checkpoint of step 1, before it was evaluated" in capsys.readouterr().out
+
+
+def test_other_errors_end_the_command(training, run, tmp_path):
+    saved(training, run / "checkpoints", 1)
+
+    def fail(config, workdir):
+        raise UserError("data.dir is empty.")
+
+    with pytest.raises(UserError, match=r"data\.dir is empty"):
+        follow(run, tmp_path / "results", fail)
+
+
+@pytest.mark.parametrize("changes", [{"step": 3}, {"checkpoint": ""}, {"checkpoint": __file__}])
+def test_what_can_t_be_followed_is_refused(run, tmp_path, changes):
+    config = EvalConfig(**{"checkpoint": str(run)} | changes)
+    with pytest.raises(UserError, match="--watch"):
+        watch.watch(config, tmp_path, 1.0, lambda config, folder: {})
