@@ -309,13 +309,18 @@ def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: An
                 raise
             if _is_denied(error):
                 raise _denied(path, error) from None
-            last = f"{type(error).__name__}: {error}"
+            last = f"{type(error).__name__}: {_line(error)}"
         if number < TRIES - 1:
             time.sleep(FIRST_WAIT * 2**number)
     raise UnreachableError(
         f"{path} can't be reached ({TRIES} tries, last error: {last}): check the connection and"
         " the permissions."
     )
+
+
+def _line(error: Exception) -> str:
+    """Returns an error's text as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
 
 
 def _is_denied(error: Exception) -> bool:
@@ -330,7 +335,7 @@ def _is_denied(error: Exception) -> bool:
 
 def _denied(path: str, error: Exception) -> UnreachableError:
     return UnreachableError(
-        f"Access to {path} is denied ({error}): check the credentials and the permissions."
+        f"Access to {path} is denied ({_line(error)}): check the credentials and the permissions."
     )
 
 
