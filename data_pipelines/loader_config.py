@@ -129,6 +129,11 @@ class ViewConfig:
         raise NotImplementedError
 
     @property
+    def described(self) -> str:
+        """The global view in words: its shape, length and rate or kind."""
+        return f"{' x '.join(map(str, self.global_shape))} ({self.seconds:.3g} s)"
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """Shape of the global view, without channels."""
         raise NotImplementedError
@@ -200,6 +205,11 @@ class VideoConfig(ViewConfig):
         return self.frames / self.frame_rate
 
     @property
+    def described(self) -> str:
+        """Frames x height x width, and the rate."""
+        return f"{super().described}, {self.frame_rate:g} frames a second"
+
+    @property
     def global_shape(self) -> tuple[int, ...]:
         """(frames, height, width)."""
         return (self.frames, self.size, self.size)
@@ -252,6 +262,12 @@ class AudioConfig(ViewConfig):
     def seconds(self) -> float:
         """Length of the global view."""
         return self.columns * self.hop / self.sample_rate
+
+    @property
+    def described(self) -> str:
+        """Mel x time, and the kind of the spectrogram."""
+        kinds = {"log_mel": "log-mel spectrogram", "kaldi": "Kaldi's filter bank of the waveform"}
+        return f"{super().described}, {kinds[self.spectrogram]}"
 
     @property
     def global_shape(self) -> tuple[int, ...]:

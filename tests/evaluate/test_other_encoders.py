@@ -43,6 +43,15 @@ GIVEN = {
 }
 
 
+INPUTS = {
+    "videomae_finetune": "input     video 4 x 8 x 8 (0.533 s), 7.5 frames a second\n",
+    "videomae_transformers": "input     video 4 x 8 x 8 (0.533 s), 7.5 frames a second\n",
+    "audiomae": "input     audio 8 x 12 (0.12 s), Kaldi's filter bank of the waveform\n",
+    "cavmae, video": "input     video 1 x 8 x 8 (1 s), 1 frames a second\n",
+    "ast": "input     audio 8 x 12 (0.12 s), Kaldi's filter bank of the waveform\n",
+}
+
+
 def record(number):
     """A second of gray frames, lighter one after the other, and a tone; both tell the class."""
     label = number % 2
@@ -133,6 +142,9 @@ def test_features_are_of_the_input_that_the_encoder_was_trained_with(
     family = model.origin.family
     assert (found["variant"], found["size"]) == (family, "8/2/2")
     printed = capsys.readouterr().out
+    assert INPUTS[name] in printed
+    view = model.config[case.modality].view
+    assert found["inputs"][case.modality]["patch"] == view.patch
     assert f"network   {path} ({model.origin.format})\n" in printed
     assert f"toy, knn, {case.modality}, {family}: top-1 " in printed
     assert report.main([str(tmp_path / "run")]) == 0
@@ -210,6 +222,10 @@ def test_an_exported_run_has_the_features_of_the_run(checkpoint, esc50, tmp_path
         found.append(sorted(stored, key=len))
     for run, exported in zip(*found, strict=True):
         np.testing.assert_array_equal(run, exported)
+    for source in (checkpoint, tmp_path / "exported"):
+        config = miniatures.evaluation(source, esc50, modality="audio", heads=2)
+        with pytest.raises(UserError, match=r"states the heads .*: leave --config\.heads out\.$"):
+            evaluation.evaluate(config, tmp_path / "given")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +241,7 @@ def test_an_exported_run_has_the_features_of_the_run(checkpoint, esc50, tmp_path
         ("audiomae", {"modality": "video"}, r"it has audio, so give --config\.modality=audio"),
         ("audiomae", {"network": "untrained", "modality": "audio"},
          r"no initial parameters, .*=student"),
+        ("audiomae", {"step": 3, "modality": "audio"}, r"is no run, .*: leave --config\.step out"),
         ("audiomae", {"output": "head", "modality": "audio"}, r"no projection heads, .*=encoder"),
         ("audiomae", {"protocol": "retrieval", "modality": "both"}, r"or VIDEO,AUDIO weights, by"),
     ],

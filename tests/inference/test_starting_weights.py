@@ -189,6 +189,15 @@ def test_weights_that_do_not_fit_are_refused_with_the_flag_that_fits(
         starting_weights.read(configured(small, path, **{**heads, **changes}))
 
 
+def test_what_would_have_no_effect_is_refused(checkpoint, small, tmp_path):
+    config = configured(small, checkpoint, size=small.model.size, heads=2)
+    with pytest.raises(UserError, match=r"leave --config\.init\.heads out\.$"):
+        starting_weights.read(config)
+    path, _ = write(tmp_path, "audiomae")
+    with pytest.raises(UserError, match=r"leave --config\.init\.step out\.$"):
+        starting_weights.read(configured(small, path, audio=AUDIO, heads=HEADS, step=2))
+
+
 def test_other_mels_are_refused(checkpoint, small):
     config = configured(small, checkpoint, size=small.model.size, audio={"mels": 32})
     with pytest.raises(UserError, match=r"give --config\.audio\.mels=16\.$"):

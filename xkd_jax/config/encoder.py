@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from data_pipelines.loader_config import Modality, ViewConfig
 from xkd_jax.config.pretraining import Transformer
@@ -58,9 +58,14 @@ INPUT_FIELDS: dict[Modality, tuple[str, ...]] = {
 }
 
 
+def input_fields(view: ViewConfig) -> dict[str, Any]:
+    """Returns the values of `INPUT_FIELDS`: lengths, rates, normalization, kind of spectrogram."""
+    return {name: getattr(view, name) for name in INPUT_FIELDS[view.modality]}
+
+
 def input_view(view: ViewConfig) -> ViewConfig:
     """Returns a view with defaults for all fields except `INPUT_FIELDS`."""
-    return type(view)(**{name: getattr(view, name) for name in INPUT_FIELDS[view.modality]})
+    return type(view)(**input_fields(view))
 
 
 def patch_grid(

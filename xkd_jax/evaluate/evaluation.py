@@ -156,6 +156,7 @@ def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benc
     parts.append(f"tested on {_records(benchmark, 'test')}")
     lines = [
         f"network   {escaped(str(source.origin))}",
+        *(f"input     {m} {source.views.modality(m).described}" for m in config.modalities),
         f"data      {', '.join(parts)}",
     ]
     if (chance := data_set.chance(benchmark, metric := _metric(config, benchmark))) is not None:

@@ -20,11 +20,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, LoaderConfig, ViewConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config.encoder import INPUT_FIELDS
+from xkd_jax.config.encoder import input_fields
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate.encoding import feature_function
 from xkd_jax.evaluate.eval_clips import Use, clip_batches
@@ -113,7 +113,7 @@ class Extraction:
         made_from = {
             "format": _FORMAT,
             "weights": pretrained.identity,
-            "inputs": {m: _input(self.views.modality(m)) for m in config.modalities},
+            "inputs": {m: input_fields(self.views.modality(m)) for m in config.modalities},
             "network": config.network,
             "output": config.output,
             "modalities": config.modalities,
@@ -176,11 +176,6 @@ class Extraction:
                     lambda row: dataset[int(records[(first + row) // clips])].id,
                     "give another checkpoint by --config.checkpoint or --config.step",
                 )
-
-
-def _input(view: ViewConfig) -> dict[str, Any]:
-    """Returns what an encoder's input is: lengths, rates, normalization, kind of spectrogram."""
-    return {name: getattr(view, name) for name in INPUT_FIELDS[view.modality]}
 
 
 def _check_targets(found: FeatureSet, dataset: Dataset, directory: PurePath) -> None:

@@ -85,11 +85,14 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
             f"{config.checkpoint} has no {lacking}, which only a run has: give"
             f" --config.{key}={value}, or a run by --config.checkpoint."
         )
-    given = Given(
-        config.heads or None, stated(config.video), stated(config.audio), flags="--config."
-    )
+    if config.step:
+        raise UserError(
+            f"step is {config.step}, and {config.checkpoint} is no run, which has steps: leave"
+            " --config.step out."
+        )
     network = "teacher" if config.network == "teacher" else "student"
-    parts = [loading.load_file(file, Request(network, given), print_on_main) for file in files]
+    request = Request(network, _given(config), alone=len(files) == 1)
+    parts = [loading.load_file(file, request, print_on_main) for file in files]
     found = loaded.joined(parts)
     found = found.only(config.modalities, _remedy(config, list(found.encoders)))
     if config.protocol == "retrieval":
@@ -113,6 +116,12 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
     )
 
 
+def _given(config: EvalConfig) -> Given:
+    """What the config states of the encoders."""
+    video, audio = stated(config.video), stated(config.audio)
+    return Given(config.heads or None, video, audio, flags="--config.")
+
+
 def _check_widths(encoders: Mapping[Modality, EncoderWeights]) -> None:
     widths = {m: weights.config.transformer.width for m, weights in encoders.items()}
     if len(set(widths.values())) > 1:
@@ -124,6 +133,7 @@ def _check_widths(encoders: Mapping[Modality, EncoderWeights]) -> None:
 
 
 def _of_run(config: EvalConfig, mesh: Mesh) -> Pretrained:
+    _given(config).refuse(config.checkpoint)
     checkpoint = run_checkpoint.opened(
         storage.location(config.checkpoint), config.step, _WORDING, print_on_main
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
+from xkd_jax.config.encoder import input_fields
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.data_set import DataSummary
 from xkd_jax.evaluate.fold_scores import FoldScores
@@ -127,6 +128,7 @@ def finish(
             "license": origin.license,
             **pretrained.identity,
         },
+        "inputs": {m: input_fields(pretrained.views.modality(m)) for m in config.modalities},
         "config": dataclasses.asdict(config),
         "pretraining": dataclasses.asdict(run) if run else None,
         "versions": versions(),

@@ -64,7 +64,7 @@ def load(
             f"compute_dtype is {compute_dtype!r}: give one of {', '.join(loaded.DTYPES)}."
         )
     sources = [source] if isinstance(source, str | os.PathLike) else source
-    request = Request(network, Given(heads, video, audio))
+    request = Request(network, Given(heads, video, audio), alone=len(sources) == 1)
     found = loaded.joined([_of_one(os.fspath(one), request, step or 0) for one in sources])
     if modalities is not None:
         found = found.only(modalities, "give modalities among them")
@@ -78,6 +78,7 @@ def _of_one(path: str, request: Request, step: int) -> Loaded:
         return load_file(file, request)
     if not storage.is_remote(path) and not os.path.exists(path):
         raise UserError(f"{path} does not exist: check the path.")
+    request.refuse_given(path)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     checkpoint = run_checkpoint.opened(storage.location(path), step, _WORDING, terminal.print_text)
     return checkpoint.loaded(request.network, path, lambda cls, architecture: here)
@@ -128,6 +129,7 @@ def load_file(
     """
     with weight_file.opened(path) as file:
         if folder.is_ours(file.metadata):
+            request.refuse_given(path)
             return folder.read(file)
         beside = os.path.dirname(path) or "."
         settings = _json(storage.join(beside, folder.CONFIG))

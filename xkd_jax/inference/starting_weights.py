@@ -65,7 +65,8 @@ def read(config: Config) -> InitialEncoders:
     Raises:
       UserError: the weights can't be used, or don't fit the run's networks.
     """
-    found = loaded.joined([_of_one(one, config) for one in loading.several(config.init.source)])
+    sources = loading.several(config.init.source)
+    found = loaded.joined([_of_one(one, config, len(sources) == 1) for one in sources])
     used = [m for m in config.modalities if m in found.encoders]
     if not used:
         raise UserError(
@@ -86,19 +87,26 @@ def read(config: Config) -> InitialEncoders:
     return InitialEncoders(_values(config, starts), record)
 
 
-def _of_one(path: str, config: Config) -> Loaded:
+def _of_one(path: str, config: Config, alone: bool) -> Loaded:
     init = config.init
+    sizes = {m: _sizes(config, m) for m in config.modalities}
+    given = Given(
+        init.heads or None, stated(init.video), stated(init.audio), sizes, "--config.init."
+    )
+    request = Request(init.network, given, alone=alone)
     if (file := loading.file_of_weights(path)) is not None:
-        sizes = {m: _sizes(config, m) for m in config.modalities}
-        given = Given(
-            init.heads or None, stated(init.video), stated(init.audio), sizes, "--config.init."
-        )
-        return loading.load_file(file, Request(init.network, given), print_on_main)
+        if init.step and alone:
+            raise UserError(
+                f"init.step is {init.step}, and {path} is no run, which has steps: leave"
+                " --config.init.step out."
+            )
+        return loading.load_file(file, request, print_on_main)
     if not storage.is_remote(path) and not os.path.exists(path):
         raise UserError(
             f"init.from is {path}, which is neither a file of weights nor a folder: give the path"
             " of one."
         )
+    request.refuse_given(path)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     checkpoint = run_checkpoint.opened(storage.location(path), init.step, _WORDING, print_on_main)
     return checkpoint.loaded(init.network, path, lambda cls, architecture: here)

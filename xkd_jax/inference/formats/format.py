@@ -60,12 +60,26 @@ class Request:
       given: values that the file does not have.
       config: content of config.json in the same folder, or {}.
       preprocessor: content of preprocessor_config.json in the same folder, or {}.
+      alone: whether there is no other source, which given values may be for.
     """
 
     network: str = "student"
     given: Given = dataclasses.field(default_factory=Given)
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alone: bool = True
+
+    def refuse_given(self, path: str) -> None:
+        """Checks that no value is given for weights that state all of them.
+
+        Args:
+          path: of the weights, for the message.
+
+        Raises:
+          UserError: a value is given.
+        """
+        if self.alone:
+            self.given.refuse(path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
 
 Fields = Mapping[str, Any]
@@ -29,6 +30,21 @@ class Given:
     audio: Fields | None = None
     assumed: Mapping[Modality, Fields] = dataclasses.field(default_factory=dict)
     flags: str = ""
+
+    def refuse(self, path: str) -> None:
+        """Checks that nothing is given for weights that state everything.
+
+        Args:
+          path: of the weights, for the message.
+
+        Raises:
+          UserError: something is given.
+        """
+        names = {"heads": self.heads, "video": self.video, "audio": self.audio}
+        if given := [self.name(name) for name, value in names.items() if value]:
+            raise UserError(
+                f"{path} states the heads and inputs of its encoders: leave {', '.join(given)} out."
+            )
 
     def of(self, modality: Modality) -> Fields:
         """Returns the given fields of a modality."""
