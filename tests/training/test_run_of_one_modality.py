@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import html_page
 import jax
 import miniatures
 import noise_shards
@@ -17,6 +18,8 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.evaluation import EvalDataConfig
 from xkd_jax.evaluate import evaluation
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.report.clip_sections import Amounts
+from xkd_jax.report.page import page
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.run_record import RunRecord
@@ -62,6 +65,16 @@ def evaluate(config, run, workdir, modality, protocol="knn"):
     data = EvalDataConfig(dir=config.data.dir, train_split="train", test_split="test", threads=2)
     settings = {"protocol": protocol, "modality": modality, "data": data}
     return evaluation.evaluate(miniatures.evaluation(run, "", **settings), workdir)
+
+
+def test_page_of_a_run_shows_its_modality_alone(run, modality):
+    root = html_page.parse(page([run], [], Amounts(encoded=12, data=1, reconstructed=1, queries=1)))
+    titles = [heading.text for heading in root.all("h3")]
+    assert f"Nearest neighbors: {modality}" in titles
+    assert f"Features of {modality}" in titles
+    other = {"video": "audio", "audio": "video"}[modality]
+    assert not any(other in title for title in titles)
+    assert bool(root.all("video")) == (modality == "video")
 
 
 def test_a_run_probes_and_saves_its_modality_alone(config, run, modality):

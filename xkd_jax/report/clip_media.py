@@ -32,7 +32,10 @@ class ClipMedia:
           record: index of the record.
           views: normalized global views, float32, by modality.
         """
-        self._config, self._views = config, views
+        self._config = config
+        # views of frames are large: what is shown of them is kept
+        self._frames = _frames(config, views["video"]) if "video" in views else None
+        self._log_mel = views.get("audio")
         found = dataset[record]
         self._recorded = recorded_sound(found, config)
         names = dataset.metadata.class_names
@@ -52,10 +55,9 @@ class ClipMedia:
 
         It is computed from the spectrogram if the shards have no waveforms.
         """
-        view = self._views.get("audio")
-        if view is None or self._recorded is not None:
+        if self._log_mel is None or self._recorded is not None:
             return self._recorded
-        return samples_of(self._config, view)
+        return samples_of(self._config, self._log_mel)
 
     def shown(self, modality: Modality) -> Child:
         """Returns a player of one modality: frames with the sound, or the spectrogram above it."""
@@ -63,8 +65,8 @@ class ClipMedia:
 
     @functools.cached_property
     def _film(self) -> Html:
-        frames = pictures(self._config.video, *[self._views["video"][None]] * 2)[0]
-        return film(frames, self._config, self.title, self.samples)
+        assert self._frames is not None
+        return film(self._frames, self._config, self.title, self.samples)
 
     @functools.cached_property
     def _sound(self) -> Html:
@@ -73,9 +75,15 @@ class ClipMedia:
     @functools.cached_property
     def spectrogram(self) -> Html:
         """The spectrogram as an image."""
-        image = pictures(self._config.audio, *[self._views["audio"][None]] * 2)[0]
+        assert self._log_mel is not None
+        image = pictures(self._config.audio, *[self._log_mel[None]] * 2)[0]
         name = f"Spectrogram of {self.title}, low frequencies at the bottom"
         return element("img", src=media.png(media.scaled(image)[0]), alt=name)
+
+
+def _frames(config: Config, view: np.ndarray) -> np.ndarray:
+    """Returns the frames of a normalized view as they are shown, uint8."""
+    return media.scaled(pictures(config.video, view[None], view[None])[0])
 
 
 def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | None) -> Html:

@@ -50,12 +50,16 @@ _PANELS = {
 def data(student: StudentOnData, split: Split, amount: int) -> Child:
     """Returns players of a few training clips, with their spectrograms."""
     chosen = [int(split.records[p]) for p in varied(split, amount)]
-    views = student.views(split.dataset, chosen)
+    clips = {
+        record: ClipMedia(student.config, split.dataset, record, views)
+        for record, views in student.views(split.dataset, chosen)
+    }
+    both = len(student.config.modalities) > 1
+    first = "video" if both else student.config.modalities[0]
     cards = []
     for record in chosen:
-        clip = ClipMedia(student.config, split.dataset, record, views[record])
-        both = {"video", "audio"} <= views[record].keys()
-        shown = [clip.shown("video"), clip.spectrogram] if both else clip.shown(*views[record])
+        clip = clips[record]
+        shown = [clip.shown(first), clip.spectrogram if both else None]
         cards.append(_media(shown, clip.title))
     return element("div", cards, class_="grid", style="--least: 8rem")
 
@@ -107,9 +111,12 @@ def _line(images: np.ndarray) -> int:
     return max(1, images.shape[1] // 100)
 
 
-def neighbors(student: StudentOnData, queries: Split, bank: Split, amount: int) -> Child:
-    """Returns galleries of the nearest clips within and across modalities."""
+def neighbors(
+    student: StudentOnData, queries: Split, bank: Split, amount: int, *, across: bool
+) -> Child:
+    """Returns galleries of the nearest clips within and, with `across`, across modalities."""
     found = [search for search in searches(queries, bank) if search.order.shape[1]]
+    found = [search for search in found if across or search.query == search.found]
     chosen = varied(queries, amount)
     wanted: dict[tuple[str, int], Split] = {}
     for position in chosen:
@@ -128,7 +135,7 @@ def _clips(
     found = {}
     for split in {split.name: split for split in wanted.values()}.values():
         records = [record for name, record in wanted if name == split.name]
-        for record, views in student.views(split.dataset, records).items():
+        for record, views in student.views(split.dataset, records):
             clip = ClipMedia(student.config, split.dataset, record, views)
             found[split.name, record] = clip
     return found

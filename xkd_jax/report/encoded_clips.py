@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -108,20 +108,20 @@ class StudentOnData:
         joined = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         return Split(name, dataset, records, classes, joined[0], joined[1])
 
-    def views(self, dataset: Dataset, records: Iterable[int]) -> dict[int, dict[Modality, Any]]:
-        """Returns {record: {modality: its normalized global view, float32}}.
+    def views(
+        self, dataset: Dataset, records: Iterable[int]
+    ) -> Iterator[tuple[int, dict[Modality, Any]]]:
+        """Yields each record with {modality: its normalized global view, float32}, in order.
 
         Args:
           dataset: the split.
           records: indices in it.
         """
-        found: dict[int, dict[Modality, Any]] = {}
         wanted = np.array(sorted(set(records)), np.int64)
         for batch in self._batches(dataset, wanted):
             views = jax.device_get(_augmented(self.config)(self._views(batch)))
             for row in range(int(batch["valid"].sum())):
-                found[int(batch["record"][row])] = {m: v["global"][row] for m, v in views.items()}
-        return found
+                yield int(batch["record"][row]), {m: v["global"][row] for m, v in views.items()}
 
     def see(self, dataset: Dataset, records: np.ndarray) -> dict[Modality, Any]:
         """Returns {modality: what the student makes of at most 16 records, `Seen` of NumPy}."""

@@ -13,6 +13,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.terminal import count
+from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.report import clip_sections, evaluation_results, pretraining_run, run_sections
 from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.curves import curves
@@ -134,12 +135,17 @@ class _Shown:
         except UserError as error:  # a damaged record
             self.missing[", ".join(_TITLES.values())] = str(error)
             return
+        across = bool(ActiveLosses.of(config.loss.weights).projected)
+        if not across and len(config.modalities) > 1:
+            self.missing["Retrieval"] = "no loss with a weight trains the heads."
         parts: dict[str, Callable[[], Child]] = {
             "data": lambda: clip_sections.data(student, bank, amounts.data),
             "reconstructions": lambda: clip_sections.reconstructions(
                 student, queries, amounts.reconstructed
             ),
-            "neighbors": lambda: clip_sections.neighbors(student, queries, bank, amounts.queries),
+            "neighbors": lambda: clip_sections.neighbors(
+                student, queries, bank, amounts.queries, across=across
+            ),
             "features": lambda: _maps(queries),
         }
         for name, make in parts.items():
