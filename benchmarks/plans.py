@@ -164,7 +164,7 @@ def numbers(plan: Plan) -> dict[str, Any]:
         "chips": plan.where.chips,
         "peak_gib": round(plan.memory.peak / GIB, 2),
         "limit_gib": round(plan.where.chip.hbm, 2),
-        "fits": plan.fits,
+        "fits": bool(plan.fits),
         "teraflops": round(plan.flops / 1e12, 2),
     }
     if plan.costs is None or plan.step is None:
