@@ -14,6 +14,6 @@ def plan(config, where):
     compiled = Compiled(operations=0.08, kernels=0.02, rest=0.0) if where.chip.clock else None
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     return Plan(
-        config, where, mesh, Length(10, 5), Memory(np.float64(0), 0, 0, 0, 4 * 2**30), 1e12, compiles=True,
-        costs=Costs((), ()), step=Step(0.03, 0.05, 0.05, 0, 0, compiled),
+        config, where, mesh, Length(10, 5), Memory(np.float64(0), 0, 0, 0, 4 * 2**30), 1e12,
+        compiles=True, costs=Costs((), ()), step=Step(0.03, 0.05, 0.05, 0, 0, compiled),
     )  # fmt: skip
