@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from data_pipelines.build import builder, common_cause
+from data_pipelines.build import build_state, builder, common_cause
 from data_pipelines.build.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build.build_report import BuildReport
 from data_pipelines.build.ingest import IngestOptions, ingest
@@ -35,7 +35,7 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise UserError("--runner needs Apache Beam: install the extra `beam`.") from None
-    if done := builder.read_finished(plan, output):
+    if done := build_state.read_finished(plan, output):
         return done
     with builder.start(plan, output):
         with beam.Pipeline(options=PipelineOptions(list(arguments))) as pipeline:

@@ -1,10 +1,7 @@
-"""Builds the shards of a plan; an interrupted build resumes.
+"""Builds the shards of a plan; an interrupted build resumes, from its files in `build_state`.
 
-During a build, the folder of the data set has a sub-folder `.build` with the digest of the plan, a
-report of each finished shard, written after the shard, and temporary files of records that wait for
-those of an earlier file. When all shards are finished, the reports are joined to `report.json`, the
-JSON files of the data set are written, and `.build` is removed. The folder's lease is outside
-`.build`, as it is held until the end.
+When all shards are finished, their reports are joined to `report.json`, the JSON files of the data
+set are written, and the state is removed.
 """
 
 from __future__ import annotations
@@ -13,16 +10,14 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
-from data_pipelines import json_file, lease
-from data_pipelines.build import build_plan, build_report, common_cause, file_records
+from data_pipelines import lease
+from data_pipelines.build import build_plan, build_report, build_state, common_cause, file_records
 from data_pipelines.build.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build.build_report import BuildReport, LeftOut, ShardReport
+from data_pipelines.build.build_state import OTHER_FOLDER, REPORT
 from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import UNREACHABLE, FileResult, ingest
@@ -30,14 +25,7 @@ from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import shards, storage
 from data_pipelines.terminal import count
 
-REPORT = "report.json"
-_STATE = ".build"
-_PLAN = "plan.json"
-# Bytes of a report, which lists each file that is left out.
-_MOST_REPORT = 2**30
-_WAITING = "waiting"
 TIMEOUT = 300.0  # default seconds of work on a file without a finished record
-_OTHER = "give another folder for the shards"
 _Progress = Callable[[FileResult], None]
 
 
@@ -69,7 +57,7 @@ def run(
         row failed for the same reason.
       UnreachableError: files timed out, or the storage of a file does not respond.
     """
-    if done := read_finished(plan, output):
+    if done := build_state.read_finished(plan, output):
         return done
     with start(plan, output):
         build_shards(plan, plan.shards, output, workers, timeout, make_progress)
@@ -125,24 +113,10 @@ def file_workers(
       workers: number of processes.
       timeout: seconds of work on a file without a finished record.
     """
-    with waiting_folder(output) as waiting:
+    with build_state.waiting_folder(output) as waiting:
         work = functools.partial(work, waiting=waiting)
         with FileWorkers(work, lost, workers, timeout, _bytes_in_memory) as pool:
             yield pool
-
-
-@contextlib.contextmanager
-def waiting_folder(output: str) -> Iterator[str]:
-    """Yields a local folder for temporary files of records.
-
-    Args:
-      output: the folder (or URL) of a started build.
-    """
-    if storage.is_remote(output):
-        with tempfile.TemporaryDirectory() as folder:
-            yield folder
-    else:
-        yield storage.join(storage.join(output, _STATE), _WAITING)
 
 
 def _bytes_in_memory(result: FileResult) -> int:
@@ -180,63 +154,11 @@ def start(plan: BuildPlan, output: str) -> Iterator[None]:
     splits = dict.fromkeys(shard.split for shard in plan.shards)
     storage.make_folder(output)
     busy = f"{output} is being built by another process"
-    with lease.held_on_disk(output, busy, f"wait until it has ended, or {_OTHER}."):
+    with lease.held_on_disk(output, busy, f"wait until it has ended, or {OTHER_FOLDER}."):
         shards.start_dataset(output, plan.metadata, splits)
-        state = storage.join(output, _STATE)
-        storage.make_folder(state)
-        _check_plan(plan, storage.join(state, _PLAN), output)
+        build_state.start(plan, output)
         shards.remove_leftovers(output)
-        if not storage.is_remote(output):
-            waiting = storage.join(state, _WAITING)
-            storage.remove_folder(waiting)
-            storage.make_folder(waiting)
         yield
-
-
-@dataclasses.dataclass(frozen=True)
-class _StartedPlan:
-    """The content of the plan file of an unfinished build."""
-
-    digest: str
-    options: dict[str, Any]
-
-
-def _check_plan(plan: BuildPlan, path: str, output: str) -> None:
-    options = build_plan.describe(plan)
-    try:
-        started = json_file.build(_StartedPlan, json_file.read(path))
-    except FileNotFoundError:
-        _write_json(path, {"digest": plan.digest, "options": options})
-        return
-    except json_file.ContentError as error:
-        raise UserError(
-            f"{output} has an unfinished build whose plan is damaged ({path}: {error}): {_OTHER},"
-            " or remove that one."
-        ) from None
-    if started.digest == plan.digest:
-        return
-    was, now = (_flat(json.loads(json.dumps(o))) for o in (started.options, options))
-    changes = [f"{key} {was.get(key)}, now {now[key]}" for key in now if was.get(key) != now[key]]
-    other = "; ".join(changes) or "files, labels, name or number of shards"
-    raise UserError(
-        f"{output} has an unfinished build with other {other}: {_OTHER}, or remove that one."
-    )
-
-
-def is_started(plan: BuildPlan, output: str) -> bool:
-    """Returns whether a build of the plan was started in a folder (or URL) and is not finished."""
-    try:
-        path = storage.join(storage.join(output, _STATE), _PLAN)
-        return json_file.build(_StartedPlan, json_file.read(path)).digest == plan.digest
-    except (FileNotFoundError, json_file.ContentError):
-        return False
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value) if isinstance(value, dict) else {key: value}
-    return flat
 
 
 def unfinished(part: Sequence[ShardPlan], output: str) -> list[ShardPlan]:
@@ -250,7 +172,7 @@ def unfinished(part: Sequence[ShardPlan], output: str) -> list[ShardPlan]:
     return [
         shard
         for shard in part
-        if (report := _read_report(output, shard)) is None
+        if (report := build_state.read_shard_report(output, shard)) is None
         or found.get(shard.name) != report.size
         or _may_improve(report, len(shard.items))
     ]
@@ -291,7 +213,7 @@ def write_shard(shard: ShardPlan, results: Iterable[FileResult], output: str) ->
 
     written = shards.write_shard(storage.join(output, shard.name), records())
     report = ShardReport(written.records, written.size, tuple(left_out))
-    _write_json(_report_path(output, shard), dataclasses.asdict(report))
+    build_state.write_shard_report(output, shard, report)
     return report
 
 
@@ -311,7 +233,7 @@ def finish(
     """
     finished: dict[str, list[ShardReport]] = {}
     for shard in plan.shards:
-        report = _read_report(output, shard)
+        report = build_state.read_shard_report(output, shard)
         if report is None:  # URLs have no leases
             raise UserError(
                 f"{output} has no report of {shard.name} because another build has ended there:"
@@ -328,10 +250,10 @@ def finish(
         plan.ignored,
         plan.held_out,
     )
-    _write_json(storage.join(output, REPORT), dataclasses.asdict(whole))
+    build_state.write_report(output, whole)
     _check_time_outs(whole, output)
     if not any(whole.records.values()):
-        storage.remove_folder(storage.join(output, _STATE))
+        build_state.remove(output)
         raise UserError(_no_records(whole, plan.source, output, remedies))
     written = {
         split: [shards.Shard(r.records, r.size) for r in reports]
@@ -339,7 +261,7 @@ def finish(
     }
     metadata = dataclasses.replace(plan.metadata, left_out=whole.reasons)
     shards.finish_dataset(output, metadata, written)
-    storage.remove_folder(storage.join(output, _STATE))
+    build_state.remove(output)
     return whole
 
 
@@ -372,49 +294,3 @@ def _check_time_outs(whole: BuildReport, output: str) -> None:
             " repeat the command to try them again (data_pipelines.build has --timeout for long"
             " ones); to leave a file out, replace it by an empty one."
         )
-
-
-def read_finished(plan: BuildPlan, output: str) -> BuildReport | None:
-    """Returns the report of a finished build of the same plan, or None; raises as `read_report`."""
-    report = read_report(output) if is_finished(output) else None
-    return report if report is not None and report.plan == plan.digest else None
-
-
-def is_finished(output: str) -> bool:
-    """Returns whether a folder (or URL) has a complete data set."""
-    return storage.exists(storage.join(output, shards.DATASET_INFO))
-
-
-def read_report(output: str) -> BuildReport | None:
-    """Returns the report of a complete data set; None if it was not built from files.
-
-    Raises:
-      UserError: the report is damaged.
-    """
-    path = storage.join(output, REPORT)
-    try:
-        return json_file.build(BuildReport, json_file.read(path, _MOST_REPORT))
-    except FileNotFoundError:
-        return None
-    except json_file.ContentError as error:
-        raise UserError(
-            f"{path} is damaged ({error}), so the plan of {output} is unknown: {_OTHER},"
-            " or use the existing data set."
-        ) from None
-
-
-def _read_report(output: str, shard: ShardPlan) -> ShardReport | None:
-    path = _report_path(output, shard)
-    try:
-        return json_file.build(ShardReport, json_file.read(path, _MOST_REPORT))
-    except (FileNotFoundError, json_file.ContentError):  # the shard is written again
-        return None
-
-
-def _report_path(output: str, shard: ShardPlan) -> str:
-    return storage.join(storage.join(output, _STATE), f"{shard.name}.json")
-
-
-def _write_json(path: str, values: dict[str, Any]) -> None:
-    with storage.writer(path) as file:
-        file.write((json.dumps(values, indent=2) + "\n").encode())

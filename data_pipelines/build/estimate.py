@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from data_pipelines.build import builder, file_records
+from data_pipelines.build import build_state, builder, file_records
 from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.file_workers import FileWorkers
@@ -114,7 +114,7 @@ def _measure(
         if costs and time.monotonic() - start > SECONDS:
             raise _EnoughError
 
-    with builder.waiting_folder(output) as waiting:
+    with build_state.waiting_folder(output) as waiting:
         work = functools.partial(
             measure, directory=plan.source, options=plan.options, waiting=waiting
         )

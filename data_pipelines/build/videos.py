@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 
-from data_pipelines.build import build_plan, builder
+from data_pipelines.build import build_plan, build_state
 from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.build_report import BuildReport
 from data_pipelines.build.catalogs.catalog import Source
@@ -60,9 +60,9 @@ def finished(config: LoaderConfig, output: str) -> BuildReport | None:
     Raises:
       UserError: the folder has another data set.
     """
-    if not builder.is_finished(output):
+    if not build_state.is_finished(output):
         return None
-    report = builder.read_report(output)
+    report = build_state.read_report(output)
     source = "" if report is None else str(report.options.get("source", ""))
     if report is None or _resolved(source) != _resolved(config.data.videos):
         held = f"shards of {source}" if source else "another data set"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import json_file
-from data_pipelines.build import build_plan, builder
+from data_pipelines.build import build_plan, build_state, builder
 from data_pipelines.build.build_report import BuildReport, LeftOut
 from data_pipelines.build.catalogs.catalog import Catalog, Item
 from data_pipelines.build.ingest import IngestOptions
@@ -260,7 +260,7 @@ def test_damaged_report_of_finished_build_is_named(tmp_path, content):
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "report.json").write_text(content)
     with pytest.raises(UserError, match=r"report\.json is damaged"):
-        builder.read_finished(_plan(tmp_path), str(tmp_path))
+        build_state.read_finished(_plan(tmp_path), str(tmp_path))
 
 
 def test_reports_round_trip():

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 import signal
 
@@ -10,12 +11,19 @@ import pytest
 from method_inputs import change
 from small_run import SMALL
 
+from data_pipelines import activity
 from data_pipelines.build import __main__ as build
 from data_pipelines.build import build_plan, builder
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.lease import LeaseHeldError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.training import joint_work, run_data
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_activities(monkeypatch):
+    """However slow this machine is."""
+    monkeypatch.setattr(activity, "LINE_SECONDS", math.inf)
 
 
 @pytest.fixture(scope="module")

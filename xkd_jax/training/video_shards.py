@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data_pipelines import worker_processes
-from data_pipelines.build import build_report, builder, estimate, videos
+from data_pipelines.build import build_report, build_state, builder, estimate, videos
 from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.build_progress import BuildProgress
 from data_pipelines.errors import UserError, file_error
@@ -179,7 +179,7 @@ def _build_part(plan: BuildPlan, folder: str, work: JointWork, workers: int) -> 
 def _sees(plan: BuildPlan, folder: str, work: JointWork) -> bool:
     """Whether this process sees the build that the main process started, after some time."""
     end = time.monotonic() + SEEN_SECONDS
-    while not builder.is_started(plan, folder):
+    while not build_state.is_started(plan, folder):
         if time.monotonic() >= end:
             return False
         work.tick()
