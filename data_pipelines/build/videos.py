@@ -104,9 +104,10 @@ def describe(found: Estimate, plan: BuildPlan, output: str, workers: int) -> str
       workers: number of processes of the estimate.
     """
     size = _bytes(found.size) if found.size else "an unknown number of bytes"
+    time = duration(max(found.seconds, 1.0))
     text = (
-        f"shards    of {count(found.files, 'file')} of {plan.source}: about"
-        f" {duration(found.seconds)} with {count(workers, 'worker')}, and {size} in {output}"
+        f"shards    of {count(found.files, 'file')} of {plan.source}: about {time}"
+        f" with {count(workers, 'worker')}, and {size} in {output}"
         f" (from {count(found.sampled, 'file')})"
     )
     return escaped(text)

@@ -42,7 +42,7 @@ def test_files_without_records_have_no_size(tmp_path):
     with builder.start(plan, output):
         found = estimate.estimate(plan, plan.shards[0].items, output, 1)
     assert (found.files, found.sampled, found.size) == (1, 1, 0)
-    assert "about 0 s with 1 worker, and an unknown number of bytes in " in videos.describe(
+    assert "about 1 s with 1 worker, and an unknown number of bytes in " in videos.describe(
         found, plan, output, 1
     )
     videos.check_space(found, plan, output)
