@@ -65,7 +65,8 @@ def _time_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
 def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: jax.Array) -> _Planes:
     """Applies each sample's operations whose place in its order is before `end`, int32 [B].
 
-    Blends may come before hue and after it, so each of them is there twice, once with factor 1.
+    Blends may come before hue and after it, so each of them is there twice, once with factor 1. The
+    barriers are for CPUs: without them, XLA computes all blends again for each color of the hue.
 
     Args:
       pixels: planes.
@@ -76,10 +77,12 @@ def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: ja
     turned_at = _time_of(_HUE, view)
     for time in range(_OPERATIONS - 1):
         pixels = _blend(pixels, view, mean, time, (time < turned_at) & (time < end))
+    pixels = jax.lax.optimization_barrier(pixels)
     if "hue" in view:
         chosen = _per_sample(turned_at < end)
         turned = rotate_hue(pixels, view["hue"])
         pixels = [jnp.where(chosen, t, p) for t, p in zip(turned, pixels, strict=True)]
+    pixels = jax.lax.optimization_barrier(pixels)
     for time in range(1, _OPERATIONS):
         pixels = _blend(pixels, view, mean, time, (time > turned_at) & (time < end))
     return pixels
