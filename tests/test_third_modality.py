@@ -12,12 +12,13 @@ OWN = (
     "xkd_jax/augment/video.py", "xkd_jax/augment/audio.py", "xkd_jax/evaluate/training_clips.py",
 )  # fmt: skip
 # Other people's weights and numbers, the commands that use them, and what is of one modality by its
-# nature: tags of a page, the paper's benchmarks and ablations, the size of test crops, names for
-# users of the package.
+# nature: players and tags of a page, the paper's benchmarks and ablations, the size of test crops,
+# names for users of the package.
 OF_ONE = (
     "xkd_jax/inference/", "xkd_jax/embed.py", "xkd_jax/search.py", "xkd_jax/parity/",
     "xkd_jax/config/__init__.py", "xkd_jax/config/ablations.py", "xkd_jax/config/benchmarks.py",
-    "xkd_jax/evaluate/pretrained.py",
+    "xkd_jax/evaluate/pretrained.py", "xkd_jax/report/clip_media.py",
+    "xkd_jax/report/clip_sections.py", "xkd_jax/report/sound_synthesis.py",
 )  # fmt: skip
 
 
