@@ -13,9 +13,12 @@ import noise_shards
 import pytest
 from method_inputs import change
 
+from configs.eval import ucf101
 from data_pipelines.errors import UserError
+from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config import pretraining
 from xkd_jax.report import __main__ as report
-from xkd_jax.report import page_file, pretraining_run
+from xkd_jax.report import evaluation_results, page_file, pretraining_run
 from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.page import page
 from xkd_jax.training.progress import Scalars
@@ -256,6 +259,35 @@ def test_command_writes_page_and_says_where(run, tmp_path, capsys):
     assert report.main([str(tmp_path), f"--output={output}"]) == 0
     assert f"report    {output} (0." in capsys.readouterr().out
     assert html_page.parse(output.read_text()).first("h1").text == "XKD report: a"
+
+
+def test_evaluations_of_a_run_stand_beside_the_published_numbers(run, tmp_path):
+    bare, beside = tmp_path / "bare", tmp_path / "bare_ucf101"
+    for folder in (bare, beside):
+        folder.mkdir()
+    record = pretraining_run.read(run, "run").record
+    (bare / "config.json").write_text(json.dumps(record.config))
+    settings = dataclasses.asdict(eval_config.resolve(ucf101.get_config()))
+    keys = ("benchmark", "protocol", "modality", "network", "train_fraction")
+    result = {
+        **{key: settings[key] for key in keys},
+        "variant": "xkd", "size": "base", "metric": "top-1", "value": 70.0, "chance": 50.0,
+        "per_fold": [{"value": 70.0}], "config": settings,
+        "checkpoint": {"source": str(bare), "step": 9},
+        "data": {"name": "ucf101", "class_names": ["<b>", "c"]},
+        "pretraining": dataclasses.asdict(pretraining.Config()),
+    }  # fmt: skip
+    (beside / "result.json").write_text(json.dumps(result))
+    runs, others = pretraining_run.runs_in([bare, bare / ".." / "bare", tmp_path])
+    assert (runs, others) == ([bare], [tmp_path])
+    root = html_page.parse(page(runs, evaluation_results.load([str(tmp_path)]), FEW))
+    results = section(root, "results")
+    (row,) = results.all("tbody tr")
+    cells = [cell.text for cell in row.all("th") + row.all("td")]
+    assert cells[:4] == ["ucf101", "ucf101", "svm", "video"]
+    assert cells[-4:] == ["70.0 top-1", "50.0", "", "83.8 (K400), 88.4 (AudioSet)"]
+    assert "2 classes of ucf101" in results.text
+    assert "<b>, c" in results.text
 
 
 def test_failed_page_does_not_fail_the_run(run, tmp_path, capsys):

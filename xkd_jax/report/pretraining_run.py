@@ -71,23 +71,29 @@ def runs_in(paths: Sequence[PurePath]) -> tuple[list[PurePath], list[PurePath]]:
     """Returns the folders of pretraining runs, and the paths that have results of evaluations.
 
     Args:
-      paths: folders of runs, folders of such folders, and paths of results; each one once.
+      paths: folders of runs, folders of such folders, and paths of results; each run is returned
+        once.
     """
-    runs: dict[PurePath, None] = {}
+    runs: dict[PurePath, PurePath] = {}  # by their places, which several paths may name
     others: dict[PurePath, None] = {}
     for path in paths:
         below = [path / name for name in storage.subfolders(str(path))]
         inside = sorted(p for p in below if is_pretraining(p))
         found = [path] if is_pretraining(path) else inside
-        runs |= dict.fromkeys(found)
+        for folder in found:
+            runs.setdefault(_place(folder), folder)
         if not found or files_below(path, FILE):
             others[path] = None
-    return list(runs), list(others)
+    return list(runs.values()), list(others)
+
+
+def _place(folder: PurePath) -> PurePath:
+    return folder.resolve() if isinstance(folder, Path) else folder
 
 
 def names(folders: Sequence[PurePath]) -> list[str]:
     """Returns the shortest ends of paths that differ, at least their last names."""
-    parts = [(f.resolve() if isinstance(f, Path) else f).parts for f in folders]
+    parts = [_place(folder).parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         found = ["/".join(part[-length:]) for part in parts]
         if len(set(found)) == len(set(parts)):

@@ -34,12 +34,14 @@ class Table:
       title: of the table.
       columns: headings.
       rows: cells of each result.
+      chances: values of a random guess, as text, of each row; not in the Markdown.
       notes: below the table; note n is marked `[n]` in cells, from 1.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    chances: Sequence[str]
     notes: Sequence[str]
 
     def markdown(self) -> str:
@@ -93,7 +95,8 @@ def _table(title: str, results: Sequence[Result]) -> Table:
                 marked(number, otherwise),
             )
         )
-    return Table(title, _COLUMNS, rows, tuple(notes))
+    chances = ["" if r.chance is None else f"{r.chance:.1f}" for r in results]
+    return Table(title, _COLUMNS, rows, chances, tuple(notes))
 
 
 def table_row(cells: Sequence[str]) -> str:

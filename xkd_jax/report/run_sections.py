@@ -71,8 +71,8 @@ def probe_table(runs: Sequence[PretrainingRun], data: Mapping[str, Metadata]) ->
     """Returns the linear probes of all runs before and after training, beside chance."""
     rows = []
     for run in runs:
-        metadata = data.get(run.name)
-        chance = f"{100 / len(metadata.class_names):.1f}" if metadata else "unknown"
+        names = data[run.name].class_names if run.name in data else ()
+        chance = f"{100 / len(names):.1f}" if names else "unknown"
         rows += [
             (run.name, network, f"{run.probes['before'].get(network, float('nan')):.1f}",
              element("strong", f"{value:.1f}"), chance)
@@ -88,7 +88,13 @@ def result_section(results: Sequence[Result]) -> Child:
     """Returns tables of evaluations with the published numbers, and the classes of their data."""
     found: list[Child] = []
     for part in result_tables.tables(results):
-        found.append(table(part.columns, part.rows, part.title))
+        at = part.columns.index("ours") + 1
+        columns = (*part.columns[:at], "chance", *part.columns[at:])
+        rows = [
+            (*row[:at], chance, *row[at:])
+            for row, chance in zip(part.rows, part.chances, strict=True)
+        ]
+        found.append(table(columns, rows, part.title))
         found += [
             element("p", f"[{number}] {note}", class_="quiet")
             for number, note in enumerate(part.notes, 1)
