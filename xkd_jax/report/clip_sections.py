@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
 from data_pipelines.loader_config import MODALITIES, Modality
 from data_pipelines.terminal import count
@@ -208,7 +209,8 @@ def feature_maps(split: Split) -> Sequence[Html]:
         rows = split.features[modality]
         perplexity = min(30, (len(rows) - 1) // 3)
         placed = TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=0)
-        points = placed.fit_transform(rows.astype(np.float64))
+        with threadpoolctl.threadpool_limits(1):  # more threads wait for each other
+            points = placed.fit_transform(rows.astype(np.float64))
         caption = f"t-SNE of {count(len(rows), 'clip')} of the split {split.name}"
         found.append(scatter(f"Features of {modality}", points, groups, names, caption))
     return found
