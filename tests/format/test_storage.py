@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -70,6 +71,30 @@ def test_folder_that_can_t_be_made(tmp_path):
         storage.make_folder(str(tmp_path / "file" / "folder"))
 
 
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/run", "memory://a/b c[1]#?"])
+def test_path_of_url_keeps_its_slashes(url):
+    path = storage.location(url)
+    assert str(path) == os.fspath(path) == url
+    assert str(path / "a" / "b") == f"{url}/a/b"
+    assert (path / "a").parent == path
+    assert str((path / "a" / "b").relative_to(path)) == "a/b"
+    assert isinstance(storage.location("runs/a"), pathlib.Path)
+
+
+def test_folders_of_folder(folder):
+    assert storage.subfolders(storage.join(folder, "absent")) == []
+    for name in ("b/x/y", "a/x", "c"):
+        storage.make_folder(storage.join(folder, name.rpartition("/")[0]))
+        storage.write(storage.join(folder, name), b"")
+    assert storage.subfolders(folder) == ["a", "b"]
+    assert storage.is_folder(storage.join(folder, "a"))
+    assert not storage.is_folder(storage.join(folder, "c"))
+    assert not storage.exists(storage.join(folder, "a"))
+    storage.remove(storage.join(folder, "c"))
+    storage.remove(storage.join(folder, "c"))
+    assert not storage.exists(storage.join(folder, "c"))
+
+
 def test_unknown_scheme_is_named():
     with pytest.raises(UserError, match=r"nowhere://x can't be opened"):
         storage.filesystem("nowhere://x")
@@ -114,6 +139,10 @@ class _Flaky(MemoryFileSystem):
     def _fail(self):
         if self.failures:
             raise self.failures.pop()
+
+    def info(self, *args, **kwargs):
+        self._fail()
+        return super().info(*args, **kwargs)
 
     def ls(self, *args, **kwargs):
         self._fail()
@@ -162,6 +191,30 @@ def test_reads_are_retried(flaky):
     assert flaky.ranges == [(2, 5)] * 4
     flaky.failures.append(OSError("once"))
     assert storage.read("flaky://flaky/a") == b"0123456789"
+
+
+def test_file_is_not_taken_for_missing_after_an_error(flaky):
+    flaky.failures.append(OSError("503"))
+    assert storage.exists("flaky://flaky/a")
+    flaky.failures.append(OSError("503"))
+    assert not storage.exists("flaky://flaky/b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError("Access Denied"),
+        OSError("Forbidden: b/o\nno access"),
+        type("NoCredentialsError", (Exception,), {})("Unable to locate credentials"),
+        type("RefreshError", (Exception,), {})("token\nexpired"),
+    ],
+)
+def test_denied_access_is_one_sentence_at_once(flaky, error):
+    flaky.failures.extend([AssertionError("repeated"), error])
+    sentence = r"^Access to flaky://flaky/a is denied \(.*\): check the credentials and the perm"
+    with pytest.raises(UnreachableError, match=sentence):
+        storage.read("flaky://flaky/a")
+    assert len(flaky.failures) == 1
 
 
 def test_listing_and_scanning_are_retried(flaky):
