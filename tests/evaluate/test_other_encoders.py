@@ -21,7 +21,7 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitConfig
 from xkd_jax.config.pretraining import MeshConfig
-from xkd_jax.config.stated_input import StatedAudio, StatedVideo
+from xkd_jax.config.stated_input import StatedAudio, StatedVideo, stated
 from xkd_jax.evaluate import evaluation, features, fitting, pretrained
 from xkd_jax.parallel.mesh import batch_sharding, make_mesh
 from xkd_jax.planning.plan import abstract_batch
@@ -182,6 +182,7 @@ def test_features_are_of_the_weights_and_of_what_is_said_of_their_input(
     with monkeypatch.context() as patch:
         patch.setattr(features, "clip_batches", None)  # would be called
         evaluation.evaluate(dataclasses.replace(config, checkpoint=again), tmp_path / "two")
+    assert stated(StatedAudio(mean=(0.0,), std=(2.0,))) == {"mean": 0.0, "std": 2.0}
     plain = dataclasses.replace(config.video, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     evaluation.evaluate(dataclasses.replace(config, video=plain), tmp_path / "three")
     assert len(list((tmp_path / "features").iterdir())) == 4
@@ -241,6 +242,8 @@ def test_an_exported_run_has_the_features_of_the_run(checkpoint, esc50, tmp_path
         ("audiomae", {"modality": "video"}, r"it has audio, so give --config\.modality=audio"),
         ("audiomae", {"network": "untrained", "modality": "audio"},
          r"no initial parameters, .*=student"),
+        ("audiomae", {"modality": "audio", "audio": StatedAudio(mean=(1.0, 2.0))},
+         r"audio\.mean is \(1\.0, 2\.0\): give one number"),
         ("audiomae", {"step": 3, "modality": "audio"}, r"is no run, .*: leave --config\.step out"),
         ("audiomae", {"output": "head", "modality": "audio"}, r"no projection heads, .*=encoder"),
         ("audiomae", {"protocol": "retrieval", "modality": "both"}, r"or VIDEO,AUDIO weights, by"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
+from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, at_least
 
 
@@ -45,8 +46,15 @@ class StatedAudio:
 
 
 def stated(keys: StatedVideo | StatedAudio) -> dict[str, Any]:
-    """Returns the values that are given, as fields of a view's config."""
+    """Returns the values that are given, as fields of a view's config.
+
+    Raises:
+      UserError: a mean or deviation of spectrograms has several numbers.
+    """
     found = {name: value for name, value in dataclasses.asdict(keys).items() if value}
     if isinstance(keys, StatedAudio):
-        found |= {name: found[name][0] for name in ("mean", "std") if name in found}
+        for name in {"mean", "std"} & found.keys():
+            if len(found[name]) > 1:
+                raise UserError(f"audio.{name} is {found[name]}: give one number.")
+            (found[name],) = found[name]
     return found
