@@ -222,7 +222,7 @@ class Table:
         variant, settings = self._rows[row]
         workdir = self._output / f"{row}-{seed}"
         steps = self._steps * _BATCH // settings.get("batch_size", _BATCH)  # equal number of clips
-        settings = {"seed": seed, "max_steps": steps, **settings}
+        settings = {"seed": seed, "max_steps": steps, "report": False, **settings}
         flags = [*self._data, *(f"--config.{key}={value}" for key, value in settings.items())]
         pretrained = self._run(f"configs/demo.py:{variant}", workdir, PRETRAINED, flags, cores)
         probes = pretrained["linear_probe_top1"]

@@ -99,11 +99,11 @@ def pretrain(config: Config) -> None:
     from xkd_jax.training import train
 
     written, initial = command_line.written_config(Config), starting_weights.reader(config)
-    train.train(config, workdir(), written, initial)
+    trained = train.train(config, workdir(), written, initial)
     if config.report:
         from xkd_jax.report import page_file
 
-        page_file.write_at_end(workdir())
+        page_file.write_at_end(workdir(), replace=trained)
 
 
 def plan(config: Config, target: str) -> None:

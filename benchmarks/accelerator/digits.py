@@ -40,7 +40,8 @@ def main() -> None:
         command = [
             sys.executable, "-u", "main.py", "--config=configs/demo.py", f"--workdir={folder}",
             f"--config.max_steps={steps}", f"--config.probe.knn_every={steps}",
-            "--config.checkpoint.every_steps=0", *(_TINY if args.rehearse else ()),
+            "--config.checkpoint.every_steps=0", "--config.report=False",
+            *(_TINY if args.rehearse else ()),
         ]  # fmt: skip
         follow(command, steps)
         results = Path(folder) / "results.json"

@@ -40,6 +40,7 @@ FLAGS = (
     "--config.data.records=400", "--config.data.test_clips=20", "--config.data.workers=2",
     "--config.data.worker_timeout=30", "--config.probe.enabled=False", "--config.log_every=1",
     "--config.checkpoint.every_steps=20", "--config.checkpoint.keep_last=3",
+    "--config.report=False",
 )  # fmt: skip
 
 

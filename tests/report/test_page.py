@@ -292,16 +292,18 @@ def test_evaluations_of_a_run_stand_beside_the_published_numbers(run, tmp_path):
 
 def test_failed_page_does_not_fail_the_run(run, tmp_path, capsys):
     (tmp_path / "config.json").write_text("{")
-    page_file.write_at_end(tmp_path)
+    page_file.write_at_end(tmp_path, replace=True)
     assert "The run has ended, and its report can't be written: " in capsys.readouterr().err
     record = pretraining_run.read(run, "run").record
     (tmp_path / "config.json").write_text(json.dumps(record.config))
     (tmp_path / "report.html").mkdir()
-    page_file.write_at_end(tmp_path)
+    page_file.write_at_end(tmp_path, replace=True)
     assert "report.html can't be written (" in capsys.readouterr().err
     (tmp_path / "report.html").rmdir()
-    page_file.write_at_end(tmp_path)
+    page_file.write_at_end(tmp_path, replace=True)
     assert f"report    {tmp_path / 'report.html'} (" in capsys.readouterr().out
+    page_file.write_at_end(tmp_path, replace=False)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

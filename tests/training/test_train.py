@@ -148,12 +148,12 @@ def tiny(monkeypatch):
 
 
 def test_finished_run_is_not_changed(config, tmp_path, capsys, tiny):
-    training.train(config, tmp_path)
+    assert training.train(config, tmp_path)
     (tmp_path / "results.json").write_text("{}")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     probing = change(config, probe={"enabled": True})
     for again in (config, probing):
-        training.train(again, tmp_path)
+        assert not training.train(again, tmp_path)
         *_, last = capsys.readouterr().out.splitlines()
         assert last.startswith("ended     this run ended at step 5: nothing was changed; for more")
     with pytest.raises(UserError, match="step 5, and this one ends at step 4, so it has ended and"):

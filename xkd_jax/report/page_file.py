@@ -19,15 +19,18 @@ from xkd_jax.report.page import page
 NAME = "report.html"  # in the folder of a run
 
 
-def write_at_end(run: PurePath) -> None:
+def write_at_end(run: PurePath, *, replace: bool) -> None:
     """Writes the page of a run that has just ended into its folder; never raises `UserError`.
 
     A run of several processes prints the command instead, as its network is on all of them.
 
     Args:
       run: folder of the run.
+      replace: whether a page that is there already is of an earlier step.
     """
     output = str(run / NAME)
+    if not replace and storage.exists(output):
+        return
     if jax.process_count() > 1:
         command = f"python -m xkd_jax.report {shlex.quote(str(run))} --output={shlex.quote(output)}"
         print_on_main(f"report    {command}")

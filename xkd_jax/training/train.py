@@ -46,7 +46,7 @@ from xkd_jax.training.run_results import PROBES
 @lost_peer_errors()
 def train(
     config: Config, workdir: PurePath, written: Config | None = None, initial: Read | None = None
-) -> None:
+) -> bool:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
     A run that has ended is not changed.
@@ -57,6 +57,9 @@ def train(
       written: config of the file without overrides, to print differences; None: not known.
       initial: reads the encoders that a run without a checkpoint starts from
         (`xkd_jax.inference.starting_weights.reader`); None if `init.from` is empty.
+
+    Returns:
+      False if the run had ended before.
 
     Raises:
       UserError: data, mesh or checkpoints don't fit the config, or another run uses the folder.
@@ -69,7 +72,7 @@ def train(
     if config.init.source and initial is None:
         raise ValueError("init.from is given, and train() has no reader of it")
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
-        _train(config, workdir, written, initial, check_lease)
+        return _train(config, workdir, written, initial, check_lease)
 
 
 def _train(
@@ -78,7 +81,7 @@ def _train(
     written: Config | None,
     initial: Read | None,
     check_lease: Callable[[], None],
-) -> None:
+) -> bool:
     mesh = mesh_lib.make_mesh(config.mesh)
     directory = run_data.directory(config, workdir, lambda: _check_memory(config, mesh))
     dataset = _open(config, directory, config.data.split)
@@ -101,7 +104,7 @@ def _train(
                 f"ended     this run ended at step {length.steps}: nothing was changed; for more"
                 " steps give a larger max_steps or epochs, for a new run another --workdir"
             )
-            return
+            return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
         state = loop(run, state, dataset, checkpoints, workdir, probes)
     if config.probe.enabled and probes is not None:
@@ -110,6 +113,7 @@ def _train(
         report(results, workdir, probes.classes)
     for line in run_summary.last_lines(config, written, len(dataset), workdir, directory):
         print_on_main(line)
+    return True
 
 
 def _check_memory(config: Config, mesh: Mesh) -> None:
