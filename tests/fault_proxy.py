@@ -74,7 +74,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "lost after":  # the store has done it
             self._close()
         else:
-            self._send(status, found, content, cut=fault == "cut")
+            self._send(status, found, content, fault)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer
 
@@ -83,7 +83,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.readline()
         return content
 
-    def _send(self, status, headers, content, cut=False):
+    def _send(self, status, headers, content, fault=""):
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in _NOT_FORWARDED:
@@ -93,8 +93,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", held or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if cut else content)
-        if cut:
+            incomplete = fault in ("cut", "stall")
+            self.wfile.write(content[: len(content) // 2] if incomplete else content)
+        if fault == "stall":
+            self.wfile.flush()
+            self.connection.recv(1)  # returns when the client gives up
+        if fault in ("cut", "stall"):
             self._close()
 
     def _close(self):

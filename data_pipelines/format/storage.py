@@ -33,6 +33,7 @@ _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 # Retries of an access: about a minute in total, as each wait is twice the one before.
 TRIES = 8
 FIRST_WAIT = 0.5  # seconds
+STALL = 60.0  # seconds without a byte, after which an answer is given up
 # Errors that a retry can't change.
 _PERMANENT = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
 # Types of errors of missing or expired credentials, which the packages of stores raise.
@@ -69,7 +70,7 @@ def filesystem(path: str) -> Any:
     scheme = path.split("://", 1)[0]
     try:
         # A cached listing would hide what other processes write and remove.
-        return fsspec.filesystem(scheme, use_listings_cache=False)
+        return fsspec.filesystem(scheme, use_listings_cache=False, **_timeout(scheme))
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         remedy = f"pip install {package}" if package else str(error).rstrip(".")
@@ -78,6 +79,19 @@ def filesystem(path: str) -> Any:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} can't be opened: {str(error).rstrip('.')}.") from None
+
+
+def _timeout(scheme: str) -> dict[str, Any]:
+    """Returns the option by which a store's package gives up a stalled answer.
+
+    gcsfs would wait without limit; s3fs does not.
+    """
+    if scheme not in ("gs", "gcs"):
+        return {}
+    import aiohttp  # of gcsfs
+
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=STALL, sock_read=STALL)
+    return {"requests_timeout": limits}
 
 
 def join(directory: str, name: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 
+import fsspec
 import pytest
 import stores
 import tiny_state
@@ -112,6 +113,17 @@ def test_minute_without_connection_is_waited_for(proxy, folder, monkeypatch):
     storage.write(f"{folder}/a", b"content")
     assert 60 <= clock.now < 90
     assert storage.read(f"{folder}/a") == b"content"
+
+
+def test_stalled_answer_is_given_up_and_repeated(proxy, folder, monkeypatch):
+    storage.write(f"{folder}/a", b"content")
+    monkeypatch.setattr(storage, "STALL", 0.1)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.1}})
+    storage.filesystem(str(folder)).clear_instance_cache()
+    faults = ["stall"]
+    proxy.choose = lambda method, path: faults.pop() if faults and method == "GET" else ""
+    assert storage.read(f"{folder}/a") == b"content"
+    assert "stall" in proxy.seen
 
 
 def test_longer_loss_of_connection_ends_the_run_with_one_sentence(proxy, folder, monkeypatch):

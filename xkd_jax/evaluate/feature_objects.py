@@ -6,7 +6,9 @@ folder. The manifest lists the parts; objects that it does not list do not count
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 
 # Number of the first record and of the one after the last: of a part.
@@ -66,17 +69,29 @@ class FeatureObjects:
 
         Raises:
           ValueError: a part is missing or is not an array of that shape.
-          UnreachableError: the store does not respond.
+          UserError: the local disk is full; `UnreachableError` if the store does not respond.
         """
         for first, last in parts:
             if (part := (int(first), int(last))) in self.parts:
                 continue
             for name, (shape, dtype) in arrays.items():
-                path = self.folder / f"{name}.npy"
-                mode = "r+" if path.exists() else "w+"
-                whole = open_memmap(path, mode, np.dtype(dtype), tuple(shape))
-                whole[slice(*part)] = self._read(name, part)
+                self._local(name, shape, dtype)[slice(*part)] = self._read(name, part)
             self.parts.append(part)
+
+    def _local(self, name: str, shape: list[int], dtype: str) -> np.memmap:
+        """Returns the local array, which is made at first."""
+        path = self.folder / f"{name}.npy"
+        try:
+            if path.exists():
+                return open_memmap(path, "r+")
+            array = open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
+            reserve(path)
+        except OSError as error:
+            raise UserError(
+                f"The features in {self._url} can't be copied to {self.folder} ({error.strerror}):"
+                " make room there, or set TMPDIR to a larger disk."
+            ) from None
+        return array
 
     def _read(self, name: str, part: Part) -> np.ndarray:
         try:
@@ -87,3 +102,21 @@ class FeatureObjects:
 
     def _object(self, name: str, part: Part) -> str:
         return storage.join(self._url, f"{part[0]:09}-{part[1]:09}.{name}.npy")
+
+
+def reserve(path: Path) -> None:
+    """Reserves a file's disk space.
+
+    Without space, a write to a memory-mapped file would end the process by SIGBUS.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            if error.errno not in (
+                errno.EOPNOTSUPP,
+                errno.EINVAL,
+            ):  # unsupported
+                raise

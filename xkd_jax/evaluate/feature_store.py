@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -26,7 +24,7 @@ from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.evaluate.eval_clips import TARGETS
-from xkd_jax.evaluate.feature_objects import FeatureObjects
+from xkd_jax.evaluate.feature_objects import FeatureObjects, reserve
 from xkd_jax.parallel.processes import is_main_process, on_main
 
 
@@ -129,7 +127,7 @@ class FeatureStore:
         try:
             for name, (shape, dtype) in wanted.items():
                 self._arrays[name] = open_memmap(self._path(name), "w+", dtype, shape)
-                _reserve(self._path(name))
+                reserve(self._path(name))
         except OSError as error:
             self._arrays.clear()
             for name in wanted:
@@ -273,21 +271,3 @@ def _whole(arrays: Mapping[str, Any]) -> bool:
     """Whether the arrays are features and one kind of target."""
     targets = set(arrays) & set(TARGETS)
     return len(targets) == 1 and targets < set(arrays) <= {*MODALITIES, *TARGETS}
-
-
-def _reserve(path: Path) -> None:
-    """Reserves a file's disk space.
-
-    Without space, a write to a memory-mapped file would end the process by SIGBUS.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        except OSError as error:
-            if error.errno not in (
-                errno.EOPNOTSUPP,
-                errno.EINVAL,
-            ):  # unsupported
-                raise
