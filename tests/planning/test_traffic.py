@@ -105,3 +105,47 @@ def test_what_stays_on_the_chip_moves_nothing_and_tiles_are_whole():
 def test_an_operation_of_a_newer_xla_is_refused():
     with pytest.raises(UnknownTextError, match="the operation teleport"):
         read(COPIES.replace("negate(", "teleport("))
+
+
+LIBRARY = """HloModule step, is_scheduled=true
+
+%product (w: bf16[4,64,32], x: bf16[16,64], i: s32[]) -> ((bf16[16,32], s8[4096]), bf16[16,64]) {
+  %w = bf16[4,64,32]{2,1,0} parameter(0)
+  %x = bf16[16,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %layer = bf16[1,64,32]{2,1,0} dynamic-slice(%w, %i, %zero, %zero), dynamic_slice_sizes={1,64,32}
+  %flat = bf16[64,32]{1,0} bitcast(%layer)
+  %call = (bf16[16,32]{1,0}, s8[4096]{0}) custom-call(%x, %flat), \
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{\
+"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}
+  %y = bf16[16,64]{1,0} negate(%x)
+  ROOT %both = ((bf16[16,32]{1,0}, s8[4096]{0}), bf16[16,64]{1,0}) tuple(%call, %y)
+}
+
+ENTRY %main (w: bf16[4,64,32], x: bf16[16,64], i: s32[]) -> ((bf16[16,32], s8[4096]), bf16[16,64]) {
+  %w = bf16[4,64,32]{2,1,0} parameter(0)
+  %x = bf16[16,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %f = ((bf16[16,32]{1,0}, s8[4096]{0}), bf16[16,64]{1,0}) fusion(%w, %x, %i), \
+kind=kCustom, calls=%product
+}
+"""
+
+
+def test_a_library_call_in_a_fusion_reads_slices_and_its_scratch_does_not_count():
+    layer, rows, index = 2 * 64 * 32, 2 * 16 * 64, 4
+    found = read(LIBRARY, "gpu")
+    assert found.flops == 2 * 16 * 32 * 64
+    assert found.bytes == layer + rows + index + 2 * 16 * 32 + rows
+    assert not found.unknown
+
+
+@pytest.mark.parametrize("old,new", [
+    ("calls=%product", "calls=%elsewhere"),
+    ("fusion(%w, %x, %i)", "fusion(%w, %x, %i, %w)"),
+    ('_dimensions":["1"]', '_dimensions":["7"]'),
+])  # fmt: skip
+def test_text_that_contradicts_itself_is_refused(old, new):
+    with pytest.raises(UnknownTextError):
+        read(LIBRARY.replace(old, new), "gpu")

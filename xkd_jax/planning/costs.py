@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from xkd_jax.planning import listings, products
-from xkd_jax.planning.hlo_text.arrays import Platform
+from xkd_jax.planning.hlo_text.arrays import Platform, UnknownTextError
 from xkd_jax.planning.hlo_text.computation import Computation
 from xkd_jax.planning.hlo_text.groups import between_slices, first_group
 from xkd_jax.planning.hlo_text.operation import COLLECTIVES, Operation
@@ -85,7 +85,14 @@ class Costs:
         Raises:
           UnknownTextError: a part of it is written in an unknown way.
         """
-        module = Module.parse(text, platform)
+        try:
+            return cls._of(Module.parse(text, platform), passes)
+        except (LookupError, StopIteration) as error:
+            # a name, an axis or an index that a known program has
+            raise UnknownTextError(f"{type(error).__name__} {error} in the program") from error
+
+    @classmethod
+    def _of(cls, module: Module, passes: Mapping[str, float]) -> Costs:
         work: list[Work] = []
         found: dict[str, Collective] = {}
         unknown: Counter[str] = Counter()

@@ -116,7 +116,12 @@ def _read(module: Module, computation: Computation, value: Operation) -> float:
 def _written(module: Module, computation: Computation, value: Operation, index: int) -> float:
     """Bytes written for a value, or for one of its tuple: of an update in place, its slice."""
     if value.opcode == "tuple":
-        return _written(module, computation, computation[value.operands[index]], 0)
+        for name in value.operands:  # each is an array, or a tuple of arrays
+            part = computation[name]
+            if index < len(part.result):
+                return _written(module, computation, part, index)
+            index -= len(part.result)
+        raise UnknownTextError(f"the arrays of the tuple {value.name}")
     if value.opcode == "bitcast":
         return _written(module, computation, computation[value.operands[0]], 0)
     if value.opcode == "fusion":
