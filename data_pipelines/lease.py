@@ -249,7 +249,10 @@ def held_on_disk(
     patience: float | None = None,
     waiting: Callable[[str], object] = lambda line: None,
 ) -> Iterator[None]:
-    """`held` for a local folder; nothing for a URL, where two builders write the same bytes."""
+    """`held` for a local folder; nothing for a URL, where two builders write the same bytes.
+
+    `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `Lease.acquire`.
+    """
     if storage.is_remote(folder):
         yield
         return

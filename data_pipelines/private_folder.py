@@ -16,7 +16,8 @@ def make(path: str) -> None:
       path: an absolute path.
 
     Raises:
-      OSError: it can't be created, or another user can write to it or replace it.
+      PermissionError: another user can write to it or replace it.
+      OSError: it can't be created.
     """
     os.makedirs(path, mode=0o700, exist_ok=True)
     found = os.lstat(path)

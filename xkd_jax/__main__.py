@@ -85,7 +85,11 @@ def main() -> None:
 
 
 def pretrain(config: Config) -> None:
-    """Pretrains, or plans that. JAX is imported here, because its import takes seconds."""
+    """Pretrains, or plans that. JAX is imported here, because its import takes seconds.
+
+    Raises:
+      UserError: a flag of evaluations is given.
+    """
     if _WATCH.value is not None:
         raise UserError(
             "--watch is for evaluations: leave it out, or give a config of configs/eval."
@@ -117,7 +121,11 @@ def plan(config: Config, target: str) -> None:
 
 
 def evaluate(config: EvalConfig) -> None:
-    """Runs an evaluation."""
+    """Runs an evaluation, or with `--watch` one for each new checkpoint.
+
+    Raises:
+      UserError: a flag of pretraining is given.
+    """
     if _PLAN.value:
         raise UserError("--plan is for pretraining: leave it out, or give a pretraining config.")
     with Activity("starting JAX"):

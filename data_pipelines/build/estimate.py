@@ -137,7 +137,12 @@ def measure(
 ) -> Cost:
     """Returns what a file takes, without the start of its worker; its records are discarded.
 
-    The arguments are those of `ingest`.
+    Args:
+      item: the file.
+      alive: called between the records of a long file.
+      directory: the folder (or URL) of the source.
+      options: of the records.
+      waiting: local folder for temporary files of records.
     """
     _warm_up(options)
     start = time.perf_counter()

@@ -229,7 +229,7 @@ class ClipFrames:
 
 
 def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) -> np.ndarray:
-    """Returns the spectrogram of a clip, as `cut_sound`.
+    """Returns the spectrogram of a clip, as `cut_sound`: [mels, columns].
 
     Args:
       record: the record.

@@ -139,7 +139,7 @@ def loss_and_gradients(
 ) -> tuple[ObjectiveOutputs, Tree]:
     """Returns the objective, and its gradient in the structure of the student's parameters.
 
-    The arguments are those of `loss_function`.
+    `state`, `temperatures`, `inputs`, `architecture` and `loss` are those of `loss_function`.
     """
     loss_of = loss_function(state, temperatures, inputs, architecture, loss)
     gradients, outputs = jax.grad(loss_of, has_aux=True)(state.student)

@@ -53,7 +53,12 @@ def attend(
 def plain(
     qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
 ) -> Float[Array, "batch n heads size"]:
-    """Returns attention by the plain formula, which stores the scores in memory."""
+    """Returns attention by the plain formula, which stores the scores in memory.
+
+    Args:
+      qkv: queries, keys and values.
+      segments: numbers of consecutive tokens that attend to each other, with sum n.
+    """
 
     def attended(part: jax.Array) -> jax.Array:
         q, k, v = einops.rearrange(part, "b n qkv h d -> qkv b n h d")
@@ -69,6 +74,10 @@ def cudnn(
 
     JAX (up to 0.12 at least) does not support its gradient for odd lengths, which most of ours are:
     a token of zeros is appended to these.
+
+    Args:
+      qkv: queries, keys and values.
+      segments: as for `plain`.
     """
 
     def attended(part: jax.Array) -> jax.Array:
@@ -100,7 +109,12 @@ def cudnn_of_first(
 def pallas(
     qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
 ) -> Float[Array, "batch n heads size"]:
-    """The kernel for TPUs (`tpu_attention`)."""
+    """Returns attention by the kernel for TPUs (`tpu_attention`).
+
+    Args:
+      qkv: queries, keys and values.
+      segments: as for `plain`.
+    """
     from xkd_jax.networks.tpu_attention import tpu_attention
 
     return tpu_attention(qkv, segments)

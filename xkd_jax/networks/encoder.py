@@ -177,7 +177,13 @@ class Encoder(nnx.Module):
 
 
 def final_norm(config: EncoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm | None:
-    """Returns the LayerNorm after the blocks, or None; that of pooled features is float32."""
+    """Returns the LayerNorm after the blocks, or None.
+
+    Args:
+      config: of the encoder; `norm` is where the norm is.
+      dtype: compute dtype, of a norm of tokens; one of pooled features is float32.
+      rngs: random streams of its parameters.
+    """
     if config.norm == "none":
         return None
     dtype = jnp.float32 if config.norm == "pooled" else dtype

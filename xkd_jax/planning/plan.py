@@ -169,7 +169,13 @@ def abstract_batch(config: Config, placed: NamedSharding) -> Any:
 
 
 def model_flops(config: Config, state: TrainState, batch: Any) -> float:
-    """Returns the FLOPs of one step's matrix products on all devices, without rematerialization."""
+    """Returns the FLOPs of one step's matrix products on all devices, without rematerialization.
+
+    Args:
+      config: of the run.
+      state: arrays or their shapes.
+      batch: arrays of the global batch, or their shapes.
+    """
     model = dataclasses.replace(config.model, remat="none", attention="xla", layers="scan")
     plain = dataclasses.replace(config, model=model)
     plan = schedules(plain, Length(2, 1))

@@ -57,7 +57,12 @@ def take_block(state: StateDict, name: str, norms: str = "") -> dict[str, np.nda
 
 
 def take_blocks(state: StateDict, names: list[str]) -> dict[str, np.ndarray]:
-    """Returns {name of `tensor_names`: float32 array} of blocks, in this order."""
+    """Returns {name of `tensor_names`: float32 array} of blocks, in this order.
+
+    Args:
+      state: tensors of the file; those of the blocks are taken from it.
+      names: names of the blocks in the file.
+    """
     return {
         f"blocks.{i}.{part}": value
         for i, name in enumerate(names)
