@@ -38,6 +38,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
 
     config.model.size = "96/2/4:48/1/4"
     config.model.compute_dtype = "float32"
+    config.model.remat = "none"
     config.model.head.update(hidden=256, bottleneck=64, outputs=512)
 
     config.video.update(frames=8, size=32, patch=(4, 8, 8), mask_ratio=0.5)

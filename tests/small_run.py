@@ -14,6 +14,7 @@ SMALL = Config(
         size="24/2/2:16/1/2",
         head=HeadConfig(hidden=32, bottleneck=8, outputs=48),
         compute_dtype="float32",
+        remat="none",
     ),
     video=VideoConfig(
         frames=4,

@@ -85,7 +85,7 @@ def test_sizes(size, encoder):
         ("model", "sise", "base", "Did you mean model.size?"),
         ("model", "size", "enormous", "give one of tiny, small"),
         ("model", "variant", "xdk", "give one of 'xkd', 'mas', 'mats'"),
-        ("model", "remat", True, "give one of 'none', 'products', 'all'"),
+        ("model", "remat", True, "give one of 'auto', 'none', 'products', 'all'"),
         ("video", "frames", 33, "not a whole number of patches"),
         ("video", "mask_ratio", math.nan, "video.mask_ratio is nan: give 0 to below 1"),
         ("video", "patch", (0, 16, 16), r"video.patch is (0, 16, 16): give sides above 0"),

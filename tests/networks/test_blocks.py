@@ -9,6 +9,7 @@ from flax import nnx
 
 from xkd_jax.config.pretraining import Transformer
 from xkd_jax.networks.blocks import Blocks, unrolls
+from xkd_jax.networks.remat import chosen
 
 CONFIG = Transformer(16, 3, 2)
 
@@ -133,3 +134,17 @@ def test_bfloat16_computes_near_float32(tokens):
 )
 def test_only_gpus_unroll_by_themselves(layers, platform, unrolled):
     assert unrolls(layers, types.SimpleNamespace(platform=platform)) is unrolled
+
+
+@pytest.mark.parametrize(
+    "asked,platform,expected",
+    [
+        ("auto", "cpu", "products"),
+        ("auto", "tpu", "none"),
+        ("auto", "gpu", "none"),
+        ("none", "cpu", "none"),
+        ("all", "tpu", "all"),
+    ],
+)
+def test_rematerialization_is_chosen_by_the_platform(asked, platform, expected):
+    assert chosen(asked, types.SimpleNamespace(platform=platform)) == expected

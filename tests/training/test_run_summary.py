@@ -31,7 +31,7 @@ def test_the_papers_run_in_words(mesh):
         " 1 local view of 80 x 112",
         "losses    reconstruct video 2.5 audio 2.5, distill video to audio 0.5 audio to video 0.5,"
         " align students 0.5 teachers 0.5",
-        "network   base, float32, attention xla, remat none",
+        "network   base, float32, attention xla, remat products",
         "mesh      data 8 x fsdp 1 x tensor 1 (cpu, 1 process)",
         "data      240,000 records, batch 256",
         "run       750,000 steps of 937 an epoch",

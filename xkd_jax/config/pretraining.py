@@ -32,6 +32,7 @@ from xkd_jax.config.initial_weights import InitConfig
 
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
+RematChoice = Literal["auto", Remat]
 Layers = Literal["auto", "scan", "unroll"]
 Split = Literal["whole", "split"]
 ComputeDtype = Literal["auto", "float32", "bfloat16"]
@@ -111,12 +112,12 @@ class ModelConfig:
         ),
     ] = "auto"
     remat: Annotated[
-        Remat,
+        RematChoice,
         Doc(
-            "activations of a block that are recomputed for the gradient, to save memory: none;"
-            " products: all but products with weights and attention; all"
+            "activations of a block that are recomputed, to save memory: none; products: all but"
+            " products and attention; all; auto: products on CPUs, else none"
         ),
-    ] = "none"
+    ] = "auto"
     layers: Annotated[
         Layers,
         Doc(

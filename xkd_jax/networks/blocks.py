@@ -11,12 +11,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, Remat, Transformer
+from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, RematChoice, Transformer
 from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import linear, through_heads
-from xkd_jax.networks.remat import KEPT, checkpointed
+from xkd_jax.networks.remat import KEPT, checkpointed, chosen
 from xkd_jax.parallel.axis_rules import constrain
 from xkd_jax.parallel.mesh import traced_device
 
@@ -120,7 +120,7 @@ class Blocks(nnx.Module):
         *,
         dtype: DTypeLike,
         attention: Attention,
-        remat: Remat,
+        remat: RematChoice,
         layers: Layers = "scan",
         rngs: nnx.Rngs,
     ):
@@ -190,8 +190,9 @@ class Blocks(nnx.Module):
             (inputs, _), (params, scales) = carry, layer
             return (nnx.merge(graph, params)(inputs, scales, segments), inputs), None
 
-        unrolled = unrolls(self.compiled_as, traced_device())
-        body = checkpointed(body, self.remat, looped=not unrolled)
+        device = traced_device()
+        unrolled = unrolls(self.compiled_as, device)
+        body = checkpointed(body, chosen(self.remat, device), looped=not unrolled)
         (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales), unroll=unrolled)
         return x, last_input
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import Config, MeshConfig, Remat, Split
+from xkd_jax.networks.remat import chosen
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan
 from xkd_jax.planning.targets import Target
@@ -60,7 +61,8 @@ def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
     """
     config, where = plan.config, plan.where
     config = with_mesh(config, plan.mesh.shape["fsdp"], plan.mesh.shape["tensor"])
-    for remat in REMATS[REMATS.index(config.model.remat) + 1 :]:
+    now = REMATS.index(chosen(config.model.remat, plan.mesh.devices.flat[0]))
+    for remat in REMATS[now + 1 :]:
         config = with_remat(config, remat)
         yield (text := _attempt(config, where, planner))
         if text.startswith("would fit"):

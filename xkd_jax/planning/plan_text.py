@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from data_pipelines.terminal import count
 from xkd_jax.networks.attention import describe
+from xkd_jax.networks.remat import chosen
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import LOADER_RATE, Plan
 from xkd_jax.planning.roofline import axes_of
@@ -22,7 +23,7 @@ def lines(plan: Plan) -> Iterator[str]:
     yield f"devices   {where}, {count(where.chips, where.noun)}, {hosts}"
     yield (
         f"mesh      {axes}, optimizer {plan.config.mesh.optimizer}, batch {plan.config.batch_size},"
-        f" remat {model.remat}"
+        f" remat {chosen(model.remat, mesh.devices.flat[0])}"
     )
     yield f"attention {describe(model, mesh.devices.flat[0])}"
     yield from _memory(plan)

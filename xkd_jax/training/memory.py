@@ -23,6 +23,7 @@ from xkd_jax.method.objective import ModalityViews
 from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import loss_function, masked
+from xkd_jax.networks.remat import chosen
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.parallel.mesh import device_bytes
 
@@ -250,7 +251,8 @@ def flags_that_fit(
     """
     known = estimate(config, like, devices)
     scale = 1.0 if needed is None else needed / known.needed()
-    remat, options, best = config.model.remat, [], 0
+    remat = chosen(config.model.remat, jax.local_devices()[0])
+    options, best = [], 0
     for other in _REMATS[_REMATS.index(remat) :]:
         changed = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=other))
         found = known if other == remat else estimate(changed, like, devices)

@@ -18,6 +18,7 @@ from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.schedules import Length
 from xkd_jax.networks import attention
 from xkd_jax.networks.precision import compute_dtype
+from xkd_jax.networks.remat import chosen
 from xkd_jax.training.progress import grouped
 
 _SHARED = {"xkd": "no shared blocks", "mas": "shared student blocks", "mats": "shared blocks"}
@@ -107,7 +108,7 @@ def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     device = mesh.devices.flat[0]
     yield (
         f"network   {model.size}, {compute_dtype(model, device)},"
-        f" attention {attention.describe(model, device)}, remat {model.remat}"
+        f" attention {attention.describe(model, device)}, remat {chosen(model.remat, device)}"
     )
 
 
