@@ -118,7 +118,7 @@ def test_skipped_save_is_an_error(config, folder):
 
 
 def test_orbax_alone_reads_a_checkpoint(config, folder):
-    """As another program would, that knows nothing of this one."""
+    """By its own handler; of `gs://` also in a program without `array_stores`."""
     saved(config, folder, 1)
     found = ocp.PyTreeCheckpointer().restore(str(folder / "1" / "student"))
     tiny_state.assert_same(found, tiny_state.fill(1).student)

@@ -76,9 +76,10 @@ def use_our_stores() -> None:
         path.rstrip("/") if storage.is_remote(path) else of_local_folder(path)
     )
     gcs_utils.get_kvstore_for_gcs = kvstore
-    os.environ["EPATH_USE_TF"] = "false"  # etils would use an installed TensorFlow
+    paths: Any = gpath
+    paths._is_tf_installed = lambda: False  # etils would use it, with credentials of its own
     for scheme in STORES:
-        gpath._PREFIX_TO_BACKEND[scheme] = _Storage()
+        paths._PREFIX_TO_BACKEND[scheme] = _Storage()
 
 
 class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
