@@ -5,7 +5,7 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-_NAMES = re.compile(r"""["'](video|audio)["']|\b(Video|Audio)Config\b""")
+_NAMES = re.compile(r"""["'](video|audio)["']|\b((Video|Audio)Config|Stated(Video|Audio))\b""")
 # A modality's own data code: decoding, cutting, augmentation.
 OWN = (
     "data_pipelines/build/", "data_pipelines/read/clips.py", "data_pipelines/read/views.py",
@@ -17,6 +17,7 @@ OWN = (
 OF_ONE = (
     "xkd_jax/inference/", "xkd_jax/embed.py", "xkd_jax/search.py", "xkd_jax/parity/",
     "xkd_jax/config/__init__.py", "xkd_jax/config/ablations.py", "xkd_jax/config/benchmarks.py",
+    "xkd_jax/config/stated_input.py", "xkd_jax/config/initial_weights.py",
     "xkd_jax/evaluate/pretrained.py", "xkd_jax/report/clip_media.py",
     "xkd_jax/report/clip_sections.py", "xkd_jax/report/sound_synthesis.py",
 )  # fmt: skip

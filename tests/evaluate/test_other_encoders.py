@@ -268,7 +268,7 @@ def test_two_files_are_one_of_each_modality(checkpoint, directory, tmp_path):
     other = dataclasses.replace(config, checkpoint=f"{video},{wide}", protocol="retrieval")
     with pytest.raises(UserError, match=r"different widths \(8 of video, 24 of audio\)"):
         pretrained.load(other, mesh)
-    with pytest.raises(UserError, match="is no file or exported folder of weights: give such"):
+    with pytest.raises(UserError, match="is no file or exported folder of weights: give only"):
         pretrained.load(dataclasses.replace(config, checkpoint=f"{video},{checkpoint}"), mesh)
 
 

@@ -71,8 +71,8 @@ def load(config: EvalConfig, mesh: Mesh) -> Pretrained:
         return _of_run(config, mesh)
     if None in files:
         raise UserError(
-            f"{sources[files.index(None)]} is no file or exported folder of weights: give such, or"
-            " one run alone, by --config.checkpoint."
+            f"{sources[files.index(None)]} is no file or exported folder of weights: give only"
+            " these, or one run alone, by --config.checkpoint."
         )
     return _of_files(config, [file for file in files if file], mesh)
 

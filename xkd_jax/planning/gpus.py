@@ -18,9 +18,9 @@ from typing import Any
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
+from xkd_jax.planning.between_hosts import seconds_between
 from xkd_jax.planning.chips import GIB, Chip
 from xkd_jax.planning.costs import Collective
-from xkd_jax.planning.network import seconds_between
 
 # Fraction of a GPU's memory that JAX allocates, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 _PREALLOCATED = 0.75

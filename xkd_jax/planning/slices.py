@@ -25,9 +25,9 @@ from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from xkd_jax.planning import listings
+from xkd_jax.planning.between_hosts import seconds_between
 from xkd_jax.planning.chips import Chip
 from xkd_jax.planning.costs import Collective
-from xkd_jax.planning.network import seconds_between
 
 # Latency in seconds between neighboring chips ("How to scale your model", Google DeepMind 2025,
 # chapter 3: about a microsecond).
