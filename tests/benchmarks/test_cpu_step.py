@@ -32,5 +32,5 @@ held = b"1" * 2**26
     ],
 )
 def test_a_failed_process_ends_the_benchmark_with_its_output(text):
-    with pytest.raises(SystemExit, match="(?s)error: .* failed:.*the end of its output"):
+    with pytest.raises(SystemExit, match=r"(?s)error: .* failed:.*the end of its output"):
         cpu_step.run("ours", command(text))
