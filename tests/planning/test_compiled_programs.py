@@ -84,7 +84,11 @@ def test_float32_products_on_a_tpu_take_passes():
 @needs_libtpu
 def test_kernel_on_a_tpu_counts_by_its_estimate_and_its_instructions():
     batch, n, heads, size = 8, 256, 4, 32
-    costs, step = compiled("v5e:1x1", tpu_attention, (batch, n, 3, heads, size))
+
+    def attend(qkv):
+        return tpu_attention(qkv, (n,))
+
+    costs, step = compiled("v5e:1x1", attend, (batch, n, 3, heads, size))
     (kernel,) = (work for work in costs.work if work.kernel)
     assert kernel.flops == 2 * 2 * batch * heads * n * n * size
     # products of 128 rows, 128 lanes and 128 columns by one of four units take 128 cycles; heads
@@ -93,7 +97,7 @@ def test_kernel_on_a_tpu_counts_by_its_estimate_and_its_instructions():
     assert products < kernel.cycles < 10 * products
     assert step.compiled.kernels == kernel.cycles / 1.5e9
     # twice the samples are twice the steps of the grid
-    twice, _ = compiled("v5e:1x1", tpu_attention, (2 * batch, n, 3, heads, size))
+    twice, _ = compiled("v5e:1x1", attend, (2 * batch, n, 3, heads, size))
     (longer,) = (work for work in twice.work if work.kernel)
     assert longer.cycles == pytest.approx(2 * kernel.cycles, rel=0.02)
     assert not costs.unknown
@@ -126,7 +130,7 @@ def test_fused_attention_on_a_gpu_counts_its_products(where):
     pytest.importorskip("nvidia.cudnn")
 
     def loss(qkv):
-        return cudnn(qkv).astype(jnp.float32).sum()
+        return cudnn(qkv, (n,)).astype(jnp.float32).sum()
 
     batch, n, heads, size = 8, 1024, 4, 64
     costs, _ = compiled(where, jax.grad(loss), (batch, n, 3, heads, size))
