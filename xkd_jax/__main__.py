@@ -30,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path, PurePath
 
 # Hides log lines of the runtime.
@@ -46,6 +47,7 @@ from xkd_jax.config import value_checks
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 
+_BEGAN = time.monotonic()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "",
@@ -103,7 +105,7 @@ def pretrain(config: Config) -> None:
     from xkd_jax.training import train
 
     written, initial = command_line.written_config(Config), starting_weights.reader(config)
-    trained = train.train(config, workdir(), written, initial)
+    trained = train.train(config, workdir(), written, initial, _BEGAN)
     if config.report:
         from xkd_jax.report import page_file
 

@@ -45,6 +45,9 @@ def run(small, tmp_path_factory):
     miniatures.checkpoint(folder, change(small, audio={"hop": 250}, data=data))
     write_scalars(folder)
     scores = {"before": dict.fromkeys(NETWORKS, 51.0), "after": dict.fromkeys(NETWORKS, 87.5)}
+    seconds = {"useful": 90.0, "compile": 30.0}
+    accounts = {"seconds": seconds, "starts": 2, "reached": 7, "written": 0.0}
+    (folder / "goodput.json").write_text(json.dumps(accounts))
     (folder / "results.json").write_text(json.dumps({"linear_probe_top1": scores}))
     return folder
 
@@ -75,6 +78,8 @@ def test_every_part_of_a_run_is_shown(root):
     ]  # fmt: skip
     assert "step 7 of 10" in section(root, "overview").text
     assert "Signs of collapse at step 7" in section(root, "overview").text
+    goodput = "75.0% of 2 min in useful steps; lost: compile 25.0%; 2 starts"
+    assert goodput in section(root, "overview").text
     charts = [h.text for h in section(root, "curves").all("h3")]
     assert charts == [
         "Loss", "Reconstruction error", "Information in a teacher's output, nats",
@@ -220,9 +225,11 @@ def test_what_runs_lack_is_listed(run, tmp_path):
         ("moved", "curves"): "the run has no scalars in its folder tensorboard.",
         ("moved", "linear probes"):
             "the run has no results.json",
+        ("moved", "goodput"): "the run has no goodput.json.",
         ("moved", clips): f"{run / 'shards'} is not a folder",
         ("bare", "checkpoint"): "the run has no folder checkpoints.",
         ("bare", "linear probes"): "the run has no results.json",
+        ("bare", "goodput"): "the run has no goodput.json.",
         ("bare", clips): "the network can't be read.",
     }  # fmt: skip
     settings = section(html_page.parse(text), "settings")

@@ -57,6 +57,7 @@ CHARTS = (
     _Chart("Spread of the student's features", r"collapse/(\w+)_feature_spread"),
     _Chart("Norm of the gradients", r"(gradient_norm)"),
     _Chart("Learning rate", r"schedule/(learning_rate)"),
+    _Chart("Shares of the run's wall time", r"goodput/(\w+)"),
     _Chart("Clips per second", r"speed/(clips_per_second)"),
 )
 

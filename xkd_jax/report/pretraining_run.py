@@ -16,7 +16,8 @@ from xkd_jax.config import dataclass_schema
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.schedules import Length
-from xkd_jax.training import event_files
+from xkd_jax.training import event_files, goodput_file
+from xkd_jax.training.goodput import Accounts
 from xkd_jax.training.run_record import RunRecord
 from xkd_jax.training.run_results import FILE, PROBES, files_below
 from xkd_jax.training.versions import versions
@@ -38,6 +39,7 @@ class PretrainingRun:
       checkpoint: the newest; None without one.
       scalars: {step: {tag: value}} of TensorBoard.
       probes: {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
+      goodput: accounts of its wall time; None without them.
       missing: {what the run lacks: why}.
       warnings: sentences.
     """
@@ -48,6 +50,7 @@ class PretrainingRun:
     checkpoint: run_checkpoint.RunCheckpoint | None
     scalars: dict[int, dict[str, float]]
     probes: dict[str, dict[str, float]]
+    goodput: Accounts | None
     missing: dict[str, str]
     warnings: tuple[str, ...]
 
@@ -123,7 +126,8 @@ def read(folder: PurePath, name: str) -> PretrainingRun:
         if not scalars:
             missing["curves"] = "the run has no scalars in its folder tensorboard."
     probes = _probes(folder, missing)
-    found = PretrainingRun(name, folder, config, checkpoint, scalars, probes, missing, ())
+    goodput = _goodput(folder, missing)
+    found = PretrainingRun(name, folder, config, checkpoint, scalars, probes, goodput, missing, ())
     lines = (note.removeprefix("config").strip() + "." for note in notes)
     return dataclasses.replace(found, warnings=(*lines, *_warnings(found)))
 
@@ -162,6 +166,17 @@ def _probes(folder: PurePath, missing: dict[str, str]) -> dict[str, dict[str, fl
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         missing[lacking] = f"{PROBES} can't be used ({type(error).__name__})."
     return {}
+
+
+def _goodput(folder: PurePath, missing: dict[str, str]) -> Accounts | None:
+    try:
+        found = goodput_file.read(folder)
+    except UserError as error:
+        missing["goodput"] = str(error)
+        return None
+    if found is None:
+        missing["goodput"] = f"the run has no {goodput_file.FILE}."
+    return found
 
 
 def _warnings(run: PretrainingRun) -> list[str]:

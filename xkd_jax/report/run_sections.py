@@ -47,6 +47,8 @@ def _facts(run: PretrainingRun, metadata: Metadata | None) -> dict[str, str]:
         length = Length.of(config, record.records)
         found["length"] = f"step {record.step:,} of {length.steps:,}, batch {config.batch_size}"
         found["trained on"] = f"{count(record.records, 'record')} of the split {config.data.split}"
+    if run.goodput is not None:
+        found["goodput"] = run.goodput.described()
     if metadata is not None:
         found["data set"] = metadata.name
         if names := metadata.class_names:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Mapping
-from pathlib import PurePath
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 import jax
@@ -16,8 +15,10 @@ import numpy as np
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.parallel.processes import is_main_process, main_activity, print_on_main
 from xkd_jax.training.data_wait import DataWait
+from xkd_jax.training.goodput import Goodput
+from xkd_jax.training.metric_sinks import Sink
 from xkd_jax.training.preemption import Preemption
-from xkd_jax.training.progress import Progress, Scalars
+from xkd_jax.training.progress import Progress
 
 # Steps that are dispatched and not finished: one runs while the next one is dispatched.
 IN_FLIGHT = 2
@@ -54,10 +55,10 @@ class Loop(Generic[State]):
       with; called at each log line.
     measure: (state, its step) -> more scalars to write; called after each step; may return {}.
     derive: (means of the scalars over the steps since the last line) -> more scalars to write.
-    texts: {tag: Markdown} for TensorBoard.
     draw: (state, its step) -> images to write, {tag: uint8 [height, width, 3]}; called after each
       step; may return {}.
     followed: whether the program does more work after the last step, which preemption prevents.
+    goodput: accounts for the time of the loop; `derive` is called after those of a line.
     """
 
     steps: int
@@ -70,8 +71,8 @@ class Loop(Generic[State]):
     measure: Callable[[State, int], Mapping[str, float]]
     followed: bool
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {}
-    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     draw: Callable[[State, int], Mapping[str, np.ndarray]] = lambda state, step: {}
+    goodput: Goodput = dataclasses.field(default_factory=Goodput)
 
     def run(
         self,
@@ -79,7 +80,7 @@ class Loop(Generic[State]):
         start: int,
         batches: Generator[Batch],
         checkpoints: Saves[State],
-        folder: PurePath,
+        sinks: Sink,
     ) -> State:
         """Runs the remaining steps of the training, with log lines and checkpoints.
 
@@ -88,7 +89,7 @@ class Loop(Generic[State]):
           start: number of steps made before.
           batches: this host's rows of the batches of the remaining steps; closed at the end.
           checkpoints: the checkpoints of this training.
-          folder: folder of the TensorBoard scalars.
+          sinks: where the metrics are written; closed at the end.
 
         Returns:
           The state after the last step.
@@ -97,22 +98,25 @@ class Loop(Generic[State]):
           StoppedError: the program was preempted; the state is saved.
         """
         progress = Progress(self.steps, self.batch_size, start, enabled=is_main_process())
-        scalars = Scalars(folder, enabled=is_main_process(), start=start, texts=self.texts)
+        goodput = self.goodput
         unread: Unread = collections.deque()
         advance: Step[State] | None = None
         # A writer left open would start a thread while Python exits, which fails.
         with (
-            contextlib.closing(scalars),
+            contextlib.closing(sinks),
             contextlib.closing(batches),
             contextlib.closing(DataWait()) as wait,
             Preemption() as preemption,
             contextlib.ExitStack() as after_compilation,
+            goodput.steps(start),
         ):
-            following = self.put(next(batches)) if start < self.steps else {}
+            with goodput.phase("data_wait"):
+                following = self.put(next(batches)) if start < self.steps else {}
             for step in range(start + 1, self.steps + 1):
                 placed = following
                 if advance is None:
-                    advance = self.compile(state, placed)
+                    with goodput.phase("compile"):
+                        advance = self.compile(state, placed)
                     after_compilation.enter_context(progress.running())
                 # The next batch is transferred during this step. After the step's dispatch it would
                 # be transferred after the step: on GPUs a transfer waits for all steps dispatched
@@ -130,24 +134,40 @@ class Loop(Generic[State]):
                 saving = preempted or is_due(step, self.save_every, self.steps)
                 if saving or step == start + 1 or is_due(step, self.log_every, self.steps):
                     averages, bad = read_metrics(unread)
-                    state = self.recover(state, step, bad)
-                    line, speed = progress.line(step, averages, wait.take())
-                    print_on_main(line)
-                    scalars.write(step, {**averages, **self.derive(averages), **speed})
-                    checkpoints.check()
+                    waited = wait.take()
+                    goodput.line(step, waited)
+                    with goodput.phase("other"):
+                        state = self.recover(state, step, bad)
+                        self._write(step, averages, progress, waited, sinks)
+                        checkpoints.check()
                 if saving:
-                    checkpoints.save(step, state)
-                if preempted and (step < self.steps or self.followed):
-                    checkpoints.stop(step)
-                if measured := self.measure(state, step):
-                    scalars.write(step, measured)
-                if images := self.draw(state, step):
-                    scalars.draw(step, images)
-            with main_activity("saving the last checkpoint"):
+                    with goodput.phase("save"):
+                        checkpoints.save(step, state)
+                        if preempted and (step < self.steps or self.followed):
+                            checkpoints.stop(step)
+                with goodput.phase("probe"):
+                    if measured := self.measure(state, step):
+                        sinks.write(step, measured)
+                    if images := self.draw(state, step):
+                        sinks.draw(step, images)
+            with goodput.phase("save"), main_activity("saving the last checkpoint"):
                 checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
             if self.followed and preemption.reached():
                 checkpoints.stop(self.steps)
         return state
+
+    def _write(
+        self,
+        step: int,
+        averages: Mapping[str, float],
+        progress: Progress,
+        waited: float,
+        sinks: Sink,
+    ) -> None:
+        """Prints the line of a step, and writes its scalars."""
+        line, speed = progress.line(step, averages, waited)
+        print_on_main(line)
+        sinks.write(step, {**averages, **self.derive(averages), **speed})
 
 
 def is_due(step: int, every: int, last: int) -> bool:

@@ -17,12 +17,11 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipelines import terminal
 from data_pipelines.activity import Activity
-from data_pipelines.errors import UnreachableError
 from data_pipelines.format import storage
 from data_pipelines.format.tfrecord import frame
 from data_pipelines.progress import duration
+from xkd_jax.training.metric_sinks import Sink, WriteWarning
 
 LARGEST = 2**18  # bytes of an events file in a bucket, which each write copies
 
@@ -114,7 +113,7 @@ def grouped(terms: Mapping[str, float]) -> str:
     return ", ".join(f"{kind} {' '.join(parts)}" for kind, parts in kinds.items())
 
 
-class Scalars:
+class Scalars(Sink):
     """TensorBoard scalars, written by the main process only.
 
     An error of the file system does not stop the run: the first one is printed as a warning, and
@@ -143,7 +142,7 @@ class Scalars:
         self._directory, self._enabled, self._start = directory, enabled, start
         self._file: FileIO | None = None
         self._url = ""
-        self._warned = False
+        self._warning = WriteWarning(directory, "TensorBoard's scalars")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of one step, {tag: value}."""
@@ -162,19 +161,11 @@ class Scalars:
         self._write(step, [_image(tag, image) for tag, image in images.items()])
 
     def _write(self, step: int, values: list[Any]) -> None:
-        try:
+        with self._warning.errors():
             if self._file is None:
                 self._file = self._begin()
             _append(self._file, step=step, summary={"value": values})
             self._publish(self._file)
-        except (OSError, UnreachableError) as error:
-            if not self._warned:
-                self._warned = True
-                reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-                terminal.print_error(
-                    f"{self._directory} can't be written to ({reason}): continuing"
-                    " without TensorBoard's scalars until it can."
-                )
 
     def _begin(self) -> FileIO:
         from tensorboardX import summary

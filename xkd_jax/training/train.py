@@ -26,26 +26,35 @@ from xkd_jax.parallel import agreement
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
     global_max,
+    is_main_process,
     lost_peer_errors,
     main_activity,
     print_on_main,
     run_on_all,
     write_once,
 )
-from xkd_jax.training import memory, run_data, run_lease, run_summary
+from xkd_jax.training import goodput_file, memory, run_data, run_lease, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.goodput import Cause, Goodput
+from xkd_jax.training.goodput_file import GoodputFile
 from xkd_jax.training.initial_encoders import Read
 from xkd_jax.training.loop import Loop
+from xkd_jax.training.metric_sinks import Sinks
 from xkd_jax.training.pictures import gallery
 from xkd_jax.training.probe import Probes, feature_function
+from xkd_jax.training.progress import Scalars
 from xkd_jax.training.recovery import Recovery
 from xkd_jax.training.run_results import PROBES
 
 
 @lost_peer_errors()
 def train(
-    config: Config, workdir: PurePath, written: Config | None = None, initial: Read | None = None
+    config: Config,
+    workdir: PurePath,
+    written: Config | None = None,
+    initial: Read | None = None,
+    began: float | None = None,
 ) -> bool:
     """Trains with `config` in `workdir`; an existing run in that folder is resumed.
 
@@ -57,6 +66,7 @@ def train(
       written: config of the file without overrides, to print differences; None: not known.
       initial: reads the encoders that a run without a checkpoint starts from
         (`xkd_jax.inference.starting_weights.reader`); None if `init.from` is empty.
+      began: when the program began, by `time.monotonic`; None: now.
 
     Returns:
       False if the run had ended before.
@@ -68,11 +78,12 @@ def train(
       StoppedError: the program was preempted; the state is saved.
     """
     run_data.check(config)
+    goodput = Goodput(began)
     smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
     if config.init.source and initial is None:
         raise ValueError("init.from is given, and train() has no reader of it")
     with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
-        return _train(config, workdir, written, initial, check_lease)
+        return _train(config, workdir, written, initial, check_lease, goodput)
 
 
 def _train(
@@ -81,6 +92,7 @@ def _train(
     written: Config | None,
     initial: Read | None,
     check_lease: Callable[[], None],
+    goodput: Goodput,
 ) -> bool:
     mesh = mesh_lib.make_mesh(config.mesh)
     directory = run_data.directory(config, workdir, lambda: _check_memory(config, mesh))
@@ -97,7 +109,8 @@ def _train(
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
     with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
-        with main_activity("reading or making the first state"):
+        cause: Cause = "start" if checkpoints.latest() is None else "restore"
+        with main_activity("reading or making the first state"), goodput.phase(cause):
             state = first_state(run, checkpoints)
         if int(state.step) == length.steps and _is_complete(config, workdir):
             print_on_main(
@@ -106,11 +119,13 @@ def _train(
             )
             return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
-        state = loop(run, state, dataset, checkpoints, workdir, probes)
-    if config.probe.enabled and probes is not None:
-        results = probe(run, state, probes)
-        check_lease()
-        report(results, workdir, probes.classes)
+        with goodput_file.kept(goodput, workdir):
+            state = loop(run, state, dataset, checkpoints, workdir, probes, goodput)
+            if config.probe.enabled and probes is not None:
+                with goodput.phase("probe"):
+                    results = probe(run, state, probes)
+                check_lease()
+                report(results, workdir, probes.classes)
     for line in run_summary.last_lines(config, written, len(dataset), workdir, directory):
         print_on_main(line)
     return True
@@ -161,6 +176,7 @@ def loop(
     checkpoints: Checkpoints,
     workdir: PurePath,
     probes: Probes | None,
+    goodput: Goodput | None = None,
 ) -> TrainState:
     """Runs the remaining steps, with log lines, checkpoints and kNN probes.
 
@@ -169,8 +185,9 @@ def loop(
       state: the state to start from; it is donated.
       dataset: the training split.
       checkpoints: the run's checkpoints.
-      workdir: folder of the TensorBoard scalars.
+      workdir: folder of the metrics.
       probes: None without probes.
+      goodput: accounts for the time; None: new ones.
 
     Returns:
       The state after the last step.
@@ -180,7 +197,13 @@ def loop(
       TrainingDivergedError: a loss was not finite.
     """
     config, start = run.config, int(state.step)
-    recovery = Recovery(config.nonfinite, checkpoints, lambda: first_state(run, checkpoints))
+    goodput = goodput or Goodput()
+
+    def saved_state() -> TrainState:
+        with goodput.phase("restore"):
+            return first_state(run, checkpoints)
+
+    recovery = Recovery(config.nonfinite, checkpoints, saved_state)
 
     def put(batch: Batch) -> Batch:
         views = {m: batch[m] for m in config.modalities}
@@ -214,15 +237,28 @@ def loop(
         recover=recovery.recover,
         measure=neighbors,
         followed=config.probe.enabled,
-        derive=information,
-        texts={"config": listing.table(config)},
+        derive=lambda means: information(means) | goodput.scalars(),
         draw=pictures,
+        goodput=goodput,
     ).run(
         state,
         start,
         pipeline.train_batches(config, dataset, run.rows, start),
         checkpoints,
-        workdir / "tensorboard",
+        _sinks(config, workdir, start, goodput),
+    )
+
+
+def _sinks(config: Config, workdir: PurePath, start: int, goodput: Goodput) -> Sinks:
+    """Returns where the metrics of a run are written, by the main process."""
+    if not is_main_process():
+        return Sinks([])
+    texts = {"config": listing.table(config)}
+    return Sinks(
+        [
+            Scalars(workdir / "tensorboard", enabled=True, start=start, texts=texts),
+            GoodputFile(workdir, goodput),
+        ]
     )
 
 

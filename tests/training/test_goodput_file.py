@@ -1,0 +1,140 @@
+"""Goodput of runs over several starts, in a folder and in a bucket."""
+
+import json
+
+import noise_shards
+import pytest
+import small_run
+import stores
+import tiny_state
+
+from data_pipelines.errors import StoppedError
+from data_pipelines.format.storage import Url
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training import event_files, goodput_file
+from xkd_jax.training import train as training
+from xkd_jax.training.goodput import CAUSES, Goodput
+from xkd_jax.training.preemption import Preemption
+
+STEPS = 6
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")))
+    raw.checkpoint.every_steps, raw.max_steps, raw.log_every = 2, STEPS, 1
+    raw.pictures_every = 0
+    return xkd_config.resolve(raw)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(
+        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
+    )
+
+
+@pytest.fixture(params=["folder", "s3"])
+def workdir(request, tmp_path):
+    if request.param == "folder":
+        yield tmp_path / "run"
+    else:
+        with stores.bucket(request.param) as url:
+            yield Url(url) / "run"
+
+
+def kill_after(monkeypatch, batches):
+    put, seen = training.mesh_lib.put_batch, []
+
+    def put_or_die(*args):
+        seen.append(1)
+        if len(seen) > batches:
+            raise KilledError
+        return put(*args)
+
+    monkeypatch.setattr(training.mesh_lib, "put_batch", put_or_die)
+
+
+def test_accounts_add_up_over_a_stopped_a_killed_and_a_last_start(
+    config, workdir, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Preemption, "reached", lambda self: True)
+        with pytest.raises(StoppedError):
+            training.train(config, workdir)
+    assert "goodput   " in capsys.readouterr().out
+    first = goodput_file.read(workdir)
+    assert (first.starts, first.reached, first.seconds["repeated_steps"]) == (1, 1, 0)
+    assert first.seconds["restore"] == 0
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)  # the batch of step 5: after step 3, and before step 4 is logged
+        with pytest.raises(KilledError):
+            training.train(config, workdir)
+    assert "goodput   " not in capsys.readouterr().out
+    second = goodput_file.read(workdir)
+    assert (second.starts, second.reached, second.seconds["repeated_steps"]) == (2, 3, 0)
+    assert second.seconds["restore"] > 0
+    training.train(config, workdir)
+    *_, line, _ = capsys.readouterr().out.splitlines()
+    last = goodput_file.read(workdir)
+    assert line == f"goodput   {last.described()}"
+    assert line.endswith("; 3 starts")
+    assert last.seconds["repeated_steps"] > 0  # step 3
+    lasted = last.written - first.written + sum(first.seconds.values())
+    assert sum(last.seconds.values()) == pytest.approx(lasted, abs=0.1)
+    shares = event_files.scalars(workdir)[STEPS]
+    assert sum(shares[f"goodput/{cause}"] for cause in CAUSES) == pytest.approx(1)
+
+
+def test_run_that_has_ended_keeps_its_accounts(config, tmp_path):
+    training.train(config, tmp_path)
+    before = (tmp_path / goodput_file.FILE).read_bytes()
+    training.train(config, tmp_path)
+    assert (tmp_path / goodput_file.FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content,reason",
+    [
+        (b"{", "it is not valid JSON"),
+        (b"{}", "it lacks seconds"),
+        (b'{"seconds": {"tea": 1}, "starts": 1, "reached": 0, "written": 0}', "tea is unknown"),
+    ],
+)
+def test_unusable_file_is_a_note_and_accounts_begin_again(tmp_path, capsys, content, reason):
+    (tmp_path / goodput_file.FILE).write_bytes(content)
+    with goodput_file.kept(Goodput(), tmp_path):
+        pass
+    note, line = capsys.readouterr().out.splitlines()
+    assert note.startswith(
+        f"note      goodput counts from this start: {tmp_path}/goodput.json can't be used ({reason}"
+    )
+    assert line.startswith("goodput   0.0% of ")
+    assert json.loads((tmp_path / goodput_file.FILE).read_text())["starts"] == 1
+
+
+def test_unwritable_accounts_are_one_warning_and_do_not_end_the_run(tmp_path, capsys):
+    (tmp_path / "run").write_text("a file, not a folder", encoding="utf-8")
+    file = goodput_file.GoodputFile(tmp_path / "run", Goodput())
+    for step in (1, 2):
+        file.write(step, {})
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{tmp_path}/run/goodput.json can't be written to (")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["folder", "memory://goodput"])
+def test_accounts_are_read_back(tmp_path, where):
+    folder = tmp_path if where == "folder" else Url(where)
+    goodput = Goodput()
+    with goodput.steps(0):
+        goodput.line(3, waited=0.0)
+    goodput_file.GoodputFile(folder, goodput).save()
+    found = goodput_file.read(folder)
+    assert (found.starts, found.reached) == (1, 3)
+    assert goodput_file.read(folder / "elsewhere") is None
