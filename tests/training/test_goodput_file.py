@@ -9,11 +9,13 @@ import stores
 import tiny_state
 
 from data_pipelines.errors import StoppedError
+from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import event_files, goodput_file
 from xkd_jax.training import train as training
 from xkd_jax.training.goodput import CAUSES, Goodput
+from xkd_jax.training.metrics_file import FILE
 from xkd_jax.training.preemption import Preemption
 
 STEPS = 6
@@ -87,7 +89,11 @@ def test_accounts_add_up_over_a_stopped_a_killed_and_a_last_start(
     assert last.seconds["repeated_steps"] > 0  # step 3
     lasted = last.written - first.written + sum(first.seconds.values())
     assert sum(last.seconds.values()) == pytest.approx(lasted, abs=0.1)
-    shares = event_files.scalars(workdir)[STEPS]
+    scalars = event_files.scalars(workdir)
+    rows = [json.loads(line) for line in storage.read(str(workdir / FILE)).splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert all(row.keys() - {"step", "time"} == scalars[row["step"]].keys() for row in rows)
+    shares = scalars[STEPS]
     assert sum(shares[f"goodput/{cause}"] for cause in CAUSES) == pytest.approx(1)
 
 

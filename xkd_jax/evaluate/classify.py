@@ -27,10 +27,10 @@ from xkd_jax.evaluate.splits import Benchmark, Fold, some_of_each_class
 from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_5, top_k
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.parallel.processes import is_main_process, print_on_main
+from xkd_jax.parallel.processes import print_on_main
+from xkd_jax.training import run_sinks
 from xkd_jax.training.compiled_run import compile_step
 from xkd_jax.training.loop import Loop, Step
-from xkd_jax.training.progress import Scalars
 
 # Settings that a resumed training can't change: they decide its state and data.
 _FIXED = ("protocol", "network", "modality", "train_fraction", "seed", "batch_size", "fit")
@@ -146,12 +146,7 @@ class Classification:
 
             return step
 
-        scalars = Scalars(
-            folder / "tensorboard",
-            enabled=is_main_process(),
-            start=start,
-            texts={"config": listing.table(config)},
-        )
+        sinks = run_sinks.opened(folder, start, {"config": listing.table(config)})
         return Loop(
             steps=fit.steps,
             batch_size=config.batch_size,
@@ -162,7 +157,7 @@ class Classification:
             recover=_refuse_nonfinite,
             measure=lambda state, step: {},
             followed=True,  # by the test and by other folds
-        ).run(state, start, batches, checkpoints, scalars)
+        ).run(state, start, batches, checkpoints, sinks)
 
     def score(
         self, fit: Fit, state: FitState, records: np.ndarray

@@ -142,6 +142,7 @@ class Loop(Generic[State]):
                         checkpoints.check()
                 if saving:
                     with goodput.phase("save"):
+                        sinks.flush()
                         checkpoints.save(step, state)
                         if preempted and (step < self.steps or self.followed):
                             checkpoints.stop(step)

@@ -21,6 +21,9 @@ class Sink:
     def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes the images of one step, {tag: uint8 [height, width, 3]}."""
 
+    def flush(self) -> None:
+        """Makes what was written durable; called before a checkpoint is saved."""
+
     def close(self) -> None:
         """Ends the writing."""
 
@@ -39,6 +42,10 @@ class Sinks(Sink):
     def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         for sink in self._sinks:
             sink.draw(step, images)
+
+    def flush(self) -> None:
+        for sink in self._sinks:
+            sink.flush()
 
     def close(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -26,24 +26,21 @@ from xkd_jax.parallel import agreement
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
     global_max,
-    is_main_process,
     lost_peer_errors,
     main_activity,
     print_on_main,
     run_on_all,
     write_once,
 )
-from xkd_jax.training import goodput_file, memory, run_data, run_lease, run_summary
+from xkd_jax.training import goodput_file, memory, run_data, run_lease, run_sinks, run_summary
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.goodput import Cause, Goodput
 from xkd_jax.training.goodput_file import GoodputFile
 from xkd_jax.training.initial_encoders import Read
 from xkd_jax.training.loop import Loop
-from xkd_jax.training.metric_sinks import Sinks
 from xkd_jax.training.pictures import gallery
 from xkd_jax.training.probe import Probes, feature_function
-from xkd_jax.training.progress import Scalars
 from xkd_jax.training.recovery import Recovery
 from xkd_jax.training.run_results import PROBES
 
@@ -245,20 +242,9 @@ def loop(
         start,
         pipeline.train_batches(config, dataset, run.rows, start),
         checkpoints,
-        _sinks(config, workdir, start, goodput),
-    )
-
-
-def _sinks(config: Config, workdir: PurePath, start: int, goodput: Goodput) -> Sinks:
-    """Returns where the metrics of a run are written, by the main process."""
-    if not is_main_process():
-        return Sinks([])
-    texts = {"config": listing.table(config)}
-    return Sinks(
-        [
-            Scalars(workdir / "tensorboard", enabled=True, start=start, texts=texts),
-            GoodputFile(workdir, goodput),
-        ]
+        run_sinks.opened(
+            workdir, start, {"config": listing.table(config)}, GoodputFile(workdir, goodput)
+        ),
     )
 
 
