@@ -152,6 +152,12 @@ def test_sources_that_are_nothing_are_refused(tmp_path, checkpoint):
             xkd_jax.load(source, **options)
 
 
+def test_a_step_of_a_file_is_refused(model, tmp_path):
+    xkd_jax.export(model, tmp_path / "exported")
+    with pytest.raises(UserError, match=r"Step 3 is given, and .* is no run, .*: leave step"):
+        xkd_jax.load(tmp_path / "exported", step=3)
+
+
 @pytest.mark.parametrize("name", ["videomae_finetune", "audiomae", "ast"])
 def test_other_peoples_encoders_run(tmp_path, name, capsys):
     case = CASES[name]()

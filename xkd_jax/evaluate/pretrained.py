@@ -85,11 +85,7 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
             f"{config.checkpoint} has no {lacking}, which only a run has: give"
             f" --config.{key}={value}, or a run by --config.checkpoint."
         )
-    if config.step:
-        raise UserError(
-            f"step is {config.step}, and {config.checkpoint} is no run, which has steps: leave"
-            " --config.step out."
-        )
+    loading.refuse_step(files, config.step, _WORDING)
     network = "teacher" if config.network == "teacher" else "student"
     request = Request(network, _given(config), alone=len(files) == 1)
     parts = [loading.load_file(file, request, print_on_main) for file in files]

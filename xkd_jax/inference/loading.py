@@ -64,8 +64,10 @@ def load(
             f"compute_dtype is {compute_dtype!r}: give one of {', '.join(loaded.DTYPES)}."
         )
     sources = [source] if isinstance(source, str | os.PathLike) else source
-    request = Request(network, Given(heads, video, audio), alone=len(sources) == 1)
-    found = loaded.joined([_of_one(os.fspath(one), request, step or 0) for one in sources])
+    paths = [os.fspath(one) for one in sources]
+    request = Request(network, Given(heads, video, audio), alone=len(paths) == 1)
+    refuse_step(paths, step or 0, _WORDING)
+    found = loaded.joined([_of_one(path, request, step or 0) for path in paths])
     if modalities is not None:
         found = found.only(modalities, "give modalities among them")
     if compute_dtype is not None:
@@ -112,6 +114,24 @@ def file_of_weights(path: str) -> str | None:
         f"{path} has {folder.CONFIG} and no weights: put {folder.WEIGHTS} there, or give the"
         " folder of a run with checkpoints."
     )
+
+
+def refuse_step(paths: Sequence[str], step: int, wording: run_checkpoint.Wording) -> None:
+    """Checks that a step is given only where one of the sources is a run.
+
+    Args:
+      paths: paths or URLs of the sources.
+      step: the step; 0: none is given.
+      wording: of the message.
+
+    Raises:
+      UserError: all sources are files of weights.
+    """
+    if step and all(file_of_weights(path) is not None for path in paths):
+        raise UserError(
+            f"Step {step} is given, and {','.join(paths)} is no run, which has steps: leave"
+            f" {wording.step.partition('=')[0]} out."
+        )
 
 
 def load_file(

@@ -66,6 +66,7 @@ def read(config: Config) -> InitialEncoders:
       UserError: the weights can't be used, or don't fit the run's networks.
     """
     sources = loading.several(config.init.source)
+    loading.refuse_step(sources, config.init.step, _WORDING)
     found = loaded.joined([_of_one(one, config, len(sources) == 1) for one in sources])
     used = [m for m in config.modalities if m in found.encoders]
     if not used:
@@ -95,11 +96,6 @@ def _of_one(path: str, config: Config, alone: bool) -> Loaded:
     )
     request = Request(init.network, given, alone=alone)
     if (file := loading.file_of_weights(path)) is not None:
-        if init.step and alone:
-            raise UserError(
-                f"init.step is {init.step}, and {path} is no run, which has steps: leave"
-                " --config.init.step out."
-            )
         return loading.load_file(file, request, print_on_main)
     if not storage.is_remote(path) and not os.path.exists(path):
         raise UserError(
