@@ -3,7 +3,7 @@
     python -m benchmarks.plans --output=docs/measurements/plans.json [--only=v5e:1x1]
     python -m benchmarks.plans --table=docs/measurements/plans.json     # as Markdown
 
-The first command compiles the step of each case that the file lacks, the most telling ones first,
+The first command compiles the step of each case that the file lacks, the most important ones first,
 and writes the file after each, so that it can be stopped and started again. A case takes minutes on
 an idle core. It needs the extras `plan` and `plan-gpu`. Cases that another state of the program
 planned are planned again.

@@ -99,7 +99,7 @@ def test_views_encoded_together_do_not_see_each_other():
         for shape in ((4, 8, 8), (2, 4, 4))
     )
     keep = jnp.array([[5, 0, 2], [1, 7, 3]])
-    found = encoder.together([(whole, keep), (small, None), (whole, None)])
+    found = encoder.encode_views([(whole, keep), (small, None), (whole, None)])
     apart = [encoder(whole, keep), encoder(small), encoder(whole)]
     for tokens, expected in zip(found, apart, strict=True):
         np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5)

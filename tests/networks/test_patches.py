@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xkd_jax.networks.patches import (
+    colors_first,
+    colors_last,
     gather_tokens,
     patchify,
-    pixels,
-    planes,
     random_masking,
     unpatchify,
 )
@@ -26,8 +26,8 @@ def test_values_with_colors_last_are_reordered_to_those_of_patches():
     video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
     first = video[:1, :2, :2, :3].reshape(1, -1)
     cuboids = patchify(video, (2, 2, 3))
-    np.testing.assert_array_equal(planes(first, (2, 2, 3)), cuboids[:1, 0])
-    np.testing.assert_array_equal(pixels(cuboids[:1, 0], (2, 2, 3)), first)
+    np.testing.assert_array_equal(colors_first(first, (2, 2, 3)), cuboids[:1, 0])
+    np.testing.assert_array_equal(colors_last(cuboids[:1, 0], (2, 2, 3)), first)
     np.testing.assert_array_equal(unpatchify(cuboids, (2, 2, 3), (2, 2, 2)), video)
 
 

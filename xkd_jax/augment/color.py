@@ -52,12 +52,12 @@ def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
         return pixels
     mean = jnp.zeros((*pixels.shape[1:3], 1, 1), pixels.dtype)
     if "contrast" in view:
-        before = _apply(pixels, view, mean, _time_of(_CONTRAST, view))
+        before = _apply(pixels, view, mean, _place_of(_CONTRAST, view))
         mean = gray(before).mean(axis=(-2, -1), keepdims=True)
     return jnp.stack(_apply(pixels, view, mean, jnp.full(len(view["order"]), _OPERATIONS)))
 
 
-def _time_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
+def _place_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
     """Returns the place of an operation in each sample's order, int32 [B]."""
     return jnp.argmax(view["order"] == operation, axis=1)
 
@@ -74,25 +74,25 @@ def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: ja
       mean: mean gray of each frame at the contrast, [B, T, 1, 1].
       end: place of the first operation that is not applied.
     """
-    turned_at = _time_of(_HUE, view)
-    for time in range(_OPERATIONS - 1):
-        pixels = _blend(pixels, view, mean, time, (time < turned_at) & (time < end))
+    turned_at = _place_of(_HUE, view)
+    for place in range(_OPERATIONS - 1):
+        pixels = _blend(pixels, view, mean, place, (place < turned_at) & (place < end))
     pixels = jax.lax.optimization_barrier(pixels)
     if "hue" in view:
         chosen = _per_sample(turned_at < end)
         turned = rotate_hue(pixels, view["hue"])
         pixels = [jnp.where(chosen, t, p) for t, p in zip(turned, pixels, strict=True)]
     pixels = jax.lax.optimization_barrier(pixels)
-    for time in range(1, _OPERATIONS):
-        pixels = _blend(pixels, view, mean, time, (time > turned_at) & (time < end))
+    for place in range(1, _OPERATIONS):
+        pixels = _blend(pixels, view, mean, place, (place > turned_at) & (place < end))
     return pixels
 
 
 def _blend(
-    pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, time: int, active: jax.Array
+    pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, place: int, active: jax.Array
 ) -> _Planes:
     """Blends with the reference of the operation at a place of the order, in `active` samples."""
-    operation = view["order"][:, time]
+    operation = view["order"][:, place]
     factor = jnp.ones(len(operation), jnp.float32)
     for number, name in enumerate(_BLENDS):
         if name in view:

@@ -80,7 +80,7 @@ def watch(
             try:
                 found = evaluate(dataclasses.replace(config, step=step), _folder(workdir, step))
             except UserError:
-                if _is_held(run, step):
+                if _still_exists(run, step):
                     raise
                 gone.add(step)
                 print_on_main(f"removed   the checkpoint of step {step}, before it was evaluated")
@@ -123,7 +123,7 @@ def _checkpoints(run: PurePath) -> list[PurePath]:
     return step_folders(directory)
 
 
-def _is_held(run: PurePath, step: int) -> bool:
+def _still_exists(run: PurePath, step: int) -> bool:
     """Whether the checkpoint of a step still exists; the same on all processes."""
 
     def look() -> int:

@@ -184,7 +184,7 @@ def encode(
       The tokens of the global view, and those of each local view.
     """
     others = [(view, None) for view in views["local"]] if local and "local" in views else []
-    latent, *tokens = student.encoders.together(m, [(views["global"], keep), *others])
+    latent, *tokens = student.encoders.encode_views(m, [(views["global"], keep), *others])
     return latent, tokens
 
 

@@ -11,7 +11,7 @@ from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.linear import affine, linear
-from xkd_jax.networks.patches import gather_tokens, planes
+from xkd_jax.networks.patches import colors_first, gather_tokens
 
 
 class Decoder(nnx.Module):
@@ -60,8 +60,8 @@ class Decoder(nnx.Module):
         x = jnp.concatenate([x[:, :1], unshuffled], axis=1)
         x = self.blocks(x + self.positions[...].astype(x.dtype)[None])[:, 1:]
         if self.output is None:
-            return planes(x, self.view.patch)
+            return colors_first(x, self.view.patch)
         assert self.output.bias is not None
-        kernel = planes(self.output.kernel[...], self.view.patch)
-        bias = planes(self.output.bias[...], self.view.patch)
+        kernel = colors_first(self.output.kernel[...], self.view.patch)
+        bias = colors_first(self.output.bias[...], self.view.patch)
         return affine(x, kernel, bias)

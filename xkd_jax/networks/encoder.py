@@ -18,7 +18,7 @@ from xkd_jax.config.pretraining import Architecture, ModelConfig
 from xkd_jax.networks.blocks import Blocks, DropPath
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import affine, linear
-from xkd_jax.networks.patches import gather_tokens, patchify, planes
+from xkd_jax.networks.patches import colors_first, gather_tokens, patchify
 from xkd_jax.networks.per_modality import per_modality
 from xkd_jax.networks.positions import resize_positions
 
@@ -86,7 +86,7 @@ class Embedding(nnx.Module):
         self, patches: Float[Array, "batch tokens values"]
     ) -> Float[Array, "batch tokens width"]:
         projection = self.projection
-        kernel = planes(projection.kernel[...].T, self.config.view.patch).T
+        kernel = colors_first(projection.kernel[...].T, self.config.view.patch).T
         return affine(patches.astype(self.dtype), kernel, projection.bias)
 
 
@@ -133,7 +133,7 @@ class Encoder(nnx.Module):
         """
         return self._normed(self.blocks(self.embedding(view, keep), drop_path))
 
-    def together(
+    def encode_views(
         self, views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch _"] | None]]
     ) -> list[Float[Array, "batch _ width"]]:
         """Encodes several views of each sample in one pass; tokens attend to those of their view.
@@ -223,13 +223,13 @@ class Encoders(nnx.Module):
         """Encodes views of a modality; see `Encoder`."""
         return self.encoder(modality)(view, keep, drop_path)
 
-    def together(
+    def encode_views(
         self,
         modality: Modality,
         views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch _"] | None]],
     ) -> list[Float[Array, "batch _ width"]]:
         """Encodes several views of each sample in one pass; see `Encoder`."""
-        return self.encoder(modality).together(views)
+        return self.encoder(modality).encode_views(views)
 
     def with_cls_attention(
         self, modality: Modality, view: Float[Array, "batch ..."]

@@ -1,7 +1,7 @@
 """Flattened patches of views, and random masks of tokens.
 
 The values of a patch are in planes, all of one color after the other: rows of pixels then stay rows
-of memory. Parameters have the authors' order of values, colors last (`planes`).
+of memory. Parameters have the authors' order of values, colors last (`colors_first`).
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def unpatchify(
     )
 
 
-def planes(
+def colors_first(
     array: Float[Array, "*axes values"], patch: tuple[int, ...]
 ) -> Float[Array, "*axes values"]:
     """Reorders the last axis, from a patch's values with colors last to colors first."""
     return einops.rearrange(array, "... (p c) -> ... (c p)", p=math.prod(patch))
 
 
-def pixels(
+def colors_last(
     array: Float[Array, "*axes values"], patch: tuple[int, ...]
 ) -> Float[Array, "*axes values"]:
     """Reorders the last axis, from a patch's values with colors first to colors last."""

@@ -16,7 +16,7 @@ from xkd_jax.method.objective import ObjectiveOutputs
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
-from xkd_jax.networks.patches import Masking, pixels
+from xkd_jax.networks.patches import Masking, colors_last
 from xkd_jax.parity.comparison import Comparison, Report, relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.step_case import Case, case_config, case_inputs, case_schedules, case_state
@@ -150,8 +150,8 @@ def named_outputs(
         found = {
             "student_latent": outputs.latents[m],
             "mask": masks[m].removed,
-            "target_patches": pixels(reconstruction.patches, patch),
-            "prediction": pixels(reconstruction.prediction, patch),
+            "target_patches": colors_last(reconstruction.patches, patch),
+            "prediction": colors_last(reconstruction.prediction, patch),
             "student_tokens_local": projection.local_tokens,
             "student_output_local": einops.rearrange(local, "v b k -> (v b) k"),
             "teacher_tokens": teacher.tokens,

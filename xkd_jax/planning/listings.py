@@ -1,8 +1,8 @@
 """Listings of instructions that the TPU compiler writes beside a program.
 
-The compiler estimates no cycles for kernels in a program's text; their instructions tell. It writes
-listings of all operations, some hundred MB for a large step, into a temporary folder. libtpu reads
-its options when it is loaded, so the folder is one for the process.
+The compiler estimates no cycles for kernels in a program's text; their instructions are counted
+instead. It writes listings of all operations, some hundred MB for a large step, into a temporary
+folder. libtpu reads its options when it is loaded, so the folder is one for the process.
 """
 
 from __future__ import annotations

@@ -120,16 +120,16 @@ def _started(
     config: Config, plan: BuildPlan, folder: str, work: JointWork, lease: contextlib.ExitStack
 ) -> bool:
     """Starts the build, after waiting for that of another run; False: that one has finished it."""
-    told = False
+    printed = False
     while True:
         try:
             with _file_errors(folder):
                 lease.enter_context(builder.start(plan, folder))
             return True
         except LeaseHeldError:
-            if not told:
+            if not printed:
                 print_on_main(f"waiting   for another process that makes shards in {folder}")
-            told = True
+            printed = True
             work.tick()
         except UserError:
             if videos.finished(config, folder) is None:
