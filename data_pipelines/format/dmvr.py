@@ -26,7 +26,7 @@ from data_pipelines.format.tf_example import Feature, FeatureList
 from data_pipelines.loader_config import LoaderConfig
 
 _SHARD_NAME = re.compile(
-    r"(?P<name>.+?)(?P<end>(\.tfrecords?)?)-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
+    r"(?P<name>.+?)(?P<end>(\.tfrecords?)?)-(?P<shard>\d{5,9})-of-(?P<shards>\d{5,9})"
 )
 # A frame that is late by at most this many seconds counts as on time.
 _EARLY = 0.001

@@ -7,6 +7,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from data_pipelines.format.tfrecord import (
 # Memory of local records, in sizes of powers of two. Larger records are rare and use new memory.
 _POOL = BufferPool()
 _LARGEST_POOLED = 1 << 24  # bytes
+# Indexes of remote shards that are requested at the same time, as each takes a round trip.
+INDEXES_AT_ONCE = 32
 
 
 class TFRecordSource:
@@ -53,7 +56,7 @@ class TFRecordSource:
         self._sizes = list(shards.values())
         self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
-        indexes = [shard_index.load(path, size) for path, size in shards.items()]
+        indexes = _indexes(shards)
         self._classes = [index.classes for index in indexes]
         entries = [index.entries for index in indexes]
         self._first = np.cumsum([0] + [len(n) for n in entries]).tolist()
@@ -186,6 +189,17 @@ class TFRecordSource:
 
     def __repr__(self) -> str:
         return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
+
+
+def _indexes(shards: Mapping[str, int]) -> list[shard_index.Index]:
+    """Returns the index of each shard, in order; reads those of remote shards in threads."""
+    if not any(map(storage.is_remote, shards)):
+        return [shard_index.load(path, size) for path, size in shards.items()]
+    pool = ThreadPoolExecutor(INDEXES_AT_ONCE, "read-indexes")
+    try:
+        return list(pool.map(shard_index.load, shards, shards.values()))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _time_of_change(path: str) -> int:

@@ -8,7 +8,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 
 _SHARD_NAME = re.compile(
-    r"(?P<name>\w+)-(?P<split>\w+)\.tfrecord-(?P<shard>\d{5})-of-(?P<shards>\d{5})"
+    r"(?P<name>\w+)-(?P<split>\w+)\.tfrecord-(?P<shard>\d{5,9})-of-(?P<shards>\d{5,9})"
 )
 
 

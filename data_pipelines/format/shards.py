@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # slow to import
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
 # Temporary files of `storage.writer` for shards, indexes and JSON files.
-_LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5}-of-\d{5}(\.index)?|\w+\.json)\.\d+\.tmp")
+_LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5,9}-of-\d{5,9}(\.index)?|\w+\.json)\.\d+\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)

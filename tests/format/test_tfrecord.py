@@ -272,6 +272,35 @@ def test_missing_shards_are_named(tmp_path):
         shard_names.find_shards(str(tmp_path / "absent"), "train")
 
 
+def test_more_than_99_999_shards_are_found(tmp_path, monkeypatch):
+    """Their numbers have more digits, in the order of numbers and not of names."""
+    count = 100_002
+    names = {shard_names.shard_name("toy", "train", i, count): i for i in reversed(range(count))}
+    monkeypatch.setattr(storage, "sizes", lambda directory: names)
+    found = shard_names.find_shards("shards", "train")
+    assert list(found.values()) == list(range(count))
+    assert list(found)[-1] == "shards/toy-train.tfrecord-100001-of-100002"
+
+
+def test_indexes_of_many_remote_shards_are_in_order():
+    """Several are read at a time; the first damaged shard in order is the one that is named."""
+    folder = "memory://many"
+    found = _write(folder, RECORDS * 12, count=80)
+    local = [found[path] for path in found]
+    source = record_source.TFRecordSource(found)
+    assert source.paths == list(found)
+    assert [
+        sum(len(source[r]) + tfrecord.FRAMING for r in source.records_of(shard))
+        for shard in range(80)
+    ] == local
+    for number in (7, 3, 60):
+        path = list(found)[number]
+        for name in (path, path + shard_index.SUFFIX):
+            fsspec.filesystem("memory").pipe_file(name, bytes(found[path]))
+    with pytest.raises(UserError, match="00003-of-00080"):
+        record_source.TFRecordSource(found)
+
+
 def test_shards_of_two_builds_are_refused(tmp_path):
     _write(tmp_path, count=4)
     with pytest.raises(UserError, match="several builds"):
