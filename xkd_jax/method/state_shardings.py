@@ -127,7 +127,7 @@ def _placed(
 
 def state_shardings(
     architecture: Architecture,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     transformation: optax.GradientTransformation,
     *,
     split: bool = False,
