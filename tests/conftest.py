@@ -27,6 +27,7 @@ import jax
 import miniatures
 import numpy as np
 import pytest
+import stores
 from small_run import SMALL
 
 from data_pipelines import terminal
@@ -56,6 +57,13 @@ def signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def bucket(request):
+    """The URL of a bucket of each store, for the tests of a module."""
+    with stores.bucket(request.param) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config.pretraining import Config, MeshConfig
@@ -64,6 +65,11 @@ def encode(parameters, batch) -> dict[str, jax.Array]:
         m: sum(mean(leaf) for leaf in jax.tree.leaves(batch[m]) if leaf.dtype != jnp.uint8)
         for m in MODALITIES
     }
+
+
+def use_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of `train` have the tiny state in place of networks."""
+    monkeypatch.setattr(Run, "create", lambda config, length, mesh: run(config, length.steps))
 
 
 def run(config: Config, steps: int) -> Run:

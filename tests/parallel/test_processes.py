@@ -154,9 +154,7 @@ def assert_near(found, losses):
 @pytest.mark.slow
 def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch):
     """Four processes are preempted, one of two is killed, and a single one finishes the run."""
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
     losses, records = train_here(config, tmp_path / "whole", monkeypatch)
     workdir, shards = tmp_path / "run", config.data.dir
 

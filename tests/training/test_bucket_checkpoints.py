@@ -4,7 +4,6 @@ import dataclasses
 
 import orbax.checkpoint as ocp
 import pytest
-import stores
 import tiny_state
 from tiny_checkpoints import restored, saved
 
@@ -14,12 +13,6 @@ from data_pipelines.format.storage import Url
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training import bucket_checkpoints, saved_checkpoint
 from xkd_jax.training.saved_checkpoint import step_folders
-
-
-@pytest.fixture(scope="module", params=["s3", "gs"])
-def bucket(request):
-    with stores.bucket(request.param) as url:
-        yield url
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.saved_checkpoint import step_folders
 
 
-@pytest.fixture(scope="module", params=["s3", "gs"])
-def bucket(request):
-    with stores.bucket(request.param) as url:
-        yield url
-
-
 @pytest.fixture
 def proxy(bucket, monkeypatch):
     """The store is reached through a proxy, and nothing waits between tries."""

@@ -5,7 +5,6 @@ import json
 import noise_shards
 import pytest
 import small_run
-import stores
 import tiny_state
 
 from benchmarks.soak import saved
@@ -21,12 +20,6 @@ from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.preemption import Preemption
 
 STEPS = 4
-
-
-@pytest.fixture(scope="module", params=["s3", "gs"])
-def bucket(request):
-    with stores.bucket(request.param) as url:
-        yield url
 
 
 @pytest.fixture
@@ -47,9 +40,7 @@ def config(tmp_path_factory):
 def quick(monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
     monkeypatch.setattr(lease, "POLL", 0.02)
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
 
 
 def final_state(config, workdir):

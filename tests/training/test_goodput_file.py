@@ -36,9 +36,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
 
 
 @pytest.fixture(params=["folder", "s3"])

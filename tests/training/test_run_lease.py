@@ -33,9 +33,7 @@ def config(tmp_path_factory):
 def quick(monkeypatch):
     monkeypatch.setattr(lease, "PATIENCE", 0.3)
     monkeypatch.setattr(lease, "POLL", 0.02)
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
 
 
 def test_second_run_is_refused_before_it_writes(config, tmp_path, capsys):

@@ -118,9 +118,7 @@ def assert_reported(workdir, printed):
 
 def test_moved_data_is_accepted_and_replaced_data_refused(config, tmp_path, monkeypatch, capsys):
     """The other data set has the same name, rates, and numbers of records and shards."""
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
 
     def resume(folder, steps):
         moved = change(config, data={"dir": str(folder)})
@@ -142,9 +140,7 @@ def test_moved_data_is_accepted_and_replaced_data_refused(config, tmp_path, monk
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(
-        training.Run, "create", lambda config, length, mesh: tiny_state.run(config, length.steps)
-    )
+    tiny_state.use_in_runs(monkeypatch)
 
 
 def test_finished_run_is_not_changed(config, tmp_path, capsys, tiny):
