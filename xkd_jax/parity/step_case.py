@@ -56,7 +56,7 @@ class Case:
         return cls(file.path, meta, arrays)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
-        """Returns the arrays whose names begin with `name/`, without that prefix."""
+        """Returns {name without `name/`: array, of any shape} for names with that prefix."""
         prefix = f"{name}/"
         return {k[len(prefix) :]: v for k, v in self.arrays.items() if k.startswith(prefix)}
 

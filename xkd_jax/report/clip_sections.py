@@ -49,7 +49,13 @@ _PANELS = {
 
 
 def data(student: StudentOnData, split: Split, amount: int) -> Child:
-    """Returns players of a few training clips, with their spectrograms."""
+    """Returns players of a few training clips, with their spectrograms.
+
+    Args:
+      student: a run's student, for its views.
+      split: the training split.
+      amount: number of clips.
+    """
     chosen = [int(split.records[p]) for p in varied(split, amount)]
     clips = {
         record: ClipMedia(student.config, split.dataset, record, views)
@@ -66,7 +72,13 @@ def data(student: StudentOnData, split: Split, amount: int) -> Child:
 
 
 def reconstructions(student: StudentOnData, split: Split, amount: int) -> Child:
-    """Returns input, masked input, reconstruction and attention of a few clips side by side."""
+    """Returns input, masked input, reconstruction and attention of a few clips side by side.
+
+    Args:
+      student: a run's student.
+      split: of the clips.
+      amount: number of clips.
+    """
     chosen = split.records[sorted(varied(split, amount))]
     seen = student.see(split.dataset, chosen)
     pictures = {m: drawn(student.config.modality(m), *parts) for m, parts in seen.items()}
@@ -115,7 +127,15 @@ def _line(images: np.ndarray) -> int:
 def neighbors(
     student: StudentOnData, queries: Split, bank: Split, amount: int, *, across: bool
 ) -> Child:
-    """Returns galleries of the nearest clips within and, with `across`, across modalities."""
+    """Returns galleries of the nearest clips within and, with `across`, across modalities.
+
+    Args:
+      student: a run's student.
+      queries: clips whose neighbors are found.
+      bank: clips among which they are found.
+      amount: number of queries.
+      across: whether modalities are compared with each other.
+    """
     found = [search for search in searches(queries, bank) if search.order.shape[1]]
     found = [search for search in found if across or search.query == search.found]
     chosen = varied(queries, amount)

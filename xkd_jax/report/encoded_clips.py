@@ -124,7 +124,7 @@ class StudentOnData:
                 yield int(batch["record"][row]), {m: v["global"][row] for m, v in views.items()}
 
     def see(self, dataset: Dataset, records: np.ndarray) -> dict[Modality, Any]:
-        """Returns {modality: what the student makes of at most 16 records, `Seen` of NumPy}."""
+        """Returns {modality: `Seen` of at most 16 records, arrays of NumPy [records, ...]}."""
         (batch,) = self._batches(dataset, records)
         found = seen_function(self.config, self._mesh)(self._params, self._placed(batch))
         return jax.device_get(jax.tree.map(lambda rows: rows[: len(records)], found))

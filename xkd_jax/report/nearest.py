@@ -82,7 +82,12 @@ def _search(
 
 
 def shares(queries: Sequence[frozenset[int]], others: Sequence[frozenset[int]]) -> np.ndarray:
-    """Returns whether each query has a class in common with each other clip, bool [n, m]."""
+    """Returns whether each query has a class in common with each other clip, bool [n, m].
+
+    Args:
+      queries: classes of n clips.
+      others: classes of m clips.
+    """
     return np.array([[bool(a & b) for b in others] for a in queries])
 
 

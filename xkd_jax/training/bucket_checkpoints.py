@@ -134,6 +134,10 @@ class BucketCheckpoints:
 def set_aside(folder: PurePath, reason: str) -> None:
     """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
 
+    Args:
+      folder: URL of the checkpoint.
+      reason: the content of the mark.
+
     Raises:
       UserError: the bucket can't be written.
     """

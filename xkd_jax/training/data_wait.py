@@ -56,7 +56,7 @@ class DataWait:
         self._events.put(_Batch(batch, asked, time.perf_counter() if here else None))
 
     def dispatched(self, result: jax.Array) -> None:
-        """Notes that the step is dispatched; `result` is ready at its end."""
+        """Notes that the step is dispatched; `result`, a scalar, is ready at its end."""
         self._events.put(result)
 
     def take(self) -> float:

@@ -51,6 +51,7 @@ class GoodputFile(Sink):
         self._warning = WriteWarning(self._path, "accounts of the run's time")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the accounts up to now; `step` and `scalars` are not used."""
         self.save()
 
     def save(self) -> Accounts:

@@ -29,25 +29,29 @@ class Sink:
 
 
 class Sinks(Sink):
-    """Several sinks as one; what one of them raises in `close` does not keep the others open."""
+    """Several sinks as one; an error of one in `close` does not keep the others open."""
 
     def __init__(self, sinks: Sequence[Sink]):
         """Takes the sinks, which it closes."""
         self._sinks = sinks
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the `scalars` of one `step` to each sink."""
         for sink in self._sinks:
             sink.write(step, scalars)
 
     def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Writes the `images` of one `step`, uint8 [height, width, 3], to each sink."""
         for sink in self._sinks:
             sink.draw(step, images)
 
     def flush(self) -> None:
+        """Makes durable what each sink has."""
         for sink in self._sinks:
             sink.flush()
 
     def close(self) -> None:
+        """Closes each sink, also after one has raised an error."""
         with contextlib.ExitStack() as stack:
             for sink in self._sinks:
                 stack.callback(sink.close)

@@ -51,6 +51,7 @@ class MetricsFile(Sink):
         self._last: dict[str, Any] = {}  # the last line
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds scalars, {tag: value}, to the line of their step."""
         values = {n: float(v) if math.isfinite(v) else None for n, v in scalars.items()}
         if self._last.get("step") == step:
             self._last |= values
@@ -62,6 +63,7 @@ class MetricsFile(Sink):
             self.flush()
 
     def flush(self) -> None:
+        """Stores all lines so far."""
         if not self._changed:
             return
         with self._warning.errors():
@@ -79,6 +81,7 @@ class MetricsFile(Sink):
             self._new, self._stored, self._changed = b"", self._line(), False
 
     def close(self) -> None:
+        """Stores the last lines."""
         self.flush()
 
     def _line(self) -> bytes:
