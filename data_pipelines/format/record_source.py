@@ -30,6 +30,8 @@ _POOL = BufferPool()
 _LARGEST_POOLED = 1 << 24  # bytes
 # Indexes of remote shards that are requested at the same time, as each takes a round trip.
 INDEXES_AT_ONCE = 32
+# Records of a piece of the digest, which takes less memory than all.
+_DIGEST_AT_ONCE = 1 << 20
 
 
 class TFRecordSource:
@@ -58,13 +60,15 @@ class TFRecordSource:
         self._verify = verify
         indexes = _indexes(shards)
         self._classes = [index.classes for index in indexes]
-        entries = [index.entries for index in indexes]
-        self._first = np.cumsum([0] + [len(n) for n in entries]).tolist()
-        joined = np.concatenate([np.zeros(0, shard_index.ENTRY), *entries])
-        self._lengths, self._crcs = joined["length"].astype(np.int64), joined["crc"].copy()
-        framed = [n["length"].astype(np.int64) + FRAMING for n in entries]
-        offsets = [np.cumsum(n) - n for n in framed]
-        self._offsets = np.concatenate([np.zeros(0, np.int64), *offsets])
+        self._first = np.cumsum([0] + [len(index.entries) for index in indexes]).tolist()
+        # A length has 32 bits, as `MAX_RECORD_BYTES` does.
+        self._lengths, self._crcs = (np.empty(self._first[-1], np.uint32) for _ in range(2))
+        self._offsets = np.empty(self._first[-1], np.int64)
+        for index, start, end in zip(indexes, self._first, self._first[1:], strict=False):
+            framed = index.entries["length"].astype(np.int64) + FRAMING
+            self._lengths[start:end] = index.entries["length"]
+            self._crcs[start:end] = index.entries["crc"]
+            self._offsets[start:end] = np.cumsum(framed) - framed
         self._own_files()
 
     def _own_files(self) -> None:
@@ -100,8 +104,12 @@ class TFRecordSource:
         It does not depend on the folder or on indexes. It changes if any record is changed, added,
         removed or moved.
         """
-        rows = np.stack([self._lengths, self._crcs], axis=1).astype("<u4")
-        return hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self), _DIGEST_AT_ONCE):
+            part = slice(start, start + _DIGEST_AT_ONCE)
+            rows = np.stack([self._lengths[part], self._crcs[part]], axis=1)
+            digest.update(rows.astype("<u4").tobytes())
+        return digest.hexdigest()
 
     def shards_of(self, records: np.ndarray) -> np.ndarray:
         """Returns the number of the shard of each record, int64 [n]."""

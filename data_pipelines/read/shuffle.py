@@ -127,7 +127,7 @@ def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _order(shuffle: Shuffle, epoch: int) -> np.ndarray:
-    """Returns the index in `records` for each position of an epoch, int64 [n].
+    """Returns the index in `records` for each position of an epoch, integers [n].
 
     (Grain's shuffle adds the epoch to the seed, so that epoch 1 of seed 0 equals epoch 0 of seed 1,
     and it does not order by shards; `benchmarks.grain_parts` prints its cost.)
@@ -135,7 +135,8 @@ def _order(shuffle: Shuffle, epoch: int) -> np.ndarray:
     rng = np.random.default_rng([shuffle.seed, epoch])
     count, window = len(shuffle.records), shuffle.window
     if not window:
-        return rng.permutation(count)
+        # The width of integers does not change their order, only the memory and time.
+        return rng.permutation(np.arange(count, dtype=np.min_scalar_type(-count)))
     turn = rng.permutation(shuffle.shards.max() + 1)
     by_shard = np.argsort(turn[shuffle.shards], kind="stable")
     # A random offset of the windows, so that their content differs between epochs of one shard too.

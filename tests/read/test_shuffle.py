@@ -93,3 +93,11 @@ def test_shorter_epoch_omits_end_of_order(window):
         assert epoch_of(shorter, epoch) == epoch_of(whole, epoch)[:96]
     left_out = [set(range(COUNT)) - set(epoch_of(shorter, epoch)) for epoch in range(8)]
     assert len(set(map(tuple, left_out))) > 1  # others in each epoch
+
+
+@pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 32_768, 32_769])
+def test_order_does_not_depend_on_memory_of_integers(count):
+    """It is NumPy's permutation of 64-bit integers, which runs of every version have read."""
+    shuffle = Shuffle(np.arange(count), np.zeros(count, int), 3)
+    expected = np.random.default_rng([3, 0]).permutation(count)
+    assert [shuffle(position)[1] for position in range(count)] == expected.tolist()
