@@ -62,16 +62,19 @@ def module_shardings(module: nnx.Module, mesh: Mesh | AbstractMesh, *, split: bo
 def _over_data(
     spec: PartitionSpec, shape: tuple[int, ...], stacked: bool, mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
-    """Returns the spec of a matrix with its first whole and divisible dimension divided over data.
+    """Returns the spec of a matrix with its first divisible dimension divided over data.
 
-    The dimension of the layers is not divided, as a layer's gradient would belong to one device.
+    Dimensions that other axes divide come last. The dimension of the layers is not divided, as a
+    layer's gradient would belong to one device.
     """
-    parts = mesh.shape["data"]
-    if parts == 1 or len(shape) - stacked < 2:
+    if mesh.shape["data"] == 1 or len(shape) - stacked < 2:
         return spec
-    for i in range(stacked, len(shape)):
-        if spec[i] is None and shape[i] % parts == 0:
-            return PartitionSpec(*spec[:i], "data", *spec[i + 1 :])
+    for i in sorted(range(stacked, len(shape)), key=lambda i: spec[i] is not None):
+        names = () if spec[i] is None else spec[i] if isinstance(spec[i], tuple) else (spec[i],)
+        names = (*names, "data")
+        if shape[i] % math.prod(mesh.shape[name] for name in names) == 0:
+            place = names[0] if len(names) == 1 else names
+            return PartitionSpec(*spec[:i], place, *spec[i + 1 :])
     return spec
 
 
