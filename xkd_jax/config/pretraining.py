@@ -343,6 +343,9 @@ class Config(LoaderConfig):
     report: Annotated[
         bool, Doc("whether the run ends by writing report.html, a page of its results")
     ] = False
+    wandb: Annotated[
+        str, Doc("project of Weights & Biases that gets the metrics too; empty: none")
+    ] = ""
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

@@ -32,7 +32,15 @@ from xkd_jax.parallel.processes import (
     run_on_all,
     write_once,
 )
-from xkd_jax.training import goodput_file, memory, run_data, run_lease, run_sinks, run_summary
+from xkd_jax.training import (
+    goodput_file,
+    memory,
+    run_data,
+    run_lease,
+    run_sinks,
+    run_summary,
+    wandb_sink,
+)
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
 from xkd_jax.training.goodput import Cause, Goodput
@@ -75,6 +83,7 @@ def train(
       StoppedError: the program was preempted; the state is saved.
     """
     run_data.check(config)
+    wandb_sink.check(config.wandb)
     goodput = Goodput(began)
     smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
     if config.init.source and initial is None:
@@ -243,7 +252,12 @@ def loop(
         pipeline.train_batches(config, dataset, run.rows, start),
         checkpoints,
         run_sinks.opened(
-            workdir, start, {"config": listing.table(config)}, GoodputFile(workdir, goodput)
+            workdir,
+            start,
+            {"config": listing.table(config)},
+            GoodputFile(workdir, goodput),
+            project=config.wandb,
+            settings=dataclasses.asdict(config),
         ),
     )
 
