@@ -15,7 +15,7 @@ _FREE = b"released"
 
 
 class LeaseObject:
-    """The object, which each write replaces only if it is the one that the writer knows."""
+    """The object, which a write replaces only if it has not changed since the last access."""
 
     def __init__(self, folder: str, name: str, is_mine: Callable[[bytes], bool]):
         """Creates an object without reading or writing.

@@ -37,7 +37,7 @@ _ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)
 
 
 class _Shape(NamedTuple):
-    """What a kernel knows beside its arrays; see `tpu_attention`."""
+    """Static arguments of a kernel; see `tpu_attention`."""
 
     heads: int
     size: int
