@@ -11,7 +11,7 @@ from data_pipelines.loader_config import Modality
 from data_pipelines.read import clips
 from data_pipelines.read.dataset import Dataset
 from xkd_jax.config.pretraining import Config
-from xkd_jax.report import media
+from xkd_jax.report import browser_formats
 from xkd_jax.report.elements import Child, Html, element, player
 from xkd_jax.report.sound_synthesis import sound_of
 from xkd_jax.training.drawing import pictures
@@ -78,12 +78,12 @@ class ClipMedia:
         assert self._log_mel is not None
         image = pictures(self._config.audio, *[self._log_mel[None]] * 2)[0]
         name = f"Spectrogram of {self.title}, low frequencies at the bottom"
-        return element("img", src=media.png(media.scaled(image)[0]), alt=name)
+        return element("img", src=browser_formats.png(browser_formats.scaled(image)[0]), alt=name)
 
 
 def _frames(config: Config, view: np.ndarray) -> np.ndarray:
     """Returns the frames of a normalized view as they are shown, uint8."""
-    return media.scaled(pictures(config.video, view[None], view[None])[0])
+    return browser_formats.scaled(pictures(config.video, view[None], view[None])[0])
 
 
 def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | None) -> Html:
@@ -95,10 +95,12 @@ def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | No
       name: for screen readers.
       samples: sound, float [samples]; None: silent.
     """
-    frames = media.scaled(frames)
-    address = media.film(frames, config.video.frame_rate, samples, config.audio.sample_rate)
+    frames = browser_formats.scaled(frames)
+    address = browser_formats.film(
+        frames, config.video.frame_rate, samples, config.audio.sample_rate
+    )
     height, width = frames.shape[1:3]
-    poster = media.jpeg(frames[len(frames) // 2])
+    poster = browser_formats.jpeg(frames[len(frames) // 2])
     return player("video", address, name, class_="clip", poster=poster, width=width, height=height)
 
 
@@ -113,7 +115,7 @@ def sound(samples: np.ndarray | None, config: Config, name: str, shown: str = ""
     """
     if samples is None:
         return None
-    address = media.sound(samples, config.audio.sample_rate)
+    address = browser_formats.sound(samples, config.audio.sample_rate)
     return player("audio", address, name, class_="clip", data_name=shown or None)
 
 

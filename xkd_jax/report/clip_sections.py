@@ -12,7 +12,7 @@ import threadpoolctl
 from data_pipelines.loader_config import MODALITIES, Modality
 from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import Config
-from xkd_jax.report import media
+from xkd_jax.report import browser_formats
 from xkd_jax.report.charts import scatter
 from xkd_jax.report.clip_media import ClipMedia, film, samples_of, sound
 from xkd_jax.report.elements import Child, Html, element
@@ -105,7 +105,11 @@ def _panels(
     title = f"{', '.join(present)} of {clip.title}"
     if modality == "video":
         return [heads, film(joined, config, title, clip.samples)]
-    image = element("img", src=media.png(media.scaled(joined)[0]), alt=f"Spectrograms: {title}")
+    image = element(
+        "img",
+        src=browser_formats.png(browser_formats.scaled(joined)[0]),
+        alt=f"Spectrograms: {title}",
+    )
     heard = [sound(clip.samples, config, f"Input: {clip.title}", "Input")]
     if seen.views is not None:
         again = samples_of(config, seen.views.predicted[row])

@@ -78,12 +78,15 @@ class WandbSink(Sink):
         print_on_main(f"wandb     {self._run.dir if self._run.offline else self._run.url}")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Sends the `scalars` of one `step`; an error is a warning, and no `UserError`."""
         self._log(step, dict(scalars))
 
     def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Sends the `images` of one `step`, uint8 [height, width, 3]; errors as in `write`."""
         self._log(step, {tag: self._wandb.Image(image) for tag, image in images.items()})
 
     def close(self) -> None:
+        """Sends what is left; errors as in `write`."""
         with self._warning.errors():
             try:
                 self._run.finish()

@@ -11,7 +11,7 @@ from data_pipelines.format.log_mel import log_mel
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import AudioConfig
 from xkd_jax.config.pretraining import Config
-from xkd_jax.report import media
+from xkd_jax.report import browser_formats
 from xkd_jax.report.clip_media import recorded_sound
 from xkd_jax.report.sound_synthesis import sound_of
 
@@ -37,7 +37,7 @@ def loudest_hertz(samples, rate):
 def test_film_has_its_frames_and_its_sound():
     levels = [0, 80, 160, 240]
     frames = np.stack([np.full((64, 96, 3), level, np.uint8) for level in levels])
-    with opened(media.film(frames, 8.0, tone(440, 0.5), RATE), "video/webm") as container:
+    with opened(browser_formats.film(frames, 8.0, tone(440, 0.5), RATE), "video/webm") as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, audio.codec_context.name) == ("vp9", "opus")
         decoded = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
@@ -48,7 +48,7 @@ def test_film_has_its_frames_and_its_sound():
 
 
 def test_sound_keeps_its_pitch():
-    with opened(media.sound(tone(440), RATE), "audio/webm") as container:
+    with opened(browser_formats.sound(tone(440), RATE), "audio/webm") as container:
         samples = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
     assert loudest_hertz(samples, 48000) == pytest.approx(440, abs=3)
 
@@ -74,13 +74,13 @@ def test_silence_stays_silent():
 )
 def test_images_have_a_height_that_can_be_looked_at(height, width, expected):
     images = np.zeros((2, height, width, 3), np.uint8)
-    assert media.scaled(images).shape == (2, *expected, 3)
+    assert browser_formats.scaled(images).shape == (2, *expected, 3)
 
 
 def test_small_images_keep_sharp_edges():
     image = np.zeros((1, 28, 28, 3), np.uint8)
     image[:, :, 14:] = 255
-    assert set(np.unique(media.scaled(image))) == {0, 255}
+    assert set(np.unique(browser_formats.scaled(image))) == {0, 255}
 
 
 def test_recorded_sound_is_that_of_the_central_clip():
