@@ -1,5 +1,6 @@
 """Goodput of runs over several starts, in a folder and in a bucket."""
 
+import contextlib
 import json
 
 import noise_shards
@@ -8,7 +9,7 @@ import small_run
 import stores
 import tiny_state
 
-from data_pipelines.errors import StoppedError
+from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
@@ -112,7 +113,7 @@ def test_run_that_has_ended_keeps_its_accounts(config, tmp_path):
 )
 def test_unusable_file_is_a_note_and_accounts_begin_again(tmp_path, capsys, content, reason):
     (tmp_path / goodput_file.FILE).write_bytes(content)
-    with goodput_file.kept(Goodput(), tmp_path):
+    with goodput_file.kept(Goodput(), tmp_path, 0):
         pass
     note, line = capsys.readouterr().out.splitlines()
     assert note.startswith(
@@ -142,3 +143,37 @@ def test_accounts_are_read_back(tmp_path, where):
     found = goodput_file.read(folder)
     assert (found.starts, found.reached) == (1, 3)
     assert goodput_file.read(folder / "elsewhere") is None
+
+
+def begin(workdir, start, error=None):
+    """A start of a run at a step, which ends by an error."""
+    goodput = Goodput()
+    with goodput_file.kept(goodput, workdir, start), goodput.steps(start):
+        if error is not None:
+            raise error
+
+
+def test_stops_that_repeat_without_progress_end_with_the_reason(tmp_path):
+    for _ in range(3):
+        with pytest.raises(StoppedError):
+            begin(tmp_path, 5, StoppedError())
+    wanted = r"last 3 starts .* stopped on request, and the next one begins at step 5 as they did"
+    with pytest.raises(UserError, match=wanted) as refused:
+        begin(tmp_path, 5)
+    assert refused.value.status == 2
+    begin(tmp_path, 5)  # someone has removed the cause
+
+
+@pytest.mark.parametrize("start,error", [(6, StoppedError), (5, KilledError)])
+def test_stops_with_progress_or_other_ends_between_are_no_standstill(tmp_path, start, error):
+    for _ in range(2):
+        for at, how in ((5, StoppedError), (5, StoppedError), (start, error)):
+            goodput = Goodput()
+            with (
+                contextlib.suppress(how),
+                goodput_file.kept(goodput, tmp_path, at),
+                goodput.steps(at),
+            ):
+                goodput_file.GoodputFile(tmp_path, goodput).write(at, {})
+                raise how
+    begin(tmp_path, 5)

@@ -32,12 +32,16 @@ class Accounts:
       starts: number of starts of the program.
       reached: the largest number of steps that a start has logged.
       written: when, in seconds since 1970.
+      begun: number of steps made before the last start.
+      stops: the last starts in a row that were stopped on request and began at that step.
     """
 
     seconds: dict[str, float]
     starts: int
     reached: int
     written: float
+    begun: int = 0
+    stops: int = 0
 
     def shares(self) -> dict[str, float]:
         """Returns the share of the time of every cause; their sum is 1."""
@@ -78,7 +82,7 @@ class Goodput:
         self._cause: Cause | None = "start"
         self._seconds: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
         self._stepping = 0.0  # seconds of steps since the last line
-        self._starts, self._reached, self._step = 1, 0, 0
+        self._starts, self._reached, self._step, self._begun = 1, 0, 0, 0
 
     def resume(self, before: Accounts) -> None:
         """Adds the accounts of earlier starts; called once, before the first step."""
@@ -101,7 +105,7 @@ class Goodput:
         Args:
           start: number of steps made before.
         """
-        self._step = start
+        self._step = self._begun = start
         with self._switched(None):
             yield
 
@@ -125,7 +129,13 @@ class Goodput:
         """Returns the accounts up to now; steps since the last line are `other`."""
         self._charge()
         other = self._seconds["other"] + self._stepping
-        return Accounts(self._seconds | {"other": other}, self._starts, self._reached, self._wall())
+        return Accounts(
+            self._seconds | {"other": other},
+            self._starts,
+            self._reached,
+            self._wall(),
+            self._begun,
+        )
 
     def scalars(self) -> dict[str, float]:
         """Returns the shares of the causes, {`goodput/CAUSE`: share}."""

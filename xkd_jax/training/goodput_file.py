@@ -9,11 +9,12 @@ from pathlib import PurePath
 
 from data_pipelines import json_file
 from data_pipelines.errors import StoppedError, UserError
-from xkd_jax.parallel.processes import is_main_process, print_on_main, write_once
+from xkd_jax.parallel.processes import is_main_process, print_on_main, run_on_all, write_once
 from xkd_jax.training.goodput import CAUSES, Accounts, Goodput
 from xkd_jax.training.metric_sinks import Sink, WriteWarning
 
 FILE = "goodput.json"
+MOST_STOPS = 3  # in a row, of starts that begin at the same step
 
 
 def read(workdir: PurePath) -> Accounts | None:
@@ -54,16 +55,20 @@ class GoodputFile(Sink):
         """Writes the accounts up to now; `step` and `scalars` are not used."""
         self.save()
 
-    def save(self) -> Accounts:
-        """Writes the accounts up to now, on the main process, and returns them."""
-        accounts = self._goodput.accounts()
+    def save(self, stops: int = 0) -> Accounts:
+        """Writes the accounts up to now, on the main process, and returns them.
+
+        Args:
+          stops: see `Accounts`.
+        """
+        accounts = dataclasses.replace(self._goodput.accounts(), stops=stops)
         with self._warning.errors():
             write_once(self._path, dataclasses.asdict(accounts))
         return accounts
 
 
 @contextlib.contextmanager
-def kept(goodput: Goodput, workdir: PurePath) -> Iterator[None]:
+def kept(goodput: Goodput, workdir: PurePath, start: int) -> Iterator[None]:
     """Adds the accounts of earlier starts to `goodput`, and writes and prints them at the end.
 
     A file that can't be used is a note, and the accounts begin with this start.
@@ -71,7 +76,12 @@ def kept(goodput: Goodput, workdir: PurePath) -> Iterator[None]:
     Args:
       goodput: accounts of this start.
       workdir: folder or URL of the run.
+      start: number of steps made before.
+
+    Raises:
+      UserError: the last starts began at this step too, and each was stopped on request.
     """
+    before = None
     try:
         before = read(workdir) if is_main_process() else None
     except UserError as error:
@@ -79,14 +89,27 @@ def kept(goodput: Goodput, workdir: PurePath) -> Iterator[None]:
     else:
         if before is not None:
             goodput.resume(before)
+    stops = before.stops if before is not None and start <= before.begun else 0
+    file = GoodputFile(workdir, goodput)
+    run_on_all(lambda: _refuse_standstill(file, workdir, start, stops))
     try:
         yield
     except StoppedError:
-        _end(goodput, workdir)
+        _end(file.save(stops + 1))
         raise
-    _end(goodput, workdir)
+    _end(file.save())
 
 
-def _end(goodput: Goodput, workdir: PurePath) -> None:
-    accounts = GoodputFile(workdir, goodput).save()
+def _refuse_standstill(file: GoodputFile, workdir: PurePath, start: int, stops: int) -> None:
+    if stops < MOST_STOPS:
+        return
+    file.save()  # so that the same command tries again
+    raise UserError(
+        f"The last {stops} starts of the run in {workdir} were stopped on request, and the next one"
+        f" begins at step {start:,} as they did: find out what stops them before a step is saved,"
+        " such as a time limit, and run the same command again."
+    )
+
+
+def _end(accounts: Accounts) -> None:
     print_on_main(f"goodput   {accounts.described()}")

@@ -125,7 +125,7 @@ def _train(
             )
             return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
-        with goodput_file.kept(goodput, workdir):
+        with goodput_file.kept(goodput, workdir, int(state.step)):
             state = loop(run, state, dataset, checkpoints, workdir, probes, goodput)
             if config.probe.enabled and probes is not None:
                 with goodput.phase("probe"):
