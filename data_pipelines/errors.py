@@ -70,6 +70,12 @@ def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserE
     return (UnreachableError if is_transient(error, writing=writing) else UserError)(sentence)
 
 
+class CorruptedStateError(UserError):
+    """A device holds or computes values that it should not: a fault of a machine."""
+
+    status = EXIT_FAILURE
+
+
 class StoppedError(Exception):
     """The run was asked to stop; the same command resumes it (exit status `EXIT_RESUMABLE`)."""
 

@@ -5,8 +5,8 @@ logged step (its loss), and `PROCESS.written` each file of the run that Python o
 With TINY, the steps are those of `tiny_state`, `PROCESS.npz` has the result of its `encode` for the
 test split, PACE is the least time in seconds between two steps, and HEARTBEAT (default 10) the
 seconds without a heartbeat after which a process is given up, in place of 100. Without TINY nothing
-is saved. Process DIE_SAVING kills itself in its first save, while the others wait for it. ORDER is
-the order of the devices in the mesh.
+is saved. Process DIE_SAVING kills itself in its first save, while the others wait for it. Process
+FLIP starts with a flipped bit on its first device. ORDER is the order of the devices in the mesh.
 """
 
 import functools
@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tiny_state
+from flipped_bits import flipped
 
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
@@ -77,6 +78,9 @@ def evaluate_and_loop(run, state, *args):
         run.config.batch_size,
     )
     np.savez(notes("npz"), **features)
+    if os.environ.get("FLIP") == str(jax.process_index()):
+        centers = {"c": flipped(state.centers["c"], jax.local_devices()[0].id, 20)}
+        state = state.replace(centers=centers)
     return loop(run, state, *args)
 
 

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -219,6 +220,20 @@ def test_process_killed_during_save_is_lost(config, tmp_path):
     assert "error: The connection to another process of the run broke (" in two.output[0]
     assert "make room" not in two.output[0]
     assert "Traceback" not in two.output[0]
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_flipped_bit_of_one_process_ends_all_and_its_host_is_named(config, tmp_path):
+    flags, flip = ("--config.check_every=2",), {"TINY": "yes", "FLIP": "1"}
+    with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **flip) as two:
+        assert two.statuses() == [EXIT_FAILURE] * 2, two.output
+    host = re.escape(socket.gethostname())
+    told = rf"Step 2: different copies of \.centers\['c'\] on device \d+ of process 1 \({host}\);"
+    for output in two.output:
+        assert re.search(told, output)
+        assert "Traceback" not in output
+    assert not saved_steps(tmp_path / "run")
 
 
 @pytest.mark.slow

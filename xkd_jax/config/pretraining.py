@@ -340,6 +340,9 @@ class Config(LoaderConfig):
     pictures_every: Annotated[
         int, at_least(0), Doc("steps between images of reconstructions and attention; 0: never")
     ] = 1000
+    check_every: Annotated[
+        int, at_least(0), Doc("steps between checks for silent corruption of devices; 0: never")
+    ] = 0
     report: Annotated[
         bool, Doc("whether the run ends by writing report.html, a page of its results")
     ] = False

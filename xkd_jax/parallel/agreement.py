@@ -1,4 +1,4 @@
-"""The check that all processes of a run have the same config, program, libraries and data."""
+"""Exchange of values between the processes of a run, and the check that they are the same."""
 
 from __future__ import annotations
 
@@ -34,13 +34,29 @@ def require(values: Mapping[str, Any]) -> None:
     if jax.process_count() == 1:
         return
     _require_equal_devices()
-    mine = json.dumps([socket.gethostname(), values], sort_keys=True).encode()
     digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).digest()
     if len({row.tobytes() for row in _gather(digest)}) == 1:
         return
+    found = everyone([socket.gethostname(), values])
+    raise UserError(describe([host for host, _ in found], [value for _, value in found]))
+
+
+def hosts() -> list[str]:
+    """Returns the host name of each process; every process must call it."""
+    return everyone(socket.gethostname())
+
+
+def everyone(value: Any) -> list[Any]:
+    """Returns the value of each process; every process must call it.
+
+    Args:
+      value: of JSON types.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    mine = json.dumps(value, sort_keys=True).encode()
     longest = int(np.max(multihost_utils.process_allgather(np.array(len(mine)))))
-    everyone = [json.loads(row.tobytes()) for row in _gather(mine.ljust(longest))]
-    raise UserError(describe([host for host, _ in everyone], [found for _, found in everyone]))
+    return [json.loads(row.tobytes()) for row in _gather(mine.ljust(longest))]
 
 
 def describe(hosts: Sequence[str], values: Sequence[Any]) -> str:

@@ -39,6 +39,7 @@ from xkd_jax.training import (
     run_lease,
     run_sinks,
     run_summary,
+    silent_corruption,
     wandb_sink,
 )
 from xkd_jax.training.checkpoint import Checkpoints
@@ -201,6 +202,7 @@ def loop(
     Raises:
       StoppedError: the program was preempted; the state is saved.
       TrainingDivergedError: a loss was not finite.
+      CorruptedStateError: a device holds or computes other values than it should.
     """
     config, start = run.config, int(state.step)
     goodput = goodput or Goodput()
@@ -239,7 +241,7 @@ def loop(
         log_every=config.log_every,
         save_every=config.checkpoint.every_steps,
         put=put,
-        compile=run.compile,
+        compile=silent_corruption.checked(run.compile, config.check_every, start),
         recover=recovery.recover,
         measure=neighbors,
         followed=config.probe.enabled,
