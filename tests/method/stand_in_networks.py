@@ -68,7 +68,7 @@ def stand_in(cls, seed):
             np.float32(reference.encode(m, view, keep))
         )
     )
-    encoders.together = lambda m, views: [encoders(m, *view) for view in views]
+    encoders.encode_views = lambda m, views: [encoders(m, *view) for view in views]
     encoders.embeddings = {m: SimpleNamespace(patches=narrow(patches, m)) for m in MODALITIES}
     encoders.with_cls_attention = lambda m, view: (
         jnp.asarray(np.float32(reference.encode(m, view))),

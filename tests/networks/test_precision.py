@@ -38,7 +38,8 @@ def test_a_network_is_traced_in_the_dtype_of_the_mesh(small, device, dtype):
         with matmul_precision(architecture.model):
             return module_of(Teacher, params, architecture).encoders("audio", view)
 
-    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
+    mesh = AbstractMesh((1, 1, 1), ("data", "fsdp", "tensor"), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
         traced = jax.make_jaxpr(tokens)(params, view)
     assert traced.out_avals[0].dtype == dtype
     products = [str(e) for e in traced.eqns if e.primitive.name == "dot_general"]
