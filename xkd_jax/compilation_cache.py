@@ -31,8 +31,8 @@ def enable(print_note: Callable[[str], None]) -> None:
     Args:
       print_note: gets a line if programs can't be kept, with the reason.
     """
-    chosen = jax.config.jax_compilation_cache_dir is not None
-    if chosen or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
     path = folder()
     try:

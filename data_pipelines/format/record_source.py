@@ -133,7 +133,7 @@ class TFRecordSource:
             if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
                 raise _replaced(path) from None
             raise
-        return memoryview(data).toreadonly()
+        return data.data.toreadonly()
 
     def _checked(self, path: str, number: int, record: int, framed: np.ndarray) -> np.ndarray:
         """Returns the data of a record, `number` of its shard, uint8 [length].
@@ -246,4 +246,4 @@ def _read_framed(descriptor: int, offset: int, size: int) -> np.ndarray:
     """Returns bytes of a file, uint8 [size]; fewer at its end."""
     pooled = 1 << (size - 1).bit_length()
     memory = _POOL.empty(pooled) if pooled <= _LARGEST_POOLED else np.empty(size, np.uint8)
-    return memory[: os.preadv(descriptor, [memory[:size]], offset)]
+    return memory[: os.preadv(descriptor, [memory[:size].data], offset)]

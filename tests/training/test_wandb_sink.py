@@ -22,8 +22,11 @@ def offline(monkeypatch):
     monkeypatch.delenv("WANDB_DIR", raising=False)
 
 
-def test_starts_of_a_run_continue_one_run_of_the_project(offline, tmp_path, capfd):
+def test_starts_of_a_run_continue_one_run_of_the_project(offline, tmp_path, capfd, monkeypatch):
     for start in (0, 2):
+        # the package names its folders by the second
+        monkeypatch.setenv("WANDB_DIR", str(tmp_path / f"start{start}"))
+        (tmp_path / f"start{start}").mkdir()
         sinks = run_sinks.opened(tmp_path, start, {}, project="videos", settings={"seed": 7})
         for step in (1, 2):
             sinks.write(start + step, {"loss": 1.5, "speed/clips_per_second": float("nan")})
@@ -33,7 +36,7 @@ def test_starts_of_a_run_continue_one_run_of_the_project(offline, tmp_path, capf
     assert [line[:10] for line in printed.out.splitlines()] == ["wandb     "] * 2
     assert printed.err == ""
     name = json.loads((tmp_path / "wandb.json").read_text())["id"]
-    logs = sorted((tmp_path / "wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
+    logs = sorted(tmp_path.glob(f"start*/wandb/offline-run-*-{name}/run-{name}.wandb"))
     assert len(logs) == 2
     for log in logs:
         content = log.read_bytes()

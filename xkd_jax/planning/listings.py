@@ -41,7 +41,7 @@ def options() -> str:
 def written() -> Iterator[None]:
     """Programs compiled in this context have listings, as they don't come from JAX's cache."""
     _clear()
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:
