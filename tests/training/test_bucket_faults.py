@@ -28,6 +28,8 @@ def proxy(bucket, monkeypatch):
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(0, *rest))
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    # Orbax's threads of a failed save wait that long for each other, 20 minutes by default.
+    monkeypatch.setattr("orbax.checkpoint._src.multihost.multihost.coordination_timeout", lambda: 9)
     return proxy
 
 

@@ -119,10 +119,11 @@ def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
     low = jnp.minimum(jnp.minimum(red, green), blue)
     chroma = value - low
     scale = 1 / jnp.where(chroma > 0, chroma, 1)
+    # Not `value == red`: XLA may compute both anew, with another rounding. The cases agree in ties.
     sextant = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) * scale,
-        jnp.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
+        jnp.where(green >= blue, 2 + (blue - red) * scale, 4 + (red - green) * scale),
     )
     sextant = sextant + 6 * _per_sample(turns)
 
