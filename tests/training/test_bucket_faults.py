@@ -3,12 +3,14 @@
 import asyncio
 import dataclasses
 import itertools
+import sys
 
 import fsspec
 import pytest
 import stores
 import tiny_state
 from fault_proxy import Proxy
+from orbax.checkpoint import multihost
 from tiny_checkpoints import restored, saved
 
 from data_pipelines import lease
@@ -29,7 +31,8 @@ def proxy(bucket, monkeypatch):
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(0, *rest))
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
     # Orbax's threads of a failed save wait that long for each other, 20 minutes by default.
-    monkeypatch.setattr("orbax.checkpoint._src.multihost.multihost.coordination_timeout", lambda: 9)
+    timeouts = sys.modules[multihost.coordination_timeout.__module__]
+    monkeypatch.setattr(timeouts, "coordination_timeout", lambda: 9)
     return proxy
 
 
