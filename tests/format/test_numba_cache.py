@@ -30,6 +30,7 @@ print(log_mel.log_mel(np.zeros(16000, np.float32)).shape, os.environ["NUMBA_CACH
 """
 
 
+@pytest.mark.heavy
 def test_spectrogram_with_only_temporary_folder_writable(tmp_path):
     environment = os.environ | {
         "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(tmp_path),

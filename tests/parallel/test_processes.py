@@ -211,6 +211,7 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_process_killed_during_save_is_lost(config, tmp_path):
     """The others can resume: a lost process is not reported as an error of the disk."""
     flags = ("--config.max_steps=1",)
@@ -237,6 +238,7 @@ def test_flipped_bit_of_one_process_ends_all_and_its_host_is_named(config, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_losses_are_equal_on_two_processes(config, tmp_path, monkeypatch):
     """Without checkpoints, which would double the time."""
     config = dataclasses.replace(config, max_steps=3)
