@@ -24,7 +24,8 @@ from data_pipelines import terminal
 from data_pipelines.durable import replacing
 from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
-from xkd_jax.config.pretraining import Config, Remat, Split
+from xkd_jax.config.architecture import Remat
+from xkd_jax.config.pretraining import Config, Split
 from xkd_jax.planning import targets
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan

@@ -5,7 +5,8 @@ import dataclasses
 import ml_collections
 
 from data_pipelines.loader_config import AudioConfig, VideoConfig
-from xkd_jax.config.pretraining import Config, HeadConfig, ModelConfig
+from xkd_jax.config.architecture import HeadConfig, ModelConfig
+from xkd_jax.config.pretraining import Config
 
 SMALL = Config(
     batch_size=8,

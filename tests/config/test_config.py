@@ -8,9 +8,10 @@ import jax
 import pytest
 
 from data_pipelines.errors import UserError
+from xkd_jax.config.architecture import ModelConfig, Transformer
 from xkd_jax.config.dataclass_schema import build, keys, lacking, meanings, nearest_key
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config, ModelConfig, Transformer, default, resolve
+from xkd_jax.config.pretraining import Config, default, resolve
 from xkd_jax.method.train_state import abstract, parameters
 from xkd_jax.networks.student import Student, Teacher
 

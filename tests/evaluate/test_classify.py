@@ -18,9 +18,10 @@ from jax.tree_util import DictKey
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.loader_config import VideoAugment
 from xkd_jax.config import evaluation as eval_config
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
-from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig, Transformer
+from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig
 from xkd_jax.evaluate import classify, encoding, evaluation, fitting, pretrained, splits
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.network import Network

@@ -9,7 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from xkd_jax.config.pretraining import Config, HeadConfig, MeshConfig, ModelConfig
+from xkd_jax.config.architecture import HeadConfig, ModelConfig
+from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.method import state_shardings as shardings
 from xkd_jax.method import train_state as states
 from xkd_jax.method.random_streams import INITIALIZE, stream_key

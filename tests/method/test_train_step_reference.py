@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.config.directions import Direction
 from xkd_jax.config.pretraining import (
     Config,
     LossConfig,
     LossWeights,
-    ModelConfig,
     NonfiniteConfig,
     OptimizerConfig,
 )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice
 
-from xkd_jax.config.pretraining import MeshConfig, ModelConfig
+from xkd_jax.config.architecture import ModelConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.networks import attention, tpu_attention
 from xkd_jax.parallel.mesh import make_mesh, on_mesh, traced_device
 

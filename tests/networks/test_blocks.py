@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from xkd_jax.config.pretraining import Transformer
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.networks.blocks import Blocks, unrolls
 from xkd_jax.networks.remat import chosen
 

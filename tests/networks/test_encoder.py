@@ -7,8 +7,8 @@ from flax import nnx
 from numpy_encoder import encode, gelu, layer_norm
 
 from data_pipelines.loader_config import AudioConfig, VideoConfig
+from xkd_jax.config.architecture import ModelConfig, Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import ModelConfig, Transformer
 from xkd_jax.networks.encoder import Encoder
 
 AUDIO = AudioConfig(mels=8, columns=12, patch=(4, 4))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from xkd_jax.config.pretraining import HeadConfig
+from xkd_jax.config.architecture import HeadConfig
 from xkd_jax.networks.head import Head
 
 CONFIG = HeadConfig(layers=4, hidden=16, bottleneck=8, outputs=32)

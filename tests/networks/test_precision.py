@@ -4,7 +4,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 from method_inputs import change
 
-from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.method.train_state import abstract, module_of, parameters
 from xkd_jax.networks.precision import compute_dtype, matmul_precision
 from xkd_jax.networks.student import Teacher

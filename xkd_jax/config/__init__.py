@@ -12,14 +12,13 @@ from data_pipelines.loader_config import (
     VideoAugment,
     VideoConfig,
 )
+from xkd_jax.config.architecture import HeadConfig, ModelConfig
 from xkd_jax.config.pretraining import (
     CheckpointConfig,
     Config,
-    HeadConfig,
     LossConfig,
     LossWeights,
     MeshConfig,
-    ModelConfig,
     NonfiniteConfig,
     OptimizerConfig,
     ProbeConfig,

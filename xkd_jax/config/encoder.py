@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 from data_pipelines.loader_config import Modality, ViewConfig
-from xkd_jax.config.pretraining import Transformer
+from xkd_jax.config.architecture import Transformer
 
 
 @dataclasses.dataclass(frozen=True)

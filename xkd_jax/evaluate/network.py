@@ -9,8 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines.loader_config import Modality
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import ModelConfig
 from xkd_jax.inference.formats.format import abstract_encoder
 from xkd_jax.method.state_shardings import module_shardings
 from xkd_jax.method.train_state import abstract_module

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
 from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig, Modality
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.config.evaluation import EvalConfig
-from xkd_jax.config.pretraining import Config, ModelConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
 from xkd_jax.evaluate.network import Network
 from xkd_jax.inference import loaded, loading, run_checkpoint

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xkd_jax.config.pretraining import Transformer
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import linear

@@ -9,9 +9,10 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.directions import directions
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Config, Transformer
+from xkd_jax.config.pretraining import Config
 from xkd_jax.inference.tensor_names import (
     Array,
     Entry,

@@ -13,8 +13,8 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import AudioConfig, VideoConfig
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference import folder, model_card
 from xkd_jax.inference.author_weights import PREFIX, backbone_name
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of

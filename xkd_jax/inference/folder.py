@@ -11,8 +11,8 @@ from data_pipelines import json_file
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 from xkd_jax.config import dataclass_schema
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.format import EncoderWeights, encoder_weights
 from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.loaded import DTYPES, Loaded, Origin

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, DataConfig, Modality
-from xkd_jax.config.pretraining import ComputeDtype
+from xkd_jax.config.architecture import ComputeDtype
 from xkd_jax.inference.formats.format import EncoderWeights
 from xkd_jax.inference.tensor_names import encoder_entries, tensors_of
 

@@ -13,7 +13,7 @@ from data_pipelines import json_file, terminal
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.pretraining import ComputeDtype
+from xkd_jax.config.architecture import ComputeDtype
 from xkd_jax.inference import folder, loaded, run_checkpoint
 from xkd_jax.inference.formats.format import Request
 from xkd_jax.inference.formats.given import Given

@@ -11,7 +11,7 @@ from flax import nnx
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.inference import embedding
 from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
 from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram

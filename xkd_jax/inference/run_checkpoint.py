@@ -16,8 +16,9 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config import dataclass_schema
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.config.encoder import EncoderConfig, input_view
-from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.config.pretraining import Config
 from xkd_jax.inference.formats.format import DecoderWeights, EncoderWeights
 from xkd_jax.inference.loaded import Loaded, Origin
 from xkd_jax.method.train_state import abstract

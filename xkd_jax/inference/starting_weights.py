@@ -13,8 +13,9 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig, input_view
-from xkd_jax.config.pretraining import Config, Transformer
+from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
 from xkd_jax.inference import loaded, loading, run_checkpoint
 from xkd_jax.inference.formats.format import EncoderWeights, Request

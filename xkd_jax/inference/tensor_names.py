@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.networks.tree import Tree
 
 Array = np.ndarray

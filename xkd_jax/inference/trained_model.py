@@ -17,8 +17,9 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import AudioConfig, DataConfig, Modality, VideoConfig
 from xkd_jax.augment.audio import augment_audio
 from xkd_jax.augment.video import augment_video
+from xkd_jax.config.architecture import ComputeDtype, ModelConfig
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import ComputeDtype, MeshConfig, ModelConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.inference import spectrograms
 from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
 from xkd_jax.inference.loaded import Loaded, Origin, tensors

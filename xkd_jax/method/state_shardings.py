@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.terminal import count
-from xkd_jax.config.pretraining import Architecture
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.method.train_state import TrainState, abstract, initial_state
 from xkd_jax.networks.precision import resolved
 from xkd_jax.networks.student import Student, Teacher

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx, struct
 
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.config.directions import directions
-from xkd_jax.config.pretraining import Architecture
 from xkd_jax.networks.precision import resolved
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Leaf, Tree

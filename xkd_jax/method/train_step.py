@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from data_pipelines.loader_config import LoaderConfig, Modality
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Architecture, Config, LossConfig
+from xkd_jax.config.architecture import Architecture
+from xkd_jax.config.pretraining import Config, LossConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
 from xkd_jax.method.objective import (

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import Attention, ModelConfig
+from xkd_jax.config.architecture import Attention, ModelConfig
 from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import partition

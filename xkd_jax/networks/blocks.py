@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import Attention, Layers, ModelConfig, RematChoice, Transformer
+from xkd_jax.config.architecture import Attention, Layers, ModelConfig, RematChoice, Transformer
 from xkd_jax.networks.attention import attend
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import ViewConfig
-from xkd_jax.config.pretraining import ModelConfig
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.linear import affine, linear

@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import MODALITIES, Modality
+from xkd_jax.config.architecture import Architecture, ModelConfig
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
-from xkd_jax.config.pretraining import Architecture, ModelConfig
 from xkd_jax.networks.blocks import Blocks, DropPath
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import affine, linear

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.config.pretraining import HeadConfig
+from xkd_jax.config.architecture import HeadConfig
 from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import LAYER_NORM_EPS, layer_norm
 from xkd_jax.networks.linear import linear

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from xkd_jax.config.pretraining import Architecture, ComputeDtype, ModelConfig
+from xkd_jax.config.architecture import Architecture, ComputeDtype, ModelConfig
 from xkd_jax.parallel.mesh import traced_device
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from xkd_jax.config.pretraining import Remat, RematChoice
+from xkd_jax.config.architecture import Remat, RematChoice
 
 # Name (`checkpoint_name`) of the activations that `products` saves: outputs of products and of
 # attention, and the sum after attention. The others are cheap to compute again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from xkd_jax.config.pretraining import Architecture
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.networks.decoder import Decoder
 from xkd_jax.networks.encoder import SHARED, Encoders
 from xkd_jax.networks.head import Head

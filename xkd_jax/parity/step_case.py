@@ -13,8 +13,9 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from xkd_jax.config.architecture import HeadConfig, ModelConfig
 from xkd_jax.config.dataclass_schema import build
-from xkd_jax.config.pretraining import Config, HeadConfig, LossConfig, LossWeights, ModelConfig
+from xkd_jax.config.pretraining import Config, LossConfig, LossWeights
 from xkd_jax.inference import author_weights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs

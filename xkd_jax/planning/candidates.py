@@ -7,7 +7,8 @@ import typing
 from collections.abc import Callable, Iterator
 
 from data_pipelines.errors import UserError
-from xkd_jax.config.pretraining import Config, MeshConfig, Remat, Split
+from xkd_jax.config.architecture import Remat
+from xkd_jax.config.pretraining import Config, MeshConfig, Split
 from xkd_jax.networks.remat import chosen
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan

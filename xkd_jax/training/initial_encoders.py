@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xkd_jax.config.pretraining import Architecture
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.networks.tree import Tree

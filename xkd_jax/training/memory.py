@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from data_pipelines.errors import UserError
 from data_pipelines.host_memory import memory_limit, memory_used
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.pretraining import Config, Remat
+from xkd_jax.config.architecture import Remat
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.objective import ModalityViews
 from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import TrainState

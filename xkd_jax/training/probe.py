@@ -16,7 +16,8 @@ from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import count
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.config.architecture import Architecture
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.train_state import module_of
 from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import top_k

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from data_pipelines.loader_config import Modality, ViewConfig
-from xkd_jax.config.pretraining import Architecture, ModelConfig
+from xkd_jax.config.architecture import Architecture, ModelConfig
 from xkd_jax.method.losses import patch_statistics
 from xkd_jax.networks.patches import patchify, random_masking, unpatchify
 from xkd_jax.networks.precision import matmul_precision

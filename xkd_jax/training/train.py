@@ -16,7 +16,8 @@ from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
 from xkd_jax.config import listing
-from xkd_jax.config.pretraining import Architecture, Config
+from xkd_jax.config.architecture import Architecture
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState

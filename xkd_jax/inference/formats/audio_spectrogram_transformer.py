@@ -9,8 +9,8 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import AudioConfig, Modality
 from xkd_jax.config import dataclass_schema
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.audiomae import KALDI
 from xkd_jax.inference.formats.format import EncoderWeights, Format, Request, encoder_weights
 from xkd_jax.inference.formats.geometry import heads_of

@@ -11,8 +11,8 @@ from flax import nnx
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
+from xkd_jax.config.architecture import ModelConfig, Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import ModelConfig, Transformer
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.state_dict import StateDict
 from xkd_jax.inference.tensor_names import Entry, encoder_entries, tree_of

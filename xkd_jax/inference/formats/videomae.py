@@ -9,8 +9,8 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality, VideoConfig
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.formats.format import EncoderWeights, Format, Request, encoder_weights
 from xkd_jax.inference.formats.geometry import heads_of, view_of
 from xkd_jax.inference.formats.given import Given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xkd_jax.config.pretraining import Transformer
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.inference.formats.geometry import heads_of
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.formats.layouts import query_and_value_bias

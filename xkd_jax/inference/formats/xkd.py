@@ -8,8 +8,8 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Transformer
 from xkd_jax.inference.author_weights import (
     CENTERS,
     PREFIX,
