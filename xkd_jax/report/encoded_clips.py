@@ -126,8 +126,8 @@ class StudentOnData:
     def see(self, dataset: Dataset, records: np.ndarray) -> dict[Modality, Any]:
         """Returns {modality: `Seen` of at most 16 records, arrays of NumPy [records, ...]}."""
         (batch,) = self._batches(dataset, records)
-        found = seen_function(self.config, self._mesh)(self._params, self._placed(batch))
-        return jax.device_get(jax.tree.map(lambda rows: rows[: len(records)], found))
+        see = seen_function(self.config, self._mesh, len(records))
+        return jax.device_get(see(self._params, self._placed(batch)))
 
     def _batches(self, dataset: Dataset, records: np.ndarray) -> Iterable[Batch]:
         return pipeline.eval_batches(self.config, dataset, records=records)

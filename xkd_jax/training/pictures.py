@@ -46,15 +46,16 @@ class Seen(NamedTuple):
 
 @functools.cache
 def seen_function(
-    config: Config, mesh: Mesh | AbstractMesh
+    config: Config, mesh: Mesh | AbstractMesh, count: int
 ) -> Callable[[Tree, Batch], dict[Modality, Seen]]:
     """Returns the jitted (student's parameters, batch) -> {modality: what it makes of the views}.
 
-    The masks are the same at each call. Results are on every device.
+    The masks are the same at each call. Results are of the batch's first rows, and on every device.
 
     Args:
       config: of the run.
       mesh: of all devices.
+      count: number of those rows: one device can't hold the views of a large batch.
     """
     architecture = config.architecture
     decoded = ActiveLosses.of(config.loss.weights).reconstructed
@@ -71,7 +72,7 @@ def seen_function(
                 reconstructed_views(student, architecture, m, view, noise) if m in decoded else None
             )
             found[m] = Seen(view, restored, attention.mean(1))
-        return found
+        return jax.tree.map(lambda rows: rows[:count], found)
 
     return jax.jit(on_mesh(see, mesh), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -92,15 +93,14 @@ def gallery(
       sharding: of every array of a batch.
     """
     count = min(CLIPS, len(dataset), config.batch_size)
-    see = seen_function(config, sharding.mesh)
+    see = seen_function(config, sharding.mesh, count)
 
     def draw(params: Tree) -> dict[str, np.ndarray]:
         (batch,) = pipeline.eval_batches(config, dataset, rows, records=np.arange(count))
         views = {m: batch[m] for m in config.modalities}
         placed = put_batch(views, sharding, config.batch_size)
         found: dict[str, np.ndarray] = {}
-        seen = jax.device_get(jax.tree.map(lambda rows: rows[:count], see(params, placed)))
-        for m, parts in seen.items():
+        for m, parts in jax.device_get(see(params, placed)).items():
             shown = drawn(config.modality(m), *parts)
             if shown.masked is not None and shown.predicted is not None:
                 found[f"reconstruction/{m}"] = sheet(shown.original, shown.masked, shown.predicted)
