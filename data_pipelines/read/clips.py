@@ -240,9 +240,21 @@ def cut_log_mel(record: Record, start: int, config: LoaderConfig, where: str) ->
     Raises:
       UserError: as `cut_sound`.
     """
+    return cut_sound(record, first_column(record, start, config), config.audio, where)
+
+
+def first_column(record: Record, start: int, config: LoaderConfig) -> int:
+    """Returns the first column of a clip's spectrogram.
+
+    Args:
+      record: the record.
+      start: position of the clip.
+      config: rates, and length of the clip.
+    """
+    if not _counts_frames(record, config):
+        return start
     columns_a_frame = config.audio.sample_rate / config.audio.hop / config.video.frame_rate
-    first = round(start * columns_a_frame) if _counts_frames(record, config) else start
-    return cut_sound(record, first, config.audio, where)
+    return round(start * columns_a_frame)
 
 
 def cut_sound(record: Record, first: int, audio: AudioConfig, where: str) -> np.ndarray:

@@ -83,16 +83,34 @@ def test_small_images_keep_sharp_edges():
     assert set(np.unique(browser_formats.scaled(image))) == {0, 255}
 
 
-def test_recorded_sound_is_that_of_the_central_clip():
-    config = Config(audio=AUDIO)
-    seconds = config.video.frames / config.video.frame_rate
+def record_of(seconds, rate, **values):
+    """A record with these seconds of frames at a rate, and of samples with values that differ."""
+    waveform = np.arange(round(seconds * RATE)).astype(np.uint16).view(np.int16)
+    return Record("a", frames=[b""] * round(seconds * rate), waveform=waveform, **values)
+
+
+@pytest.mark.parametrize("times_the_rate", [1, 2])
+def test_recorded_sound_is_that_of_the_central_clip(times_the_rate):
+    """Of stored frames at a higher rate too, some of which the loader leaves out."""
+    seconds = Config().video.seconds
     columns = round(seconds * RATE / AUDIO.hop)
     config = Config(audio=AudioConfig(mels=40, columns=columns, hop=250))
-    frames = round(3 * seconds * config.video.frame_rate)
-    waveform = np.arange(round(3 * seconds * RATE)).astype(np.uint16).view(np.int16)
-    record = Record("a", frames=[b""] * frames, waveform=waveform)
-    found = recorded_sound(record, config)
+    stored = times_the_rate * config.video.frame_rate
+    record = record_of(3 * seconds, stored)
+    found = recorded_sound(record, stored, config)
     assert found is not None
     assert len(found) == columns * 250
-    assert found[0] * 2**15 == waveform[round(seconds * RATE)]
-    assert recorded_sound(Record("a", frames=[b""]), config) is None
+    assert found[0] * 2**15 == record.waveform[round(seconds * RATE)]
+    assert recorded_sound(Record("a", frames=[b""]), stored, config) is None
+
+
+def test_recorded_sound_is_that_of_the_central_columns_where_clips_are_as_long_as_the_sound():
+    columns = 2 * round(Config().video.seconds * RATE / AUDIO.hop)
+    config = Config(audio=AudioConfig(mels=40, columns=columns, hop=250))
+    assert config.sound_is_longer
+    log_mel = np.zeros((40, 3 * columns), np.uint16)
+    record = record_of(3 * config.audio.seconds, config.video.frame_rate, log_mel=log_mel)
+    found = recorded_sound(record, config.video.frame_rate, config)
+    assert found is not None
+    assert len(found) == columns * 250
+    assert found[0] * 2**15 == record.waveform[columns * 250]

@@ -37,7 +37,7 @@ class ClipMedia:
         self._frames = _frames(config, views["video"]) if "video" in views else None
         self._log_mel = views.get("audio")
         found = dataset[record]
-        self._recorded = recorded_sound(found, config)
+        self._recorded = recorded_sound(found, dataset.metadata.frame_rate, config)
         names = dataset.metadata.class_names
         numbers = found.labels if dataset.metadata.multi_label else [found.label]
         classes = [names[n] for n in numbers if 0 <= n < len(names)]
@@ -119,11 +119,12 @@ def sound(samples: np.ndarray | None, config: Config, name: str, shown: str = ""
     return player("audio", address, name, class_="clip", data_name=shown or None)
 
 
-def recorded_sound(record: Record, config: Config) -> np.ndarray | None:
+def recorded_sound(record: Record, stored_rate: float, config: Config) -> np.ndarray | None:
     """Returns the sound of a record's central clip, float32 [samples], full scale at 1.
 
     Args:
       record: of the run's data.
+      stored_rate: of the record's frames, in Hz; 0: unknown.
       config: of the run.
 
     Returns:
@@ -132,12 +133,9 @@ def recorded_sound(record: Record, config: Config) -> np.ndarray | None:
     audio = config.audio
     if not record.waveform.size or "audio" not in config.modalities:
         return None
+    record = clips.at_frame_rate(record, stored_rate, config.video.frame_rate)
     start = int(clips.spread_starts(record, config, 1)[0])
-    of_frames = bool(record.frames) and "video" in config.modalities
-    seconds = (
-        start / config.video.frame_rate if of_frames else start * audio.hop / audio.sample_rate
-    )
-    first = round(seconds * audio.sample_rate)
+    first = clips.first_column(record, start, config) * audio.hop
     samples = record.waveform[first : first + audio.columns * audio.hop]
     return samples.astype(np.float32) / 2**15
 
