@@ -70,6 +70,12 @@ def test_command_alone_and_with_help_prints_guide():
     assert len(commands) >= 5
 
 
+def test_guide_and_errors_of_flags_do_not_wait_for_libraries():
+    """JAX takes seconds to import, NumPy as long as all else that these need."""
+    code = "import sys, xkd_jax.__main__; assert not {'jax', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_module_in_another_folder_equals_main_and_takes_configs_of_package(tmp_path):
     def start(*arguments):
         return subprocess.run(

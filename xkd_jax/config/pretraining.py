@@ -16,7 +16,6 @@ import ml_collections
 
 from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least, below
-from data_pipelines.format import kaldi
 from data_pipelines.loader_config import (
     MODALITIES,
     AudioConfig,
@@ -284,8 +283,12 @@ def _check_views(config: Config, name: Modality) -> None:
 
 
 def _check_spectrogram(audio: AudioConfig) -> None:
+    if audio.spectrogram != "kaldi":
+        return
+    from data_pipelines.format import kaldi  # imported here because --help does not need NumPy
+
     wanted = {"sample_rate": kaldi.SAMPLE_RATE, "fft": kaldi.FFT, "hop": kaldi.HOP}
-    if audio.spectrogram == "kaldi" and any(getattr(audio, k) != v for k, v in wanted.items()):
+    if any(getattr(audio, k) != v for k, v in wanted.items()):
         flags = " ".join(f"--config.audio.{key}={value}" for key, value in wanted.items())
         raise UserError(f"audio.spectrogram is 'kaldi', which has fixed rates: give {flags}.")
 
