@@ -151,7 +151,7 @@ def show(config: Config | EvalConfig) -> None:
     )
     for line in listing.lines(config, changed):
         terminal.print_result(line)
-    count = "1 key" if len(changed) == 1 else f"{len(changed)} keys"
+    count = terminal.count(len(changed), "key")
     text = f": {listing.described(changed)}" if changed else ""
     terminal.print_result(f"\n{count} changed by the command line{text}")
 
