@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -87,16 +88,19 @@ class WandbSink(Sink):
 
     def close(self) -> None:
         """Sends what is left; errors as in `write`."""
-        with self._warning.errors():
-            try:
-                self._run.finish()
-            except self._wandb.Error as error:
-                raise UserError(str(error)) from None
+        with self._errors():
+            self._run.finish()
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
+        with self._errors():
+            self._run.log(values, step=step)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Catches those of the package too."""
         with self._warning.errors():
             try:
-                self._run.log(values, step=step)
+                yield
             except self._wandb.Error as error:
                 raise UserError(str(error)) from None
 
