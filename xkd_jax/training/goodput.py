@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 from data_pipelines.progress import duration
@@ -92,11 +93,9 @@ class Goodput:
         self._seconds["restart"] += max(begun - before.written, 0.0)  # clocks may differ
         self._starts, self._reached = before.starts + 1, before.reached
 
-    @contextlib.contextmanager
-    def phase(self, cause: Cause) -> Iterator[None]:
+    def phase(self, cause: Cause) -> AbstractContextManager[None]:
         """The time inside belongs to a cause, but for phases inside of it."""
-        with self._switched(cause):
-            yield
+        return self._switched(cause)
 
     @contextlib.contextmanager
     def steps(self, start: int) -> Iterator[None]:
