@@ -44,11 +44,11 @@ class MetricsFile(Sink):
         self._path, self._start, self._clock = workdir / FILE, start, clock
         self._warning = WriteWarning(self._path, "lines of metrics")
         self._begun = self._changed = False
-        self._content = b""  # what is stored of an object in a bucket, without the last line
-        self._size = 0  # bytes of that
-        self._stored = b""  # the last line as it is stored
+        self._size = 0  # bytes that are stored, without the last line
+        self._content = b""  # those bytes, of an object in a bucket
         self._new = b""  # lines that are not stored, without the last one
         self._last: dict[str, Any] = {}  # the last line
+        self._stored = b""  # what is stored of the last line
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds scalars, {tag: value}, to the line of their step."""
