@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +23,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fleet_costs, fleet_parts
+from benchmarks import fleet_costs, fleet_parts, result_file
 from benchmarks.fleet_costs import Rates
 from data_pipelines import terminal
-from data_pipelines.durable import replacing
 from data_pipelines.errors import UserError
 from xkd_jax.training.versions import versions
 
@@ -112,8 +110,7 @@ def measure(sizes: Sizes, output: Path) -> dict[str, Any]:
     for name in PARTS:
         terminal.print_text(f"measures  {name}", sys.stderr)
         found[name] = in_new_process(name, run[name])
-        with replacing(str(output), f"{output}.unfinished") as file:
-            file.write((json.dumps(found, indent=2) + "\n").encode())
+        result_file.write(output, found)
     return found
 
 
@@ -139,14 +136,11 @@ def load(file: Path) -> dict[str, Any]:
     Raises:
       UserError: the file is not an output of this command, or an unfinished one.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(part in found for part in PARTS):
-            rates(found)
-            return found
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} can't be read as measurements ({error}): give another.") from None
-    raise UserError(f"{file} lacks measurements: run python -m benchmarks.fleet --output={file}.")
+
+    def is_finished(found: dict[str, Any]) -> bool:
+        return all(part in found for part in PARTS) and bool(rates(found))
+
+    return result_file.load(file, "finished measurements", is_finished)
 
 
 def rates(found: dict[str, Any]) -> Rates:

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import result_file
 from configs import k400
 from data_pipelines import terminal
-from data_pipelines.durable import replacing
 from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
 from xkd_jax.config.architecture import Remat
@@ -136,8 +135,7 @@ def complete(output: Path, only: str) -> None:
             continue
         plan = make_plan(case.config(), targets.parse(case.devices))
         found[str(case)] = {"flags": case.flags, "versions": here, **numbers(plan)}
-        with replacing(str(output), f"{output}.unfinished") as file:
-            file.write((json.dumps(found, indent=2) + "\n").encode())
+        result_file.write(output, found)
         terminal.print_text(f"planned   {case}")
 
 
@@ -147,13 +145,11 @@ def load(file: Path) -> dict[str, dict[str, Any]]:
     Raises:
       UserError: the file is not an output of this command.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all("peak_gib" in case for case in found.values()):
-            return found
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} can't be read as plans ({error}): give another file.") from None
-    raise UserError(f"{file} holds no plans: give another file.")
+
+    def are_plans(found: dict[str, Any]) -> bool:
+        return all("peak_gib" in case for case in found.values())
+
+    return result_file.load(file, "plans", are_plans)
 
 
 def numbers(plan: Plan) -> dict[str, Any]:

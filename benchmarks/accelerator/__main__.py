@@ -25,9 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import result_file
 from benchmarks.accelerator import hardware_tables
 from benchmarks.accelerator.section import Process, Section
-from data_pipelines import durable, terminal
+from data_pipelines import terminal
 from data_pipelines.errors import UserError
 
 NAMES = ("goldens", "step", "authors", "more_steps", "loader", "demo")
@@ -112,10 +113,6 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
         terminal.print_text(f"{time.monotonic() - began:6.1f} s  {text}")
         sys.stdout.flush()
 
-    def write() -> None:
-        with durable.replacing(str(output), f"{output}.part") as file:
-            file.write(json.dumps(record, indent=1).encode())
-
     say(json.dumps(record["machine"]))
     try:
         for section in chosen:
@@ -134,12 +131,12 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
                 def keep(result: dict[str, Any], found: dict[str, Any] = found) -> None:
                     found["results"].append(result)
                     say(json.dumps({k: v for k, v in result.items() if not isinstance(v, list)}))
-                    write()
+                    result_file.write(output, record)
 
                 found.update(process.collect(keep, deadline))
             reason = f": {found['reason']}" if "reason" in found else ""
             say(f"{section.name} {found['status']}{reason}")
-            write()
+            result_file.write(output, record)
     finally:
         for process in started.values():
             process.stop()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import UserError
+from benchmarks import result_file
 
 Results = list[dict[str, Any]]
 
@@ -18,15 +17,13 @@ def load(path: str) -> dict[str, Any]:
     Raises:
       UserError: the file is not such an output.
     """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(record, dict) and isinstance(record.get("sections"), dict):
-            return record
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read as results ({error}): give another --table."
-        ) from None
-    raise UserError(f"{path} holds no results of this command: give another --table.")
+
+    def has_sections(record: dict[str, Any]) -> bool:
+        return isinstance(record.get("sections"), dict)
+
+    return result_file.load(
+        Path(path), "results of this command", has_sections, "give another --table"
+    )
 
 
 def tables(record: dict[str, Any]) -> str:
