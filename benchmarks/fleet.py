@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = load(Path(table)) if table else measure(Sizes(**args), Path(output))
         terminal.print_result("\n".join(lines(found)))
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         sys.exit(error.status)
 
 

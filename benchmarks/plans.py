@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             complete(Path(args.output), args.only)
     except UserError as error:
-        terminal.print_error(str(error))
+        terminal.print_error(f"error: {error}")
         sys.exit(error.status)
 
 
