@@ -16,11 +16,7 @@ def seconds_between(collective: Collective, parts: int, bandwidth: float) -> flo
       parts: hosts or slices that the group extends over.
       bandwidth: of one device's network card in one direction, bytes per second.
     """
-    members = len(collective.group) / parts
-    fraction = (parts - 1) / parts
-    if collective.kind == "collective-permute":
-        return collective.bytes / bandwidth
-    if collective.kind == "all-to-all":
-        return collective.bytes * fraction / bandwidth
-    passes = 2 if collective.kind == "all-reduce" else 1
-    return passes * collective.bytes * fraction / (members * bandwidth)
+    # what passes in these two is another for each member
+    differs = collective.kind in ("collective-permute", "all-to-all")
+    cards = 1 if differs else len(collective.group) / parts
+    return collective.received_by(parts) / (cards * bandwidth)

@@ -35,9 +35,17 @@ class Collective:
     @property
     def received(self) -> float:
         """Bytes that a device receives in a step."""
-        fraction = (len(self.group) - 1) / len(self.group)
+        return self.times * self.received_by(len(self.group))
+
+    def received_by(self, parts: float) -> float:
+        """Returns the bytes that each of equal parts of the group receives in one run.
+
+        Args:
+          parts: their number: devices, or hosts that receive once for all of their devices.
+        """
+        fraction = (parts - 1) / parts
         passes = {"all-reduce": 2 * fraction, "collective-permute": 1.0}.get(self.kind, fraction)
-        return self.times * self.bytes * passes
+        return self.bytes * passes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -207,9 +207,6 @@ class Gpus:
     @staticmethod
     def _inside(collective: Collective, members: float) -> float:
         """Bytes that a GPU receives from others of its host."""
-        if collective.kind == "collective-permute":
-            return collective.bytes
         if collective.kind == "all-to-all":
             return collective.bytes * (members - 1) / len(collective.group)
-        passes = 2 if collective.kind == "all-reduce" else 1
-        return passes * collective.bytes * (members - 1) / members
+        return collective.received_by(members)

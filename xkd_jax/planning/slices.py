@@ -230,15 +230,13 @@ class Slice:
                 hops += extent // 2 if ring else extent - 1
         if not bandwidth:
             return 0.0
-        fraction = (len(coordinates) - 1) / len(coordinates)
-        if collective.kind == "all-reduce":
-            return 2 * (collective.bytes * fraction / bandwidth + hops * HOP)
         if collective.kind == "all-to-all":
             # on average data travels a quarter of a ring in each direction
             return collective.bytes * hops / 2 / bandwidth + hops * HOP
         if collective.kind == "collective-permute":
             return collective.bytes / self.chip.link + hops * HOP
-        return collective.bytes * fraction / bandwidth + hops * HOP
+        passes = 2 if collective.kind == "all-reduce" else 1
+        return collective.received_by(len(coordinates)) / bandwidth + passes * hops * HOP
 
 
 # Without these, libtpu searches for a TPU and prints to stderr that there is none.
