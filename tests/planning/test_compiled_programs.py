@@ -4,6 +4,7 @@ Their products, traffic and collectives follow from their shapes. The programs f
 if JAX's plugin for CUDA is installed; texts of both supported versions of JAX are in `xla_texts`.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -70,14 +71,18 @@ def test_arrays_on_a_tpu_have_whole_tiles():
     assert costs.bytes == 3 * 4 * 3000 * 3072
 
 
+def compiled_product(where):
+    """Returns costs and step of a float32 product of the highest precision."""
+    shape = (WIDTH, WIDTH)
+    product = functools.partial(jnp.matmul, precision="highest")
+    costs, step = compiled(where, product, shape, shape, dtype=jnp.float32)
+    assert costs.flops == 2 * WIDTH**3
+    return costs, step
+
+
 @needs_libtpu
 def test_float32_products_on_a_tpu_take_passes():
-    def product(a, b):
-        return jnp.matmul(a, b, precision="highest")
-
-    shape = (WIDTH, WIDTH)
-    costs, step = compiled("v5e:1x1", product, shape, shape, dtype=jnp.float32)
-    assert costs.flops == 2 * WIDTH**3
+    costs, step = compiled_product("v5e:1x1")
     assert step.compute == pytest.approx(6 * costs.flops / targets.parse("v5e:1x1").chip.flops)
 
 
@@ -114,12 +119,7 @@ def test_loop_on_a_gpu_reads_each_layer_once():
 
 @needs_cuda
 def test_float32_products_on_a_gpu_do_not_use_tensor_cores():
-    def product(a, b):
-        return jnp.matmul(a, b, precision="highest")
-
-    shape = (WIDTH, WIDTH)
-    costs, step = compiled("h100:1", product, shape, shape, dtype=jnp.float32)
-    assert costs.flops == 2 * WIDTH**3
+    costs, step = compiled_product("h100:1")
     assert costs.bytes == 3 * 4 * WIDTH**2
     assert step.compute == pytest.approx(costs.flops / 66.9e12)
 
