@@ -39,6 +39,10 @@ FRAMES, SIZE, MELS, COLUMNS = 8, 32, 128, 96
 # Bands and columns of XKD's spectrogram, at 16 kHz with a column each 143 samples.
 XKD_MELS, XKD_COLUMNS = 80, 112
 _SPEAKERS = (1, 2, 3, 4, 5, 6)
+# Data set and modality of each column of the table.
+_COLUMNS: tuple[tuple[str, Modality], ...] = (
+    ("digits", "video"), ("digits", "audio"), ("recordings", "audio"),
+)  # fmt: skip
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
@@ -240,14 +244,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind in KINDS:
             name = kind.name.lower().replace(", ", "_")
             path = write(kind, args.output / "weights" / name)
-            cells = dict.fromkeys(("digits video", "digits audio", "recordings audio"), "")
-            for held, shards in sets.items():
-                for modality in kind.modalities if held == "digits" else ("audio",):
-                    if modality in kind.modalities:
-                        workdir = args.output / f"{name}_{held}_{modality}"
-                        value = accuracy(kind, path, modality, shards, workdir)
-                        cells[f"{held} {modality}"] = f"{value:.1f}"
-            rows.append(f"| {kind.name} | {' | '.join(cells.values())} |")
+            cells = [""] * len(_COLUMNS)
+            for column, (held, modality) in enumerate(_COLUMNS):
+                if held in sets and modality in kind.modalities:
+                    workdir = args.output / f"{name}_{held}_{modality}"
+                    value = accuracy(kind, path, modality, sets[held], workdir)
+                    cells[column] = f"{value:.1f}"
+            rows.append(f"| {kind.name} | {' | '.join(cells)} |")
     except UserError as error:
         raise SystemExit(terminal.escaped(str(error))) from None
     terminal.print_text("\n".join(rows))
