@@ -70,7 +70,7 @@ class Rates:
       divided_bytes: of the training state's matrices, which the hosts divide.
       whole_bytes: of the rest of the state, which the first host saves and each reads.
       build_seconds: of one core, to make a record from a video of 10 s.
-      step_between_saves: `checkpoint.every_steps`.
+      steps_between_saves: `checkpoint.every_steps`.
     """
 
     record_bytes: float
