@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -269,3 +271,8 @@ def test_file_that_is_not_a_result_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"has no result\.json"):
         evaluation_results.load([str(tmp_path)])
     assert report.main([str(tmp_path / "nowhere")]) == 2
+
+
+def test_tables_are_printed_without_jax():
+    code = "import sys, xkd_jax.report.__main__; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -15,7 +15,7 @@ from data_pipelines.format import storage
 from xkd_jax.config.encoder import input_fields
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.data_set import DataSummary
-from xkd_jax.evaluate.fold_scores import FoldScores
+from xkd_jax.evaluate.fold_scores import FoldScores, also
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.parallel.processes import on_main, print_on_main, write_once
 from xkd_jax.training.run_record import differences
@@ -161,25 +161,3 @@ def line(content: dict[str, Any]) -> str:
         f"{', '.join(dict.fromkeys(filter(None, (content[name] for name in names))))}{fewer}:"
         f" {content['metric']} {content['value']:.2f} %{spread}{more}"
     )
-
-
-def also(per_fold: Sequence[Mapping[str, Any]], digits: int) -> list[str]:
-    """Returns texts of the other metrics, top-5 and recalls, as means over folds.
-
-    Args:
-      per_fold: metrics of each fold.
-      digits: number of decimals.
-    """
-
-    def mean(name: str) -> str:
-        return f"{statistics.fmean(fold[name] for fold in per_fold):.{digits}f}"
-
-    texts = [f"top-5 {mean('top5')}"] if "top5" in per_fold[0] else []
-    recalls: dict[str, dict[str, str]] = {}  # by what is asked for, and by k
-    for name in per_fold[0]:
-        asked, recall, k = name.partition("_recall_")
-        if recall:
-            recalls.setdefault(asked.replace("_", " "), {})[k] = mean(name)
-    for asked, by_k in recalls.items():
-        texts.append(f"{asked} {', '.join(by_k.values())} at {', '.join(by_k)}")
-    return texts

@@ -14,7 +14,7 @@ from data_pipelines.format import storage
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.evaluation import Evaluated, Protocol
 from xkd_jax.config.pretraining import LossConfig
-from xkd_jax.evaluate.result import also
+from xkd_jax.evaluate.fold_scores import also
 from xkd_jax.report import published
 from xkd_jax.training.run_results import FILE, files_below
 
