@@ -18,7 +18,7 @@ from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogr
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.reconstructed_views import (
     ReconstructedViews,
-    predicted_views,
+    reconstructed_views,
     unnormalized,
 )
 
@@ -79,7 +79,7 @@ def _pictures(model: Model, modality: Modality, rows: Any, seed: int) -> Picture
     def predict(encoder: Tree, params: Tree, view: jax.Array) -> ReconstructedViews:
         noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
         encode = nnx.merge(encoder_graph, encoder)
-        return predicted_views(
+        return reconstructed_views(
             encode, nnx.merge(decoder_graph, params), settings, ratio, how, view, noise
         )
 

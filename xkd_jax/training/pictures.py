@@ -64,13 +64,16 @@ def seen_function(
         student, views = module_of(Student, params, architecture), augment(config, batch)
         found = {}
         for m in architecture.modalities:
-            view = views[m]["global"]
+            settings, view = architecture.views[m], views[m]["global"]
             with matmul_precision(architecture.model):
                 _, attention = student.encoders.with_cls_attention(m, view)
-            noise = jax.random.uniform(jax.random.key(0), (len(view), architecture.views[m].tokens))
-            restored = (
-                reconstructed_views(student, architecture, m, view, noise) if m in decoded else None
-            )
+            restored: ReconstructedViews | None = None
+            if m in decoded:
+                noise = jax.random.uniform(jax.random.key(0), (len(view), settings.tokens))
+                restored = reconstructed_views(
+                    functools.partial(student.encoders, m), student.decoders[m], settings,
+                    settings.mask_ratio, architecture.model, view, noise,
+                )  # fmt: skip
             found[m] = Seen(view, restored, attention.mean(1))
         return jax.tree.map(lambda rows: rows[:count], found)
 

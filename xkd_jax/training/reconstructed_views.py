@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from data_pipelines.loader_config import Modality, ViewConfig
-from xkd_jax.config.architecture import Architecture, ModelConfig
+from data_pipelines.loader_config import ViewConfig
+from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.method.losses import patch_statistics
 from xkd_jax.networks.patches import patchify, random_masking, unpatchify
 from xkd_jax.networks.precision import matmul_precision
-from xkd_jax.networks.student import Student
 
 
 class ReconstructedViews(NamedTuple):
@@ -34,33 +33,6 @@ class ReconstructedViews(NamedTuple):
 
 
 def reconstructed_views(
-    student: Student,
-    architecture: Architecture,
-    modality: Modality,
-    view: Float[Array, "batch ..."],
-    noise: Float[Array, "batch tokens"],
-) -> ReconstructedViews:
-    """Masks global views, and predicts what is masked.
-
-    Args:
-      student: a run's student; it has a decoder of the modality.
-      architecture: of the student.
-      modality: of the views.
-      view: normalized global views.
-      noise: decides the masks, as in `random_masking`.
-    """
-    return predicted_views(
-        lambda view, keep: student.encoders(modality, view, keep),
-        student.decoders[modality],
-        architecture.views[modality],
-        architecture.views[modality].mask_ratio,
-        architecture.model,
-        view,
-        noise,
-    )
-
-
-def predicted_views(
     encode: Callable[[jax.Array, jax.Array], jax.Array],
     decode: Callable[[jax.Array, jax.Array], jax.Array],
     settings: ViewConfig,
