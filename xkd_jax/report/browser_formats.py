@@ -12,7 +12,7 @@ import numpy as np
 
 from xkd_jax.report.elements import data_address
 
-# Smallest and largest height of a picture of the page, in pixels.
+# Heights in pixels below which pictures are enlarged, and to which larger ones are reduced.
 _LEAST, _MOST = 112, 160
 _OPUS_RATE = 48000
 
@@ -31,7 +31,10 @@ def jpeg(image: np.ndarray) -> str:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Returns images at a height between 112 and 160 pixels; enlarged ones keep sharp edges.
+    """Returns images at a height that can be looked at.
+
+    Those below 112 pixels are enlarged by a whole factor, which keeps edges sharp; those above 160
+    are reduced to 160.
 
     Args:
       images: uint8 [time, height, width, 3].

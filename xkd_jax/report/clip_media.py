@@ -76,26 +76,25 @@ class ClipMedia:
     def spectrogram(self) -> Html:
         """The spectrogram as an image."""
         assert self._log_mel is not None
-        image = pictures(self._config.audio, *[self._log_mel[None]] * 2)[0]
+        image = pictures(self._config.audio, self._log_mel[None])[0]
         name = f"Spectrogram of {self.title}, low frequencies at the bottom"
         return element("img", src=browser_formats.png(browser_formats.scaled(image)[0]), alt=name)
 
 
 def _frames(config: Config, view: np.ndarray) -> np.ndarray:
     """Returns the frames of a normalized view as they are shown, uint8."""
-    return browser_formats.scaled(pictures(config.video, view[None], view[None])[0])
+    return browser_formats.scaled(pictures(config.video, view[None])[0])
 
 
 def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | None) -> Html:
     """Returns a player of frames.
 
     Args:
-      frames: uint8 [time, height, width, 3].
+      frames: of `browser_formats.scaled`, uint8 [time, even height, even width, 3].
       config: of the run.
       name: for screen readers.
       samples: sound, float [samples]; None: silent.
     """
-    frames = browser_formats.scaled(frames)
     address = browser_formats.film(
         frames, config.video.frame_rate, samples, config.audio.sample_rate
     )

@@ -101,13 +101,13 @@ def _panels(
     present = {_PANELS[name]: images[row] for name, images in parts.items() if images is not None}
     heads = element("div", [element("span", name) for name in present], class_="panels")
     joined = np.concatenate([_framed(images) for images in present.values()], axis=2)
-    joined = joined[:, :, : -_line(joined)]
+    joined = browser_formats.scaled(joined[:, :, : -_line(joined)])
     title = f"{', '.join(present)} of {clip.title}"
     if modality == "video":
         return [heads, film(joined, config, title, clip.samples)]
     image = element(
         "img",
-        src=browser_formats.png(browser_formats.scaled(joined)[0]),
+        src=browser_formats.png(joined[0]),
         alt=f"Spectrograms: {title}",
     )
     heard = [sound(clip.samples, config, f"Input: {clip.title}", "Input")]

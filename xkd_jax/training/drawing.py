@@ -45,7 +45,7 @@ def drawn(
       views: masked and predicted; None without a trained decoder.
       attention: of the CLS token to the patches, float32 [clips, tokens].
     """
-    original = pictures(settings, view, view)
+    original = pictures(settings, view)
     masked, predicted = (
         (pictures(settings, part, view) for part in (views.masked, views.predicted))
         if views is not None
@@ -54,7 +54,7 @@ def drawn(
     return Drawn(original, masked, predicted, lit(settings, original, attention))
 
 
-def pictures(settings: ViewConfig, view: ArrayLike, scale: ArrayLike) -> np.ndarray:
+def pictures(settings: ViewConfig, view: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:
     """Returns views as pictures, uint8 [clips, time, height, width, 3].
 
     Spectrograms are in false colors, with low frequencies at the bottom, and have a time of 1.
@@ -62,12 +62,13 @@ def pictures(settings: ViewConfig, view: ArrayLike, scale: ArrayLike) -> np.ndar
     Args:
       settings: of the views.
       view: normalized views, float32 [clips, ...].
-      scale: normalized spectrograms whose least and largest value are the ends of the colors.
+      scale: normalized spectrograms whose least and largest value are the ends of the colors; None:
+        `view`.
     """
     shown = unnormalized(settings, np.asarray(view))
     if settings.channels:
         return shown
-    levels = unnormalized(settings, np.asarray(scale))
+    levels = shown if scale is None else unnormalized(settings, np.asarray(scale))
     low, high = levels.min(), levels.max()
     shown = np.clip((shown - low) / max(high - low, 1e-6), 0, 1)
     gray = (255 * shown).astype(np.uint8)[:, ::-1]
