@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 from pathlib import Path, PurePath
@@ -87,7 +88,7 @@ def result_files(run: PurePath) -> list[PurePath]:
         urls = [file for name in names for file in files_below(run.parent / name, FILE)]
         return [file for file in urls if _source(file) in (str(run), str(run / _CHECKPOINTS))]
     run = Path(os.path.abspath(run))
-    folders = [run, *sorted(run.parent.glob(f"{_literal(run.name)}?*/"))]
+    folders = [run, *sorted(run.parent.glob(f"{glob.escape(run.name)}?*/"))]
     files = [file for folder in folders for file in files_below(folder, FILE)]
     own = {os.path.realpath(path) for path in (run, run / _CHECKPOINTS)}
     return [file for file in files if (s := _source(file)) and os.path.realpath(s) in own]
@@ -99,10 +100,6 @@ def files_below(folder: PurePath, name: str) -> list[PurePath]:
         return sorted(folder.rglob(name))
     paths = sorted(storage.walk(str(folder)))
     return [folder / path for path in paths if path.rpartition("/")[2] == name]
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _source(file: PurePath) -> str:
