@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn, TextIO, cast
 
 from data_pipelines.errors import EXIT_BAD_INPUT
@@ -34,6 +34,12 @@ def escaped(text: str) -> str:
     Use it for a name inside other text: the result is one line.
     """
     return "".join(map(_visible, text))
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """Returns a row of a Markdown table, with cells as by `escaped` and vertical lines escaped."""
+    texts = (escaped(cell).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def count(number: int, noun: str) -> str:

@@ -12,7 +12,6 @@ import pytest
 from data_pipelines import terminal
 from data_pipelines.build.build_report import BuildReport, LeftOut, summary
 from xkd_jax.evaluate import data_set
-from xkd_jax.report import result_tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 # A name and how it is printed.
@@ -112,8 +111,9 @@ def test_next_command_is_printed_only_on_terminal(monkeypatch, capsys):
     assert out.screen() == ["next      a command"]
 
 
-def test_tables_of_report_escape_results():
-    assert result_tables.table_row(["a\nb", "\x1b[31m"]) == r"| a\nb | \x1b[31m |"
+def test_tables_of_results_escape_them():
+    row = terminal.table_row(["a\nb", "\x1b[31m", "a|b"])
+    assert row == r"| a\nb | \x1b[31m | a\|b |"
 
 
 def test_left_out_summary_is_one_line():

@@ -90,7 +90,7 @@ def _results(found: Sequence[Evaluation]) -> Iterator[str]:
             result.benchmark, result.protocol, result.modality, f"{result.train_fraction:.0%}",
             f"{result.value:.1f} {result.metric}", chance,
         )  # fmt: skip
-        yield f"| {' | '.join(terminal.escaped(c).replace('|', chr(92) + '|') for c in cells)} |"
+        yield terminal.table_row(cells)
     yield ""
 
 

@@ -46,8 +46,8 @@ class Table:
 
     def markdown(self) -> str:
         """Returns the table as Markdown."""
-        lines = [table_row(self.columns), "|" + "---|" * len(self.columns)]
-        lines += map(table_row, self.rows)
+        lines = [terminal.table_row(self.columns), "|" + "---|" * len(self.columns)]
+        lines += map(terminal.table_row, self.rows)
         below = "\\\n".join(
             f"[{number}] {terminal.escaped(note)}" for number, note in enumerate(self.notes, 1)
         )
@@ -97,11 +97,6 @@ def _table(title: str, results: Sequence[Result]) -> Table:
         )
     chances = ["" if r.chance is None else f"{r.chance:.1f}" for r in results]
     return Table(title, _COLUMNS, rows, chances, tuple(notes))
-
-
-def table_row(cells: Sequence[str]) -> str:
-    """One row of a Markdown table; what a terminal would obey is escaped."""
-    return f"| {' | '.join(map(terminal.escaped, cells))} |"
 
 
 def _described(result: Result) -> tuple[str, ...]:
