@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fleet_costs, fleet_parts, result_file
+from benchmarks import fleet_costs, fleet_parts, markdown_table, result_file
 from benchmarks.fleet_costs import Rates
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
@@ -166,10 +166,7 @@ def rates(found: dict[str, Any]) -> Rates:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yields lines of Markdown: the measurements, and the tables of `fleet_costs`."""
-    yield "| measured | |"
-    yield "|---|---|"
-    for name, values in _rows(found):
-        yield f"| {name} | {values} |"
+    yield from markdown_table.lines(("measured", ""), _rows(found))
     at = found["versions"]
     yield ""
     yield f"Python {at['python']}, NumPy {at['numpy']}, JAX {at['jax']}, program {at['code']}."

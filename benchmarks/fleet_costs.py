@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from benchmarks import markdown_table
 from data_pipelines.format.record_source import INDEXES_AT_ONCE
 from xkd_jax.planning.plan import LOADER_RATE
 from xkd_jax.planning.slices import CHIPS
@@ -193,7 +194,7 @@ def tables(rates: Rates) -> Iterator[str]:
             f" take {fleets[0].host_memory / 1e6:,.0f} MB of each host."
         )
         yield ""
-        yield from _table(_COLUMNS, [_cells(fleet) for fleet in fleets])
+        yield from markdown_table.lines(_COLUMNS, map(_cells, fleets))
         yield ""
     hours = build_hours(DATA_SETS[-1].records, rates)
     yield (
@@ -204,7 +205,7 @@ def tables(rates: Rates) -> Iterator[str]:
     yield ""
     sizes = (100, 1_000, 10_000)
     rows = [[f"{cores:,}", f"{hours / cores:,.1f}"] for cores in sizes]
-    yield from _table(("cores of the cluster", "hours"), rows)
+    yield from markdown_table.lines(("cores of the cluster", "hours"), rows)
 
 
 def build_hours(records: int, rates: Rates) -> float:
@@ -228,10 +229,3 @@ def _cells(fleet: Fleet) -> list[str]:
         f"{fleet.chip_hours / fleet.chips:,.1f}",
         ", ".join(fleet.limits),
     ]
-
-
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(columns) + " |"
-    yield "|---" * len(columns) + "|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"

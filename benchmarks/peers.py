@@ -27,7 +27,7 @@ import av
 import cv2
 import numpy as np
 
-from benchmarks import loader
+from benchmarks import loader, markdown_table
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
 from data_pipelines.loader_config import DataConfig, Modality
@@ -135,7 +135,8 @@ def main() -> None:
                         modalities=modalities,
                     )  # fmt: skip
                     rows.append(_row(config, dataset, records, args.source, path, installed, notes))
-    terminal.print_text("\n".join([*_table(rows, list(installed)), "", *notes]))
+    head = ["video", "size", "sound", *installed, "shards", "shards over the fastest"]
+    terminal.print_text("\n".join([*markdown_table.lines(head, sorted(rows)), "", *notes]))
 
 
 def _built(
@@ -199,11 +200,6 @@ def _read_all(read: Reader, path: str, times: list[np.ndarray]) -> None:
     for seconds in times:
         frames = read(path, seconds)
         assert len(frames) == len(seconds) and min(frames.shape[1:3]) == SHORT_SIDE  # noqa: PT018
-
-
-def _table(rows: list[list[str]], readers: list[str]) -> list[str]:
-    head = ["video", "size", "sound", *readers, "shards", "shards over the fastest"]
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *sorted(rows))]
 
 
 if __name__ == "__main__":

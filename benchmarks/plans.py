@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result_file
+import jax
+
+from benchmarks import markdown_table, result_file
 from configs import k400
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
@@ -121,8 +123,6 @@ def complete(output: Path, only: str) -> None:
     Raises:
       UserError: the file holds something else, or no case has these devices.
     """
-    import jax
-
     jax.config.update("jax_platforms", "cpu")
     cases = [case for case in CASES if only in ("", case.devices, str(case))]
     if not cases:
@@ -195,14 +195,12 @@ def tables(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     for size in dict.fromkeys(case["size"] for case in found.values()):
         yield f"### {size}"
         yield ""
-        yield "| " + " | ".join(_COLUMNS) + " |"
-        yield "|---" * len(_COLUMNS) + "|"
         chosen = [case for case in found.values() if case["size"] == size]
-        for case in sorted(chosen, key=lambda c: (c["devices"].partition(":")[0], c["chips"])):
-            yield "| " + " | ".join(_cells(case)) + " |"
+        chosen.sort(key=lambda c: (c["devices"].partition(":")[0], c["chips"]))
+        yield from markdown_table.lines(_COLUMNS, map(_cells, chosen))
         yield ""
-    for (code, jax), cases in _versions(found).items():
-        yield f"Planned with JAX {jax}, program {code}: {', '.join(cases)}."
+    for (code, version), cases in _versions(found).items():
+        yield f"Planned with JAX {version}, program {code}: {', '.join(cases)}."
     missing = [str(case) for case in CASES if str(case) not in found]
     if missing:
         yield f"Not planned yet: {', '.join(missing)}."

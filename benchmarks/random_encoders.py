@@ -23,6 +23,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from benchmarks import markdown_table
 from configs import demo
 from configs.eval import knn
 from data_pipelines import spoken_digits, terminal
@@ -236,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--recordings", default="", help="folder of the Free Spoken Digit Dataset's recordings"
     )
     args = parser.parse_args(argv)
-    rows = ["| random weights | digits, video | digits, audio | recordings |", "|---|---|---|---|"]
+    rows: list[list[str]] = []
     try:
         sets = {"digits": digits(args.output)}
         if args.recordings:
@@ -250,10 +251,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                     workdir = args.output / f"{name}_{held}_{modality}"
                     value = accuracy(kind, path, modality, sets[held], workdir)
                     cells[column] = f"{value:.1f}"
-            rows.append(f"| {kind.name} | {' | '.join(cells)} |")
+            rows.append([kind.name, *cells])
     except UserError as error:
         raise SystemExit(terminal.escaped(str(error))) from None
-    terminal.print_text("\n".join(rows))
+    head = ("random weights", "digits, video", "digits, audio", "recordings")
+    terminal.print_text("\n".join(markdown_table.lines(head, rows)))
 
 
 if __name__ == "__main__":

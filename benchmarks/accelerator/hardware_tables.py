@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result_file
+from benchmarks import markdown_table, result_file
 
 Results = list[dict[str, Any]]
 
@@ -181,8 +181,5 @@ def _results(record: dict[str, Any], name: str) -> Results:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = ["| " + " | ".join("" if v is None else str(v) for v in row) + " |" for row in rows]
-    if not lines:
-        return ""
-    names = list(head)
-    return "\n".join([f"| {' | '.join(names)} |", "|" + "---|" * len(names), *lines])
+    found = list(rows)
+    return "\n".join(markdown_table.lines(head, found)) if found else ""
