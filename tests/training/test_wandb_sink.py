@@ -20,6 +20,7 @@ def offline(monkeypatch):
     wandb.teardown()  # it keeps the variables that it has read
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
+    return wandb
 
 
 def test_starts_of_a_run_continue_one_run_of_the_project(offline, tmp_path, capfd, monkeypatch):
@@ -32,6 +33,7 @@ def test_starts_of_a_run_continue_one_run_of_the_project(offline, tmp_path, capf
             sinks.write(start + step, {"loss": 1.5, "speed/clips_per_second": float("nan")})
         sinks.draw(start + 2, {"reconstruction/video": np.zeros((4, 5, 3), np.uint8)})
         sinks.close()
+    offline.teardown()  # as at the end of a process: it waits until the files are written
     printed = capfd.readouterr()
     assert [line[:10] for line in printed.out.splitlines()] == ["wandb     "] * 2
     assert printed.err == ""
