@@ -12,6 +12,7 @@ import miniatures
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from failing_calls import Killed, kill_after
 from flax import nnx
 from jax.tree_util import DictKey
 
@@ -56,10 +57,6 @@ def _linear(checkpoint, shards, **changes):
     return dataclasses.replace(config, **({"data": data} | changes))
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
 def test_killed_training_ends_with_identical_result(
     checkpoint, esc50, tmp_path, monkeypatch, capsys
@@ -68,16 +65,8 @@ def test_killed_training_ends_with_identical_result(
     whole = evaluation.evaluate(config, tmp_path / "whole")
     assert whole["value"] == 100
     assert whole["per_fold"][0]["train_records"] == 16
-    put, count = classify.on_devices, []
-
-    def put_or_die(*arguments):
-        count.append(1)
-        if len(count) == 7:
-            raise Killed
-        return put(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "on_devices", put_or_die)
+        kill_after(patch, classify, "on_devices", 6)
         with pytest.raises(Killed):
             evaluation.evaluate(config, tmp_path / "killed")
     capsys.readouterr()

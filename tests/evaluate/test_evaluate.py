@@ -12,6 +12,7 @@ import jax
 import miniatures
 import numpy as np
 import pytest
+from failing_calls import Killed, kill_after
 from random_parameters import random_student
 
 from configs.eval import own
@@ -216,29 +217,17 @@ def test_low_shot_and_knn_use_fraction_of_each_class(checkpoint, kinetics_sound,
     assert found["per_fold"][0]["train_records"] == 2
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_killed_extraction_resumes_and_finished_one_is_reused(
     checkpoint, esc50, tmp_path, monkeypatch
 ):
     config = miniatures.evaluation(checkpoint, esc50, network="log_mel", modality="audio")
     whole = evaluation.evaluate(config, tmp_path / "whole")
     monkeypatch.setattr("data_pipelines.progress.LINE_SECONDS", 0.0)
-    put, count = eval_clips.mesh_lib.put_batch, []
-
-    def put_or_die(*arguments):
-        count.append(1)
-        if len(count) == 5:
-            raise Killed
-        return put(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(eval_clips.mesh_lib, "put_batch", put_or_die)
+        calls = kill_after(patch, eval_clips.mesh_lib, "put_batch", 4)
         with pytest.raises(Killed):
             evaluation.evaluate(config, tmp_path / "killed")
-    made = len(count)
+    made = len(calls)
     again = evaluation.evaluate(config, tmp_path / "killed")
     assert again["per_fold"] == whole["per_fold"]
     for path in (tmp_path / "whole" / "features").glob("*/*.npy"):

@@ -2,6 +2,7 @@
 
 import json
 
+import failing_calls
 import noise_shards
 import pytest
 import small_run
@@ -9,7 +10,7 @@ import tiny_state
 
 from benchmarks.soak import saved
 from data_pipelines import lease
-from data_pipelines.errors import StoppedError, UnreachableError
+from data_pipelines.errors import StoppedError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
@@ -106,15 +107,7 @@ def test_run_with_lost_lease_saves_nothing(config, workdir, monkeypatch):
 
 
 def test_lost_scalars_are_a_warning_and_appear_later(workdir, monkeypatch, capsys):
-    write, fails = storage.write, [True]
-
-    def fail_once(path, content):
-        if fails:
-            fails.pop()
-            raise UnreachableError(f"{path} can't be reached.")
-        write(path, content)
-
-    monkeypatch.setattr(storage, "write", fail_once)
+    failing_calls.lose_writes(monkeypatch, 1)
     scalars = progress.Scalars(workdir / "tensorboard", enabled=True, start=0)
     for step in (1, 2):
         scalars.write(step, {"loss": float(step)})

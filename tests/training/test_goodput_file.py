@@ -8,11 +8,13 @@ import pytest
 import small_run
 import stores
 import tiny_state
+from failing_calls import Killed, kill_after
 
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import event_files, goodput_file
 from xkd_jax.training import train as training
 from xkd_jax.training.goodput import CAUSES, Goodput
@@ -20,10 +22,6 @@ from xkd_jax.training.metrics_file import FILE
 from xkd_jax.training.preemption import Preemption
 
 STEPS = 6
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +47,6 @@ def workdir(request, tmp_path):
             yield Url(url) / "run"
 
 
-def kill_after(monkeypatch, batches):
-    put, seen = training.mesh_lib.put_batch, []
-
-    def put_or_die(*args):
-        seen.append(1)
-        if len(seen) > batches:
-            raise KilledError
-        return put(*args)
-
-    monkeypatch.setattr(training.mesh_lib, "put_batch", put_or_die)
-
-
 def test_accounts_add_up_over_a_stopped_a_killed_and_a_last_start(
     config, workdir, monkeypatch, capsys
 ):
@@ -73,8 +59,9 @@ def test_accounts_add_up_over_a_stopped_a_killed_and_a_last_start(
     assert (first.starts, first.reached, first.seconds["repeated_steps"]) == (1, 1, 0)
     assert first.seconds["restore"] == 0
     with monkeypatch.context() as patch:
-        kill_after(patch, 3)  # the batch of step 5: after step 3, and before step 4 is logged
-        with pytest.raises(KilledError):
+        # the batch of step 5: after step 3, and before step 4 is logged
+        kill_after(patch, mesh_lib, "put_batch", 3)
+        with pytest.raises(Killed):
             training.train(config, workdir)
     assert "goodput   " not in capsys.readouterr().out
     second = goodput_file.read(workdir)
@@ -164,7 +151,7 @@ def test_stops_that_repeat_without_progress_end_with_the_reason(tmp_path):
     begin(tmp_path, 5)  # someone has removed the cause
 
 
-@pytest.mark.parametrize("start,error", [(6, StoppedError), (5, KilledError)])
+@pytest.mark.parametrize("start,error", [(6, StoppedError), (5, Killed)])
 def test_stops_with_progress_or_other_ends_between_are_no_standstill(tmp_path, start, error):
     for _ in range(2):
         for at, how in ((5, StoppedError), (5, StoppedError), (start, error)):

@@ -4,9 +4,9 @@ import json
 import math
 import resource
 
+import failing_calls
 import pytest
 
-from data_pipelines.errors import UnreachableError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.training.metrics_file import FILE, MetricsFile
@@ -86,15 +86,8 @@ def test_bytes_sent_to_a_bucket_are_proportional_to_the_file(monkeypatch):
 
 
 def test_lost_writes_are_a_warning_and_appear_later(monkeypatch, capsys):
-    workdir, write, fails = Url("memory://lost/run"), storage.write, [True, True]
-
-    def fail_twice(path, content):
-        if fails:
-            fails.pop()
-            raise UnreachableError(f"{path} can't be reached.")
-        write(path, content)
-
-    monkeypatch.setattr(storage, "write", fail_twice)
+    workdir = Url("memory://lost/run")
+    failing_calls.lose_writes(monkeypatch, 2)
     file = begun(workdir)
     for step in (1, 2, 3):
         file.write(step, {"loss": float(step)})

@@ -9,6 +9,7 @@ import noise_shards
 import numpy as np
 import pytest
 import tiny_state
+from failing_calls import Killed, kill_after
 from method_inputs import change
 
 from data_pipelines.errors import TrainingDivergedError, UserError
@@ -59,22 +60,6 @@ def final_state(config, workdir):
         return checkpoints.restore(run.like)
 
 
-class Killed(BaseException):
-    pass
-
-
-def kill_after(monkeypatch, batches):
-    put, seen = mesh_lib.put_batch, []
-
-    def put_or_die(*args):
-        seen.append(1)
-        if len(seen) > batches:
-            raise Killed
-        return put(*args)
-
-    monkeypatch.setattr(training.mesh_lib, "put_batch", put_or_die)
-
-
 @pytest.mark.slow
 def test_killed_run_ends_with_identical_state_and_probes(
     config, tmp_path, monkeypatch, capsys, created_once
@@ -84,7 +69,7 @@ def test_killed_run_ends_with_identical_state_and_probes(
     training.train(config, tmp_path / "whole")
     assert_reported(tmp_path / "whole", capsys.readouterr().out)
     with monkeypatch.context() as patch:
-        kill_after(patch, 3)
+        kill_after(patch, mesh_lib, "put_batch", 3)
         with pytest.raises(Killed):
             training.train(config, tmp_path / "killed")
     training.train(config, tmp_path / "killed")

@@ -1,0 +1,54 @@
+"""Functions that fail at some of their calls, in place of a process or a store that does."""
+
+from typing import Any
+
+import pytest
+
+from data_pipelines.errors import UnreachableError
+from data_pipelines.format import storage
+
+
+class Killed(BaseException):
+    """The end of a process, which the code under test does not expect."""
+
+
+def kill_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) -> list[int]:
+    """Replaces a function by one that raises `Killed` at each call after the first ones.
+
+    Args:
+      patch: undoes the replacement.
+      module: of the function.
+      name: of the function.
+      calls: number of calls before.
+
+    Returns:
+      A list that grows by one item at each call.
+    """
+    function, made = getattr(module, name), []
+
+    def call_or_die(*args):
+        made.append(len(made) + 1)
+        if len(made) > calls:
+            raise Killed
+        return function(*args)
+
+    patch.setattr(module, name, call_or_die)
+    return made
+
+
+def lose_writes(patch: pytest.MonkeyPatch, calls: int) -> None:
+    """The first calls of `storage.write` fail, as those of a store that can't be reached.
+
+    Args:
+      patch: undoes the replacement.
+      calls: number of calls that fail.
+    """
+    write, made = storage.write, []
+
+    def fail_at_first(path, content):
+        made.append(path)
+        if len(made) <= calls:
+            raise UnreachableError(f"{path} can't be reached.")
+        write(path, content)
+
+    patch.setattr(storage, "write", fail_at_first)
