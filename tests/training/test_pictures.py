@@ -1,11 +1,18 @@
 """The images of reconstructions and attention that TensorBoard and reports show."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Config, MeshConfig
+from xkd_jax.method.train_state import abstract, parameters
+from xkd_jax.networks.student import Student
+from xkd_jax.parallel.mesh import batch_sharding, make_mesh
+from xkd_jax.planning.plan import abstract_batch
 from xkd_jax.training.drawing import drawn, lit, pictures
-from xkd_jax.training.pictures import sheet
+from xkd_jax.training.pictures import seen_function, sheet
 from xkd_jax.training.reconstructed_views import ReconstructedViews
 
 VIEWS = Config().architecture.views
@@ -66,3 +73,14 @@ def test_only_the_patch_with_attention_stays_light(modality, token):
         light = light[None, ::-1]
     assert np.all(image[light] == 255)
     assert np.all(image[~light] < 50)
+
+
+def test_only_the_drawn_rows_leave_the_devices(small):
+    """Every device gets them, and the views of a whole batch may be too many for it."""
+    config = dataclasses.replace(small, modalities=("audio",))
+    mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
+    batch = abstract_batch(config, batch_sharding(mesh, config.batch_size))
+    params = parameters(abstract(Student, config.architecture))
+    found = jax.eval_shape(seen_function(config, mesh, 2), params, batch)
+    assert config.batch_size > 2
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(found)} == {2}
