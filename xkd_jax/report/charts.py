@@ -12,6 +12,7 @@ import numpy as np
 from xkd_jax.report.elements import Html, element
 
 COLORS = 10  # `--series-0` to `--series-9` of the page's style
+_GRAY = 7  # the gray one of them
 _WIDTH, _HEIGHT = 400, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 390, 10, 195
 _MOST_POINTS = 240  # of a curve; more are averaged in bins
@@ -185,7 +186,7 @@ def scatter(
     span = max(float((high - low).max()), 1e-12)
     placed = 12 + (points - (low + high) / 2 + span / 2) / span * (_PLANE - 24)
     present = [int(g) for g in np.unique(groups) if g >= 0]
-    color = {g: min(i, COLORS - 1) for i, g in enumerate(present)} | {-1: COLORS - 3}
+    color = {g: min(i, COLORS - 1) for i, g in enumerate(present)} | {-1: _GRAY}
     circles = [
         element(
             "circle",
