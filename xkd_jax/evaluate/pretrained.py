@@ -17,7 +17,7 @@ from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
 from xkd_jax.evaluate.network import Network
-from xkd_jax.inference import loaded, loading, run_checkpoint
+from xkd_jax.inference import loading, run_checkpoint
 from xkd_jax.inference.formats.format import EncoderWeights, Request
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.loaded import Origin
@@ -86,11 +86,9 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
             f"{config.checkpoint} has no {lacking}, which only a run has: give"
             f" --config.{key}={value}, or a run by --config.checkpoint."
         )
-    loading.refuse_step(files, config.step, _WORDING)
     network = "teacher" if config.network == "teacher" else "student"
     request = Request(network, _given(config), alone=len(files) == 1)
-    parts = [loading.load_file(file, request, print_on_main) for file in files]
-    found = loaded.joined(parts)
+    found = loading.load_sources(files, request, config.step, _WORDING, print_on_main)
     found = found.only(config.modalities, _remedy(config, list(found.encoders)))
     if config.protocol == "retrieval":
         _check_widths(found.encoders)

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import jax
-
 from data_pipelines import json_file, terminal
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
@@ -65,9 +63,11 @@ def load(
         )
     sources = [source] if isinstance(source, str | os.PathLike) else source
     paths = [os.fspath(one) for one in sources]
+    for path in paths:
+        if is_absent(path):
+            raise UserError(f"{path} does not exist: check the path.")
     request = Request(network, Given(heads, video, audio), alone=len(paths) == 1)
-    refuse_step(paths, step or 0, _WORDING)
-    found = loaded.joined([_of_one(path, request, step or 0) for path in paths])
+    found = load_sources(paths, request, step or 0, _WORDING, terminal.print_text)
     if modalities is not None:
         found = found.only(modalities, "give modalities among them")
     if compute_dtype is not None:
@@ -75,15 +75,40 @@ def load(
     return Model.of(found)
 
 
-def _of_one(path: str, request: Request, step: int) -> Loaded:
-    if (file := file_of_weights(path)) is not None:
-        return load_file(file, request)
-    if not storage.is_remote(path) and not os.path.exists(path):
-        raise UserError(f"{path} does not exist: check the path.")
-    request.refuse_given(path)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoint = run_checkpoint.opened(storage.location(path), step, _WORDING, terminal.print_text)
-    return checkpoint.loaded(request.network, path, lambda cls, architecture: here)
+def load_sources(
+    paths: Sequence[str],
+    request: Request,
+    step: int,
+    wording: run_checkpoint.Wording,
+    print_line: Callable[[str], object],
+) -> Loaded:
+    """Returns the encoders of files of weights, exported folders and runs, together.
+
+    Args:
+      paths: their paths or URLs.
+      request: options of an import; the network of a run.
+      step: step of a run's checkpoint; 0: the newest.
+      wording: words of messages.
+      print_line: called with a line about what was taken.
+
+    Raises:
+      UserError: a source can't be used, or two have an encoder of the same modality.
+    """
+    _refuse_step(paths, step, wording)
+
+    def read(path: str) -> Loaded:
+        if (file := file_of_weights(path)) is not None:
+            return _load_file(file, request, print_line)
+        request.refuse_given(path)
+        checkpoint = run_checkpoint.opened(storage.location(path), step, wording, print_line)
+        return checkpoint.loaded(request.network, path)
+
+    return loaded.joined([read(path) for path in paths])
+
+
+def is_absent(path: str) -> bool:
+    """Whether a local path does not exist; URLs are found to be absent when they are read."""
+    return not storage.is_remote(path) and not os.path.exists(path)
 
 
 def several(text: str) -> list[str]:
@@ -116,17 +141,8 @@ def file_of_weights(path: str) -> str | None:
     )
 
 
-def refuse_step(paths: Sequence[str], step: int, wording: run_checkpoint.Wording) -> None:
-    """Checks that a step is given only where one of the sources is a run.
-
-    Args:
-      paths: paths or URLs of the sources.
-      step: the step; 0: none is given.
-      wording: of the message.
-
-    Raises:
-      UserError: all sources are files of weights.
-    """
+def _refuse_step(paths: Sequence[str], step: int, wording: run_checkpoint.Wording) -> None:
+    """Checks that a step (0: none) is given only where one of the sources is a run."""
     if step and all(file_of_weights(path) is not None for path in paths):
         raise UserError(
             f"Step {step} is given, and {','.join(paths)} is no run, which has steps: leave"
@@ -134,19 +150,8 @@ def refuse_step(paths: Sequence[str], step: int, wording: run_checkpoint.Wording
         )
 
 
-def load_file(
-    path: str, request: Request, print_line: Callable[[str], object] = terminal.print_text
-) -> Loaded:
-    """Returns the encoders in a file of weights, and prints what was taken from it.
-
-    Args:
-      path: path or URL of the file.
-      request: options of the import.
-      print_line: called with the line about what was taken.
-
-    Raises:
-      UserError: the file can't be used, or a missing value must be given.
-    """
+def _load_file(path: str, request: Request, print_line: Callable[[str], object]) -> Loaded:
+    """Returns the encoders in a file of weights, and prints what was taken from it."""
     with weight_file.opened(path) as file:
         if folder.is_ours(file.metadata):
             request.refuse_given(path)

@@ -212,22 +212,23 @@ class RunCheckpoint:
         with _damage(self.folder, self.wording):
             return read_checked(self.folder, self.record, network, like)
 
-    def loaded(self, network: str, source: str, shardings: Shardings) -> Loaded:
-        """Reads the encoders of `student` or `teacher`.
+    def loaded(self, network: str, source: str) -> Loaded:
+        """Reads the encoders of `student` or `teacher`, to the first local device.
 
         Args:
           network: which one.
           source: the run's path, as the user gave it.
-          shardings: where the parameters are placed.
 
         Raises:
           UserError: the checkpoint is damaged.
         """
-        tree, config = self.tree(network, shardings), self.config
+        config, device = self.config, jax.local_devices()[0]
+        here = jax.sharding.SingleDeviceSharding(device)
+        tree = self.tree(network, lambda cls, architecture: here)
         return Loaded(
             encoders_of_run(tree, config),
             Origin(source, "a run", network, self.record.step),
-            precision.compute_dtype(config.model, jax.local_devices()[0]),
+            precision.compute_dtype(config.model, device),
             config.data.short_side,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig, input_view
 from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
-from xkd_jax.inference import loaded, loading, run_checkpoint
+from xkd_jax.inference import loading, run_checkpoint
 from xkd_jax.inference.formats.format import EncoderWeights, Request
 from xkd_jax.inference.formats.given import Given
 from xkd_jax.inference.loaded import Loaded
@@ -66,9 +64,7 @@ def read(config: Config) -> InitialEncoders:
     Raises:
       UserError: the weights can't be used, or don't fit the run's networks.
     """
-    sources = loading.several(config.init.source)
-    loading.refuse_step(sources, config.init.step, _WORDING)
-    found = loaded.joined([_of_one(one, config, len(sources) == 1) for one in sources])
+    found = _loaded(config)
     used = [m for m in config.modalities if m in found.encoders]
     if not used:
         raise UserError(
@@ -89,24 +85,21 @@ def read(config: Config) -> InitialEncoders:
     return InitialEncoders(_values(config, starts), record)
 
 
-def _of_one(path: str, config: Config, alone: bool) -> Loaded:
+def _loaded(config: Config) -> Loaded:
     init = config.init
+    sources = loading.several(init.source)
+    for path in sources:
+        if loading.is_absent(path):
+            raise UserError(
+                f"init.from is {path}, which is neither a file of weights nor a folder: give the"
+                " path of one."
+            )
     sizes = {m: _sizes(config, m) for m in config.modalities}
     given = Given(
         init.heads or None, stated(init.video), stated(init.audio), sizes, "--config.init."
     )
-    request = Request(init.network, given, alone=alone)
-    if (file := loading.file_of_weights(path)) is not None:
-        return loading.load_file(file, request, print_on_main)
-    if not storage.is_remote(path) and not os.path.exists(path):
-        raise UserError(
-            f"init.from is {path}, which is neither a file of weights nor a folder: give the path"
-            " of one."
-        )
-    request.refuse_given(path)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoint = run_checkpoint.opened(storage.location(path), init.step, _WORDING, print_on_main)
-    return checkpoint.loaded(init.network, path, lambda cls, architecture: here)
+    request = Request(init.network, given, alone=len(sources) == 1)
+    return loading.load_sources(sources, request, init.step, _WORDING, print_on_main)
 
 
 def _sizes(config: Config, modality: Modality) -> dict[str, Any]:
