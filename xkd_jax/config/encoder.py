@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from data_pipelines.loader_config import Modality, ViewConfig
+from data_pipelines.loader_config import DataConfig, LoaderConfig, Modality, ViewConfig
 from xkd_jax.config.architecture import Transformer
 
 
@@ -66,6 +67,18 @@ def input_fields(view: ViewConfig) -> dict[str, Any]:
 def input_view(view: ViewConfig) -> ViewConfig:
     """Returns a view with defaults for all fields except `INPUT_FIELDS`."""
     return type(view)(**input_fields(view))
+
+
+def loader_config(encoders: Mapping[Modality, EncoderConfig], short_side: int) -> LoaderConfig:
+    """Returns the loader's config with the inputs of encoders.
+
+    Args:
+      encoders: config of each modality's encoder.
+      short_side: of decoded frames in pixels.
+    """
+    inputs: dict[str, Any] = {m: encoder.view for m, encoder in encoders.items()}
+    data = DataConfig(short_side=short_side)
+    return LoaderConfig(modalities=tuple(encoders), data=data, **inputs)
 
 
 def patch_grid(

@@ -13,6 +13,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import metadata, storage
 from data_pipelines.loader_config import MODALITIES, DataConfig, LoaderConfig, Modality
 from xkd_jax.config.architecture import ModelConfig
+from xkd_jax.config.encoder import loader_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
@@ -92,23 +93,19 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
     found = found.only(config.modalities, _remedy(config, list(found.encoders)))
     if config.protocol == "retrieval":
         _check_widths(found.encoders)
-    agreement.require({f"weights {config.checkpoint}": {"digest": found.digest}})
+    identity = {"digest": found.digest}
+    agreement.require({f"weights {config.checkpoint}": identity})
     encoders = {m: weights.config for m, weights in found.encoders.items()}
     evaluated = Network(encoders, ModelConfig(compute_dtype=found.compute_dtype))
-    placed: dict[Modality, Tree] = {
-        m: jax.device_put(weights.params, evaluated.shardings(m, mesh))
-        for m, weights in found.encoders.items()
-    }
-    inputs: dict[str, Any] = {m: encoder.view for m, encoder in encoders.items()}
-    return Pretrained(
-        found.origin,
-        {"digest": found.digest},
-        evaluated,
-        {} if config.network == "log_mel" else {"encoders": placed, "heads": {}},
-        LoaderConfig(
-            modalities=tuple(encoders), data=DataConfig(short_side=found.short_side), **inputs
-        ),
-    )
+    params: Tree = {}
+    if config.network != "log_mel":
+        placed = {
+            m: jax.device_put(weights.params, evaluated.shardings(m, mesh))
+            for m, weights in found.encoders.items()
+        }
+        params = {"encoders": placed, "heads": {}}
+    views = loader_config(encoders, found.short_side)
+    return Pretrained(found.origin, identity, evaluated, params, views)
 
 
 def _given(config: EvalConfig) -> Given:

@@ -23,6 +23,7 @@ from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import clips, views
 from data_pipelines.read.clips import ClipFrames
+from xkd_jax.config.encoder import loader_config
 from xkd_jax.inference.file_reader import Reader
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
 
@@ -98,7 +99,7 @@ class Windows:
         Raises:
           UserError: a window is not a whole number of patches.
         """
-        loader = _loader_config(model)
+        loader = loader_config(model.config, model.short_side)
         one = loader.modalities[0]
         clip = loader.clip_seconds if len(loader.modalities) > 1 else loader.modality(one).seconds
         seconds = options.window or clip
@@ -176,7 +177,7 @@ def embed_files(
 
 def reader_of(model: Model) -> Reader:
     """Returns the reader of a model's modalities, rates and sizes."""
-    config = _loader_config(model)
+    config = loader_config(model.config, model.short_side)
     media = MediaOptions(
         video="video" in model.config,
         audio="audio" in model.config,
@@ -285,14 +286,6 @@ def _encode(
     for modality, result in running.items():
         special = model.config[modality].special_tokens
         found[modality].append(np.asarray(result[0])[:, special:] if tokens else np.asarray(result))
-
-
-def _loader_config(model: Model) -> LoaderConfig:
-    """The views of a model's encoders, for the functions that cut clips."""
-    config = LoaderConfig()
-    given: dict[str, Any] = {m: encoder.view for m, encoder in model.config.items()}
-    data = dataclasses.replace(config.data, short_side=model.short_side)
-    return dataclasses.replace(config, data=data, modalities=model.modalities, **given)
 
 
 def _of_length(model: Model, loader: LoaderConfig, seconds: float) -> LoaderConfig:
