@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.architecture import Transformer
-from xkd_jax.config.encoder import INPUT_FIELDS, EncoderConfig, input_view
+from xkd_jax.config.encoder import EncoderConfig, input_fields
 from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
 from xkd_jax.inference import loading, run_checkpoint
@@ -31,8 +32,9 @@ _WORDING = run_checkpoint.Wording("--config.init.from=RUN", "--config.init.step=
 _RATES = ("spectrogram", "frame_rate", "sample_rate", "fft", "hop", "mean", "std")
 
 
-class Start(NamedTuple):
-    """One modality's start.
+@dataclasses.dataclass
+class Start:
+    """One modality's start; `start_of` adds one part of the encoder after the other.
 
     Attributes:
       embedding: patch projection, positions, and CLS where the weights have one.
@@ -44,13 +46,13 @@ class Start(NamedTuple):
       other: differences of the inputs.
     """
 
-    embedding: Tree
-    blocks: Tree
-    norm: Tree
-    taken: list[str]
-    fresh: list[str]
-    left: list[str]
-    other: list[str]
+    embedding: Tree = dataclasses.field(default_factory=dict)
+    blocks: Tree = dataclasses.field(default_factory=dict)
+    norm: Tree = dataclasses.field(default_factory=dict)
+    taken: list[str] = dataclasses.field(default_factory=list)
+    fresh: list[str] = dataclasses.field(default_factory=list)
+    left: list[str] = dataclasses.field(default_factory=list)
+    other: list[str] = dataclasses.field(default_factory=list)
 
 
 def reader(config: Config) -> Read | None:
@@ -103,8 +105,8 @@ def _loaded(config: Config) -> Loaded:
 
 
 def _sizes(config: Config, modality: Modality) -> dict[str, Any]:
-    view = config.modality(modality)
-    return {name: getattr(view, name) for name in INPUT_FIELDS[modality] if name not in _RATES}
+    fields = input_fields(config.modality(modality))
+    return {name: value for name, value in fields.items() if name not in _RATES}
 
 
 def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Start:
@@ -124,16 +126,17 @@ def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Sta
     theirs, view = weights.config, config.modality(modality)
     _check_sizes(modality, theirs, config)
     params = jax.tree.map(np.asarray, weights.params)
-    start = Start({}, {}, {}, [], [], [], list(_other_inputs(modality, theirs, config)))
+    start = Start(other=list(_other_inputs(modality, theirs, config)))
     _take_embedding(start, theirs, params["embedding"], EncoderConfig(config.model.encoder, view))
-    start.blocks.update(_blocks(params["blocks"]["layers"], start.left))
+    start.blocks = _blocks(params["blocks"]["layers"], start.left)
     start.taken.append(f"{theirs.transformer.depth} blocks")
     if theirs.norm == "tokens":
-        start.norm.update(params["norm"])
+        start.norm = params["norm"]
         start.taken.append("final norm")
     else:
         start.fresh.append("final norm")
-        start.left.extend(["norm of pooled features"] if theirs.norm == "pooled" else [])
+    if theirs.norm == "pooled":
+        start.left.append("norm of pooled features")
     return start
 
 
@@ -161,9 +164,8 @@ def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> N
             f"{named} with patches of {theirs.view.patch}, and {modality}.patch is {view.patch}:"
             f" give --config.{modality}.patch='{theirs.view.patch}' and sizes that fit."
         )
-    fixed = (m is None and a != b for m, a, b in zip(view.interpolation, theirs.grid, view.grid,
-                                                     strict=True))  # fmt: skip
-    if any(fixed):
+    axes = zip(view.interpolation, theirs.grid, view.grid, strict=True)
+    if any(method is None and was != now for method, was, now in axes):
         raise UserError(
             f"{named} for inputs of {theirs.view.global_shape}, and the mel bands of"
             f" {view.global_shape} differ: give --config.audio.mels={theirs.view.global_shape[0]}."
@@ -175,7 +177,7 @@ def _shape(sizes: Transformer) -> str:
 
 
 def _take_embedding(start: Start, theirs: EncoderConfig, params: Tree, own: EncoderConfig) -> None:
-    """Takes projection, positions and CLS, and notes it."""
+    """Takes projection, positions and CLS."""
     special = theirs.special_tokens
     patches = resize_positions(
         jnp.asarray(params["positions"][special:]), theirs.grid, own.grid, own.view.interpolation
@@ -196,7 +198,10 @@ def _take_embedding(start: Start, theirs: EncoderConfig, params: Tree, own: Enco
 
 
 def _blocks(layers: Tree, left: list[str]) -> Tree:
-    """Returns the parameters of blocks without biases of queries, keys and values."""
+    """Returns the parameters of blocks without biases of queries, keys and values.
+
+    Biases of queries that are not 0 are added to `left`.
+    """
     bias = layers["qkv"].get("bias")
     if bias is None:
         return layers
@@ -213,9 +218,8 @@ def _blocks(layers: Tree, left: list[str]) -> Tree:
 
 
 def _other_inputs(modality: Modality, theirs: EncoderConfig, config: Config) -> Iterator[str]:
-    own = input_view(config.modality(modality))
-    for name in INPUT_FIELDS[modality]:
-        was, now = getattr(theirs.view, name), getattr(own, name)
+    for name, now in input_fields(config.modality(modality)).items():
+        was = getattr(theirs.view, name)
         if name in _RATES and not _close(was, now):
             yield f"{modality}.{name} {was}, here {now}"
 
