@@ -28,12 +28,7 @@ def compute_dtype(model: ModelConfig, device: Any) -> ComputeDtype:
 
 def resolved(architecture: Architecture) -> Architecture:
     """Returns the architecture with the dtype of activations on the traced device."""
-    model = resolved_model(architecture.model)
-    return (
-        architecture
-        if model is architecture.model
-        else dataclasses.replace(architecture, model=model)
-    )
+    return dataclasses.replace(architecture, model=resolved_model(architecture.model))
 
 
 def resolved_model(model: ModelConfig) -> ModelConfig:
