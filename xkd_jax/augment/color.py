@@ -119,7 +119,8 @@ def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
     low = jnp.minimum(jnp.minimum(red, green), blue)
     chroma = value - low
     scale = 1 / jnp.where(chroma > 0, chroma, 1)
-    # Not `value == red`: XLA may compute both anew, with another rounding. The cases agree in ties.
+    # Not `value == red`: XLA may compute `red` a second time for `value`, with another rounding.
+    # Where two colors are the largest, both cases give the same hue.
     sextant = jnp.where(
         (red >= green) & (red >= blue),
         (green - blue) * scale,

@@ -1,6 +1,6 @@
 """What a file of weights does not state of its encoders, as keys of a config.
 
-A value of 0, or of no numbers, leaves it to the file and to what is published for its kind.
+A value of 0 or () is not given: the file's is used, or the one that is published for its kind.
 """
 
 from __future__ import annotations
