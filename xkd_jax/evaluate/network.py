@@ -13,7 +13,7 @@ from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference.formats.format import abstract_encoder
 from xkd_jax.method.state_shardings import module_shardings
-from xkd_jax.method.train_state import abstract_module
+from xkd_jax.method.train_state import abstract_module, with_parameters
 from xkd_jax.networks.encoder import Encoder
 from xkd_jax.networks.head import Head
 from xkd_jax.networks.precision import resolved_model
@@ -34,17 +34,14 @@ class Network:
 
     def encoder(self, modality: Modality, params: Tree) -> Encoder:
         """Returns an encoder with parameters in the structure of `Encoder`."""
-        graph, _ = nnx.split(abstract_encoder(self.encoders[modality], self.model))
-        return nnx.merge(graph, params)
+        return with_parameters(abstract_encoder(self.encoders[modality], self.model), params)
 
     def head(self, modality: Modality, params: Tree) -> Head:
         """Returns the projection head behind an encoder, with parameters as of `Head`."""
         width, model = self.encoders[modality].transformer.width, resolved_model(self.model)
         dtype = model.compute_dtype
-        graph, _ = nnx.split(
-            abstract_module(lambda: Head(width, model.head, dtype=dtype, rngs=nnx.Rngs(0)))
-        )
-        return nnx.merge(graph, params)
+        head = abstract_module(lambda: Head(width, model.head, dtype=dtype, rngs=nnx.Rngs(0)))
+        return with_parameters(head, params)
 
     def shardings(self, modality: Modality, mesh: Mesh) -> Tree:
         """Returns the shardings of an encoder's parameters, as in pretraining."""

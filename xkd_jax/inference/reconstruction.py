@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.inference import embedding
 from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
-from xkd_jax.inference.trained_model import Model, cropped, normalized_spectrogram
+from xkd_jax.inference.trained_model import Model, computation, cropped, normalized_spectrogram
+from xkd_jax.method.train_state import with_parameters
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.reconstructed_views import (
     ReconstructedViews,
@@ -71,17 +70,14 @@ def _pictures(model: Model, modality: Modality, rows: Any, seed: int) -> Picture
     settings, ratio = config.view, decoder.mask_ratio
     prepare = cropped if modality == "video" else normalized_spectrogram
     view = prepare(config, jax.tree.map(lambda a: jnp.asarray(a)[None], rows))
-    how = ModelConfig(compute_dtype=model.compute_dtype, attention="xla", layers="scan")
-    encoder_graph, _ = nnx.split(abstract_encoder(config, how))
-    decoder_graph, _ = nnx.split(abstract_decoder(config, decoder.transformer, how))
+    how = computation(model.compute_dtype)
 
     @jax.jit
     def predict(encoder: Tree, params: Tree, view: jax.Array) -> ReconstructedViews:
         noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
-        encode = nnx.merge(encoder_graph, encoder)
-        return reconstructed_views(
-            encode, nnx.merge(decoder_graph, params), settings, ratio, how, view, noise
-        )
+        encode = with_parameters(abstract_encoder(config, how), encoder)
+        decode = with_parameters(abstract_decoder(config, decoder.transformer, how), params)
+        return reconstructed_views(encode, decode, settings, ratio, how, view, noise)
 
     on_one_device = jax.tree.map(lambda a: a.addressable_data(0), model.parameters[modality])
     found = predict(on_one_device, decoder.params, view)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data_pipelines.errors import UserError
@@ -23,6 +22,7 @@ from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.inference import spectrograms
 from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
 from xkd_jax.inference.loaded import Loaded, Origin, tensors
+from xkd_jax.method.train_state import with_parameters
 from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
@@ -296,6 +296,11 @@ class Model:
         return jax.tree.map(lambda a: a[:count], found)
 
 
+def computation(compute_dtype: ComputeDtype) -> ModelConfig:
+    """Returns how the networks of a `Model` are computed, on all devices alike."""
+    return ModelConfig(compute_dtype=compute_dtype, attention="xla", layers="scan")
+
+
 @functools.cache
 def _program(
     config: EncoderConfig,
@@ -304,11 +309,10 @@ def _program(
     tokens: bool,
     mesh: jax.sharding.Mesh,
 ) -> Callable[[Tree, Any], Any]:
-    model = ModelConfig(compute_dtype=compute_dtype, attention="xla", layers="scan")
-    graph, _ = nnx.split(abstract_encoder(config, model))
+    model = computation(compute_dtype)
 
     def encode(params: Tree, batch: Any) -> Any:
-        encoder = nnx.merge(graph, params)
+        encoder = with_parameters(abstract_encoder(config, model), params)
         with matmul_precision(model):
             found = encoder(prepare(config, batch))
             pooled = encoder.pool(found)

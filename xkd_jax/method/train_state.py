@@ -97,7 +97,17 @@ def parameters(module: nnx.Module) -> Tree:
 
 def module_of(cls: type[Network], params: Tree, architecture: Architecture) -> Network:
     """Returns the module with these parameters, nested dictionaries of arrays."""
-    graph, _ = nnx.split(abstract(cls, architecture))
+    return with_parameters(abstract(cls, architecture), params)
+
+
+def with_parameters(module: Module, params: Tree) -> Module:
+    """Returns a copy of a module with other parameters, nested dictionaries of arrays.
+
+    Args:
+      module: may have shapes in place of parameters (`abstract_module`).
+      params: all of its parameters.
+    """
+    graph, _ = nnx.split(module)
     return nnx.merge(graph, params)
 
 
