@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import einops
@@ -126,8 +126,14 @@ def _by_segment(
     """Joins the results of each segment."""
     if len(segments) == 1:
         return attended(qkv)
-    ends = list(itertools.accumulate(segments))[:-1]
-    return jnp.concatenate([attended(part) for part in jnp.split(qkv, ends, axis=1)], axis=1)
+    return jnp.concatenate([attended(part) for part in split_tokens(qkv, segments)], axis=1)
+
+
+def split_tokens(
+    x: Float[Array, "batch n ..."], segments: Sequence[int]
+) -> list[Float[Array, "batch _ ..."]]:
+    """Splits an array of tokens into segments, by their numbers of tokens."""
+    return jnp.split(x, list(itertools.accumulate(segments))[:-1], axis=1)
 
 
 class Choice(NamedTuple):

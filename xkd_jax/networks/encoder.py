@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float, Integer
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.architecture import Architecture, ModelConfig
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
+from xkd_jax.networks.attention import split_tokens
 from xkd_jax.networks.blocks import Blocks, DropPath
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import affine, linear
@@ -149,7 +149,7 @@ class Encoder(nnx.Module):
         tokens = [self.embedding(view, keep) for view, keep in views]
         lengths = tuple(of.shape[1] for of in tokens)
         encoded = self._normed(self.blocks(jnp.concatenate(tokens, axis=1), segments=lengths))
-        return jnp.split(encoded, list(itertools.accumulate(lengths))[:-1], axis=1)
+        return split_tokens(encoded, lengths)
 
     def with_cls_attention(
         self, view: Float[Array, "batch ..."]
