@@ -36,6 +36,11 @@ class Transformer:
     def mlp_width(self) -> int:
         return round(self.width * self.mlp_ratio)
 
+    @property
+    def size(self) -> str:
+        """Width, depth and heads, as in `ModelConfig.size`."""
+        return f"{self.width}/{self.depth}/{self.heads}"
+
 
 # Encoder and decoder of each named size (paper, appendix, and the released code; huge is ours).
 SIZES: dict[str, tuple[Transformer, Transformer]] = {

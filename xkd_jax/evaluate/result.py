@@ -141,8 +141,8 @@ def finish(
 
 def _sizes(pretrained: Pretrained) -> str:
     """Width, depth and heads of the encoders, as in `model.size`."""
-    sizes = (encoder.transformer for encoder in pretrained.network.encoders.values())
-    return " + ".join(dict.fromkeys(f"{t.width}/{t.depth}/{t.heads}" for t in sizes))
+    encoders = pretrained.network.encoders.values()
+    return " + ".join(dict.fromkeys(encoder.transformer.size for encoder in encoders))
 
 
 def line(content: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, Modality
-from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig, input_fields
 from xkd_jax.config.pretraining import Config
 from xkd_jax.config.stated_input import stated
@@ -148,11 +147,11 @@ def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> N
             f"{named} whose MLPs are {other.mlp_ratio:g} times as wide as its tokens, and those of"
             f" a run are {own.mlp_ratio:g} times: give other weights by --config.init.from."
         )
-    if _shape(own) != _shape(other):
+    if own.size != other.size:
         raise UserError(
-            f"{named} of width/depth/heads {_shape(other)}, and that of model.size"
-            f" {config.model.size!r} is {_shape(own)}: give"
-            f" --config.model.size={_shape(other)}:{_shape(config.model.decoder)}."
+            f"{named} of width/depth/heads {other.size}, and that of model.size"
+            f" {config.model.size!r} is {own.size}: give"
+            f" --config.model.size={other.size}:{config.model.decoder.size}."
         )
     if theirs.stride not in (None, theirs.view.patch):
         raise UserError(
@@ -170,10 +169,6 @@ def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> N
             f"{named} for inputs of {theirs.view.global_shape}, and the mel bands of"
             f" {view.global_shape} differ: give --config.audio.mels={theirs.view.global_shape[0]}."
         )
-
-
-def _shape(sizes: Transformer) -> str:
-    return f"{sizes.width}/{sizes.depth}/{sizes.heads}"
 
 
 def _take_embedding(start: Start, theirs: EncoderConfig, params: Tree, own: EncoderConfig) -> None:

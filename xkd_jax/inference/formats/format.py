@@ -196,8 +196,7 @@ def abstract_decoder(encoder: EncoderConfig, sizes: Transformer, model: ModelCon
       sizes: of the decoder.
       model: how it is computed; its sizes are replaced.
     """
-    both = (encoder.transformer, sizes)
-    size = ":".join(f"{part.width}/{part.depth}/{part.heads}" for part in both)
+    size = f"{encoder.transformer.size}:{sizes.size}"
     model = dataclasses.replace(resolved_model(model), size=size)
     return abstract_module(lambda: Decoder(model, encoder.view, rngs=nnx.Rngs(0)))
 
