@@ -290,8 +290,14 @@ CASES = {
 def load_case(folder, name):
     """A case's file, loaded, and the case."""
     case = CASES[name]()
-    path = folder / "w.pth"
-    path.write_bytes(torch_files.zipped(torch_files.tensors_of(case.tensors)))
+    return xkd_jax.load(write_case(folder, case), **case.given), case
+
+
+def write_case(folder, case, *, key=""):
+    """Writes a case's file, whose tensors may be under a key, and returns its path."""
+    tensors = torch_files.tensors_of(case.tensors)
+    path = folder / "weights.pth"
+    path.write_bytes(torch_files.zipped({key: tensors} if key else tensors))
     if case.config:
         (folder / "config.json").write_text(json.dumps(case.config))
-    return xkd_jax.load(path, **case.given), case
+    return path

@@ -1,16 +1,14 @@
 """Evaluations of other people's encoders: their inputs from the shards, and every protocol."""
 
 import dataclasses
-import json
 
 import jax
 import miniatures
 import numpy as np
 import pytest
 import simplejpeg
-import torch_files
 from numpy_encoder import encode
-from other_encoders import CASES, HEADS
+from other_encoders import CASES, HEADS, write_case
 
 import xkd_jax
 from data_pipelines.errors import UserError
@@ -33,7 +31,7 @@ STATED = {
     "video": StatedVideo(frames=4, size=SIDE),
     "audio": StatedAudio(mels=8, columns=12),
 }
-# Nothing of it is said on the command line that a file states, or that is not asked for.
+# {kind of weights: keys of the config for what its file does not state}
 GIVEN = {
     "videomae_finetune": {"heads": HEADS, "video": STATED["video"]},
     "videomae_transformers": {},
@@ -61,12 +59,7 @@ def record(number):
     wave = 0.4 * np.sin(2 * np.pi * (300 + 2000 * label + 20 * number) * times)
     return record_schema.Record(
         id=str(number),
-        frames=[
-            simplejpeg.encode_jpeg(
-                f,
-            )
-            for f in frames
-        ],
+        frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
         # of another spectrogram than the encoders', which these values would not fit
         log_mel=record_schema.encode_log_mel(np.zeros((8, 112))),
         waveform=np.rint(32767 * wave).astype(np.int16),
@@ -93,11 +86,7 @@ def weights(folder, name):
     """A file of one kind of weights; the path that is given on the command line."""
     case = CASES[name]()
     folder.mkdir(exist_ok=True)
-    path = folder / "weights.pth"
-    path.write_bytes(torch_files.zipped({"model": torch_files.tensors_of(case.tensors)}))
-    if case.config:
-        (folder / "config.json").write_text(json.dumps(case.config))
-    return str(path), case
+    return str(write_case(folder, case, key="model")), case
 
 
 def evaluated(path, directory, name="", **changes):
@@ -182,12 +171,15 @@ def test_features_are_of_the_weights_and_of_what_is_said_of_their_input(
     with monkeypatch.context() as patch:
         patch.setattr(features, "clip_batches", None)  # would be called
         evaluation.evaluate(dataclasses.replace(config, checkpoint=again), tmp_path / "two")
-    assert stated(StatedAudio(mean=(0.0,), std=(2.0,))) == {"mean": 0.0, "std": 2.0}
     plain = dataclasses.replace(config.video, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     evaluation.evaluate(dataclasses.replace(config, video=plain), tmp_path / "three")
     assert len(list((tmp_path / "features").iterdir())) == 4
     with pytest.raises(UserError, match=r"checkpoint\.digest was .*: move it away"):
         evaluation.evaluate(dataclasses.replace(config, video=plain), tmp_path / "two")
+
+
+def test_mean_and_deviation_of_spectrograms_are_numbers():
+    assert stated(StatedAudio(mean=(0.0,), std=(2.0,))) == {"mean": 0.0, "std": 2.0}
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])

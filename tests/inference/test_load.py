@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch_files
 from numpy_encoder import encode
-from other_encoders import CASES
+from other_encoders import CASES, write_case
 from random_parameters import random_student
 
 import xkd_jax
@@ -161,10 +161,7 @@ def test_a_step_of_a_file_is_refused(model, tmp_path):
 @pytest.mark.parametrize("name", ["videomae_finetune", "audiomae", "ast"])
 def test_other_peoples_encoders_run(tmp_path, name, capsys):
     case = CASES[name]()
-    path = tmp_path / "w.pth"
-    path.write_bytes(torch_files.zipped({"model": torch_files.tensors_of(case.tensors)}))
-    if case.config:
-        (tmp_path / "config.json").write_text(json.dumps(case.config))
+    path = write_case(tmp_path, case, key="model")
     model = xkd_jax.load(path, **case.given)
     assert capsys.readouterr().out.startswith(f"weights   {path} is a")
     if case.modality == "video":

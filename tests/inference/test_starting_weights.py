@@ -1,14 +1,12 @@
 """Pretraining runs that start from weights of any kind."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import other_encoders
 import pytest
-import torch_files
 from other_encoders import CASES, HEADS
 from random_parameters import random_student
 
@@ -43,11 +41,7 @@ def hidden(monkeypatch):
 def write(folder, name, change=lambda tensors: None):
     case = CASES[name]()
     change(case.tensors)
-    path = folder / "weights.pth"
-    path.write_bytes(torch_files.zipped({"model": torch_files.tensors_of(case.tensors)}))
-    if case.config:
-        (folder / "config.json").write_text(json.dumps(case.config))
-    return path, case
+    return other_encoders.write_case(folder, case, key="model"), case
 
 
 def configured(small, source, *, size=SIZE, variant="xkd", video=None, audio=None, **init):
