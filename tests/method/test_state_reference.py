@@ -34,7 +34,7 @@ class Layer(nnx.Module):
 
 class SmallTeacher(Teacher):
     def __init__(self, architecture, *, rngs):
-        assert architecture is ARCHITECTURE
+        assert architecture == ARCHITECTURE
         blocks = {m: Layer(rngs, (8, 4), ("embed", "mlp")) for m in ("video", "audio")}
         self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
         self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
@@ -42,7 +42,7 @@ class SmallTeacher(Teacher):
 
 class SmallStudent(Student):
     def __init__(self, architecture, *, rngs):
-        assert architecture is ARCHITECTURE
+        assert architecture == ARCHITECTURE
         blocks = {"shared": Layer(rngs, (8, 4), ("embed", "mlp"))}
         self.encoders = nnx.Dict({"blocks": nnx.Dict(blocks)})
         self.heads = nnx.Dict({"audio": Layer(rngs, (6,), (None,))})
