@@ -16,6 +16,7 @@ import fsspec.asyn
 
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import storage
+from data_pipelines.format.retries import with_retries
 
 
 class Held(NamedTuple):
@@ -139,7 +140,7 @@ def read(url: str) -> Held | None:
     """
     store, system = _store(url), storage.filesystem(url)
     try:
-        return storage.with_retries(url, store.read, system, url)
+        return with_retries(url, store.read, system, url)
     except FileNotFoundError:
         return None
 
@@ -169,7 +170,7 @@ def write(url: str, content: bytes, version: str | None) -> str | None:
         except FileExistsError:
             return None
 
-    if (written := storage.with_retries(url, attempt)) is not None:
+    if (written := with_retries(url, attempt)) is not None:
         return written
     found = read(url)
     return found.version if found is not None and found.content == content else None

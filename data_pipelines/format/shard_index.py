@@ -21,6 +21,7 @@ import numpy as np
 
 from data_pipelines.format import storage, tfrecord
 from data_pipelines.format.record_schema import MAX_RECORD_BYTES
+from data_pipelines.format.retries import with_retries
 
 SUFFIX = ".index"
 # Of a record: length in bytes, and masked CRC-32C of the data.
@@ -92,7 +93,7 @@ def scan(path: str, size: int) -> np.ndarray:
       UnreachableError: remote storage does not respond.
     """
     if storage.is_remote(path):
-        return storage.with_retries(path, _scan, path, size)
+        return with_retries(path, _scan, path, size)
     return _scan(path, size)
 
 

@@ -1,28 +1,26 @@
 """Files of data sets and runs, on a local disk or in remote storage (`gs://`, `s3://`).
 
 URLs are accessed by fsspec, which needs the package of the storage (gcsfs, s3fs). Accesses with
-transient errors are retried, in addition to retries within that package. `conditional` has the
-writes that depend on what is stored.
+transient errors are retried (`retries`). `conditional` has the writes that depend on what is
+stored.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 from data_pipelines import durable
 from data_pipelines.errors import UnreachableError, UserError, file_error
+from data_pipelines.format.retries import FULL, with_retries
 
-_T = TypeVar("_T")
 _PACKAGES = {
     "gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp",
     "https": "aiohttp",
@@ -30,16 +28,7 @@ _PACKAGES = {
 # At least two letters: one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
-# Retries of an access: about a minute in total, as each wait is twice the one before.
-TRIES = 8
-FIRST_WAIT = 0.5  # seconds
 STALL = 60.0  # seconds without a byte, after which an answer is given up
-# Errors that a retry can't change.
-_PERMANENT = (FileNotFoundError, NotImplementedError, TypeError, AttributeError, UserError)
-# Types of errors of missing or expired credentials, which the packages of stores raise.
-_CREDENTIALS = re.compile("Credentials|TokenRetrieval|SSOToken|Refresh")
-# Errors of a full local disk.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_remote(path: str) -> bool:
@@ -271,7 +260,7 @@ def fetch(url: str, file: BinaryIO) -> None:
     try:
         with_retries(url, copy)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise UnreachableError(
             f"{url} can't be copied to {tempfile.gettempdir()} ({error.strerror}): free disk"
@@ -300,57 +289,6 @@ def size(url: str) -> int:
         return int(with_retries(url, filesystem(url).size, url))
     except FileNotFoundError:
         return -1
-
-
-def with_retries(path: str, action: Callable[..., _T], *args: Any, **options: Any) -> _T:
-    """Returns the result of an access to remote storage, with retries after transient errors.
-
-    Args:
-      path: of the file, for error messages.
-      action: called as `action(*args, **options)`.
-
-    Raises:
-      UnreachableError: every try failed, or access is denied.
-      OSError: there is no such file, or the local disk is full.
-    """
-    for number in range(TRIES):
-        try:
-            return action(*args, **options)
-        except _PERMANENT:
-            raise
-        except Exception as error:  # each package defines other errors
-            if isinstance(error, OSError) and error.errno in _FULL:
-                raise
-            if _is_denied(error):
-                raise _denied(path, error) from None
-            last = f"{type(error).__name__}: {_line(error)}"
-        if number < TRIES - 1:
-            time.sleep(FIRST_WAIT * 2**number)
-    raise UnreachableError(
-        f"{path} can't be reached ({TRIES} tries, last error: {last}): check the connection and"
-        " the permissions."
-    )
-
-
-def _line(error: Exception) -> str:
-    """Returns an error's text as one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
-
-
-def _is_denied(error: Exception) -> bool:
-    """Whether a store refuses these credentials, or there are none."""
-    return (
-        isinstance(error, PermissionError)
-        or _CREDENTIALS.search(type(error).__name__) is not None
-        or getattr(error, "code", None) in (401, 403)  # of gcsfs, as is the text
-        or str(error).startswith("Forbidden: ")
-    )
-
-
-def _denied(path: str, error: Exception) -> UnreachableError:
-    return UnreachableError(
-        f"Access to {path} is denied ({_line(error)}): check the credentials and the permissions."
-    )
 
 
 @contextlib.contextmanager

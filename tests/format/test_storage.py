@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import record_source, shard_index, shards, storage, tfrecord
+from data_pipelines.format import record_source, retries, shard_index, shards, storage, tfrecord
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -177,7 +177,7 @@ class _Flaky(MemoryFileSystem):
 @pytest.fixture
 def flaky(monkeypatch) -> type[_Flaky]:
     fsspec.register_implementation("flaky", _Flaky, clobber=True)
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(_Flaky, "failures", [])
     monkeypatch.setattr(_Flaky, "ranges", [])
     with storage.writer("flaky://flaky/a") as file:
@@ -316,7 +316,7 @@ def test_full_disk_is_not_retried(flaky):
     ):
         storage.fetch("flaky://flaky/a", Full())
     with pytest.raises(OSError, match="No space"):  # no retry
-        storage.with_retries("flaky://flaky/a", Full().write, b"x")
+        retries.with_retries("flaky://flaky/a", Full().write, b"x")
 
 
 def test_folders_are_created_and_removed(flaky):

@@ -15,7 +15,7 @@ from tiny_checkpoints import restored, saved
 
 from data_pipelines import lease
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import conditional, storage
+from data_pipelines.format import conditional, retries, storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.saved_checkpoint import step_folders
@@ -29,7 +29,7 @@ def proxy(bucket, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # tries of botocore itself
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(0, *rest))
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.001)
     # Orbax's threads of a failed save wait that long for each other, 20 minutes by default.
     timeouts = sys.modules[multihost.coordination_timeout.__module__]
     monkeypatch.setattr(timeouts, "coordination_timeout", lambda: 9)
@@ -106,8 +106,8 @@ class Clock:
 
 def test_minute_without_connection_is_waited_for(proxy, folder, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(storage, "time", clock)
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(retries, "time", clock)
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.5)
     proxy.choose = lambda method, path: "lost before" if clock.now < 60 else ""
     storage.write(f"{folder}/a", b"content")
     assert 60 <= clock.now < 90
@@ -127,7 +127,7 @@ def test_stalled_answer_is_given_up_and_repeated(proxy, folder, monkeypatch):
 
 def test_longer_loss_of_connection_ends_the_run_with_one_sentence(proxy, folder, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(storage, "time", clock)
+    monkeypatch.setattr(retries, "time", clock)
     proxy.choose = lambda method, path: "lost before"
     with pytest.raises(UnreachableError, match=r"can't be reached \(8 tries, .*: check the conn"):
         storage.write(f"{folder}/a", b"content")

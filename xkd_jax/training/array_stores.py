@@ -20,32 +20,32 @@ from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from data_pipelines.errors import UnreachableError
-from data_pipelines.format import storage
+from data_pipelines.format import retries, storage
 from xkd_jax.config.value_checks import STORES
 
 
 def kvstore(folder: str) -> dict[str, Any]:
     """Returns TensorStore's spec of the files below a folder or URL.
 
-    A request is tried as often as those of `storage`.
+    A request is tried as often as by `retries`.
     """
     if not storage.is_remote(folder):
         return {"driver": "file", "path": f"{folder}/"}
     scheme, _, rest = folder.partition("://")
     bucket, _, path = rest.partition("/")
-    retries = {
-        "max_retries": storage.TRIES,
-        "initial_delay": f"{storage.FIRST_WAIT}s",
-        "max_delay": f"{storage.FIRST_WAIT * 2**storage.TRIES}s",
+    repeated = {
+        "max_retries": retries.TRIES,
+        "initial_delay": f"{retries.FIRST_WAIT}s",
+        "max_delay": f"{retries.FIRST_WAIT * 2**retries.TRIES}s",
     }
     if scheme == "gs":
         driver = os.environ.get("TENSORSTORE_GCS_BACKEND", "gcs")
-        return {"driver": driver, "bucket": bucket, "path": path, "gcs_request_retries": retries}
+        return {"driver": driver, "bucket": bucket, "path": path, "gcs_request_retries": repeated}
     return {
         "driver": "s3",
         "bucket": bucket,
         "path": path,
-        "s3_request_retries": retries,
+        "s3_request_retries": repeated,
         **_s3_settings(),
     }
 
@@ -104,12 +104,12 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
 
     def listdir(self, path: epath.PathLike) -> list[str]:
         url = os.fspath(path)
-        entries = storage.with_retries(url, self.fs(url).ls, url, detail=False)
+        entries = retries.with_retries(url, self.fs(url).ls, url, detail=False)
         return [os.path.basename(entry.rstrip("/")) for entry in entries]
 
     def glob(self, path: epath.PathLike) -> list[str]:
         url = os.fspath(path)
-        return list(storage.with_retries(url, super().glob, url))
+        return list(retries.with_retries(url, super().glob, url))
 
     def remove(self, path: epath.PathLike) -> None:
         """Removes an object if that is allowed: Orbax does it before it replaces one."""
