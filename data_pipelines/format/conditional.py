@@ -12,8 +12,6 @@ import secrets
 import threading
 from typing import Any, NamedTuple, Protocol
 
-import fsspec.asyn
-
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import storage
 from data_pipelines.format.retries import with_retries
@@ -51,6 +49,8 @@ class _S3:
     """Amazon S3, and servers of its interface."""
 
     def read(self, system: Any, url: str) -> Held:
+        from fsspec import asyn  # slow to import, and runs in a folder don't need it
+
         bucket, key, _ = system.split_path(url)
 
         async def get() -> Held:
@@ -58,7 +58,7 @@ class _S3:
             async with answer["Body"] as body:
                 return Held(await body.read(), answer["ETag"])
 
-        return fsspec.asyn.sync(system.loop, get)
+        return asyn.sync(system.loop, get)
 
     def write(self, system: Any, url: str, content: bytes, version: str | None) -> str:
         bucket, key, _ = system.split_path(url)
