@@ -98,6 +98,27 @@ def as_text(path: str) -> str:
     return path if is_remote(path) else os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
+def listed(url: str) -> tuple[dict[str, int], list[str]]:
+    """Lists what is directly below a URL, files and folders at the same moment.
+
+    Returns:
+      The size in bytes of every file by its name, and the names of the folders, sorted.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+      UnreachableError: the storage does not respond.
+    """
+    files: dict[str, int] = {}
+    folders: set[str] = set()
+    for entry in with_retries(url, filesystem(url).ls, url, detail=True):
+        name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+        if entry["type"] == "file":
+            files[name] = int(entry["size"])
+        elif entry["type"] == "directory":
+            folders.add(name)
+    return files, sorted(folders)
+
+
 def sizes(directory: str) -> dict[str, int]:
     """Returns the name and size in bytes of every file directly in `directory`.
 
@@ -107,13 +128,7 @@ def sizes(directory: str) -> dict[str, int]:
     """
     try:
         if is_remote(directory):
-            store = filesystem(directory)
-            entries = with_retries(directory, store.ls, directory, detail=True)
-            return {
-                e["name"].rstrip("/").rsplit("/", 1)[-1]: int(e["size"])
-                for e in entries
-                if e["type"] == "file"
-            }
+            return listed(directory)[0]
         with os.scandir(directory) as found:
             return {e.name: e.stat().st_size for e in found if e.is_file()}
     except (FileNotFoundError, NotADirectoryError):
@@ -188,10 +203,7 @@ def subfolders(directory: str) -> list[str]:
     """
     try:
         if is_remote(directory):
-            store = filesystem(directory)
-            entries = with_retries(directory, store.ls, directory, detail=True)
-            names = [e["name"].rstrip("/") for e in entries if e["type"] == "directory"]
-            return sorted({name.rsplit("/", 1)[-1] for name in names})
+            return listed(directory)[1]
         with os.scandir(directory) as found:
             return sorted(e.name for e in found if e.is_dir())
     except (FileNotFoundError, NotADirectoryError):

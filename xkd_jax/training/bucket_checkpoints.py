@@ -21,7 +21,7 @@ from data_pipelines.errors import UnreachableError
 from data_pipelines.format import conditional, storage
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.parallel.processes import global_max, is_main_process, on_main, run_on_all
-from xkd_jax.training.saved_checkpoint import BEGUN, COMMITTED, DAMAGED, step_folders, step_of
+from xkd_jax.training.saved_checkpoint import BEGUN, COMMITTED, DAMAGED, in_bucket, step_of
 
 
 class BucketCheckpoints:
@@ -53,11 +53,11 @@ class BucketCheckpoints:
 
     def all_steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, newest first."""
-        return [step_of(folder) for folder in step_folders(self._directory)]
+        return [*map(step_of, in_bucket(self._directory))]
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""
-        return next(iter(self.all_steps()), None)
+        return next(map(step_of, in_bucket(self._directory)), None)
 
     def reload(self) -> None:
         """Does nothing: a listing shows what there is."""
@@ -106,15 +106,15 @@ class BucketCheckpoints:
         self._checkpointer.close()
 
     def _remove_old(self) -> None:
-        complete = step_folders(self._directory)
+        complete = list(in_bucket(self._directory))
         kept, every = self._config.keep_last or len(complete), self._config.keep_every
         old = [f for f in complete[kept:] if not every or step_of(f) % every]
-        beside = storage.sizes(str(self._directory))
+        files, folders = storage.listed(str(self._directory))
         whole = {folder.name for folder in complete}
         interrupted = [
             self._directory / name
-            for name in storage.subfolders(str(self._directory))
-            if name not in whole and f"{name}{BEGUN}" in beside and f"{name}{DAMAGED}" not in beside
+            for name in folders
+            if name not in whole and f"{name}{BEGUN}" in files and f"{name}{DAMAGED}" not in files
         ]
         try:
             for folder in (*old, *interrupted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -56,24 +57,31 @@ def step_folders(directory: PurePath) -> list[PurePath]:
       UnreachableError: the store does not respond.
     """
     if not isinstance(directory, Path):
-        return _in_bucket(directory)
+        return list(in_bucket(directory))
     with file_errors(f"The checkpoints' directory {directory} can't be listed"):
         named = [path for path in directory.iterdir() if _STEP_NAME.fullmatch(path.name)]
     return sorted(named, key=lambda path: (int(path.name), path.name), reverse=True)
 
 
-def _in_bucket(directory: PurePath) -> list[PurePath]:
-    names = [n for n in storage.subfolders(str(directory)) if _NAME_IN_BUCKET.fullmatch(n)]
-    if not names:
-        return []
-    beside = storage.sizes(str(directory))
-    found = [
-        directory / name
-        for name in names
-        if f"{name}{DAMAGED}" not in beside and storage.exists(str(directory / name / COMMITTED))
-    ]
-    number = re.compile("[0-9]+")
-    return sorted(found, key=lambda f: [int(n) for n in number.findall(f.name)], reverse=True)
+def in_bucket(directory: PurePath) -> Iterator[PurePath]:
+    """Yields the folders of the complete checkpoints in a bucket, newest first.
+
+    Each takes a request, so that a caller may stop at the one that it looks for.
+
+    Args:
+      directory: URL of the checkpoints.
+
+    Raises:
+      UnreachableError: the store does not respond.
+    """
+    try:
+        files, folders = storage.listed(str(directory))
+    except FileNotFoundError:
+        return
+    names = [n for n in folders if _NAME_IN_BUCKET.fullmatch(n) and f"{n}{DAMAGED}" not in files]
+    for name in sorted(names, key=lambda n: [*map(int, n.split("."))], reverse=True):
+        if storage.exists(str(directory / name / COMMITTED)):
+            yield directory / name
 
 
 def saved_folder(directory: PurePath, step: int) -> PurePath:
@@ -85,8 +93,8 @@ def saved_folder(directory: PurePath, step: int) -> PurePath:
     """
     if isinstance(directory, Path):
         return directory / str(step)
-    listed = (folder for folder in _in_bucket(directory) if step_of(folder) == step)
-    return next(listed, directory / str(step))
+    of_step = (folder for folder in in_bucket(directory) if step_of(folder) == step)
+    return next(of_step, directory / str(step))
 
 
 def read_record(folder: PurePath) -> RunRecord:
