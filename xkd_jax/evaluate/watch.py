@@ -16,12 +16,11 @@ from xkd_jax.evaluate import result
 from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.schedules import Length
 from xkd_jax.parallel.processes import (
-    global_max,
     is_main_process,
     lost_peer_errors,
     main_activity,
+    number_of_main,
     print_on_main,
-    run_on_all,
 )
 from xkd_jax.training.progress import Scalars
 from xkd_jax.training.saved_checkpoint import step_folders, step_of
@@ -97,8 +96,6 @@ def _next(run: PurePath, workdir: PurePath, gone: set[int]) -> int:
     """Returns the smallest step without a result, or `_NONE` or `_EMPTY`; the same on all."""
 
     def look() -> int:
-        if not is_main_process():
-            return _EMPTY
         folders = _checkpoints(run)
         for step in map(step_of, reversed(folders)):
             done = storage.exists(str(_folder(workdir, step) / result.FILE))
@@ -106,7 +103,7 @@ def _next(run: PurePath, workdir: PurePath, gone: set[int]) -> int:
                 return step
         return _NONE if folders else _EMPTY
 
-    return global_max(run_on_all(look))
+    return number_of_main(look)
 
 
 def _has_ended(run: PurePath) -> bool:
@@ -125,8 +122,4 @@ def _checkpoints(run: PurePath) -> list[PurePath]:
 
 def _still_exists(run: PurePath, step: int) -> bool:
     """Whether the checkpoint of a step still exists; the same on all processes."""
-
-    def look() -> int:
-        return int(is_main_process() and step in map(step_of, _checkpoints(run)))
-
-    return bool(global_max(run_on_all(look)))
+    return bool(number_of_main(lambda: step in map(step_of, _checkpoints(run))))

@@ -156,6 +156,15 @@ def on_main(action: Callable[[], None]) -> None:
     run_on_all(lambda: action() if is_main_process() else None)
 
 
+def number_of_main(action: Callable[[], int]) -> int:
+    """Runs an action on the main process only; returns its result on every process.
+
+    Errors are those of `run_on_all`.
+    """
+    number = run_on_all(lambda: action() if is_main_process() else 0)
+    return int(np.ravel(multihost_utils.process_allgather(np.array(number)))[0])
+
+
 @contextlib.contextmanager
 def lost_peer_errors() -> Iterator[None]:
     """Converts errors of collectives, of any type, to `LostProcessError`.

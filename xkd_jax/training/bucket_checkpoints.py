@@ -20,7 +20,7 @@ from data_pipelines import terminal
 from data_pipelines.errors import UnreachableError
 from data_pipelines.format import conditional, storage
 from xkd_jax.config.pretraining import CheckpointConfig
-from xkd_jax.parallel.processes import global_max, is_main_process, on_main, run_on_all
+from xkd_jax.parallel.processes import number_of_main, on_main
 from xkd_jax.training.saved_checkpoint import BEGUN, COMMITTED, DAMAGED, in_bucket, step_of
 
 
@@ -68,18 +68,13 @@ class BucketCheckpoints:
         Raises:
           UserError: the bucket can't be written.
         """
-        newest = global_max(run_on_all(self._newest))
-        if newest >= step:
+        if number_of_main(lambda: next(map(step_of, in_bucket(self._directory)), -1)) >= step:
             return False
-        number = global_max(run_on_all(lambda: self._claim(step) if is_main_process() else 0))
+        number = number_of_main(lambda: self._claim(step))
         name = f"{step}.{number}" if number else str(step)
         self._checkpointer.save(epath.Path(str(self._directory / name)), args=args)
         self._saved = True
         return True
-
-    def _newest(self) -> int:
-        latest = self.latest_step() if is_main_process() else None
-        return -1 if latest is None else latest
 
     def _claim(self, step: int) -> int:
         """Returns the number of this save among those of its step, from 0."""

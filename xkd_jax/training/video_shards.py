@@ -27,6 +27,7 @@ from xkd_jax.parallel.processes import (
     global_max,
     is_main_process,
     main_activity,
+    number_of_main,
     on_main,
     print_on_main,
     run_on_all,
@@ -80,19 +81,17 @@ def make(config: Config, folder: str, check_run: Callable[[], None]) -> None:
 
 def _is_finished(config: Config, folder: str) -> bool:
     """Whether the folder has the shards; the main process prints what differs from the files."""
-    found = 0
 
-    def look() -> None:
-        nonlocal found
-        if report := videos.finished(config, folder):
-            found = 1
-            with main_activity("comparing the files with the shards"):
-                note = videos.changes(config, report, folder)
-            if note:
-                print_on_main(escaped(note))
+    def look() -> bool:
+        if (report := videos.finished(config, folder)) is None:
+            return False
+        with main_activity("comparing the files with the shards"):
+            note = videos.changes(config, report, folder)
+        if note:
+            print_on_main(escaped(note))
+        return True
 
-    on_main(look)
-    return bool(global_max(found))
+    return bool(number_of_main(look))
 
 
 def _plan(config: Config, folder: str) -> BuildPlan:
