@@ -5,8 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from data_pipelines import lease
+
 HERE = Path(__file__).parent
 LONG = "60"  # seconds; no test waits so long
+
+
+def wait_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process waits for a lease as long as a `lease_holder` does."""
+    monkeypatch.setattr(lease, "PATIENCE", 0.3)
+    monkeypatch.setattr(lease, "POLL", 0.02)
 
 
 class Process:

@@ -11,7 +11,7 @@ import types
 
 import pytest
 import stores
-from lease_processes import LONG, Process
+from lease_processes import LONG, Process, wait_little
 
 from data_pipelines import lease
 from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError
@@ -25,8 +25,7 @@ def fast(monkeypatch):
     """Shortens the times of this process."""
     monkeypatch.setattr(lease, "EXPIRY", 1.0)
     monkeypatch.setattr(lease, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(lease, "PATIENCE", 0.3)
-    monkeypatch.setattr(lease, "POLL", 0.02)
+    wait_little(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=["disk", "s3", "gs"])

@@ -7,6 +7,7 @@ import noise_shards
 import pytest
 import small_run
 import tiny_state
+from lease_processes import wait_little
 
 from benchmarks.soak import saved
 from data_pipelines import lease
@@ -39,8 +40,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(lease, "PATIENCE", 0.3)
-    monkeypatch.setattr(lease, "POLL", 0.02)
+    wait_little(monkeypatch)
     tiny_state.use_in_runs(monkeypatch)
 
 
