@@ -151,7 +151,7 @@ class Lease:
         """Releases the lease; ignores a lease file that can't be removed."""
         self._ended.set()
         with self._writing, contextlib.suppress(OSError, UserError):
-            if (holder := self.holder()) and holder.token == self.token:
+            if (content := self._place.read()) is not None and self._is_mine(content):
                 self._place.release()
         with self._writing, contextlib.suppress(OSError):
             self._place.close()
