@@ -2,8 +2,8 @@
 
 During a build, the sub-folder `.build` has the digest of the plan, a report of each finished shard,
 written after the shard, and temporary files of records that wait for those of an earlier file. At
-the end, `report.json` has all reports. The folder's lease is outside `.build`, as it is held until
-the end.
+the end, the reports are joined in `report.json`, and `.build` is removed. The lease file is beside
+`.build`, not in it, because the lease is held until `.build` has been removed.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ def at_frame_rate(record: Record, stored: float, wanted: float) -> Record:
     """Returns a record whose frames have a lower rate: of each time, the nearest stored frame.
 
     Args:
-      record: the record.
+      record: the record, which is returned unchanged if its rate is not above the wanted one.
       stored: rate of its frames, in Hz; 0: no frames, or unknown.
-      wanted: the other rate; a higher one leaves the record as it is.
+      wanted: the lower rate, in Hz.
     """
     if not record.frames or stored <= wanted:
         return record

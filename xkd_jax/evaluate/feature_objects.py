@@ -115,8 +115,5 @@ def reserve(path: Path) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         except OSError as error:
-            if error.errno not in (
-                errno.EOPNOTSUPP,
-                errno.EINVAL,
-            ):  # unsupported
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # it is not supported there
                 raise
