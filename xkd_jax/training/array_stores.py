@@ -103,9 +103,8 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
         return storage.is_folder(os.fspath(path))
 
     def listdir(self, path: epath.PathLike) -> list[str]:
-        url = os.fspath(path)
-        entries = retries.with_retries(url, self.fs(url).ls, url, detail=False)
-        return [os.path.basename(entry.rstrip("/")) for entry in entries]
+        files, folders = storage.listed(os.fspath(path))
+        return [*files, *folders]
 
     def glob(self, path: epath.PathLike) -> list[str]:
         url = os.fspath(path)
