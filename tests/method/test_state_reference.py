@@ -203,4 +203,4 @@ def test_description_has_parameters_and_bytes_per_device(mesh, monkeypatch):
 
 def test_networks_have_given_architecture():
     with pytest.raises(AssertionError):
-        states.abstract(SmallStudent, dataclasses.replace(ARCHITECTURE))
+        states.abstract(SmallStudent, dataclasses.replace(ARCHITECTURE, modalities=("audio",)))
