@@ -170,6 +170,101 @@ def test_parameters_are_sharded_by_their_axes(mesh):
     assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
 
 
+def divided_spec(shape, axes, sizes, *, stacked=False):
+    """The spec of a kernel whose matrices are divided over data on a mesh of these sizes."""
+
+    class One(nnx.Module):
+        def __init__(self):
+            layer = nnx.Dict({"kernel": Layer(nnx.Rngs(0), shape, axes)})
+            self.blocks = nnx.Dict({"layers" if stacked else "heads": layer})
+
+    module = states.abstract_module(One)
+    abstract = jax.sharding.AbstractMesh(sizes, ("data", "fsdp", "tensor"))
+    found = jax.tree.leaves(shardings.module_shardings(module, abstract, split=True))
+    return tuple(found[0].spec)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected"),
+    [
+        ((8, 4), (None, None), ("data", None)),
+        ((7, 4), (None, None), (None, "data")),  # the first that is divisible
+        ((7, 5), (None, None), (None, None)),
+        ((8,), (None,), (None,)),  # no matrix
+        ((8, 4), ("embed", None), ("fsdp", "data")),  # divided dimensions come last
+        ((8, 7), ("embed", None), (("fsdp", "data"), None)),
+        ((6, 7), ("embed", None), ("fsdp", None)),  # 6 is divisible by fsdp, not by both
+        ((8, 4), ("embed", "mlp"), (("fsdp", "data"), "tensor")),
+        ((6, 8), ("embed", "mlp"), ("fsdp", ("tensor", "data"))),
+        ((12, 7), ("batch", None), (("data", "fsdp"), None)),
+        ((2, 3, 6), (None, None, None), ("data", None, None)),
+    ],
+)
+def test_matrices_are_divided_over_data(shape, axes, expected):
+    assert divided_spec(shape, axes, (2, 2, 2)) == expected
+
+
+def test_dimension_of_layers_is_not_divided():
+    assert divided_spec((2, 4, 6), ("layers", None, None), (2, 2, 2), stacked=True) == (
+        None, "data", None,
+    )  # fmt: skip
+    assert divided_spec((2, 4), ("layers", None), (2, 2, 2), stacked=True) == (None, None)
+    assert divided_spec((2, 3, 5), ("layers", None, None), (2, 2, 2), stacked=True) == (
+        None, None, None,
+    )  # fmt: skip
+
+
+def test_one_part_of_data_divides_nothing():
+    assert divided_spec((8, 4), ("embed", None), (1, 4, 2)) == ("fsdp", None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_divided_parameters_are_gathered(mesh, dtype):
+    """Matrices of blocks are rounded to the compute dtype, other parameters are not."""
+
+    class Stacked(SmallStudent):
+        def __init__(self, architecture, *, rngs):
+            self.encoders = nnx.Dict({"layers": Layer(rngs, (2, 8, 4), ("layers", "embed", "mlp"))})
+            self.heads = nnx.Dict(
+                {"out": Layer(rngs, (4, 6), (None, None)), "bias": Layer(rngs, (6,), (None,))}
+            )
+
+    architecture = dataclasses.replace(
+        ARCHITECTURE, model=dataclasses.replace(ARCHITECTURE.model, compute_dtype=dtype)
+    )
+    shapes = states.parameters(states.abstract(Stacked, architecture))
+    part = shardings.parameter_shardings(Stacked, architecture, mesh, split=True)
+    whole = shardings.parameter_shardings(Stacked, architecture, mesh)
+    assert specs(part) == {
+        "encoders": {"layers": {"kernel": (None, ("fsdp", "data"), "tensor")}},
+        "heads": {"out": {"kernel": ("data", None)}, "bias": {"kernel": (None,)}},
+    }
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf, sharding: jax.device_put(rng.random(leaf.shape, np.float32), sharding),
+        shapes, part,
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda tree: shardings.gathered(Stacked, tree, architecture))(params)
+        again = jax.jit(lambda tree: shardings.divided(Stacked, tree, architecture))(found)
+    expected = jax.tree.map(np.asarray, params)
+    rounded = expected["encoders"]["layers"]["kernel"].astype(dtype).astype(np.float32)
+    assert (dtype == "float32") == np.array_equal(rounded, expected["encoders"]["layers"]["kernel"])
+    expected["encoders"]["layers"]["kernel"] = rounded
+    for tree, sharding in ((found, whole), (again, part)):
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(np.float32)}
+        assert jax.tree.all(
+            jax.tree.map(lambda a, s: a.sharding.is_equivalent_to(s, a.ndim), tree, sharding)
+        )
+
+
+def test_nothing_is_moved_without_mesh():
+    params = states.parameters(states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0)))
+    assert shardings.gathered(SmallStudent, params, ARCHITECTURE) is params
+    assert shardings.divided(SmallStudent, params, ARCHITECTURE) is params
+
+
 def test_state_is_sharded_like_its_parameters(mesh):
     transformation = optax.adam(0.1)
     found = shardings.state_shardings(ARCHITECTURE, mesh, transformation)
@@ -187,6 +282,23 @@ def test_state_is_sharded_like_its_parameters(mesh):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == same
 
 
+def test_split_state_is_sharded_like_its_parameters(mesh):
+    found = shardings.state_shardings(ARCHITECTURE, mesh, optax.adam(0.1), split=True)
+    kernel = (("fsdp", "data"), "tensor")
+    student = {
+        "encoders": {"blocks": {"shared": {"kernel": kernel}}},
+        "heads": {"audio": {"kernel": (None,)}},
+        "decoders": {"video": {"kernel": (None, ("fsdp", "data"))}},
+    }
+    assert specs(found.student) == student
+    assert specs(found.optimizer[0].mu) == specs(found.optimizer[0].nu) == student
+    assert specs(found.teacher) == {
+        "encoders": {"blocks": {m: {"kernel": kernel} for m in ("video", "audio")}},
+        "heads": {"audio": {"kernel": (None,)}},
+    }
+    assert specs(found.optimizer[0].count) == specs(found.step) == ()
+
+
 def test_description_has_parameters_and_bytes_per_device(mesh, monkeypatch):
     class Large(Counting):
         def __init__(self, architecture, *, rngs):
@@ -198,6 +310,11 @@ def test_description_has_parameters_and_bytes_per_device(mesh, monkeypatch):
         "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 process)\n"
         f"sharding  {RULES}\n"
         "trained   1.8 M parameters, 0.9 M on each device"
+    )
+    assert shardings.describe(ARCHITECTURE, mesh, split=True) == (
+        "mesh      data 2 x fsdp 2 x tensor 2 (cpu, 1 process), optimizer split over data\n"
+        f"sharding  {RULES}\n"
+        "trained   1.8 M parameters, 0.5 M on each device"
     )
 
 

@@ -101,6 +101,11 @@ def factor(teacher, centers, temperatures, view):
     )
 
 
+def temperatures_at_step():
+    """The temperatures of `SCHEDULES` at `STEP`."""
+    return {"video": jnp.float32(0.2 * STEP), "audio": jnp.float32(0.3 * STEP)}
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """Replaces the objective by a quadratic function of the parameters."""
@@ -144,8 +149,6 @@ def toy(monkeypatch):
     return seen
 
 
-# The temperatures of `SCHEDULES` at `STEP`.
-AT_STEP = {"video": jnp.float32(0.2 * STEP), "audio": jnp.float32(0.3 * STEP)}
 VIEW = np.float32([[0.5, 2.0], [1.5, -1.0]])
 
 
@@ -154,7 +157,7 @@ def inputs(view=VIEW):
 
 
 def expected_gradients(state, view=VIEW):
-    scale = 2 * factor(state.teacher, state.centers, AT_STEP, view)
+    scale = 2 * factor(state.teacher, state.centers, temperatures_at_step(), view)
     return {
         name: jax.tree.map(lambda w, name=name: scale * FACTORS[name] * w, group)
         for name, group in state.student.items()
@@ -171,7 +174,7 @@ def assert_close(found, expected, rtol=1e-5):
 def test_loss_and_gradients(toy):
     state = start()
     outputs, gradients = loss_and_gradients(
-        state, AT_STEP, inputs(), CONFIG.architecture, CONFIG.loss
+        state, temperatures_at_step(), inputs(), CONFIG.architecture, CONFIG.loss
     )
     assert_close(gradients, expected_gradients(state))
     total = factor(state.teacher, state.centers, {"video": 0.6, "audio": 0.9}, VIEW) * sum(
@@ -233,7 +236,7 @@ def test_metrics_of_a_step(toy):
     state = start()
     _, metrics = run_step(state)
     outputs, gradients = loss_and_gradients(
-        state, AT_STEP, inputs(), CONFIG.architecture, CONFIG.loss
+        state, temperatures_at_step(), inputs(), CONFIG.architecture, CONFIG.loss
     )
     squares = {
         name: sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(group))
