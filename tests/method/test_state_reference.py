@@ -170,8 +170,8 @@ def test_parameters_are_sharded_by_their_axes(mesh):
     assert {leaf.mesh for leaf in jax.tree.leaves(found)} == {mesh}
 
 
-def divided_spec(shape, axes, sizes, *, stacked=False):
-    """The spec of a kernel whose matrices are divided over data on a mesh of these sizes."""
+def kernel_spec(shape, axes, sizes, *, stacked=False, split=True):
+    """The spec of a kernel on a mesh of these sizes of data, fsdp and tensor."""
 
     class One(nnx.Module):
         def __init__(self):
@@ -180,7 +180,7 @@ def divided_spec(shape, axes, sizes, *, stacked=False):
 
     module = states.abstract_module(One)
     abstract = jax.sharding.AbstractMesh(sizes, ("data", "fsdp", "tensor"))
-    found = jax.tree.leaves(shardings.module_shardings(module, abstract, split=True))
+    found = jax.tree.leaves(shardings.module_shardings(module, abstract, split=split))
     return tuple(found[0].spec)
 
 
@@ -201,21 +201,33 @@ def divided_spec(shape, axes, sizes, *, stacked=False):
     ],
 )
 def test_matrices_are_divided_over_data(shape, axes, expected):
-    assert divided_spec(shape, axes, (2, 2, 2)) == expected
+    assert kernel_spec(shape, axes, (2, 2, 2)) == expected
 
 
 def test_dimension_of_layers_is_not_divided():
-    assert divided_spec((2, 4, 6), ("layers", None, None), (2, 2, 2), stacked=True) == (
+    assert kernel_spec((2, 4, 6), ("layers", None, None), (2, 2, 2), stacked=True) == (
         None, "data", None,
     )  # fmt: skip
-    assert divided_spec((2, 4), ("layers", None), (2, 2, 2), stacked=True) == (None, None)
-    assert divided_spec((2, 3, 5), ("layers", None, None), (2, 2, 2), stacked=True) == (
+    assert kernel_spec((2, 4), ("layers", None), (2, 2, 2), stacked=True) == (None, None)
+    assert kernel_spec((2, 3, 5), ("layers", None, None), (2, 2, 2), stacked=True) == (
         None, None, None,
     )  # fmt: skip
 
 
+def test_matrices_are_whole_along_data_unless_split():
+    assert kernel_spec((8, 4), ("embed", None), (2, 2, 2), split=False) == ("fsdp", None)
+
+
 def test_one_part_of_data_divides_nothing():
-    assert divided_spec((8, 4), ("embed", None), (1, 4, 2)) == ("fsdp", None)
+    assert kernel_spec((8, 4), ("embed", None), (1, 4, 2)) == ("fsdp", None)
+
+
+def test_parameters_are_divided_over_two_devices():
+    mesh = mesh_lib.make_mesh(MeshConfig(data=2, fsdp=1, tensor=1), jax.devices()[:2])
+    params = states.parameters(states.construct(SmallStudent, ARCHITECTURE, jax.random.key(0)))
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda tree: shardings.divided(SmallStudent, tree, ARCHITECTURE))(params)
+    assert found["decoders"]["video"]["kernel"].sharding.spec == jax.P(None, "data")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

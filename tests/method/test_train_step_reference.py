@@ -14,6 +14,7 @@ from xkd_jax.config.pretraining import (
     Config,
     LossConfig,
     LossWeights,
+    MeshConfig,
     NonfiniteConfig,
     OptimizerConfig,
 )
@@ -230,6 +231,50 @@ def test_step_updates_students_then_teachers_and_centers(toy):
         rtol=1e-5,
     )
     np.testing.assert_array_equal(following.centers["audio_to_video"], CENTERS["audio_to_video"])
+
+
+def test_split_step_computes_with_gathered_weights_and_divided_gradients(toy, monkeypatch):
+    """Both functions are replaced by factors; the update is that of the parts of a device."""
+    factors = {Student: 2.0, Teacher: 3.0}
+
+    def scaled(tree, by):
+        return jax.tree.map(lambda leaf: by * leaf, tree)
+
+    def gathered(cls, params, architecture):
+        assert architecture == CONFIG.architecture
+        return scaled(params, factors[cls])
+
+    def divided(cls, gradients, architecture):
+        assert (cls, architecture) == (Student, CONFIG.architecture)
+        return scaled(gradients, 5.0)
+
+    monkeypatch.setattr(module, "gathered", gathered)
+    monkeypatch.setattr(module, "divided", divided)
+    state = start()
+    following, metrics = run_step(
+        state, config=dataclasses.replace(CONFIG, mesh=MeshConfig(optimizer="split"))
+    )
+    whole = state.replace(student=scaled(state.student, 2.0), teacher=scaled(state.teacher, 3.0))
+    gradients = scaled(expected_gradients(whole), 5.0)
+    transformation = optimizer(CONFIG.optimizer, SCHEDULES, ActiveLosses.of(CONFIG.loss.weights))
+    updates, counts = transformation.update(gradients, state.optimizer, state.student)
+    student = optax.apply_updates(state.student, updates)
+    assert_close(following.student, student, 1e-4)
+    assert_close(following.optimizer, counts, 1e-4)
+    np.testing.assert_allclose(
+        following.teacher["heads"]["audio"]["kernel"],
+        0.8 * state.teacher["heads"]["audio"]["kernel"] + 0.2 * student["heads"]["audio"]["kernel"],
+        rtol=1e-4,
+    )
+    norm = np.sqrt(sum(float(np.square(leaf).sum()) for leaf in jax.tree.leaves(gradients)))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+
+
+def test_step_with_whole_optimizer_moves_no_weights(toy, monkeypatch):
+    monkeypatch.delattr(module, "gathered")
+    monkeypatch.delattr(module, "divided")
+    run_step(start())
+    assert toy == [(CONFIG.loss, "highest")]
 
 
 def test_metrics_of_a_step(toy):

@@ -73,8 +73,7 @@ def _over_data(
         names = () if spec[i] is None else spec[i] if isinstance(spec[i], tuple) else (spec[i],)
         names = (*names, "data")
         if shape[i] % math.prod(mesh.shape[name] for name in names) == 0:
-            place = names[0] if len(names) == 1 else names
-            return PartitionSpec(*spec[:i], place, *spec[i + 1 :])
+            return PartitionSpec(*spec[:i], names, *spec[i + 1 :])
     return spec
 
 

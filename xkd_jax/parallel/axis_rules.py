@@ -37,12 +37,10 @@ def partition(
       mesh: a mesh with the axes `MESH_AXES`.
     """
 
-    def place(axis: str | None, size: int) -> str | tuple[str, ...] | None:
+    def place(axis: str | None, size: int) -> tuple[str, ...] | None:
         names = RULES[axis] if axis else ()
         parts = math.prod(mesh.shape[name] for name in names)
-        if parts == 1 or size % parts:
-            return None
-        return names[0] if len(names) == 1 else names
+        return None if parts == 1 or size % parts else names
 
     return PartitionSpec(*(place(a, n) for a, n in zip(axes, shape, strict=True)))
 
