@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 
 import av
-import threadpoolctl
 
 from benchmarks import kinetics_like
 from data_pipelines import terminal
@@ -47,7 +46,6 @@ def measure(source: str) -> dict:
     options = IngestOptions()
     splits = CATALOGS["folder"](Source(source)).splits.values()
     items = [i for items in splits for i in items if _ingest(i, source, options)]
-    threadpoolctl.threadpool_limits(1)  # now that all libraries are loaded
     runs: dict[str, Callable[[Item], object]] = {
         "builder": lambda item: _ingest(item, source, options),
         "bare_decode_and_scale": lambda item: _bare(os.path.join(source, item.path), options, True),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 SAMPLE_RATE = 16000
 # Samples of a frame and from frame to frame, and what a frame is padded to.
@@ -68,8 +72,12 @@ def columns_of(waveform: np.ndarray, first: int, count: int, mels: int = 128) ->
 
 
 @functools.cache
-def _triangles(mels: int) -> np.ndarray:
-    """Triangles [mels, 256], linear in mel and evenly spaced there from 20 Hz to Nyquist."""
+def _triangles(mels: int) -> sparse.csr_array:
+    """Triangles [mels, 256], linear in mel and evenly spaced there from 20 Hz to Nyquist.
+
+    Sparse, as BLAS sums in an order that depends on its threads, and idle ones spin for a while.
+    """
+    from scipy import sparse  # imported here, as few runs need it
 
     def mel(hertz: np.ndarray | float) -> np.ndarray:
         return 1127 * np.log1p(np.asarray(hertz) / 700)
@@ -78,4 +86,4 @@ def _triangles(mels: int) -> np.ndarray:
     bins = mel(np.arange(FFT // 2) * SAMPLE_RATE / FFT)[None]
     low, center, high = (edges[i : i + mels, None] for i in range(3))
     rising, falling = (bins - low) / (center - low), (high - bins) / (high - center)
-    return np.maximum(np.minimum(rising, falling), 0)
+    return sparse.csr_array(np.maximum(np.minimum(rising, falling), 0))

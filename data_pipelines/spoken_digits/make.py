@@ -32,7 +32,7 @@ _SHARDS = 8  # of each split
 _JPEG_QUALITY = 95
 # File with the settings of the clips in a folder, to detect clips of another config.
 _MADE_FROM = "made_from.json"
-_GENERATOR = 3  # increase it when the same config gives other clips
+_GENERATOR = 4  # increase it when the same config gives other clips
 
 
 def build(config: LoaderConfig, output_dir: str, progress: Callable[[str], None] = print) -> None:
