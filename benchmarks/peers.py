@@ -1,13 +1,14 @@
 """Compares clips from shards with clips that PyAV, decord and TorchCodec read from video files.
 
     pip install -e '.[peers]'
-    python -m benchmarks.peers --source=FOLDER_OF_VIDEOS
+    python -m benchmarks.peers [--source=FOLDER_OF_VIDEOS]
 
-Prints a Markdown table: clips per second of CPU time on one core, for each video. A clip has the
-config's frames and rate, at a random time of the file. A file reader opens the file, decodes the
-frames of the clip and scales them to the short side of the shards, in one thread; it reads no sound
-and makes no views, which the loader does. Files without a sound track have no sound in the shards
-either. A reader that is not installed, or fails, is listed below the table.
+Without --source, two synthetic videos with sound are made, of 340x256 and 1280x720 pixels. Prints
+a Markdown table: clips per second of CPU time on one core, for each video. A clip has the config's
+frames and rate, at a random time of the file. A file reader opens the file, decodes the frames of
+the clip and scales them to the short side of the shards, in one thread; it reads no sound and makes
+no views, which the loader does. Files without a sound track have no sound in the shards either. A
+reader that is not installed, or fails, is listed below the table.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import av
 import cv2
 import numpy as np
 
-from benchmarks import loader, markdown_table
+from benchmarks import kinetics_like, loader, markdown_table
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
 from data_pipelines.loader_config import DataConfig, Modality
@@ -117,7 +118,7 @@ def main() -> None:
         prog="python -m benchmarks.peers", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--source", required=True, help="folder of videos")
+    parser.add_argument("--source", default="", help="folder of videos")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -126,17 +127,25 @@ def main() -> None:
     notes = [f"{n} is not installed." for n in READERS if n not in installed]
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
+        source = args.source or _synthetic_videos(f"{folder}/videos")
         for modalities in (("video", "audio"), ("video",)):
             shards = f"{folder}/{len(modalities)}"
-            for path, records, dataset in _built(args.source, shards, modalities):
+            for path, records, dataset in _built(source, shards, modalities):
                 if path not in (row[0] for row in rows):
                     config = Config(
                         batch_size=BATCH, data=DataConfig(threads=1, prefetch=1),
                         modalities=modalities,
                     )  # fmt: skip
-                    rows.append(_row(config, dataset, records, args.source, path, installed, notes))
+                    rows.append(_row(config, dataset, records, source, path, installed, notes))
     head = ["video", "size", "sound", *installed, "shards", "shards over the fastest"]
     terminal.print_text("\n".join([*markdown_table.lines(head, sorted(rows)), "", *notes]))
+
+
+def _synthetic_videos(folder: str) -> str:
+    """Writes a video as small as those of Kinetics sets, and one of 720p; returns the folder."""
+    kinetics_like.make(f"{folder}/340x256", 1)
+    kinetics_like.make(f"{folder}/1280x720", 1, 720, 1280, 2_500_000)
+    return folder
 
 
 def _built(
