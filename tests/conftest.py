@@ -31,6 +31,7 @@ import stores
 from small_run import SMALL
 
 from data_pipelines import terminal
+from data_pipelines.format.storage import Url
 from xkd_jax.config.pretraining import Config, MeshConfig
 
 # A shell without job control starts background processes with SIGINT ignored, and children
@@ -64,6 +65,16 @@ def bucket(request):
     """The URL of a bucket of each store, for the tests of a module."""
     with stores.bucket(request.param) as url:
         yield url
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
+def workdir(request, tmp_path):
+    """A path that does not exist, in a folder and in a bucket of each store."""
+    if request.param == "folder":
+        yield tmp_path / "run"
+        return
+    with stores.bucket(request.param) as url:
+        yield Url(url) / tmp_path.name / "run"
 
 
 @pytest.fixture(scope="session")

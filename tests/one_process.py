@@ -22,8 +22,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tiny_state
-from flipped_bits import flipped
 
+from benchmarks.soak.flipped_bits import flipped
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib

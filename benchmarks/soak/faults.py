@@ -1,137 +1,155 @@
-"""The faults, and the run with a fault every few seconds."""
+"""The catalogue of faults, when each happens, and the run that has them."""
 
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from benchmarks.soak.program import Program
+from benchmarks.soak import process_faults, store_faults
 from benchmarks.soak.record import Record
+from benchmarks.soak.situation import STUCK, Situation
 from data_pipelines import terminal
 from data_pipelines.errors import EXIT_BAD_INPUT
 from data_pipelines.progress import ProgressMeter
 
-PAUSE = (0.5, 5.0)  # seconds between a step and the next fault, at random
-STUCK = 900.0  # seconds without a step, after which a start is ended
 MOST_VAIN_STARTS = 5
 UNEXPECTED = "unexpected: "  # prefix of events that no fault explains
+_LATER = 20  # steps, after which a fault is tried again whose target was missing
 
 
-def preempt(program: Program, draw: random.Random) -> bool:
-    """SIGTERM to the main process, which saves and ends."""
-    return program.send(signal.SIGTERM)
+class Fault(NamedTuple):
+    """A fault, and how often it happens in 2,000 steps.
+
+    Attributes:
+      do: makes it; returns whether it was done, as its target may have ended before.
+      times: in 2,000 steps; once at least.
+    """
+
+    do: Callable[[Situation], bool]
+    times: int
 
 
-def kill(program: Program, draw: random.Random) -> bool:
-    """SIGKILL to the main process, at any moment."""
-    return program.send(signal.SIGKILL)
+Faults = Mapping[str, Fault]
 
-
-def kill_worker(program: Program, draw: random.Random) -> bool:
-    """SIGKILL to one of the loader's workers, which the run replaces."""
-    workers = program.workers()
-    return bool(workers) and program.send_to_worker(draw.choice(workers), signal.SIGKILL)
-
-
-def stop_worker(program: Program, draw: random.Random) -> bool:
-    """SIGSTOP to one of the loader's workers, which the run replaces after a time-out."""
-    workers = program.workers()
-    return bool(workers) and program.send_to_worker(draw.choice(workers), signal.SIGSTOP)
-
-
-# Each returns whether it was done: its target may have ended before.
-FAULTS: dict[str, Callable[[Program, random.Random], bool]] = {
-    "preempted": preempt,
-    "killed": kill,
-    "worker killed": kill_worker,
-    "worker hung": stop_worker,
+OF_PROCESSES: Faults = {
+    "killed": Fault(process_faults.kill, 6),
+    "preempted": Fault(process_faults.preempt, 4),
+    "worker killed": Fault(process_faults.kill_worker, 6),
+    "worker hung": Fault(process_faults.stop_worker, 2),
+    "stopped, and its lease taken over": Fault(process_faults.take_over, 2),
+    process_faults.FLIPPED: Fault(process_faults.flip_bit_of_checkpoint, 3),
+    process_faults.CUT: Fault(process_faults.cut_file_of_checkpoint, 3),
+    "number that is not finite": Fault(process_faults.make_nonfinite, 2),
+    "flipped bit on a device": Fault(process_faults.flip_bit_of_device, 2),
+    "clock moved": Fault(process_faults.move_clock, 3),
 }
-# Relative frequencies; a hung worker takes the whole time-out of the loader.
-WEIGHTS = (4, 6, 4, 1)
-DAMAGES = ("bit flipped", "file cut off")
+OF_FOLDERS: Faults = {"full disk": Fault(process_faults.fill_disk, 2)}
+OF_STORES: Faults = {
+    "answers 503": Fault(store_faults.fail_often, 3),
+    "answers cut": Fault(store_faults.cut_often, 3),
+    "connections lost": Fault(store_faults.lose_often, 3),
+    "answers lost": Fault(store_faults.lose_answers_often, 3),
+    "slow answers": Fault(store_faults.answer_slowly, 2),
+    "stalled answer": Fault(store_faults.stall, 1),
+    "stalled arrays": Fault(store_faults.stall_arrays, 1),
+    "minute without connection": Fault(store_faults.lose_connection, 1),
+    "expired credentials": Fault(store_faults.expire_credentials, 2),
+    "removals denied": Fault(store_faults.deny_removals, 2),
+}
 
 
-def damage_newest(workdir: Path, draw: random.Random) -> str:
-    """Flips a bit of the newest checkpoint, or truncates one of its files.
+def schedule(faults: Faults, steps: int, seed: int) -> list[tuple[int, str]]:
+    """Draws after which steps faults happen; the last tenth of the run has none.
 
     Args:
-      workdir: of the run.
-      draw: random generator.
+      faults: by name.
+      steps: of the run.
+      seed: of the draw.
 
     Returns:
-      One of `DAMAGES`; "" if there are fewer than two checkpoints.
+      (step, name of a fault), sorted.
     """
-    steps = [p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
-    if len(steps) < 2:
-        return ""
-    newest = max(steps, key=lambda p: int(p.name))
-    file = draw.choice([p for p in sorted(newest.rglob("*")) if p.is_file() and p.stat().st_size])
-    content = bytearray(file.read_bytes())
-    damage = draw.choice(DAMAGES)
-    if damage == "bit flipped":
-        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    else:
-        del content[draw.randrange(len(content)) :]
-    file.write_bytes(content)
-    return damage
+    draw = random.Random(seed)
+    return sorted(
+        (draw.randint(1, max(1, 9 * steps // 10)), name)
+        for name, fault in faults.items()
+        for _ in range(max(1, round(fault.times * steps / 2000)))
+    )
 
 
 def disturb(
-    start: Callable[[], Program],
-    workdir: Path,
+    begin: Callable[[], Situation],
+    faults: Faults,
+    due: list[tuple[int, str]],
     steps: int,
     record: Record,
-    draw: random.Random,
-    pause: tuple[float, float] = PAUSE,
+    pause: float = 0.5,
 ) -> None:
-    """Starts the run until it has ended, with a fault every few seconds.
+    """Starts the run until it has ended, with the faults that are due.
 
     After an end that no fault explains, the end is recorded and the run restarted, as by a
-    launcher. It is not restarted after `MOST_VAIN_STARTS` such ends without a new step, or after
-    one with the status of bad input.
+    launcher. It is not restarted after `MOST_VAIN_STARTS` such ends without a new step.
+
+    Args:
+      begin: starts the program.
+      faults: by name.
+      due: those of `schedule` that are left; done ones are removed.
+      steps: of the run.
+      record: of the run.
+      pause: seconds between a step and the fault after it, at most.
     """
     progress = ProgressMeter(record.name, steps, "steps", start=record.reached())
     vain = 0
     while vain < MOST_VAIN_STARTS:
         before = record.reached()
-        with start() as program:
-            record.note_event(before, "started")
-            _follow(program, record, progress, draw, pause)
-        status, reached = program.process.returncode, record.reached()
-        if not program.is_expected_end():
-            record.note_event(reached, f"{UNEXPECTED}status {status}")
-            vain = vain + 1 if reached == before else 0
-        elif status == 0:
+        record.note_event(before, "started")
+        at = begin()
+        try:
+            _follow(at, faults, due, record, progress, pause)
+        finally:
+            for program in (at.program, *at.replaced):
+                program.end()
+        reached = record.reached()
+        for program in (*at.replaced, at.program):
+            if not program.is_expected_end():
+                status = program.process.returncode
+                record.note_event(reached, f"{UNEXPECTED}status {status}")
+                vain = vain + 1 if reached == before else 0
+        if at.program.process.returncode == 0:
             return
-        if status == EXIT_BAD_INPUT:
+        if at.program.process.returncode == EXIT_BAD_INPUT and not at.program.is_expected_end():
             return
-        if draw.random() < 0.3 and (damage := damage_newest(workdir, draw)):
-            record.note_event(reached, damage)
 
 
 def _follow(
-    program: Program,
+    at: Situation,
+    faults: Faults,
+    due: list[tuple[int, str]],
     record: Record,
     progress: ProgressMeter,
-    draw: random.Random,
-    pause: tuple[float, float],
+    pause: float,
 ) -> None:
-    """Injects faults into one start until it has ended."""
-    seen = program.step
-    while not program.ended(0.2):
+    """Makes faults in one start until it has ended."""
+    seen = at.program.step
+    while not at.program.ended(0.05):
         if progress.is_due():
             terminal.print_text(progress.line(record.reached()))
-        if program.seconds_without_step() > STUCK:
-            record.note_event(program.step, f"{UNEXPECTED}no step in {STUCK:.0f} s")
+        if at.program.seconds_without_step() > STUCK:
+            record.note_event(at.program.step, f"{UNEXPECTED}no step in {STUCK:.0f} s")
             return
         # Only the time after the first step counts, so that every start makes progress.
-        if program.step == seen or program.ended(draw.uniform(*pause)):
+        if at.program.step == seen or not due or at.program.step < due[0][0]:
             continue
-        (fault,) = draw.choices(list(FAULTS), WEIGHTS)
-        if FAULTS[fault](program, draw):
-            record.note_event(program.step, fault)
-            if program.is_signaled():
-                program.ended(STUCK)
-            seen = program.step
+        if at.program.ended(at.draw.uniform(0, pause)):
+            continue
+        _, name = due.pop(0)
+        step, program = at.program.step, at.program
+        if faults[name].do(at):
+            record.note_event(step, name)
+            if at.program is not program:
+                record.note_event(step, "started")
+        else:
+            due.append((step + _LATER, name))
+            due.sort()
+        seen = at.program.step

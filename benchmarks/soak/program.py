@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import signal
@@ -10,11 +11,25 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.soak.record import Record
 from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE
 
+_LAST = 10  # lines of output, among which is what a failed run prints
 _STEP = re.compile(r"^step +(\d+)/")
+
+
+class End(NamedTuple):
+    """An end of the program that a fault explains.
+
+    Attributes:
+      status: the exit status.
+      text: what one of the last lines of its output has.
+    """
+
+    status: int
+    text: str
 
 
 class Program:
@@ -33,7 +48,9 @@ class Program:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             env={**os.environ, **env}, cwd=Path(__file__).parents[2],
         )  # fmt: skip
-        self.step, self.last_line = -1, ""
+        self.step = -1
+        self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST)
+        self._expected: list[End] = []
         self._steps, self._record = steps, record
         self._signals: set[int] = set()  # sent to the main process
         self._disturbed_workers: list[int] = []
@@ -45,6 +62,10 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the program at once."""
         self.process.kill()
         self.ended(60)
 
@@ -54,7 +75,7 @@ class Program:
             for line in self.process.stdout:
                 log.write(line)
                 log.flush()
-                self.last_line = line
+                self._last_lines.append(line)
                 if found := _STEP.match(line):
                     self.step, self._advanced = int(found[1]), time.monotonic()
                     largest = max(map(_megabytes, self.workers()), default=0)
@@ -72,17 +93,28 @@ class Program:
         """Returns the time since the last step, or since the start."""
         return time.monotonic() - self._advanced
 
+    def wait_for_step(self) -> None:
+        """Waits for the first step of this start, or its end."""
+        while self.step < 0 and not self.ended(0.1):
+            pass
+
     def send(self, number: int) -> bool:
-        """Sends a signal to the main process; returns False if it has ended."""
-        if self.process.poll() is not None:
+        """Sends a signal that ends the main process; returns False if it has ended."""
+        if not self.interrupt(number):
             return False
         self._signals.add(number)
+        return True
+
+    def interrupt(self, number: int) -> bool:
+        """Sends a signal that need not end the main process; returns False if it has ended."""
+        if self.process.poll() is not None:
+            return False
         self.process.send_signal(number)
         return True
 
-    def is_signaled(self) -> bool:
-        """Whether a signal was sent to the main process, which must end."""
-        return bool(self._signals)
+    def expect(self, *ends: End) -> None:
+        """Adds ends that a fault explains, before it begins."""
+        self._expected += ends
 
     def send_to_worker(self, worker: int, number: int) -> bool:
         """Sends a signal to a loader worker; returns False if it has ended."""
@@ -106,12 +138,14 @@ class Program:
         return True
 
     def is_expected_end(self) -> bool:
-        """Whether the exit status follows from the signals sent so far."""
-        status = self.process.returncode
+        """Whether the exit status follows from the faults so far."""
+        status, text = self.process.returncode, "".join(self._last_lines)
         if status == 0:
             return True
+        if any(status == end.status and end.text in text for end in self._expected):
+            return True
         if status == EXIT_FAILURE:
-            return bool(self._disturbed_workers) and "worker processes were lost" in self.last_line
+            return bool(self._disturbed_workers) and "worker processes were lost" in text
         if signal.SIGTERM in self._signals and status == EXIT_RESUMABLE:
             return True
         if signal.SIGTERM in self._signals and status == -signal.SIGTERM:

@@ -16,6 +16,11 @@ class Record:
         self._memory, self._events = folder / f"{name}.memory", folder / f"{name}.events"
         self._seconds = folder / f"{name}.seconds"
 
+    def clear(self) -> None:
+        """Removes the records of an earlier command."""
+        for file in (self.log, self._memory, self._events, self._seconds):
+            file.unlink(missing_ok=True)
+
     def note_memory(self, step: int, main: int, worker: int) -> None:
         """Records the resident megabytes of the main process and of its largest worker."""
         _append(self._memory, f"{step} {main} {worker}")

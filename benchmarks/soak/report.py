@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
+from benchmarks import markdown_table
 from benchmarks.soak import saved
-from benchmarks.soak.faults import DAMAGES, UNEXPECTED
+from benchmarks.soak.faults import UNEXPECTED
 from benchmarks.soak.record import Record
+from data_pipelines.format import storage
+from xkd_jax.training.saved_checkpoint import DAMAGED
+from xkd_jax.training.versions import versions
+
+PLACES = {
+    "folder": "a folder",
+    "s3": "an emulated bucket of Amazon S3",
+    "gs": "an emulated bucket of Google Cloud Storage",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,55 +57,91 @@ def _bits(value: np.ndarray | float) -> tuple[str, tuple[int, ...], bytes]:
     return str(array.dtype), array.shape, array.tobytes()
 
 
-def report(folder: Path, steps: int, alone: Record, disturbed: Record) -> tuple[str, bool]:
-    """Compares the two runs of a folder.
+def measure(
+    place: str,
+    workdirs: tuple[PurePath, PurePath],
+    steps: int,
+    alone: Record,
+    disturbed: Record,
+    left: Sequence[str],
+) -> dict[str, Any]:
+    """Compares the two runs of a soak, and returns the results.
 
     Args:
-      folder: of the soak.
+      place: where the runs are, a key of `PLACES`.
+      workdirs: folders or URLs of the run without faults and of the other one.
       steps: of the runs.
       alone: records of the run without faults.
       disturbed: records of the run with faults.
-
-    Returns:
-      The report, and whether both runs are equal and faults explain all ends.
+      left: faults that were to happen and did not.
     """
-    workdirs = [folder / record.name for record in (alone, disturbed)]
     arrays = Comparison.of(*(saved.arrays(workdir, steps) for workdir in workdirs))
     losses = Comparison.of(*(saved.losses(workdir) for workdir in workdirs))
-    events = disturbed.events()
+    lines = saved.lines(workdirs[1])
+    once = lines == list(range(1, steps + 1))
+    faults = disturbed.events()
+    starts = faults.pop("started", 0)
     unexpected = {
-        name.removeprefix(UNEXPECTED): often
-        for name, often in events.items()
+        name.removeprefix(UNEXPECTED): faults.pop(name)
+        for name in [*faults]
         if name.startswith(UNEXPECTED)
     }
-    passed = arrays.equal and losses.equal and losses.compared == steps and not unexpected
-    set_aside = len(list((folder / disturbed.name / "checkpoints").glob("*.damaged*")))
-    bits, cuts = (events.get(damage, 0) for damage in DAMAGES)
-    killed, hung = (events.get(name, 0) for name in ("worker killed", "worker hung"))
+    equal = arrays.equal and losses.equal and losses.compared == steps
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": versions(),
+        "place": place,
+        "steps": steps,
+        "passed": equal and once and not unexpected and not left,
+        "starts": starts,
+        "faults": dict(sorted(faults.items())),
+        "left": list(left),
+        "set_aside": _set_aside(workdirs[1] / "checkpoints"),
+        "unexpected": unexpected,
+        "arrays": str(arrays),
+        "losses": str(losses),
+        "lines": f"{len(lines)}, {'each step once, in order' if once else 'not each step once'}",
+        "minutes": {record.name: record.minutes() for record in (alone, disturbed)},
+        "memory": {
+            f"{record.name}, {process}": quarters
+            for record in (alone, disturbed)
+            for process, quarters in record.memory(steps).items()
+        },
+    }
+
+
+def _set_aside(folder: PurePath) -> int:
+    """Returns the number of checkpoints that were found damaged."""
+    if isinstance(folder, Path):
+        return len(list(folder.glob(f"*{DAMAGED}*")))
+    return sum(name.endswith(DAMAGED) for name in storage.sizes(str(folder)))
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yields lines of Markdown: the results of `measure`."""
+    at, minutes = found["versions"], found["minutes"]
+    unexpected = [f"{often} {what}" for what, often in found["unexpected"].items()]
     rows = [
-        ("steps", f"{steps}, alone and with faults"),
-        ("result", "passed" if passed else "FAILED"),
-        ("starts", str(events.get("started", 0))),
-        ("kills", str(events.get("killed", 0))),
-        ("preemptions", str(events.get("preempted", 0))),
-        ("workers", f"{killed} killed, {hung} hung"),
-        ("checkpoints", f"{bits} with a bit flipped, {cuts} with a file cut off; "
-                        f"{set_aside} found damaged and set aside"),
-        ("unexpected", ", ".join(f"{n} {what}" for what, n in unexpected.items()) or "nothing"),
-        ("arrays", str(arrays)),
-        ("losses", str(losses)),
-        *_memory(alone, steps),
-        *_memory(disturbed, steps),
-        ("minutes", f"{alone.minutes():.0f} {alone.name}, "
-                    f"{disturbed.minutes():.0f} {disturbed.name}"),
-    ]  # fmt: skip
-    return "\n".join(f"{name:<12} {text}" for name, text in rows), passed
-
-
-def _memory(record: Record, steps: int) -> list[tuple[str, str]]:
-    """Returns a row for each kind of process."""
-    return [
-        ("memory", f"{' '.join(f'{mb:5d}' for mb in quarters)} MB at most in each quarter,"
-                   f" {record.name}, {process}")
-        for process, quarters in record.memory(steps).items()
-    ]  # fmt: skip
+        ("place", PLACES[found["place"]]),
+        ("steps", f"{found['steps']:,}, alone and with faults"),
+        ("result", "passed" if found["passed"] else "FAILED"),
+        ("starts", found["starts"]),
+        *((name, often) for name, often in found["faults"].items()),
+        ("faults that did not happen", ", ".join(found["left"]) or "none"),
+        ("checkpoints found damaged and set aside", found["set_aside"]),
+        ("unexpected", ", ".join(unexpected) or "nothing"),
+        ("arrays of the last checkpoint", found["arrays"]),
+        ("losses", found["losses"]),
+        ("lines of metrics.jsonl", found["lines"]),
+        ("minutes", ", ".join(f"{n:.0f} {name}" for name, n in minutes.items())),
+        *(
+            (f"MB at most in each quarter, {name}", " ".join(map(str, quarters)))
+            for name, quarters in found["memory"].items()
+        ),
+    ]
+    yield from markdown_table.lines(("soak", found["date"]), rows)
+    yield ""
+    yield (
+        f"Python {at['python']}, JAX {at['jax']}, Orbax {at['orbax-checkpoint']},"
+        f" TensorStore {at['tensorstore']}, program {at['code']}."
+    )

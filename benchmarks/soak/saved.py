@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePath
 
 import jax
@@ -10,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from data_pipelines.format import storage
+from xkd_jax.training import metrics_file
 from xkd_jax.training.event_files import scalars
 from xkd_jax.training.saved_checkpoint import saved_folder
 
@@ -19,6 +21,12 @@ _ITEMS = ("student", "teacher", "rest")
 def losses(workdir: PurePath) -> dict[int, float]:
     """Returns {step: loss} of the logged steps."""
     return {step: found["loss"] for step, found in scalars(workdir).items() if "loss" in found}
+
+
+def lines(workdir: PurePath) -> list[int]:
+    """Returns the steps of the lines of `metrics.jsonl`, in their order."""
+    content = storage.read(str(workdir / metrics_file.FILE))
+    return [json.loads(line)["step"] for line in content.splitlines()]
 
 
 def arrays(workdir: PurePath, step: int) -> dict[str, np.ndarray]:

@@ -1,19 +1,27 @@
 """Parts of the soak, with programs that take milliseconds in place of a run."""
 
+import http.server
 import random
 import signal
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorboardX
 
+from benchmarks import result_file
+from benchmarks.emulators.fault_proxy import Proxy
 from benchmarks.soak import __main__ as command
-from benchmarks.soak import faults, saved
-from benchmarks.soak.program import Program
+from benchmarks.soak import faults, process_faults, saved, store_faults
+from benchmarks.soak.faults import Fault
+from benchmarks.soak.process_faults import CUT, FLIPPED
+from benchmarks.soak.program import End, Program
 from benchmarks.soak.record import Record
-from benchmarks.soak.report import Comparison, report
+from benchmarks.soak.report import Comparison, lines, measure
+from benchmarks.soak.situation import Situation
 
 STEPS = 60
 # Resumes from the steps in a file; SIGTERM ends it with 75; at step 30 it runs the given code.
@@ -31,31 +39,98 @@ while step < steps:
     with file.open("a") as opened:
         opened.write(".")
 """
+# The same, with a lease: a file that names the last start.
+LEASED = """
+import os, pathlib, sys, time
+steps, lease = int(sys.argv[1]), pathlib.Path(sys.argv[2]).with_name("lease")
+lease.write_text(str(os.getpid()))
+for step in range(1, steps + 1):
+    time.sleep(0.005)
+    if lease.read_text() != str(os.getpid()):
+        sys.exit("The folder was taken over by another process")
+    print(f"step {step}/{steps}  loss 1", flush=True)
+"""
+# The same, with a request to a store before each step.
+REQUESTS = """
+import sys, time, urllib.error, urllib.request
+steps, url = int(sys.argv[1]), sys.argv[3]
+step = 0
+while step < steps:
+    time.sleep(0.005)
+    try:
+        urllib.request.urlopen(f"{url}/o/d/a", timeout=0.2).read()
+    except urllib.error.HTTPError as error:
+        if error.code in (400, 403):
+            sys.exit("denied: check the credentials and the permissions")
+    except Exception:
+        continue
+    step += 1
+    print(f"step {step}/{steps}  loss 1", flush=True)
+"""
+KEPT = Path(__file__).parents[2] / "docs" / "measurements"
 ONCE = "tried = file.with_name('tried'); first = not tried.exists(); tried.touch(); first and "
+SIGNALS = {name: faults.OF_PROCESSES[name] for name in ("killed", "preempted")}
 
 
-def disturbed(folder, at_30="", seed=3) -> Record:
-    record = Record(folder, "disturbed")
-    command = [sys.executable, "-S", "-c", PROGRAM, str(STEPS), str(folder / "steps"), at_30]
+def starter(folder, record, at_30="", program=PROGRAM):
+    """Returns a function that starts a program."""
+    code = [sys.executable, "-S", "-c", program, str(STEPS), str(folder / "steps"), at_30]
+    return lambda: Program(code, STEPS, record, {})
+
+
+def disturbed(folder, at_30="", due=(), kinds=SIGNALS, program=PROGRAM, proxy=None) -> Record:
+    record, draw = Record(folder, "disturbed"), random.Random(3)
+    start = starter(folder, record, at_30, program)
     faults.disturb(
-        lambda: Program(command, STEPS, record, {}),
-        folder / "disturbed", STEPS, record, random.Random(seed), pause=(0.005, 0.05),
+        lambda: Situation(start, folder / "disturbed", STEPS, draw, proxy),
+        kinds, list(due), STEPS, record, pause=0.01,
     )  # fmt: skip
     return record
 
 
+def unexpected(record):
+    """{end that no fault explains: count}."""
+    return {
+        name.removeprefix(faults.UNEXPECTED): often
+        for name, often in record.events().items()
+        if name.startswith(faults.UNEXPECTED)
+    }
+
+
 def test_run_is_restarted_after_each_fault_until_it_ends(tmp_path):
-    record = disturbed(tmp_path)
-    events = record.events()
+    due = [(5, "killed"), (20, "preempted"), (21, "killed"), (40, "preempted")]
+    record = disturbed(tmp_path, due=due)
     assert record.reached() == STEPS
-    ended = events.get("killed", 0) + events.get("preempted", 0)
-    # a signal at the last step may arrive after the end of the run
-    assert 1 < events["started"] in (ended, ended + 1)
-    assert not [name for name in events if name.startswith(faults.UNEXPECTED)]
+    assert record.events() == {"started": 5, "killed": 2, "preempted": 2}
+
+
+@pytest.mark.parametrize("steps", [100, 2000])
+def test_every_fault_is_scheduled_and_more_often_in_longer_runs(steps):
+    kinds = {**faults.OF_PROCESSES, **faults.OF_FOLDERS, **faults.OF_STORES}
+    due = faults.schedule(kinds, steps, seed=1)
+    assert due == sorted(due) == faults.schedule(kinds, steps, seed=1)
+    assert due != faults.schedule(kinds, steps, seed=2)
+    assert all(1 <= step <= 0.9 * steps for step, _ in due)
+    often = {name: [n for _, n in due].count(name) for name in kinds}
+    assert often == {n: fault.times if steps == 2000 else 1 for n, fault in kinds.items()}
+
+
+def test_fault_without_its_target_is_tried_again_later(tmp_path):
+    tried = []
+
+    def fail_once(at):
+        tried.append(at.program.step)
+        return len(tried) > 1
+
+    record = disturbed(tmp_path, due=[(10, "late")], kinds={"late": Fault(fail_once, 1)})
+    first, second = tried
+    assert first >= 10
+    assert second >= first + 20
+    assert record.events() == {"started": 1, "late": 1}
 
 
 @pytest.mark.parametrize(
-    "at_30,unexpected,reached",
+    "at_30,found,reached",
     [
         (ONCE + "sys.exit(1)", {"status 1": 1}, STEPS),
         (ONCE + "sys.exit(134)", {"status 134": 1}, STEPS),
@@ -64,27 +139,65 @@ def test_run_is_restarted_after_each_fault_until_it_ends(tmp_path):
         ("sys.exit(2)", {"status 2": 1}, 30),
     ],
 )
-def test_end_without_fault_is_recorded(tmp_path, monkeypatch, at_30, unexpected, reached):
+def test_end_without_fault_is_recorded(tmp_path, at_30, found, reached):
     """A single unexpected end leads to a restart; repeated ones end the soak."""
-    monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda *_: False})
-    monkeypatch.setattr(faults, "WEIGHTS", (1,))
     record = disturbed(tmp_path, at_30)
-    found = {
-        name.removeprefix(faults.UNEXPECTED): often
-        for name, often in record.events().items()
-        if name.startswith(faults.UNEXPECTED)
-    }
-    assert found == unexpected
+    assert unexpected(record) == found
     assert record.reached() == reached
 
 
 def test_run_without_steps_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "FAULTS", {"nothing": lambda *_: False})
-    monkeypatch.setattr(faults, "WEIGHTS", (1,))
     monkeypatch.setattr(faults, "STUCK", 1.0)
     record = disturbed(tmp_path, ONCE + "time.sleep(600)")
     assert record.reached() == STEPS
     assert record.events()[f"{faults.UNEXPECTED}no step in 1 s"] == 1
+
+
+def test_stopped_start_must_end_when_another_has_its_lease(tmp_path):
+    kinds = {"taken over": faults.OF_PROCESSES["stopped, and its lease taken over"]}
+    record = disturbed(tmp_path, due=[(10, "taken over")], kinds=kinds, program=LEASED)
+    assert record.events() == {"started": 2, "taken over": 1}
+
+
+def test_stopped_start_that_writes_on_is_recorded(tmp_path):
+    ends_otherwise = LEASED.replace("The folder was taken over", "lost")
+    kinds = {"taken over": faults.OF_PROCESSES["stopped, and its lease taken over"]}
+    record = disturbed(tmp_path, due=[(10, "taken over")], kinds=kinds, program=ends_otherwise)
+    assert unexpected(record) == {"status 1": 1}
+
+
+@pytest.fixture(scope="module")
+def server():
+    """URL of a server that answers every request with the same content."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response_only(200)
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            self.wfile.write(b"content")
+
+        def log_message(self, *_):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+
+
+@pytest.mark.parametrize("name", faults.OF_STORES)
+def test_store_has_the_fault_and_is_repaired(tmp_path, monkeypatch, server, name):
+    monkeypatch.setattr(store_faults, "LOST", 0.1)
+    monkeypatch.setattr("benchmarks.emulators.fault_proxy.SLOW", 0.01)
+    proxy = Proxy(server)
+    record = disturbed(
+        tmp_path, proxy.url, [(10, name)], faults.OF_STORES, REQUESTS, proxy
+    )  # fmt: skip
+    ends = name in ("expired credentials", "stalled arrays")
+    assert record.events() == {"started": 1 + ends, name: 1}
+    assert (set(proxy.seen) - {""} == set()) == (name == "removals denied")
+    assert proxy.choose("GET", "/o/d/a") == proxy.choose("DELETE", "/o/d/a") == ""
 
 
 def test_stopped_soak_resumes_with_its_records(tmp_path):
@@ -144,32 +257,50 @@ def test_program_ends_with_context(tmp_path):
     assert program.process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_damage_is_to_one_file_of_newest_checkpoint(tmp_path, seed):
+@pytest.mark.parametrize(
+    "script,expected",
+    [
+        ("echo why; exit 2", True),
+        ("echo what; exit 2", False),
+        ("echo why; exit 1", False),
+        ("echo why; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo; done; exit 2", False),
+    ],
+)
+def test_end_by_status_and_last_lines(tmp_path, script, expected):
+    with Program(["sh", "-c", script], 5, Record(tmp_path, "alone"), {}) as program:
+        program.expect(End(2, "why"))
+        assert program.ended(60)
+        assert program.is_expected_end() is expected
+
+
+@pytest.mark.parametrize("damage", [FLIPPED, CUT])
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_is_to_one_file_of_newest_checkpoint(tmp_path, seed, damage):
     draw, written = random.Random(seed), {}
     for name in ("9", "10", "10.damaged", "11.tmp"):
         for file in ("a", "b/c"):
             path = tmp_path / "checkpoints" / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(written.setdefault(path, draw.randbytes(50)))
-    damage = faults.damage_newest(tmp_path, draw)
-    assert damage in faults.DAMAGES
+    assert process_faults.damage_newest(tmp_path, damage, draw)
     ((path, before),) = ((p, old) for p, old in written.items() if p.read_bytes() != old)
     after = path.read_bytes()
     assert path.is_relative_to(tmp_path / "checkpoints" / "10")
-    if damage == "bit flipped":
+    if damage == FLIPPED:
         bits = np.bitwise_xor(*(np.frombuffer(b, np.uint8) for b in (before, after)))
         assert np.unpackbits(bits).sum() == 1
     else:
+        assert len(after) < len(before)
         assert before.startswith(after)
 
 
 @pytest.mark.parametrize("names", [(), ("20",), ("20", "40.damaged")])
 def test_only_checkpoint_is_not_damaged(tmp_path, names):
+    (tmp_path / "checkpoints").mkdir()
     for name in names:
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name).mkdir()
         (tmp_path / "checkpoints" / name / "a").write_text("whole")
-    assert faults.damage_newest(tmp_path, random.Random(0)) == ""
+    assert not process_faults.damage_newest(tmp_path, CUT, random.Random(0))
     assert all(file.read_text() == "whole" for file in tmp_path.rglob("a"))
 
 
@@ -196,42 +327,49 @@ def test_comparison_is_bitwise(expected, found, text, equal):
 
 @pytest.fixture
 def both(tmp_path, monkeypatch):
-    """Records of two runs of two steps; (array, losses, event of the disturbed) -> report."""
+    """Two runs of two steps; (changes of the disturbed one) -> results."""
 
-    def make(array=1.0, losses=(0.5, 0.25), event="killed"):
+    def make(array=1.0, losses=(0.5, 0.25), steps=(1, 2), event="killed", left=()):
         records = [Record(tmp_path, "alone"), Record(tmp_path, "disturbed")]
-        for record, values in zip(records, ((0.5, 0.25), losses), strict=True):
-            with tensorboardX.SummaryWriter(str(tmp_path / record.name / "tensorboard")) as writer:
+        workdirs = (tmp_path / "alone", tmp_path / "disturbed")
+        for workdir, values in zip(workdirs, ((0.5, 0.25), losses), strict=True):
+            with tensorboardX.SummaryWriter(str(workdir / "tensorboard")) as writer:
                 for step, value in enumerate(values, 1):
                     writer.add_scalar("loss", value, step)
+        (workdirs[1] / "metrics.jsonl").write_text("".join(f'{{"step": {n}}}\n' for n in steps))
+        for record in records:
             record.note_memory(1, 700, 200)
-        for name in ("started", event, "started", "bit flipped", "worker hung"):
+        for name in ("started", event, "started", FLIPPED, "worker hung"):
             records[1].note_event(1, name)
-        (tmp_path / "disturbed" / "checkpoints" / "1.damaged").mkdir(parents=True)
+        (workdirs[1] / "checkpoints" / "1.damaged").mkdir(parents=True)
         arrays = {"alone": {"w": np.float32(1)}, "disturbed": {"w": np.float32(array)}}
         monkeypatch.setattr(saved, "arrays", lambda workdir, step: arrays[workdir.name])
-        return report(tmp_path, 2, *records)
+        return measure("folder", workdirs, 2, *records, left)
 
     return make
 
 
 def test_report_has_every_figure(both):
-    text, passed = both()
-    assert passed
+    found = both()
+    assert found["passed"]
+    text = list(lines(found))
     for line in (
-        "result       passed",
-        "starts       2",
-        "kills        1",
-        "preemptions  0",
-        "workers      0 killed, 1 hung",
-        "checkpoints  1 with a bit flipped, 0 with a file cut off; 1 found damaged and set aside",
-        "unexpected   nothing",
-        "arrays       1 compared, 0 differ, 0 missing",
-        "losses       2 compared, 0 differ, 0 missing",
+        "| place | a folder |",
+        "| result | passed |",
+        "| starts | 2 |",
+        "| killed | 1 |",
+        "| worker hung | 1 |",
+        f"| {FLIPPED} | 1 |",
+        "| checkpoints found damaged and set aside | 1 |",
+        "| faults that did not happen | none |",
+        "| unexpected | nothing |",
+        "| arrays of the last checkpoint | 1 compared, 0 differ, 0 missing |",
+        "| losses | 2 compared, 0 differ, 0 missing |",
+        "| lines of metrics.jsonl | 2, each step once, in order |",
+        "| MB at most in each quarter, disturbed, largest worker | 0 200 0 0 |",
     ):
-        assert line in text.splitlines()
-    for row in ("alone, main process", "alone, largest worker", "disturbed, main process"):
-        assert f"MB at most in each quarter, {row}" in text
+        assert line in text
+    assert f"Python {found['versions']['python']}, JAX {found['versions']['jax']}, " in text[-1]
 
 
 @pytest.mark.parametrize(
@@ -240,13 +378,30 @@ def test_report_has_every_figure(both):
         {"array": 2.0},
         {"losses": (0.5, 0.5)},
         {"losses": (0.5,)},
+        {"steps": (1,)},
+        {"steps": (1, 1, 2)},
+        {"left": ["killed"]},
         {"event": f"{faults.UNEXPECTED}status 1"},
     ],
 )
 def test_report_of_runs_that_differ_fails(both, fault):
-    text, passed = both(**fault)
-    assert not passed
-    assert "result       FAILED" in text.splitlines()
+    found = both(**fault)
+    assert not found["passed"]
+    assert "| result | FAILED |" in lines(found)
+
+
+def test_kept_report_is_printed(both, tmp_path, capsys):
+    found = both()
+    result_file.write(tmp_path / "report.json", found)
+    capsys.readouterr()
+    command.main([f"--table={tmp_path / 'report.json'}"])
+    assert capsys.readouterr().out.splitlines() == list(lines(found))
+
+
+@pytest.mark.parametrize("file", sorted(KEPT.glob("soak-*.json")), ids=lambda file: file.name)
+def test_page_has_the_kept_report(file, capsys):
+    command.main([f"--table={file}"])
+    assert capsys.readouterr().out in (KEPT.parent / "reliability.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -254,13 +409,15 @@ def test_report_of_runs_that_differ_fails(both, fault):
     [
         ("--steps=0", "--steps=0: give 1 or more"),
         ("--step=9", "unrecognized arguments"),
+        ("--place=gs", "give another --output"),  # it is of a soak in a folder
+        ("--table=nowhere", "can't be read as the report of a soak"),
         ("--seed=1", "give another --output"),  # the folder is of a soak with another seed
         ("--steps=9", "give another --output"),
     ],
 )
 def test_bad_arguments_are_refused_at_start(tmp_path, capsys, monkeypatch, argument, message):
     monkeypatch.setattr(command, "soak", lambda *_: pytest.fail("it has started"))
-    (tmp_path / "settings.json").write_text('{"steps": 2000, "seed": 0}')
+    (tmp_path / "settings.json").write_text('{"place": "folder", "steps": 2000, "seed": 0}')
     with pytest.raises(SystemExit) as ended:
         command.main([f"--output={tmp_path}", argument])
     assert ended.value.code == 2

@@ -9,10 +9,10 @@ import fsspec
 import pytest
 import stores
 import tiny_state
-from fault_proxy import Proxy
 from orbax.checkpoint import multihost
 from tiny_checkpoints import restored, saved
 
+from benchmarks.emulators.fault_proxy import Proxy
 from data_pipelines import lease
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import conditional, retries, storage

@@ -18,11 +18,12 @@ from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoint import Checkpoints
 from xkd_jax.training.preemption import STOPPING, Preemption
+from xkd_jax.training.saved_checkpoint import step_folders
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_preempted_run_saves_and_resumes_with_identical_state(
-    tmp_path, number, monkeypatch, capsys
+    tmp_path, workdir, number, monkeypatch, capsys
 ):
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
@@ -37,24 +38,24 @@ def test_preempted_run_saves_and_resumes_with_identical_state(
             os.kill(os.getpid(), number)
         return put(*args)
 
-    def go(workdir):
+    def go(folder):
         run = tiny_state.run(config, 7)
         with Checkpoints(
-            workdir / "checkpoints", config, len(dataset), dataset.digest
+            folder / "checkpoints", config, len(dataset), dataset.digest
         ) as checkpoints:
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, workdir, None)
+            return training.loop(run, state, dataset, checkpoints, folder, None)
 
-    whole = go(tmp_path / "whole")
+    whole = go(workdir / "whole")
     monkeypatch.setattr(training.mesh_lib, "put_batch", put_and_signal)
     with pytest.raises(StoppedError, match=r"after step 3, as requested.*run the same"):
-        go(tmp_path / "stopped")
-    tiny_state.assert_same(go(tmp_path / "stopped"), whole)
+        go(workdir / "stopped")
+    tiny_state.assert_same(go(workdir / "stopped"), whole)
     assert "resume    from step 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("probes", [False, True])
-def test_signal_during_last_save_does_not_abort_it(tmp_path, monkeypatch, probes):
+def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatch, probes):
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 0
@@ -69,12 +70,13 @@ def test_signal_during_last_save_does_not_abort_it(tmp_path, monkeypatch, probes
 
     monkeypatch.setattr(Checkpoints, "save", save_and_signal)
     to_come = pytest.raises(StoppedError, match="after step 2, as requested")
-    with Checkpoints(tmp_path / "checkpoints", config, len(dataset), dataset.digest) as checkpoints:
+    folder = workdir / "checkpoints"
+    with Checkpoints(folder, config, len(dataset), dataset.digest) as checkpoints:
         state = training.first_state(run, checkpoints)
         with to_come if probes else contextlib.nullcontext():
-            training.loop(run, state, dataset, checkpoints, tmp_path, None)
+            training.loop(run, state, dataset, checkpoints, workdir, None)
         # leaving the block would wait too: the loop did, before it let signals end the process
-        assert (tmp_path / "checkpoints" / "2").is_dir()
+        assert step_folders(folder) == [folder / "2"]
 
 
 def test_second_ctrl_c_interrupts_immediately(capfd):
@@ -125,6 +127,7 @@ jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactiva
 from xkd_jax.training.checkpoint import ItemCheckpoints
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.preemption import STOPPING, Preemption
+from xkd_jax.training.saved_checkpoint import step_folders
 from xkd_jax.training.run_record import RunRecord
 with Preemption() as preemption:
     assert not any(preemption.reached() for _ in range(20))

@@ -26,7 +26,7 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture
-def train(config, tmp_path, monkeypatch):
+def train(config, workdir, monkeypatch):
     """Runs steps with an action; audio of the `poisoned` batches (counted from 1) is NaN."""
 
     def go(steps, action, poisoned=(), limit=10):
@@ -43,11 +43,11 @@ def train(config, tmp_path, monkeypatch):
         run = tiny_state.run(changed, steps)
         with (
             monkeypatch.context() as patch,
-            Checkpoints(tmp_path / "checkpoints", changed, RECORDS, "") as checkpoints,
+            Checkpoints(workdir / "checkpoints", changed, RECORDS, "") as checkpoints,
         ):
             patch.setattr(training.mesh_lib, "put_batch", put_poisoned)
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, tmp_path, None)
+            return training.loop(run, state, dataset, checkpoints, workdir, None)
 
     return go
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flipped_bits import flipped
 
+from benchmarks.soak.flipped_bits import flipped
 from data_pipelines.errors import EXIT_FAILURE, CorruptedStateError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel import mesh as mesh_lib

@@ -1,13 +1,19 @@
 """A proxy before the emulator of a store that injects faults into chosen requests."""
 
+from __future__ import annotations
+
 import http.client
 import http.server
 import threading
+import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _NOT_FORWARDED = ("connection", "keep-alive", "transfer-encoding", "content-length")
-# Fault of a request, by its method and path: "" for none, or a key of `Proxy.faults`.
+SLOW = 0.5  # seconds of delay of a slow answer
+# Fault of a request, by its method and path: "" for none, "503", "expired", "denied", "lost before"
+# and "lost after" (a connection, before and after the store has acted), "slow", "cut" or "stall"
+# (an answer that is delayed, or ends in the middle, or stops there).
 Choose = Callable[[str, str], str]
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -32,8 +38,7 @@ class Proxy:
         self.seen: list[str] = []
         self._upstream = urllib.parse.urlsplit(upstream).netloc
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -49,11 +54,19 @@ class Proxy:
         return answer.status, answer.getheaders(), content
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Prints no error of a client that was killed or has given up."""
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # each answer is two writes: the second would wait for 40 ms
     proxy: Proxy
 
-    def _answer(self):
+    def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = b"".join(iter(self._chunk, b""))
@@ -69,6 +82,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "lost before":
             self._close()
             return
+        if fault == "slow":
+            time.sleep(SLOW)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_FORWARDED}
         status, found, content = self.proxy.forward(self.command, self.path, body, headers)
         if fault == "lost after":  # the store has done it
@@ -83,7 +98,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.readline()
         return content
 
-    def _send(self, status, headers, content, fault=""):
+    def _send(
+        self, status: int, headers: Iterable[tuple[str, str]], content: bytes, fault: str = ""
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in _NOT_FORWARDED:
@@ -101,10 +118,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault in ("cut", "stall"):
             self._close()
 
-    def _close(self):
+    def _close(self) -> None:
         self.close_connection = True
         self.wfile.flush()
         self.connection.close()
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
