@@ -38,7 +38,7 @@ from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.pretraining import Config
 
-BATCH = 16
+BATCH = 32
 ROUNDS = 40
 # Times that an epoch has each record.
 REPEATS = 1000
@@ -81,7 +81,8 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
     for number in range(ROUNDS):
         with noted_images() as images:
             seconds["loader"].append(per_clip(functools.partial(load_one, batches), BATCH))
-        seconds["bare"].append(per_clip(functools.partial(_decode, images), BATCH))
+        with noted_images():  # which costs both the same
+            seconds["bare"].append(per_clip(functools.partial(_decode, images), BATCH))
         turn = number % len(records)
         once = functools.partial(on_the_fly_clip, turn)
         on_the_fly_seconds[turn].append(per_clip(once, 1))

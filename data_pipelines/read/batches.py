@@ -20,7 +20,7 @@ Row = dict[str, Any]
 _LARGE = 1 << 16
 # Rows that a thread reads before it fills them: decoding evicts the interpreter's code and objects
 # from the processor's cache, and reading takes half of the time when they are there.
-_ROWS_AT_ONCE = 4
+_ROWS_AT_ONCE = 8
 # Called with the pending values of a row, each with its array in the batch.
 Fill = Callable[[list[tuple[Any, np.ndarray]]], None]
 
