@@ -14,7 +14,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
-from xkd_jax.parallel import agreement
+from xkd_jax.parallel import agreement, processes
 
 HERE = Path(__file__).parents[1]
 
@@ -150,3 +150,19 @@ def test_unshared_workdir_is_refused(tmp_path, shared):
         assert [status for status, _ in found] == [2, 2]
         assert "Another process of the run failed" in found[0][1][0]
         assert "(process 1) is not the folder of that name on the main process'" in found[1][1][0]
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_truth_of_main_process_is_sent_in_the_same_bytes_by_all(monkeypatch, main):
+    """Processes that send different numbers of bytes end with an abort of the collective."""
+    sent = []
+
+    def gather(value):
+        sent.append(value.dtype)
+        return np.stack([np.int64(1), value])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(processes, "is_main_process", lambda: main)
+    monkeypatch.setattr(processes, "run_on_all", lambda action: action())
+    assert processes.number_of_main(lambda: True) == 1
+    assert sent == [np.int64]

@@ -161,7 +161,8 @@ def number_of_main(action: Callable[[], int]) -> int:
 
     Errors are those of `run_on_all`.
     """
-    number = run_on_all(lambda: action() if is_main_process() else 0)
+    # int: all processes must send the same dtype, and `action` may return a bool
+    number = int(run_on_all(lambda: action() if is_main_process() else 0))
     return int(np.ravel(multihost_utils.process_allgather(np.array(number)))[0])
 
 
