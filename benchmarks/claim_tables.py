@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.method import collapse_metrics
-from xkd_jax.training.event_files import scalars
+from xkd_jax.training.logs.event_files import scalars
 
 UNTRAINED = "untrained"
 NETWORKS = ("student", "teacher")

@@ -27,7 +27,7 @@ from benchmarks import fleet_costs, fleet_parts, markdown_table, result_file
 from benchmarks.fleet_costs import Rates
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
-from xkd_jax.training.versions import versions
+from xkd_jax.training.checkpoints.versions import versions
 
 PARTS = ("opening", "order", "order_in_windows", "hosts", "checkpoint", "building", "state")
 

@@ -159,7 +159,7 @@ def checkpoint(size: str, number: int) -> dict[str, Any]:
     """
     import jax
 
-    from xkd_jax.training import checkpoint as checkpoint_lib
+    from xkd_jax.training.checkpoints import checkpoint as checkpoint_lib
 
     rng, config = np.random.default_rng(0), sized(size)
     whole, part = state_shapes(config, number)

@@ -30,7 +30,7 @@ from xkd_jax.config.pretraining import Config, Split
 from xkd_jax.planning import targets
 from xkd_jax.planning.chips import GIB
 from xkd_jax.planning.plan import Plan, make_plan
-from xkd_jax.training.versions import versions
+from xkd_jax.training.checkpoints.versions import versions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from data_pipelines.format import storage
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
 
 def save_at_every_step(

@@ -14,7 +14,7 @@ from xkd_jax.config.evaluation import ClipsConfig, EvalConfig, EvalDataConfig, S
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
 
 def checkpoint(folder, config):

@@ -27,7 +27,8 @@ from benchmarks.soak.flipped_bits import flipped
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training import progress, train
+from xkd_jax.training import train
+from xkd_jax.training.logs import progress
 from xkd_jax.training.probe import extract_features
 
 

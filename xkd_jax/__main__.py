@@ -158,7 +158,7 @@ def start(config: Config | EvalConfig) -> None:
     from xkd_jax import compilation_cache
     from xkd_jax.parallel import agreement, processes
     from xkd_jax.parallel import mesh as mesh_lib
-    from xkd_jax.training.versions import versions
+    from xkd_jax.training.checkpoints.versions import versions
 
     processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if jax.distributed.is_initialized():

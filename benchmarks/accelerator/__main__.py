@@ -146,7 +146,7 @@ def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> 
 def machine() -> dict[str, Any]:
     """Returns the accelerator, the number of cores and the versions of libraries."""
     from data_pipelines.worker_processes import usable_cores
-    from xkd_jax.training.versions import versions
+    from xkd_jax.training.checkpoints.versions import versions
 
     found: dict[str, Any] = {"cores": usable_cores(), "versions": versions()}
     if shutil.which("nvidia-smi"):

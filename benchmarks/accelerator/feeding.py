@@ -22,7 +22,7 @@ from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.worker_processes import usable_cores
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training.data_wait import DataWait
+from xkd_jax.training.logs.data_wait import DataWait
 from xkd_jax.training.loop import IN_FLIGHT
 
 

@@ -12,7 +12,7 @@ from benchmarks.soak.program import End
 from benchmarks.soak.situation import STUCK, Situation
 from data_pipelines.errors import EXIT_BAD_INPUT, EXIT_FAILURE
 from data_pipelines.format import storage
-from xkd_jax.training.saved_checkpoint import step_folders
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 
 FLIPPED, CUT = "checkpoint with a flipped bit", "checkpoint with a file cut off"
 _FULL = 1000  # bytes of a file, as on a full disk

@@ -15,8 +15,8 @@ from benchmarks.soak import saved
 from benchmarks.soak.faults import UNEXPECTED
 from benchmarks.soak.record import Record
 from data_pipelines.format import storage
-from xkd_jax.training.saved_checkpoint import DAMAGED
-from xkd_jax.training.versions import versions
+from xkd_jax.training.checkpoints.saved_checkpoint import DAMAGED
+from xkd_jax.training.checkpoints.versions import versions
 
 PLACES = {
     "folder": "a folder",

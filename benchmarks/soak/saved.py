@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from data_pipelines.format import storage
-from xkd_jax.training import metrics_file
-from xkd_jax.training.event_files import scalars
-from xkd_jax.training.saved_checkpoint import saved_folder
+from xkd_jax.training.checkpoints.saved_checkpoint import saved_folder
+from xkd_jax.training.logs import metrics_file
+from xkd_jax.training.logs.event_files import scalars
 
 _ITEMS = ("student", "teacher", "rest")
 

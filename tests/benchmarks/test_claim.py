@@ -17,7 +17,7 @@ from configs import demo
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config import pretraining as xkd_config
-from xkd_jax.training.event_files import scalars
+from xkd_jax.training.logs.event_files import scalars
 
 ROWS = [(table, row) for table, rows in claim.TABLES.items() for row in rows]
 

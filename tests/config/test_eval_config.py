@@ -9,7 +9,7 @@ from data_pipelines.errors import UserError
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.evaluate import evaluation
 from xkd_jax.inference import run_checkpoint
-from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.checkpoints.run_record import RunRecord
 
 UNUSABLE = {
     "checkpoint": "/gs/run",

@@ -14,7 +14,7 @@ from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.network import Network
 from xkd_jax.inference.loaded import Origin
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.checkpoints.run_record import RunRecord
 
 DATA = data_set.DataSummary("toy", 2, ["all"], {"all": 8}, {"all": "0a"}, [], [], {})
 OTHER_DATA = dataclasses.replace(DATA, digest={"all": "0b"})

@@ -11,7 +11,8 @@ from data_pipelines.format import storage
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate import watch
-from xkd_jax.training import event_files, saved_checkpoint
+from xkd_jax.training.checkpoints import saved_checkpoint
+from xkd_jax.training.logs import event_files
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ def test_different_numbers_of_devices_are_one_sentence(monkeypatch):
 # main.py with a version of the program that the environment may change; it looks for a folder once.
 MAIN = """
 import os, runpy
-from xkd_jax.training import run_lease, versions
+from xkd_jax.training.faults import run_lease
+from xkd_jax.training.checkpoints import versions
 versions.versions = lambda: {"code": os.environ.get("CODE", "0")}
 run_lease.SEEN_SECONDS = 0.0
 runpy.run_path("MAIN", run_name="__main__")

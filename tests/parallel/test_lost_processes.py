@@ -17,8 +17,8 @@ from data_pipelines.errors import (
     is_transient,
 )
 from xkd_jax.parallel import processes
-from xkd_jax.training import saved_checkpoint
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints import saved_checkpoint
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
 GLOO = "UNKNOWN: Gloo AllGather failed: [external/pair.cc:538] Read error [127.0.0.1]:1: Conn"
 HEARTBEAT = "INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat"

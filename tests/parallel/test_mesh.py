@@ -24,7 +24,7 @@ from xkd_jax.networks.student import Student
 from xkd_jax.parallel import axis_rules
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.costs import Costs
-from xkd_jax.training import checkpoint
+from xkd_jax.training.checkpoints import checkpoint
 
 HALF = 5
 

@@ -26,8 +26,8 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel import processes
-from xkd_jax.training import progress
 from xkd_jax.training import train as training
+from xkd_jax.training.logs import progress
 from xkd_jax.training.probe import extract_features
 
 STEPS = 9

@@ -19,7 +19,7 @@ from method_inputs import change
 from small_run import SMALL
 from data_pipelines.build import build_plan
 from xkd_jax.parallel import processes
-from xkd_jax.training import run_data
+from xkd_jax.training.data import run_data
 if __name__ == "__main__":
     port, count, index, videos, workdir = sys.argv[1:]
     build_plan.FILES_PER_SHARD = 2

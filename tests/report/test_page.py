@@ -21,7 +21,7 @@ from xkd_jax.report import __main__ as report
 from xkd_jax.report import evaluation_results, page_file, pretraining_run
 from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.page import page
-from xkd_jax.training.progress import Scalars
+from xkd_jax.training.logs.progress import Scalars
 
 FEW = Amounts(encoded=12, data=1, reconstructed=1, queries=1)
 NETWORKS = [f"{role} {m}" for role in ("student", "teacher") for m in ("video", "audio")]

@@ -16,10 +16,10 @@ from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.report import pretraining_run
-from xkd_jax.training import event_files, progress
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints
-from xkd_jax.training.preemption import Preemption
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.faults.preemption import Preemption
+from xkd_jax.training.logs import event_files, progress
 
 STEPS = 4
 

@@ -9,10 +9,10 @@ from tiny_checkpoints import DATA, RECORDS
 from data_pipelines.errors import UserError
 from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.training import train
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.run_record import RunRecord
+from xkd_jax.training.checkpoints.saved_checkpoint import read_record
 from xkd_jax.training.initial_encoders import InitialEncoders
-from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import read_record
 
 RECORD = {"source": "w.pth", "format": "a VideoMAE", "license": "MIT", "digest": "0a"}
 

@@ -11,7 +11,7 @@ import tiny_state
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
 STEP = r"step {}/7  loss \d\.\d{{4}}  [\d.e+]+ clips/s  data wait \d+%  left \d+ s"
 

@@ -21,8 +21,8 @@ from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.report.clip_sections import Amounts
 from xkd_jax.report.page import page
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints
-from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.run_record import RunRecord
 
 
 @pytest.fixture(scope="module", params=["video", pytest.param("audio", marks=pytest.mark.heavy)])

@@ -15,9 +15,9 @@ from method_inputs import change
 from data_pipelines.errors import TrainingDivergedError, UserError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training import event_files
 from xkd_jax.training import train as training
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.logs import event_files
 from xkd_jax.training.loop import is_due
 
 

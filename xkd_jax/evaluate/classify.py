@@ -28,8 +28,8 @@ from xkd_jax.metrics.scores import check_finite, mean_average_precision, top_5, 
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import print_on_main
-from xkd_jax.training import run_sinks
 from xkd_jax.training.compiled_run import compile_step
+from xkd_jax.training.logs import run_sinks
 from xkd_jax.training.loop import Loop, Step
 
 # Settings that a resumed training can't change: they decide its state and data.

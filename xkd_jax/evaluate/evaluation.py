@@ -24,7 +24,8 @@ from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.splits import Benchmark, Fold
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import lost_peer_errors, main_activity, print_on_main, write_once
-from xkd_jax.training import memory, run_lease
+from xkd_jax.training import memory
+from xkd_jax.training.faults import run_lease
 
 _NAMED_CLASSES = 10  # most that the first lines name; result.json has all
 

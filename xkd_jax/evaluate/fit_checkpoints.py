@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate.fitting import FitState
-from xkd_jax.training.checkpoint import ItemCheckpoints
-from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.checkpoints.checkpoint import ItemCheckpoints
+from xkd_jax.training.checkpoints.run_record import RunRecord
 
 _ITEM = "state"
 

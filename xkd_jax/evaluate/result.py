@@ -18,9 +18,9 @@ from xkd_jax.evaluate.data_set import DataSummary
 from xkd_jax.evaluate.fold_scores import FoldScores, also
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.parallel.processes import on_main, print_on_main, write_once
-from xkd_jax.training.run_record import differences
+from xkd_jax.training.checkpoints.run_record import differences
+from xkd_jax.training.checkpoints.versions import versions
 from xkd_jax.training.run_results import FILE
-from xkd_jax.training.versions import versions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,8 @@ from xkd_jax.parallel.processes import (
     number_of_main,
     print_on_main,
 )
-from xkd_jax.training.progress import Scalars
-from xkd_jax.training.saved_checkpoint import step_folders, step_of
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders, step_of
+from xkd_jax.training.logs.progress import Scalars
 
 _EMPTY, _NONE = -2, -1  # there are no checkpoints; all have results
 _WORDING = run_checkpoint.Wording("--config.checkpoint=RUN", "--config.step=N")

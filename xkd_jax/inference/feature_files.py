@@ -21,7 +21,7 @@ from data_pipelines.build.catalogs.source_tree import Ignored, SourceTree
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from xkd_jax.inference.embedding import Features
-from xkd_jax.training.versions import versions
+from xkd_jax.training.checkpoints.versions import versions
 
 Format = Literal["parquet", "npz"]
 FILES_A_PART = 64

@@ -15,7 +15,7 @@ from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
 from xkd_jax.inference.trained_model import Model, computation, cropped, normalized_spectrogram
 from xkd_jax.method.train_state import with_parameters
 from xkd_jax.networks.tree import Tree
-from xkd_jax.training.reconstructed_views import (
+from xkd_jax.training.pictures.reconstructed_views import (
     ReconstructedViews,
     reconstructed_views,
     unnormalized,

@@ -26,9 +26,14 @@ from xkd_jax.networks import precision
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher
 from xkd_jax.networks.tree import Tree
-from xkd_jax.training.checkpoint_errors import DamagedError
-from xkd_jax.training.run_record import RunRecord
-from xkd_jax.training.saved_checkpoint import read_checked, read_record, step_folders, step_of
+from xkd_jax.training.checkpoints.checkpoint_errors import DamagedError
+from xkd_jax.training.checkpoints.run_record import RunRecord
+from xkd_jax.training.checkpoints.saved_checkpoint import (
+    read_checked,
+    read_record,
+    step_folders,
+    step_of,
+)
 
 # (network, its architecture) -> shardings of its parameters: a tree, or one for all.
 Shardings = Callable[[type[Teacher], Architecture], Tree | jax.sharding.Sharding]

@@ -14,8 +14,8 @@ from xkd_jax.config.pretraining import Config
 from xkd_jax.report import browser_formats
 from xkd_jax.report.elements import Child, Html, element, player
 from xkd_jax.report.sound_synthesis import sound_of
-from xkd_jax.training.drawing import pictures
-from xkd_jax.training.reconstructed_views import unnormalized
+from xkd_jax.training.pictures.drawing import pictures
+from xkd_jax.training.pictures.reconstructed_views import unnormalized
 
 
 class ClipMedia:

@@ -18,7 +18,7 @@ from xkd_jax.report.clip_media import ClipMedia, film, samples_of, sound
 from xkd_jax.report.elements import Child, Html, element
 from xkd_jax.report.encoded_clips import Split, StudentOnData
 from xkd_jax.report.nearest import Nearest, searches, varied
-from xkd_jax.training.drawing import Drawn, drawn
+from xkd_jax.training.pictures.drawing import Drawn, drawn
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,8 +25,8 @@ from xkd_jax.networks.precision import matmul_precision
 from xkd_jax.networks.student import Student
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training.pictures import seen_function
-from xkd_jax.training.run_data import folder_of
+from xkd_jax.training.data.run_data import folder_of
+from xkd_jax.training.pictures.gallery import seen_function
 
 _BATCH = 16
 

@@ -16,11 +16,11 @@ from xkd_jax.config import dataclass_schema
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import run_checkpoint
 from xkd_jax.method.schedules import Length
-from xkd_jax.training import event_files, goodput_file
-from xkd_jax.training.goodput import Accounts
-from xkd_jax.training.run_record import RunRecord
+from xkd_jax.training.checkpoints.run_record import RunRecord
+from xkd_jax.training.checkpoints.versions import versions
+from xkd_jax.training.logs import event_files, goodput_file
+from xkd_jax.training.logs.goodput import Accounts
 from xkd_jax.training.run_results import FILE, PROBES, files_below
-from xkd_jax.training.versions import versions
 
 _WORDING = run_checkpoint.Wording("RUN", "another RUN")
 _CONFIG = "config.json"

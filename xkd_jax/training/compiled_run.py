@@ -23,7 +23,8 @@ from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import main_activity, print_on_main, run_on_all
-from xkd_jax.training import checkpoint, memory
+from xkd_jax.training import memory
+from xkd_jax.training.checkpoints import checkpoint
 from xkd_jax.training.initial_encoders import Read
 
 

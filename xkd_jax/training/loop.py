@@ -14,11 +14,11 @@ import numpy as np
 
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.parallel.processes import is_main_process, main_activity, print_on_main
-from xkd_jax.training.data_wait import DataWait
-from xkd_jax.training.goodput import Goodput
-from xkd_jax.training.metric_sinks import Sink
-from xkd_jax.training.preemption import Preemption
-from xkd_jax.training.progress import Progress
+from xkd_jax.training.faults.preemption import Preemption
+from xkd_jax.training.logs.data_wait import DataWait
+from xkd_jax.training.logs.goodput import Goodput
+from xkd_jax.training.logs.metric_sinks import Sink
+from xkd_jax.training.logs.progress import Progress
 
 # Steps that are dispatched and not finished: one runs while the next one is dispatched.
 IN_FLIGHT = 2

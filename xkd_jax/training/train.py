@@ -33,25 +33,19 @@ from xkd_jax.parallel.processes import (
     run_on_all,
     write_once,
 )
-from xkd_jax.training import (
-    goodput_file,
-    memory,
-    run_data,
-    run_lease,
-    run_sinks,
-    run_summary,
-    silent_corruption,
-    wandb_sink,
-)
-from xkd_jax.training.checkpoint import Checkpoints
+from xkd_jax.training import memory
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.compiled_run import Run
-from xkd_jax.training.goodput import Cause, Goodput
-from xkd_jax.training.goodput_file import GoodputFile
+from xkd_jax.training.data import run_data
+from xkd_jax.training.faults import run_lease, silent_corruption
+from xkd_jax.training.faults.recovery import Recovery
 from xkd_jax.training.initial_encoders import Read
+from xkd_jax.training.logs import goodput_file, run_sinks, run_summary, wandb_sink
+from xkd_jax.training.logs.goodput import Cause, Goodput
+from xkd_jax.training.logs.goodput_file import GoodputFile
 from xkd_jax.training.loop import Loop
-from xkd_jax.training.pictures import gallery
+from xkd_jax.training.pictures.gallery import gallery
 from xkd_jax.training.probe import Probes, feature_function
-from xkd_jax.training.recovery import Recovery
 from xkd_jax.training.run_results import PROBES
 
 

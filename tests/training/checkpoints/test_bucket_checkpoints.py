@@ -1,0 +1,134 @@
+"""Checkpoints in emulated buckets of S3 and Google Cloud Storage keep the promises of a folder."""
+
+import dataclasses
+
+import orbax.checkpoint as ocp
+import pytest
+import tiny_state
+from tiny_checkpoints import restored, saved
+
+from data_pipelines.errors import UserError
+from data_pipelines.format import storage
+from data_pipelines.format.storage import Url
+from xkd_jax.config.pretraining import CheckpointConfig
+from xkd_jax.training.checkpoints import bucket_checkpoints, saved_checkpoint
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
+
+
+@pytest.fixture
+def folder(bucket, tmp_path):
+    return Url(bucket) / tmp_path.name / "checkpoints"
+
+
+@pytest.fixture
+def config(small):
+    return dataclasses.replace(small, checkpoint=CheckpointConfig(keep_last=2, keep_every=4))
+
+
+def names(folder):
+    return [path.name for path in step_folders(folder)]
+
+
+def objects(folder):
+    return sorted(storage.walk(str(folder)))
+
+
+def damage(folder):
+    """Flips a bit in the largest object of a checkpoint's arrays."""
+    store = storage.filesystem(str(folder))
+    url = max(store.find(str(folder)), key=store.size)
+    content = bytearray(store.cat_file(url))
+    content[len(content) // 2] ^= 8
+    store.pipe_file(url, bytes(content))
+
+
+def test_restored_state_is_bitwise_identical(config, folder):
+    saved(config, folder, 1, 2)
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
+    assert names(folder) == ["2", "1"]
+
+
+def test_last_and_every_kth_checkpoints_are_kept(config, folder):
+    saved(config, folder, *range(1, 8))
+    assert names(folder) == ["7", "6", "4"]
+    assert {name.partition("/")[0].partition(".")[0] for name in objects(folder)} == set("467")
+
+
+def test_empty_bucket_has_no_checkpoint(config, folder):
+    assert restored(config, folder) is None
+
+
+def test_checkpoint_without_last_object_does_not_exist(config, folder):
+    saved(config, folder, 1, 2)
+    storage.remove(str(folder / "2" / saved_checkpoint.COMMITTED))
+    assert names(folder) == ["1"]
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
+
+
+def test_interrupted_save_is_repeated_beside_what_is_left(config, folder):
+    """Objects of two saves never mix; what is left is removed after the next save."""
+    saved(config, folder, 1, 2)
+    storage.remove(str(folder / "2" / saved_checkpoint.COMMITTED))
+    saved(config, folder, 2)
+    assert names(folder) == ["2.1", "1"]
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
+    assert not storage.is_folder(str(folder / "2"))
+
+
+def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):
+    saved(config, folder, 1, 2)
+    damage(folder / "2")
+    before = objects(folder)
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
+    assert "damaged   the checkpoint of step 2: " in capsys.readouterr().out
+    assert sorted(set(objects(folder)) - set(before)) == ["2.damaged"]
+    saved(config, folder, 2, 3, 4)
+    assert set(before) - set(objects(folder)) <= {n for n in before if n.startswith("1")}
+    assert names(folder) == ["4", "3"]
+
+
+def test_run_without_intact_checkpoint_is_refused(config, folder):
+    saved(config, folder, 1)
+    damage(folder / "1")
+    before = objects(folder)
+    with pytest.raises(UserError, match="is intact: put back a copy of one, or give"):
+        restored(config, folder)
+    assert objects(folder) == before
+
+
+def test_copy_of_other_step_is_damaged(config, folder, capsys):
+    saved(config, folder, 1)
+    for name in objects(folder / "1"):
+        storage.write(str(folder / "5" / name), storage.read(str(folder / "1" / name)))
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
+    assert "it was saved as step 1, so the folder was renamed or copied" in capsys.readouterr().out
+
+
+def test_skipped_save_is_an_error(config, folder):
+    saved(config, folder, 3)
+    with pytest.raises(UserError, match=r"step 2 was not saved, as .* holds one of step 3"):
+        saved(config, folder, 2)
+
+
+def test_orbax_alone_reads_a_checkpoint(config, folder):
+    """By its own handler; of `gs://` also in a program without `array_stores`."""
+    saved(config, folder, 1)
+    found = ocp.PyTreeCheckpointer().restore(str(folder / "1" / "student"))
+    tiny_state.assert_same(found, tiny_state.fill(1).student)
+
+
+def test_missing_permission_to_remove_is_printed(config, folder, monkeypatch, capsys):
+    def deny(url):
+        raise bucket_checkpoints.UnreachableError(f"Access to {url} is denied")
+
+    monkeypatch.setattr(storage, "remove", deny)
+    saved(config, folder, 1, 2, 3)
+    printed = capsys.readouterr().err
+    assert "can't be removed (Access to" in printed
+    assert "continues, and they stay" in printed
+    assert names(folder) == ["3", "2", "1"]
+
+
+def test_store_that_arrays_can_t_be_written_to_is_refused(config):
+    with pytest.raises(UserError, match=r"memory://x, in a store without .*: give a folder"):
+        saved(config, Url("memory://x"), 1)

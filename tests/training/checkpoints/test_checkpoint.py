@@ -1,0 +1,419 @@
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tiny_state
+from method_inputs import change, optimizer_of
+from tiny_checkpoints import DATA, RECORDS, restored, saved
+
+from data_pipelines.errors import UnreachableError, UserError
+from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
+from xkd_jax.method import state_shardings
+from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training.checkpoints import (
+    checkpoint,
+    checkpoint_errors,
+    run_record,
+    saved_checkpoint,
+    versions,
+)
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints, ItemCheckpoints
+from xkd_jax.training.checkpoints.run_record import RunRecord
+
+NOBODY = 65534
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def config(small):
+    return dataclasses.replace(small, checkpoint=CheckpointConfig(keep_last=2, keep_every=4))
+
+
+def describe(config, axes=(8, 1, 1), split=False):
+    transformation = optimizer_of(config, schedules(config, Length(10, 5)))
+    mesh = mesh_lib.make_mesh(MeshConfig(*axes))
+    return checkpoint.like(
+        state_shardings.abstract_state(config.architecture, transformation),
+        state_shardings.state_shardings(config.architecture, mesh, transformation, split=split),
+    )
+
+
+def fill(like, seed):
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        value = rng.integers(0, 9, leaf.shape) if leaf.dtype == np.int32 else rng.random(leaf.shape)
+        return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(draw, like)
+
+
+def values_file(folder):
+    """Returns the largest file of an item's values."""
+    return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def flip_a_bit(path, eighth=3):
+    content = bytearray(path.read_bytes())
+    content[eighth * len(content) // 8] ^= 1 << eighth
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_restored_state_is_bitwise_identical_on_any_mesh(config, tmp_path):
+    state = fill(describe(config, (2, 2, 2)), 0)
+    with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+        checkpoints.save(3, state)
+    for axes, split in (((2, 2, 2), False), ((8, 1, 1), True)):
+        like = describe(config, axes, split)
+        with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+            assert checkpoints.latest() == 3
+            found = checkpoints.restore(like)
+        jax.tree.map(np.testing.assert_array_equal, found, state)
+        assert jax.tree.structure(found) == jax.tree.structure(state)
+        for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(like), strict=True):
+            assert leaf.sharding == wanted.sharding
+
+
+def test_last_and_every_kth_checkpoints_are_kept(config, tmp_path):
+    saved(config, tmp_path, *range(1, 8))
+    kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
+    assert kept == [4, 6, 7]
+
+
+def test_checkpoint_of_other_data_or_size_is_refused(config, tmp_path):
+    saved(config, tmp_path, 1)
+    for other, named in (
+        (dataclasses.replace(config, seed=7), "seed (0, now 7)"),
+        (dataclasses.replace(config, batch_size=16), "batch_size (8, now 16)"),
+        (change(config, model={"size": "32/2/2:16/1/2"}), "model.size ('24/2/2:16/1/2', now '32"),
+        (change(config, model={"variant": "mas"}), "model.variant ('xkd', now 'mas')"),
+        (change(config, video={"frames": 8}), "video.frames (4, now 8)"),
+    ):
+        with pytest.raises(UserError) as error:
+            restored(other, tmp_path)
+        assert f"holds a run with another {named}" in str(error.value)
+    with pytest.raises(UserError, match=r"another records \(24, now 25\)"):
+        restored(config, tmp_path, records=25)
+    with pytest.raises(UserError, match=rf"a run on other data.*\(digest {DATA}, now fedc\)"):
+        restored(config, tmp_path, data="fedc")
+    assert restored(config, tmp_path) is not None
+
+
+def test_changed_settings_of_resumed_run_are_printed(config, tmp_path, capsys):
+    saved(config, tmp_path, 1)
+    assert restored(dataclasses.replace(config, log_every=7), tmp_path) is not None
+    printed = capsys.readouterr().out
+    assert "changed   log_every (50, now 7)" in printed
+    assert f"resume    from step 1, {tmp_path}" in printed
+
+
+def test_changed_library_version_is_printed(config, tmp_path, monkeypatch, capsys):
+    saved(config, tmp_path, 1)
+    assert restored(config, tmp_path) is not None
+    assert "versions" not in capsys.readouterr().out
+    now = versions.versions()
+    others = {"jax": "9.9", "xkd_jax": "3.1", "code": "0", "python": "2.7", "numpy": None}
+    monkeypatch.setattr(run_record, "versions", lambda: now | others)
+    assert restored(config, tmp_path) is not None
+    printed = capsys.readouterr().out
+    for name, other in others.items():
+        assert f"changed   versions.{name} ({now[name]!r}, now {other!r})" in printed
+
+
+@pytest.mark.parametrize("layout", [None, 1, 3, "2"])
+def test_record_of_other_layout_is_refused_without_renaming(config, tmp_path, layout):
+    saved(config, tmp_path, 1, 2)
+    path = tmp_path / "2" / "run" / "metadata"
+    content = RunRecord.verified(json.loads(path.read_text()))
+    content.pop("layout")
+    content |= {} if layout is None else {"layout": layout}
+    path.write_text(json.dumps(content | {"crc32": run_record.checksum(content)}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"/2 was saved by another version of this program"):
+        restored(config, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_saving_small_arrays_compiles_nothing(config, tmp_path, caplog):
+    """All eight devices hold these arrays; slicing them would compile eight programs."""
+    whole = jax.NamedSharding(mesh_lib.make_mesh(MeshConfig()), jax.P())
+    item = {"w": jax.device_put(np.zeros((24, 40), np.float32), whole)}
+    now = RunRecord.of({}, 1, DATA)
+    with ItemCheckpoints(tmp_path, config.checkpoint, now) as checkpoints, jax.log_compiles():
+        checkpoints.save_items(1, {"item": item})
+    texts = [record.getMessage() for record in caplog.records]
+    compiled = [text.split()[1] for text in texts if text.startswith("Compiling")]
+    assert set(compiled) <= {"jit(_sum)"}  # of the digest
+
+
+def damages(folder):
+    """Yields (name, function that damages a file, file of the checkpoint)."""
+    values = values_file(folder / "student")
+    yield "values' bit", flip_a_bit, values
+    yield "values cut", truncate, values
+    yield "values gone", lambda path: path.unlink(), values
+    yield "optimizer's bit", flip_a_bit, values_file(folder / "rest")
+    yield "index cut", truncate, folder / "teacher" / "manifest.ocdbt"
+    yield "index gone", lambda path: path.unlink(), folder / "teacher" / "manifest.ocdbt"
+    yield "record's bit", flip_a_bit, folder / "run" / "metadata"
+    yield "item gone", shutil.rmtree, folder / "teacher"
+
+
+def test_newest_intact_checkpoint_is_restored_and_damaged_one_kept(config, tmp_path, capsys):
+    whole = saved(config, tmp_path / "whole", 1, 2)
+    for name, damage, path in damages(whole / "2"):
+        copy = tmp_path / name
+        shutil.copytree(whole, copy)
+        damage(copy / path.relative_to(whole))
+        content = sorted(p.name for p in (copy / "2").rglob("*"))
+        tiny_state.assert_same(restored(config, copy), tiny_state.fill(1))
+        printed = capsys.readouterr().out
+        assert "damaged   the checkpoint of step 2: " in printed, name
+        assert "resume    from step 1" in printed
+        assert sorted(p.name for p in (copy / "2.damaged").rglob("*")) == content
+    saved(config, copy, 2)
+    tiny_state.assert_same(restored(config, copy), tiny_state.fill(2))
+
+
+def test_flipped_bit_never_changes_restored_values(config, tmp_path):
+    """A flip in unused bytes of a file changes no value, and need not be detected."""
+    whole = saved(config, tmp_path / "whole", 1, 2)
+    used = []
+    for file in (values_file(whole / "2" / item) for item in ("student", "rest")):
+        for eighth in range(8):
+            copy = tmp_path / f"{file.name}{eighth}"
+            shutil.copytree(whole, copy)
+            flip_a_bit(copy / file.relative_to(whole), eighth)
+            found = restored(config, copy)
+            used.append(int(found.step))
+            tiny_state.assert_same(found, tiny_state.fill(used[-1]))
+    assert used.count(1) > 8
+
+
+def test_run_without_intact_checkpoint_is_refused(config, tmp_path):
+    saved(config, tmp_path, 1)
+    flip_a_bit(values_file(tmp_path / "1" / "student"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"No checkpoint in .* is intact"):
+        restored(config, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+MANY_ARRAYS = """
+import os, resource, signal, sys
+from pathlib import Path
+import jax
+import numpy as np
+from absl import logging
+from xkd_jax import config
+from xkd_jax.training.checkpoints.checkpoint import ItemCheckpoints
+from data_pipelines.errors import UserError
+from xkd_jax.training.checkpoints.run_record import RunRecord
+
+logging.set_verbosity(logging.WARNING)  # as commands do
+rng = np.random.default_rng(0)
+split = jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("d",)), jax.P("d"))
+many = {f"a{i}": jax.device_put(rng.random((96, 99)), split) for i in range(64)}
+described = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), many
+)
+folder, now = Path(sys.argv[1]), RunRecord.of({}, 1, "")
+try:
+    with ItemCheckpoints(folder, config.CheckpointConfig(), now) as checkpoints:
+        checkpoints.save_items(1, {"many": many})
+        checkpoints.save_items(2, {"many": many})
+        checkpoints.wait()
+        max((folder / "2").rglob("d/*"), key=os.path.getsize).unlink()
+        checkpoints.restore_items({"many": described})
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        checkpoints.save_items(3, {"many": many})
+except UserError as error:
+    print(error)
+"""
+
+
+def test_error_of_many_arrays_is_one_line(tmp_path):
+    """Orbax reads and writes all arrays concurrently, and abandons the others if one fails."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MANY_ARRAYS, str(tmp_path)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    damaged, resumed, full = ran.stdout.splitlines()
+    assert "damaged   the checkpoint of step 2: " in damaged
+    assert "Error reading" in damaged
+    assert "resume    from step 1" in resumed
+    assert f"A checkpoint can't be written to {tmp_path} (" in full
+    assert ran.stderr == ""
+
+
+def of_tensorstore(number):
+    """Returns an error as Orbax raises it, with the system's error number in TensorStore's text."""
+    error = Exception("Encountered error while reading array index")
+    error.__cause__ = ValueError(
+        'FAILED_PRECONDITION: Error reading "w/0.0" in OCDBT database at local file "/run/": Failed'
+        f" to open local file \"/run/d/0f\": it is so [os_error_code='{number}']"
+    )
+    return error
+
+
+@pytest.mark.parametrize(
+    "error,fault,kind",
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle", UnreachableError),
+        (of_tensorstore(errno.ENOTCONN), "not connected: '/run/d/0f'", UnreachableError),
+        (of_tensorstore(errno.EMFILE), "Too many open files: '/run/d/0f'", UnreachableError),
+        (of_tensorstore(errno.EACCES), "Permission denied: '/run/d/0f'", UserError),
+    ],
+)
+def test_unreadable_checkpoint_is_not_renamed_as_damaged(
+    config, tmp_path, monkeypatch, error, fault, kind
+):
+    saved(config, tmp_path, 1, 2)
+
+    def gone(folder, like):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_checkpoint, "read_item", gone)
+        with pytest.raises(
+            UserError, match=rf"The checkpoint .*2 can't be read \(.*{fault}\)"
+        ) as got:
+            restored(config, tmp_path)
+    assert type(got.value) is kind
+    assert int(restored(config, tmp_path).step) == 2
+
+
+@pytest.mark.parametrize(
+    "error,kind",
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), UnreachableError),
+        (OSError(errno.EMFILE, "Too many open files"), UserError),
+        (TimeoutError("ChainedFuture timed out after 1769.38 seconds."), UnreachableError),
+    ],
+)
+def test_write_error_has_kind_of_its_cause(config, tmp_path, monkeypatch, error, kind):
+    """gcsfuse returns EMFILE if it can't rename a folder, as Orbax does with checkpoints."""
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(UserError, match="A checkpoint can't be written") as got:
+        saved(config, tmp_path, 1)
+    assert type(got.value) is kind
+
+
+@pytest.mark.parametrize("worst,kind", [(2, UnreachableError), (3, UserError)])
+def test_read_error_of_other_process_is_raised_here(config, tmp_path, monkeypatch, worst, kind):
+    saved(config, tmp_path, 1, 2)
+    monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, worst))
+    with pytest.raises(UserError, match="another process can't read its part") as got:
+        restored(config, tmp_path)
+    assert type(got.value) is kind
+
+
+def test_damage_found_by_other_process_is_damage_here(config, tmp_path, monkeypatch, capsys):
+    saved(config, tmp_path, 1, 2)
+    worst = iter((0, 1))  # the record can be read, not the first item
+    monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, next(worst, 0)))
+    assert int(restored(config, tmp_path).step) == 1
+    assert "step 2: another process can't read its part" in capsys.readouterr().out
+    assert (tmp_path / "2.damaged").is_dir()
+
+
+def test_stale_listing_after_renaming_is_reloaded(config, tmp_path, monkeypatch):
+    saved(config, tmp_path, 1, 2)
+    flip_a_bit(values_file(tmp_path / "2" / "student"))
+    steps, stale = ocp.CheckpointManager.all_steps, iter([[1, 2], [1, 2]])
+
+    def lagging(self, *args, **kwargs):
+        found = steps(self, *args, **kwargs)
+        return found if 2 in found else next(stale, found)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "all_steps", lagging)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert int(restored(config, tmp_path).step) == 1
+    assert next(stale, None) is None
+
+
+def test_full_disk_is_one_sentence(config, tmp_path):
+    """A limit of the file size stands for a full disk."""
+    saved(config, tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError) as error:
+            saved(config, tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"A checkpoint can't be written to {tmp_path} (" in str(error.value)
+    tiny_state.assert_same(restored(config, tmp_path), tiny_state.fill(1))
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Drops the privileges of root, which may write everywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_read_only_directory_is_one_sentence(config):
+    with tempfile.TemporaryDirectory() as name:  # where others may read
+        folder = saved(config, Path(name) / "checkpoints", 1)
+        folder.parent.chmod(0o755)
+        folder.chmod(0o555)
+        with without_privileges():
+            with pytest.raises(UserError) as error:
+                saved(config, folder, 2)
+            tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
+        assert f"A checkpoint can't be written to {folder} (" in str(error.value)
+        assert "Permission denied" in str(error.value)
+        folder.chmod(0o755)
+
+
+def test_removed_directory_is_one_sentence(config, tmp_path):
+    state = tiny_state.fill(1)
+    with Checkpoints(tmp_path / "there", config, RECORDS, DATA) as checkpoints:
+        shutil.rmtree(tmp_path / "there")
+        with pytest.raises(UserError, match="the folder is missing"):
+            checkpoints.save(1, state)
+
+
+def test_directory_that_cannot_be_created_is_one_sentence(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be used"):
+        Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS, DATA)
+
+
+def test_edited_record_is_damage(config, tmp_path):
+    saved(config, tmp_path, 1)
+    path = tmp_path / "1" / "run" / "metadata"
+    record = json.loads(path.read_text())
+    record["config"]["seed"] = 5
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="No checkpoint"):
+        restored(config, tmp_path)

@@ -1,0 +1,145 @@
+"""Checkpoints in a bucket, where nothing can be renamed.
+
+A checkpoint's objects are below `STEP/`. It exists when its last object does, Orbax's commit file.
+Before the first one, `STEP.begun` is created, which only one save can do. If there was a save of
+that step before (it was interrupted, or its checkpoint is damaged), the new one is `STEP.1`, and so
+on: objects of two saves never mix. A damaged checkpoint is marked by an object `STEP.damaged`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from pathlib import PurePath
+
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.path import atomicity
+
+from data_pipelines import terminal
+from data_pipelines.errors import UnreachableError
+from data_pipelines.format import conditional, storage
+from xkd_jax.config.pretraining import CheckpointConfig
+from xkd_jax.parallel.processes import number_of_main, on_main
+from xkd_jax.training.checkpoints.saved_checkpoint import (
+    BEGUN,
+    COMMITTED,
+    DAMAGED,
+    in_bucket,
+    step_of,
+)
+
+
+class BucketCheckpoints:
+    """The methods of Orbax's `CheckpointManager` that `ItemCheckpoints` calls, for a URL."""
+
+    def __init__(
+        self,
+        directory: PurePath,
+        config: CheckpointConfig,
+        handlers: ocp.handlers.CheckpointHandlerRegistry,
+    ):
+        """Creates an object without reading or writing.
+
+        Args:
+          directory: URL of the checkpoints' folder.
+          config: which checkpoints are kept.
+          handlers: of the items.
+        """
+        self._directory, self._config = directory, config
+        whole = atomicity.CommitFileTemporaryPath
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(temporary_path_class=whole),
+                handler_registry=handlers,
+            ),
+            temporary_path_class=whole,
+        )
+        self._saved = False
+
+    def all_steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints, newest first."""
+        return [*map(step_of, in_bucket(self._directory))]
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest complete checkpoint, or None."""
+        return next(map(step_of, in_bucket(self._directory)), None)
+
+    def reload(self) -> None:
+        """Does nothing: a listing shows what there is."""
+
+    def save(self, step: int, args: ocp.args.Composite) -> bool:
+        """Starts to save a checkpoint; returns whether it did, and no newer one exists.
+
+        Raises:
+          UserError: the bucket can't be written.
+        """
+        if number_of_main(lambda: next(map(step_of, in_bucket(self._directory)), -1)) >= step:
+            return False
+        number = number_of_main(lambda: self._claim(step))
+        name = f"{step}.{number}" if number else str(step)
+        self._checkpointer.save(epath.Path(str(self._directory / name)), args=args)
+        self._saved = True
+        return True
+
+    def _claim(self, step: int) -> int:
+        """Returns the number of this save among those of its step, from 0."""
+        for number in itertools.count():
+            name = f"{step}.{number}" if number else str(step)
+            url = str(self._directory / f"{name}{BEGUN}")
+            if conditional.write(url, secrets.token_bytes(16), None) is not None:
+                return number
+        raise AssertionError
+
+    def wait_until_finished(self) -> None:
+        """Waits for the save, then removes older checkpoints and interrupted saves."""
+        self._checkpointer.wait_until_finished()
+        if self._saved:
+            self._saved = False
+            on_main(self._remove_old)
+
+    def check_for_errors(self) -> None:
+        """Raises the error of a save that failed."""
+        self._checkpointer.check_for_errors()
+
+    def close(self) -> None:
+        """Waits for the save."""
+        self._checkpointer.close()
+
+    def _remove_old(self) -> None:
+        complete = list(in_bucket(self._directory))
+        kept, every = self._config.keep_last or len(complete), self._config.keep_every
+        old = [f for f in complete[kept:] if not every or step_of(f) % every]
+        files, folders = storage.listed(str(self._directory))
+        whole = {folder.name for folder in complete}
+        interrupted = [
+            self._directory / name
+            for name in folders
+            if name not in whole and f"{name}{BEGUN}" in files and f"{name}{DAMAGED}" not in files
+        ]
+        try:
+            for folder in (*old, *interrupted):
+                # Its last object first, so that what is left is not a checkpoint. The name of an
+                # interrupted save stays taken, as a process that was stopped may still write there.
+                storage.remove(str(folder / COMMITTED))
+                storage.remove_folder(str(folder))
+            for folder in old:
+                storage.remove(f"{folder}{BEGUN}")
+        except UnreachableError as error:
+            terminal.print_error(
+                f"Old checkpoints in {self._directory} can't be removed ({error}): the run"
+                " continues, and they stay."
+            )
+
+
+def set_aside(folder: PurePath, reason: str) -> None:
+    """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
+
+    Args:
+      folder: URL of the checkpoint.
+      reason: the content of the mark.
+
+    Raises:
+      UserError: the bucket can't be written.
+    """
+    storage.write(f"{folder}{DAMAGED}", reason.encode())
