@@ -27,9 +27,9 @@ from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.targets import Target
 from xkd_jax.training.compiled_run import Run
 
-# Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (149
-# and 177) with one thread on a virtual x86-64 machine. Measure it again on the run's hosts.
-LOADER_RATE = 149.0
+# Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (360
+# and 373) with one thread on a virtual x86-64 machine. Measure it again on the run's hosts.
+LOADER_RATE = 360.0
 
 
 @dataclasses.dataclass(frozen=True)
