@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from other_encoders import CASES, load_case
+from result_contents import result_content
 
 import xkd_jax
 from data_pipelines.errors import UserError
@@ -41,11 +42,10 @@ def test_equal_models_give_equal_bytes(model, tmp_path):
 
 
 def test_card_of_a_run_has_its_results(model, checkpoint, tmp_path):
-    content = {
-        "benchmark": "toy|a", "protocol": "knn", "modality": "video", "network": "student",
-        "train_fraction": 1.0, "metric": "top-1", "value": 50.54, "chance": 10.0,
-        "data": {"name": "toys"}, "checkpoint": {"source": str(checkpoint), "step": 7},
-    }  # fmt: skip
+    content = result_content(
+        benchmark="toy|a", protocol="knn", value=50.54, chance=10.0, data={"name": "toys"},
+        checkpoint={"source": str(checkpoint), "step": 7},
+    )  # fmt: skip
     others = ({"network": "teacher"}, {"checkpoint": content["checkpoint"] | {"step": 8}})
     folders = [checkpoint.with_name(f"{checkpoint.name}_{n}") for n in range(1 + len(others))]
     try:

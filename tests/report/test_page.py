@@ -12,11 +12,9 @@ import miniatures
 import noise_shards
 import pytest
 from method_inputs import change
+from result_contents import result_content
 
-from configs.eval import ucf101
 from data_pipelines.errors import UserError
-from xkd_jax.config import evaluation as eval_config
-from xkd_jax.config import pretraining
 from xkd_jax.report import __main__ as report
 from xkd_jax.report import evaluation_results, page_file, pretraining_run
 from xkd_jax.report.clip_sections import Amounts
@@ -274,16 +272,10 @@ def test_evaluations_of_a_run_stand_beside_the_published_numbers(run, tmp_path):
         folder.mkdir()
     record = pretraining_run.read(run, "run").record
     (bare / "config.json").write_text(json.dumps(record.config))
-    settings = dataclasses.asdict(eval_config.resolve(ucf101.get_config()))
-    keys = ("benchmark", "protocol", "modality", "network", "train_fraction")
-    result = {
-        **{key: settings[key] for key in keys},
-        "variant": "xkd", "size": "base", "metric": "top-1", "value": 70.0, "chance": 50.0,
-        "per_fold": [{"value": 70.0}], "config": settings,
-        "checkpoint": {"source": str(bare), "step": 9},
-        "data": {"name": "ucf101", "class_names": ["<b>", "c"]},
-        "pretraining": dataclasses.asdict(pretraining.Config()),
-    }  # fmt: skip
+    result = result_content(
+        chance=50.0, checkpoint={"source": str(bare), "step": 9},
+        data={"name": "ucf101", "class_names": ["<b>", "c"]},
+    )  # fmt: skip
     (beside / "result.json").write_text(json.dumps(result))
     runs, others = pretraining_run.runs_in([bare, bare / ".." / "bare", tmp_path])
     assert (runs, others) == ([bare], [tmp_path])

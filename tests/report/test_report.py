@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from result_contents import result_content
 
 from configs import ablations
 from configs.eval import (
@@ -19,7 +20,6 @@ from configs.eval import (
 )
 from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.errors import UserError
-from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config import pretraining
 from xkd_jax.config.ablations import ABLATIONS
 from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
@@ -28,27 +28,6 @@ from xkd_jax.report import __main__ as report
 from xkd_jax.report import evaluation_results, published, result_tables
 
 ROOT = Path(__file__).parents[2]
-
-
-def _content(raw=None, keys=(), **changes):
-    """Returns a result of a config, with changed keys of the config and of the result."""
-    raw = raw or ucf101.get_config()
-    raw.update_from_flattened_dict(dict(keys))
-    evaluation = dataclasses.asdict(eval_config.resolve(raw))
-    return {
-        **{
-            k: evaluation[k]
-            for k in ("benchmark", "protocol", "modality", "network", "train_fraction")
-        },
-        "variant": "xkd",
-        "size": "base",
-        "metric": "top-1",
-        "value": 70.04,
-        "per_fold": [{"value": 70.04}],
-        "checkpoint": {"step": 9},
-        "config": evaluation,
-        "pretraining": dataclasses.asdict(pretraining.Config()),
-    } | changes
 
 
 def _tables(folder, *contents):
@@ -62,10 +41,12 @@ def test_tables_have_published_numbers(tmp_path, capsys):
     folds = [{"value": 69.0, "top1_held_out_cost": 68.0}, {"value": 71, "top1_held_out_cost": 70.0}]
     _tables(
         tmp_path / "a" / "deep",
-        _content(variant="mas", per_fold=folds, data={"name": "ucf101", "left_out": {}}),
+        result_content(variant="mas", per_fold=folds, data={"name": "ucf101", "left_out": {}}),
     )
-    _tables(tmp_path / "b", _content(finetune.get_config("k400"), data={"name": "kinetics400"}))
-    _tables(tmp_path / "c", _content(low_shot.get_config("5")))
+    _tables(
+        tmp_path / "b", result_content(finetune.get_config("k400"), data={"name": "kinetics400"})
+    )
+    _tables(tmp_path / "c", result_content(low_shot.get_config("5")))
     arguments = [str(tmp_path / name) for name in ("a", "b", "c", "a/deep", "b/0/result.json")]
     assert report.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -95,8 +76,8 @@ def test_tables_have_published_numbers(tmp_path, capsys):
 )
 def test_ablation_has_its_published_number(tmp_path, losses, number):
     changed = ablations.select(pretraining.default(), losses).to_dict()
-    untrained = _content(keys={"network": "untrained"}, pretraining=changed)
-    found = _tables(tmp_path, _content(pretraining=changed), untrained)
+    untrained = result_content(keys={"network": "untrained"}, pretraining=changed)
+    found = _tables(tmp_path, result_content(pretraining=changed), untrained)
     assert f"| xkd student, base | 9 | 70.0 top-1 |  | {number} |" in found
     assert "| ucf101 |  | svm | video |  | xkd untrained, base | 9 | 70.0 top-1 |  |  |" in found
 
@@ -119,7 +100,7 @@ def test_ablation_has_its_published_number(tmp_path, losses, number):
 def test_other_losses_are_named_without_published_number(tmp_path, losses, name):
     raw = pretraining.default()
     raw.loss.update_from_flattened_dict(losses)
-    found = _tables(tmp_path, _content(pretraining=raw.to_dict()))
+    found = _tables(tmp_path, result_content(pretraining=raw.to_dict()))
     assert f"| video | {name} | xkd student, base | 9 | 70.0 top-1 |  |  |" in found
 
 
@@ -137,7 +118,7 @@ def test_other_losses_are_named_without_published_number(tmp_path, losses, name)
     ],
 )  # fmt: skip
 def test_other_protocol_or_network_has_no_published_number(tmp_path, raw, keys, changes, note):
-    found = _tables(tmp_path, _content(raw.get_config(), keys, **changes))
+    found = _tables(tmp_path, result_content(raw.get_config(), keys, **changes))
     assert "| 70.0 top-1 |  | [1] |" in found
     assert found.endswith(f"\n\n[1] Not as in the published protocol and network: {note}.")
 
@@ -172,8 +153,8 @@ def test_new_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
         configs={"linear": "ucf101"}, published={("linear", "video", "K400"): {"xkd": 12.5}}
     )
     monkeypatch.setitem(BENCHMARKS, "new", record)
-    assert "| 12.5 (K400) |" in _tables(tmp_path / "a", _content(benchmark="new"))
-    found = _tables(tmp_path / "b", _content(keys={"benchmark": "new"}))
+    assert "| 12.5 (K400) |" in _tables(tmp_path / "a", result_content(benchmark="new"))
+    found = _tables(tmp_path / "b", result_content(keys={"benchmark": "new"}))
     assert "benchmark is new" in found
 
 
@@ -189,11 +170,11 @@ def test_settings_without_effect_are_not_differences(tmp_path):
         "checkpoint": "runs/x", "data.dir": "shards", "data.threads": 3, "batch_size": 512,
         "mesh.fsdp": 2, "seed": 3, "fit.epochs": 3.0, "features": "f", "save.every_steps": 5,
     }  # fmt: skip
-    assert "| 83.8 (K400), 88.4 (AudioSet) |" in _tables(tmp_path, _content(keys=keys))
+    assert "| 83.8 (K400), 88.4 (AudioSet) |" in _tables(tmp_path, result_content(keys=keys))
 
 
 def test_svm_on_all_of_kinetics_has_no_published_number(tmp_path):
-    found = _tables(tmp_path, _content(low_shot.get_config(), {"train_fraction": 1.0}))
+    found = _tables(tmp_path, result_content(low_shot.get_config(), {"train_fraction": 1.0}))
     assert "51.4" not in found
     assert "protocol is svm" in found
 
@@ -201,13 +182,13 @@ def test_svm_on_all_of_kinetics_has_no_published_number(tmp_path):
 def test_rows_name_settings_that_differ(tmp_path):
     found = _tables(
         tmp_path,
-        _content(retrieval.get_config("head")),
-        _content(retrieval.get_config("encoder")),
-        _content(knn.get_config(), data={"name": "ucf101"}),
-        _content(knn.get_config(), data={"name": "hmdb51"}),
-        _content(knn.get_config(), {"knn.k": 5}),
-        _content(low_shot.get_config("10")),
-        _content(low_shot.get_config("10"), {"protocol": "knn"}),
+        result_content(retrieval.get_config("head")),
+        result_content(retrieval.get_config("encoder")),
+        result_content(knn.get_config(), data={"name": "ucf101"}),
+        result_content(knn.get_config(), data={"name": "hmdb51"}),
+        result_content(knn.get_config(), {"knn.k": 5}),
+        result_content(low_shot.get_config("10")),
+        result_content(low_shot.get_config("10"), {"protocol": "knn"}),
     )
     rows = [line for line in found.splitlines() if "70.0 top-1" in line]
     assert len(set(rows)) == 7
@@ -215,12 +196,14 @@ def test_rows_name_settings_that_differ(tmp_path):
 
 
 def test_other_metrics_follow_in_parentheses(tmp_path):
-    top5 = _content(per_fold=[{"value": 70, "top5": 90.0}, {"value": 70.08, "top5": 91.0}])
+    top5 = result_content(per_fold=[{"value": 70, "top5": 90.0}, {"value": 70.08, "top5": 91.0}])
     recalls = {
         **{f"video_to_audio_recall_{k}": 10.0 * k for k in (1, 5, 10)},
         **{f"audio_to_video_same_class_recall_{k}": 10.0 * k for k in (1, 5)},
     }
-    both = _content(retrieval.get_config(), metric="recall at 1", per_fold=[{"value": 1} | recalls])
+    both = result_content(
+        retrieval.get_config(), metric="recall at 1", per_fold=[{"value": 1} | recalls]
+    )
     found = _tables(tmp_path, top5, both)
     assert "| 70.0 top-1 (top-5 90.5) | 70.0, 70.1 |" in found
     expected = "video to audio 10.0, 50.0, 100.0 at 1, 5, 10; audio to video same class 10.0, 50.0"
@@ -232,7 +215,7 @@ def test_other_metrics_follow_in_parentheses(tmp_path):
 
 def test_incomplete_data_set_is_marked(tmp_path):
     data = {"name": "ucf101", "left_out": {"missing": 2, "unreadable": 1}}
-    found = _tables(tmp_path, _content(data=data), _content(data=data))
+    found = _tables(tmp_path, result_content(data=data), result_content(data=data))
     assert found.count("| 70.0 top-1 [1] |  | 83.8 (K400), 88.4 (AudioSet) |") == 2
     assert found.endswith("|\n\n[1] 3 files of the data set were left out.")
 
@@ -257,7 +240,7 @@ def test_incomplete_data_set_is_marked(tmp_path):
 )
 def test_damaged_result_is_refused_in_one_sentence(tmp_path, changes, fault, capsys):
     with pytest.raises(UserError, match=rf"0/result\.json is not a result .*{fault}") as error:
-        _tables(tmp_path, _content(kinetics_sound.get_config(), **changes))
+        _tables(tmp_path, result_content(kinetics_sound.get_config(), **changes))
     assert "\n" not in str(error.value)
     assert report.main([str(tmp_path)]) == 2
     assert capsys.readouterr().out == ""

@@ -3,17 +3,14 @@
 import json
 
 import pytest
+from result_contents import result_content
 
 from data_pipelines.errors import UserError
 from xkd_jax.training.run_results import evaluations, result_files
 
 
 def content(source, **changes):
-    return {
-        "benchmark": "toy", "protocol": "knn", "modality": "video", "network": "student",
-        "train_fraction": 1, "metric": "top-1", "value": 50.5, "data": {"name": "toys"},
-        "checkpoint": {"source": str(source), "step": 7},
-    } | changes  # fmt: skip
+    return result_content(checkpoint={"source": str(source), "step": 7}) | changes
 
 
 def write(folder, values):
@@ -42,7 +39,7 @@ def test_results_are_checked(tmp_path):
     (tmp_path / "run").mkdir()
     write(tmp_path / "run_a", content(tmp_path / "run"))
     (found,) = evaluations(tmp_path / "run")
-    assert (found.benchmark, found.value, found.step, found.chance) == ("toy", 50.5, 7, None)
+    assert (found.benchmark, found.value, found.step, found.chance) == ("ucf101", 70.04, 7, None)
     write(tmp_path / "run_b", content(tmp_path / "run", value="much"))
-    with pytest.raises(UserError, match=r"run_b/result\.json can't be used as a result .*value"):
+    with pytest.raises(UserError, match=r"run_b/result\.json is not a result .*value is 'much'"):
         evaluations(tmp_path / "run")

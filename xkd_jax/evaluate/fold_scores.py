@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -69,25 +67,3 @@ class RetrievalScores(FoldScores):
         """As `FoldScores.to_json`, with each recall as a field."""
         found = super().to_json()
         return found | found.pop("recalls")
-
-
-def also(per_fold: Sequence[Mapping[str, Any]], digits: int) -> list[str]:
-    """Returns texts of the other metrics, top-5 and recalls, as means over folds.
-
-    Args:
-      per_fold: metrics of each fold.
-      digits: number of decimals.
-    """
-
-    def mean(name: str) -> str:
-        return f"{statistics.fmean(fold[name] for fold in per_fold):.{digits}f}"
-
-    texts = [f"top-5 {mean('top5')}"] if "top5" in per_fold[0] else []
-    recalls: dict[str, dict[str, str]] = {}  # by what is asked for, and by k
-    for name in per_fold[0]:
-        asked, recall, k = name.partition("_recall_")
-        if recall:
-            recalls.setdefault(asked.replace("_", " "), {})[k] = mean(name)
-    for asked, by_k in recalls.items():
-        texts.append(f"{asked} {', '.join(by_k.values())} at {', '.join(by_k)}")
-    return texts

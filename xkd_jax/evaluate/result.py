@@ -15,12 +15,12 @@ from data_pipelines.format import storage
 from xkd_jax.config.encoder import input_fields
 from xkd_jax.config.evaluation import CIRCUMSTANCES, EvalConfig
 from xkd_jax.evaluate.data_set import DataSummary
-from xkd_jax.evaluate.fold_scores import FoldScores, also
+from xkd_jax.evaluate.fold_scores import FoldScores
 from xkd_jax.evaluate.pretrained import Pretrained
 from xkd_jax.parallel.processes import on_main, print_on_main, write_once
 from xkd_jax.training.checkpoints.run_record import differences
 from xkd_jax.training.checkpoints.versions import versions
-from xkd_jax.training.run_results import FILE
+from xkd_jax.training.result_file import FILE, also
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ from data_pipelines import terminal
 from data_pipelines.format import storage
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference.trained_model import Model
-from xkd_jax.training.run_results import Evaluation, evaluations
+from xkd_jax.training.result_file import Result
+from xkd_jax.training.run_results import evaluations
 
 
 def card(model: Model) -> str:
@@ -52,7 +53,7 @@ def card(model: Model) -> str:
     ])  # fmt: skip
 
 
-def _evaluations(model: Model) -> list[Evaluation]:
+def _evaluations(model: Model) -> list[Result]:
     """Returns the results of the run's evaluations of the same network and step."""
     origin = model.origin
     if origin.step is None:
@@ -61,7 +62,7 @@ def _evaluations(model: Model) -> list[Evaluation]:
     return [e for e in found if (e.network, e.step) == (origin.network, origin.step)]
 
 
-def _index(found: Sequence[Evaluation]) -> Iterator[str]:
+def _index(found: Sequence[Result]) -> Iterator[str]:
     """Yields the lines of `model-index`, in which model hubs look for metrics; JSON is YAML."""
     if not found:
         return
@@ -79,7 +80,7 @@ def _index(found: Sequence[Evaluation]) -> Iterator[str]:
         yield f"  - {json.dumps(content)}"
 
 
-def _results(found: Sequence[Evaluation]) -> Iterator[str]:
+def _results(found: Sequence[Result]) -> Iterator[str]:
     if not found:
         return
     yield "| benchmark | protocol | modality | labels | result | chance |"

@@ -24,6 +24,7 @@ from data_pipelines import terminal
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from xkd_jax.report import evaluation_results, result_tables
+from xkd_jax.training.result_file import Result
 
 _MOST_CLIPS = 5000
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_tables(results: Sequence[evaluation_results.Result]) -> None:
+def _print_tables(results: Sequence[Result]) -> None:
     terminal.print_result(f"{result_tables.markdown(results)}\n\nResults read: {len(results)}.")
 
 

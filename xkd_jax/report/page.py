@@ -20,8 +20,8 @@ from xkd_jax.report.curves import curves
 from xkd_jax.report.document import Section, document
 from xkd_jax.report.elements import Child, Html, element
 from xkd_jax.report.encoded_clips import Split, StudentOnData
-from xkd_jax.report.evaluation_results import Result
 from xkd_jax.report.pretraining_run import PretrainingRun
+from xkd_jax.training.result_file import Result
 from xkd_jax.training.run_results import result_files
 
 _INTROS = {

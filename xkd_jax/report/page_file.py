@@ -13,8 +13,8 @@ from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
 from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.report.clip_sections import DEFAULT, Amounts
-from xkd_jax.report.evaluation_results import Result
 from xkd_jax.report.page import page
+from xkd_jax.training.result_file import Result
 
 NAME = "report.html"  # in the folder of a run
 

@@ -20,7 +20,8 @@ from xkd_jax.training.checkpoints.run_record import RunRecord
 from xkd_jax.training.checkpoints.versions import versions
 from xkd_jax.training.logs import event_files, goodput_file
 from xkd_jax.training.logs.goodput import Accounts
-from xkd_jax.training.run_results import FILE, PROBES, files_below
+from xkd_jax.training.result_file import FILE
+from xkd_jax.training.run_results import PROBES, files_below
 
 _WORDING = run_checkpoint.Wording("RUN", "another RUN")
 _CONFIG = "config.json"

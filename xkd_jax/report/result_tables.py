@@ -9,7 +9,7 @@ from typing import Any
 
 from data_pipelines import terminal
 from xkd_jax.report import published
-from xkd_jax.report.evaluation_results import Result
+from xkd_jax.training.result_file import Result
 
 # What the paper calls linear is an SVM or a linear layer, depending on the benchmark.
 TITLES = {
@@ -58,7 +58,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
     """Returns tables; each result is one row of one table."""
     found = []
     for table, title in TITLES.items():
-        rows = sorted((r for r in results if r.table == table), key=_order)
+        rows = sorted((r for r in results if _table_of(r) == table), key=_order)
         if rows:
             found.append(_table(title, rows))
     return found
@@ -69,10 +69,24 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n\n".join(table.markdown() for table in tables(results))
 
 
+def _table_of(result: Result) -> str:
+    """Returns the key of its table in `TITLES`."""
+    if result.train_fraction < 1:
+        return "low_shot"
+    return "linear" if result.protocol == "svm" else result.protocol
+
+
+def _losses(result: Result) -> str:
+    """Returns the losses of the pretraining, as text; empty for an untrained network."""
+    if result.step is None or result.network in ("untrained", "log_mel"):
+        return ""
+    return published.losses(result.loss)
+
+
 def _order(result: Result) -> tuple[Any, ...]:
     return (
         result.benchmark, result.data, result.modality, result.train_fraction, result.variant,
-        result.losses, result.network, result.protocol, result.output, result.size,
+        _losses(result), result.network, result.protocol, result.output, result.size,
         result.step or 0,
     )  # fmt: skip
 
@@ -107,7 +121,7 @@ def _described(result: Result) -> tuple[str, ...]:
         result.data,
         result.protocol,
         result.modality,
-        result.losses,
+        _losses(result),
         network + (", head" if result.output == "head" else ""),
         "" if result.step is None else str(result.step),
     )
@@ -129,9 +143,9 @@ def _lacking(result: Result) -> str:
 def _published(result: Result) -> tuple[str, str]:
     """Returns the published numbers of a result, or an empty text, and the note on differences."""
     numbers = published.numbers(
-        result.benchmark, result.modality, result.table, result.variant, result.losses
+        result.benchmark, result.modality, _table_of(result), result.variant, _losses(result)
     )
-    otherwise = published.differences(result.config, result.table)
+    otherwise = published.differences(result.config, _table_of(result))
     if numbers and result.network != "student":
         otherwise.append(f"the network is the {result.network}")
     if numbers and result.size != "base":

@@ -12,8 +12,8 @@ from xkd_jax.config.pretraining import Config
 from xkd_jax.method.schedules import Length
 from xkd_jax.report import result_tables
 from xkd_jax.report.elements import Child, Html, element, joined, table
-from xkd_jax.report.evaluation_results import Result
 from xkd_jax.report.pretraining_run import PretrainingRun
+from xkd_jax.training.result_file import Result
 
 _NAMED = 50  # classes listed by name
 

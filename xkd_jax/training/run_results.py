@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import json
 import os
 from pathlib import Path, PurePath
 from typing import Any
 
-from data_pipelines.errors import UserError
 from data_pipelines.format import storage
-from xkd_jax.config import dataclass_schema
+from xkd_jax.training import result_file
+from xkd_jax.training.result_file import FILE, Result
 
-FILE = "result.json"  # of an evaluation, in its folder
 PROBES = "results.json"  # of the probes, in the run's folder
 _CHECKPOINTS = "checkpoints"
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The result of an evaluation of a run's checkpoint, fields as in its file.
-
-    Attributes:
-      benchmark: name of the benchmark.
-      protocol: what was fitted to the features.
-      modality: of the encoder.
-      network: student or teacher.
-      step: of the checkpoint.
-      train_fraction: of the labels that were used.
-      metric: name of the value.
-      value: in percent, the mean of folds.
-      data: name of the data set; empty: unknown.
-      chance: value of a random guess in percent; None: unknown.
-    """
-
-    benchmark: str
-    protocol: str
-    modality: str
-    network: str
-    step: int
-    train_fraction: float
-    metric: str
-    value: float
-    data: str = ""
-    chance: float | None = None
-
-
-def evaluations(run: PurePath) -> list[Evaluation]:
+def evaluations(run: PurePath) -> list[Result]:
     """Returns the results of evaluations of a run's checkpoints.
 
     Args:
       run: folder or URL of the run, or of its checkpoints.
 
     Raises:
-      UserError: a file can't be used.
+      UserError: a file can't be read, or is not a result.
     """
-    return [_evaluation(file) for file in result_files(run)]
-
-
-def _evaluation(file: PurePath) -> Evaluation:
-    names = ("benchmark", "protocol", "modality", "network", "train_fraction", "metric", "value")
-    try:
-        content: Any = json.loads(storage.read(str(file)))
-        values = {name: content[name] for name in names}
-        values["step"], values["data"] = content["checkpoint"]["step"], content["data"]["name"]
-        return dataclass_schema.build(Evaluation, {**values, "chance": content.get("chance")})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        raise UserError(
-            f"{file} can't be used as a result ({str(error).rstrip('.')}): move it away."
-        ) from None
+    return [result_file.read(file) for file in result_files(run)]
 
 
 def result_files(run: PurePath) -> list[PurePath]:
