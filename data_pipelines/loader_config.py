@@ -360,8 +360,9 @@ class LoaderConfig:
 
     @property
     def clip_seconds(self) -> float:
-        """Length of a clip, in seconds: of the sound if `sound_is_longer`, else of the video."""
-        return self.audio.seconds if self.sound_is_longer else self.video.seconds
+        """Length of a clip, in seconds: of the video, or of the sound if alone or longer."""
+        alone = "video" not in self.modalities
+        return self.audio.seconds if alone or self.sound_is_longer else self.video.seconds
 
     @property
     def sound_is_longer(self) -> bool:

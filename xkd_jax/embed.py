@@ -20,12 +20,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from data_pipelines import terminal, worker_processes
+from data_pipelines import resumable_command, terminal, worker_processes
 from data_pipelines.activity import Activity
 from data_pipelines.build import build_report, file_records
 from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import FileResult
-from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from data_pipelines.errors import EXIT_FAILURE, UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax import compilation_cache
@@ -95,21 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    try:
-        return _run(args)
-    except UserError as error:
-        terminal.print_error(f"error: {error}")
-        return error.status
-    except OSError as error:
-        terminal.print_error(
-            f"error: {error.filename or args.output} can't be read or written"
-            f" ({error.strerror or error}):"
-            " free disk space there or correct its permissions; the same command resumes."
-        )
-        return EXIT_FAILURE
-    except KeyboardInterrupt:
-        terminal.print_error("stopped   by Ctrl-C: the same command resumes")
-        return EXIT_INTERRUPTED
+    return resumable_command.exit_status(lambda: _run(args), args.output)
 
 
 def _run(args: argparse.Namespace) -> int:

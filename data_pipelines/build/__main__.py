@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from data_pipelines import terminal, worker_processes
+from data_pipelines import resumable_command, terminal, worker_processes
 from data_pipelines.activity import Activity
 from data_pipelines.build import beam_build, build_plan, build_report, builder
 from data_pipelines.build.build_plan import BuildPlan
@@ -25,7 +25,7 @@ from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.catalogs.held_out import hold_out
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
-from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 
 
@@ -136,28 +136,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, others = parser.parse_known_args(argv)
     if others and not args.runner:
         parser.error(terminal.escaped(f"unknown arguments: {' '.join(others)}"))
-    try:
-        with Activity("listing the files"):
-            plan = _plan(args)
-        if args.runner:
-            arguments = [f"--runner={args.runner}", *others]
-            report = beam_build.run(plan, args.output, args.timeout, arguments)
-        else:
-            report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
-    except UserError as error:
-        terminal.print_error(f"error: {error}")
-        return error.status
-    except OSError as error:
-        terminal.print_error(
-            f"error: {error.filename or args.output} can't be read or written"
-            f" ({error.strerror or error}):"
-            " free disk space there (for a URL, in TMPDIR too) or correct its permissions; the same"
-            " command resumes."
-        )
-        return EXIT_FAILURE
-    except KeyboardInterrupt:
-        terminal.print_error("stopped   by Ctrl-C: the same command resumes")
-        return EXIT_INTERRUPTED
+    return resumable_command.exit_status(lambda: _run(args, others), args.output)
+
+
+def _run(args: argparse.Namespace, runner_arguments: Sequence[str]) -> int:
+    with Activity("listing the files"):
+        plan = _plan(args)
+    if args.runner:
+        arguments = [f"--runner={args.runner}", *runner_arguments]
+        report = beam_build.run(plan, args.output, args.timeout, arguments)
+    else:
+        report = builder.run(plan, args.output, args.workers, args.timeout, BuildProgress)
     terminal.print_text(build_report.summary(report, args.output))
     terminal.print_next(build_report.next_command(report, args.output))
     return 0

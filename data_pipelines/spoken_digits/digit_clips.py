@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines.loader_config import LoaderConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig
 from data_pipelines.spoken_digits import handwriting, scene, sound, words
 from data_pipelines.spoken_digits.handwriting import Split
 from data_pipelines.spoken_digits.words import Words
@@ -41,6 +41,15 @@ def load_words(config: LoaderConfig, split: Split) -> Words:
     return words.synthesize(split, config.audio.sample_rate, _SEED)
 
 
+def seconds(config: LoaderConfig) -> float:
+    """Returns the length of a clip, which is enough for both modalities, even if one is read.
+
+    Args:
+      config: of the run: sizes and rates.
+    """
+    return dataclasses.replace(config, modalities=MODALITIES).clip_seconds
+
+
 def make_clip(config: LoaderConfig, split: Split, spoken: Words, index: int) -> Clip:
     """Returns clip `index` of a split; its label is `index` modulo 10.
 
@@ -57,5 +66,5 @@ def make_clip(config: LoaderConfig, split: Split, spoken: Words, index: int) -> 
         handwriting.load(split), label, video.frames, config.data.short_side, video.frame_rate, seen
     )
     word = spoken[label][heard.integers(len(spoken[label]))]
-    samples = round(config.clip_seconds * config.audio.sample_rate)
+    samples = round(seconds(config) * config.audio.sample_rate)
     return Clip(frames, sound.mix(word, samples, heard), label)

@@ -210,5 +210,5 @@ def _record(config: LoaderConfig, name: str, clip: Clip) -> Record:
         waveform=record_schema.encode_waveform(kept),
         label=clip.label,
         label_text=NAMES[clip.label],
-        end=config.clip_seconds,
+        end=digit_clips.seconds(config),
     )

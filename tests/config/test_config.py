@@ -42,6 +42,8 @@ def test_defaults_are_settings_of_the_paper():
     assert config.audio.grid == (20, 28)
     assert config.audio.local_grid == (20, 7)
     assert config.clip_seconds == 4
+    sound = dataclasses.replace(config, modalities=("audio",))
+    assert sound.clip_seconds == 448 * 143 / 16000
 
 
 @pytest.mark.parametrize("schema", [Config, EvalConfig])

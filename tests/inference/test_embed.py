@@ -179,6 +179,15 @@ def test_reconstruction_shows_what_was_hidden_and_what_was_predicted(model, clip
     assert np.abs(patches[2].mean(1) - patches[0].mean(1)).max() < 3
 
 
+def test_later_reconstructions_compile_nothing(model, clips, caplog):
+    path = str(clips / "both.avi")
+    model.reconstruct(path, seed=3)
+    with jax.log_compiles():
+        found = model.reconstruct(path, seed=4)
+    assert not [record for record in caplog.records if "compil" in record.getMessage().lower()]
+    assert (found.video.masked != model.reconstruct(path, seed=3).video.masked).any()
+
+
 def test_training_checkpoint_of_the_authors_reconstructs_like_the_run(
     checkpoint, clips, small, tmp_path
 ):

@@ -3,6 +3,7 @@ import functools
 import json
 import shutil
 
+import event_images
 import jax
 import jax.numpy as jnp
 import noise_shards
@@ -17,7 +18,6 @@ from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
-from xkd_jax.training.logs import event_files
 from xkd_jax.training.loop import is_due
 
 
@@ -89,7 +89,7 @@ def assert_reported(workdir, printed):
     assert "embed -> fsdp" in printed
     assert printed.count("student audio ") == printed.count("teacher video ") == 2
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
-    drawn = event_files.images(workdir)
+    drawn = event_images.images(workdir)
     assert {step: sorted(images) for step, images in drawn.items()} == {
         4: [f"{what}/{m}" for what in ("attention", "reconstruction") for m in ("audio", "video")]
     }

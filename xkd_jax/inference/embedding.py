@@ -100,8 +100,7 @@ class Windows:
           UserError: a window is not a whole number of patches.
         """
         loader = loader_config(model.config, model.short_side)
-        one = loader.modalities[0]
-        clip = loader.clip_seconds if len(loader.modalities) > 1 else loader.modality(one).seconds
+        clip = loader.clip_seconds
         seconds = options.window or clip
         if abs(seconds - clip) > _ROUNDING:
             loader = _of_length(model, loader, seconds)

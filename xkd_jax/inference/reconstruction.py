@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
+from xkd_jax.config.architecture import ComputeDtype, Transformer
+from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference import embedding
 from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
 from xkd_jax.inference.trained_model import Model, computation, cropped, normalized_spectrogram
@@ -67,18 +70,30 @@ def reconstruct(model: Model, source: str, seed: int) -> Reconstruction:
 
 def _pictures(model: Model, modality: Modality, rows: Any, seed: int) -> Pictures:
     config, decoder = model.config[modality], model.decoders[modality]
-    settings, ratio = config.view, decoder.mask_ratio
-    prepare = cropped if modality == "video" else normalized_spectrogram
-    view = prepare(config, jax.tree.map(lambda a: jnp.asarray(a)[None], rows))
-    how = computation(model.compute_dtype)
+    predict = _program(config, decoder.transformer, decoder.mask_ratio, model.compute_dtype)
+    on_one_device = jax.tree.map(lambda a: a.addressable_data(0), model.parameters[modality])
+    batch = jax.tree.map(lambda a: np.asarray(a)[None], rows)
+    found = predict(on_one_device, decoder.params, batch, seed)
+    return Pictures(*(unnormalized(config.view, np.asarray(v))[0] for v in found))
+
+
+@functools.cache
+def _program(
+    config: EncoderConfig,
+    decoder: Transformer,
+    mask_ratio: float,
+    compute_dtype: ComputeDtype,
+) -> Callable[[Tree, Tree, Any, int], ReconstructedViews]:
+    """Returns the compiled (encoder's parameters, decoder's, one file's inputs, seed) -> views."""
+    how, settings = computation(compute_dtype), config.view
+    prepare = cropped if config.modality == "video" else normalized_spectrogram
 
     @jax.jit
-    def predict(encoder: Tree, params: Tree, view: jax.Array) -> ReconstructedViews:
+    def predict(encoder: Tree, params: Tree, rows: Any, seed: jax.Array) -> ReconstructedViews:
         noise = jax.random.uniform(jax.random.key(seed), (1, settings.tokens))
         encode = with_parameters(abstract_encoder(config, how), encoder)
-        decode = with_parameters(abstract_decoder(config, decoder.transformer, how), params)
-        return reconstructed_views(encode, decode, settings, ratio, how, view, noise)
+        decode = with_parameters(abstract_decoder(config, decoder, how), params)
+        view = prepare(config, rows)
+        return reconstructed_views(encode, decode, settings, mask_ratio, how, view, noise)
 
-    on_one_device = jax.tree.map(lambda a: a.addressable_data(0), model.parameters[modality])
-    found = predict(on_one_device, decoder.params, view)
-    return Pictures(*(unnormalized(settings, np.asarray(v))[0] for v in found))
+    return predict

@@ -3,6 +3,7 @@ import os
 import resource
 import time
 
+import event_images
 import fake_terminal
 import numpy as np
 import pytest
@@ -190,5 +191,5 @@ def test_images_are_written_exactly_and_are_no_scalars(tmp_path):
     scalars.draw(3, {"reconstruction/video": image})
     scalars.write(3, {"loss": 1.0})
     scalars.close()
-    np.testing.assert_array_equal(event_files.images(tmp_path)[3]["reconstruction/video"], image)
+    np.testing.assert_array_equal(event_images.images(tmp_path)[3]["reconstruction/video"], image)
     assert event_files.scalars(tmp_path) == {3: {"loss": 1.0}}

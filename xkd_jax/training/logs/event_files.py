@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
-import numpy as np
-
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
 from data_pipelines.format.tfrecord import FRAMING, HEADER
@@ -23,26 +20,26 @@ def scalars(workdir: PurePath) -> dict[int, dict[str, float]]:
       UserError: a file can't be read or is damaged.
     """
     found: dict[int, dict[str, float]] = collections.defaultdict(dict)
-    for step, value in _values(workdir):
+    for step, value in values(workdir):
         if value.HasField("simple_value"):  # the other ones are texts and images
             found[step][value.tag] = value.simple_value
     return found
 
 
-def images(workdir: PurePath) -> dict[int, dict[str, np.ndarray]]:
-    """Returns {step: {name: uint8 [height, width, 3]}} of a workdir.
+def values(workdir: PurePath) -> Iterator[tuple[int, Any]]:
+    """Yields the step and the protocol buffer `Summary.Value` of each value of a workdir, in order.
 
     Raises:
       UserError: a file can't be read or is damaged.
     """
-    found: dict[int, dict[str, np.ndarray]] = collections.defaultdict(dict)
-    for step, value in _values(workdir):
-        if value.HasField("image"):
-            encoded = np.frombuffer(value.image.encoded_image_string, np.uint8)
-            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-            assert decoded is not None
-            found[step][value.tag] = decoded[..., ::-1]
-    return found
+    for file in _files(workdir / "tensorboard"):
+        try:
+            content = storage.read(str(file))
+        except OSError as error:
+            raise file_error(
+                error, f"{file} can't be read ({error.strerror}): make it readable, or remove it."
+            ) from None
+        yield from _values_in(content, file)
 
 
 def _files(folder: PurePath) -> list[PurePath]:
@@ -52,17 +49,6 @@ def _files(folder: PurePath) -> list[PurePath]:
     if not storage.is_folder(str(folder)):
         return []
     return [folder / n for n in sorted(storage.sizes(str(folder))) if n.startswith("events")]
-
-
-def _values(workdir: PurePath) -> Iterator[tuple[int, Any]]:
-    for file in _files(workdir / "tensorboard"):
-        try:
-            content = storage.read(str(file))
-        except OSError as error:
-            raise file_error(
-                error, f"{file} can't be read ({error.strerror}): make it readable, or remove it."
-            ) from None
-        yield from _values_in(content, file)
 
 
 def _values_in(content: bytes, file: PurePath) -> Iterator[tuple[int, Any]]:
