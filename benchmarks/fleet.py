@@ -3,10 +3,11 @@
     python -m benchmarks.fleet --output=docs/measurements/fleet.json    # measures, then prints
     python -m benchmarks.fleet --table=docs/measurements/fleet.json     # prints, as Markdown
 
-It opens 10^8 records in 10^5 shards by synthetic indexes, computes the order of an epoch of them,
+It opens 10^8 records in 10^5 shards by synthetic indexes, those of the split and of the shards,
+computes the order of an epoch of them,
 reads an epoch on 512 simulated hosts, saves and restores the part that one of 256 hosts has of the
 large model's state, and builds records of generated videos. Parts run one after the other in a
-process each; the largest takes 6 GB of memory. The tables scale the measured rates to fleets
+process each. The tables scale the measured rates to fleets
 (`fleet_costs`). Linux only.
 """
 
@@ -27,9 +28,13 @@ from benchmarks import fleet_costs, fleet_parts, markdown_table, result_file
 from benchmarks.fleet_costs import Rates
 from data_pipelines import terminal
 from data_pipelines.errors import UserError
+from data_pipelines.read.shuffle import BLOCK
 from xkd_jax.training.checkpoints.versions import versions
 
-PARTS = ("opening", "order", "order_in_windows", "hosts", "checkpoint", "building", "state")
+PARTS = (
+    "opening", "opening_by_shards", "order", "order_in_windows", "hosts", "checkpoint", "building",
+    "state",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,9 @@ def measure(sizes: Sizes, output: Path) -> dict[str, Any]:
         )
     run: dict[str, Callable[[], dict[str, float]]] = {
         "opening": functools.partial(fleet_parts.opening, sizes.records, sizes.shards),
+        "opening_by_shards": functools.partial(
+            fleet_parts.opening, sizes.records, sizes.shards, by_split=False
+        ),
         "order": functools.partial(fleet_parts.order, sizes.records, sizes.shards),
         "order_in_windows": functools.partial(
             fleet_parts.order, sizes.records, sizes.shards, sizes.window
@@ -151,10 +159,10 @@ def rates(found: dict[str, Any]) -> Rates:
     whole = (state["host_bytes"] * hosts - state["state_bytes"]) / (hosts - 1)
     return Rates(
         record_bytes=built["record_bytes"],
-        open_seconds=opening["cpu_seconds"] / opening["records"],
-        open_bytes=opening["peak_bytes"] / opening["records"],
+        open_seconds=opening["cpu_seconds"] / opening["shards"],
+        open_bytes=opening["peak_bytes"] / opening["shards"],
         order_seconds=order["cpu_seconds"] / order["records"],
-        order_bytes=order["peak_bytes"] / order["records"],
+        order_bytes=order["peak_bytes"] / min(order["records"], BLOCK),
         save=saved["host_bytes"] / saved["save_cpu_seconds"],
         restore=saved["host_bytes"] / saved["restore_cpu_seconds"],
         divided_bytes=state["state_bytes"] - whole,
@@ -175,17 +183,19 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    opening = found["opening"]
-    yield (
-        f"opening {opening['records']:,} records in {opening['shards']:,} shards",
-        f"{opening['cpu_seconds']:.1f} s, {opening['peak_bytes'] / 1e6:,.0f} MB",
-    )
+    for name, by in (("opening", "index of the split"), ("opening_by_shards", "shards' indexes")):
+        opening = found[name]
+        yield (
+            f"opening {opening['records']:,} records in {opening['shards']:,} shards by the {by}",
+            f"{opening['cpu_seconds']:.1f} s, {opening['peak_bytes'] / 1e6:,.0f} MB",
+        )
     for name in ("order", "order_in_windows"):
         order = found[name]
         window = f", windows of {order['window']:,}" if order["window"] else ""
         yield (
             f"order of {order['records']:,} records{window}",
-            f"{order['cpu_seconds']:.1f} s, {order['peak_bytes'] / 1e6:,.0f} MB",
+            f"{order['cpu_seconds']:.1f} s, of which {order['first_seconds']:.2f} s before the"
+            f" first record; {order['peak_bytes'] / 1e6:,.0f} MB",
         )
     hosts = found["hosts"]
     yield (

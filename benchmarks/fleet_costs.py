@@ -1,7 +1,7 @@
 """What a run on many hosts asks of its store and its hosts: pure functions of measured rates.
 
-Everything scales in proportion: the times of opening and of the order with the records, those of
-checkpoints with the bytes of a host.
+Times of opening scale with the shards, those of the order with the records, those of checkpoints
+with the bytes of a host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import math
 from collections.abc import Iterator
 
 from benchmarks import markdown_table
-from data_pipelines.format.record_source import INDEXES_AT_ONCE
+from data_pipelines.format import held_indexes, shard_index
+from data_pipelines.format.record_source import RECORDS_HELD
+from data_pipelines.read.shuffle import BLOCK
 from xkd_jax.planning.plan import LOADER_RATE
 from xkd_jax.planning.slices import CHIPS
 
@@ -23,13 +25,14 @@ CLIPS_A_SECOND = 137.0
 # Assumptions, of a store in the region of the hosts: seconds of a small request, and what a new
 # bucket serves before it adapts to more.
 REQUEST_SECONDS = 0.03
+LISTED_AT_ONCE = 1000  # objects of one request, in gs:// and s3://
 STORE_REQUESTS = 5_000.0  # a second
 STORE_BYTES = 25e9  # a second
 # Assumptions: seconds from the start of a program to its first step besides what is measured
 # here, with compiled programs in the cache; US dollars of a core and its memory for an hour.
 START_SECONDS = 60.0
 CORE_HOUR_DOLLARS = 0.07
-# Bounds: a start of ten minutes, memory of index and order, the largest batch that was planned.
+# Bounds: a start of ten minutes, memory of indexes and order, the largest batch that was planned.
 OPENING_SECONDS = 600.0
 HOST_BYTES = 500e6
 LARGEST_BATCH = 4096
@@ -62,10 +65,10 @@ class Rates:
 
     Attributes:
       record_bytes: of a record of 10 s.
-      open_seconds: to read the index of a record, by CPU time.
-      open_bytes: peak memory for the index of a record.
+      open_seconds: to open a shard by the index of its split, by CPU time.
+      open_bytes: peak memory of it, for each shard.
       order_seconds: to compute the order of an epoch, for each record.
-      order_bytes: peak memory of it, for each record.
+      order_bytes: peak memory of it, for each record of a block.
       save: bytes a second into a checkpoint.
       restore: bytes a second from a checkpoint.
       divided_bytes: of the training state's matrices, which the hosts divide.
@@ -105,25 +108,37 @@ class Fleet:
 
     @property
     def requests(self) -> float:
-        """Requests a second of all hosts during training: one for each record."""
-        return CLIPS_A_SECOND * self.chips
+        """Requests a second of all hosts during training.
+
+        One for each record, and one for the index of its shard if a host does not hold that.
+        """
+        return CLIPS_A_SECOND * self.chips * (1 + self._unheld)
+
+    @property
+    def _unheld(self) -> float:
+        """Fraction of the records whose shard's index is not held, without `shuffle_window`."""
+        return max(0.0, 1 - RECORDS_HELD / self.data.records)
 
     @property
     def bytes(self) -> float:
         """Bytes a second of all hosts during training; a record is read whole."""
-        return self.requests * self.rates.record_bytes
+        index = shard_index.ENTRY.itemsize * self.data.records / self.data.shards
+        return CLIPS_A_SECOND * self.chips * (self.rates.record_bytes + self._unheld * index)
 
     @property
     def host_memory(self) -> float:
-        """Peak bytes of the index and the order of an epoch on each host."""
-        return self.data.records * (self.rates.open_bytes + self.rates.order_bytes)
+        """Peak bytes of the split's index, of shards' indexes and of the order, on each host."""
+        held = min(self.data.records, RECORDS_HELD) * held_indexes.LOCATED.itemsize
+        order = min(self.data.records, BLOCK) * self.rates.order_bytes
+        return self.data.shards * self.rates.open_bytes + held + order
 
     @property
     def opening(self) -> float:
-        """Seconds until every host has read the index of every shard."""
-        latency = self.data.shards * REQUEST_SECONDS / INDEXES_AT_ONCE
-        store = self.data.shards * self.hosts / STORE_REQUESTS
-        return max(latency, store) + self.data.records * self.rates.open_seconds
+        """Seconds until every host has listed the shards and read the index of their split."""
+        # Each shard has an index beside it. A page is requested after the one before it.
+        requests = math.ceil(2 * self.data.shards / LISTED_AT_ONCE) + 1
+        wait = max(requests * REQUEST_SECONDS, requests * self.hosts / STORE_REQUESTS)
+        return wait + self.data.shards * self.rates.open_seconds
 
     @property
     def state_of_host(self) -> float:
@@ -138,7 +153,7 @@ class Fleet:
     @property
     def restart(self) -> float:
         """Seconds from the start of the programs to the first step."""
-        order = self.data.records * self.rates.order_seconds
+        order = min(self.data.records, BLOCK) * self.rates.order_seconds
         return START_SECONDS + self.opening + order + self.state_of_host / self.rates.restore
 
     @property
@@ -190,7 +205,7 @@ def tables(rates: Rates) -> Iterator[str]:
         fleets = [Fleet(data, chips, rates) for chips in NUMBERS_OF_CHIPS]
         yield (
             f"**{data.name}**: {data.records:,} records in {data.shards:,} shards,"
-            f" {data.epochs:g} epochs, {fleets[0].chip_hours:,.0f} chip-hours; index and order"
+            f" {data.epochs:g} epochs, {fleets[0].chip_hours:,.0f} chip-hours; indexes and order"
             f" take {fleets[0].host_memory / 1e6:,.0f} MB of each host."
         )
         yield ""

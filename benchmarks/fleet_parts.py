@@ -21,64 +21,74 @@ from data_pipelines.buffers import BufferPool
 from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.ingest import IngestOptions, ingest
-from data_pipelines.format import record_source, shard_index, tfrecord
+from data_pipelines.format import (
+    record_source,
+    shard_index,
+    shard_names,
+    split_index,
+    tfrecord,
+)
 from data_pipelines.read.batches import BatchInPlace
-from data_pipelines.read.shuffle import Drawn, InOrder, Shuffle
+from data_pipelines.read.in_order import Drawn, InOrder
+from data_pipelines.read.shuffle import Shuffle, blocks
 from xkd_jax.config import pretraining
 from xkd_jax.config.pretraining import Config
 
 # Shards that differ; the others are links to them, as a file has at most 65,000 links.
 _DIFFERENT = 64
 _RECORD_BYTES = (300_000, 900_000)  # of synthetic indexes
+_NAME, _SPLIT = "synthetic", "train"
 
 
-def opening(records: int, shards: int) -> dict[str, float]:
-    """Opens synthetic shards by their indexes, as each host does at its start.
+def opening(records: int, shards: int, by_split: bool = True) -> dict[str, float]:
+    """Lists and opens synthetic shards, as each host does at its start.
 
     The shards are sparse files, and most are links to a few, so the system has read them before.
 
     Args:
       records: of all shards; rounded down to a multiple of `shards`.
       shards: number of shards.
+      by_split: whether to open them by the index of the split, or by the index of each.
 
     Returns:
       {"records", "shards", "cpu_seconds", "peak_bytes"}.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = _synthetic(folder, records // shards, shards)
+        _synthetic(folder, records // shards, shards)
         before, start = peak_bytes(), time.process_time()
-        opened = len(record_source.TFRecordSource(found))
+        found = shard_names.find_shards(folder, _SPLIT)
+        index = split_index.load(folder, _NAME, _SPLIT, shards) if by_split else None
+        opened = len(record_source.TFRecordSource(found, index=index))
         seconds = time.process_time() - start
         peak = peak_bytes() - before
     return {"records": opened, "shards": shards, "cpu_seconds": seconds, "peak_bytes": peak}
 
 
-def _synthetic(folder: str, each: int, shards: int) -> dict[str, int]:
-    """Writes shards of `each` records without data, and returns {path: size}."""
+def _synthetic(folder: str, each: int, shards: int) -> None:
+    """Writes shards of `each` records without data, and the index of their split."""
     rng = np.random.default_rng(0)
-    made = []
-    for number in range(min(shards, _DIFFERENT)):
+    paths = split_index.shard_paths(folder, _NAME, _SPLIT, shards)
+    made = {}
+    for path in paths[:_DIFFERENT]:
         entries = np.zeros(each, shard_index.ENTRY)
         entries["length"] = rng.integers(*_RECORD_BYTES, each)
         entries["crc"] = rng.integers(2**32, size=each)
-        path = f"{folder}/{number}"
         size = int(entries["length"].sum()) + tfrecord.FRAMING * each
         Path(path).touch()
         os.truncate(path, size)
         Path(path + shard_index.SUFFIX).write_bytes(shard_index.pack(entries, 0))
-        made.append((path, size))
-    found = dict(made)
-    for number in range(len(made), shards):
-        source, size = made[number % len(made)]
-        path = f"{folder}/{number}"
+        made[path] = size
+    for number, path in enumerate(paths[len(made) :]):
+        source = paths[number % len(made)]
         os.link(source, path)
         os.link(source + shard_index.SUFFIX, path + shard_index.SUFFIX)
-        found[path] = size
-    return found
+    different = split_index.scan(made)
+    index = split_index.SplitIndex(np.resize(different.shards, shards), different.digest)
+    Path(split_index.path_of(folder, _NAME, _SPLIT)).write_bytes(split_index.pack(index))
 
 
 def order(records: int, shards: int, window: int = 0) -> dict[str, float]:
-    """Computes the order of an epoch.
+    """Computes the order of an epoch, one part after the other.
 
     Args:
       records: of an epoch.
@@ -86,17 +96,24 @@ def order(records: int, shards: int, window: int = 0) -> dict[str, float]:
       window: `data.shuffle_window`.
 
     Returns:
-      {"records", "window", "cpu_seconds", "peak_bytes"}; the bytes include the two arrays that
-      `Shuffle` gets.
+      {"records", "window", "first_seconds", "cpu_seconds", "peak_bytes"}; the first is until the
+      first position is known.
     """
     before = peak_bytes()
-    indices = np.arange(records)
-    shuffle = Shuffle(indices, indices // -(-records // shards), 0, window)
+    shuffle = Shuffle(range(records), np.arange(shards + 1) * records // shards, 0, window)
     start = time.process_time()
     shuffle(0)
+    first = time.process_time() - start
+    for position in range(0, records, window or -(-records // blocks(records, window))):
+        shuffle(position)
     seconds = time.process_time() - start
-    peak = peak_bytes() - before
-    return {"records": records, "window": window, "cpu_seconds": seconds, "peak_bytes": peak}
+    return {
+        "records": records,
+        "window": window,
+        "first_seconds": first,
+        "cpu_seconds": seconds,
+        "peak_bytes": peak_bytes() - before,
+    }
 
 
 class _NoRecords:
@@ -120,12 +137,11 @@ def hosts(records: int, batch_size: int, number: int) -> dict[str, float]:
     """
     start = time.process_time()
     times_read = np.zeros(records, np.int64)
-    indices = np.arange(records)
     share = batch_size // number
     for host in range(number):
         rows = range(host * share, (host + 1) * share)
         batches = (
-            InOrder(_NoRecords(), Shuffle(indices, np.zeros(records, np.int64), 0))
+            InOrder(_NoRecords(), Shuffle(range(records), np.array([0, records]), 0))
             .map(_numbers)
             .pipe(BatchInPlace, batch_size, rows, 1, BufferPool())
         )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
+import contextlib
 import os
 import weakref
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.buffers import BufferPool
 from data_pipelines.errors import UserError, file_error
-from data_pipelines.format import shard_index, storage
+from data_pipelines.format import held_indexes, shard_index, split_index, storage
 from data_pipelines.format.open_files import OPEN_FILES
 from data_pipelines.format.tfrecord import (
     FOOTER,
@@ -28,10 +27,9 @@ from data_pipelines.format.tfrecord import (
 # Memory of local records, in sizes of powers of two. Larger records are rare and use new memory.
 _POOL = BufferPool()
 _LARGEST_POOLED = 1 << 24  # bytes
-# Indexes of remote shards that are requested at the same time, as each takes a round trip.
-INDEXES_AT_ONCE = 32
-# Records of a piece of the digest, which takes less memory than all.
-_DIGEST_AT_ONCE = 1 << 20
+# Records whose offsets a process holds, 16 bytes each. Of larger splits it rereads the indexes of
+# shards that it has not read from for long.
+RECORDS_HELD = 1 << 23
 
 
 class TFRecordSource:
@@ -43,13 +41,20 @@ class TFRecordSource:
     checksums.
     """
 
-    def __init__(self, shards: Mapping[str, int], verify: bool = True):
-        """Opens shards and reads their indexes, or their record headers where an index is invalid.
+    def __init__(
+        self,
+        shards: Mapping[str, int],
+        verify: bool = True,
+        index: split_index.SplitIndex | None = None,
+    ):
+        """Opens shards by the index of their split, or by the index of each.
 
         Args:
           shards: {path or URL: size in bytes} of the shards, in order; see `find_shards`.
           verify: whether to check the data of each record by its checksum. Lengths are always
             checked.
+          index: of the split; None: each shard's index is read, or the headers of its records where
+            that is invalid.
 
         Raises:
           UserError: a shard is damaged or not a TFRecord file.
@@ -58,17 +63,13 @@ class TFRecordSource:
         self._sizes = list(shards.values())
         self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
-        indexes = _indexes(shards)
-        self._classes = [index.classes for index in indexes]
-        self._first = np.cumsum([0] + [len(index.entries) for index in indexes]).tolist()
-        # A length has 32 bits, as `MAX_RECORD_BYTES` does.
-        self._lengths, self._crcs = (np.empty(self._first[-1], np.uint32) for _ in range(2))
-        self._offsets = np.empty(self._first[-1], np.int64)
-        for index, start, end in zip(indexes, self._first, self._first[1:], strict=False):
-            framed = index.entries["length"].astype(np.int64) + FRAMING
-            self._lengths[start:end] = index.entries["length"]
-            self._crcs[start:end] = index.entries["crc"]
-            self._offsets[start:end] = np.cumsum(framed) - framed
+        self._held = held_indexes.HeldIndexes(RECORDS_HELD)
+        if index is None:
+            index = split_index.scan(
+                shards, lambda shard, entries: self._held.put(shard, held_indexes.located(entries))
+            )
+        self._index = index
+        self._first = np.cumsum([0, *index.shards["records"].tolist()]).tolist()
         self._own_files()
 
     def _own_files(self) -> None:
@@ -76,7 +77,7 @@ class TFRecordSource:
         weakref.finalize(self, OPEN_FILES.close, self._owner).atexit = False
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return int(self._first[-1])
 
     @property
     def paths(self) -> list[str]:
@@ -86,12 +87,23 @@ class TFRecordSource:
     @property
     def shard_lengths(self) -> list[int]:
         """Number of records in each shard."""
-        return np.diff(self._first).tolist()
+        return [int(records) for records in self._index.shards["records"]]
+
+    @property
+    def first_records(self) -> np.ndarray:
+        """Index of the first record of each shard, and the number of all: int64 [shards + 1]."""
+        return np.asarray(self._first, np.int64)
 
     @property
     def classes(self) -> list[int | None]:
         """Number of classes that the labels of each shard require, by its index; None: unknown."""
-        return self._classes
+        needed = self._index.shards["classes"].tolist()
+        return [None if classes == shard_index.UNKNOWN else classes for classes in needed]
+
+    @property
+    def index_path(self) -> str:
+        """Path of the index of the split; "" if the source was opened by those of its shards."""
+        return self._index.path
 
     def records_of(self, shard: int) -> range:
         """Returns the indices of the records of a shard."""
@@ -104,16 +116,7 @@ class TFRecordSource:
         It does not depend on the folder or on indexes. It changes if any record is changed, added,
         removed or moved.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        for start in range(0, len(self), _DIGEST_AT_ONCE):
-            part = slice(start, start + _DIGEST_AT_ONCE)
-            rows = np.stack([self._lengths[part], self._crcs[part]], axis=1)
-            digest.update(rows.astype("<u4").tobytes())
-        return digest.hexdigest()
-
-    def shards_of(self, records: np.ndarray) -> np.ndarray:
-        """Returns the number of the shard of each record, int64 [n]."""
-        return np.searchsorted(self._first, records, side="right") - 1
+        return self._index.digest
 
     def __getitem__(self, record: int) -> memoryview:
         """Returns the data of one record, read-only bytes.
@@ -126,22 +129,53 @@ class TFRecordSource:
         """
         shard, number = self._locate(record)
         path = self._paths[shard]
-        framed = self._read(shard, int(self._offsets[record]), int(self._lengths[record]))
+        offset, length, crc = self._located(shard)[number].item()
+        framed = self._read(shard, offset, length)
+        with self._unless_replaced(shard):
+            data = self._checked(path, number, framed, length, crc)
+        return data.data.toreadonly()
+
+    @contextlib.contextmanager
+    def _unless_replaced(self, shard: int) -> Iterator[None]:
+        """Names the cause of an error if a remote shard has another size than it had."""
+        path = self._paths[shard]
         try:
-            data = self._checked(path, number, record, framed)
+            yield
         except UserError:
             if storage.is_remote(path) and storage.size(path) != self._sizes[shard]:
                 raise _replaced(path) from None
             raise
-        return data.data.toreadonly()
 
-    def _checked(self, path: str, number: int, record: int, framed: np.ndarray) -> np.ndarray:
+    def _located(self, shard: int) -> np.ndarray:
+        """Returns where the records of a shard are; reads its index if that is not held.
+
+        Raises:
+          UserError: it is not the shard that was opened, or not the one in the split's index.
+        """
+        if (held := self._held.get(shard)) is not None:
+            return held
+        path = self._paths[shard]
+        if not storage.is_remote(path) and _time_of_change(path) != self._times[shard]:
+            raise _replaced(path)
+        with self._unless_replaced(shard):
+            try:
+                entries = shard_index.load(path, self._sizes[shard]).entries
+            except OSError as error:
+                raise _cannot_read(path, error) from None
+        if split_index.digest_of(entries) != self._index.shards["digest"][shard].tobytes():
+            raise _other_than_described(path, self._index.path)
+        found = held_indexes.located(entries)
+        self._held.put(shard, found)
+        return found
+
+    def _checked(
+        self, path: str, number: int, framed: np.ndarray, length: int, crc: int
+    ) -> np.ndarray:
         """Returns the data of a record, `number` of its shard, uint8 [length].
 
         Raises:
-          UserError: it does not match its checksums or the index.
+          UserError: it does not match its checksums, or length and masked checksum of the index.
         """
-        length = int(self._lengths[record])
         if len(framed) < length + FRAMING:
             raise cut_off(path, number)
         end = HEADER.size + length
@@ -153,7 +187,7 @@ class TFRecordSource:
                 f"{path} is damaged in record {number} (its checksum is wrong): copy or build the"
                 " shard again."
             )
-        if self._verify and stored != FOOTER.pack(self._crcs[record]):
+        if self._verify and stored != FOOTER.pack(crc):
             raise _of_another_shard(path, number, "checksum")
         return data
 
@@ -199,17 +233,6 @@ class TFRecordSource:
         return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
 
 
-def _indexes(shards: Mapping[str, int]) -> list[shard_index.Index]:
-    """Returns the index of each shard, in order; reads those of remote shards in threads."""
-    if not any(map(storage.is_remote, shards)):
-        return [shard_index.load(path, size) for path, size in shards.items()]
-    pool = ThreadPoolExecutor(INDEXES_AT_ONCE, "read-indexes")
-    try:
-        return list(pool.map(shard_index.load, shards, shards.values()))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _time_of_change(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns
@@ -232,6 +255,15 @@ def _cannot_read(path: str, error: OSError) -> UserError:
 def _replaced(path: str) -> UserError:
     return UserError(
         f"{path} was replaced or removed while in use: restore it, or repeat the command."
+    )
+
+
+def _other_than_described(path: str, described: str) -> UserError:
+    if not described:
+        return _replaced(path)
+    return UserError(
+        f"{path} is not the shard that {described} describes: copy the data set again, or, if the"
+        " shard was changed on purpose, run python -m data_pipelines.split_indexes."
     )
 
 

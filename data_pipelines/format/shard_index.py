@@ -28,7 +28,7 @@ SUFFIX = ".index"
 ENTRY = np.dtype([("length", "<u8"), ("crc", "<u4")])
 _MAGIC = b"XKDINDX2"
 _HEADER = struct.Struct("<8sQQQ")
-_UNKNOWN = 2**64 - 1
+UNKNOWN = 2**64 - 1  # number of classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def pack(entries: np.ndarray, classes: int | None = None) -> bytes:
       classes: number of classes that the labels require; None: unknown.
     """
     size = int(entries["length"].sum()) + tfrecord.FRAMING * len(entries)
-    stored = _UNKNOWN if classes is None else classes
+    stored = UNKNOWN if classes is None else classes
     body = _HEADER.pack(_MAGIC, size, len(entries), stored) + entries.tobytes()
     return body + tfrecord.FOOTER.pack(tfrecord.masked_crc(body))
 
@@ -78,7 +78,7 @@ def unpack(content: bytes, shard_size: int) -> Index | None:
         return None
     if entries["length"].sum() + tfrecord.FRAMING * count != size:
         return None
-    return Index(entries, None if classes == _UNKNOWN else classes)
+    return Index(entries, None if classes == UNKNOWN else classes)
 
 
 def scan(path: str, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writes a data set: TFRecord shards, their indexes, and the JSON files that describe them.
+"""Writes a data set: TFRecord shards, their indexes, and the files that describe them.
 
 The layout is that of tensorflow-datasets: `tfds.builder_from_directory` opens the folder, whose
 JSON files are written by classes of that library, without TensorFlow. `metadata.json` is written
@@ -24,6 +24,7 @@ from data_pipelines.format import (
     record_schema,
     shard_index,
     shard_names,
+    split_index,
     storage,
     tfrecord,
 )
@@ -36,7 +37,9 @@ if TYPE_CHECKING:  # slow to import
 DATASET_INFO = "dataset_info.json"
 _VERSION = "1.0.0"
 # Temporary files of `storage.writer` for shards, indexes and JSON files.
-_LEFTOVER = re.compile(r"(\w+-\w+\.tfrecord-\d{5,9}-of-\d{5,9}(\.index)?|\w+\.json)\.\d+\.tmp")
+_LEFTOVER = re.compile(
+    r"(\w+-\w+\.tfrecord-\d{5,9}-of-\d{5,9}(\.index)?|\w+-\w+\.index|\w+\.json)\.\d+\.tmp"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,13 +179,18 @@ def check_names(*names: str) -> None:
 def finish_dataset(
     output_dir: str, metadata: Metadata, splits: Mapping[str, Sequence[Shard]]
 ) -> None:
-    """Writes the JSON files that describe finished shards, which completes the data set.
+    """Writes the files that describe finished shards, which completes the data set.
+
+    These are the index of each split and the JSON files.
 
     Args:
       output_dir: the folder (or URL) of the shards.
       metadata: of the data set.
       splits: the shards of each split, in order.
     """
+    for split, written in splits.items():
+        sizes = [shard.size for shard in written]
+        split_index.write(output_dir, metadata.name, split, sizes)
     with storage.writer(storage.join(output_dir, metadata_lib.FILE)) as file:
         file.write(metadata_lib.to_json(metadata).encode())
     with tempfile.TemporaryDirectory() as folder:

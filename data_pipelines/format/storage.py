@@ -36,6 +36,11 @@ def is_remote(path: str) -> bool:
     return _URL.match(path) is not None
 
 
+def can_list(path: str) -> bool:
+    """Whether the files of a folder can be listed, which HTTP has no request for."""
+    return not path.startswith(("http://", "https://"))
+
+
 class Url(PurePosixPath):
     """A URL with the operations of a path; `str` has both slashes after its scheme."""
 
@@ -284,15 +289,21 @@ def read_range(url: str, start: int, end: int) -> bytes:
     """Returns bytes `start` to `end` (exclusive) of a remote file, in one request.
 
     Raises:
-      UserError: the file was removed.
+      UserError: the file was removed, or the server has no ranges.
       UnreachableError: the storage does not respond.
     """
     try:
-        return cast(bytes, with_retries(url, filesystem(url).cat_file, url, start=start, end=end))
+        content = with_retries(url, filesystem(url).cat_file, url, start=start, end=end)
     except FileNotFoundError:
         raise UserError(
             f"{url} was removed while in use: restore it, and repeat the command."
         ) from None
+    if len(content) > end - start:  # HTTP permits a server to answer with the whole file
+        raise UserError(
+            f"The server of {url} ignores requests for a range of bytes: use a server that has"
+            " them, or copy the data set."
+        )
+    return cast(bytes, content)
 
 
 def size(url: str) -> int:

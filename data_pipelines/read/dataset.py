@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 
-from data_pipelines import json_file
 from data_pipelines.errors import UserError
 from data_pipelines.format import (
     dmvr,
     record_schema,
     record_source,
     shard_index,
-    shard_names,
-    shards,
     storage,
 )
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
+from data_pipelines.read import described_splits
 from data_pipelines.terminal import count
 
 # Records per task of a thread of `index_rows`.
@@ -94,24 +91,23 @@ def open_dataset(
       UserError: the data set is incomplete or damaged, has no such split, no records or not the
         modalities, or has other rates or sizes than the config.
     """
+    parts = split.split("+")
+    if len(set(parts)) < len(parts):
+        raise UserError(f"data.split={split!r} repeats a split: give each split once.")
+    described = storage.exists(storage.join(directory, metadata_lib.FILE))
+    verify = config.data.verify_checksums
     parse: Callable[[bytes | memoryview, str], Record]
-    if metadata_lib.FILE not in storage.sizes(directory) and dmvr.has_shards(directory):
-        metadata, parse, find = dmvr.metadata_for(config), dmvr.DmvrParser(config), dmvr.find_shards
+    if not described and storage.can_list(directory) and dmvr.has_shards(directory):
+        metadata, parse = dmvr.metadata_for(config), dmvr.DmvrParser(config)
+        found = {p: size for part in parts for p, size in dmvr.find_shards(directory, part).items()}
+        source = record_source.TFRecordSource(found, verify)
     else:
         metadata = metadata_lib.read(directory)
         wanted = config.modalities if modalities is None else modalities
         metadata_lib.check_modalities(metadata, wanted, directory)
         metadata_lib.check_config(metadata, config, directory, fixed=fixed)
-        parse, find = _Parser(metadata.mels, metadata.classes), _find_described_shards
-    parts = split.split("+")
-    if len(set(parts)) < len(parts):
-        raise UserError(f"data.split={split!r} repeats a split: give each split once.")
-    found: dict[str, int] = {}
-    for part in parts:
-        found |= find(directory, part)
-    source = record_source.TFRecordSource(found, verify=config.data.verify_checksums)
-    if find is _find_described_shards:
-        _check_lengths(directory, split, source)
+        parse = _Parser(metadata.mels, metadata.classes)
+        source = described_splits.open_source(directory, metadata.name, parts, verify)
     if not len(source):
         raise UserError(
             f"The split {split!r} of {directory} has no records: see its report.json"
@@ -142,8 +138,8 @@ def _check_labels(dataset: Dataset, directory: str) -> None:
             f" classes (first: {bad[0]}): build the data set again from the official lists."
         )
     if suspects:
-        path = source.paths[suspects[0]]
-        raise UserError(f"{path}{shard_index.SUFFIX} states a wrong number of classes: delete it.")
+        path = source.index_path or source.paths[suspects[0]] + shard_index.SUFFIX
+        raise UserError(f"{path} states a wrong number of classes: delete it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,47 +228,3 @@ def index_of(dataset: Dataset, rows: np.ndarray) -> RecordIndex:
     label = rows[:, 0].astype(np.int32).astype(np.int64)
     train, test = np.split(rows[:, 1:].astype(bool), 2, axis=1)
     return RecordIndex(dataset.metadata.name, label, train, test, dataset.digest)
-
-
-def _find_described_shards(directory: str, split: str) -> dict[str, int]:
-    found = shard_names.find_shards(directory, split)
-    stated = _stated_lengths(directory, split)
-    if len(found) != len(stated):
-        raise UserError(
-            f"{directory} has {count(len(found), 'shard')} of the split {split!r} and"
-            f" {shards.DATASET_INFO} states {len(stated)}: build the data set again."
-        )
-    return found
-
-
-def _stated_lengths(directory: str, split: str) -> list[int]:
-    """Returns the number of records in each shard of a split by dataset_info.json."""
-    path = storage.join(directory, shards.DATASET_INFO)
-    try:
-        splits = json_file.read(path)["splits"]
-        (lengths,) = (_numbers(s["shardLengths"]) for s in splits if s["name"] == split)
-    except FileNotFoundError:
-        raise UserError(f"{directory} is incomplete: run data_pipelines.build again.") from None
-    except json_file.ContentError as error:
-        raise UserError(f"{path} is damaged ({error}): build the data set again.") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: build the data set again.") from None
-    return lengths
-
-
-def _numbers(texts: list[str]) -> list[int]:
-    """Returns a list of integers; the JSON of protobuf has int64 as strings."""
-    wrong = [text for text in texts if not re.fullmatch("[0-9]{1,18}", str(text))]
-    if wrong:
-        raise json_file.ContentError(f"{json_file.shown(wrong[0])} is not a number of records")
-    return [int(text) for text in texts]
-
-
-def _check_lengths(directory: str, split: str, source: record_source.TFRecordSource) -> None:
-    stated = [n for part in split.split("+") for n in _stated_lengths(directory, part)]
-    for path, found, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
-        if found != expected:
-            raise UserError(
-                f"{path} has {count(found, 'record')} and {shards.DATASET_INFO} states {expected}:"
-                " copy or build the shard again."
-            )

@@ -30,8 +30,9 @@ from data_pipelines.read import clips as clips_lib
 from data_pipelines.read import views
 from data_pipelines.read.batches import BatchInPlace, Fill, Row
 from data_pipelines.read.dataset import Dataset
+from data_pipelines.read.in_order import Drawn, InOrder
 from data_pipelines.read.read_ahead import Batch, prepare_worker, read_ahead
-from data_pipelines.read.shuffle import Drawn, InOrder, OnePass, Order, Shuffle, epoch_records
+from data_pipelines.read.shuffle import OnePass, Order, Shuffle, epoch_records
 
 
 def train_batches(
@@ -56,7 +57,7 @@ def train_batches(
       rows: indices of this host's rows among the `config.batch_size` rows; None: all.
       start_step: step of the first batch.
       modalities: modalities to read; None: the config's.
-      records: the records to use, int [n]; None: all.
+      records: the records to use, int [n], ascending; None: all.
       make_views: (config, size, log_mel, rng_of) -> views; see `views.draw_train_views`.
 
     Yields:
@@ -68,10 +69,10 @@ def train_batches(
     Raises:
       UserError: a record is damaged or lacks a modality, or the records do not fill a batch.
     """
-    indices = _indices(dataset, records)
+    indices, shards = _indices(dataset, records), dataset.source.first_records
     order = Shuffle(
         indices,
-        dataset.source.shards_of(indices),
+        shards if records is None else np.searchsorted(indices, shards),
         config.seed,
         config.data.shuffle_window,
         epoch_records(len(indices), config.batch_size, config.data.drop_last),
@@ -193,8 +194,9 @@ def _pipeline(
     )
 
 
-def _indices(dataset: Dataset, records: np.ndarray | None) -> np.ndarray:
-    return np.arange(len(dataset)) if records is None else np.asarray(records, np.int64)
+def _indices(dataset: Dataset, records: np.ndarray | None) -> range | np.ndarray:
+    """Returns the indices to read; those of all records take no memory."""
+    return range(len(dataset)) if records is None else np.asarray(records, np.int64)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,15 +5,19 @@ It is a function of the config and the data set, so no state of it is saved or e
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import sys
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-import grain
 import numpy as np
 
 from data_pipelines.errors import UserError
+
+# Records of an epoch that are permuted together, 16 MB of integers. AudioSet is one block.
+BLOCK = 1 << 22
 
 
 class Order(Protocol):
@@ -24,52 +28,11 @@ class Order(Protocol):
     def __len__(self) -> int: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """An element of `InOrder`.
-
-    Attributes:
-      index: of the record in the data set.
-      draw: number of earlier occurrences of this record: the epoch, or the number of its clip.
-      record: the record.
-    """
-
-    index: int
-    draw: int
-    record: Any
-
-
-class Records(Protocol):
-    """Records by index."""
-
-    def __getitem__(self, record: int, /) -> Any: ...
-
-
-class InOrder(grain.MapDataset):
-    """Records in an `Order`; replaces `grain.MapDataset.source` and `shuffle`."""
-
-    def __init__(self, records: Records, order: Order):
-        """Creates the data set of `Drawn` records."""
-        super().__init__()
-        self._records = records
-        self._order = order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Returns the `Drawn` at a position."""
-        if isinstance(index, slice):
-            return self.slice(index)
-        draw, record = self._order(index)
-        return Drawn(record, draw, self._records[record])
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnePass:
     """The order of one pass: each record in turn, at `clips` consecutive positions."""
 
-    records: np.ndarray
+    records: Sequence[int] | np.ndarray
     clips: int
 
     def __call__(self, position: int) -> tuple[int, int]:
@@ -85,16 +48,21 @@ class OnePass:
 class Shuffle:
     """The order of training: infinitely many epochs, each in a different random order.
 
+    A part of an epoch is ordered when one of its positions is read, so memory and time do not grow
+    with the number of records: a window, or, without windows, a block of at most `BLOCK` records.
+
     Attributes:
-      records: indices of the records of an epoch, int64 [n].
-      shards: shard of each record, int64 [n].
+      records: indices of the records of an epoch: a range, or int64 [n], ascending.
+      shards: place in `records` of the first record of each shard, and their number: int64
+        [shards + 1].
       seed: of the random orders.
-      window: 0: permute all records of an epoch. Above 0: permute the shards, then permute records
-        within windows of this many positions, so that nearby positions are in few shards.
+      window: 0: permute all records of an epoch, in `blocks` parts. Above 0: permute the shards,
+        then permute records within windows of this many positions, so that nearby positions are in
+        few shards.
       count: positions of an epoch; its remaining records are left out. 0: all records.
     """
 
-    records: np.ndarray
+    records: Sequence[int] | np.ndarray
     shards: np.ndarray
     seed: int
     window: int = 0
@@ -103,7 +71,8 @@ class Shuffle:
     def __call__(self, position: int) -> tuple[int, int]:
         """Returns (epoch, index of the record) at a position."""
         epoch, place = divmod(position, self.count or len(self.records))
-        return epoch, int(self.records[_order(self, epoch)[place]])
+        part, offset = _epoch(self, epoch).find(place)
+        return epoch, int(self.records[_part(self, epoch, part)[offset]])
 
     def __len__(self) -> int:
         return sys.maxsize  # Grain's convention for infinite data sets
@@ -125,20 +94,101 @@ def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
     return records - records % batch_size
 
 
+def blocks(records: int, window: int) -> int:
+    """Returns the number of blocks of an epoch, each of which is permuted alone.
+
+    Args:
+      records: of an epoch.
+      window: `data.shuffle_window`; above 0 there are windows in place of blocks.
+    """
+    return 1 if window else max(1, -(-records // BLOCK))
+
+
+class _Epoch(Protocol):
+    """The order of an epoch, in parts."""
+
+    def find(self, place: int) -> tuple[int, int]:
+        """Returns the part of a position in the epoch, and its position in that part."""
+        ...
+
+    def order(self, part: int) -> np.ndarray:
+        """Returns the place in `Shuffle.records` for each position of a part, integers [n]."""
+        ...
+
+
 @functools.lru_cache(maxsize=4)
-def _order(shuffle: Shuffle, epoch: int) -> np.ndarray:
-    """Returns the index in `records` for each position of an epoch, integers [n].
+def _epoch(shuffle: Shuffle, epoch: int) -> _Epoch:
+    return (_Windows if shuffle.window else _Blocks)(shuffle, epoch)
+
+
+@functools.lru_cache(maxsize=4)
+def _part(shuffle: Shuffle, epoch: int, part: int) -> np.ndarray:
+    return _epoch(shuffle, epoch).order(part)
+
+
+class _Blocks:
+    """An epoch in blocks, each of which takes one record of every `blocks` consecutive ones.
+
+    Which one is random, so that a block is a sample of all records, another one in each epoch. One
+    block is a permutation of all.
 
     (Grain's shuffle adds the epoch to the seed, so that epoch 1 of seed 0 equals epoch 0 of seed 1,
     and it does not order by shards; `benchmarks.grain_parts` prints its cost.)
     """
-    rng = np.random.default_rng([shuffle.seed, epoch])
-    count, window = len(shuffle.records), shuffle.window
-    if not window:
+
+    def __init__(self, shuffle: Shuffle, epoch: int):
+        self._seed = [shuffle.seed, epoch]
+        self._records = len(shuffle.records)
+        self._blocks = blocks(self._records, 0)
+        # The last group has fewer records than there are blocks; the first blocks take them.
+        self._groups, self._rest = divmod(self._records, self._blocks)
+
+    def find(self, place: int) -> tuple[int, int]:
+        longer = self._rest * (self._groups + 1)
+        if place < longer:
+            return divmod(place, self._groups + 1)
+        block, offset = divmod(place - longer, self._groups)
+        return block + self._rest, offset
+
+    def order(self, part: int) -> np.ndarray:
+        count = self._groups + (part < self._rest)
         # The width of integers does not change their order, only the memory and time.
-        return rng.permutation(np.arange(count, dtype=np.min_scalar_type(-count)))
-    turn = rng.permutation(shuffle.shards.max() + 1)
-    by_shard = np.argsort(turn[shuffle.shards], kind="stable")
-    # A random offset of the windows, so that their content differs between epochs of one shard too.
-    windows = (np.arange(count) + rng.integers(window)) // window
-    return by_shard[np.lexsort((rng.random(count), windows))]
+        groups = np.arange(count, dtype=np.min_scalar_type(-self._records))
+        # (A seed is followed by zeros, so block 0 has the numbers of `[seed, epoch]`.)
+        groups = np.random.default_rng([*self._seed, part]).permutation(groups)
+        if self._blocks == 1:
+            return groups
+        turn = np.random.default_rng([*self._seed, self._blocks])
+        taken = turn.integers(self._blocks, size=self._groups + 1)
+        taken[self._groups] = 0
+        return groups * self._blocks + ((taken[groups] + part) % self._blocks).astype(groups.dtype)
+
+
+class _Windows:
+    """An epoch by shards in random order, in windows which are permuted."""
+
+    def __init__(self, shuffle: Shuffle, epoch: int):
+        self._window, self._records = shuffle.window, len(shuffle.records)
+        self._bits = np.random.PCG64([shuffle.seed, epoch])
+        rng = np.random.Generator(self._bits)
+        sizes = np.diff(shuffle.shards)
+        turn = np.argsort(rng.permutation(np.flatnonzero(sizes)[-1] + 1))
+        self._end = np.cumsum(sizes[turn])
+        # What is added to a position among all shards to get its place in `records`.
+        self._shift = shuffle.shards[turn] - (self._end - sizes[turn])
+        # A random offset of the windows, so that their content differs between epochs of one shard
+        # too.
+        self._offset = int(rng.integers(shuffle.window))
+
+    def find(self, place: int) -> tuple[int, int]:
+        window = (place + self._offset) // self._window
+        return window, place - max(0, window * self._window - self._offset)
+
+    def order(self, part: int) -> np.ndarray:
+        start = part * self._window - self._offset
+        places = np.arange(max(0, start), min(self._records, start + self._window))
+        # Of one random number for each record of the epoch, in order, those of the window.
+        bits = copy.deepcopy(self._bits)
+        keys = np.random.Generator(bits.advance(int(places[0]))).random(len(places))
+        places = places[np.argsort(keys, kind="stable")]
+        return places + self._shift[np.searchsorted(self._end, places, side="right")]

@@ -11,8 +11,8 @@ from benchmarks.fleet_costs import DataSet, Fleet, Rates
 
 RATES = Rates(
     record_bytes=1e6,
-    open_seconds=1e-6,
-    open_bytes=40.0,
+    open_seconds=1e-3,
+    open_bytes=40_000.0,
     order_seconds=2e-6,
     order_bytes=60.0,
     save=1e8,
@@ -35,16 +35,30 @@ def test_rates_of_the_store_are_proportional_to_chips():
 
 
 def test_opening_is_bound_by_latency_and_then_by_the_store():
-    """1,000 shards, 32 at once, 30 ms each; or 5,000 requests a second of 1,024 hosts."""
-    assert Fleet(MILLION, 8, RATES).opening == pytest.approx(1000 * 0.03 / 32 + 1)
-    assert Fleet(MILLION, 4096, RATES).opening == pytest.approx(1000 * 1024 / 5000 + 1)
+    """Two pages of 1,000 objects and one index, 30 ms each; or 5,000 requests a second."""
+    assert Fleet(MILLION, 8, RATES).opening == pytest.approx(3 * 0.03 + 1)
+    assert Fleet(MILLION, 4096, RATES).opening == pytest.approx(3 * 1024 / 5000 + 1)
+
+
+def test_offsets_and_order_take_memory_up_to_a_bound():
+    """16 bytes for each record up to 2^23, 60 for each up to 2^22, and 40,000 a shard."""
+    assert Fleet(MILLION, 8, RATES).host_memory == pytest.approx(1000 * 4e4 + 1e6 * (16 + 60))
+    large = Fleet(DataSet("large", 10**8, 1), 8, RATES)
+    assert large.host_memory == pytest.approx(10**5 * 4e4 + 2**23 * 16 + 2**22 * 60)
+
+
+def test_records_whose_offsets_are_not_held_take_a_second_request():
+    """Their index has 12 bytes for each of the 1,000 records of the shard."""
+    large = Fleet(DataSet("large", 2**25, 1), 8, RATES)
+    assert large.requests == 8 * 137 * 1.75
+    assert large.bytes == pytest.approx(8 * 137 * (1e6 + 0.75 * 12_000), rel=1e-4)
 
 
 def test_checkpoints_are_divided_except_their_whole_part():
     fleet_of_4 = Fleet(MILLION, 16, RATES)
     assert fleet_of_4.state_of_host == 8e9 / 4 + 1e8
     assert fleet_of_4.saving == 21.0
-    opening = 1000 * 0.03 / 32 + 1
+    opening = 3 * 0.03 + 1
     assert fleet_of_4.restart == pytest.approx(60 + opening + 2 + 10.5)
     assert fleet_of_4.announced_preemption == pytest.approx(16 * (21 + fleet_of_4.restart) / 3600)
     sudden = 16 * (1000 * 16 / 137 + fleet_of_4.restart) / 3600
@@ -58,7 +72,7 @@ def test_checkpoints_are_divided_except_their_whole_part():
         (MILLION, 64, ["requests"]),
         (MILLION, 512, ["batch", "requests", "bandwidth"]),
         (DataSet("large", 10_000_000, 1), 8, ["memory"]),
-        (DataSet("large", 10_000_000, 1), 4096, [
+        (DataSet("huge", 10**9, 1), 4096, [
             "batch", "requests", "bandwidth", "opening", "memory",
         ]),
     ],
@@ -80,15 +94,17 @@ def test_tables_are_rectangular():
     assert "10,000 core-hours, some $700 " in "\n".join(lines)
 
 
-def test_opening_counts_all_records_of_linked_shards():
-    found = fleet_parts.opening(records=2_050, shards=100)  # more than differ
+@pytest.mark.parametrize("by_split", [True, False])
+def test_opening_counts_all_records_of_linked_shards(by_split):
+    found = fleet_parts.opening(2_050, 100, by_split)  # more than differ
     assert (found["records"], found["shards"]) == (2_000, 100)
     assert found["peak_bytes"] >= 0
 
 
 @pytest.mark.parametrize("window", [0, 100])
 def test_order_is_measured(window):
-    assert fleet_parts.order(1000, 10, window)["cpu_seconds"] >= 0
+    found = fleet_parts.order(1000, 10, window)
+    assert 0 <= found["first_seconds"] <= found["cpu_seconds"]
 
 
 @pytest.mark.parametrize(("records", "batch_size", "hosts"), [(240, 64, 64), (1000, 96, 8)])
@@ -115,9 +131,17 @@ def test_part_of_the_state_is_saved_and_restored():
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     """A file of made-up measurements by the command."""
-    part = {"cpu_seconds": 10.0, "peak_bytes": 1e9, "records": 1000, "shards": 10, "window": 0}
+    part = {
+        "cpu_seconds": 10.0,
+        "peak_bytes": 1e9,
+        "records": 1000,
+        "shards": 10,
+        "window": 0,
+        "first_seconds": 0.5,
+    }
     made = {
         "opening": part,
+        "opening_by_shards": part,
         "order": part,
         "order_in_windows": part | {"window": 100},
         "hosts": {"hosts": 8, "batch_size": 16, "missing": 0, "repeated": 0} | part,
@@ -134,7 +158,8 @@ def measured(monkeypatch, tmp_path):
 
 def test_rates_of_measurements(measured):
     rates = fleet.rates(json.loads(measured.read_text()))
-    assert rates.open_seconds == rates.order_seconds == 0.01
+    assert (rates.open_seconds, rates.order_seconds) == (1.0, 0.01)
+    assert (rates.open_bytes, rates.order_bytes) == (1e8, 1e6)
     assert (rates.save, rates.restore) == (5e8, 1e9)
     assert rates.whole_bytes == 1.25e8  # 5 hosts: 1.25e8 + 3.75e8 / 5 = 2e8
     assert rates.divided_bytes == 3.75e8
@@ -145,7 +170,9 @@ def test_table_is_printed_from_a_file(measured, capsys):
     capsys.readouterr()
     fleet.main([f"--table={measured}"])
     printed = capsys.readouterr().out
-    assert "| order of 1,000 records, windows of 100 | 10.0 s, 1,000 MB |" in printed
+    order = "10.0 s, of which 0.50 s before the first record; 1,000 MB"
+    assert f"| order of 1,000 records, windows of 100 | {order} |" in printed
+    assert "10 shards by the shards' indexes | 10.0 s, 1,000 MB |" in printed
     assert "0 records missing, 0 read again" in printed
     assert printed.count("\n| 4,096 | 1,024 | 65,536 |") == len(fleet_costs.DATA_SETS)
 

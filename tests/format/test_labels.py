@@ -8,7 +8,7 @@ import toy_shards
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import dmvr, record_schema, shard_index, shard_names, shards
+from data_pipelines.format import dmvr, record_schema, shard_index, shard_names, shards, split_index
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.pretraining import Config
@@ -67,6 +67,7 @@ def test_without_index_record_with_invalid_label_is_refused(tmp_path, metadata, 
         if index == "without classes":
             with open(path + ".index", "wb") as file:
                 file.write(shard_index.pack(entries))
+    os.remove(split_index.path_of(folder, "toy", "train"))
     dataset = open_dataset(toy_shards.CONFIG, folder, "train")
     where = rf"00001-of-00002, record 2, has the label {bad}, and the classes"
     with pytest.raises(UserError, match=where):
@@ -114,11 +115,18 @@ def test_both_splits_are_checked(tmp_path):
 
 def test_index_with_wrong_number_of_classes_is_named(tmp_path):
     folder = toy_shards.write(tmp_path, _records(0))
-    path, size = next(iter(shard_names.find_shards(folder, "train").items()))
+    found = shard_names.find_shards(folder, "train")
+    path, size = next(iter(found.items()))
     with open(path + ".index", "wb") as file:
         file.write(shard_index.pack(shard_index.load(path, size).entries, 99))
+    whole = split_index.write(folder, "toy", "train", list(found.values()))
+    with pytest.raises(UserError, match=r"/toy-train\.index states a wrong number .*delete it"):
+        open_dataset(toy_shards.CONFIG, folder, "train")
+    os.remove(split_index.path_of(folder, "toy", "train"))
     with pytest.raises(UserError, match=r"00000-of-00002\.index states a wrong number .*delete it"):
         open_dataset(toy_shards.CONFIG, folder, "train")
+    os.remove(path + ".index")
+    assert open_dataset(toy_shards.CONFIG, folder, "train").digest == whole.digest
 
 
 def test_index_of_other_records_has_no_number_of_classes(tmp_path):

@@ -1,11 +1,8 @@
 """Shards and media files in emulators of Amazon S3 and Google Cloud Storage."""
 
-import functools
-import http.server
 import itertools
 import json
 import os
-import threading
 import urllib.request
 
 import media_files
@@ -13,8 +10,10 @@ import numpy as np
 import pytest
 import stores
 import toy_shards
+import web_server
 
 from data_pipelines.build.ingest import IngestOptions
+from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
@@ -72,21 +71,36 @@ def test_media_of_a_folder(scheme, clip):
         assert _records(found[0]) == _records(clip)
 
 
-def test_media_behind_web_address_and_list(clip, monkeypatch):
+def test_media_behind_web_address_and_list(clip):
     pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
     folder = os.path.dirname(clip)
     with open(f"{folder}/list.txt", "w", encoding="utf-8") as file:
         file.write("clip.avi\n")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with web_server.serving(folder) as address:
         assert feature_files.listed(f"{address}/list.txt")[0] == [f"{address}/clip.avi"]
         assert _records(f"{address}/clip.avi") == _records(clip)
         lost = Reader(IngestOptions())(f"{address}/absent.avi")
         assert (lost.reason, lost.records) == ("missing", ())
-    finally:
-        server.shutdown()
-        server.server_close()
+
+
+def test_shards_behind_web_address(local):
+    """Without a listing, by the index of the split."""
+    pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
+    with web_server.serving(local) as address:
+        for remote, here in zip(_batches(address), _batches(local), strict=True):
+            np.testing.assert_array_equal(remote, here)
+        there, here = (open_dataset(toy_shards.CONFIG, f, "train") for f in (address, local))
+        assert there.digest == here.digest
+        with pytest.raises(UserError, match=r"dataset_info\.json is damaged .*'test' 0 times"):
+            open_dataset(toy_shards.CONFIG, address, "test")
+        os.remove(f"{local}/toy-train.index")
+        with pytest.raises(UserError, match=r"toy-train\.index is missing .*split_indexes"):
+            open_dataset(toy_shards.CONFIG, address, "train")
+
+
+def test_web_server_without_ranges_is_refused(local):
+    pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
+    with web_server.serving(local, web_server.WithoutRanges) as address:
+        dataset = open_dataset(toy_shards.CONFIG, address, "train")
+        with pytest.raises(UserError, match="ignores requests for a range of bytes"):
+            dataset[0]

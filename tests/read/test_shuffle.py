@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from data_pipelines.read import shuffle as shuffle_lib
 from data_pipelines.read.shuffle import Shuffle
 
 SHARDS = np.repeat([0, 1, 2, 3], [30, 17, 25, 28])
@@ -18,15 +19,26 @@ def epoch_of(shuffle: Shuffle, epoch: int) -> list[int]:
 
 
 def make(window: int, seed: int = 3, records=None) -> Shuffle:
-    records = np.arange(COUNT) if records is None else records
-    return Shuffle(records, SHARDS[records], seed, window)
+    records = range(COUNT) if records is None else records
+    return Shuffle(records, np.searchsorted(SHARDS[records], range(5)), seed, window)
+
+
+def one_shard(count: int, seed: int = 0, window: int = 0) -> Shuffle:
+    return Shuffle(range(count), np.array([0, count]), seed, window)
+
+
+@pytest.fixture(params=[None, 7, 33])
+def block(request, monkeypatch):
+    """Epochs of one block, as of small data sets, and of several."""
+    if request.param:
+        monkeypatch.setattr(shuffle_lib, "BLOCK", request.param)
 
 
 WINDOWS = pytest.mark.parametrize("window", [0, 1, 7, 40, 100, 1000])
 
 
 @WINDOWS
-def test_every_epoch_has_each_record_once(window):
+def test_every_epoch_has_each_record_once(window, block):
     shuffle = make(window)
     epochs = [epoch_of(shuffle, epoch) for epoch in range(5)]
     assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
@@ -34,7 +46,7 @@ def test_every_epoch_has_each_record_once(window):
 
 
 @WINDOWS
-def test_order_is_function_of_seed_and_epoch(window):
+def test_order_is_function_of_seed_and_epoch(window, block):
     shuffle = make(window)
     later = shuffle(3 * COUNT + 11)
     assert make(window)(3 * COUNT + 11) == later
@@ -43,7 +55,7 @@ def test_order_is_function_of_seed_and_epoch(window):
 
 
 @WINDOWS
-def test_subset_of_records(window):
+def test_subset_of_records(window, block):
     subset = np.array([3, 5, 40, 41, 42, 60, 61, 99])
     shuffle = make(window, records=subset)
     assert all(sorted(epoch_of(shuffle, epoch)) == subset.tolist() for epoch in range(3))
@@ -70,7 +82,7 @@ def test_windows_visit_shards_in_turn(window):
 
 def test_window_mixes_neighboring_records():
     """Neighbors in a shard are spread over a window, differently in each epoch."""
-    shuffle = Shuffle(np.arange(1000), np.zeros(1000, int), 0, 100)
+    shuffle = one_shard(1000, window=100)
     ends = set()
     for epoch in range(6):
         order = np.array(epoch_of(shuffle, epoch))
@@ -82,12 +94,12 @@ def test_window_mixes_neighboring_records():
 
 
 def test_all_records_are_mixed_without_window():
-    order = np.array(epoch_of(Shuffle(np.arange(1000), np.zeros(1000, int), 0), 0))
+    order = np.array(epoch_of(one_shard(1000), 0))
     assert np.abs(order - np.arange(1000)).mean() > 250
 
 
 @WINDOWS
-def test_shorter_epoch_omits_end_of_order(window):
+def test_shorter_epoch_omits_end_of_order(window, block):
     whole, shorter = make(window), dataclasses.replace(make(window), count=96)
     for epoch in range(4):
         assert epoch_of(shorter, epoch) == epoch_of(whole, epoch)[:96]
@@ -98,6 +110,67 @@ def test_shorter_epoch_omits_end_of_order(window):
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 32_768, 32_769])
 def test_order_does_not_depend_on_memory_of_integers(count):
     """It is NumPy's permutation of 64-bit integers, which runs of every version have read."""
-    shuffle = Shuffle(np.arange(count), np.zeros(count, int), 3)
+    shuffle = one_shard(count, 3)
     expected = np.random.default_rng([3, 0]).permutation(count)
     assert [shuffle(position)[1] for position in range(count)] == expected.tolist()
+
+
+@WINDOWS
+@pytest.mark.parametrize("subset", [None, [3, 5, 40, 41, 42, 60, 61], list(range(30))])
+def test_windows_are_those_of_all_random_numbers_at_once(window, subset):
+    """A window draws only its own of the random numbers that runs of every version have drawn."""
+    records = np.arange(COUNT) if subset is None else np.array(subset)
+    shards, count = SHARDS[records], len(records)
+    for epoch in range(3):
+        rng = np.random.default_rng([3, epoch])
+        if window:
+            by_shard = np.argsort(rng.permutation(shards.max() + 1)[shards], kind="stable")
+            windows = (np.arange(count) + rng.integers(window)) // window
+            expected = by_shard[np.lexsort((rng.random(count), windows))]
+        else:
+            expected = rng.permutation(count)
+        assert epoch_of(make(window, records=records), epoch) == records[expected].tolist()
+
+
+@pytest.mark.parametrize("count", [700, 701, 749])
+def test_blocks_are_random_samples_of_all_records(count, monkeypatch):
+    """Each takes one record of each group of consecutive ones, another one in each epoch."""
+    monkeypatch.setattr(shuffle_lib, "BLOCK", 100)
+    number = shuffle_lib.blocks(count, 0)
+    assert number == -(-count // 100)
+    first = []
+    for epoch in range(4):
+        order = np.array(epoch_of(one_shard(count, 5), epoch))
+        sizes = [len(part) for part in np.array_split(order, number)]
+        for block in np.split(order, np.cumsum(sizes)[:-1]):
+            assert sorted(block // number) == list(range(len(block)))
+            assert np.abs(np.diff(block)).mean() > count / 5  # and not in their order
+        first.append(np.sort(order[: sizes[0]]))
+    # A record of the first group's `number` is in the first block of two epochs by chance.
+    same = [np.isin(first[0], other).mean() for other in first[1:]]
+    assert np.mean(same) < 2 / number
+
+
+def test_members_of_groups_are_taken_equally_often(monkeypatch):
+    """Of every eighth record, as of repeated patterns in a list, a block has an eighth."""
+    monkeypatch.setattr(shuffle_lib, "BLOCK", 1000)
+    order = np.array(epoch_of(one_shard(8000), 0))
+    counts = [np.bincount(block % 8, minlength=8) for block in np.split(order, 8)]
+    assert np.abs(np.array(counts) - 125).max() < 50  # 4.8 standard deviations
+
+
+def test_position_of_a_huge_epoch_is_found_without_an_array_of_it():
+    """Memory for 10^15 records would not exist."""
+    records = 10**15
+    shards = np.linspace(0, records, 1001).astype(np.int64)
+    for window in (1, 5000):
+        shuffle = Shuffle(range(records), shards, 0, window)
+        epoch, record = shuffle(3 * records + 12_345)
+        assert (epoch, 0 <= record < records) == (3, True)
+        near = [np.searchsorted(shards, shuffle(p)[1], side="right") for p in range(100)]
+        assert len(set(near)) == 1
+
+
+def test_blocks_are_counted():
+    assert [shuffle_lib.blocks(n, 0) for n in (1, 1 << 22, (1 << 22) + 1, 10**8)] == [1, 1, 2, 24]
+    assert shuffle_lib.blocks(10**8, 1000) == 1

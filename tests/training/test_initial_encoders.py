@@ -7,6 +7,7 @@ import tiny_state
 from tiny_checkpoints import DATA, RECORDS
 
 from data_pipelines.errors import UserError
+from data_pipelines.read.shuffle import blocks
 from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.training import train
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
@@ -70,6 +71,18 @@ def test_runs_of_earlier_versions_had_random_encoders(small):
     before = RunRecord.from_json(content, "there")
     assert before.initial_weights == {}
     before.refuse_other(now, "there")
+
+
+def test_runs_in_the_order_of_an_earlier_version_are_refused(small):
+    """That order was one permutation of any number of records."""
+    config, records = dataclasses.asdict(small), 10_000_000
+    parts = blocks(records, 0)
+    content = dataclasses.asdict(RunRecord.of(config, records, DATA, parts))
+    del content["order_blocks"]
+    before = RunRecord.from_json(content, "there")
+    with pytest.raises(UserError, match=r"read epochs of 10,000,000 records in another order"):
+        before.refuse_other(RunRecord.of(config, records, DATA, parts), "there")
+    before.refuse_other(RunRecord.of(config, records, DATA, blocks(records, 1000)), "there")
 
 
 def test_training_without_a_reader_of_the_weights_is_an_error(config, tmp_path):

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from data_pipelines import durable
 from data_pipelines.errors import StoppedError, UnreachableError, UserError
+from data_pipelines.read.shuffle import blocks
 from xkd_jax.config import value_checks
 from xkd_jax.config.pretraining import CheckpointConfig, Config
 from xkd_jax.method.train_state import TrainState
@@ -305,7 +306,8 @@ class Checkpoints(ItemCheckpoints):
           data_digest: digest of its content (`Dataset.digest`).
           check_lease: as in `ItemCheckpoints`.
         """
-        now = RunRecord.of(dataclasses.asdict(config), records, data_digest)
+        parts = blocks(records, config.data.shuffle_window)
+        now = RunRecord.of(dataclasses.asdict(config), records, data_digest, parts)
         super().__init__(directory, config.checkpoint, now, check_lease)
 
     def save(self, step: int, state: TrainState) -> None:

@@ -31,6 +31,8 @@ class RunRecord:
       from; {}: random ones.
     digests: {item: {path of an array: its digest}} (`array_digest.digests`).
     layout: version of this record's fields.
+    order_blocks: number of parts of an epoch that are permuted alone (`shuffle.blocks`); 1 in runs
+      of earlier versions.
     """
 
     step: int
@@ -41,6 +43,7 @@ class RunRecord:
     digests: dict[str, dict[str, int]]
     layout: int = RECORD_LAYOUT
     initial_weights: dict[str, str] = dataclasses.field(default_factory=dict)
+    order_blocks: int = 1
 
     # Prefixes of values that a resumed run can't change: they decide the shapes of the state, or
     # which data a step gets.
@@ -51,15 +54,19 @@ class RunRecord:
     )  # fmt: skip
 
     @classmethod
-    def of(cls, config: dict[str, Any], records: int, data_digest: str) -> Self:
+    def of(
+        cls, config: dict[str, Any], records: int, data_digest: str, order_blocks: int = 1
+    ) -> Self:
         """Returns the record of a run before its first step.
 
         Args:
           config: nested dictionaries; converted to JSON types.
           records: number of records in the data set.
           data_digest: digest of the data set's content.
+          order_blocks: see `RunRecord`.
         """
-        return cls(0, json.loads(json.dumps(config)), records, data_digest, versions(), {})
+        plain = json.loads(json.dumps(config))
+        return cls(0, plain, records, data_digest, versions(), {}, order_blocks=order_blocks)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, and a checksum of them."""
@@ -122,11 +129,17 @@ class RunRecord:
           directory: the checkpoints' folder, for an error message.
 
         Raises:
-          UserError: the data, or a value of `FIXED`, differ.
+          UserError: the data, their order, or a value of `FIXED`, differ.
         """
         if forbidden := self.changes(now)[1]:
             raise UserError(
                 f"{directory} holds a run with another {forbidden[0]}: give that value, or another"
+                " --workdir for a new run."
+            )
+        if self.order_blocks != now.order_blocks:
+            raise UserError(
+                f"{directory} holds a run that read epochs of {self.records:,} records in another"
+                " order, that of another version of this program: use that version, or give another"
                 " --workdir for a new run."
             )
         if self.data_digest != now.data_digest:

@@ -1,0 +1,61 @@
+"""Writes the index of each split of a data set, which makes its shards open faster.
+
+    python -m data_pipelines.split_indexes SHARDS
+
+SHARDS is the folder (or URL) of a data set of data_pipelines.build. A build writes these indexes at
+its end; this command writes them again after shards were changed by hand, or for data sets of
+earlier versions. The records are not changed. Shards that are served by https:// need the indexes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from data_pipelines import terminal
+from data_pipelines.activity import Activity
+from data_pipelines.errors import EXIT_INTERRUPTED, UserError, file_error
+from data_pipelines.format import metadata as metadata_lib
+from data_pipelines.format import shard_names, split_index
+from data_pipelines.read import described_splits
+from data_pipelines.terminal import count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.split_indexes", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("shards", metavar="SHARDS", help="folder or URL of the data set")
+    directory = parser.parse_args(argv).shards
+    try:
+        name = metadata_lib.read(directory).name
+        for split in described_splits.names(directory):
+            sizes = list(shard_names.find_shards(directory, split).values())
+            with Activity(f"reading the indexes of {count(len(sizes), 'shard')}"):
+                index = split_index.write(directory, name, split, sizes)
+            records = count(int(index.shards["records"].sum()), "record")
+            terminal.print_text(f"indexed   {split}: {records}, digest {index.digest}")
+    except UserError as error:
+        terminal.print_error(f"error: {error}")
+        return error.status
+    except OSError as error:
+        fault = file_error(
+            error,
+            f"{error.filename or directory} can't be written ({error.strerror}): correct its"
+            " permissions or free disk space there, and repeat the command.",
+            writing=True,
+        )
+        terminal.print_error(f"error: {fault}")
+        return fault.status
+    except KeyboardInterrupt:
+        terminal.print_error("stopped   by Ctrl-C: repeat the command")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    with terminal.guarded_output():
+        sys.exit(main())
