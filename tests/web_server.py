@@ -42,6 +42,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """Prints nothing."""
 
 
+class WithListing(Handler):
+    """Lists folders, as a page of links."""
+
+    list_directory = http.server.SimpleHTTPRequestHandler.list_directory
+
+
 class WithoutRanges(Handler):
     """Answers each request with a whole file."""
 

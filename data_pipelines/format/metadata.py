@@ -78,6 +78,27 @@ def _checksum(values: dict[str, Any]) -> str:
     return hashlib.blake2b(plain, digest_size=8).hexdigest()
 
 
+def is_described(directory: str) -> bool:
+    """Whether a folder has the metadata of a data set; shards in the DMVR schema have none.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    if storage.exists(storage.join(directory, FILE)):
+        return True
+    if not storage.can_list(directory):
+        raise _not_complete(directory)
+    storage.sizes(directory)  # raises without a folder
+    return False
+
+
+def _not_complete(directory: str) -> UserError:
+    return UserError(
+        f"{directory or 'data.dir'} has no complete data set (no {FILE}): build one with"
+        " data_pipelines.build."
+    )
+
+
 def read(directory: str) -> Metadata:
     """Returns the metadata of the data set in a folder.
 
@@ -91,10 +112,7 @@ def read(directory: str) -> Metadata:
     try:
         return _from_values(json_file.read(path), path)
     except FileNotFoundError:
-        raise UserError(
-            f"{directory or 'data.dir'} has no complete data set (no {FILE}): build one with"
-            " data_pipelines.build."
-        ) from None
+        raise _not_complete(directory) from None
     except json_file.ContentError as error:
         raise UserError(
             f"{path} is damaged ({error}): copy it again, or build the data set again."

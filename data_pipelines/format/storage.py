@@ -37,7 +37,7 @@ def is_remote(path: str) -> bool:
 
 
 def can_list(path: str) -> bool:
-    """Whether the files of a folder can be listed, which HTTP has no request for."""
+    """Whether files can be listed with their sizes, which HTTP has no request for."""
     return not path.startswith(("http://", "https://"))
 
 
@@ -111,8 +111,11 @@ def listed(url: str) -> tuple[dict[str, int], list[str]]:
 
     Raises:
       FileNotFoundError: there is nothing.
+      UserError: HTTP has no listing.
       UnreachableError: the storage does not respond.
     """
+    if not can_list(url):
+        raise UserError(f"{url} can't be listed by HTTP: copy it to a folder or a bucket.")
     files: dict[str, int] = {}
     folders: set[str] = set()
     for entry in with_retries(url, filesystem(url).ls, url, detail=True):
@@ -223,9 +226,11 @@ def _kind(url: str) -> str:
     fsspec's own tests of existence return False after any error.
     """
     try:
-        return str(with_retries(url, filesystem(url).info, url)["type"])
+        kind = str(with_retries(url, filesystem(url).info, url)["type"])
     except FileNotFoundError:
         return ""
+    # A folder of a web server answers as a file does.
+    return kind if can_list(url) or not url.endswith("/") else "directory"
 
 
 def exists(path: str) -> bool:

@@ -15,7 +15,6 @@ from data_pipelines.format import (
     record_schema,
     record_source,
     shard_index,
-    storage,
 )
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
@@ -94,10 +93,9 @@ def open_dataset(
     parts = split.split("+")
     if len(set(parts)) < len(parts):
         raise UserError(f"data.split={split!r} repeats a split: give each split once.")
-    described = storage.exists(storage.join(directory, metadata_lib.FILE))
     verify = config.data.verify_checksums
     parse: Callable[[bytes | memoryview, str], Record]
-    if not described and storage.can_list(directory) and dmvr.has_shards(directory):
+    if not metadata_lib.is_described(directory) and dmvr.has_shards(directory):
         metadata, parse = dmvr.metadata_for(config), dmvr.DmvrParser(config)
         found = {p: size for part in parts for p, size in dmvr.find_shards(directory, part).items()}
         source = record_source.TFRecordSource(found, verify)

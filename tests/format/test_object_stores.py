@@ -81,6 +81,8 @@ def test_media_behind_web_address_and_list(clip):
         assert _records(f"{address}/clip.avi") == _records(clip)
         lost = Reader(IngestOptions())(f"{address}/absent.avi")
         assert (lost.reason, lost.records) == ("missing", ())
+    with web_server.serving(folder, web_server.WithListing) as address:
+        assert feature_files.listed(f"{address}/")[0] == [f"{address}/clip.avi"]
 
 
 def test_shards_behind_web_address(local):
@@ -93,6 +95,10 @@ def test_shards_behind_web_address(local):
         assert there.digest == here.digest
         with pytest.raises(UserError, match=r"dataset_info\.json is damaged .*'test' 0 times"):
             open_dataset(toy_shards.CONFIG, address, "test")
+        with pytest.raises(UserError, match=r"absent has no complete data set .no metadata.json"):
+            open_dataset(toy_shards.CONFIG, f"{address}/absent", "train")
+        with pytest.raises(UserError, match="can't be listed by HTTP"):
+            storage.sizes(address)
         os.remove(f"{local}/toy-train.index")
         with pytest.raises(UserError, match=r"toy-train\.index is missing .*split_indexes"):
             open_dataset(toy_shards.CONFIG, address, "train")

@@ -9,7 +9,6 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
-from data_pipelines.format import storage
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.terminal import escaped
 from xkd_jax.config.benchmarks import BENCHMARKS
@@ -26,7 +25,7 @@ def check(config: EvalConfig) -> None:
       UserError: they are not, or the folder does not exist.
     """
     directory = config.data.dir
-    if directory and metadata_lib.FILE in storage.sizes(directory):
+    if directory and metadata_lib.is_described(directory):
         metadata = metadata_lib.read(directory)
         _check_name(config, metadata)
         _check_modalities(config, metadata)

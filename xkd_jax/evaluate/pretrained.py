@@ -206,8 +206,7 @@ def viewing(config: EvalConfig, inputs: LoaderConfig) -> LoaderConfig:
             f"fit.augment.time_warp is {config.fit.augment.time_warp}: give less than half of the"
             f" network's {columns} columns."
         )
-    described = metadata.FILE in storage.sizes(directory)
-    held = metadata.read(directory).short_side if described else 0
+    held = metadata.read(directory).short_side if metadata.is_described(directory) else 0
     views = {m: _plain(inputs.modality(m), getattr(config.clips, m)) for m in MODALITIES}
     views["video"] = dataclasses.replace(
         views["video"], size=config.clips.size or inputs.video.size
