@@ -42,18 +42,6 @@ def damage(folder):
     store.pipe_file(url, bytes(content))
 
 
-def test_restored_state_is_bitwise_identical(config, folder):
-    saved(config, folder, 1, 2)
-    tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
-    assert names(folder) == ["2", "1"]
-
-
-def test_last_and_every_kth_checkpoints_are_kept(config, folder):
-    saved(config, folder, *range(1, 8))
-    assert names(folder) == ["7", "6", "4"]
-    assert {name.partition("/")[0].partition(".")[0] for name in objects(folder)} == set("467")
-
-
 def test_empty_bucket_has_no_checkpoint(config, folder):
     assert restored(config, folder) is None
 
@@ -85,29 +73,6 @@ def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):
     saved(config, folder, 2, 3, 4)
     assert set(before) - set(objects(folder)) <= {n for n in before if n.startswith("1")}
     assert names(folder) == ["4", "3"]
-
-
-def test_run_without_intact_checkpoint_is_refused(config, folder):
-    saved(config, folder, 1)
-    damage(folder / "1")
-    before = objects(folder)
-    with pytest.raises(UserError, match="is intact: put back a copy of one, or give"):
-        restored(config, folder)
-    assert objects(folder) == before
-
-
-def test_copy_of_other_step_is_damaged(config, folder, capsys):
-    saved(config, folder, 1)
-    for name in objects(folder / "1"):
-        storage.write(str(folder / "5" / name), storage.read(str(folder / "1" / name)))
-    tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
-    assert "it was saved as step 1, so the folder was renamed or copied" in capsys.readouterr().out
-
-
-def test_skipped_save_is_an_error(config, folder):
-    saved(config, folder, 3)
-    with pytest.raises(UserError, match=r"step 2 was not saved, as .* holds one of step 3"):
-        saved(config, folder, 2)
 
 
 def test_orbax_alone_reads_a_checkpoint(config, folder):

@@ -1,13 +1,16 @@
 import contextlib
 import dataclasses
 import errno
+import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -16,9 +19,11 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_state
 from method_inputs import change, optimizer_of
+from stored_files import copy, flip_a_bit, names, remove, truncate, values_file
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UnreachableError, UserError
+from data_pipelines.format import storage
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 from xkd_jax.method import state_shardings
 from xkd_jax.method.schedules import Length, schedules
@@ -32,6 +37,7 @@ from xkd_jax.training.checkpoints import (
 )
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints, ItemCheckpoints
 from xkd_jax.training.checkpoints.run_record import RunRecord
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 
 NOBODY = 65534
 ROOT = Path(__file__).parents[3]
@@ -40,6 +46,16 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def config(small):
     return dataclasses.replace(small, checkpoint=CheckpointConfig(keep_last=2, keep_every=4))
+
+
+def set_aside(folder):
+    """Where a checkpoint is after it was found damaged: renamed, or marked by an object beside."""
+    damaged = folder.with_name(f"{folder.name}.damaged")
+    if isinstance(folder, Path):
+        return damaged
+    assert storage.exists(str(damaged))
+    assert folder not in step_folders(folder.parent)
+    return folder
 
 
 def describe(config, axes=(8, 1, 1), split=False):
@@ -61,28 +77,13 @@ def fill(like, seed):
     return jax.tree.map(draw, like)
 
 
-def values_file(folder):
-    """Returns the largest file of an item's values."""
-    return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
-
-
-def flip_a_bit(path, eighth=3):
-    content = bytearray(path.read_bytes())
-    content[eighth * len(content) // 8] ^= 1 << eighth
-    path.write_bytes(content)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def test_restored_state_is_bitwise_identical_on_any_mesh(config, tmp_path):
+def test_restored_state_is_bitwise_identical_on_any_mesh(config, workdir):
     state = fill(describe(config, (2, 2, 2)), 0)
-    with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+    with Checkpoints(workdir, config, RECORDS, DATA) as checkpoints:
         checkpoints.save(3, state)
     for axes, split in (((2, 2, 2), False), ((8, 1, 1), True)):
         like = describe(config, axes, split)
-        with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+        with Checkpoints(workdir, config, RECORDS, DATA) as checkpoints:
             assert checkpoints.latest() == 3
             found = checkpoints.restore(like)
         jax.tree.map(np.testing.assert_array_equal, found, state)
@@ -91,14 +92,24 @@ def test_restored_state_is_bitwise_identical_on_any_mesh(config, tmp_path):
             assert leaf.sharding == wanted.sharding
 
 
-def test_last_and_every_kth_checkpoints_are_kept(config, tmp_path):
-    saved(config, tmp_path, *range(1, 8))
-    kept = sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit())
-    assert kept == [4, 6, 7]
+def test_last_and_every_kth_checkpoints_are_kept(config, workdir):
+    saved(config, workdir, *range(1, 8))
+    assert [path.name for path in step_folders(workdir)] == ["7", "6", "4"]
+    assert {re.split("[./]", name)[0] for name in names(workdir)} == set("467")
 
 
-def test_checkpoint_of_other_data_or_size_is_refused(config, tmp_path):
-    saved(config, tmp_path, 1)
+def test_clock_that_is_set_forward_ends_no_save(config, workdir, monkeypatch):
+    """By 11 days, whenever somebody reads it."""
+    jumps = itertools.count(1)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 1e6 * next(jumps))
+    saved(config, workdir, 1, 2)
+    assert next(jumps) > 2
+    tiny_state.assert_same(restored(config, workdir), tiny_state.fill(2))
+
+
+def test_checkpoint_of_other_data_or_size_is_refused(config, workdir):
+    saved(config, workdir, 1)
     for other, named in (
         (dataclasses.replace(config, seed=7), "seed (0, now 7)"),
         (dataclasses.replace(config, batch_size=16), "batch_size (8, now 16)"),
@@ -107,48 +118,49 @@ def test_checkpoint_of_other_data_or_size_is_refused(config, tmp_path):
         (change(config, video={"frames": 8}), "video.frames (4, now 8)"),
     ):
         with pytest.raises(UserError) as error:
-            restored(other, tmp_path)
+            restored(other, workdir)
         assert f"holds a run with another {named}" in str(error.value)
     with pytest.raises(UserError, match=r"another records \(24, now 25\)"):
-        restored(config, tmp_path, records=25)
+        restored(config, workdir, records=25)
     with pytest.raises(UserError, match=rf"a run on other data.*\(digest {DATA}, now fedc\)"):
-        restored(config, tmp_path, data="fedc")
-    assert restored(config, tmp_path) is not None
+        restored(config, workdir, data="fedc")
+    assert restored(config, workdir) is not None
 
 
-def test_changed_settings_of_resumed_run_are_printed(config, tmp_path, capsys):
-    saved(config, tmp_path, 1)
-    assert restored(dataclasses.replace(config, log_every=7), tmp_path) is not None
+def test_changed_settings_of_resumed_run_are_printed(config, workdir, capsys):
+    saved(config, workdir, 1)
+    assert restored(dataclasses.replace(config, log_every=7), workdir) is not None
     printed = capsys.readouterr().out
     assert "changed   log_every (50, now 7)" in printed
-    assert f"resume    from step 1, {tmp_path}" in printed
+    assert f"resume    from step 1, {workdir}" in printed
 
 
-def test_changed_library_version_is_printed(config, tmp_path, monkeypatch, capsys):
-    saved(config, tmp_path, 1)
-    assert restored(config, tmp_path) is not None
+def test_changed_library_version_is_printed(config, workdir, monkeypatch, capsys):
+    saved(config, workdir, 1)
+    assert restored(config, workdir) is not None
     assert "versions" not in capsys.readouterr().out
     now = versions.versions()
     others = {"jax": "9.9", "xkd_jax": "3.1", "code": "0", "python": "2.7", "numpy": None}
     monkeypatch.setattr(run_record, "versions", lambda: now | others)
-    assert restored(config, tmp_path) is not None
+    assert restored(config, workdir) is not None
     printed = capsys.readouterr().out
     for name, other in others.items():
         assert f"changed   versions.{name} ({now[name]!r}, now {other!r})" in printed
 
 
 @pytest.mark.parametrize("layout", [None, 1, 3, "2"])
-def test_record_of_other_layout_is_refused_without_renaming(config, tmp_path, layout):
-    saved(config, tmp_path, 1, 2)
-    path = tmp_path / "2" / "run" / "metadata"
-    content = RunRecord.verified(json.loads(path.read_text()))
+def test_record_of_other_layout_is_refused_without_renaming(config, workdir, layout):
+    saved(config, workdir, 1, 2)
+    path = workdir / "2" / "run" / "metadata"
+    content = RunRecord.verified(json.loads(storage.read(str(path))))
     content.pop("layout")
     content |= {} if layout is None else {"layout": layout}
-    path.write_text(json.dumps(content | {"crc32": run_record.checksum(content)}))
-    before = sorted(tmp_path.rglob("*"))
+    content |= {"crc32": run_record.checksum(content)}
+    storage.write(str(path), json.dumps(content).encode())
+    before = names(workdir)
     with pytest.raises(UserError, match=r"/2 was saved by another version of this program"):
-        restored(config, tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before
+        restored(config, workdir)
+    assert names(workdir) == before
 
 
 def test_saving_small_arrays_compiles_nothing(config, tmp_path, caplog):
@@ -168,28 +180,29 @@ def damages(folder):
     values = values_file(folder / "student")
     yield "values' bit", flip_a_bit, values
     yield "values cut", truncate, values
-    yield "values gone", lambda path: path.unlink(), values
+    yield "values gone", remove, values
     yield "optimizer's bit", flip_a_bit, values_file(folder / "rest")
     yield "index cut", truncate, folder / "teacher" / "manifest.ocdbt"
-    yield "index gone", lambda path: path.unlink(), folder / "teacher" / "manifest.ocdbt"
+    yield "index gone", remove, folder / "teacher" / "manifest.ocdbt"
     yield "record's bit", flip_a_bit, folder / "run" / "metadata"
-    yield "item gone", shutil.rmtree, folder / "teacher"
+    yield "item gone", remove, folder / "teacher"
 
 
-def test_newest_intact_checkpoint_is_restored_and_damaged_one_kept(config, tmp_path, capsys):
-    whole = saved(config, tmp_path / "whole", 1, 2)
+@pytest.mark.parametrize("workdir", ["folder", "gs"], indirect=True)  # s3 is slow
+def test_newest_intact_checkpoint_is_restored_and_damaged_one_kept(config, workdir, capsys):
+    whole = saved(config, workdir / "whole", 1, 2)
     for name, damage, path in damages(whole / "2"):
-        copy = tmp_path / name
-        shutil.copytree(whole, copy)
-        damage(copy / path.relative_to(whole))
-        content = sorted(p.name for p in (copy / "2").rglob("*"))
-        tiny_state.assert_same(restored(config, copy), tiny_state.fill(1))
+        other = workdir / name
+        copy(whole, other)
+        damage(other / path.relative_to(whole))
+        content = names(other / "2")
+        tiny_state.assert_same(restored(config, other), tiny_state.fill(1))
         printed = capsys.readouterr().out
         assert "damaged   the checkpoint of step 2: " in printed, name
         assert "resume    from step 1" in printed
-        assert sorted(p.name for p in (copy / "2.damaged").rglob("*")) == content
-    saved(config, copy, 2)
-    tiny_state.assert_same(restored(config, copy), tiny_state.fill(2))
+        assert names(set_aside(other / "2")) == content
+    saved(config, other, 2)
+    tiny_state.assert_same(restored(config, other), tiny_state.fill(2))
 
 
 def test_flipped_bit_never_changes_restored_values(config, tmp_path):
@@ -198,22 +211,22 @@ def test_flipped_bit_never_changes_restored_values(config, tmp_path):
     used = []
     for file in (values_file(whole / "2" / item) for item in ("student", "rest")):
         for eighth in range(8):
-            copy = tmp_path / f"{file.name}{eighth}"
-            shutil.copytree(whole, copy)
-            flip_a_bit(copy / file.relative_to(whole), eighth)
-            found = restored(config, copy)
+            other = tmp_path / f"{file.name}{eighth}"
+            copy(whole, other)
+            flip_a_bit(other / file.relative_to(whole), eighth)
+            found = restored(config, other)
             used.append(int(found.step))
             tiny_state.assert_same(found, tiny_state.fill(used[-1]))
     assert used.count(1) > 8
 
 
-def test_run_without_intact_checkpoint_is_refused(config, tmp_path):
-    saved(config, tmp_path, 1)
-    flip_a_bit(values_file(tmp_path / "1" / "student"))
-    before = sorted(tmp_path.rglob("*"))
+def test_run_without_intact_checkpoint_is_refused(config, workdir):
+    saved(config, workdir, 1)
+    flip_a_bit(values_file(workdir / "1" / "student"))
+    before = names(workdir)
     with pytest.raises(UserError, match=r"No checkpoint in .* is intact"):
-        restored(config, tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before
+        restored(config, workdir)
+    assert names(workdir) == before
 
 
 MANY_ARRAYS = """
@@ -284,9 +297,9 @@ def of_tensorstore(number):
     ],
 )
 def test_unreadable_checkpoint_is_not_renamed_as_damaged(
-    config, tmp_path, monkeypatch, error, fault, kind
+    config, workdir, monkeypatch, error, fault, kind
 ):
-    saved(config, tmp_path, 1, 2)
+    saved(config, workdir, 1, 2)
 
     def gone(folder, like):
         raise error
@@ -296,9 +309,9 @@ def test_unreadable_checkpoint_is_not_renamed_as_damaged(
         with pytest.raises(
             UserError, match=rf"The checkpoint .*2 can't be read \(.*{fault}\)"
         ) as got:
-            restored(config, tmp_path)
+            restored(config, workdir)
     assert type(got.value) is kind
-    assert int(restored(config, tmp_path).step) == 2
+    assert int(restored(config, workdir).step) == 2
 
 
 @pytest.mark.parametrize(
@@ -322,21 +335,21 @@ def test_write_error_has_kind_of_its_cause(config, tmp_path, monkeypatch, error,
 
 
 @pytest.mark.parametrize("worst,kind", [(2, UnreachableError), (3, UserError)])
-def test_read_error_of_other_process_is_raised_here(config, tmp_path, monkeypatch, worst, kind):
-    saved(config, tmp_path, 1, 2)
+def test_read_error_of_other_process_is_raised_here(config, workdir, monkeypatch, worst, kind):
+    saved(config, workdir, 1, 2)
     monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, worst))
     with pytest.raises(UserError, match="another process can't read its part") as got:
-        restored(config, tmp_path)
+        restored(config, workdir)
     assert type(got.value) is kind
 
 
-def test_damage_found_by_other_process_is_damage_here(config, tmp_path, monkeypatch, capsys):
-    saved(config, tmp_path, 1, 2)
+def test_damage_found_by_other_process_is_damage_here(config, workdir, monkeypatch, capsys):
+    saved(config, workdir, 1, 2)
     worst = iter((0, 1))  # the record can be read, not the first item
     monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, next(worst, 0)))
-    assert int(restored(config, tmp_path).step) == 1
+    assert int(restored(config, workdir).step) == 1
     assert "step 2: another process can't read its part" in capsys.readouterr().out
-    assert (tmp_path / "2.damaged").is_dir()
+    assert names(set_aside(workdir / "2"))
 
 
 def test_stale_listing_after_renaming_is_reloaded(config, tmp_path, monkeypatch):
@@ -409,11 +422,11 @@ def test_directory_that_cannot_be_created_is_one_sentence(config, tmp_path):
         Checkpoints(tmp_path / "file" / "checkpoints", config, RECORDS, DATA)
 
 
-def test_edited_record_is_damage(config, tmp_path):
-    saved(config, tmp_path, 1)
-    path = tmp_path / "1" / "run" / "metadata"
-    record = json.loads(path.read_text())
+def test_edited_record_is_damage(config, workdir):
+    saved(config, workdir, 1)
+    path = workdir / "1" / "run" / "metadata"
+    record = json.loads(storage.read(str(path)))
     record["config"]["seed"] = 5
-    path.write_text(json.dumps(record))
+    storage.write(str(path), json.dumps(record).encode())
     with pytest.raises(UserError, match="No checkpoint"):
-        restored(config, tmp_path)
+        restored(config, workdir)

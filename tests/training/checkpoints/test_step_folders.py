@@ -9,18 +9,26 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_state
+from stored_files import copy, names, remove, rename
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UnreachableError, UserError
+from data_pipelines.format import storage
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate import pretrained
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
 from xkd_jax.evaluate.fitting import FitState
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
+from xkd_jax.training.checkpoints.bucket_checkpoints import BucketCheckpoints
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.checkpoint_errors import DamagedError
 from xkd_jax.training.checkpoints.saved_checkpoint import read_record
+
+
+def listed(folder):
+    """The files and folders directly in a folder."""
+    return [*storage.sizes(str(folder)), *storage.subfolders(str(folder))]
 
 
 @pytest.fixture
@@ -35,53 +43,75 @@ def three(small, tmp_path_factory):
     return saved(kept, tmp_path_factory.mktemp("three"), 1, 4, 9)
 
 
-def rename(*pairs):
+def renamed(*pairs):
     """Returns a function that renames folders simultaneously."""
 
     def change(folder):
         for before, _ in pairs:
-            (folder / before).rename(folder / f"{before}.moving")
+            rename(folder / before, folder / f"{before}.moving")
         for before, after in pairs:
-            (folder / f"{before}.moving").rename(folder / after)
+            rename(folder / f"{before}.moving", folder / after)
 
     return change
 
 
-def copy(before, after):
-    return lambda folder: shutil.copytree(folder / before, folder / after)
+def copied(before, after):
+    return lambda folder: copy(folder / before, folder / after)
 
 
 # {change by a user: (function, step that a run resumes from, folders renamed as damaged)}
 CHANGES = {
-    "renamed to a later step": (rename(("9", "20")), 4, ["20"]),
-    "renamed to an earlier step": (rename(("4", "3"), ("9", "2")), 1, ["2", "3"]),
-    "copied to a later step": (copy("4", "1000"), 9, ["1000"]),
-    "copied to an earlier step": (copy("9", "7"), 9, []),
-    "swapped": (rename(("4", "9"), ("9", "4")), 1, ["4", "9"]),
-    "moved round": (rename(("1", "4"), ("4", "9"), ("9", "12")), None, []),
-    "a zero before it": (rename(("9", "09")), 4, ["09"]),
-    "copied with zeros": (copy("4", "0100"), 9, ["0100"]),
-    "copied with a zero": (copy("9", "09"), 9, []),
-    "all with zeros": (rename(("1", "01"), ("4", "04"), ("9", "09")), None, []),
+    "renamed to a later step": (renamed(("9", "20")), 4, ["20"]),
+    "renamed to an earlier step": (renamed(("4", "3"), ("9", "2")), 1, ["2", "3"]),
+    "copied to a later step": (copied("4", "1000"), 9, ["1000"]),
+    "copied to an earlier step": (copied("9", "7"), 9, []),
+    "swapped": (renamed(("4", "9"), ("9", "4")), 1, ["4", "9"]),
+    "moved round": (renamed(("1", "4"), ("4", "9"), ("9", "12")), None, []),
+    "a zero before it": (renamed(("9", "09")), 4, ["09"]),
+    "copied with zeros": (copied("4", "0100"), 9, ["0100"]),
+    "copied with a zero": (copied("9", "09"), 9, []),
+    "all with zeros": (renamed(("1", "01"), ("4", "04"), ("9", "09")), None, []),
+}
+# A bucket has no such ones.
+OF_FOLDERS = {
     "a file": (lambda folder: (folder / "30").write_text(""), 9, ["30"]),
     "an empty folder": (lambda folder: (folder / "30").mkdir(), 9, ["30"]),
 }
 
 
+# The names of objects in all buckets are handled by the same lines.
+in_one_bucket = pytest.mark.parametrize("workdir", ["folder", "gs"], indirect=True)
+
+
+@in_one_bucket
 @pytest.mark.parametrize("change,step,aside", CHANGES.values(), ids=CHANGES)
 def test_run_resumes_from_checkpoint_with_matching_name(
-    config, three, tmp_path, capsys, change, step, aside
+    config, three, workdir, capsys, change, step, aside
 ):
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(three, folder)
+    folder = workdir / "checkpoints"
+    copy(three, folder)
     change(folder)
-    before = sorted(path.name for path in folder.iterdir())
+    before = names(folder)
     if step is None:
         with pytest.raises(UserError, match=r"No checkpoint in .* is intact"):
             restored(config, folder)
-        assert sorted(path.name for path in folder.iterdir()) == before
+        assert names(folder) == before
         assert capsys.readouterr().out.count(" so the folder was renamed or copied") == 3
         return
+    check_resumes(config, folder, capsys, step, aside)
+
+
+@pytest.mark.parametrize("change,step,aside", OF_FOLDERS.values(), ids=OF_FOLDERS)
+def test_run_resumes_beside_what_is_no_checkpoint(
+    config, three, tmp_path, capsys, change, step, aside
+):
+    copy(three, tmp_path / "checkpoints")
+    change(tmp_path / "checkpoints")
+    check_resumes(config, tmp_path / "checkpoints", capsys, step, aside)
+
+
+def check_resumes(config, folder, capsys, step, aside):
+    """A run resumes from a step, sets checkpoints aside, and saves further ones."""
     with Checkpoints(folder, config, RECORDS, DATA) as checkpoints:
         found = checkpoints.restore(tiny_state.like(tiny_state.fill(0)))
         checkpoints.save(step + 1, tiny_state.fill(step + 1))  # that is taken
@@ -91,8 +121,8 @@ def test_run_resumes_from_checkpoint_with_matching_name(
     assert f"resume    from step {step}, " in printed
     for name in aside:
         assert f"damaged   the checkpoint of step {name}: " in printed
-        assert (folder / f"{name}.damaged").exists()
-    assert sum(path.name.endswith(".damaged") for path in folder.iterdir()) == len(aside)
+    damaged = {name.partition("/")[0] for name in listed(folder) if ".damaged" in name}
+    assert damaged == {f"{name}.damaged" for name in aside}
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(step + 1))
 
 
@@ -139,11 +169,11 @@ def test_evaluation_refuses_renamed_checkpoint(checkpoint, tmp_path, name, asked
                            mesh_lib.make_mesh(config.mesh)).identity["step"] == 7  # fmt: skip
 
 
-def test_checkpoint_beyond_end_of_run_is_refused(config, three, tmp_path):
-    shutil.copytree(three, tmp_path / "checkpoints")
+def test_checkpoint_beyond_end_of_run_is_refused(config, three, workdir):
+    copy(three, workdir / "checkpoints")
     for steps in (9, 8):
         run = tiny_state.run(config, steps)
-        with Checkpoints(tmp_path / "checkpoints", config, RECORDS, DATA) as checkpoints:
+        with Checkpoints(workdir / "checkpoints", config, RECORDS, DATA) as checkpoints:
             if steps == 9:
                 assert int(training.first_state(run, checkpoints).step) == 9
                 continue
@@ -152,56 +182,62 @@ def test_checkpoint_beyond_end_of_run_is_refused(config, three, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 8, 9])
-def test_skipped_save_is_an_error(config, three, tmp_path, step):
-    shutil.copytree(three, tmp_path / "checkpoints")
+def test_skipped_save_is_an_error(config, three, workdir, step):
+    copy(three, workdir / "checkpoints")
     with (
         pytest.raises(UserError, match=rf"step {step} was not saved, as .* one of step 9: let"),
-        Checkpoints(tmp_path / "checkpoints", config, RECORDS, DATA) as checkpoints,
+        Checkpoints(workdir / "checkpoints", config, RECORDS, DATA) as checkpoints,
     ):
         checkpoints.save(step, tiny_state.fill(step))
 
 
 def _lose(folder):
-    shutil.rmtree(folder)
+    remove(folder)
 
 
 def _rename(folder):
-    folder.rename(folder.with_name("5"))
+    rename(folder, folder.with_name("5"))
 
 
 def _lose_index(folder):
-    (folder / "teacher" / "manifest.ocdbt").unlink()
+    remove(folder / "teacher" / "manifest.ocdbt")
 
 
 def _lose_record(folder):
-    (folder / "run" / "metadata").unlink()
+    remove(folder / "run" / "metadata")
 
 
 def _record_of_another(folder):
-    shutil.copy(folder.parent / "1" / "run" / "metadata", folder / "run" / "metadata")
+    record = storage.read(str(folder.parent / "1" / "run" / "metadata"))
+    storage.write(str(folder / "run" / "metadata"), record)
 
 
+@in_one_bucket
 @pytest.mark.parametrize("harm", [_lose, _rename, _lose_index, _lose_record, _record_of_another])
 @pytest.mark.parametrize("noticed_by", ["wait", "the next save", "the end"])
-def test_saved_checkpoint_is_verified(config, tmp_path, monkeypatch, harm, noticed_by):
-    """Also if the file system reports no error."""
-    finish, harms = ocp.CheckpointManager.wait_until_finished, [harm]
+def test_saved_checkpoint_is_verified(config, workdir, monkeypatch, harm, noticed_by):
+    """Also if the storage reports no error."""
+    harms = [harm]
 
-    def finish_badly(self):
+    def finish_badly(finish, self):
         finish(self)
-        if harms and (tmp_path / "2").exists():
-            harms.pop()(tmp_path / "2")
+        if harms and storage.is_folder(str(workdir / "2")):
+            harms.pop()(workdir / "2")
 
     def save_and_wait():
-        with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
+        with Checkpoints(workdir, config, RECORDS, DATA) as checkpoints:
             checkpoints.save(2, tiny_state.fill(2))
             if noticed_by == "wait":
                 checkpoints.wait()
             if noticed_by == "the next save":
                 checkpoints.save(3, tiny_state.fill(3))
 
-    saved(config, tmp_path, 1)
-    monkeypatch.setattr(ocp.CheckpointManager, "wait_until_finished", finish_badly)
+    saved(config, workdir, 1)
+    for manager in (ocp.CheckpointManager, BucketCheckpoints):
+        finish = manager.wait_until_finished
+        monkeypatch.setattr(
+            manager, "wait_until_finished", lambda self, finish=finish: finish_badly(finish, self)
+        )
     with pytest.raises(UnreachableError, match="/2 was saved and can't be read back"):
         save_and_wait()
 

@@ -87,7 +87,9 @@ class BucketCheckpoints:
         for number in itertools.count():
             name = f"{step}.{number}" if number else str(step)
             url = str(self._directory / f"{name}{BEGUN}")
-            if conditional.write(url, secrets.token_bytes(16), None) is not None:
+            taken = conditional.write(url, secrets.token_bytes(16), None) is None
+            # A copy that a person made has objects without a beginning.
+            if not taken and not storage.is_folder(str(self._directory / name)):
                 return number
         raise AssertionError
 

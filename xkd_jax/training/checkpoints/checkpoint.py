@@ -35,6 +35,7 @@ from xkd_jax.training.checkpoints.array_handler import report_failed_saves_once,
 from xkd_jax.training.checkpoints.bucket_checkpoints import BucketCheckpoints, set_aside
 from xkd_jax.training.checkpoints.checkpoint_errors import DamagedError, file_errors
 from xkd_jax.training.checkpoints.literal_paths import take_folders_literally
+from xkd_jax.training.checkpoints.monotonic_limits import use_monotonic_clock
 from xkd_jax.training.checkpoints.run_record import RunRecord
 from xkd_jax.training.checkpoints.saved_checkpoint import (
     confirm,
@@ -48,6 +49,7 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # suffix of a checkpoint's folder until i
 _LISTED_SECONDS = 90  # longest age of a listing; NFS caches for 60 s
 
 take_folders_literally()
+use_monotonic_clock()
 
 
 class _Manager(ocp.CheckpointManager):

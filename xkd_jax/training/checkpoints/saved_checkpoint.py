@@ -79,7 +79,7 @@ def in_bucket(directory: PurePath) -> Iterator[PurePath]:
     except FileNotFoundError:
         return
     names = [n for n in folders if _NAME_IN_BUCKET.fullmatch(n) and f"{n}{DAMAGED}" not in files]
-    for name in sorted(names, key=lambda n: [*map(int, n.split("."))], reverse=True):
+    for name in sorted(names, key=lambda n: ([*map(int, n.split("."))], n), reverse=True):
         if storage.exists(str(directory / name / COMMITTED)):
             yield directory / name
 
