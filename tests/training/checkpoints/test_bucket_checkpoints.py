@@ -5,13 +5,14 @@ import dataclasses
 import orbax.checkpoint as ocp
 import pytest
 import tiny_state
-from tiny_checkpoints import restored, saved
+from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.checkpoints import bucket_checkpoints, saved_checkpoint
+from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 
 
@@ -61,6 +62,25 @@ def test_interrupted_save_is_repeated_beside_what_is_left(config, folder):
     assert names(folder) == ["2.1", "1"]
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
     assert not storage.is_folder(str(folder / "2"))
+
+
+def test_save_that_ends_after_another_run_has_begun_does_not_count(config, folder):
+    """As of a process that was stopped until another one had its lease."""
+    saved(config, folder, 1, 2)
+    last = str(folder / "2" / saved_checkpoint.COMMITTED)
+    content = storage.read(last)
+    storage.remove(last)
+    with Checkpoints(folder, config, RECORDS, DATA) as checkpoints:
+        found = checkpoints.restore(tiny_state.like(tiny_state.fill(0)))
+        tiny_state.assert_same(found, tiny_state.fill(1))
+        storage.write(last, content)
+        assert names(folder) == ["1"]
+        checkpoints.save(2, tiny_state.fill(2))
+        checkpoints.wait()
+        assert names(folder) == ["2.1", "1"]
+        storage.write(last, content)  # its objects were removed
+    assert names(folder) == ["2.1", "1"]
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
 
 
 def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):

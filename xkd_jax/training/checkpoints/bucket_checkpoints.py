@@ -3,7 +3,9 @@
 A checkpoint's objects are below `STEP/`. It exists when its last object does, Orbax's commit file.
 Before the first one, `STEP.begun` is created, which only one save can do. If there was a save of
 that step before (it was interrupted, or its checkpoint is damaged), the new one is `STEP.1`, and so
-on: objects of two saves never mix. A damaged checkpoint is marked by an object `STEP.damaged`.
+on: objects of two saves never mix. A damaged checkpoint is marked by an object `STEP.damaged`. A
+save that a run finds interrupted when it starts is marked by `STEP.interrupted`: if its process was
+only stopped, and ends the save later, the checkpoint does not exist nevertheless.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from xkd_jax.training.checkpoints.saved_checkpoint import (
     BEGUN,
     COMMITTED,
     DAMAGED,
+    INTERRUPTED,
     in_bucket,
     step_of,
 )
@@ -67,6 +70,25 @@ class BucketCheckpoints:
 
     def reload(self) -> None:
         """Does nothing: a listing shows what there is."""
+
+    def abandon_interrupted(self) -> None:
+        """Marks interrupted saves that are newer than all complete checkpoints.
+
+        Only the process that holds the run's lease may call it, on behalf of all.
+
+        Raises:
+          UserError: the bucket can't be written.
+        """
+        newest = self.latest_step()
+        try:
+            files, _ = storage.listed(str(self._directory))
+        except FileNotFoundError:
+            return
+        begun = {self._directory / name.removesuffix(BEGUN) for name in files if BEGUN in name}
+        for folder in begun - set(in_bucket(self._directory)):
+            is_marked = {f"{folder.name}{m}" for m in (DAMAGED, INTERRUPTED)} & files.keys()
+            if not is_marked and (newest is None or step_of(folder) >= newest):
+                storage.write(f"{folder}{INTERRUPTED}", b"")
 
     def save(self, step: int, args: ocp.args.Composite) -> bool:
         """Starts to save a checkpoint; returns whether it did, and no newer one exists.

@@ -234,6 +234,8 @@ class ItemCheckpoints:
           UserError: the checkpoint is of a run with other data or fixed settings, or none is
             intact.
         """
+        if isinstance(self._manager, BucketCheckpoints):
+            on_main(self._manager.abandon_interrupted)
         damaged: dict[PurePath, str] = {}
         for folder in step_folders(self.directory):
             try:

@@ -33,7 +33,7 @@ _STEP_NAME = re.compile("[0-9]+")
 # Orbax's convention for stores), and the suffixes of the objects beside it.
 _NAME_IN_BUCKET = re.compile(r"[0-9]+(\.[0-9]+)?")
 COMMITTED = "commit_success.txt"
-BEGUN, DAMAGED = ".begun", ".damaged"
+BEGUN, DAMAGED, INTERRUPTED = ".begun", ".damaged", ".interrupted"
 
 use_our_stores()
 
@@ -78,7 +78,12 @@ def in_bucket(directory: PurePath) -> Iterator[PurePath]:
         files, folders = storage.listed(str(directory))
     except FileNotFoundError:
         return
-    names = [n for n in folders if _NAME_IN_BUCKET.fullmatch(n) and f"{n}{DAMAGED}" not in files]
+    names = [
+        name
+        for name in folders
+        if _NAME_IN_BUCKET.fullmatch(name)
+        and not {f"{name}{DAMAGED}", f"{name}{INTERRUPTED}"} & files.keys()
+    ]
     for name in sorted(names, key=lambda n: ([*map(int, n.split("."))], n), reverse=True):
         if storage.exists(str(directory / name / COMMITTED)):
             yield directory / name
