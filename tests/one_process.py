@@ -7,6 +7,7 @@ test split, PACE is the least time in seconds between two steps, and HEARTBEAT (
 seconds without a heartbeat after which a process is given up, in place of 100. Without TINY nothing
 is saved. Process DIE_SAVING kills itself in its first save, while the others wait for it. Process
 FLIP starts with a flipped bit on its first device. ORDER is the order of the devices in the mesh.
+With DISKS, a folder, `$DISK` is another folder below it for each process.
 """
 
 import functools
@@ -86,6 +87,8 @@ def evaluate_and_loop(run, state, *args):
 
 
 (WORKDIR,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--workdir="))
+(PROCESS,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--process_id="))
+os.environ["DISK"] = os.path.join(os.environ.get("DISKS", ""), PROCESS)
 sys.addaudithook(watch_files)
 train_batches, pipeline.train_batches = pipeline.train_batches, watched_batches
 write, progress.Scalars.write = progress.Scalars.write, watched_write

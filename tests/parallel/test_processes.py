@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,42 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
     assert_near(rest, losses)
     assert saved_steps(workdir) == [stopped, STEPS]
     assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_run_with_a_lost_disk_resumes_from_peer_copies(config, tmp_path):
+    """A killed run resumes without one host's disk; without both, from the run's folder."""
+    workdir, disks, shards = tmp_path / "run", tmp_path / "disks", config.data.dir
+    flags = (
+        "--config.checkpoint.every_steps=4", "--config.local_checkpoints.every_steps=5",
+        "--config.local_checkpoints.dir=$DISK/xkd",
+    )  # fmt: skip
+    tiny = {"TINY": "yes", "PACE": "0.3", "DISKS": str(disks)}
+
+    def killed_after_step_6(notes):
+        with Start(2, workdir, tmp_path / notes, shards, *flags, **tiny) as two:
+            two.signal_after("step 7/", 1, signal.SIGKILL)
+        return two.output[0], read_notes(tmp_path / notes, "loss")[6]
+
+    _, whole = killed_after_step_6("whole")
+    (values,) = (disks / "0" / "xkd").glob("*/5.*/0/values")
+    intact = values.read_bytes()
+    values.write_bytes(b"damage" + intact[6:])
+    output, losses = killed_after_step_6("damaged")
+    assert "damaged   1 part of the local checkpoint of step 5: not used" in output
+    assert "resume    from step 5, the hosts' folders $DISK/xkd" in output
+    assert losses == whole  # to the last bit
+    values.write_bytes(intact)
+    shutil.rmtree(disks / "1")
+    output, losses = killed_after_step_6("one lost")
+    assert "resume    from step 5, the hosts' folders $DISK/xkd" in output
+    assert losses == whole
+    shutil.rmtree(disks)
+    with Start(2, workdir, tmp_path / "both lost", shards, *flags, **tiny) as last:
+        assert last.statuses() == [0, 0], last.output
+    assert f"resume    from step 4, {workdir}" in last.output[0]
+    assert not list(disks.glob("*/xkd/*"))  # the run has ended
 
 
 @pytest.mark.slow

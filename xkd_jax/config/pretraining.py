@@ -155,6 +155,17 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LocalCheckpointsConfig:
+    """Checkpoints on each host's own disk, between those of `checkpoint`."""
+
+    dir: Annotated[
+        str, Doc("folder on each host's own disk, may have variables as $TMPDIR; empty: off")
+    ] = ""
+    every_steps: Annotated[int, at_least(1), Doc("steps between them")] = 200
+    keep: Annotated[int, at_least(1), Doc("newest ones that are kept")] = 2
+
+
+@dataclasses.dataclass(frozen=True)
 class NonfiniteConfig:
     """The reaction to a loss or another metric that is not finite."""
 
@@ -212,6 +223,7 @@ class Config(LoaderConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    local_checkpoints: LocalCheckpointsConfig = LocalCheckpointsConfig()
     nonfinite: NonfiniteConfig = NonfiniteConfig()
     probe: ProbeConfig = ProbeConfig()
 

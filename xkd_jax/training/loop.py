@@ -55,6 +55,8 @@ class Loop(Generic[State]):
       with; called at each log line.
     measure: (state, its step) -> more scalars to write; called after each step; may return {}.
     derive: (means of the scalars over the steps since the last line) -> more scalars to write.
+    keep: (step, state) -> None, starts another save, between those of `checkpoints`.
+    keep_every: its period in steps; 0: never.
     draw: (state, its step) -> images to write, {tag: uint8 [height, width, 3]}; called after each
       step; may return {}.
     followed: whether the program does more work after the last step, which preemption prevents.
@@ -72,6 +74,8 @@ class Loop(Generic[State]):
     followed: bool
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {}
     draw: Callable[[State, int], Mapping[str, np.ndarray]] = lambda state, step: {}
+    keep: Callable[[int, State], None] = lambda step, state: None
+    keep_every: int = 0
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
 
     def run(
@@ -132,7 +136,13 @@ class Loop(Generic[State]):
                     progress.reached(*unread[-1 - IN_FLIGHT])
                 preempted = preemption.reached()
                 saving = preempted or is_due(step, self.save_every, self.steps)
-                if saving or step == start + 1 or is_due(step, self.log_every, self.steps):
+                keeping = not saving and is_due(step, self.keep_every, self.steps)
+                if (
+                    saving
+                    or keeping
+                    or step == start + 1
+                    or is_due(step, self.log_every, self.steps)
+                ):
                     averages, bad = read_metrics(unread)
                     waited = wait.take()
                     goodput.line(step, waited)
@@ -146,6 +156,9 @@ class Loop(Generic[State]):
                         checkpoints.save(step, state)
                         if preempted and (step < self.steps or self.followed):
                             checkpoints.stop(step)
+                if keeping:
+                    with goodput.phase("save"):
+                        self.keep(step, state)
                 with goodput.phase("probe"):
                     if measured := self.measure(state, step):
                         sinks.write(step, measured)

@@ -40,6 +40,7 @@ from xkd_jax.training.data import run_data
 from xkd_jax.training.faults import run_lease, silent_corruption
 from xkd_jax.training.faults.recovery import Recovery
 from xkd_jax.training.initial_encoders import Read
+from xkd_jax.training.local.local_checkpoints import LocalCheckpoints
 from xkd_jax.training.logs import goodput_file, run_sinks, run_summary, wandb_sink
 from xkd_jax.training.logs.goodput import Cause, Goodput
 from xkd_jax.training.logs.goodput_file import GoodputFile
@@ -111,6 +112,10 @@ def _train(
         probes = probes_of(run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
     with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
+        local = None
+        if config.local_checkpoints.dir:
+            local = LocalCheckpoints(config.local_checkpoints, workdir)
+            checkpoints.keep_local(local)
         cause: Cause = "start" if checkpoints.latest() is None else "restore"
         with main_activity("reading or making the first state"), goodput.phase(cause):
             state = first_state(run, checkpoints)
@@ -123,6 +128,8 @@ def _train(
         write_once(workdir / "config.json", dataclasses.asdict(config))
         with goodput_file.kept(goodput, workdir, int(state.step)):
             state = loop(run, state, dataset, checkpoints, workdir, probes, goodput)
+            if local is not None:
+                local.remove()
             if config.probe.enabled and probes is not None:
                 with goodput.phase("probe"):
                     results = probe(run, state, probes)
@@ -235,6 +242,8 @@ def loop(
         batch_size=config.batch_size,
         log_every=config.log_every,
         save_every=config.checkpoint.every_steps,
+        keep=checkpoints.save_locally,
+        keep_every=config.local_checkpoints.every_steps if config.local_checkpoints.dir else 0,
         put=put,
         compile=silent_corruption.checked(run.compile, config.check_every, start),
         recover=recovery.recover,

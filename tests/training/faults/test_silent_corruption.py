@@ -69,7 +69,7 @@ def test_flipped_bit_is_found_at_next_check_and_device_named(step, name, bit):
     assert re.fullmatch(
         rf"Step 6: different copies of \['{name}'\] on device 5 of process 0 \(\S+\); the"
         r" run stops without saving: take the host out of the run, move checkpoints after step"
-        r" 3 away, as they are not checked, and run the same command again.",
+        r" 3 away, local ones too, as they are not checked, and run the same command again.",
         str(error.value),
     )
     assert error.value.status == EXIT_FAILURE

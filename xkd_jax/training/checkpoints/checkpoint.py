@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, Protocol, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -43,6 +43,7 @@ from xkd_jax.training.checkpoints.saved_checkpoint import (
     read_record,
     saved_folder,
     step_folders,
+    step_of,
 )
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # suffix of a checkpoint's folder until it is complete
@@ -237,31 +238,52 @@ class ItemCheckpoints:
         if isinstance(self._manager, BucketCheckpoints):
             on_main(self._manager.abandon_interrupted)
         damaged: dict[PurePath, str] = {}
+        items = None
         for folder in step_folders(self.directory):
+            if (items := self.restore_newer(like, step_of(folder))) is not None:
+                break
             try:
                 items = self._read(folder, like)
             except DamagedError as damage:
                 print_on_main(f"damaged   the checkpoint of step {folder.name}: {damage}")
                 damaged[folder] = str(damage)
-                continue
-            self._set_aside(damaged)
-            print_on_main(f"resume    from step {folder.name}, {self.directory}")
-            return items
-        if damaged:
+            else:
+                print_on_main(f"resume    from step {folder.name}, {self.directory}")
+                break
+        else:
+            items = self.restore_newer(like, -1)
+        if damaged and items is None:
             raise UserError(
                 f"No checkpoint in {self.directory} is intact: put back a copy of one, or give"
                 " another --workdir to start again; nothing there was changed."
             )
+        self._set_aside(damaged)
+        return items
+
+    def restore_newer(self, like: dict[str, Tree], step: int) -> dict[str, Tree] | None:
+        """Reads the newest checkpoint of another place, if it is of a later step.
+
+        Args:
+          like: as in `restore_items`.
+          step: of a checkpoint in the directory; -1: there is no intact one.
+
+        Returns:
+          {name: PyTree of arrays}, or None: there is no such place.
+        """
         return None
 
     def _read(self, folder: PurePath, like: dict[str, Tree]) -> dict[str, Tree]:
         saved = read_record(folder)
         saved.refuse_other(self._now, self.directory)
         items = {name: read_checked(folder, saved, name, part) for name, part in like.items()}
+        self._continue(saved)
+        return items
+
+    def _continue(self, saved: RunRecord) -> None:
+        """Prints what differs from the run that saved a checkpoint, and takes over its start."""
         for change in saved.changes(self._now)[0]:
             print_on_main(f"changed   {change}")
         self.started_from(saved.initial_weights)
-        return items
 
     def _set_aside(self, damaged: dict[PurePath, str]) -> None:
         def rename() -> None:
@@ -290,6 +312,16 @@ class ItemCheckpoints:
         return file_errors(f"A checkpoint can't be written to {self.directory}")
 
 
+class SecondTier(Protocol):
+    """The methods of `local_checkpoints.LocalCheckpoints` that `Checkpoints` calls."""
+
+    def save(self, step: int, items: dict[str, Tree], record: RunRecord) -> None: ...
+
+    def restore(
+        self, like: dict[str, Tree], after: int, check: Callable[[RunRecord], None]
+    ) -> tuple[RunRecord, dict[str, Tree]] | None: ...
+
+
 class Checkpoints(ItemCheckpoints):
     """Saves and restores the state of a pretraining run; errors are those of `ItemCheckpoints`."""
 
@@ -313,10 +345,36 @@ class Checkpoints(ItemCheckpoints):
         parts = blocks(records, config.data.shuffle_window)
         now = RunRecord.of(dataclasses.asdict(config), records, data_digest, parts)
         super().__init__(directory, config.checkpoint, now, check_lease)
+        self._local: SecondTier | None = None
+        self._local_name = f"the hosts' folders {config.local_checkpoints.dir}"
+
+    def keep_local(self, local: SecondTier) -> None:
+        """Adds checkpoints on the hosts' own disks; `restore` reads the newest of both kinds."""
+        self._local = local
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to save a state and returns; the state may be donated afterwards."""
         self.save_items(step, _items(state))
+
+    def save_locally(self, step: int, state: TrainState) -> None:
+        """Starts to save a state on the hosts' own disks and returns, like `save`."""
+        if self._local is not None:
+            record = dataclasses.replace(self._now, step=step)
+            self._local.save(step, _items(state), record)
+
+    def restore_newer(self, like: dict[str, Tree], step: int) -> dict[str, Tree] | None:
+        """Reads the newest checkpoint of the hosts' own disks, if it is of a later step."""
+        if self._local is None:
+            return None
+        found = self._local.restore(
+            like, step, lambda saved: saved.refuse_other(self._now, self._local_name)
+        )
+        if found is None:
+            return None
+        record, items = found
+        self._continue(record)
+        print_on_main(f"resume    from step {record.step}, {self._local_name}")
+        return items
 
     def restore(self, like: TrainState) -> TrainState | None:
         """Returns the newest intact state, or None without a checkpoint.

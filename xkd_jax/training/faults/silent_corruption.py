@@ -90,8 +90,8 @@ class CheckedStep:
                 where = described(fault, wrong, arrays, devices, agreement.hosts())
                 raise CorruptedStateError(
                     f"Step {self._step}: {where}; the run stops without saving: take the host out"
-                    f" of the run, move checkpoints after step {self._good} away, as they are not"
-                    " checked, and run the same command again."
+                    f" of the run, move checkpoints after step {self._good} away, local ones too,"
+                    " as they are not checked, and run the same command again."
                 )
         self._good = self._step
         return result

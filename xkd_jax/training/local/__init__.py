@@ -1,0 +1,1 @@
+"""Checkpoints on each host's own disk."""
