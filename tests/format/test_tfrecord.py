@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import os
 import pickle
 import re
@@ -117,6 +118,14 @@ def test_memory_of_records_in_use_is_not_reused(tmp_path):
         [source[i] for i in range(5)]
     assert [bytes(part) for part in kept] == [r[:1] for r in RECORDS[0::2] + RECORDS[1::2]]
     assert all(part.readonly for part in kept)
+
+
+def test_digest_is_that_of_runs_of_every_version(tmp_path):
+    """A hash of length and masked checksum of each record: another one would end every run."""
+    source = record_source.TFRecordSource(_write(tmp_path))
+    in_order = RECORDS[0::2] + RECORDS[1::2]
+    rows = b"".join(struct.pack("<II", len(r), tfrecord.masked_crc(r)) for r in in_order)
+    assert source.digest == hashlib.blake2b(rows, digest_size=16).hexdigest()
 
 
 def test_digest_depends_on_records_and_order(tmp_path):
