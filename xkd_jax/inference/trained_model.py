@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xkd_jax.inference.embedding import Features
     from xkd_jax.inference.reconstruction import Reconstruction
 
-# Windows of a base model then take half a gigabyte on a CPU.
+# A batch of a base model then takes less than a gigabyte on a CPU.
 BATCH_SIZE = 8
 
 
