@@ -29,7 +29,7 @@ def get_config(benchmark: str = "ucf101") -> ml_collections.ConfigDict:
         raise UserError(f"The config has no variant {benchmark!r}: give {', '.join(known)}.")
     config = known[benchmark].get_config()
     config.protocol = "finetune"
-    config.batch_size, config.fit.parts = 64, 1
+    config.batch_size, config.fit.accumulation_steps = 64, 1
     if benchmark in _VIDEO:
         config.batch_size = 96  # 4 nodes of 4 GPUs of 6 clips
         _video(config)

@@ -31,7 +31,7 @@ def get_config(protocol: str = "linear") -> ml_collections.ConfigDict:
     config.modality = "video"
     config.data.test_split = "validation"
     config.batch_size = 1024  # 4 nodes of 256
-    config.fit.parts = 4
+    config.fit.accumulation_steps = 4
     config.clips.update(train=1, test=3, crops=3, size=224)
     config.clips.video.area = (0.08, 1.0)
     config.fit.update(learning_rate=0.01, weight_decay=0.0, epochs=100.0, warmup_epochs=10.0)

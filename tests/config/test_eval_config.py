@@ -41,7 +41,7 @@ UNUSABLE = {
     "fit.b2": 1.0,
     "fit.layer_decay": 1.5,
     "fit.dropout": 1.0,
-    "fit.parts": 7,
+    "fit.accumulation_steps": 7,
     "fit.augment.cutmix_axes": "width_time",
     "fit.augment.mix_group": 5,
     "fit.augment.erase": 1.5,
@@ -71,9 +71,9 @@ def test_empty_costs_are_refused_and_empty_folds_accepted():
 def test_batch_is_divisible_by_parts_and_groups(parts, group):
     raw = eval_config.default()
     raw.update_from_flattened_dict(
-        {"protocol": "finetune", "fit.parts": parts, "fit.augment.mix_group": group}
+        {"protocol": "finetune", "fit.accumulation_steps": parts, "fit.augment.mix_group": group}
     )
-    assert eval_config.resolve(raw).fit.parts == parts
+    assert eval_config.resolve(raw).fit.accumulation_steps == parts
     raw.fit.augment.mix_group = 2 * raw.batch_size // parts
     with pytest.raises(UserError, match=r"^fit\.augment\.mix_group is .*: give a divisor of the"):
         eval_config.resolve(raw)
@@ -88,7 +88,7 @@ def test_batch_sizes_are_totals_over_the_authors_nodes(name, batch, parts):
     module, variant = name.split(":")
     raw = importlib.import_module(f"configs.eval.{module}").get_config(variant)
     config = eval_config.resolve(raw)
-    assert (config.batch_size, config.fit.parts) == (batch, parts)
+    assert (config.batch_size, config.fit.accumulation_steps) == (batch, parts)
 
 
 def test_unused_settings_of_retrieval_are_refused():

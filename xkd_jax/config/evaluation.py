@@ -34,7 +34,7 @@ TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
 CIRCUMSTANCES = (
     "checkpoint", "step", "heads", "video.", "audio.", "features", "log_every", "mesh.", "save.",
     "data.dir", "data.threads", "data.workers", "data.prefetch", "data.verify_checksums",
-    "fit.parts",
+    "fit.accumulation_steps",
 )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ class FitConfig:
     b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
     b2: Annotated[float, below(1), Doc("decay of AdamW's second moment")] = 0.999
     eps: Annotated[float, above(0), Doc("added to AdamW's denominator")] = 1e-8
-    parts: Annotated[
+    accumulation_steps: Annotated[
         int,
         at_least(1),
         Doc("equal parts of a batch whose gradients are accumulated; mixing stays within a part"),
@@ -292,10 +292,11 @@ def _check_fit(config: EvalConfig) -> None:
 
 def _check_division(config: EvalConfig) -> None:
     """A batch consists of equal parts, and each of them of equal groups."""
-    parts, group = config.fit.parts, config.fit.augment.mix_group
+    parts, group = config.fit.accumulation_steps, config.fit.augment.mix_group
     if config.batch_size % parts:
         raise UserError(
-            f"fit.parts is {parts}: give a divisor of the batch_size, {config.batch_size}."
+            f"fit.accumulation_steps is {parts}: give a divisor of the batch_size,"
+            f" {config.batch_size}."
         )
     if group and config.batch_size // parts % group:
         raise UserError(

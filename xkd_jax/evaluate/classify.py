@@ -201,7 +201,8 @@ def smaller_steps(config: EvalConfig) -> str:
     """The flags with which a step of an evaluation needs less memory."""
     if config.protocol not in TRAINED:
         return f"--config.batch_size={max(1, config.batch_size // 2)} or less"
-    return f"--config.fit.parts={2 * config.fit.parts} or more, or a smaller --config.batch_size"
+    more = 2 * config.fit.accumulation_steps
+    return f"--config.fit.accumulation_steps={more} or more, or a smaller --config.batch_size"
 
 
 def _refuse_nonfinite(state: FitState, step: int, bad: dict[int, str]) -> FitState:

@@ -96,7 +96,7 @@ def create_fit(
     depth = network.encoders[config.modalities[0]].transformer.depth
     transformation = _optimizer(config.fit, rate, depth)
     classifier = _Classifier(config, network, viewing, classes)
-    differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.parts)
+    differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.accumulation_steps)
 
     def initialize(encoder: Tree) -> FitState:
         trained = classifier.initial(encoder)
