@@ -13,7 +13,8 @@ _NOT_FORWARDED = ("connection", "keep-alive", "transfer-encoding", "content-leng
 SLOW = 0.5  # seconds of delay of a slow answer
 # Fault of a request, by its method and path: "" for none, "503", "expired", "denied", "lost before"
 # and "lost after" (a connection, before and after the store has acted), "slow", "cut" or "stall"
-# (an answer that is delayed, or ends in the middle, or stops there).
+# (an answer that is delayed, or ends in the middle, or stops there), "silent" (no answer, and an
+# open connection).
 Choose = Callable[[str, str], str]
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
@@ -79,7 +80,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             text = {"503": b"<Error><Code>ServiceUnavailable</Code></Error>", "expired": EXPIRED}
             self._send(status, [("Content-Type", "application/xml")], text.get(fault, DENIED))
             return
-        if fault == "lost before":
+        if fault == "silent":
+            self.connection.recv(1)  # returns when the client gives up
+        if fault in ("lost before", "silent"):
             self._close()
             return
         if fault == "slow":
