@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
+from stored_files import copy, remove
 from tiny_checkpoints import saved
 
 from data_pipelines.errors import UserError
@@ -22,8 +24,13 @@ def training(small):
 
 
 @pytest.fixture
-def run(tmp_path):
-    return tmp_path / "run"
+def run(workdir):
+    return workdir / "run"
+
+
+@pytest.fixture
+def results(workdir):
+    return workdir / "results"
 
 
 class Evaluations:
@@ -55,11 +62,11 @@ def follow(run, workdir, evaluate, *events):
     return waits
 
 
-def test_each_checkpoint_is_evaluated_once_until_the_run_ends(training, run, tmp_path, capsys):
+def test_each_checkpoint_is_evaluated_once_until_the_run_ends(training, run, results, capsys):
     evaluate, folder = Evaluations(run), run / "checkpoints"
     waits = follow(
         run,
-        tmp_path / "results",
+        results,
         evaluate,
         lambda: saved(training, folder, 1),
         lambda: None,
@@ -67,31 +74,33 @@ def test_each_checkpoint_is_evaluated_once_until_the_run_ends(training, run, tmp
     )
     assert evaluate.steps == [1, 2, 3]
     assert waits == [60.0] * 3
-    found = event_files.scalars(tmp_path / "results")
+    found = event_files.scalars(results)
     assert found == {step: {"evaluation/top-1": 10.0 * step} for step in (1, 2, 3)}
     printed = capsys.readouterr().out
     assert printed.count(f"waiting   for the next checkpoint of {run}") == 2
     assert f"ended     the run in {run} has ended" in printed
 
 
-def test_same_command_continues_after_what_is_evaluated(training, run, tmp_path):
+def test_same_command_continues_after_what_is_evaluated(training, run, results):
     saved(training, run / "checkpoints", 1, 2, 3)
     first, second = Evaluations(run), Evaluations(run)
-    follow(run, tmp_path / "results", first)
-    follow(run, tmp_path / "results", second)
+    follow(run, results, first)
+    follow(run, results, second)
     assert (first.steps, second.steps) == ([1, 2, 3], [])
 
 
-def test_half_written_checkpoint_is_not_evaluated(training, run, tmp_path):
+def test_half_written_checkpoint_is_not_evaluated(training, run, results):
     folder = run / "checkpoints"
     saved(training, folder, 1)
-    (folder / "2.orbax-checkpoint-tmp").mkdir()
+    unfinished = "2.orbax-checkpoint-tmp" if isinstance(folder, Path) else "2"
+    copy(folder / "1", folder / unfinished)
+    remove(folder / unfinished / saved_checkpoint.COMMITTED)
     evaluate = Evaluations(run)
-    follow(run, tmp_path / "results", evaluate, lambda: saved(training, folder, 3))
+    follow(run, results, evaluate, lambda: saved(training, folder, 3))
     assert evaluate.steps == [1, 3]
 
 
-def test_checkpoint_that_is_removed_meanwhile_is_left_out(training, run, tmp_path, capsys):
+def test_checkpoint_that_is_removed_meanwhile_is_left_out(training, run, results, capsys):
     """The run keeps a few checkpoints only."""
     folder = run / "checkpoints"
     saved(training, folder, 1, 2)
@@ -99,23 +108,23 @@ def test_checkpoint_that_is_removed_meanwhile_is_left_out(training, run, tmp_pat
 
     def evaluate_late(config, workdir):
         if config.step == 1:
-            (folder / "1").rename(tmp_path / "removed")
+            remove(folder / "1")
             raise UserError("The checkpoint is damaged.")
         return evaluate(config, workdir)
 
-    follow(run, tmp_path / "results", evaluate_late, lambda: saved(training, folder, 3))
+    follow(run, results, evaluate_late, lambda: saved(training, folder, 3))
     assert evaluate.steps == [2, 3]
     assert "removed   the checkpoint of step 1, before it was evaluated" in capsys.readouterr().out
 
 
-def test_other_errors_end_the_command(training, run, tmp_path):
+def test_other_errors_end_the_command(training, run, results):
     saved(training, run / "checkpoints", 1)
 
     def fail(config, workdir):
         raise UserError("data.dir is empty.")
 
     with pytest.raises(UserError, match=r"data\.dir is empty"):
-        follow(run, tmp_path / "results", fail)
+        follow(run, results, fail)
 
 
 @pytest.mark.parametrize("changes", [{"step": 3}, {"checkpoint": ""}, {"checkpoint": __file__}])

@@ -83,29 +83,6 @@ def test_stopped_run_resumes_with_identical_bits(config, workdir, tmp_path, monk
     assert {*event_files.scalars(workdir)} >= {1, STEPS}
 
 
-def test_second_run_is_refused_before_it_writes(config, workdir, monkeypatch):
-    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
-    with lease.held(workdir, "In use", "wait."):
-        with pytest.raises(lease.LeaseHeldError, match=rf"Another run is using {workdir} \("):
-            training.train(config, workdir)
-        assert names(workdir) == set()  # but for the lease, which is hidden
-
-
-def test_run_with_lost_lease_saves_nothing(config, workdir, monkeypatch):
-    write = progress.Scalars.write
-
-    def pause(self, step, scalars):
-        write(self, step, scalars)
-        if step == 3:
-            storage.remove(str(workdir / lease.FILE))
-            lease.Lease(workdir).acquire("In use", "wait.")
-
-    monkeypatch.setattr(progress.Scalars, "write", pause)
-    with pytest.raises(lease.LeaseLostError, match="taken over by another process"):
-        training.train(config, workdir)
-    assert not any(name.startswith("checkpoints/4") for name in names(workdir))
-
-
 def test_lost_scalars_are_a_warning_and_appear_later(workdir, monkeypatch, capsys):
     failing_calls.lose_writes(monkeypatch, 1)
     scalars = progress.Scalars(workdir / "tensorboard", enabled=True, start=0)

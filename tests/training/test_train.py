@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from pathlib import Path
 
 import event_images
 import jax
@@ -14,10 +15,12 @@ from failing_calls import Killed, kill_after
 from method_inputs import change
 
 from data_pipelines.errors import TrainingDivergedError, UserError
+from data_pipelines.format import storage
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 from xkd_jax.training.loop import is_due
 
 
@@ -101,13 +104,15 @@ def assert_reported(workdir, printed):
     assert min(scores["after"].values()) > 80  # brightness and loudness are easy to read off
 
 
-def test_moved_data_is_accepted_and_replaced_data_refused(config, tmp_path, monkeypatch, capsys):
+def test_moved_data_is_accepted_and_replaced_data_refused(
+    config, tmp_path, workdir, monkeypatch, capsys
+):
     """The other data set has the same name, rates, and numbers of records and shards."""
     tiny_state.use_in_runs(monkeypatch)
 
     def resume(folder, steps):
         moved = change(config, data={"dir": str(folder)})
-        training.train(dataclasses.replace(moved, max_steps=steps), tmp_path / "run")
+        training.train(dataclasses.replace(moved, max_steps=steps), workdir)
 
     resume(config.data.dir, 2)
     shutil.copytree(config.data.dir, tmp_path / "moved")
@@ -128,20 +133,24 @@ def tiny(monkeypatch):
     tiny_state.use_in_runs(monkeypatch)
 
 
-def test_finished_run_is_not_changed(config, tmp_path, capsys, tiny):
-    assert training.train(config, tmp_path)
-    (tmp_path / "results.json").write_text("{}")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+def test_finished_run_is_not_changed(config, workdir, capsys, tiny):
+    def content():
+        files = [workdir / name for name in storage.walk(str(workdir))]
+        written = [f.stat().st_mtime_ns for f in files if isinstance(f, Path)]
+        return {str(file): storage.read(str(file)) for file in files}, written
+
+    assert training.train(config, workdir)
+    storage.write(str(workdir / "results.json"), b"{}")
+    before = content()
     probing = change(config, probe={"enabled": True})
     for again in (config, probing):
-        assert not training.train(again, tmp_path)
+        assert not training.train(again, workdir)
         *_, last = capsys.readouterr().out.splitlines()
         assert last.startswith("ended     this run ended at step 5: nothing was changed; for more")
     with pytest.raises(UserError, match="step 5, and this one ends at step 4, so it has ended and"):
-        training.train(dataclasses.replace(config, max_steps=4), tmp_path)
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before
-    training.train(dataclasses.replace(config, max_steps=6), tmp_path)
+        training.train(dataclasses.replace(config, max_steps=4), workdir)
+    assert content() == before
+    training.train(dataclasses.replace(config, max_steps=6), workdir)
     assert "step 6/6" in capsys.readouterr().out
 
 
@@ -158,7 +167,7 @@ def test_run_prints_changed_settings_and_note_on_short_runs(config, tmp_path, ca
     assert not [line for line in lines if line.startswith("note")]
 
 
-def test_nonfinite_loss_stops_run(config, tmp_path, monkeypatch):
+def test_nonfinite_loss_stops_run(config, workdir, monkeypatch):
     """The loss of step 3, detected at the next log line, before its save."""
 
     def create(config, length, mesh):
@@ -173,9 +182,9 @@ def test_nonfinite_loss_stops_run(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.Run, "create", create)
     with pytest.raises(TrainingDivergedError, match="is not finite") as error:
-        training.train(config, tmp_path)
+        training.train(config, workdir)
     assert (error.value.step, error.value.term) == (3, "loss/align_students")
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["2"]
+    assert step_folders(workdir / "checkpoints") == [workdir / "checkpoints" / "2"]
 
 
 def test_missing_data_is_one_sentence(config, tmp_path):

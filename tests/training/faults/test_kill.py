@@ -1,6 +1,5 @@
 """Loops killed by SIGKILL at random times resume with bitwise identical results."""
 
-import contextlib
 import multiprocessing
 import os
 import random
@@ -12,7 +11,6 @@ import noise_shards
 import numpy as np
 import pytest
 import small_run
-import stores
 
 from benchmarks.soak import saved
 from data_pipelines.format import storage
@@ -86,22 +84,15 @@ def assert_all_end_alike(folder: PurePath, names: list[str], step: int):
             np.testing.assert_array_equal(other[path], value, path)
 
 
-@pytest.fixture(params=["disk", "s3"])
-def folder(request, tmp_path):
-    on_disk = request.param == "disk"
-    with contextlib.nullcontext() if on_disk else stores.bucket(request.param) as url:
-        yield tmp_path if url is None else storage.Url(url) / tmp_path.name
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
-def test_killed_loop_resumes_from_complete_checkpoint(context, folder, tmp_path, kills):
+def test_killed_loop_resumes_from_complete_checkpoint(context, workdir, tmp_path, kills):
     """Also if the process is killed during a save, and during the first save."""
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     raw.checkpoint.every_steps = 1
     raw.max_steps, raw.checkpoint.keep_last = STEPS, 2
     target, config = kill_targets.save_at_every_step, xkd_config.resolve(raw)
-    ended, torn = kill_often(context, folder, kills, target, config, dict(os.environ))
+    ended, torn = kill_often(context, workdir, kills, target, config, dict(os.environ))
     assert torn
-    assert_all_end_alike(folder, ended, STEPS)
+    assert_all_end_alike(workdir, ended, STEPS)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+from pathlib import Path
 
 import noise_shards
 import pytest
@@ -12,10 +13,12 @@ from lease_processes import LONG, Process, wait_little
 
 from data_pipelines import lease
 from data_pipelines.errors import UserError
+from data_pipelines.format import storage
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import evaluation as evaluation
 from xkd_jax.training import train as training
+from xkd_jax.training.checkpoints.saved_checkpoint import step_folders, step_of
 from xkd_jax.training.faults import run_lease
 from xkd_jax.training.logs import progress
 
@@ -36,42 +39,45 @@ def quick(monkeypatch):
     tiny_state.use_in_runs(monkeypatch)
 
 
-def test_second_run_is_refused_before_it_writes(config, tmp_path, capsys):
+def test_second_run_is_refused_before_it_writes(config, workdir, capsys):
     evaluated = EvalConfig(checkpoint="nowhere")
-    with Process(tmp_path, LONG, "elsewhere") as other:
+    with Process(workdir, LONG, "elsewhere") as other:
         assert other.line() == "held"
         for start, its in ((training.train, config), (evaluation.evaluate, evaluated)):
             with pytest.raises(
                 lease.LeaseHeldError, match=rf"is using .*\({other.pid} on .*: wait"
             ):
-                start(its, tmp_path)
+                start(its, workdir)
             assert capsys.readouterr().out.count("waiting   for another process (") == 1
-    assert os.listdir(tmp_path) == [".lease"]
+    assert [*storage.sizes(str(workdir))] == [".lease"]
+    assert storage.subfolders(str(workdir)) == []
 
 
-def test_finished_run_removes_its_lease(config, tmp_path):
-    training.train(config, tmp_path)
-    assert not list(tmp_path.glob(".lease*"))
+def test_finished_run_releases_its_lease(config, workdir):
+    training.train(config, workdir)
+    assert lease.Lease(workdir).holder() is None
+    if isinstance(workdir, Path):
+        assert not list(workdir.glob(".lease*"))
 
 
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
-def test_run_with_lost_lease_saves_nothing(config, tmp_path, monkeypatch, every, last):
+def test_run_with_lost_lease_saves_nothing(config, workdir, monkeypatch, every, last):
     """As after a suspension of its machine; detected at the next log line."""
     write = progress.Scalars.write
 
     def pause(self, step, scalars):
         write(self, step, scalars)
         if step == 3:
-            (tmp_path / ".lease").unlink()
-            lease.Lease(tmp_path).acquire("In use", "wait.")
+            storage.remove(str(workdir / ".lease"))
+            lease.Lease(workdir).acquire("In use", "wait.")
 
     monkeypatch.setattr(progress.Scalars, "write", pause)
     checkpoint = dataclasses.replace(config.checkpoint, every_steps=every)
     with pytest.raises(lease.LeaseLostError, match="taken over by another process"):
-        training.train(dataclasses.replace(config, checkpoint=checkpoint), tmp_path)
-    saved = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
-    assert max(saved, default=None) == last
-    assert (tmp_path / ".lease").exists()
+        training.train(dataclasses.replace(config, checkpoint=checkpoint), workdir)
+    saved = step_folders(workdir / "checkpoints")
+    assert max(map(step_of, saved), default=None) == last
+    assert storage.exists(str(workdir / ".lease"))
 
 
 def test_run_without_data_creates_no_folder(config, tmp_path):
