@@ -25,7 +25,8 @@ from data_pipelines.read import clips, views
 from data_pipelines.read.clips import ClipFrames
 from xkd_jax.config.encoder import loader_config
 from xkd_jax.inference.file_reader import Reader
-from xkd_jax.inference.trained_model import BATCH_SIZE, Model, cropped, normalized_spectrogram
+from xkd_jax.inference.programs import cropped, normalized_spectrogram
+from xkd_jax.inference.trained_model import BATCH_SIZE, Model
 
 Pool = Literal["window", "file", "none"]
 # Length in seconds of an interval that is decoded at a time.

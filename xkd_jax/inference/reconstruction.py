@@ -15,7 +15,8 @@ from xkd_jax.config.architecture import ComputeDtype, Transformer
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.inference import embedding
 from xkd_jax.inference.formats.format import abstract_decoder, abstract_encoder
-from xkd_jax.inference.trained_model import Model, computation, cropped, normalized_spectrogram
+from xkd_jax.inference.programs import computation, cropped, normalized_spectrogram
+from xkd_jax.inference.trained_model import Model
 from xkd_jax.method.train_state import with_parameters
 from xkd_jax.networks.tree import Tree
 from xkd_jax.training.pictures.reconstructed_views import (

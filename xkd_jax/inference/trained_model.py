@@ -8,22 +8,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import AudioConfig, DataConfig, Modality, VideoConfig
-from xkd_jax.augment.audio import augment_audio
-from xkd_jax.augment.video import augment_video
-from xkd_jax.config.architecture import ComputeDtype, ModelConfig
+from data_pipelines.loader_config import AudioConfig, DataConfig, Modality
+from xkd_jax.config.architecture import ComputeDtype
 from xkd_jax.config.encoder import EncoderConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.inference import spectrograms
-from xkd_jax.inference.formats.format import EncoderWeights, abstract_encoder
+from xkd_jax.inference.formats.format import EncoderWeights
 from xkd_jax.inference.loaded import Loaded, Origin, tensors
-from xkd_jax.method.train_state import with_parameters
-from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.inference.programs import (
+    encoding_program,
+    identity,
+    normalized_spectrogram,
+    squares,
+)
 from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import mesh as mesh_lib
 
@@ -133,9 +134,9 @@ class Model:
             )
         if normalized:
             _check_patches("frames", frames.shape[1:4], config)
-            return self._encode("video", frames, _identity)
+            return self._encode("video", frames, identity)
         _check_patches("frames", (frames.shape[1], *config.view.global_shape[1:]), config)
-        return self._encode("video", frames, _squares)
+        return self._encode("video", frames, squares)
 
     def encode_audio(
         self,
@@ -165,7 +166,7 @@ class Model:
                     f"log_mel is {view.dtype} {view.shape}: give float32 [batch, {mels}, time]."
                 )
             _check_patches("log_mel", view.shape[1:], config)
-            return self._encode("audio", view, _identity)
+            return self._encode("audio", view, identity)
         if samples is None or sample_rate is None:
             raise UserError("encode_audio needs samples with sample_rate, or log_mel: give them.")
         samples = np.asarray(samples)
@@ -291,74 +292,9 @@ class Model:
         placed = mesh_lib.batch_sharding(self.mesh, size)
         batch = mesh_lib.put_batch(jax.tree.map(padded, rows), placed, size)
         config = self.config[modality]
-        program = _program(config, self.compute_dtype, prepare, tokens, self.mesh)
+        program = encoding_program(config, self.compute_dtype, prepare, tokens, self.mesh)
         found = program(self.parameters[modality], batch)
         return jax.tree.map(lambda a: a[:count], found)
-
-
-def computation(compute_dtype: ComputeDtype) -> ModelConfig:
-    """Returns how the networks of a `Model` are computed, on all devices alike."""
-    return ModelConfig(compute_dtype=compute_dtype, attention="xla", layers="scan")
-
-
-@functools.cache
-def _program(
-    config: EncoderConfig,
-    compute_dtype: ComputeDtype,
-    prepare: Callable[[EncoderConfig, Any], jax.Array],
-    tokens: bool,
-    mesh: jax.sharding.Mesh,
-) -> Callable[[Tree, Any], Any]:
-    model = computation(compute_dtype)
-
-    def encode(params: Tree, batch: Any) -> Any:
-        encoder = with_parameters(abstract_encoder(config, model), params)
-        with matmul_precision(model):
-            found = encoder(prepare(config, batch))
-            pooled = encoder.pool(found)
-        return (found.astype(jnp.float32), pooled) if tokens else pooled
-
-    return jax.jit(
-        mesh_lib.on_mesh(encode, mesh), out_shardings=NamedSharding(mesh, PartitionSpec())
-    )
-
-
-def _identity(config: EncoderConfig, view: jax.Array) -> jax.Array:
-    return view
-
-
-def _squares(config: EncoderConfig, frames: jax.Array) -> jax.Array:
-    """Returns normalized views of the central squares of frames."""
-    assert isinstance(config.view, VideoConfig)
-    height, width = frames.shape[2:4]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = frames[:, :, top : top + side, left : left + side]
-    box = jnp.full((len(frames), 2), side, jnp.float32)
-    return cropped(config, {"frames": square, "box": box})
-
-
-def cropped(config: EncoderConfig, view: dict[str, jax.Array]) -> jax.Array:
-    """Returns normalized views of boxes of frames, float32 [batch, time, size, size, 3].
-
-    Args:
-      config: the encoder's config.
-      view: frames and boxes of `data_pipelines.read.views`.
-    """
-    assert isinstance(config.view, VideoConfig)
-    return augment_video(config.view, view, config.view.size)
-
-
-def normalized_spectrogram(config: EncoderConfig, found: jax.Array) -> jax.Array:
-    """Returns normalized spectrograms, float32 [batch, mel, time].
-
-    Args:
-      config: the encoder's config.
-      found: spectrograms of `spectrograms.spectrogram`, [batch, mel, time].
-    """
-    view = config.view
-    assert isinstance(view, AudioConfig)
-    return augment_audio(view, view.global_augment, {"log_mel": found})
 
 
 def _check_patches(what: str, shape: tuple[int, ...], config: EncoderConfig) -> None:
