@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from data_pipelines import resumable_end
 from data_pipelines.errors import EXIT_FAILURE, LostProcessError, UserError, file_error
 from data_pipelines.format import storage
 from data_pipelines.holder import Holder
@@ -223,7 +224,8 @@ def held(
     lease = Lease(folder)
     lease.acquire(busy, remedy, patience, waiting)
     try:
-        yield lease
+        with resumable_end.cleaned_up_by(lease.release):
+            yield lease
     except Exception as error:
         try:
             lease.check()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from data_pipelines import terminal
+from data_pipelines import resumable_end, terminal
 from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 
 
 def exit_status(command: Callable[[], int], output: str) -> int:
     """Runs a command and returns its exit status; an error is printed as one sentence.
 
+    SIGTERM ends the process with status 75.
+
     Args:
       command: returns the status of a command that ends.
       output: path or URL of the folder, which the message names if the error names no file.
     """
     try:
-        return command()
+        with resumable_end.on_request():
+            return command()
     except UserError as error:
         terminal.print_error(f"error: {error}")
         return error.status

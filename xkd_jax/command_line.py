@@ -6,6 +6,7 @@ import contextlib
 import keyword
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from data_pipelines import terminal
+from data_pipelines import resumable_end, terminal
 from data_pipelines.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILURE,
@@ -90,7 +91,8 @@ def run(
             terminal.print_result(guide.strip())
             sys.exit(0 if len(sys.argv) > 1 else EXIT_BAD_INPUT)
         try:
-            app.run(with_config, flags_parser=parse_flags)
+            with resumable_end.on_request():
+                app.run(with_config, flags_parser=parse_flags)
         except UserError as error:
             terminal.print_error(f"error: {error}")
             _leave(error.status)
@@ -122,6 +124,7 @@ def _schedule_exit(status: int) -> None:
     On exit, Python waits for threads and worker processes, which may hang, and JAX for the other
     processes of a run. After a success, JAX's timeout is added.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not change the status
     jax = sys.modules.get("jax")
     several = jax is not None and jax.distributed.is_initialized()
     patience = PATIENCE + (_JAX_PATIENCE if several and status == 0 else 0)

@@ -24,6 +24,7 @@ from data_pipelines.errors import (
     file_error,
 )
 from data_pipelines.format import storage
+from xkd_jax.parallel import joint_end
 
 _T = TypeVar("_T")
 # Texts of collectives' errors if the connection to a process broke.
@@ -73,6 +74,7 @@ def start(coordinator: str, count: int, index: int) -> None:
             f"The processes of the run can't find each other ({_first_line(error)}): start all of"
             " them at about the same time, and let every host reach the first one's port."
         ) from error
+    joint_end.follow()
 
 
 def is_main_process() -> bool:

@@ -12,6 +12,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 import jax
 import numpy as np
 
+from data_pipelines import resumable_end
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.parallel.processes import is_main_process, main_activity, print_on_main
 from xkd_jax.training.faults.preemption import Preemption
@@ -105,6 +106,7 @@ class Loop(Generic[State]):
         goodput = self.goodput
         unread: Unread = collections.deque()
         advance: Step[State] | None = None
+        saved = start
         # A writer left open would start a thread while Python exits, which fails.
         with (
             contextlib.closing(sinks),
@@ -114,12 +116,15 @@ class Loop(Generic[State]):
             contextlib.ExitStack() as after_compilation,
             goodput.steps(start),
         ):
-            with goodput.phase("data_wait"):
+            with goodput.phase("data_wait"), resumable_end.allowed("before the first step"):
                 following = self.put(next(batches)) if start < self.steps else {}
             for step in range(start + 1, self.steps + 1):
                 placed = following
                 if advance is None:
-                    with goodput.phase("compile"):
+                    with (
+                        goodput.phase("compile"),
+                        resumable_end.allowed("while compiling the step"),
+                    ):
                         advance = self.compile(state, placed)
                     after_compilation.enter_context(progress.running())
                 # The next batch is transferred during this step. After the step's dispatch it would
@@ -159,7 +164,14 @@ class Loop(Generic[State]):
                 if keeping:
                     with goodput.phase("save"):
                         self.keep(step, state)
-                with goodput.phase("probe"):
+                saved = step if saving else saved
+                with (
+                    goodput.phase("probe"),
+                    resumable_end.allowed(
+                        f"in the probe after step {step}",
+                        last_save(checkpoints, step, state, saved),
+                    ),
+                ):
                     if measured := self.measure(state, step):
                         sinks.write(step, measured)
                     if images := self.draw(state, step):
@@ -182,6 +194,29 @@ class Loop(Generic[State]):
         line, speed = progress.line(step, averages, waited)
         print_on_main(line)
         sinks.write(step, {**averages, **self.derive(averages), **speed})
+
+
+def last_save(checkpoints: Saves[State], step: int, state: State, saved: int) -> Callable[[], None]:
+    """Returns what saves in place of a main thread that does not return from a probe.
+
+    Processes that wait for each other in a probe can't save together: a run of several has its
+    newest checkpoint.
+
+    Args:
+      checkpoints: the checkpoints of the training.
+      step: number of steps made.
+      state: the state after them.
+      saved: the last step that is saved, or is being saved.
+    """
+
+    def save() -> None:
+        if jax.process_count() > 1:
+            return
+        if saved < step:
+            checkpoints.save(step, state)
+        checkpoints.wait()
+
+    return save
 
 
 def is_due(step: int, every: int, last: int) -> bool:

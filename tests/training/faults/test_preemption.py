@@ -12,13 +12,14 @@ import pytest
 import small_run
 import tiny_state
 
-from data_pipelines.errors import EXIT_INTERRUPTED, StoppedError
+from data_pipelines.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, StoppedError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 from xkd_jax.training.faults.preemption import STOPPING, Preemption
+from xkd_jax.training.logs import goodput_file
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,6 +128,7 @@ jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactiva
 from xkd_jax.training.checkpoints.checkpoint import ItemCheckpoints
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.faults.preemption import STOPPING, Preemption
+from xkd_jax.training.logs import goodput_file
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 from xkd_jax.training.checkpoints.run_record import RunRecord
 with Preemption() as preemption:
@@ -159,3 +161,50 @@ def test_second_loop_of_distributed_run_detects_earlier_signal(tmp_path, saves):
         printed, rest = running.communicate("\n")
     limit.cancel()
     assert "reached 0" in printed, [*log, rest]
+
+
+@pytest.mark.parametrize("phase", ["compile", "probe"])
+def test_compilation_and_probe_are_ended_by_sigterm(tmp_path, phase):
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    code = f"""
+import ctypes, signal
+import small_run, tiny_state
+from data_pipelines import resumable_end
+from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training import train as training
+from pathlib import Path
+resumable_end.PATIENCE = 0.1
+def hang(*_):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    print("open", flush=True)
+    ctypes.CDLL(None).sleep(60)
+raw = small_run.get_config()
+raw.data.dir, raw.checkpoint.every_steps, raw.pictures_every = {raw.data.dir!r}, 0, 2
+config = xkd_config.resolve(raw)
+training.Run.create = lambda config, length, mesh: tiny_state.run(config, length.steps)
+if {phase!r} == "probe":
+    training.gallery = lambda *_: hang
+else:
+    loop, training.Loop = training.Loop, lambda **kwargs: loop(**(kwargs | {{"compile": hang}}))
+with resumable_end.on_request():
+    training.train(config, Path({str(tmp_path / "run")!r}))
+"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    with running:
+        assert "open\n" in iter(running.stdout.readline, "")
+        running.send_signal(signal.SIGTERM)
+        printed, errors = running.communicate(timeout=60)
+    assert running.returncode == EXIT_RESUMABLE, errors
+    steps = [int(path.name) for path in step_folders(tmp_path / "run" / "checkpoints")]
+    if phase == "probe":
+        assert "stopped   in the probe after step 2, as requested: run the same" in errors
+        assert steps == [2]
+    else:
+        assert "stopped   while compiling the step, as requested: run the same" in errors
+        assert not steps
+        assert goodput_file.read(tmp_path / "run").stops == 1  # so that a standstill is noticed
+    assert "goodput   " in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -12,8 +13,9 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
-from data_pipelines import terminal
+from data_pipelines import resumable_end, terminal
 from data_pipelines.errors import EXIT_INTERRUPTED
+from data_pipelines.signal_listener import SignalListener
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -24,7 +26,6 @@ _points = itertools.count(1)
 STOPPING = "stopping after this step and saving; Ctrl-C again ends now without saving"
 # Seconds that the second Ctrl-C gives Python to end in order, which it can't during a long step.
 PATIENCE = 2.0
-_END = b"\0"  # no signal's number
 
 
 class Preemption:
@@ -32,6 +33,7 @@ class Preemption:
 
     SIGTERM to one process stops all of them. The first Ctrl-C is sent on as SIGTERM, the second one
     ends the process. What they do is printed immediately, also while a step runs or compiles.
+    Phases that `resumable_end.allowed` marks may end the process at SIGTERM.
     """
 
     def __init__(self, stopping: str = STOPPING):
@@ -43,13 +45,16 @@ class Preemption:
         self._noticed = False
         self._before: dict[int, Handler] = {}
         self._interrupts = _Interrupts(stopping)
+        self._listener = SignalListener(self._interrupts.answer)
+        self._deferral = contextlib.ExitStack()
 
     def __enter__(self) -> Preemption:
         handlers: dict[int, Handler] = {signal.SIGINT: _pass_on}
         if not jax.distributed.is_initialized():  # else JAX's notifier handles it
             handlers[signal.SIGTERM] = self._notice
         self._before = {number: signal.signal(number, how) for number, how in handlers.items()}
-        self._interrupts.open()
+        self._deferral.enter_context(resumable_end.deferred())
+        self._listener.open()
         return self
 
     def __exit__(
@@ -58,9 +63,11 @@ class Preemption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._interrupts.close()
+        self._interrupts.closed.set()
+        self._listener.close()
         for number, how in self._before.items():
             signal.signal(number, how)
+        self._deferral.__exit__(kind, error, traceback)
 
     def reached(self) -> bool:
         """Whether to save and stop after this step; every process must call it after each step."""
@@ -78,35 +85,20 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 
 
 class _Interrupts:
-    """Answers Ctrl-C from a thread: Python's handlers wait for the call that the main one is in."""
+    """The answers to Ctrl-C."""
 
     def __init__(self, stopping: str):
-        self._stopping = stopping
-        self._read = self._write = self._before = -1
-        self._thread = threading.Thread(target=self._listen, name="ctrl-c", daemon=True)
-        self._closed = threading.Event()
+        self._stopping, self._count = stopping, 0
+        self.closed = threading.Event()
 
-    def open(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._thread.start()
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(self._before)
-        self._closed.set()
-        os.write(self._write, _END)
-        self._thread.join()
-        os.close(self._write)
-        os.close(self._read)
-
-    def _listen(self) -> None:
-        count = 0
-        while (number := os.read(self._read, 1)) != _END:
-            if number[0] != signal.SIGINT:
-                continue
-            count += 1
-            if count == 1:
-                terminal.print_error(self._stopping)
-            elif not self._closed.wait(PATIENCE):
-                os._exit(EXIT_INTERRUPTED)
+    def answer(self, number: int) -> None:
+        """Answers one signal."""
+        if number == signal.SIGTERM:
+            resumable_end.request()
+        if number != signal.SIGINT:
+            return
+        self._count += 1
+        if self._count == 1:
+            terminal.print_error(self._stopping)
+        elif not self.closed.wait(PATIENCE):
+            os._exit(EXIT_INTERRUPTED)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
-from data_pipelines import json_file
+from data_pipelines import json_file, resumable_end
 from data_pipelines.errors import StoppedError, UserError
 from xkd_jax.parallel.processes import is_main_process, print_on_main, run_on_all, write_once
 from xkd_jax.training.logs.goodput import CAUSES, Accounts, Goodput
@@ -93,7 +93,8 @@ def kept(goodput: Goodput, workdir: PurePath, start: int) -> Iterator[None]:
     file = GoodputFile(workdir, goodput)
     run_on_all(lambda: _refuse_standstill(file, workdir, start, stops))
     try:
-        yield
+        with resumable_end.cleaned_up_by(lambda: _end(file.save(stops + 1))):
+            yield
     except StoppedError:
         _end(file.save(stops + 1))
         raise
