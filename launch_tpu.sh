@@ -36,6 +36,8 @@ readonly bad_input=2
 readonly folder=xkd_jax
 # Consecutive failed requests to Google before the first successful one that end the script.
 readonly silences=3
+# Ends with status 75 in a row, without a line of a new step or fold in the logs, that end the script.
+readonly most_stops=3
 # Exit status that is assumed for a worker without one.
 readonly lost=1
 # Tests on a worker whether main.py runs: it has no exit status, and its shell, the leader of a
@@ -266,10 +268,40 @@ answers() {
   everywhere "cd $folder; if $alive; then echo running; else cat .status || echo $lost; fi"
 }
 
+# Prints for each worker how many different steps and folds its log has: a step that is repeated
+# after a restart has the same loss.
+lines_of_progress() {
+  everywhere "cd $folder; grep -aoE '^(step|fold) +[0-9,]+(/[0-9,]+ +loss)? +[^ ]+' run.log |\
+ sort -u | wc -l"
+}
+
+# Counts the ends with status 75 since the last progress, and ends the script if they are too many.
+# Lost slices end a run too, and are not counted: their logs are lost with them.
+count_stop() {
+  local found most=0 word
+  if [[ -z $stopped ]]; then
+    progress=0 stops=0
+    return
+  fi
+  found=$(lines_of_progress 2> /dev/null) || return 0 # no connection: counted at the next end
+  for word in $found; do
+    if [[ $word =~ ^[0-9]{1,9}$ && $word -gt $most ]]; then most=$word; fi
+  done
+  if [[ $most -gt $progress ]]; then
+    progress=$most stops=0
+    return
+  fi
+  stops=$((stops + 1))
+  [[ $stops -lt $most_stops ]] && return
+  logs
+  fail "the run was stopped on request $stops times in a row without a new step: find out what stops it before it saves, such as a time limit or repeated maintenance, and run this command again."
+}
+
 # Waits for the run. Returns 0 if it has ended, 75 if it or its slices were preempted, otherwise
-# the exit status of main.py.
+# the exit status of main.py. Sets `stopped` if main.py itself ended with 75.
 watch() {
   local now said word words failure
+  stopped=""
   while true; do
     [[ -n $dry ]] || sleep "$poll"
     state
@@ -279,6 +311,8 @@ watch() {
     fi
     if [[ -n $dry ]]; then
       answers
+      echo "# after status $preempted, to compare with the restart before:"
+      lines_of_progress
       return 0
     fi
     said=$(answers 2> /dev/null) || continue # no connection: the state shows the reason
@@ -294,6 +328,7 @@ watch() {
         *) [[ $failure -eq $bad_input ]] || failure=$word ;;
       esac
     done
+    [[ $failure -ne $preempted ]] || stopped=yes
     return "$failure"
   done
 }
@@ -303,7 +338,7 @@ say() {
 }
 
 run() {
-  local failures=0 status now
+  local failures=0 status now stops=0 progress=0 stopped
   while true; do
     state
     case $now in
@@ -332,7 +367,10 @@ run() {
         say "the run has ended"
         return 0
         ;;
-      "$preempted") failures=0 ;;
+      "$preempted")
+        failures=0
+        count_stop
+        ;;
       "$bad_input")
         lines=3 logs
         return "$status"

@@ -227,6 +227,13 @@ def test_dry_run_prints_every_command_and_runs_none():
         assert sum(verb in line for line in rest) == count, verb
     for node in ("xkd-0", "xkd-1"):
         assert any(f"ssh {node} " in line and "--worker=all" in line for line in rest)
+    counted = rest.index("# after status 75, to compare with the restart before:")
+    for node, line in zip(("xkd-0", "xkd-1"), rest[counted + 1 :], strict=False):
+        assert line == (
+            f"gcloud compute tpus tpu-vm ssh {node} --zone=us-west4-a --quiet --project=p"
+            " --worker=all '--command=cd xkd_jax; grep -aoE '\\''^(step|fold)"
+            " +[0-9,]+(/[0-9,]+ +loss)? +[^ ]+'\\'' run.log | sort -u | wc -l'"
+        )
     started = next(line for line in rest if "main.py" in line)
     assert "--config=configs/k400.py" in started
 
@@ -310,10 +317,24 @@ def test_patience_is_longer_after_first_answer(cloud):
 
 
 def test_preempted_run_resumes_on_same_slices(cloud):
-    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main="[[ $1 -gt 3 ]] || exit 75")
+    """As often as it is stopped, while one of its workers logs new steps."""
+    main = """case $PWD in */1/*) ;; *) echo "step  $1/9  loss 2.$1  5 clips/s" ;; esac
+    [[ $1 -gt 5 ]] || exit 75"""
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=main)
     assert found.returncode == 0, found.stderr
-    assert (cloud.path / "xkd/1/starts").read_text() == "xxxx"
+    assert (cloud.path / "xkd/1/starts").read_text() == "xxxxxx"
     assert len(calls(cloud, "create")) == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_stops_without_progress_end_launcher_with_reason(cloud, steps):
+    """Steps that are repeated after a restart, with the same loss, are no progress."""
+    step = 'echo "step  4/9  loss 2.5  $RANDOM clips/s"; ' * steps
+    found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=f"{step}exit 75")
+    assert found.returncode == 2
+    assert found.stderr.count("restarting after status 75") == 2 + steps
+    assert "error: the run was stopped on request 3 times in a row without a" in found.stderr
+    assert (cloud.path / "xkd/1/starts").read_text() == "x" * (3 + steps)
 
 
 def test_preempted_slices_are_recreated(cloud):
