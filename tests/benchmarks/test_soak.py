@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorboardX
+import tiny_state
 
 from benchmarks import result_file
 from benchmarks.emulators.fault_proxy import Proxy
 from benchmarks.soak import __main__ as command
-from benchmarks.soak import faults, process_faults, saved, store_faults
+from benchmarks.soak import faults, faulty_run, process_faults, saved, store_faults
 from benchmarks.soak.faults import Fault
 from benchmarks.soak.process_faults import CUT, FLIPPED
 from benchmarks.soak.program import End, Program
 from benchmarks.soak.record import Record
 from benchmarks.soak.report import Comparison, lines, measure
 from benchmarks.soak.situation import Situation
+from xkd_jax.parallel import mesh
+from xkd_jax.training.compiled_run import Run
 
 STEPS = 60
 # Resumes from the steps in a file; SIGTERM ends it with 75; at step 30 it runs the given code.
@@ -198,6 +201,31 @@ def test_store_has_the_fault_and_is_repaired(tmp_path, monkeypatch, server, name
     assert record.events() == {"started": 1 + ends, name: 1}
     assert (set(proxy.seen) - {""} == set()) == (name == "removals denied")
     assert proxy.choose("GET", "/o/d/a") == proxy.choose("DELETE", "/o/d/a") == ""
+
+
+def test_faults_inside_of_the_program_happen_once(monkeypatch):
+    monkeypatch.setattr(mesh, "put_batch", lambda batch: batch)
+    monkeypatch.setattr(Run, "compile", lambda run: lambda state, batch: state)
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    asked = faulty_run.Asked()
+    faulty_run.inject(asked)
+    state, batch = tiny_state.fill(1), {"audio": {"global": {"gain": np.ones(2)}}}
+    advance = Run.compile(None)
+    tiny_state.assert_same(advance(state, batch), state)
+    asked.ask_bit()
+    words = np.asarray(state.student["w"]).view(np.uint32)
+    changed = np.asarray(advance(state, batch).student["w"]).view(np.uint32) ^ words
+    assert np.count_nonzero(changed) == 1
+    assert changed.max().bit_count() == 1
+    tiny_state.assert_same(advance(state, batch), state)
+    asked.ask_batch()
+    assert np.isnan(mesh.put_batch(batch)["audio"]["global"]["gain"]).all()
+    batch["audio"]["global"]["gain"] = np.ones(2)
+    assert np.isfinite(mesh.put_batch(batch)["audio"]["global"]["gain"]).all()
+    asked.move_clock()
+    assert time.time() == 5 + faulty_run.JUMP
+    asked.move_clock()
+    assert time.time() == 5
 
 
 def test_stopped_soak_resumes_with_its_records(tmp_path):
