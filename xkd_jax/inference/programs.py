@@ -63,7 +63,7 @@ def identity(config: EncoderConfig, view: jax.Array) -> jax.Array:
 
     Args:
       config: the encoder's config, which is not needed.
-      view: normalized views.
+      view: normalized views, float32 [batch, ...].
     """
     return view
 
