@@ -16,6 +16,7 @@ from failing_calls import Killed, kill_after
 from random_parameters import random_student
 
 from configs.eval import own
+from data_pipelines import split_indexes
 from data_pipelines.errors import UserError
 from data_pipelines.format import record_schema, shards
 from data_pipelines.read.dataset import open_dataset
@@ -257,6 +258,7 @@ def test_features_of_changed_shards_are_not_reused(checkpoint, esc50, tmp_path):
     others = [dataclasses.replace(r, label=r.label ^ (i % 4 == 0)) for i, r in enumerate(records)]
     shards.write_shard(path, map(record_schema.serialize, others))
     assert os.path.getsize(path) == size
+    assert split_indexes.main([str(moved)]) == 0
     assert evaluation.evaluate(config, tmp_path / "after")["value"] < 100
 
 
