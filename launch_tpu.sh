@@ -20,6 +20,8 @@ usage: launch_tpu.sh COMMAND --name=NAME --zone=ZONE [options] [-- flags of main
   --type=TYPE          accelerator type, for example v5litepod-256 (create, run)
   --version=VERSION    runtime version; default: by --type, if known (create, run)
   --slices=N           number of slices of the run (default 1)
+  --elastic            request each slice by itself: run continues on those that are left when one
+                       is lost, and on all when it is back
   --spot               cheaper slices, which may be preempted
   --env=NAME=VALUE     environment variable on every worker; may be repeated
   --lines=N            of each log (default 20)
@@ -38,6 +40,9 @@ readonly folder=xkd_jax
 readonly silences=3
 # Ends with status 75 in a row, without a line of a new step or fold in the logs, that end the script.
 readonly most_stops=3
+# Of elastic runs: port of libtpu's connections between slices, and seconds from SIGTERM to SIGKILL
+# if a slice was lost (JAX itself gives up a lost process after 100 s), or to save.
+readonly megascale_port=8080 lost_seconds=150 save_seconds=300
 # Exit status that is assumed for a worker without one.
 readonly lost=1
 # Tests on a worker whether main.py runs: it has no exit status, and its shell, the leader of a
@@ -51,8 +56,8 @@ fail() {
 }
 
 parse() {
-  name="" zone="" project="" type="" version="" slices=1 spot="" lines=20 poll=60 retries=3 dry=""
-  imagined=ABSENT answered="" silent=0 environment=() arguments=()
+  name="" zone="" project="" type="" version="" slices=1 elastic="" spot="" lines=20 poll=60 retries=3 dry=""
+  imagined=ABSENT answered="" silent=0 environment=() arguments=() members=()
   [[ $# -gt 0 ]] || { usage >&2; exit 2; }
   command=$1
   shift
@@ -64,6 +69,7 @@ parse() {
       --type=*) type=${1#*=} ;;
       --version=*) version=${1#*=} ;;
       --slices=*) slices=${1#*=} ;;
+      --elastic) elastic=yes ;;
       --spot) spot=yes ;;
       --env=*=*) environment+=("${1#--env=}") ;;
       --lines=*) lines=${1#*=} ;;
@@ -95,6 +101,7 @@ check() {
       fail "--env=$(printable "${item%%=*}") does not name a variable: give letters, digits and _ before the =."
   done
   [[ $slices -gt 0 ]] || fail "--slices=0: give at least 1."
+  [[ -z $elastic || $slices -gt 1 ]] || fail "--elastic is for several slices: give --slices=2 or more."
   if [[ $command == create || $command == run ]]; then
     [[ -n $type ]] || fail "--type is missing: give an accelerator type such as v5litepod-256."
     [[ -n $version ]] || version=$(runtime_version)
@@ -153,9 +160,12 @@ queue() {
   do_ gcloud compute tpus queued-resources "$verb" "$name" "${where[@]}" "$@"
 }
 
+# Prints the slices that commands are for: of an elastic run those that are there, if some were lost.
 nodes() {
   local i
-  if [[ $slices -eq 1 ]]; then
+  if [[ ${#members[@]} -gt 0 ]]; then
+    printf '%s\n' "${members[@]}"
+  elif [[ $slices -eq 1 ]]; then
     echo "$name"
   else
     for ((i = 0; i < slices; i++)); do echo "$name-$i"; done
@@ -214,8 +224,26 @@ ask() {
   imagined=ACTIVE
 }
 
+# Runs a function for one slice of an elastic run, which is a queued resource by itself.
+of_slice() {
+  local name=$1 slices=1 elastic="" members=()
+  shift
+  "$@"
+}
+
+# Also of the others if it fails for one, which may not exist.
+each_slice() {
+  local node failed=0
+  for node in $(nodes); do of_slice "$node" "$@" || failed=$?; done
+  return "$failed"
+}
+
 create() {
-  ask
+  if [[ -n $elastic ]]; then
+    each_slice create
+    return
+  fi
+  ask || return
   local now
   while state; [[ $now != ACTIVE ]]; do
     case $now in
@@ -227,6 +255,10 @@ create() {
 }
 
 delete() {
+  if [[ -n $elastic ]]; then
+    each_slice delete
+    return
+  fi
   queue delete --force
 }
 
@@ -300,7 +332,7 @@ count_stop() {
 # Waits for the run. Returns 0 if it has ended, 75 if it or its slices were preempted, otherwise
 # the exit status of main.py. Sets `stopped` if main.py itself ended with 75.
 watch() {
-  local now said word words failure
+  local now outcome
   stopped=""
   while true; do
     [[ -n $dry ]] || sleep "$poll"
@@ -315,22 +347,165 @@ watch() {
       lines_of_progress
       return 0
     fi
-    said=$(answers 2> /dev/null) || continue # no connection: the state shows the reason
-    failure=0
-    read -r -d '' -a words <<< "$said" || true
-    for word in "${words[@]}"; do
-      [[ $word == running || $word =~ ^[0-9]{1,3}$ ]] || word=$lost # not an output of `answers`
-      case $word in
-        running) continue 2 ;;
-        0) ;;
-        "$preempted") [[ $failure -ne 0 ]] || failure=$word ;;
-        # other workers fail because they lost one: bad input is the most specific status
-        *) [[ $failure -eq $bad_input ]] || failure=$word ;;
-      esac
-    done
-    [[ $failure -ne $preempted ]] || stopped=yes
-    return "$failure"
+    judge
+    [[ -n $outcome ]] || continue
+    return "$outcome"
   done
+}
+
+# Sets `outcome` to the exit status of the run; to nothing if it runs, or without a connection.
+judge() {
+  local said word words failure=0
+  outcome=""
+  said=$(answers 2> /dev/null) || return 0 # the state of the slices shows the reason
+  read -r -d '' -a words <<< "$said" || true
+  for word in "${words[@]}"; do
+    [[ $word == running || $word =~ ^[0-9]{1,3}$ ]] || word=$lost # not an output of `answers`
+    case $word in
+      running) return 0 ;;
+      0) ;;
+      "$preempted") [[ $failure -ne 0 ]] || failure=$word ;;
+      # other workers fail because they lost one: bad input is the most specific status
+      *) [[ $failure -eq $bad_input ]] || failure=$word ;;
+    esac
+  done
+  [[ $failure -ne $preempted ]] || stopped=yes
+  outcome=$failure
+}
+
+# Requests the slices of an elastic run that do not exist, and sets `present` to those that are
+# there. A slice whose state is unknown counts as it did before.
+look() {
+  local node now found=() members=()
+  for node in $(nodes); do
+    of_slice "$node" state
+    case $now in
+      ACTIVE) found+=("$node") ;;
+      UNREACHABLE) [[ " ${present[*]-} " != *" $node "* ]] || found+=("$node") ;;
+      ABSENT | SUSPENDING | SUSPENDED | FAILED)
+        say "$node is $now"
+        # it may be gone meanwhile, or be asked for next time
+        [[ $now == ABSENT ]] || of_slice "$node" delete || true
+        of_slice "$node" ask || true
+        ;;
+    esac
+  done
+  present=(${found[@]+"${found[@]}"})
+}
+
+# Starts main.py on the slices that are there, which are the slices 0, 1, ... of this start.
+start_members() {
+  local all=("${members[@]}") given=(${environment[@]+"${environment[@]}"}) i address=ADDRESS
+  local find=(gcloud compute tpus tpu-vm describe "${all[0]}" "${where[@]}"
+    --format='value(networkEndpoints[0].ipAddress)')
+  if [[ -n $dry ]]; then do_ "${find[@]}"; else address=$(do_ "${find[@]}") || return 0; fi
+  for i in "${!all[@]}"; do
+    local members=("${all[i]}") environment=(${given[@]+"${given[@]}"})
+    [[ ${#all[@]} -eq 1 ]] || environment+=("MEGASCALE_COORDINATOR_ADDRESS=$address:$megascale_port"
+      "MEGASCALE_PORT=$megascale_port" "MEGASCALE_NUM_SLICES=${#all[@]}" "MEGASCALE_SLICE_ID=$i")
+    start || true # a slice that is lost now is found by `look`
+  done
+}
+
+# Ends main.py on slices: by SIGTERM, on which it saves, and by SIGKILL after so many seconds.
+end_on() {
+  local members=("${@:2}")
+  everywhere "cd $folder; if $alive; then kill -TERM -- \"-\$(cat .pid)\";\
+ for i in \$(seq $1); do $alive || break; sleep 1; done;\
+ if $alive; then kill -KILL -- \"-\$(cat .pid)\"; echo $lost > .status; fi; fi" || true
+}
+
+# Waits for a run on some slices. Sets `outcome` to its exit status, or to `changed` if a slice was
+# lost or is back; then main.py has been ended.
+watch_members() {
+  outcome="" stopped=""
+  while [[ -z $outcome ]]; do
+    sleep "$poll"
+    look
+    if [[ "${present[*]-}" != "${members[*]}" ]]; then
+      say "slices ${members[*]} -> ${present[*]-none}"
+      local node left=()
+      for node in "${members[@]}"; do
+        [[ " ${present[*]-} " != *" $node "* ]] || left+=("$node")
+      done
+      if [[ ${#left[@]} -gt 0 ]]; then
+        local seconds=$lost_seconds
+        [[ ${#left[@]} -lt ${#members[@]} ]] || seconds=$save_seconds
+        end_on "$seconds" "${left[@]}"
+      fi
+      outcome=changed
+    else
+      judge
+    fi
+  done
+}
+
+# `run` for slices that come and go.
+run_elastic() {
+  local failures=0 stops=0 progress=0 stopped="" outcome present=()
+  while true; do
+    look
+    members=(${present[@]+"${present[@]}"})
+    if [[ ${#members[@]} -eq 0 ]]; then
+      sleep "$poll"
+      continue
+    fi
+    say "running on ${members[*]}"
+    if ! everywhere "test -e $folder/.installed" > /dev/null 2>&1; then
+      setup || { sleep "$poll"; continue; }
+    fi
+    start_members
+    watch_members
+    case $outcome in
+      0)
+        say "the run has ended"
+        return 0
+        ;;
+      changed) failures=0 stops=0 progress=0 ;;
+      "$preempted")
+        failures=0
+        count_stop
+        ;;
+      "$bad_input")
+        lines=3 logs
+        [[ ${#members[@]} -lt $slices ]] || return "$bad_input"
+        say "the run does not start on ${#members[@]} of $slices slices, for the reason above: waiting for the others"
+        while [[ "${present[*]-}" == "${members[*]}" ]]; do
+          sleep "$poll"
+          look
+        done
+        ;;
+      *)
+        logs || true
+        failures=$((failures + 1))
+        [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $outcome: see the log above."
+        ;;
+    esac
+    say "restarting after ${outcome/changed/a change of the slices}"
+  done
+}
+
+# Prints the commands of `run_elastic`: of the first start, and when the last slice is lost and back.
+rehearse_elastic() {
+  local all rest
+  mapfile -t all < <(nodes)
+  rest=("${all[@]:0:${#all[@]}-1}")
+  each_slice ask
+  setup
+  members=("${all[@]}")
+  start_members
+  answers
+  echo "# when ${all[-1]} is lost:"
+  of_slice "${all[-1]}" delete
+  of_slice "${all[-1]}" ask
+  members=("${rest[@]}")
+  end_on "$lost_seconds" "${rest[@]}"
+  start_members
+  echo "# when ${all[-1]} is back:"
+  end_on "$save_seconds" "${rest[@]}"
+  members=("${all[@]}")
+  setup
+  start_members
 }
 
 say() {
@@ -338,6 +513,10 @@ say() {
 }
 
 run() {
+  if [[ -n $elastic ]]; then
+    if [[ -n $dry ]]; then rehearse_elastic; else run_elastic; fi
+    return
+  fi
   local failures=0 status now stops=0 progress=0 stopped
   while true; do
     state
@@ -386,7 +565,7 @@ run() {
 }
 
 status() {
-  queue describe
+  if [[ -n $elastic ]]; then each_slice queue describe; else queue describe; fi
   answers
   everywhere "tail -n 1 $folder/run.log"
 }

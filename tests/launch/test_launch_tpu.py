@@ -18,24 +18,33 @@ GCLOUD = r"""#!/usr/bin/env bash
 set -u
 cd "$CLOUD"
 echo "$*" >> calls
-node=""
+node="" state=state
+if [[ -e elastic ]]; then # each slice is a resource by itself
+  for word in "$@"; do [[ $word =~ ^(xkd-[0-9])(:|$) ]] && state=state-${BASH_REMATCH[1]}; done
+fi
 for word in "$@"; do
   case $word in --command=*) command=${word#--command=} ;; esac
 done
 case "$*" in
   *"queued-resources create"*)
-    echo ACTIVE > state
+    echo ACTIVE > "$state"
+    [[ ! -e lost ]] || echo CREATING > "$state"
     [[ ! -s outcomes ]] || { head -n 1 outcomes > state; sed -i 1d outcomes; }
     ;;
-  *"queued-resources delete"*) rm -rf state xkd xkd-* ;;
+  *"queued-resources delete"*)
+    rm -rf "$state" "${5:-none}"
+    [[ -e elastic ]] || rm -rf xkd-*
+    ;;
+  *"tpu-vm describe"*) echo 127.0.0.1 ;;
   *"queued-resources describe"*)
     [[ -s answers ]] && { sed -i 1d answers; cat state; exit; }
     [[ ! -s silence ]] || { sed -i 1d silence; echo "connection refused" >&2; exit 1; }
-    cat state 2> /dev/null || { echo "ERROR: NOT_FOUND: Resource xkd" >&2; exit 1; }
-    case $(cat state) in WAITING* | PROVISIONING) echo ACTIVE > state ;; esac
+    cat "$state" 2> /dev/null || { echo "ERROR: NOT_FOUND: Resource xkd" >&2; exit 1; }
+    case $(cat "$state") in WAITING* | PROVISIONING) echo ACTIVE > state ;; esac
     ;;
   *"tpu-vm ssh"* | *"tpu-vm scp"*)
-    [[ -e state ]] || exit 255
+    [[ -e $state ]] || exit 255
+    [[ ! -e elastic || $(cat "$state") == ACTIVE ]] || exit 255
     for word in "$@"; do [[ $word =~ ^(xkd(-[0-9])?)(:|$) ]] && node=${BASH_REMATCH[1]}; done
     for worker in 0 1; do
       mkdir -p "$node/$worker"
@@ -397,3 +406,100 @@ def test_stop_saves_run_and_deletes_slices(cloud):
         running.wait()
     assert saved.exists()
     assert not (cloud.path / "state").exists()
+
+
+ELASTIC = ("run", *WHERE, TYPE, "--slices=2", "--elastic")
+
+
+def test_dry_run_of_elastic_run_has_loss_and_return_of_a_slice():
+    lines = dry(*ELASTIC, "--dry-run", *MAIN)
+    lost, back = (lines.index(f"# when xkd-1 is {event}:") for event in ("lost", "back"))
+    where = "--zone=us-west4-a --quiet"
+    ask = "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --node-id="
+    create = [
+        f"gcloud compute tpus queued-resources create {node} {where} {ask}{node}"
+        for node in ("xkd-0", "xkd-1")
+    ]
+    find = (
+        f"gcloud compute tpus tpu-vm describe xkd-0 {where}"
+        " '--format=value(networkEndpoints[0].ipAddress)'"
+    )
+    assert lines[:2] == create
+    assert lines[lost + 1 : lost + 3] == [
+        f"gcloud compute tpus queued-resources delete xkd-1 {where} --force", create[1]
+    ]  # fmt: skip
+
+    def starts(part):
+        found = [line for line in part if "main.py" in line]
+        assert part[part.index(found[0]) - 1] == find
+        return found
+
+    def variables(index):
+        return (
+            "env\\ MEGASCALE_COORDINATOR_ADDRESS=ADDRESS:8080\\ MEGASCALE_PORT=8080\\"
+            f" MEGASCALE_NUM_SLICES=2\\ MEGASCALE_SLICE_ID={index}\\ .venv/bin/python"
+        )
+
+    for part in (lines[:lost], lines[back:]):
+        for index, line in enumerate(starts(part)):
+            assert f"tpu-vm ssh xkd-{index} {where} --worker=all" in line
+            assert variables(index) in line
+    (alone,) = starts(lines[lost:back])
+    assert f"tpu-vm ssh xkd-0 {where} --worker=all" in alone
+    assert "MEGASCALE" not in alone
+    for part, seconds in ((lines[lost:back], 150), (lines[back:], 300)):
+        (end,) = (line for line in part if "kill -TERM" in line)
+        assert f"tpu-vm ssh xkd-0 {where}" in end
+        assert f"seq {seconds})" in end
+
+
+def test_elastic_run_of_one_slice_is_refused(cloud):
+    found = cloud("run", *WHERE, TYPE, "--elastic", *MAIN)
+    assert found.returncode == 2
+    assert found.stderr == "error: --elastic is for several slices: give --slices=2 or more.\n"
+
+
+# The process of a worker. The first start loses slice 1, and the second one gets it back; both end
+# by the launcher's SIGTERM.
+COMES_AND_GOES = """cd "$CLOUD"
+worker=$(basename "$(dirname "$OLDPWD")") slice=${MEGASCALE_SLICE_ID:-0}
+echo "${MEGASCALE_NUM_SLICES:-1} $slice $worker" >> started
+trap 'echo "$slice $worker" >> ended; exit 75' TERM
+case $(sort -u started | wc -l) in
+  4) [[ -e lost ]] || { touch lost; echo SUSPENDED > state-xkd-1; } ;;
+  5 | 6) [[ $slice$worker != 01 ]] || { rm -f lost; echo ACTIVE > state-xkd-1; } ;;
+esac
+[[ $(grep -c "^2 1 1" started) -lt 2 ]] || touch over
+until [[ -e over ]]; do sleep 0.1; done
+"""
+
+
+def test_elastic_run_continues_on_slices_left_and_grows_back(cloud):
+    (cloud.path / "elastic").touch()
+    found = cloud(*ELASTIC, "--poll=1", *MAIN, main=COMES_AND_GOES)
+    assert found.returncode == 0, found.stderr
+    events = [line.partition(" ")[2] for line in found.stderr.splitlines()]
+    wanted = [
+        "running on xkd-0 xkd-1", "slices xkd-0 xkd-1 -> xkd-0", "running on xkd-0",
+        "slices xkd-0 -> xkd-0 xkd-1", "running on xkd-0 xkd-1", "the run has ended",
+    ]  # fmt: skip
+    assert [event for event in events if event in wanted] == wanted
+    cloud("stop", *WHERE, "--slices=2", "--elastic")
+    assert not [*cloud.path.glob("state*")]
+
+
+@pytest.mark.parametrize("left", ["batch", "memory"])
+def test_run_that_does_not_start_on_fewer_slices_waits(cloud, left):
+    """Its global batch does not divide, or does not fit."""
+    (cloud.path / "elastic").touch()
+    (cloud.path / "state-xkd-0").write_text("ACTIVE")
+    (cloud.path / "state-xkd-1").write_text("CREATING")
+    main = f"""[[ -z ${{MEGASCALE_NUM_SLICES:-}} ]] || exit 0
+    echo "error: {left}"; cd "$CLOUD"
+    exec > /dev/null 2>&1
+    (until grep -q "tail -n 3" calls; do sleep 0.1; done; sleep 2; echo ACTIVE > state-xkd-1) &
+    exit 2"""
+    found = cloud(*ELASTIC, "--poll=1", *MAIN, main=main)
+    assert found.returncode == 0, found.stderr
+    assert "does not start on 1 of 2 slices, for the reason above: waiting" in found.stderr
+    assert f"error: {left}" in found.stdout
