@@ -52,8 +52,7 @@ class Start:
         environment = os.environ | environment | {
             "NOTES": str(notes),
             "PYTHONPATH": str(HERE.parent),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}"
-            " --xla_backend_optimization_level=0",
+            "XLA_FLAGS": re.sub(r"(device_count)=8", rf"\1={8 // count}", os.environ["XLA_FLAGS"]),
         }  # fmt: skip
         self.output = ["" for _ in range(count)]
         self._changed = threading.Condition()
