@@ -1,9 +1,17 @@
+import itertools
+import json
 import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
+import noise_shards
 import pytest
 from shell_scripts import shellcheck
 
@@ -64,7 +72,7 @@ case "$*" in
   *main.py*)
     echo "run $*"
     printf x >> ../starts
-    bash "$CLOUD/main" "$(wc -c < ../starts)"
+    exec bash "$CLOUD/main" "$(wc -c < ../starts)"
     ;;
 esac
 """
@@ -503,3 +511,78 @@ def test_run_that_does_not_start_on_fewer_slices_waits(cloud, left):
     assert found.returncode == 0, found.stderr
     assert "does not start on 1 of 2 slices, for the reason above: waiting" in found.stderr
     assert f"error: {left}" in found.stdout
+
+
+REAL = """worker=$(basename "$(dirname "$PWD")") slices=${{MEGASCALE_NUM_SLICES:-1}}
+export NOTES="$CLOUD/notes" TINY=yes PACE=0.5 PYTHONPATH={root}
+export XLA_FLAGS="--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+exec {python} {root}/tests/one_process.py {flags} --workdir="$CLOUD/run" \\
+  --coordinator=localhost:{port} --num_processes=$((2 * slices)) \\
+  --process_id=$((2 * ${{MEGASCALE_SLICE_ID:-0}} + worker))
+"""
+
+
+def noted(folder, key):
+    """{step: values that the processes of all starts noted}."""
+    found = {}
+    for path in folder.glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            if key in (entry := json.loads(line)):
+                found.setdefault(entry["step"], []).append(entry[key])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_training_on_slices_that_come_and_go_has_same_data_and_losses(cloud, tmp_path):
+    """Each slice is two real processes; one slice is killed, and comes back later."""
+    shards, whole = noise_shards.write(str(tmp_path / "shards"), 24, 13), tmp_path / "whole"
+    flags = [
+        f"--config={ROOT}/tests/several_run.py", f"--config.data.dir={shards}",
+        "--config.max_steps=30", "--config.checkpoint.every_steps=2",
+    ]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    whole.mkdir()
+    alone = (f"--coordinator=localhost:{port}", "--num_processes=1", "--process_id=0")
+    subprocess.run(
+        [sys.executable, ROOT / "tests/one_process.py", *flags, f"--workdir={whole}/run", *alone],
+        env=os.environ | {"NOTES": str(whole), "TINY": "yes", "PYTHONPATH": str(ROOT)},
+        check=True, capture_output=True,
+    )  # fmt: skip
+    real = REAL.format(root=ROOT, python=sys.executable, flags=" ".join(flags), port=port)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "elastic").touch()
+    log = tmp_path / "xkd-0/0/xkd_jax/run.log"
+
+    def await_steps(pattern):
+        end = time.monotonic() + 60
+        while not (log.exists() and re.search(pattern, log.read_text(), re.DOTALL)):
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+
+    def come_and_go():
+        await_steps("step +4/")
+        (tmp_path / "lost").touch()
+        (tmp_path / "state-xkd-1").write_text("SUSPENDED")
+        for pid in tmp_path.glob("xkd-1/*/xkd_jax/.pid"):
+            os.killpg(int(pid.read_text()), signal.SIGKILL)
+        await_steps("resume    from step.*step ")
+        (tmp_path / "state-xkd-1").write_text("ACTIVE")
+
+    events = threading.Thread(target=come_and_go)
+    events.start()
+    found = cloud(*ELASTIC, "--poll=1", *MAIN, main=real)
+    events.join()
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("running on xkd-0 xkd-1") == 2
+    assert " running on xkd-0\n" in found.stderr
+    losses = noted(whole, "loss")
+    for step, values in noted(tmp_path / "notes", "loss").items():
+        assert values == pytest.approx(losses[step] * len(values), rel=1e-4)
+    records = noted(whole, "records")
+    read = noted(tmp_path / "notes", "records")
+    assert read.keys() == records.keys() == set(range(1, 31))
+    for step, parts in read.items():  # of several starts, if the step was repeated
+        assert {*itertools.chain(*parts)} == {*records[step][0]}
