@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import noise_shards
 import pytest
+from coordinator import free_port
 from shell_scripts import shellcheck
 
 ROOT = Path(__file__).parents[2]
@@ -541,9 +541,7 @@ def test_training_on_slices_that_come_and_go_has_same_data_and_losses(cloud, tmp
         f"--config={ROOT}/tests/several_run.py", f"--config.data.dir={shards}",
         "--config.max_steps=30", "--config.checkpoint.every_steps=2",
     ]  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     whole.mkdir()
     alone = (f"--coordinator=localhost:{port}", "--num_processes=1", "--process_id=0")
     subprocess.run(

@@ -11,6 +11,7 @@ import jax
 import noise_shards
 import numpy as np
 import pytest
+from coordinator import free_port
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
@@ -85,9 +86,7 @@ runpy.run_path("MAIN", run_name="__main__")
 
 def _start(*differences):
     """Two processes of one run, each with its flags, environment and folder."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         subprocess.Popen(
             [

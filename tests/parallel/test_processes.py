@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import several_run
 import tiny_state
+from coordinator import free_port
 
 from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE, UserError
 from data_pipelines.read import pipeline
@@ -41,13 +42,10 @@ class Start:
 
     def __init__(self, count, workdir, notes, shards, *flags, **environment):
         notes.mkdir()
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
         command = [
             sys.executable, str(HERE / "one_process.py"), f"--config={HERE / 'several_run.py'}",
             f"--workdir={workdir}", f"--config.data.dir={shards}", f"--config.max_steps={STEPS}",
-            f"--coordinator=localhost:{port}", f"--num_processes={count}", *flags,
+            f"--coordinator=localhost:{free_port()}", f"--num_processes={count}", *flags,
         ]  # fmt: skip
         environment = os.environ | environment | {
             "NOTES": str(notes),

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import media_files
 import pytest
+from coordinator import free_port
 
 TESTS = Path(__file__).parents[1]
 # One process of a run, up to its data; shards have two files each.
@@ -40,9 +40,7 @@ def test_processes_share_the_files_and_give_the_bytes_of_one(tmp_path):
     program.write_text(PROGRAM)
 
     def run(count):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         workdir = tmp_path / f"of_{count}"
         started = [
             subprocess.Popen(

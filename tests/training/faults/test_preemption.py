@@ -2,7 +2,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ import noise_shards
 import pytest
 import small_run
 import tiny_state
+from coordinator import free_port
 
 from data_pipelines.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, StoppedError
 from data_pipelines.read.dataset import open_dataset
@@ -146,9 +146,7 @@ with Preemption() as preemption:
 
 @pytest.mark.parametrize("saves", [False, True])
 def test_second_loop_of_distributed_run_detects_earlier_signal(tmp_path, saves):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
+    coordinator = f"localhost:{free_port()}"
     running = subprocess.Popen(
         [sys.executable, "-c", SECOND_LOOP, coordinator, str(tmp_path / "saved") if saves else ""],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
