@@ -44,7 +44,7 @@ def start(compiling):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("compiling", [0, 1])
 def test_sigterm_to_either_process_ends_both_with_75(compiling):
     both = start(compiling)
