@@ -180,7 +180,8 @@ def kernel_spec(shape, axes, sizes, *, stacked=False, split=True):
 
     module = states.abstract_module(One)
     abstract = jax.sharding.AbstractMesh(sizes, ("data", "fsdp", "tensor"))
-    found = jax.tree.leaves(shardings.module_shardings(module, abstract, split=split))
+    options = {"split": True} if split else {}
+    found = jax.tree.leaves(shardings.module_shardings(module, abstract, **options))
     return tuple(found[0].spec)
 
 
