@@ -329,6 +329,12 @@ count_stop() {
   fail "the run was stopped on request $stops times in a row without a new step: find out what stops it before it saves, such as a time limit or repeated maintenance, and run this command again."
 }
 
+# Counts a failure with this status, and ends the script if there are too many in a row.
+count_failure() {
+  failures=$((failures + 1))
+  [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $1: see the log above."
+}
+
 # Waits for the run. Returns 0 if it has ended, 75 if it or its slices were preempted, otherwise
 # the exit status of main.py. Sets `stopped` if main.py itself ended with 75.
 watch() {
@@ -477,8 +483,7 @@ run_elastic() {
         ;;
       *)
         logs || true
-        failures=$((failures + 1))
-        [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $outcome: see the log above."
+        count_failure "$outcome"
         ;;
     esac
     say "restarting after ${outcome/changed/a change of the slices}"
@@ -556,8 +561,7 @@ run() {
         ;;
       *)
         logs
-        failures=$((failures + 1))
-        [[ $failures -le $retries ]] || fail "the run failed $failures times in a row, last with status $status: see the log above."
+        count_failure "$status"
         ;;
     esac
     say "restarting after status $status"

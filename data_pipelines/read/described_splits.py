@@ -31,9 +31,9 @@ def open_source(directory: str, name: str, splits: Sequence[str], verify: bool) 
     stated: list[int] = []
     index = None
     for split in splits:
-        sizes, index = _shards(directory, name, split)
+        sizes, lengths, index = _shards(directory, name, split)
         found |= sizes
-        stated += stated_lengths(directory, split)
+        stated += lengths
     # The digest of joined splits is that of all their records, which no file has.
     source = TFRecordSource(found, verify, index if len(splits) == 1 else None)
     for path, length, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
@@ -45,8 +45,10 @@ def open_source(directory: str, name: str, splits: Sequence[str], verify: bool) 
     return source
 
 
-def _shards(directory: str, name: str, split: str) -> tuple[dict[str, int], SplitIndex | None]:
-    """Returns {path: size} of the shards of a split, and its index if that is theirs."""
+def _shards(
+    directory: str, name: str, split: str
+) -> tuple[dict[str, int], list[int], SplitIndex | None]:
+    """Returns {path: size} of a split's shards, their stated lengths, and its index if theirs."""
     if not storage.can_list(directory):
         return _unlisted(directory, name, split)
     found = shard_names.find_shards(directory, split)
@@ -59,12 +61,15 @@ def _shards(directory: str, name: str, split: str) -> tuple[dict[str, int], Spli
     index = split_index.load(directory, name, split, len(found))
     if index is not None and index.shards["size"].tolist() != list(found.values()):
         index = None
-    return found, index
+    return found, stated, index
 
 
-def _unlisted(directory: str, name: str, split: str) -> tuple[dict[str, int], SplitIndex]:
+def _unlisted(
+    directory: str, name: str, split: str
+) -> tuple[dict[str, int], list[int], SplitIndex]:
     """Returns the same of a split at a URL that can't be listed."""
-    index = split_index.load(directory, name, split, len(stated_lengths(directory, split)))
+    stated = stated_lengths(directory, split)
+    index = split_index.load(directory, name, split, len(stated))
     if index is None:
         raise UserError(
             f"{split_index.path_of(directory, name, split)} is missing or of other shards, and"
@@ -73,7 +78,7 @@ def _unlisted(directory: str, name: str, split: str) -> tuple[dict[str, int], Sp
         )
     sizes = index.shards["size"].tolist()
     paths = split_index.shard_paths(directory, name, split, len(sizes))
-    return dict(zip(paths, sizes, strict=True)), index
+    return dict(zip(paths, sizes, strict=True)), stated, index
 
 
 def stated_lengths(directory: str, split: str) -> list[int]:

@@ -334,7 +334,7 @@ def test_patience_is_longer_after_first_answer(cloud):
 
 
 def test_preempted_run_resumes_on_same_slices(cloud):
-    """As often as it is stopped, while one of its workers logs new steps."""
+    """Five stops in a row: one worker logs a new step before each of them."""
     main = """case $PWD in */1/*) ;; *) echo "step  $1/9  loss 2.$1  5 clips/s" ;; esac
     [[ $1 -gt 5 ]] || exit 75"""
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=main)

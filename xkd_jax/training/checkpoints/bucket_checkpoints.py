@@ -29,6 +29,7 @@ from xkd_jax.training.checkpoints.saved_checkpoint import (
     DAMAGED,
     INTERRUPTED,
     in_bucket,
+    is_marked,
     step_of,
 )
 
@@ -86,8 +87,8 @@ class BucketCheckpoints:
             return
         begun = {self._directory / name.removesuffix(BEGUN) for name in files if BEGUN in name}
         for folder in begun - set(in_bucket(self._directory)):
-            is_marked = {f"{folder.name}{m}" for m in (DAMAGED, INTERRUPTED)} & files.keys()
-            if not is_marked and (newest is None or step_of(folder) >= newest):
+            is_newest = newest is None or step_of(folder) >= newest
+            if is_newest and not is_marked(folder.name, files):
                 storage.write(f"{folder}{INTERRUPTED}", b"")
 
     def save(self, step: int, args: ocp.args.Composite) -> bool:

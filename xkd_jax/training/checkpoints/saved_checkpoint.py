@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -63,6 +63,16 @@ def step_folders(directory: PurePath) -> list[PurePath]:
     return sorted(named, key=lambda path: (int(path.name), path.name), reverse=True)
 
 
+def is_marked(name: str, files: Container[str]) -> bool:
+    """Whether a save in a bucket is marked as damaged or interrupted, and so is no checkpoint.
+
+    Args:
+      name: of its folder.
+      files: names of the objects beside the folder.
+    """
+    return f"{name}{DAMAGED}" in files or f"{name}{INTERRUPTED}" in files
+
+
 def in_bucket(directory: PurePath) -> Iterator[PurePath]:
     """Yields the folders of the complete checkpoints in a bucket, newest first.
 
@@ -82,7 +92,7 @@ def in_bucket(directory: PurePath) -> Iterator[PurePath]:
         name
         for name in folders
         if _NAME_IN_BUCKET.fullmatch(name)
-        and not {f"{name}{DAMAGED}", f"{name}{INTERRUPTED}"} & files.keys()
+        and not is_marked(name, files)
     ]
     for name in sorted(names, key=lambda n: ([*map(int, n.split("."))], n), reverse=True):
         if storage.exists(str(directory / name / COMMITTED)):
