@@ -89,10 +89,7 @@ def in_bucket(directory: PurePath) -> Iterator[PurePath]:
     except FileNotFoundError:
         return
     names = [
-        name
-        for name in folders
-        if _NAME_IN_BUCKET.fullmatch(name)
-        and not is_marked(name, files)
+        name for name in folders if _NAME_IN_BUCKET.fullmatch(name) and not is_marked(name, files)
     ]
     for name in sorted(names, key=lambda n: ([*map(int, n.split("."))], n), reverse=True):
         if storage.exists(str(directory / name / COMMITTED)):
