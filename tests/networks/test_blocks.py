@@ -100,6 +100,16 @@ def test_unrolled_layers_are_computed_again_too(tokens):
     assert activations("all") == 2 * CONFIG.depth
 
 
+def test_statistics_of_norms_are_not_computed_again_with_products(tokens):
+    def inverse_deviations(remat):
+        graph, params = nnx.split(make(remat))
+        loss = lambda p: jnp.square(nnx.merge(graph, p)(tokens)).sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count(" rsqrt ")
+
+    assert inverse_deviations("none") == inverse_deviations("products") == 2  # of a layer
+    assert inverse_deviations("all") == 4
+
+
 def test_products_keep_a_part_of_what_is_kept_without_rematerialization(tokens):
     """In widths: a layer's input 1, qkv 3, attended 1, the sum after it 1, the input of GELU 4."""
 

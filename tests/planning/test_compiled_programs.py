@@ -108,6 +108,18 @@ def test_kernel_on_a_tpu_counts_by_its_estimate_and_its_instructions():
     assert not costs.unknown
 
 
+@needs_libtpu
+def test_each_call_of_a_kernel_on_a_tpu_has_the_instructions_of_its_code():
+    def attend(qkv):
+        once = tpu_attention(qkv, (128,))
+        return tpu_attention(jnp.stack([once] * 3, axis=2), (128,))
+
+    costs, step = compiled("v5e:1x1", attend, (2, 128, 3, 4, 32))
+    first, second = (work.cycles for work in costs.work if work.kernel)
+    assert first == second > 0
+    assert step.compiled.kernels == pytest.approx(2 * first / 1.5e9)
+
+
 @needs_cuda
 def test_loop_on_a_gpu_reads_each_layer_once():
     costs, step = compiled("h100:1", layers, (LAYERS, WIDTH, WIDTH), (ROWS, WIDTH))

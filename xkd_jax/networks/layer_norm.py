@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from xkd_jax.networks.remat import KEPT
 
 # PyTorch's default, which the authors use for every LayerNorm.
 LAYER_NORM_EPS = 1e-5
@@ -74,14 +77,14 @@ def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
+    mean = checkpoint_name(wide.mean(-1, keepdims=True), KEPT)
     centered = wide - mean
     if x.dtype == jnp.float32:
         variance = jnp.square(centered).mean(-1, keepdims=True)
     else:
         square = jnp.square(wide).mean(-1, keepdims=True)
         variance = jnp.maximum(square - jnp.square(mean), 0)
-    inverse = jax.lax.rsqrt(variance + eps)
+    inverse = checkpoint_name(jax.lax.rsqrt(variance + eps), KEPT)
     out = centered * (inverse * _row(scale, x.ndim)) + _row(bias, x.ndim)
     return out.astype(x.dtype), (x, mean, inverse, scale)
 

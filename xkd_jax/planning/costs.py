@@ -59,6 +59,7 @@ class Work:
     asynchronous: whether it overlaps with other operations.
     cycles: of one run (TPU): the compiler's estimate, or a kernel's instructions; None if unknown.
     kernel: name of a kernel that this project or a library wrote; empty for XLA's operations.
+    code: of a kernel (TPU); calls of the same code have one listing.
     """
 
     flops: float
@@ -68,6 +69,7 @@ class Work:
     asynchronous: bool
     cycles: float | None = None
     kernel: str = ""
+    code: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +123,14 @@ class Costs:
         )
 
     def with_listings(self) -> Costs:
-        """Returns these costs, with the cycles of kernels whose listings the compiler wrote."""
+        """Returns these costs, with the cycles of kernels whose listings the compiler wrote.
+
+        Of several calls of the same code, it writes a listing for one.
+        """
         found = listings.cycles(w.kernel for w in self.work if w.kernel)
+        known = {w.code or w.kernel: found[w.kernel] for w in self.work if w.kernel in found}
         work = (
-            dataclasses.replace(w, cycles=found[w.kernel]) if w.kernel in found else w
+            dataclasses.replace(w, cycles=known.get(w.code or w.kernel, w.cycles))
             for w in self.work
         )
         return dataclasses.replace(self, work=tuple(work))
@@ -145,6 +151,7 @@ def _work(
     passes: Mapping[str, float],
 ) -> Work:  # fmt: skip
     counted = list(products.products(module, scope, operation))
+    known = bool(operation.target) and products.are_known(operation)
     return Work(
         flops=sum(flops for _, flops in counted),
         passes=sum(passes.get(precision, 1.0) * flops for precision, flops in counted),
@@ -152,7 +159,8 @@ def _work(
         times=times,
         asynchronous=operation.opcode.endswith("-start"),
         cycles=operation.cycles,
-        kernel=operation.name if operation.target and products.are_known(operation) else "",
+        kernel=operation.name if known else "",
+        code=operation.code if known else "",
     )
 
 

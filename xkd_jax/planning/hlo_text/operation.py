@@ -158,6 +158,12 @@ class Operation:
         return Estimate(*(float(value) for value in found.groups())) if found else None
 
     @property
+    def code(self) -> str:
+        """Encoded program of a kernel (TPU), with its shapes; empty for other operations."""
+        found = re.search(r'"custom_call_config":\{"body":"([^"]*)"', self.text)
+        return found[1] if found else ""
+
+    @property
     def cycles(self) -> float | None:
         """Cycles of one run by the compiler's estimate (TPU); None if it has none."""
         found = re.search(r'"estimated_cycles":"(-?\d+)"', self.text)
