@@ -5,10 +5,10 @@
 The step and the state are those of the k400 config, with clips on one device, without augmentation.
 In turn, a block of steps is run without saves, with one save to a run's folder in its first step
 (`checkpoint`), and with one to the host's disk (`local_checkpoints`), both below FOLDER. A save
-overlaps with the steps; what is left of it after the block counts. Prints the bytes, the seconds
-that the save stops the training, the bytes per second of a save alone, and by how much it makes the
-block longer, as a share of the time of the steps between two saves: at the configs' periods, and
-the shortest period with at most 2 %. Other work on the machine makes the times meaningless.
+overlaps with the steps; a block ends when its save has ended. Prints the bytes, the seconds that
+the training waits for the save, the bytes per second of a save alone, the seconds by which a save
+makes the block longer, also relative to the steps between two saves at the configs' intervals, and
+the shortest interval with at most 2 %. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def described(
       step: seconds of a step.
     """
     return (
-        f"{tier.name:6}  {nbytes / 2**30:.2f} GiB, stops {blocked:.2f} s, alone"
-        f" {nbytes / alone / 2**20:.0f} MiB/s; {extra:+.2f} s a save, {extra / step:+.1%} of a"
-        f" step; {extra / step / tier.every:+.3%} every {tier.every} steps; at most {MOST:.0%} from"
-        f" every {shortest_period(extra, step)}"
+        f"{tier.name:6}  {nbytes / 2**30:.2f} GiB; training waits {blocked:.2f} s; a save alone"
+        f" {nbytes / alone / 2**20:.0f} MiB/s; a save adds {extra:+.2f} s ({extra / step:+.1%} of a"
+        f" step), {extra / step / tier.every:+.3%} at every {tier.every} steps, at most {MOST:.0%}"
+        f" from every {shortest_period(extra, step)} steps on"
     )
 
 

@@ -18,9 +18,9 @@ def test_shortest_period_costs_at_most_two_percent(extra, step, period):
 def test_line_has_bytes_rates_and_shares():
     tier = Tier("local", lambda step, state: None, lambda: None, 200)
     line = saves.described(tier, 2**30, alone=2.0, blocked=0.5, extra=1.0, step=4.0)
-    assert "1.00 GiB, stops 0.50 s, alone 512 MiB/s" in line
-    assert "+1.00 s a save, +25.0% of a step; +0.125% every 200 steps" in line
-    assert line.endswith("at most 2% from every 13")
+    assert "1.00 GiB; training waits 0.50 s; a save alone 512 MiB/s" in line
+    assert "a save adds +1.00 s (+25.0% of a step), +0.125% at every 200 steps" in line
+    assert line.endswith("at most 2% from every 13 steps on")
 
 
 def test_a_block_saves_its_first_step_and_waits_at_its_end():
