@@ -21,7 +21,7 @@ usage: launch_tpu.sh COMMAND --name=NAME --zone=ZONE [options] [-- flags of main
   --version=VERSION    runtime version; default: by --type, if known (create, run)
   --slices=N           number of slices of the run (default 1)
   --elastic            request each slice by itself: run continues on those that are left when one
-                       is lost, and on all when it is back
+                       is lost, or on as many of them as it can, and on all when it is back
   --spot               cheaper slices, which may be preempted
   --env=NAME=VALUE     environment variable on every worker; may be repeated
   --lines=N            of each log (default 20)
@@ -33,8 +33,9 @@ USAGE
 
 # Exit status of main.py after SIGTERM: the state is saved, the same command resumes.
 readonly preempted=75
-# Exit status of main.py for bad input: a restart would not help.
-readonly bad_input=2
+# Exit statuses of main.py for bad input, where a restart would not help, and for a batch, a mesh or a
+# memory that does not fit the devices, where another number of slices may help.
+readonly bad_input=2 unfit_devices=3
 readonly folder=xkd_jax
 # Consecutive failed requests to Google before the first successful one that end the script.
 readonly silences=3
@@ -371,8 +372,8 @@ judge() {
       running) return 0 ;;
       0) ;;
       "$preempted") [[ $failure -ne 0 ]] || failure=$word ;;
-      # other workers fail because they lost one: bad input is the most specific status
-      *) [[ $failure -eq $bad_input ]] || failure=$word ;;
+      # other workers fail because they lost one: these two statuses are the most specific ones
+      *) [[ $failure -eq $bad_input || $failure -eq $unfit_devices ]] || failure=$word ;;
     esac
   done
   [[ $failure -ne $preempted ]] || stopped=yes
@@ -399,9 +400,32 @@ look() {
   present=(${found[@]+"${found[@]}"})
 }
 
-# Starts main.py on the slices that are there, which are the slices 0, 1, ... of this start.
+# Sets `chosen` to slices of `present`: the largest number of them on which the run is not known to
+# refuse its start, first those on which it runs.
+choose() {
+  local node wanted=${#present[@]} others kept=()
+  while [[ " ${refused[*]-} " == *" $wanted "* ]]; do wanted=$((wanted - 1)); done
+  for node in ${present[@]+"${present[@]}"}; do
+    [[ " ${members[*]-} " != *" $node "* ]] || kept+=("$node")
+  done
+  kept=(${kept[@]+"${kept[@]:0:wanted}"})
+  others=$((wanted - ${#kept[@]}))
+  chosen=()
+  for node in ${present[@]+"${present[@]}"}; do
+    if [[ " ${kept[*]-} " == *" $node "* ]]; then
+      chosen+=("$node")
+    elif [[ " ${members[*]-} " != *" $node "* && $others -gt 0 ]]; then
+      chosen+=("$node") others=$((others - 1))
+    fi
+  done
+}
+
+# Starts main.py on the slices of `members`, which are the slices 0, 1, ... of this start. One that
+# runs on other slices, by an earlier start of this script, is ended before.
 start_members() {
   local all=("${members[@]}") given=(${environment[@]+"${environment[@]}"}) i address=ADDRESS
+  everywhere "cd $folder; if $alive && [ \"\$(cat .slices)\" != '${all[*]}' ]; then\
+ $(ending "$save_seconds"); fi; echo '${all[*]}' > .slices" || true
   local find=(gcloud compute tpus tpu-vm describe "${all[0]}" "${where[@]}"
     --format='value(networkEndpoints[0].ipAddress)')
   if [[ -n $dry ]]; then do_ "${find[@]}"; else address=$(do_ "${find[@]}") || return 0; fi
@@ -413,12 +437,17 @@ start_members() {
   done
 }
 
-# Ends main.py on slices: by SIGTERM, on which it saves, and by SIGKILL after so many seconds.
+# Prints the commands that end main.py on a worker: by SIGTERM, on which it saves, and by SIGKILL
+# after so many seconds.
+ending() {
+  echo "kill -TERM -- \"-\$(cat .pid)\"; for i in \$(seq $1); do $alive || break; sleep 1; done;\
+ if $alive; then kill -KILL -- \"-\$(cat .pid)\"; echo $lost > .status; fi"
+}
+
+# Ends main.py on slices, after at most so many seconds.
 end_on() {
   local members=("${@:2}")
-  everywhere "cd $folder; if $alive; then kill -TERM -- \"-\$(cat .pid)\";\
- for i in \$(seq $1); do $alive || break; sleep 1; done;\
- if $alive; then kill -KILL -- \"-\$(cat .pid)\"; echo $lost > .status; fi; fi" || true
+  everywhere "cd $folder; if $alive; then $(ending "$1"); fi" || true
 }
 
 # Waits for a run on some slices. Sets `outcome` to its exit status, or to `changed` if a slice was
@@ -428,8 +457,9 @@ watch_members() {
   while [[ -z $outcome ]]; do
     sleep "$poll"
     look
-    if [[ "${present[*]-}" != "${members[*]}" ]]; then
-      say "slices ${members[*]} -> ${present[*]-none}"
+    choose
+    if [[ "${chosen[*]-}" != "${members[*]}" ]]; then
+      say "slices ${members[*]} -> ${chosen[*]-none}"
       local node left=()
       for node in "${members[@]}"; do
         [[ " ${present[*]-} " != *" $node "* ]] || left+=("$node")
@@ -448,10 +478,11 @@ watch_members() {
 
 # `run` for slices that come and go.
 run_elastic() {
-  local failures=0 stops=0 progress=0 stopped="" outcome present=()
+  local failures=0 stops=0 progress=0 stopped="" outcome present=() chosen=() refused=()
   while true; do
     look
-    members=(${present[@]+"${present[@]}"})
+    choose
+    members=(${chosen[@]+"${chosen[@]}"})
     if [[ ${#members[@]} -eq 0 ]]; then
       sleep "$poll"
       continue
@@ -472,14 +503,11 @@ run_elastic() {
         failures=0
         count_stop
         ;;
-      "$bad_input")
+      "$bad_input" | "$unfit_devices")
         lines=3 logs
-        [[ ${#members[@]} -lt $slices ]] || return "$bad_input"
-        say "the run does not start on ${#members[@]} of $slices slices, for the reason above: waiting for the others"
-        while [[ "${present[*]-}" == "${members[*]}" ]]; do
-          sleep "$poll"
-          look
-        done
+        [[ $outcome -eq $unfit_devices && ${#members[@]} -lt $slices ]] || return "$outcome"
+        refuse
+        continue
         ;;
       *)
         logs || true
@@ -488,6 +516,15 @@ run_elastic() {
     esac
     say "restarting after ${outcome/changed/a change of the slices}"
   done
+}
+
+# Notes that the run does not start on so many slices, and prints what is tried next.
+refuse() {
+  local next="waiting for another slice"
+  refused+=("${#members[@]}")
+  choose
+  [[ ${#chosen[@]} -eq 0 ]] || next="trying ${#chosen[@]}"
+  say "the run does not start on ${#members[@]} of $slices slices, for the reason above: $next"
 }
 
 # Prints the commands of `run_elastic`: of the first start, and when the last slice is lost and back.
@@ -506,8 +543,13 @@ rehearse_elastic() {
   members=("${rest[@]}")
   end_on "$lost_seconds" "${rest[@]}"
   start_members
+  if [[ ${#rest[@]} -gt 1 ]]; then
+    echo "# if main.py then ends with status $unfit_devices:"
+    members=("${rest[@]:0:${#rest[@]}-1}")
+    start_members
+  fi
   echo "# when ${all[-1]} is back:"
-  end_on "$save_seconds" "${rest[@]}"
+  end_on "$save_seconds" "${members[@]}"
   members=("${all[@]}")
   setup
   start_members
@@ -555,7 +597,7 @@ run() {
         failures=0
         count_stop
         ;;
-      "$bad_input")
+      "$bad_input" | "$unfit_devices")
         lines=3 logs
         return "$status"
         ;;

@@ -7,6 +7,7 @@ import errno
 # Exit statuses besides 0.
 EXIT_FAILURE = 1  # the same command may succeed later
 EXIT_BAD_INPUT = 2  # the input or the config must change first
+EXIT_UNFIT_DEVICES = 3  # the same command may run on another number of devices
 EXIT_RESUMABLE = 75  # stopped on request; the same command resumes (EX_TEMPFAIL of sysexits.h)
 EXIT_INTERRUPTED = 130  # ended by Ctrl-C without saving; 128 + SIGINT
 
@@ -57,6 +58,21 @@ class UnreachableError(UserError):
     """Storage or another process does not respond; the same command may succeed later."""
 
     status = EXIT_FAILURE
+
+
+class DevicesError(UserError):
+    """The run does not fit its devices, and may fit another number of them."""
+
+    status = EXIT_UNFIT_DEVICES
+
+
+def kind_of(status: int) -> type[UserError]:
+    """Returns the class of the error with which another process of the run ends.
+
+    Args:
+      status: its exit status.
+    """
+    return {kind.status: kind for kind in (UnreachableError, DevicesError)}.get(status, UserError)
 
 
 def file_error(error: OSError, sentence: str, *, writing: bool = False) -> UserError:

@@ -1,5 +1,6 @@
 """The simulated cloud of the tests of the launcher."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,10 @@ from simulated_cloud import GCLOUD, PYTHON, SCRIPT, SLEEP
 
 @pytest.fixture
 def cloud(tmp_path):
-    """Runs the script with a fake cloud of folders: (arguments, behavior of main.py) -> result."""
+    """Runs the script with a fake cloud of folders: (arguments, behavior of main.py) -> result.
+
+    `cloud.started` starts it instead, and ends it at the end of its context.
+    """
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in (("gcloud", GCLOUD), ("python3", PYTHON), ("sleep", SLEEP)):
@@ -21,15 +25,28 @@ def cloud(tmp_path):
     shutil.copy(SCRIPT, checkout)
     (checkout / "requirements.txt").touch()
 
+    def environment():
+        return os.environ | {"CLOUD": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}"}
+
     def run(*arguments, main="exit 0"):
         (tmp_path / "main").write_text(main)
-        environment = os.environ | {
-            "CLOUD": str(tmp_path), "PATH": f"{tools}:{os.environ['PATH']}",
-        }  # fmt: skip
         return subprocess.run(
             [checkout / SCRIPT.name, *arguments],
-            env=environment, capture_output=True, text=True, timeout=60,
+            env=environment(), capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    run.path = tmp_path
+    @contextlib.contextmanager
+    def started(*arguments, main):
+        (tmp_path / "main").write_text(main)
+        process = subprocess.Popen(
+            [checkout / SCRIPT.name, *arguments], env=environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    run.path, run.started = tmp_path, started
     return run

@@ -55,9 +55,18 @@ def test_dry_run_of_elastic_run_has_loss_and_return_of_a_slice():
     assert f"tpu-vm ssh xkd-0 {where} --worker=all" in alone
     assert "MEGASCALE" not in alone
     for part, seconds in ((lines[lost:back], 150), (lines[back:], 300)):
-        (end,) = (line for line in part if "kill -TERM" in line)
+        end = next(line for line in part if "kill -TERM" in line)
         assert f"tpu-vm ssh xkd-0 {where}" in end
         assert f"seq {seconds})" in end
+
+
+def test_dry_run_has_start_on_fewer_slices_than_are_left():
+    lines = dry("run", *WHERE, TYPE, "--slices=4", "--elastic", "--dry-run", *MAIN)
+    begin = lines.index("# if main.py then ends with status 3:")
+    part = lines[begin + 1 : lines.index("# when xkd-3 is back:")]
+    starts = [line for line in part if "main.py" in line]
+    assert len(starts) == 2
+    assert all("MEGASCALE_NUM_SLICES=2" in line for line in starts)
 
 
 def test_elastic_run_of_one_slice_is_refused(cloud):
@@ -95,21 +104,92 @@ def test_elastic_run_continues_on_slices_left_and_grows_back(cloud):
     assert not [*cloud.path.glob("state*")]
 
 
-@pytest.mark.parametrize("left", ["batch", "memory"])
-def test_run_that_does_not_start_on_fewer_slices_waits(cloud, left):
-    """Its global batch does not divide, or does not fit."""
+def test_run_that_does_not_start_on_fewer_slices_waits(cloud):
     (cloud.path / "elastic").touch()
     (cloud.path / "state-xkd-0").write_text("ACTIVE")
     (cloud.path / "state-xkd-1").write_text("CREATING")
-    main = f"""[[ -z ${{MEGASCALE_NUM_SLICES:-}} ]] || exit 0
-    echo "error: {left}"; cd "$CLOUD"
+    main = """[[ -z ${MEGASCALE_NUM_SLICES:-} ]] || exit 0
+    echo "error: too large"; cd "$CLOUD"
     exec > /dev/null 2>&1
     (until grep -q "tail -n 3" calls; do sleep 0.1; done; sleep 2; echo ACTIVE > state-xkd-1) &
-    exit 2"""
+    exit 3"""
     found = cloud(*ELASTIC, "--poll=1", *MAIN, main=main)
     assert found.returncode == 0, found.stderr
     assert "does not start on 1 of 2 slices, for the reason above: waiting" in found.stderr
-    assert f"error: {left}" in found.stdout
+    assert "error: too large" in found.stdout
+
+
+# The process of a worker whose batch divides over 3 slices and 1. The first start loses slice 2.
+# The one on slice 0 loses that one, slice 1 takes its place, and then all are back.
+DIVIDES = """slices=${MEGASCALE_NUM_SLICES:-1} slice=$(basename "$(dirname "$(dirname "$PWD")")")
+cd "$CLOUD"
+exec 9> lock; flock 9
+echo "$slices $slice" >> started
+trap 'exit 75' TERM
+count=$(grep -c "^$slices " started)
+case $slices-$count in
+  2-*) echo "error: 2 does not divide"; exit 3 ;;
+  3-6) touch lost; echo SUSPENDED > state-xkd-2 ;;
+  1-2) echo SUSPENDED > state-xkd-0 ;;
+  1-4) rm lost; echo ACTIVE > state-xkd-0; echo ACTIVE > state-xkd-2 ;;
+  3-12) touch over ;;
+esac
+flock -u 9
+until [[ -e over ]]; do sleep 0.1; done
+"""
+
+
+def test_run_continues_on_most_slices_over_which_its_batch_divides(cloud):
+    (cloud.path / "elastic").touch()
+    found = cloud("run", *WHERE, TYPE, "--slices=3", "--elastic", "--poll=1", *MAIN, main=DIVIDES)
+    assert found.returncode == 0, found.stderr
+    events = [
+        event
+        for line in found.stderr.splitlines()
+        if (event := line.partition(" ")[2]).startswith(("running", "the run"))
+    ]
+    assert events == [
+        "running on xkd-0 xkd-1 xkd-2",
+        "running on xkd-0 xkd-1",
+        "the run does not start on 2 of 3 slices, for the reason above: trying 1",
+        "running on xkd-0",
+        "running on xkd-1",
+        "running on xkd-0 xkd-1 xkd-2",
+        "the run has ended",
+    ]
+    assert "error: 2 does not divide" in found.stdout
+
+
+@pytest.mark.parametrize("status,present", [(2, 1), (3, 2)])
+def test_bad_input_ends_elastic_run(cloud, status, present):
+    """Also on fewer slices than there may be, unless another number of them could help."""
+    (cloud.path / "elastic").touch()
+    for i in range(2):
+        (cloud.path / f"state-xkd-{i}").write_text("ACTIVE" if i < present else "CREATING")
+    found = cloud(*ELASTIC, "--poll=1", *MAIN, main=f"echo 'error: bad'; exit {status}")
+    assert found.returncode == status
+    assert "error: bad" in found.stdout
+
+
+def test_restarted_script_ends_run_on_other_slices_first(cloud):
+    (cloud.path / "elastic").touch()
+    main = """cd "$CLOUD"
+    [[ ${MEGASCALE_NUM_SLICES:-1} == 1 ]] || exit 0
+    trap 'echo 75 >> saved; exit 75' TERM
+    touch alone
+    until [[ -e over ]]; do sleep 0.1; done"""
+    (cloud.path / "state-xkd-0").write_text("ACTIVE")
+    (cloud.path / "state-xkd-1").write_text("CREATING")
+
+    with cloud.started(*ELASTIC, "--poll=1", *MAIN, main=main) as earlier:
+        while not (cloud.path / "alone").exists():
+            time.sleep(0.05)
+        earlier.kill()  # the run continues without the launcher
+    (cloud.path / "state-xkd-1").write_text("ACTIVE")
+    found = cloud(*ELASTIC, "--poll=1", *MAIN, main=main)
+    assert found.returncode == 0, found.stderr
+    assert (cloud.path / "saved").read_text() == "75\n75\n"
+    assert "running already" not in found.stdout
 
 
 REAL = """worker=$(basename "$(dirname "$PWD")") slices=${{MEGASCALE_NUM_SLICES:-1}}

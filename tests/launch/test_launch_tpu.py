@@ -1,4 +1,3 @@
-import os
 import subprocess
 import time
 
@@ -279,16 +278,7 @@ def test_stop_saves_run_and_deletes_slices(cloud):
     (cloud.path / "state").write_text("ACTIVE")
     assert cloud("setup", *WHERE).returncode == 0
     waits = f"trap 'touch {saved}; exit 75' TERM; while true; do sleep 0.1; done"
-    (cloud.path / "main").write_text(waits)
-    arguments = ("run", *WHERE, TYPE, "--poll=1", *MAIN)
-    environment = os.environ | {
-        "CLOUD": str(cloud.path), "PATH": f"{cloud.path}/bin:{os.environ['PATH']}",
-    }  # fmt: skip
-    running = subprocess.Popen(
-        [cloud.path / "checkout" / SCRIPT.name, *arguments], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with cloud.started("run", *WHERE, TYPE, "--poll=1", *MAIN, main=waits) as running:
         log = cloud.path / "xkd/1/xkd_jax/run.log"
         while not (log.exists() and "run" in log.read_text()):
             time.sleep(0.05)
@@ -296,8 +286,5 @@ def test_stop_saves_run_and_deletes_slices(cloud):
         running.kill()  # the run continues without the launcher
         assert "running" in cloud("status", *WHERE, main=waits).stdout
         assert cloud("stop", *WHERE, main=waits).returncode == 0
-    finally:
-        running.kill()
-        running.wait()
     assert saved.exists()
     assert not (cloud.path / "state").exists()

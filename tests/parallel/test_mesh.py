@@ -16,7 +16,7 @@ from method_inputs import (
     step_of_inputs,
 )
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DevicesError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method import losses, state_shardings
 from xkd_jax.method.schedules import schedules
@@ -199,13 +199,13 @@ def test_fewest_devices_count_free_axes_as_one(axes, devices):
 
 @pytest.mark.parametrize("axes", [(3, 1, 1), (-1, 3, 1), (8, 2, 1)])
 def test_mesh_with_wrong_number_of_devices_is_refused(axes):
-    with pytest.raises(UserError, match="doesn't fit 8 devices"):
+    with pytest.raises(DevicesError, match="doesn't fit 8 devices"):
         mesh_lib.make_mesh(MeshConfig(*axes))
 
 
 def test_indivisible_batch_is_refused():
     mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
-    with pytest.raises(UserError, match="multiple"):
+    with pytest.raises(DevicesError, match="multiple"):
         mesh_lib.batch_sharding(mesh, 12)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from method_inputs import change, with_weights
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DevicesError
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
@@ -112,7 +112,7 @@ def test_the_papers_batch_is_refused_on_a_small_machine_before_it_is_compiled(
     estimates, monkeypatch
 ):
     monkeypatch.setattr(memory, "room", lambda devices: THERE)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(DevicesError) as caught:
         memory.check_estimate(paper(256), None, 2)
     assert re.fullmatch(
         r"A step needs about 262\.0 GiB of memory, and this machine has 16\.0 GiB for it: give"
@@ -144,7 +144,7 @@ def test_a_compiled_step_is_measured(monkeypatch, capsys, total, refused):
         assert compiled()(np.ones((64, 32), np.float32)).shape == (64, 64)
         return
     with pytest.raises(
-        UserError, match=r"needs 0\.0 GiB of memory, and this machine .*: give less"
+        DevicesError, match=r"needs 0\.0 GiB of memory, and this machine .*: give less"
     ):
         compiled()
     assert told[0] >= 4 * (64 * 32 + 64 * 64)
@@ -155,11 +155,11 @@ def test_a_compiled_step_is_measured(monkeypatch, capsys, total, refused):
     ("RESOURCE_EXHAUSTED: no room", "what was needed did not fit"),
 ])  # fmt: skip
 def test_an_allocation_that_fails_is_one_sentence(text, said):
-    with pytest.raises(UserError) as caught, memory.exhaustion("--config.batch_size=4 or less"):
+    with pytest.raises(DevicesError) as caught, memory.exhaustion("--config.batch_size=4 or less"):
         raise jax.errors.JaxRuntimeError(text)
     assert said in str(caught.value)
     assert str(caught.value).endswith(": give --config.batch_size=4 or less.")
-    assert caught.value.status == 2
+    assert caught.value.status == 3
 
 
 def test_other_errors_stay_what_they_are():

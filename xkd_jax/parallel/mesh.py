@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DevicesError
 from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.parallel.axis_rules import MESH_AXES, RULES
@@ -29,8 +29,8 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
       devices: the devices; None: all of JAX.
 
     Raises:
-      UserError: the product of the sizes is not the number of devices, or fsdp x tensor is larger
-        than a slice.
+      DevicesError: the product of the sizes is not the number of devices, or fsdp x tensor is
+        larger than a slice.
     """
     devices = jax.devices() if devices is None else devices
     sizes = list(config.sizes)
@@ -38,14 +38,14 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     if -1 in sizes:
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
-        raise UserError(
+        raise DevicesError(
             f"mesh {dict(zip(MESH_AXES, config.sizes, strict=True))} doesn't fit"
             f" {count(len(devices), 'device')}: give sizes whose product is their number."
         )
     slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"}) or 1
     data, *others = sizes
     if data % slices:
-        raise UserError(
+        raise DevicesError(
             f"mesh.data is {data} on {slices} TPU slices: lower mesh.fsdp or mesh.tensor until both"
             " fit into one slice."
         )
@@ -90,11 +90,11 @@ def batch_sharding(mesh: Mesh, batch_size: int) -> NamedSharding:
       batch_size: clips of the global batch.
 
     Raises:
-      UserError: the batch is not divisible by the number of shards.
+      DevicesError: the batch is not divisible by the number of shards.
     """
     parts = math.prod(mesh.shape[name] for name in RULES["batch"])
     if batch_size % parts:
-        raise UserError(
+        raise DevicesError(
             f"batch_size is {batch_size}, which is not divisible by data x fsdp ="
             f" {count(parts, 'device')}: give a multiple of {parts}."
         )

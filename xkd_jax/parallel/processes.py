@@ -22,6 +22,7 @@ from data_pipelines.errors import (
     UnreachableError,
     UserError,
     file_error,
+    kind_of,
 )
 from data_pipelines.format import storage
 from xkd_jax.parallel import joint_end
@@ -148,8 +149,7 @@ def run_on_all(action: Callable[[], _T]) -> _T:
         refusal = error
     status = global_max(refusal.status if refusal else 0)
     if status:
-        kind = UnreachableError if status == UnreachableError.status else UserError
-        raise refusal or kind("Another process of the run failed: see its output.")
+        raise refusal or kind_of(status)("Another process of the run failed: see its output.")
     return result
 
 

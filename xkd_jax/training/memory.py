@@ -15,7 +15,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import DevicesError
 from data_pipelines.host_memory import memory_limit, memory_used
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.architecture import Remat
@@ -166,7 +166,7 @@ def check_estimate(config: Config, like: TrainState, devices: int) -> None:
       devices: number of devices of the mesh.
 
     Raises:
-      UserError: the step clearly does not fit; with flags that fit.
+      DevicesError: the step clearly does not fit; with flags that fit.
     """
     there = room(jax.local_devices())
     if not may_be_large(config, there, devices):
@@ -184,7 +184,7 @@ def check_compiled(compiled: jax.stages.Compiled, advice: Callable[[Room, float]
       advice: (memory, bytes of the step on each device) -> words after "give" in the message.
 
     Raises:
-      UserError: the step does not fit.
+      DevicesError: the step does not fit.
     """
     found = compiled.memory_analysis()
     if found is None:  # not available on all platforms
@@ -204,10 +204,10 @@ def require(needed: float, there: Room, advice: Callable[[], str], about: str = 
       about: "about " for an estimate.
 
     Raises:
-      UserError: the step does not fit.
+      DevicesError: the step does not fit.
     """
     if needed > there.each:
-        raise UserError(
+        raise DevicesError(
             f"A step needs {about}{needed * there.devices / GIB:.1f} GiB of memory, and"
             f" {there.where} has {there.total / GIB:.1f} GiB for it: give {advice()}."
         )
@@ -215,13 +215,13 @@ def require(needed: float, there: Room, advice: Callable[[], str], about: str = 
 
 @contextlib.contextmanager
 def exhaustion(advice: str) -> Iterator[None]:
-    """Converts an out-of-memory error to a `UserError`.
+    """Converts an out-of-memory error to a `DevicesError`.
 
     Args:
       advice: words after "give" in the message.
 
     Raises:
-      UserError: an allocation failed.
+      DevicesError: an allocation failed.
     """
     try:
         yield
@@ -230,7 +230,7 @@ def exhaustion(advice: str) -> Iterator[None]:
             raise
         there, asked = room(jax.local_devices()), _ASKED.search(str(error))
         what = f"another {int(asked[1]) / GIB:.1f} GiB" if asked else "what was needed"
-        raise UserError(
+        raise DevicesError(
             f"Memory is exhausted: {there.where} has {there.total / GIB:.1f} GiB for arrays, and"
             f" {what} did not fit: give {advice}."
         ) from None

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from jax.experimental import multihost_utils
 
-from data_pipelines.errors import StoppedError, UnreachableError, UserError
+from data_pipelines.errors import StoppedError, UserError, kind_of
 from xkd_jax.training.faults.preemption import Preemption
 
 _T = TypeVar("_T")
@@ -74,8 +74,9 @@ class JointWork:
             self._over = True
             if mine > _ENDED:
                 return True  # the caller raises the error
-            kind = UnreachableError if status == UnreachableError.status else UserError
-            raise kind(f"Another process of the run failed while {self._what}: see its output.")
+            raise kind_of(status)(
+                f"Another process of the run failed while {self._what}: see its output."
+            )
         if preempted:
             raise StoppedError(f"while {self._what}, as requested: run the same command to resume")
         return bool((states == _ENDED).all())
