@@ -23,6 +23,7 @@ PLACES = {
     "s3": "an emulated bucket of Amazon S3",
     "gs": "an emulated bucket of Google Cloud Storage",
 }
+_RUNS = {"alone": "without faults", "disturbed": "with faults"}  # names of records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,27 +118,32 @@ def _set_aside(folder: PurePath) -> int:
     return sum(name.endswith(DAMAGED) for name in storage.sizes(str(folder)))
 
 
+def _memory_row(name: str, quarters: list[int]) -> tuple[str, str]:
+    run, process = name.split(", ")
+    return (
+        f"peak MB in each quarter, {_RUNS[run]}, {process}",
+        ", ".join(f"{peak:,}" for peak in quarters),
+    )
+
+
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yields lines of Markdown: the results of `measure`."""
     at, minutes = found["versions"], found["minutes"]
     unexpected = [f"{often} {what}" for what, often in found["unexpected"].items()]
     rows = [
         ("place", PLACES[found["place"]]),
-        ("steps", f"{found['steps']:,}, alone and with faults"),
+        ("steps", f"{found['steps']:,}, without and with faults"),
         ("result", "passed" if found["passed"] else "FAILED"),
         ("starts", found["starts"]),
         *((name, often) for name, often in found["faults"].items()),
         ("faults that did not happen", ", ".join(found["left"]) or "none"),
-        ("checkpoints found damaged and set aside", found["set_aside"]),
-        ("unexpected", ", ".join(unexpected) or "nothing"),
+        ("damaged checkpoints detected", found["set_aside"]),
+        ("unexpected ends", ", ".join(unexpected) or "none"),
         ("arrays of the last checkpoint", found["arrays"]),
         ("losses", found["losses"]),
         ("lines of metrics.jsonl", found["lines"]),
-        ("minutes", ", ".join(f"{n:.0f} {name}" for name, n in minutes.items())),
-        *(
-            (f"MB at most in each quarter, {name}", " ".join(map(str, quarters)))
-            for name, quarters in found["memory"].items()
-        ),
+        ("minutes", ", ".join(f"{n:.0f} {_RUNS[name]}" for name, n in minutes.items())),
+        *(_memory_row(name, quarters) for name, quarters in found["memory"].items()),
     ]
     yield from markdown_table.lines(("soak", found["date"]), rows)
     yield ""

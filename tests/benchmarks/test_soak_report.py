@@ -72,13 +72,13 @@ def test_report_has_every_figure(both):
         "| killed | 1 |",
         "| worker hung | 1 |",
         f"| {FLIPPED} | 1 |",
-        "| checkpoints found damaged and set aside | 1 |",
+        "| damaged checkpoints detected | 1 |",
         "| faults that did not happen | none |",
-        "| unexpected | nothing |",
+        "| unexpected ends | none |",
         "| arrays of the last checkpoint | 1 compared, 0 differ, 0 missing |",
         "| losses | 2 compared, 0 differ, 0 missing |",
         "| lines of metrics.jsonl | 2, each step once, in order |",
-        "| MB at most in each quarter, disturbed, largest worker | 0 200 0 0 |",
+        "| peak MB in each quarter, with faults, largest worker | 0, 200, 0, 0 |",
     ):
         assert line in text
     assert f"Python {found['versions']['python']}, JAX {found['versions']['jax']}, " in text[-1]
