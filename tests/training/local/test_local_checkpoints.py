@@ -14,6 +14,7 @@ from data_pipelines import durable
 from data_pipelines.errors import UserError
 from xkd_jax.config.pretraining import LocalCheckpointsConfig
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
+from xkd_jax.training.local import shard_files
 from xkd_jax.training.local.local_checkpoints import LocalCheckpoints
 
 
@@ -84,6 +85,19 @@ def test_newest_of_both_kinds_is_restored(config, tmp_path, capsys):
     assert f"resume    from step 7, the hosts' folders {tmp_path}/disk" in capsys.readouterr().out
     save(config, tmp_path, steps=[8])
     assert restored(config, tmp_path) == 8
+
+
+def test_each_shard_is_read_once(config, tmp_path, monkeypatch):
+    save(config, tmp_path, local_steps=[5])
+    read, places = shard_files.read, []
+    monkeypatch.setattr(
+        shard_files, "read", lambda shard, place: places.append(place) or read(shard, place)
+    )
+    assert restored(config, tmp_path) == 5
+    assert len(places) == len(set(places))
+    assert sum(os.path.getsize(path) for path in {place.file for place in places}) == sum(
+        leaf.nbytes for leaf in jax.tree.leaves(tiny_state.fill(5))
+    )
 
 
 def test_state_is_restored_onto_other_mesh(config, tmp_path):

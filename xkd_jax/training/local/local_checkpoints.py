@@ -123,7 +123,6 @@ class LocalCheckpoints:
                 continue
             check(found.record)
             if (values := local_restore.read(self._disks, found, arrays)) is None:
-                print_on_main(f"damaged   the local checkpoint of step {step_of(name)}: not used")
                 continue
             self._complete = [name]
             return found.record, jax.tree.unflatten(jax.tree.structure(like), values)
