@@ -116,7 +116,7 @@ def _train(
         if config.local_checkpoints.dir:
             local = LocalCheckpoints(config.local_checkpoints, workdir)
             checkpoints.keep_local(local)
-        cause: Cause = "start" if checkpoints.latest() is None else "restore"
+        cause: Cause = "restore" if checkpoints.exist() else "start"
         with main_activity("reading or making the first state"), goodput.phase(cause):
             state = first_state(run, checkpoints)
         if int(state.step) == length.steps and _is_complete(config, workdir):
@@ -124,6 +124,8 @@ def _train(
                 f"ended     this run ended at step {length.steps}: nothing was changed; for more"
                 " steps give a larger max_steps or epochs, for a new run another --workdir"
             )
+            if local is not None:
+                local.remove()  # if the process was killed between its last save and that
             return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
         with goodput_file.kept(goodput, workdir, int(state.step)):

@@ -315,6 +315,8 @@ class ItemCheckpoints:
 class SecondTier(Protocol):
     """The methods of `local_checkpoints.LocalCheckpoints` that `Checkpoints` calls."""
 
+    def exist(self) -> bool: ...
+
     def save(self, step: int, items: dict[str, Tree], record: RunRecord) -> None: ...
 
     def restore(
@@ -351,6 +353,10 @@ class Checkpoints(ItemCheckpoints):
     def keep_local(self, local: SecondTier) -> None:
         """Adds checkpoints on the hosts' own disks; `restore` reads the newest of both kinds."""
         self._local = local
+
+    def exist(self) -> bool:
+        """Whether there is a checkpoint to restore, intact or not; every process must call it."""
+        return self.latest() is not None or (self._local is not None and self._local.exist())
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to save a state and returns; the state may be donated afterwards."""

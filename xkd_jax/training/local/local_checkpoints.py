@@ -101,6 +101,10 @@ class LocalCheckpoints:
         self.finish()
         self._disks.remove_all()
 
+    def exist(self) -> bool:
+        """Whether any host's disk has a checkpoint; every process must call it."""
+        return any(agreement.everyone(self._disks.checkpoints()))
+
     def restore(
         self, like: dict[str, Tree], after: int, check: Callable[[RunRecord], None]
     ) -> tuple[RunRecord, dict[str, Tree]] | None:
