@@ -32,10 +32,17 @@ def digests(tree: Tree) -> dict[str, int]:
       tree: of `jax.Array`s with 4-byte dtypes.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    parts = jax.device_get([_parts(leaf) for _, leaf in leaves])
-    here = np.array([sum(map(int, found)) % 2**32 for found in parts], np.uint32)
-    everywhere = np.atleast_2d(multihost_utils.process_allgather(here))
-    totals = everywhere.sum(axis=0, dtype=np.uint32)
+    shards = [_shards(leaf) for _, leaf in leaves]
+    parts = [
+        _sums(of_leaf, [first_word(shard.index, leaf.shape) for shard in of_leaf], leaf.shape)
+        for of_leaf, (_, leaf) in zip(shards, leaves, strict=True)
+    ]
+    here = [
+        sum(int(part) for part, shard in zip(found, of_leaf, strict=True) if not shard.replica_id)
+        for found, of_leaf in zip(jax.device_get(parts), shards, strict=True)
+    ]
+    everywhere = multihost_utils.process_allgather(np.array([_word(total) for total in here]))
+    totals = np.atleast_2d(everywhere).sum(axis=0, dtype=np.uint32)
     names = (jax.tree_util.keystr(path) for path, _ in leaves)
     return {name: int(total) for name, total in zip(names, totals, strict=True)}
 
@@ -51,36 +58,43 @@ def device_digests(tree: Any) -> np.ndarray:
     Returns:
       uint32 [arrays, devices], in the order of the devices' numbers.
     """
-    leaves = jax.tree.leaves(tree)
-    devices = sorted(leaves[0].sharding.addressable_devices, key=lambda device: device.id)
-    mesh = Mesh(np.array(devices), ("device",))
-    found = _digests_of_parts(mesh)([_side_by_side(leaf, mesh) for leaf in leaves])
-    return np.asarray(found).T
+    shards = [_shards(leaf) for leaf in jax.tree.leaves(tree)]
+    parts = [_sums(of_leaf, [0] * len(of_leaf), of_leaf[0].data.shape) for of_leaf in shards]
+    return np.stack(jax.device_get(parts))
+
+
+def _shards(array: jax.Array) -> list[jax.Shard]:
+    return sorted(array.addressable_shards, key=lambda shard: shard.device.id)
+
+
+def _sums(shards: list[jax.Shard], begins: list[int], shape: tuple[int, ...]) -> jax.Array:
+    """Digests of an array's parts, uint32 [devices]; one program for all devices, no copy.
+
+    Args:
+      shards: of the array.
+      begins: position of each shard's first word.
+      shape: of the array, in which words are counted.
+    """
+    parts = [shard.data if shape else shard.data[None] for shard in shards]
+    first, *rest = parts[0].shape
+    mesh = Mesh(np.array([shard.device for shard in shards]), ("device",))
+    side_by_side = jax.make_array_from_single_device_arrays(
+        (len(parts) * first, *rest), NamedSharding(mesh, PartitionSpec("device")), parts
+    )
+    words = (np.array([_word(number) for number in of]) for of in (begins, _strides(shape or (1,))))
+    return _sums_of_parts(mesh)(side_by_side, *words)
 
 
 @functools.cache
-def _digests_of_parts(mesh: Mesh) -> Callable[[list[jax.Array]], jax.Array]:
-    """Jitted: arrays of `_side_by_side` -> digests [devices, arrays], one program for all."""
+def _sums_of_parts(mesh: Mesh) -> Callable[[jax.Array, np.ndarray, np.ndarray], jax.Array]:
+    """Jitted: parts side by side on the first axis, their first words, and strides -> digests."""
+    by_device = PartitionSpec("device")
 
-    def here(parts: list[jax.Array]) -> jax.Array:
-        zero = np.uint32(0)
-        sums = [_sum(part, zero, *map(_word, _strides(part.shape))) for part in parts]
-        return jnp.stack(sums)[None]
+    def sums_of_parts(part: jax.Array, begin: jax.Array, strides: jax.Array) -> jax.Array:
+        return _sum(part, begin[0], strides)[None]
 
-    spec = PartitionSpec("device")
-    return jax.jit(jax.shard_map(here, mesh=mesh, in_specs=(spec,), out_specs=spec))
-
-
-def _side_by_side(array: jax.Array, mesh: Mesh) -> jax.Array:
-    """The parts on this process's devices, one after the other along the first axis; no copy."""
-    held = {shard.device: shard.data for shard in array.addressable_shards}
-    parts = [held[device] for device in mesh.devices]
-    if array.ndim == 0:
-        parts = [part[None] for part in parts]
-    first, *rest = parts[0].shape
-    return jax.make_array_from_single_device_arrays(
-        (len(parts) * first, *rest), NamedSharding(mesh, PartitionSpec("device")), parts
-    )
+    specs = (by_device, by_device, PartitionSpec())
+    return jax.jit(jax.shard_map(sums_of_parts, mesh=mesh, in_specs=specs, out_specs=by_device))
 
 
 def first_word(index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
@@ -97,28 +111,17 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-def _parts(array: jax.Array) -> list[jax.Array]:
-    """Digests of the first replica of each shard on this process."""
-    strides = _strides(array.shape)
-    return [
-        _sum(shard.data, *map(_word, (first_word(shard.index, array.shape), *strides)))
-        for shard in array.addressable_shards
-        if shard.replica_id == 0
-    ]
-
-
-@jax.jit
-def _sum(part: jax.Array, begin: jax.Array, *strides: jax.Array) -> jax.Array:
-    """The digest of a shard whose first word is at position `begin` of the flattened array.
+def _sum(part: jax.Array, begin: jax.Array, strides: jax.Array) -> jax.Array:
+    """The digest of a part whose first word is at position `begin` of the flattened array.
 
     Args:
-      part: the shard's values.
+      part: values.
       begin: uint32 scalar.
-      strides: of the flattened array, one for each axis; uint32 scalars.
+      strides: of the flattened array, uint32 [axes].
     """
     position = jnp.full(part.shape, begin)
-    for axis, stride in enumerate(strides):
-        position += stride * jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
+    for axis in range(part.ndim):
+        position += strides[axis] * jax.lax.broadcasted_iota(jnp.uint32, part.shape, axis)
     words = jax.lax.bitcast_convert_type(part, jnp.uint32)
     return mixed(words, position).sum(dtype=jnp.uint32)
 
