@@ -25,9 +25,8 @@ from data_pipelines.read import views
 from xkd_jax import command_line
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import run_of
 
 _RECORDS = 10_000  # of an assumed data set; determines only the lengths of the schedules
 
@@ -78,7 +77,7 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
         "temporary_bytes_per_clip": memory and memory.temp_size_in_bytes * mesh.size / clips,
     }
     if step:
-        run = Run.create(config, Length.of(config, _RECORDS), mesh)
+        run = run_of(config, config.length(_RECORDS), mesh)
         state = run.initialize()
 
         def once() -> Any:

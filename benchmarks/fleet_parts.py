@@ -244,14 +244,17 @@ def state_shapes(config: Config, hosts: int) -> tuple[Any, Any]:
     import jax
     from jax.sharding import AbstractMesh
 
+    from xkd_jax.config.length import Length
     from xkd_jax.method import state_shardings
     from xkd_jax.method.active_losses import ActiveLosses
     from xkd_jax.method.optimizer import optimizer
-    from xkd_jax.method.schedules import Length, schedules
+    from xkd_jax.method.schedules import schedules
     from xkd_jax.parallel.axis_rules import MESH_AXES
 
     transformation = optimizer(
-        config.optimizer, schedules(config, Length(2, 1)), ActiveLosses.of(config.loss.weights)
+        config.optimizer,
+        schedules(config.optimizer, config.teacher_temperatures, Length(2, 1)),
+        ActiveLosses.of(config.loss.weights),
     )
     architecture = config.architecture
     whole = state_shardings.abstract_state(architecture, transformation)

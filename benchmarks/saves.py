@@ -173,7 +173,7 @@ def main() -> None:
     variant = step_times.Variant.parse(f"{args.clips}:auto:local:views")
     compiled = step_times.compile_variant(variant, args.rehearse)
     inputs, state = step_times.random_inputs(compiled), compiled.run.initialize()
-    config, periods = compiled.run.config, (CheckpointConfig(), LocalCheckpointsConfig())
+    config, periods = compiled.config, (CheckpointConfig(), LocalCheckpointsConfig())
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         local_config = LocalCheckpointsConfig(dir=f"{folder}/local", keep=1)
         config = dataclasses.replace(

@@ -33,4 +33,4 @@ def save_at_every_step(
         folder = workdir / "checkpoints"
         with Checkpoints(folder, config, len(dataset), dataset.digest) as checkpoints:
             state = training.first_state(run, checkpoints)
-            training.loop(run, state, dataset, checkpoints, workdir, None)
+            training.loop(config, run, state, dataset, checkpoints, workdir, None)

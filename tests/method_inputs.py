@@ -1,7 +1,6 @@
 """Inputs of the objective and of the training step, for tests of the method."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +9,17 @@ import optax
 from random_parameters import random_student
 
 from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
-from xkd_jax.method.schedules import Length, Schedules, schedules
+from xkd_jax.method.schedules import Schedules, schedules
 from xkd_jax.method.state_shardings import abstract_state
 from xkd_jax.method.train_state import TrainState
-from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.patches import random_masking
 from xkd_jax.networks.student import teacher_counterpart
+from xkd_jax.training.compiled_run import step_of
 
 LENGTH = Length(steps=10, steps_per_epoch=5)
 
@@ -68,6 +68,11 @@ def make_inputs(config: Config, views, seed: int = 0) -> Inputs:
     return Inputs(views=jax.tree.map(jnp.asarray, views), masks=masks)
 
 
+def schedules_of(config: Config, length: Length = LENGTH) -> Schedules:
+    """The schedules of a run."""
+    return schedules(config.optimizer, config.teacher_temperatures, length)
+
+
 def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformation:
     """The optimizer of a run."""
     return optimizer(config.optimizer, plan, ActiveLosses.of(config.loss.weights))
@@ -75,9 +80,7 @@ def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformatio
 
 def step_of_inputs(config: Config, plan: Schedules):
     """The training step, which takes `Inputs` in place of a batch."""
-    return functools.partial(
-        train_step, config=config, schedules=plan, make_inputs=lambda inputs, *_: inputs
-    )
+    return step_of(config, plan, lambda inputs, *_: inputs)
 
 
 def first_state(config: Config, plan: Schedules) -> TrainState:
@@ -91,5 +94,5 @@ def first_state(config: Config, plan: Schedules) -> TrainState:
 
 def start(config: Config):
     """A state before the first step, and the step on one device, compiled once for all tests."""
-    plan = schedules(config, LENGTH)
+    plan = schedules_of(config)
     return first_state(config, plan), jax.jit(step_of_inputs(config, plan)), plan

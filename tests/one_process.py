@@ -70,20 +70,20 @@ def die_or_save(self, *args, **kwargs):
     return save(self, *args, **kwargs)
 
 
-def evaluate_and_loop(run, state, *args):
-    test = open_dataset(run.config, run.config.data.dir, "test")
+def evaluate_and_loop(config, run, state, *args):
+    test = open_dataset(config, config.data.dir, "test")
     features = extract_features(
         jax.jit(tiny_state.encode),
         {"teacher": state.teacher},
-        pipeline.eval_batches(run.config, test, run.rows),
+        pipeline.eval_batches(config, test, run.rows),
         run.batch_sharding,
-        run.config.batch_size,
+        config.batch_size,
     )
     np.savez(notes("npz"), **features)
     if os.environ.get("FLIP") == str(jax.process_index()):
         centers = {"c": flipped(state.centers["c"], jax.local_devices()[0].id, 20)}
         state = state.replace(centers=centers)
-    return loop(run, state, *args)
+    return loop(config, run, state, *args)
 
 
 (WORKDIR,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--workdir="))
@@ -103,7 +103,7 @@ save, ocp.CheckpointManager.save = ocp.CheckpointManager.save, die_or_save
 loop = train.loop
 if os.environ.get("TINY"):
     train.loop = evaluate_and_loop
-    train.Run.create = lambda config, length, mesh: tiny_state.run(config, length.steps)
+    train.run_of = lambda config, length, mesh: tiny_state.run(config, length.steps)
 else:
     train.Checkpoints.save = lambda self, step, state: None
 if __name__ == "__main__":

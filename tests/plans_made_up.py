@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from xkd_jax.method.schedules import Length
+from xkd_jax.config.length import Length
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.plan import Memory, Plan
 from xkd_jax.planning.roofline import Compiled, Step

@@ -7,11 +7,12 @@ import optax
 import pytest
 
 from data_pipelines.loader_config import MODALITIES
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config, MeshConfig
-from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState, is_count
 from xkd_jax.method.train_step import Metrics, keep_finite
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.training import train
 from xkd_jax.training.compiled_run import Run
 
 WIDTH = 64
@@ -69,7 +70,7 @@ def encode(parameters, batch) -> dict[str, jax.Array]:
 
 def use_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of `train` have the tiny state in place of networks."""
-    monkeypatch.setattr(Run, "create", lambda config, length, mesh: run(config, length.steps))
+    monkeypatch.setattr(train, "run_of", lambda config, length, mesh: run(config, length.steps))
 
 
 def run(config: Config, steps: int) -> Run:
@@ -89,8 +90,9 @@ def run(config: Config, steps: int) -> Run:
     wanted = like(fill(0))
     placed = jax.tree.map(lambda x: x.sharding, wanted)
     return Run(
-        config=config,
+        architecture=config.architecture,
         length=Length(steps, 3),
+        batch_size=config.batch_size,
         step=jax.jit(step, out_shardings=(placed, None), donate_argnums=0),
         initialize=lambda: fill(0),
         like=wanted,

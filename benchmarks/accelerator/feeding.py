@@ -53,7 +53,7 @@ def measure_training(
     dataset: Dataset, compiled: step_times.Compiled, workers: int, steps: int
 ) -> None:
     """Reports clips per second of training from shards, and the data-wait fraction."""
-    run, config = compiled.run, compiled.run.config
+    run, config = compiled.run, compiled.config
     state, following = run.initialize(), None
     on_their_way: collections.deque[jax.Array] = collections.deque()
 
@@ -107,12 +107,12 @@ def main() -> None:
     variant = step_times.Variant.parse(args.variant)
     compiled = step_times.compile_variant(variant, args.rehearse)
     reporting.wait_for_start(args.wait)
-    dataset = open_dataset(compiled.run.config, args.shards, "train")
+    dataset = open_dataset(compiled.config, args.shards, "train")
     steps = 2 if args.rehearse else 40
     for workers in map(int, args.workers.split(",")):
         reporting.attempt(
             "loader",
-            lambda workers=workers: measure_loader(dataset, compiled.run.config, workers, steps),  # type: ignore[misc]
+            lambda workers=workers: measure_loader(dataset, compiled.config, workers, steps),  # type: ignore[misc]
         )
         reporting.attempt(
             "training",

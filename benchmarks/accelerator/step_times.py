@@ -33,11 +33,10 @@ from data_pipelines.errors import UserError
 from xkd_jax.augment import augment
 from xkd_jax.config import pretraining
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_step import inputs_of, masked
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.flops import count_flops
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import Run, run_of
 
 _RECORDS = 240_000  # determines only the lengths of the schedules
 _WORDS = ("views", "library", "trace", "scan", "bfloat16")
@@ -90,6 +89,7 @@ class Compiled:
     """A variant's compiled step, its batch on the device, and the time of compilation."""
 
     variant: Variant
+    config: Config
     run: Run
     step: jax.stages.Compiled
     batch: Any
@@ -106,7 +106,7 @@ def compile_variant(variant: Variant, tiny: bool) -> Compiled:
         {"xla_gpu_enable_triton_gemm": False} if "library" in variant.words else None
     )
     step = lowered.compile(compiler_options=options)
-    return Compiled(variant, run, step, shapes, time.perf_counter() - since)
+    return Compiled(variant, config, run, step, shapes, time.perf_counter() - since)
 
 
 def flops_of_clip(teacher_view: str, tiny: bool) -> float:
@@ -195,7 +195,7 @@ def _trace(
 def _run(variant: Variant, config: Config) -> Run:
     make_inputs = masked if "views" in variant.words else inputs_of
     mesh = mesh_lib.make_mesh(config.mesh, jax.devices()[:1])
-    return Run.create(config, Length.of(config, _RECORDS), mesh, make_inputs)
+    return run_of(config, config.length(_RECORDS), mesh, make_inputs)
 
 
 def _batch_shapes(variant: Variant, config: Config) -> Any:
@@ -211,7 +211,7 @@ def _batch_shapes(variant: Variant, config: Config) -> Any:
 
 def random_inputs(compiled: Compiled) -> Any:
     """Returns random data with these shapes, on the device."""
-    config = compiled.run.config
+    config = compiled.config
     if "views" not in compiled.variant.words:
         return jax.device_put(random_batch(config), jax.devices()[0])
     leaves, tree = jax.tree.flatten(compiled.batch)

@@ -45,9 +45,9 @@ def inject(asked: Asked) -> None:
 
     from benchmarks.soak.flipped_bits import flipped
     from xkd_jax.parallel import mesh
-    from xkd_jax.training.compiled_run import Run
+    from xkd_jax.training import train
 
-    put, compile_run, now = mesh.put_batch, Run.compile, time.time
+    put, compile_step, now = mesh.put_batch, train.compile_step, time.time
 
     def put_batch(batch: Any, *rest: Any) -> Any:
         if asked.batch:
@@ -55,8 +55,8 @@ def inject(asked: Asked) -> None:
             batch["audio"]["global"]["gain"][:] = float("nan")
         return put(batch, *rest)
 
-    def compiled(run: Run, *args: Any) -> Any:
-        step = compile_run(run, *args)
+    def compiled(*args: Any, **advice: Any) -> Any:
+        step = compile_step(*args, **advice)
 
         def advance(state: Any, batch: Any) -> Any:
             if asked.bit:
@@ -70,8 +70,8 @@ def inject(asked: Asked) -> None:
 
     changed: Any = mesh
     changed.put_batch = put_batch
-    changed = Run
-    changed.compile = compiled
+    changed = train
+    changed.compile_step = compiled
     changed = time
     changed.time = lambda: now() + asked.jump
 

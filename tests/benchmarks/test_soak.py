@@ -20,7 +20,7 @@ from benchmarks.soak.program import End, Program
 from benchmarks.soak.record import Record
 from benchmarks.soak.situation import Situation
 from xkd_jax.parallel import mesh
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training import train
 
 STEPS = 60
 # Resumes from the steps in a file; SIGTERM ends it with 75; at step 30 it runs the given code.
@@ -200,12 +200,12 @@ def test_store_has_the_fault_and_is_repaired(tmp_path, monkeypatch, server, name
 
 def test_faults_inside_of_the_program_happen_once(monkeypatch):
     monkeypatch.setattr(mesh, "put_batch", lambda batch: batch)
-    monkeypatch.setattr(Run, "compile", lambda run: lambda state, batch: state)
+    monkeypatch.setattr(train, "compile_step", lambda step, advice: step)
     monkeypatch.setattr(time, "time", lambda: 5.0)
     asked = faulty_run.Asked()
     faulty_run.inject(asked)
     state, batch = tiny_state.fill(1), {"audio": {"global": {"gain": np.ones(2)}}}
-    advance = Run.compile(None)
+    advance = train.compile_step(lambda state, batch: state, advice=None)
     tiny_state.assert_same(advance(state, batch), state)
     asked.ask_bit()
     words = np.asarray(state.student["w"]).view(np.uint32)

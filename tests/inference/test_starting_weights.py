@@ -14,6 +14,7 @@ import xkd_jax
 from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
 from xkd_jax.config.initial_weights import InitConfig
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config, MeshConfig
 from xkd_jax.config.stated_input import StatedAudio, StatedVideo
 from xkd_jax.inference import starting_weights
@@ -21,11 +22,10 @@ from xkd_jax.inference.formats.format import EncoderWeights
 from xkd_jax.inference.loaded import Origin
 from xkd_jax.inference.run_checkpoint import encoders_of_run
 from xkd_jax.inference.trained_model import Model
-from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.student import teacher_counterpart
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import run_of
 
 VIDEO = {"frames": 4, "size": 8, "patch": (2, 4, 4), "local_size": 8}
 AUDIO = {"mels": 8, "columns": 12, "patch": (4, 4), "local_columns": 4}
@@ -236,7 +236,7 @@ def test_two_files_and_what_they_do_not_state(small, tmp_path):
 def test_a_run_on_several_devices_starts_with_its_shardings(checkpoint, small):
     config = configured(small, checkpoint, size=small.model.size)
     config = dataclasses.replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
-    run = Run.create(config, Length(4, 3), mesh_lib.make_mesh(config.mesh))
+    run = run_of(config, Length(4, 3), mesh_lib.make_mesh(config.mesh))
     state = run.starting_from(starting_weights.reader(config)).initialize()
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(run.like), strict=True)
     assert all(leaf.sharding == like.sharding for leaf, like in pairs)

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_objective
 import pytest
-from method_inputs import LENGTH, make_inputs, mask_noise, optimizer_of, with_weights
+from method_inputs import make_inputs, mask_noise, optimizer_of, schedules_of, with_weights
 from numpy_networks import decode, encode, patches
 from random_parameters import random_student
 
 from xkd_jax.method.objective import objective
-from xkd_jax.method.schedules import schedules
 from xkd_jax.method.state_shardings import abstract_state, describe
 from xkd_jax.method.train_state import abstract, module_of, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
@@ -47,7 +46,7 @@ def test_networks_have_no_parameters_of_others(small, config, modality):
 
 def test_the_state_has_nothing_of_others(config, modality):
     (other,) = set(MODALITIES) - {modality}
-    plan = schedules(config, LENGTH)
+    plan = schedules_of(config)
     assert plan.teacher_temperature.keys() == {modality}
     state = abstract_state(config.architecture, optimizer_of(config, plan))
     assert state.centers == {}

@@ -2,10 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from method_inputs import schedules_of
 
 from data_pipelines.errors import UserError
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config, TemperatureConfig
-from xkd_jax.method.schedules import Length, cosine, epoch_warmup, schedules
+from xkd_jax.method.schedules import cosine, epoch_warmup
 
 
 def reference_cosine(start, end, steps, warmup):
@@ -32,10 +34,10 @@ def test_teacher_temperature_warms_up_by_epochs():
 
 
 def test_paper_settings_on_kinetics():
-    length = Length.of(Config(), records=219_000)
+    length = Config().length(219_000)
     assert length.steps_per_epoch == 855
     assert length.steps == 684_375
-    plan = schedules(Config(), length)
+    plan = schedules_of(Config(), length)
     warmup = 30 * length.steps_per_epoch
     np.testing.assert_allclose(plan.learning_rate(warmup), 1e-4, rtol=1e-6)
     assert float(plan.learning_rate(0)) == 0
@@ -47,19 +49,19 @@ def test_paper_settings_on_kinetics():
 
 def test_max_steps_is_the_length_of_the_run():
     config = dataclasses.replace(Config(), max_steps=5)
-    assert Length.of(config, records=3) == Length(steps=5, steps_per_epoch=1)
+    assert config.length(3) == Length(steps=5, steps_per_epoch=1)
 
 
 @pytest.mark.parametrize("records,batch,epochs,steps", [(240_000, 256, 800, 749_600), (7, 2, 3, 9)])
 def test_drop_last_makes_epochs_of_whole_batches(records, batch, epochs, steps):
     config = dataclasses.replace(Config(), batch_size=batch, epochs=float(epochs))
-    kept = Length.of(config, records)
+    kept = config.length(records)
     dropped = dataclasses.replace(config, data=dataclasses.replace(config.data, drop_last=True))
-    assert Length.of(dropped, records) == Length(steps, records // batch)
+    assert dropped.length(records) == Length(steps, records // batch)
     assert kept == Length(round(epochs * records / batch), records // batch)
 
 
 def test_drop_last_refuses_fewer_records_than_a_batch():
     config = dataclasses.replace(Config(), data=dataclasses.replace(Config().data, drop_last=True))
     with pytest.raises(UserError, match=r"^data\.drop_last is true, and 255 records"):
-        Length.of(config, 255)
+        config.length(255)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config, OptimizerConfig, TemperatureConfig
 from xkd_jax.method.random_streams import INITIALIZE, mask_stream, stream_key
-from xkd_jax.method.schedules import Length, constant, cosine, epoch_warmup, schedules
+from xkd_jax.method.schedules import constant, cosine, epoch_warmup, schedules
 
 
 def values(schedule, steps):
@@ -73,7 +74,8 @@ def config(**optimizer):
 
 @pytest.mark.parametrize("epochs,warmup", [(1.5, 6), (100.0, 12)])
 def test_schedules_of_a_run(epochs, warmup):
-    plan, steps = schedules(config(warmup_epochs=epochs), Length(12, 4)), range(13)
+    run, steps = config(warmup_epochs=epochs), range(13)
+    plan = schedules(run.optimizer, run.teacher_temperatures, Length(12, 4))
     rate = [half_cosine(0.8, 0.1, 12, warmup, step) for step in steps]
     ema = [half_cosine(0.9, 0.99, 12, 0, step) for step in steps]
     np.testing.assert_allclose(values(plan.learning_rate, steps), rate, rtol=1e-5, atol=1e-7)
@@ -99,7 +101,7 @@ def test_schedules_of_a_run(epochs, warmup):
 def test_length_of_a_run(records, batch, epochs, max_steps, drop_last, expected):
     run = dataclasses.replace(Config(), batch_size=batch, epochs=epochs, max_steps=max_steps)
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, drop_last=drop_last))
-    found = Length.of(run, records)
+    found = run.length(records)
     assert found == expected
     assert isinstance(found.steps, int)
     assert isinstance(found.steps_per_epoch, int)

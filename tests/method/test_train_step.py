@@ -7,28 +7,28 @@ import jax
 import numpy as np
 import pytest
 from method_inputs import (
-    LENGTH,
     change,
     first_state,
     learning,
     make_inputs,
     optimizer_of,
+    schedules_of,
     start,
     step_of_inputs,
     with_weights,
 )
 
 from data_pipelines.read import views
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import resolve
 from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.objective import objective
 from xkd_jax.method.random_streams import INITIALIZE, mask_stream, stream_key
-from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.method.state_shardings import abstract_state
 from xkd_jax.method.train_state import initial_state, is_count, module_of
-from xkd_jax.method.train_step import train_step
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
+from xkd_jax.training.compiled_run import step_of
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_nonfinite_step_can_be_skipped(xkd):
 
 def test_teachers_are_initialized_from_students(small):
     config = change(small, model={"variant": "mas"})
-    optimizer = optimizer_of(config, schedules(config, LENGTH))
+    optimizer = optimizer_of(config, schedules_of(config))
     key = stream_key(0, INITIALIZE)
     state = jax.jit(lambda: initial_state(key, config.architecture, optimizer))()
     blocks = state.teacher["encoders"]["blocks"]
@@ -125,7 +125,7 @@ def test_bfloat16_is_close_to_float32(small, make_views):
     losses = []
     for dtype in ("float32", "bfloat16"):
         config = change(learning(small), model={"compute_dtype": dtype})
-        plan = schedules(config, LENGTH)
+        plan = schedules_of(config)
         state = first_state(config, plan)
         losses.append(jax.jit(functools.partial(terms, config, plan))(state, inputs))
     after, _ = jax.eval_shape(step_of_inputs(config, plan), state, inputs)
@@ -197,11 +197,9 @@ def test_every_experiment_traces_a_step_at_full_size(name):
     module, _, variant = name.partition(":")
     raw = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
     config = resolve(raw)
-    plan = schedules(config, Length(100, 10))
+    plan = schedules_of(config, Length(100, 10))
     state = abstract_state(config.architecture, optimizer_of(config, plan))
-    after, metrics = jax.eval_shape(
-        functools.partial(train_step, config=config, schedules=plan), state, batch_shapes(config)
-    )
+    after, metrics = jax.eval_shape(step_of(config, plan), state, batch_shapes(config))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )

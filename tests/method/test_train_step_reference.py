@@ -193,9 +193,17 @@ def run_step(state, view=VIEW, config=CONFIG):
         return inputs(view)
 
     following, metrics = train_step(
-        state, "batch", config=config, schedules=SCHEDULES, make_inputs=make_inputs
+        state,
+        "batch",
+        make_inputs=make_inputs,
+        architecture=config.architecture,
+        loss=config.loss,
+        transformation=optimizer(config.optimizer, SCHEDULES, ActiveLosses.of(config.loss.weights)),
+        schedules=SCHEDULES,
+        split=config.mesh.optimizer == "split",
+        skip_nonfinite=config.nonfinite.action == "skip",
     )
-    assert calls == [("batch", state.step, config)]
+    assert calls == [("batch", state.step)]
     return following, metrics
 
 

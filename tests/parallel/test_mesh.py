@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from method_inputs import (
-    LENGTH,
     change,
     first_state,
     learning,
     make_inputs,
     optimizer_of,
+    schedules_of,
     start,
     step_of_inputs,
 )
@@ -19,7 +19,6 @@ from method_inputs import (
 from data_pipelines.errors import DevicesError
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method import losses, state_shardings
-from xkd_jax.method.schedules import schedules
 from xkd_jax.networks.student import Student
 from xkd_jax.parallel import axis_rules
 from xkd_jax.parallel import mesh as mesh_lib
@@ -90,7 +89,7 @@ def test_losses_are_equal_on_every_mesh(single_device, axes, optimizer):
     config, inputs, expected, directory = single_device
     config = change(config, mesh={"optimizer": optimizer})
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
-    plan = schedules(config, LENGTH)
+    plan = schedules_of(config)
     transformation = optimizer_of(config, plan)
     shardings = state_shardings.state_shardings(
         config.architecture, mesh, transformation, split=optimizer == "split"
@@ -121,7 +120,7 @@ def test_losses_are_equal_on_every_mesh(single_device, axes, optimizer):
 def whole_and_split(config, axes=(4, 2, 1)):
     """Shapes and shardings of the state, for both values of `mesh.optimizer`."""
     mesh = mesh_lib.make_mesh(MeshConfig(*axes))
-    transformation = optimizer_of(config, schedules(config, LENGTH))
+    transformation = optimizer_of(config, schedules_of(config))
     shapes = state_shardings.abstract_state(config.architecture, transformation)
     return (
         checkpoint.like(

@@ -6,8 +6,8 @@ import pytest
 from method_inputs import change
 
 from data_pipelines.errors import UserError
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import MeshConfig
-from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning import command, targets
 from xkd_jax.planning.candidates import flags, meshes, ranked, rate, search, what_would_fit

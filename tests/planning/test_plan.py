@@ -17,7 +17,7 @@ from xkd_jax.planning.costs import Collective, Costs, Work
 from xkd_jax.planning.plan import abstract_batch, make_plan
 from xkd_jax.planning.roofline import axes_of, predict
 from xkd_jax.planning.slices import Slice
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import run_of
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -78,7 +78,7 @@ def test_report_has_every_figure_and_ends_with_verdict(pod):
 def test_memory_of_plan_equals_bytes_of_its_arguments(planned, pod):
     config = dataclasses.replace(planned, batch_size=512)
     arguments = pod.memory.peak - pod.memory.activations - pod.memory.program
-    run = Run.create(config, pod.length, pod.mesh)
+    run = run_of(config, pod.length, pod.mesh)
     batch = abstract_batch(config, run.batch_sharding)
     assert arguments == device_bytes(run.like) + device_bytes(batch)
 
@@ -121,10 +121,10 @@ def without_compiler(monkeypatch):
     """Plans with the CPU's eight devices, without the TPU compiler: step -> None."""
 
     def use(step):
-        create = Run.create
+        create = planning.run_of
         monkeypatch.setattr(Slice, "devices", lambda self: jax.devices())
         monkeypatch.setattr(
-            planning.Run, "create", lambda *args: dataclasses.replace(create(*args), step=step)
+            planning, "run_of", lambda *args: dataclasses.replace(create(*args), step=step)
         )
 
     use(Step())

@@ -30,7 +30,7 @@ def go(tmp_path):
         folder = tmp_path / "checkpoints"
         with Checkpoints(folder, config, len(dataset), dataset.digest) as checkpoints:
             state = training.first_state(run, checkpoints)
-            training.loop(run, state, dataset, checkpoints, tmp_path, None)
+            training.loop(config, run, state, dataset, checkpoints, tmp_path, None)
 
     return go
 

@@ -1,13 +1,7 @@
-import dataclasses
-import types
-
 import numpy as np
 import pytest
-import toy_shards
 
 from data_pipelines.errors import UserError
-from data_pipelines.read.dataset import open_dataset
-from xkd_jax.training import train
 from xkd_jax.training.probe import knn_probe, labeled
 
 
@@ -32,22 +26,3 @@ def test_records_without_class_are_excluded_and_counted(capsys):
     assert "1 of 3 test records without a class: left out" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"None of the 1 records of split test .* has a class"):
         labeled({"label": np.array([-1])}, "test")
-
-
-def test_probes_use_number_of_classes_of_data_set(tmp_path):
-    directory = toy_shards.write(tmp_path, [toy_shards.record(0)])
-    dataset = open_dataset(toy_shards.CONFIG, directory, "train")
-    run = types.SimpleNamespace(
-        config=toy_shards.CONFIG, batch_sharding=types.SimpleNamespace(mesh=None), rows=range(4)
-    )
-    assert train.probes_of(run, dataset, dataset).classes == 3
-
-
-@pytest.mark.parametrize("changes", [{"class_names": ()}, {"multi_label": True}])
-def test_probes_refuse_data_set_without_one_class_per_record(tmp_path, changes):
-    directory = toy_shards.write(tmp_path, [toy_shards.record(i) for i in range(4)])
-    dataset = open_dataset(toy_shards.CONFIG, directory, "train")
-    other = dataclasses.replace(dataset, metadata=dataclasses.replace(dataset.metadata, **changes))
-    run = types.SimpleNamespace(config=toy_shards.CONFIG)
-    with pytest.raises(UserError, match="does not have one class for each record"):
-        train.probes_of(run, other, dataset)

@@ -16,6 +16,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.evaluation import EvalDataConfig
+from xkd_jax.config.length import Length
 from xkd_jax.evaluate import evaluation
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.report.clip_sections import Amounts
@@ -81,7 +82,7 @@ def test_a_run_probes_and_saves_its_modality_alone(config, run, modality):
     scores = json.loads((run / "results.json").read_text())["linear_probe_top1"]
     assert scores["after"].keys() == {f"student {modality}", f"teacher {modality}"}
     assert min(scores["after"].values()) > 80
-    created = training.Run.create(config, training.Length(2, 3), mesh_lib.make_mesh(config.mesh))
+    created = training.run_of(config, Length(2, 3), mesh_lib.make_mesh(config.mesh))
     digest = open_dataset(config, config.data.dir, "train").digest
     with Checkpoints(run / "checkpoints", config, 24, digest) as checkpoints:
         state = checkpoints.restore(created.like)

@@ -17,6 +17,7 @@ from method_inputs import change
 from data_pipelines.errors import TrainingDivergedError, UserError
 from data_pipelines.format import storage
 from data_pipelines.read.dataset import open_dataset
+from xkd_jax.config.length import Length
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
@@ -44,19 +45,19 @@ def config(small, shards_dir):
 @pytest.fixture
 def created_once(monkeypatch):
     """Runs of one config share their compiled functions."""
-    monkeypatch.setattr(training.Run, "create", functools.cache(training.Run.create))
-    compile_run, compiled = training.Run.compile, {}
+    monkeypatch.setattr(training, "run_of", functools.cache(training.run_of))
+    compile_step, compiled = training.compile_step, {}
 
-    def compile_once(run, *args):
-        if run.step not in compiled:
-            compiled[run.step] = compile_run(run, *args)
-        return compiled[run.step]
+    def compile_once(step, *args, **advice):
+        if step not in compiled:
+            compiled[step] = compile_step(step, *args, **advice)
+        return compiled[step]
 
-    monkeypatch.setattr(training.Run, "compile", compile_once)
+    monkeypatch.setattr(training, "compile_step", compile_once)
 
 
 def final_state(config, workdir):
-    run = training.Run.create(config, training.Length(5, 3), mesh_lib.make_mesh(config.mesh))
+    run = training.run_of(config, Length(5, 3), mesh_lib.make_mesh(config.mesh))
     digest = open_dataset(config, config.data.dir, "train").digest
     with Checkpoints(workdir / "checkpoints", config, 24, digest) as checkpoints:
         assert checkpoints.latest() == 5
@@ -180,7 +181,7 @@ def test_nonfinite_loss_stops_run(config, workdir, monkeypatch):
 
         return dataclasses.replace(run, step=jax.jit(step))
 
-    monkeypatch.setattr(training.Run, "create", create)
+    monkeypatch.setattr(training, "run_of", create)
     with pytest.raises(TrainingDivergedError, match="is not finite") as error:
         training.train(config, workdir)
     assert (error.value.step, error.value.term) == (3, "loss/align_students")

@@ -27,6 +27,7 @@ from xkd_jax.config.architecture import Architecture, ModelConfig, check_size
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.directions import directions
 from xkd_jax.config.initial_weights import InitConfig
+from xkd_jax.config.length import Length
 
 Split = Literal["whole", "split"]
 
@@ -88,10 +89,6 @@ class LossConfig:
     center_momentum: Annotated[
         float, Range(0, 1), Doc("weight of the old center in its moving mean, per step")
     ] = 0.9
-
-    def teacher_temperature(self, modality: Modality) -> TemperatureConfig:
-        """That of one modality's teacher."""
-        return getattr(self, f"{modality}_teacher_temperature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +229,21 @@ class Config(LoaderConfig):
         """That of the run's networks."""
         views = {m: self.modality(m) for m in MODALITIES}
         return Architecture(self.model, views, self.modalities)
+
+    @property
+    def teacher_temperatures(self) -> dict[Modality, TemperatureConfig]:
+        """Those of the teachers of the run's modalities."""
+        return {m: getattr(self.loss, f"{m}_teacher_temperature") for m in self.modalities}
+
+    def length(self, records: int) -> Length:
+        """The run's length on a data set of `records` records; errors are those of `Length.of`."""
+        return Length.of(
+            records,
+            self.batch_size,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            drop_last=self.data.drop_last,
+        )
 
 
 def default() -> ml_collections.ConfigDict:

@@ -14,7 +14,6 @@ from data_pipelines.format import storage
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import result
 from xkd_jax.inference import run_checkpoint
-from xkd_jax.method.schedules import Length
 from xkd_jax.parallel.processes import (
     is_main_process,
     lost_peer_errors,
@@ -109,7 +108,7 @@ def _next(run: PurePath, workdir: PurePath, gone: set[int]) -> int:
 def _has_ended(run: PurePath) -> bool:
     """Whether the newest checkpoint is of the run's last step; every process must call it."""
     newest = run_checkpoint.opened(run, 0, _WORDING, lambda line: None)
-    return newest.record.step >= Length.of(newest.config, newest.record.records).steps
+    return newest.record.step >= newest.config.length(newest.record.records).steps
 
 
 def _checkpoints(run: PurePath) -> list[PurePath]:

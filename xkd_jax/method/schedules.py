@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from data_pipelines.loader_config import Modality
-from data_pipelines.read.shuffle import epoch_records
-from xkd_jax.config.pretraining import Config, TemperatureConfig
+from xkd_jax.config.length import Length
+from xkd_jax.config.pretraining import OptimizerConfig, TemperatureConfig
 
 Schedule = Callable[[jax.Array | int], jax.Array]
 
@@ -72,35 +72,18 @@ def epoch_warmup(temperature: TemperatureConfig, steps_per_epoch: int) -> Schedu
     return value
 
 
-@dataclasses.dataclass(frozen=True)
-class Length:
-    """Length of a run, in steps.
+def schedules(
+    optimizer: OptimizerConfig,
+    temperatures: Mapping[Modality, TemperatureConfig],
+    length: Length,
+) -> Schedules:
+    """Returns the schedules of a run (docs/method.md).
 
-    steps: of the whole run.
-    steps_per_epoch: whole batches of an epoch, at least 1.
+    Args:
+      optimizer: learning rate, weight decay and moving average.
+      temperatures: of each modality's teacher (`Config.teacher_temperatures`).
+      length: of the run.
     """
-
-    steps: int
-    steps_per_epoch: int
-
-    @classmethod
-    def of(cls, config: Config, records: int) -> Length:
-        """Returns the length of a run on a data set of `records` records.
-
-        The next epoch completes the last batch of an epoch; with `data.drop_last` it is dropped.
-
-        Raises:
-          UserError: with `data.drop_last`, there are fewer records than a batch has.
-        """
-        used = epoch_records(records, config.batch_size, config.data.drop_last)
-        per_epoch = max(records // config.batch_size, 1)
-        steps = config.max_steps or round(config.epochs * used / config.batch_size)
-        return cls(steps=max(steps, 1), steps_per_epoch=per_epoch)
-
-
-def schedules(config: Config, length: Length) -> Schedules:
-    """Returns the schedules of a run (docs/method.md)."""
-    optimizer = config.optimizer
     warmup = min(round(optimizer.warmup_epochs * length.steps_per_epoch), length.steps)
     return Schedules(
         learning_rate=cosine(
@@ -109,7 +92,7 @@ def schedules(config: Config, length: Length) -> Schedules:
         weight_decay=constant(optimizer.weight_decay),
         ema=cosine(optimizer.ema_start, optimizer.ema_end, length.steps),
         teacher_temperature={
-            m: epoch_warmup(config.loss.teacher_temperature(m), length.steps_per_epoch)
-            for m in config.modalities
+            m: epoch_warmup(temperature, length.steps_per_epoch)
+            for m, temperature in temperatures.items()
         },
     )

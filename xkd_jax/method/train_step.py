@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from data_pipelines.loader_config import LoaderConfig, Modality
 from xkd_jax.augment import augment
 from xkd_jax.config.architecture import Architecture
-from xkd_jax.config.pretraining import Config, LossConfig
+from xkd_jax.config.pretraining import LossConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
 from xkd_jax.method.objective import (
@@ -23,7 +23,6 @@ from xkd_jax.method.objective import (
     next_centers,
     objective,
 )
-from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.random_streams import mask_stream, stream_key
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.state_shardings import divided, gathered
@@ -67,45 +66,51 @@ def train_step(
     state: TrainState,
     batch: Any,
     *,
-    config: Config,
+    make_inputs: Callable[[Any, jax.Array], Inputs],
+    architecture: Architecture,
+    loss: LossConfig,
+    transformation: optax.GradientTransformation,
     schedules: Schedules,
-    make_inputs: Callable[[Any, jax.Array, LoaderConfig], Inputs] = inputs_of,
+    split: bool,
+    skip_nonfinite: bool,
 ) -> tuple[TrainState, Metrics]:
     """Runs one training step; to be jitted with its keyword arguments bound.
 
     Args:
       state: state before the step.
       batch: a batch of the data pipeline, or another argument of `make_inputs`.
-      config: the run's config.
+      make_inputs: (batch, step) -> views and masks.
+      architecture: architecture of the networks.
+      loss: weights and settings of the losses.
+      transformation: the students' optimizer.
       schedules: the run's schedules.
-      make_inputs: (batch, step, config) -> views and masks.
+      split: whether weights and moments are divided along the mesh's axis `data`.
+      skip_nonfinite: whether a step with a metric that is not finite updates only its counters.
 
     Returns:
       The next state, and {name: float32 scalar} of metrics.
     """
-    step, active = state.step, ActiveLosses.of(config.loss.weights)
+    step = state.step
 
     # 1. Views and masks
-    inputs = make_inputs(batch, step, config)
+    inputs = make_inputs(batch, step)
 
     # 2. The objective and its gradient with respect to the students
     temperatures = {m: of(step) for m, of in schedules.teacher_temperature.items()}
-    whole = whole_weights(state, config)
-    outputs, gradients = loss_and_gradients(
-        whole, temperatures, inputs, config.architecture, config.loss
-    )
-    if config.mesh.optimizer == "split":
-        gradients = divided(Student, gradients, config.architecture)
+    whole = whole_weights(state, architecture) if split else state
+    outputs, gradients = loss_and_gradients(whole, temperatures, inputs, architecture, loss)
+    if split:
+        gradients = divided(Student, gradients, architecture)
 
     # 3. Students by AdamW
-    transformation = optimizer(config.optimizer, schedules, active)
     updates, optimizer_state = transformation.update(gradients, state.optimizer, state.student)
     student = optax.apply_updates(state.student, updates)
 
     # 4. Teachers: moving average of the students; centers: moving average of the teachers' outputs
-    counterpart = teacher_counterpart(student, config.architecture)
+    counterpart = teacher_counterpart(student, architecture)
     teacher = moving_average(state.teacher, counterpart, schedules.ema(step))
-    centers = next_centers(state.centers, outputs, active.distilled, config.loss.center_momentum)
+    distilled = ActiveLosses.of(loss.weights).distilled
+    centers = next_centers(state.centers, outputs, distilled, loss.center_momentum)
 
     metrics = {
         "loss": outputs.loss,
@@ -116,18 +121,16 @@ def train_step(
         "schedule/ema": schedules.ema(step),
     }
     following = TrainState(step + 1, student, teacher, centers, optimizer_state)
-    if config.nonfinite.action == "skip":
+    if skip_nonfinite:
         following = keep_finite(state, following, metrics)
     return following, metrics
 
 
-def whole_weights(state: TrainState, config: Config) -> TrainState:
+def whole_weights(state: TrainState, architecture: Architecture) -> TrainState:
     """Returns the state with weights that are whole along the axis `data`."""
-    if config.mesh.optimizer == "whole":
-        return state
     return state.replace(
-        student=gathered(Student, state.student, config.architecture),
-        teacher=gathered(Teacher, state.teacher, config.architecture),
+        student=gathered(Student, state.student, architecture),
+        teacher=gathered(Teacher, state.teacher, architecture),
     )
 
 

@@ -19,7 +19,7 @@ from xkd_jax.evaluate.fitting import decays, layer_scale
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.inference.formats.format import encoder_shapes
 from xkd_jax.inference.tensor_names import encoder_entries
-from xkd_jax.method.schedules import Length, epoch_warmup, schedules
+from xkd_jax.method.schedules import epoch_warmup, schedules
 from xkd_jax.method.train_state import parameters
 from xkd_jax.networks.tree import Tree, path_names
 from xkd_jax.parity.comparison import Report, worst
@@ -67,13 +67,13 @@ def schedule_values(file: GoldenFile) -> Report:
         epochs=float(epochs),
         data=dataclasses.replace(Config().data, drop_last=True),
     )
-    length = Length.of(config, records)
+    length = config.length(records)
     lengths = {
         "steps": abs(length.steps - steps),
         "steps_per_epoch": abs(length.steps_per_epoch - per_epoch),
         "epochs of the temperatures": abs(fields.sizes.get("epochs", epochs) - epochs),
     }
-    planned = schedules(config, length)
+    planned = schedules(config.optimizer, config.teacher_temperatures, length)
     comparisons = [worst("length", 0.0, lengths)]
     for name, allowed in (("learning_rate", _LEARNING_RATE), ("ema", _EMA)):
         found = np.asarray(getattr(planned, name)(jnp.asarray(at, jnp.int32)), np.float64)

@@ -15,11 +15,12 @@ from xkd_jax.inference import author_weights
 from xkd_jax.method.objective import ObjectiveOutputs
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.train_state import TrainState
-from xkd_jax.method.train_step import Metrics, loss_and_gradients, train_step
+from xkd_jax.method.train_step import Metrics, loss_and_gradients
 from xkd_jax.networks.patches import Masking, colors_last
 from xkd_jax.parity.comparison import Comparison, Report, relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.step_case import Case, case_config, case_inputs, case_schedules, case_state
+from xkd_jax.training.compiled_run import step_of
 
 # Largest absolute difference / the tensor's largest absolute value; for the change of parameters,
 # L2 norm of the difference / L2 norm of the change from the first step to the last.
@@ -110,11 +111,7 @@ def run(
     Returns:
       The losses of each step under the authors' names, and the state after the last step.
     """
-    step = jax.jit(
-        functools.partial(
-            train_step, config=config, schedules=schedules, make_inputs=lambda inputs, *_: inputs
-        )
-    )
+    step = jax.jit(step_of(config, schedules, lambda inputs, *_: inputs))
     losses = []
     for i in range(len(case.arrays["losses"])):
         state, metrics = step(state, case_inputs(case, config, i))

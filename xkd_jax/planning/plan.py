@@ -12,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.errors import UserError
 from data_pipelines.read import views
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.schedules import schedules
 from xkd_jax.method.train_state import TrainState
-from xkd_jax.method.train_step import train_step
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning import listings
 from xkd_jax.planning.chips import GIB
@@ -25,7 +25,7 @@ from xkd_jax.planning.hlo_text.arrays import UnknownTextError
 from xkd_jax.planning.hlo_text.exhausted import missing_memory
 from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.targets import Target
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import Run, run_of, step_of
 
 # Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (360
 # and 373) with one thread on a virtual x86-64 machine. Measure it again on the run's hosts.
@@ -107,7 +107,7 @@ def make_plan(config: Config, where: Target) -> Plan:
     """
     length = planned_length(config)
     mesh = mesh_lib.make_mesh(config.mesh, where.devices())
-    run = Run.create(config, length, mesh)
+    run = run_of(config, length, mesh)
     batch = abstract_batch(config, run.batch_sharding)
     flops = model_flops(config, run.like, batch)
     planned = functools.partial(Plan, config, where, mesh, length)
@@ -154,7 +154,7 @@ def planned_length(config: Config) -> Length:
         raise UserError(
             "data.records is 0: give --config.data.records=N, the number of records to plan for."
         )
-    return Length.of(config, config.data.records)
+    return config.length(config.data.records)
 
 
 def abstract_batch(config: Config, placed: NamedSharding) -> Any:
@@ -178,9 +178,8 @@ def model_flops(config: Config, state: TrainState, batch: Any) -> float:
     """
     model = dataclasses.replace(config.model, remat="none", attention="xla", layers="scan")
     plain = dataclasses.replace(config, model=model)
-    plan = schedules(plain, Length(2, 1))
-    step = functools.partial(train_step, config=plain, schedules=plan)
-    return count_flops(step, state, batch)
+    plan = schedules(plain.optimizer, plain.teacher_temperatures, Length(2, 1))
+    return count_flops(step_of(plain, plan), state, batch)
 
 
 def _memory(state: TrainState, batch: Any, activations: float, program: float = 0.0) -> Memory:

@@ -15,7 +15,6 @@ from data_pipelines.terminal import count
 from xkd_jax.config import dataclass_schema
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import run_checkpoint
-from xkd_jax.method.schedules import Length
 from xkd_jax.training.checkpoints.run_record import RunRecord
 from xkd_jax.training.checkpoints.versions import versions
 from xkd_jax.training.logs import event_files, goodput_file
@@ -183,7 +182,7 @@ def _goodput(folder: PurePath, missing: dict[str, str]) -> Accounts | None:
 def _warnings(run: PretrainingRun) -> list[str]:
     found = []
     if run.record is not None:
-        steps = Length.of(run.config, run.record.records).steps
+        steps = run.config.length(run.record.records).steps
         if run.record.step < steps:
             found.append(
                 f"The newest checkpoint is of step {run.record.step:,} of {steps:,}: the run has"

@@ -9,7 +9,6 @@ from data_pipelines.format.metadata import Metadata
 from data_pipelines.terminal import count
 from xkd_jax.config import dataclass_schema, listing
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.schedules import Length
 from xkd_jax.report import result_tables
 from xkd_jax.report.elements import Child, Html, element, joined, table
 from xkd_jax.report.pretraining_run import PretrainingRun
@@ -44,7 +43,7 @@ def _facts(run: PretrainingRun, metadata: Metadata | None) -> dict[str, str]:
     config, record = run.config, run.record
     found = {"folder": str(run.folder), "method": _method(config)}
     if record is not None:
-        length = Length.of(config, record.records)
+        length = config.length(record.records)
         found["length"] = f"step {record.step:,} of {length.steps:,}, batch {config.batch_size}"
         found["trained on"] = f"{count(record.records, 'record')} of the split {config.data.split}"
     if run.goodput is not None:

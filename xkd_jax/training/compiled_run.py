@@ -8,30 +8,39 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import duration
+from xkd_jax.config.architecture import Architecture
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
 from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.random_streams import INITIALIZE, stream_key
-from xkd_jax.method.schedules import Length, schedules
+from xkd_jax.method.schedules import Schedules, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
-from xkd_jax.method.train_step import inputs_of, train_step
+from xkd_jax.method.train_step import Metrics, inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import main_activity, print_on_main, run_on_all
 from xkd_jax.training import memory
 from xkd_jax.training.checkpoints import checkpoint
 from xkd_jax.training.initial_encoders import Read
 
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+MakeInputs = Callable[[Any, jax.Array, LoaderConfig], Inputs]
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run's jitted functions, and the shardings of their arguments.
 
+    architecture: architecture of the networks.
+    length: of the run.
+    batch_size: records of a global batch.
     step: jitted (state, batch) -> (state, metrics); the state is donated.
     initialize: jitted () -> the state before the first step.
     like: the state's shapes, dtypes and shardings, as `jax.ShapeDtypeStruct`.
@@ -39,8 +48,9 @@ class Run:
     initial: reads the encoders that the run starts from; None: random ones.
     """
 
-    config: Config
+    architecture: Architecture
     length: Length
+    batch_size: int
     step: jax.stages.Wrapped
     initialize: Callable[[], TrainState]
     like: TrainState
@@ -50,52 +60,50 @@ class Run:
     @classmethod
     def create(
         cls,
-        config: Config,
+        step: Step,
+        transformation: optax.GradientTransformation,
+        architecture: Architecture,
         length: Length,
         mesh: Mesh,
-        make_inputs: Callable[[Any, jax.Array, LoaderConfig], Inputs] = inputs_of,
+        *,
+        seed: int,
+        batch_size: int,
+        split: bool,
     ) -> Run:
         """Creates the jitted functions; each is compiled at its first call.
 
         Args:
-          config: of the run.
+          step: the training step.
+          transformation: the students' optimizer.
+          architecture: architecture of the networks.
           length: of the run.
           mesh: of all devices.
-          make_inputs: see `train_step`.
+          seed: of the initial parameters.
+          batch_size: records of a global batch.
+          split: whether weights and moments are divided along the mesh's axis `data`.
 
         Raises:
-          UserError: the batch can't be split over the mesh.
+          DevicesError: the batch can't be split over the mesh.
         """
-        plan, architecture = schedules(config, length), config.architecture
-        active = ActiveLosses.of(config.loss.weights)
-        transformation = optimizer(config.optimizer, plan, active)
-        state_sharding = state_shardings.state_shardings(
-            architecture, mesh, transformation, split=config.mesh.optimizer == "split"
-        )
-        batch_sharding = mesh_lib.batch_sharding(mesh, config.batch_size)
+        placed = state_shardings.state_shardings(architecture, mesh, transformation, split=split)
+        batch_sharding = mesh_lib.batch_sharding(mesh, batch_size)
         whole = NamedSharding(mesh, PartitionSpec())
         return cls(
-            config=config,
+            architecture=architecture,
             length=length,
+            batch_size=batch_size,
             step=jax.jit(
-                mesh_lib.on_mesh(
-                    functools.partial(
-                        train_step, config=config, schedules=plan, make_inputs=make_inputs
-                    ),
-                    mesh,
-                ),
-                in_shardings=(state_sharding, batch_sharding),
-                out_shardings=(state_sharding, whole),
+                mesh_lib.on_mesh(step, mesh),
+                in_shardings=(placed, batch_sharding),
+                out_shardings=(placed, whole),
                 donate_argnums=0,
             ),
             initialize=jax.jit(
-                lambda: initial_state(
-                    stream_key(config.seed, INITIALIZE), architecture, transformation
-                ),
-                out_shardings=state_sharding,
+                lambda: initial_state(stream_key(seed, INITIALIZE), architecture, transformation),
+                out_shardings=placed,
             ),
             like=checkpoint.like(
-                state_shardings.abstract_state(architecture, transformation), state_sharding
+                state_shardings.abstract_state(architecture, transformation), placed
             ),
             batch_sharding=batch_sharding,
         )
@@ -109,42 +117,69 @@ class Run:
         if read is None:
             return self
         once = functools.cache(read)
-        architecture = self.config.architecture
         return dataclasses.replace(
             self,
-            initialize=lambda: once().into(self.initialize(), architecture),
+            initialize=lambda: once().into(self.initialize(), self.architecture),
             initial=once,
         )
-
-    def check_memory(self) -> None:
-        """Refuses a step that clearly does not fit into memory, before it is compiled.
-
-        Raises:
-          UserError: it does not fit.
-        """
-        with main_activity("estimating the memory of a step"):
-            run_on_all(lambda: memory.check_estimate(self.config, self.like, self._devices))
-
-    def compile(self, state: TrainState, batch: Any) -> jax.stages.Compiled:
-        """The step, compiled for arrays of the shapes and shardings of these.
-
-        Raises:
-          UserError: it does not fit into memory.
-        """
-
-        def advice(there: memory.Room, needed: float) -> str:
-            return memory.flags_that_fit(self.config, self.like, there, self._devices, needed)
-
-        return compile_step(self.step, state, batch, advice=advice)
-
-    @property
-    def _devices(self) -> int:
-        return self.batch_sharding.mesh.size
 
     @property
     def rows(self) -> list[int]:
         """Indices in the global batch of the rows that this process reads."""
-        return mesh_lib.local_rows(self.batch_sharding, self.config.batch_size)
+        return mesh_lib.local_rows(self.batch_sharding, self.batch_size)
+
+
+def run_of(config: Config, length: Length, mesh: Mesh, make_inputs: MakeInputs = inputs_of) -> Run:
+    """Returns the run of a config: gives each part of it the settings that it reads.
+
+    Args:
+      config: of the run.
+      length: of the run.
+      mesh: of all devices.
+      make_inputs: as in `step_of`.
+
+    Raises:
+      DevicesError: the batch can't be split over the mesh.
+    """
+    plan = schedules(config.optimizer, config.teacher_temperatures, length)
+    return Run.create(
+        step_of(config, plan, make_inputs),
+        _transformation(config, plan),
+        config.architecture,
+        length,
+        mesh,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        split=config.mesh.optimizer == "split",
+    )
+
+
+def step_of(
+    config: Config,
+    plan: Schedules,
+    make_inputs: MakeInputs = inputs_of,
+) -> Step:
+    """Returns the training step of a config: `train_step` with its keyword arguments bound.
+
+    Args:
+      config: of the run.
+      plan: the run's schedules.
+      make_inputs: (batch, step, config of the views) -> views and masks.
+    """
+    return functools.partial(
+        train_step,
+        make_inputs=lambda batch, step: make_inputs(batch, step, config),
+        architecture=config.architecture,
+        loss=config.loss,
+        transformation=_transformation(config, plan),
+        schedules=plan,
+        split=config.mesh.optimizer == "split",
+        skip_nonfinite=config.nonfinite.action == "skip",
+    )
+
+
+def _transformation(config: Config, plan: Schedules) -> optax.GradientTransformation:
+    return optimizer(config.optimizer, plan, ActiveLosses.of(config.loss.weights))
 
 
 def compile_step(
@@ -158,7 +193,7 @@ def compile_step(
       advice: see `memory.check_compiled`.
 
     Raises:
-      UserError: it does not fit into memory.
+      DevicesError: it does not fit into memory.
     """
     print_on_main("compiling the step ...")
     with main_activity("compiling the step") as activity:

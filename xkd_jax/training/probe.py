@@ -17,7 +17,6 @@ from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import count
 from xkd_jax.augment import augment
 from xkd_jax.config.architecture import Architecture
-from xkd_jax.config.pretraining import Config
 from xkd_jax.method.train_state import module_of
 from xkd_jax.metrics.knn import class_scores, unit
 from xkd_jax.metrics.scores import top_k
@@ -37,16 +36,20 @@ class Probes:
     """The probes of a run.
 
     Attributes:
-      config: the run's config.
+      k: number of nearest neighbors.
+      splits: names of the splits of the training and of the test records, for messages.
       encode: the function of `feature_function`.
       batch_sharding: sharding of every array of a batch.
+      batch_size: rows of a batch, over all processes.
       classes: number of classes of the data set.
       batches: returns one pass over the training records, and one over the test records.
     """
 
-    config: Config
+    k: int
+    splits: tuple[str, str]
     encode: Callable[[Tree, Batch], dict[str, jax.Array]]
     batch_sharding: NamedSharding
+    batch_size: int
     classes: int
     batches: Callable[[], tuple[Iterable[Batch], Iterable[Batch]]]
 
@@ -71,19 +74,17 @@ class Probes:
           UserError: no record of a split has a class.
         """
         train, test = self._features(parameters)
-        return knn_probe(train, test, self.classes, self.config.probe.k)
+        return knn_probe(train, test, self.classes, self.k)
 
     def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
-        config = self.config
-        splits = (config.data.split, config.probe.split)
         train, test = (
             labeled(
                 extract_features(
-                    self.encode, parameters, batches, self.batch_sharding, config.batch_size
+                    self.encode, parameters, batches, self.batch_sharding, self.batch_size
                 ),
                 split,
             )
-            for batches, split in zip(self.batches(), splits, strict=True)
+            for batches, split in zip(self.batches(), self.splits, strict=True)
         )
         return train, test
 

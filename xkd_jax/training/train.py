@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
@@ -16,13 +16,9 @@ from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
 from xkd_jax.config import listing
-from xkd_jax.config.architecture import Architecture
 from xkd_jax.config.pretraining import Config
 from xkd_jax.method.collapse_metrics import information
-from xkd_jax.method.schedules import Length
 from xkd_jax.method.train_state import TrainState
-from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.networks.tree import Tree
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.parallel.processes import (
@@ -33,9 +29,9 @@ from xkd_jax.parallel.processes import (
     run_on_all,
     write_once,
 )
-from xkd_jax.training import memory
+from xkd_jax.training import memory, run_probes
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
-from xkd_jax.training.compiled_run import Run
+from xkd_jax.training.compiled_run import Run, compile_step, run_of
 from xkd_jax.training.data import run_data
 from xkd_jax.training.faults import run_lease, silent_corruption
 from xkd_jax.training.faults.recovery import Recovery
@@ -46,8 +42,9 @@ from xkd_jax.training.logs.goodput import Cause, Goodput
 from xkd_jax.training.logs.goodput_file import GoodputFile
 from xkd_jax.training.loop import Loop
 from xkd_jax.training.pictures.gallery import gallery
-from xkd_jax.training.probe import Probes, feature_function
+from xkd_jax.training.probe import Probes
 from xkd_jax.training.run_results import PROBES
+from xkd_jax.training.step_memory import StepMemory
 
 
 @lost_peer_errors()
@@ -98,18 +95,22 @@ def _train(
     goodput: Goodput,
 ) -> bool:
     mesh = mesh_lib.make_mesh(config.mesh)
-    directory = run_data.directory(config, workdir, lambda: _check_memory(config, mesh))
+
+    def check_run() -> None:  # the memory of a step does not depend on the number of records
+        _check_memory(config, run_of(config, config.length(max(config.data.records, 1)), mesh))
+
+    directory = run_data.directory(config, workdir, check_run)
     dataset = _open(config, directory, config.data.split)
-    length = Length.of(config, len(dataset))
-    run = Run.create(config, length, mesh).starting_from(initial)
+    length = config.length(len(dataset))
+    run = run_of(config, length, mesh).starting_from(initial)
     for line in run_summary.lines(config, written, len(dataset), length, mesh):
         print_on_main(line)
-    run.check_memory()
+    _check_memory(config, run)
 
     probes = None
     if config.probe.enabled or config.probe.knn_every:
         test = _open(config, directory, config.probe.split)
-        probes = probes_of(run, dataset, test)
+        probes = run_probes.probes_of(config.probe, config, run, dataset, test)
     folder, digest = workdir / "checkpoints", dataset.digest
     with Checkpoints(folder, config, len(dataset), digest, check_lease) as checkpoints:
         local = None
@@ -129,22 +130,28 @@ def _train(
             return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
         with goodput_file.kept(goodput, workdir, int(state.step)):
-            state = loop(run, state, dataset, checkpoints, workdir, probes, goodput)
+            state = loop(config, run, state, dataset, checkpoints, workdir, probes, goodput)
             if local is not None:
                 local.remove()
             if config.probe.enabled and probes is not None:
                 with goodput.phase("probe"):
-                    results = probe(run, state, probes)
+                    results = run_probes.before_and_after(run, state, probes)
                 check_lease()
-                report(results, workdir, probes.classes)
+                run_probes.report(results, workdir, probes.classes)
     for line in run_summary.last_lines(config, written, len(dataset), workdir, directory):
         print_on_main(line)
     return True
 
 
-def _check_memory(config: Config, mesh: Mesh) -> None:
-    """Refuses a step that clearly does not fit into memory; that does not depend on the records."""
-    Run.create(config, Length.of(config, max(config.data.records, 1)), mesh).check_memory()
+def _check_memory(config: Config, run: Run) -> None:
+    """Refuses a step that clearly does not fit into memory, before it is compiled."""
+    with main_activity("estimating the memory of a step"):
+        run_on_all(_step_memory(config, run).check)
+
+
+def _step_memory(config: Config, run: Run) -> StepMemory:
+    devices = run.batch_sharding.mesh.size
+    return StepMemory(run.architecture, config.loss, config, config.mesh, run.like, devices)
 
 
 def _is_complete(config: Config, workdir: PurePath) -> bool:
@@ -181,6 +188,7 @@ def first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
 
 
 def loop(
+    config: Config,
     run: Run,
     state: TrainState,
     dataset: Dataset,
@@ -192,7 +200,8 @@ def loop(
     """Runs the remaining steps, with log lines, checkpoints and kNN probes.
 
     Args:
-      run: the jitted functions.
+      config: of the run.
+      run: its jitted functions.
       state: the state to start from; it is donated.
       dataset: the training split.
       checkpoints: the run's checkpoints.
@@ -208,7 +217,7 @@ def loop(
       TrainingDivergedError: a loss was not finite.
       CorruptedStateError: a device holds or computes other values than it should.
     """
-    config, start = run.config, int(state.step)
+    start = int(state.step)
     goodput = goodput or Goodput()
 
     def saved_state() -> TrainState:
@@ -219,14 +228,18 @@ def loop(
 
     def put(batch: Batch) -> Batch:
         views = {m: batch[m] for m in config.modalities}
-        return mesh_lib.put_batch(views, run.batch_sharding, config.batch_size)
+        return mesh_lib.put_batch(views, run.batch_sharding, run.batch_size)
+
+    def compile_run(state: TrainState, batch: Batch) -> jax.stages.Compiled:
+        advice = _step_memory(config, run).flags_that_fit
+        return compile_step(run.step, state, batch, advice=advice)
 
     def neighbors(state: TrainState, step: int) -> dict[str, float]:
         every = config.probe.knn_every
         if probes is None or not every or step % every:
             return {}
         with main_activity("finding nearest neighbors"):
-            found = probes.knn(both_networks(state, config.architecture))
+            found = probes.knn(run_probes.both_networks(state, run.architecture))
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
@@ -241,13 +254,13 @@ def loop(
 
     return Loop(
         steps=run.length.steps,
-        batch_size=config.batch_size,
+        batch_size=run.batch_size,
         log_every=config.log_every,
         save_every=config.checkpoint.every_steps,
         keep=checkpoints.save_locally,
         keep_every=config.local_checkpoints.every_steps if config.local_checkpoints.dir else 0,
         put=put,
-        compile=silent_corruption.checked(run.compile, config.check_every, start),
+        compile=silent_corruption.checked(compile_run, config.check_every, start),
         recover=recovery.recover,
         measure=neighbors,
         followed=config.probe.enabled,
@@ -268,79 +281,3 @@ def loop(
             settings=dataclasses.asdict(config),
         ),
     )
-
-
-def probes_of(run: Run, dataset: Dataset, test: Dataset) -> Probes:
-    """Returns the run's probes.
-
-    Args:
-      run: the jitted functions.
-      dataset: the split that they are fitted to, its first `probe.train_records` records.
-      test: the split that is scored.
-
-    Raises:
-      UserError: the data set has no classes, or several for each record.
-    """
-    config, metadata = run.config, dataset.metadata
-    if len(metadata.class_names) < 2 or metadata.multi_label:
-        raise UserError(
-            f"The data set {metadata.name} does not have one class for each record, as probes need:"
-            " give --config.probe.enabled=False and --config.probe.knn_every=0."
-        )
-    used = np.arange(min(config.probe.train_records, len(dataset)))
-
-    def batches() -> tuple[Iterable[Batch], Iterable[Batch]]:
-        learn = pipeline.eval_batches(config, dataset, run.rows, records=used)
-        return learn, pipeline.eval_batches(config, test, run.rows)
-
-    classes = len(metadata.class_names)
-    encode = feature_function(config.architecture, config, run.batch_sharding.mesh)
-    return Probes(config, encode, run.batch_sharding, classes, batches)
-
-
-def probe(run: Run, state: TrainState, probes: Probes) -> dict[str, dict[str, float]]:
-    """Returns linear-probe accuracies of student and teacher, before and after training.
-
-    Args:
-      run: the jitted functions.
-      state: the state after training.
-      probes: the run's probes.
-
-    Returns:
-      {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
-    """
-    print_on_main("probe     before training")
-    with main_activity("fitting linear probes before training"):
-        untrained = probes.linear({"student": run.initialize().teacher})  # at first they are equal
-    print_on_main("probe     after training")
-    with main_activity("fitting linear probes after training"):
-        trained = probes.linear(both_networks(state, run.config.architecture))
-    return {
-        "before": untrained | {k.replace("student", "teacher"): v for k, v in untrained.items()},
-        "after": trained,
-    }
-
-
-def both_networks(state: TrainState, architecture: Architecture) -> dict[str, Tree]:
-    """Returns both networks' encoder and head parameters, in the structure of `Teacher`."""
-    student = teacher_counterpart(state.student, architecture)
-    return {"student": student, "teacher": state.teacher}
-
-
-def report(results: Mapping[str, Mapping[str, float]], workdir: PurePath, classes: int) -> None:
-    """Prints the probes' accuracies as a table and writes them to `results.json`.
-
-    Args:
-      results: the result of `probe`.
-      workdir: folder of the file.
-      classes: of the data set, of which a guess finds one in so many.
-
-    Raises:
-      UserError: the file can't be written.
-    """
-    print_on_main(f"\n{'linear probe, top-1 %':22}" + "".join(f"{moment:>9}" for moment in results))
-    for name in results["before"]:
-        print_on_main(f"{name:22}" + "".join(f"{results[m][name]:9.1f}" for m in results))
-    print_on_main(f"{f'chance, of {classes} classes':22}" + f"{100 / classes:9.1f}" * len(results))
-    write_once(workdir / PROBES, {"linear_probe_top1": results})
-    print_on_main(f"written   {workdir / PROBES}")

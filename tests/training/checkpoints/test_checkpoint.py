@@ -18,15 +18,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_state
-from method_inputs import change, optimizer_of
+from method_inputs import change, optimizer_of, schedules_of
 from stored_files import copy, flip_a_bit, names, remove, truncate, values_file
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import storage
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 from xkd_jax.method import state_shardings
-from xkd_jax.method.schedules import Length, schedules
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.checkpoints import (
     checkpoint,
@@ -59,7 +59,7 @@ def set_aside(folder):
 
 
 def describe(config, axes=(8, 1, 1), split=False):
-    transformation = optimizer_of(config, schedules(config, Length(10, 5)))
+    transformation = optimizer_of(config, schedules_of(config, Length(10, 5)))
     mesh = mesh_lib.make_mesh(MeshConfig(*axes))
     return checkpoint.like(
         state_shardings.abstract_state(config.architecture, transformation),

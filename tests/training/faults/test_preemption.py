@@ -45,7 +45,7 @@ def test_preempted_run_saves_and_resumes_with_identical_state(
             folder / "checkpoints", config, len(dataset), dataset.digest
         ) as checkpoints:
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, folder, None)
+            return training.loop(config, run, state, dataset, checkpoints, folder, None)
 
     whole = go(workdir / "whole")
     monkeypatch.setattr(training.mesh_lib, "put_batch", put_and_signal)
@@ -75,7 +75,7 @@ def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatc
     with Checkpoints(folder, config, len(dataset), dataset.digest) as checkpoints:
         state = training.first_state(run, checkpoints)
         with to_come if probes else contextlib.nullcontext():
-            training.loop(run, state, dataset, checkpoints, workdir, None)
+            training.loop(config, run, state, dataset, checkpoints, workdir, None)
         # leaving the block would wait too: the loop did, before it let signals end the process
         assert step_folders(folder) == [folder / "2"]
 
@@ -180,7 +180,7 @@ def hang(*_):
 raw = small_run.get_config()
 raw.data.dir, raw.checkpoint.every_steps, raw.pictures_every = {raw.data.dir!r}, 0, 2
 config = xkd_config.resolve(raw)
-training.Run.create = lambda config, length, mesh: tiny_state.run(config, length.steps)
+training.run_of = lambda config, length, mesh: tiny_state.run(config, length.steps)
 if {phase!r} == "probe":
     training.gallery = lambda *_: hang
 else:

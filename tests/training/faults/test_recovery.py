@@ -47,7 +47,7 @@ def train(config, workdir, monkeypatch):
         ):
             patch.setattr(training.mesh_lib, "put_batch", put_poisoned)
             state = training.first_state(run, checkpoints)
-            return training.loop(run, state, dataset, checkpoints, workdir, None)
+            return training.loop(changed, run, state, dataset, checkpoints, workdir, None)
 
     return go
 

@@ -6,7 +6,6 @@ import pytest
 from method_inputs import change, with_weights
 
 from xkd_jax.config.pretraining import Config, MeshConfig
-from xkd_jax.method.schedules import Length
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.logs import run_summary
 
@@ -17,7 +16,7 @@ def mesh():
 
 
 def told(config, mesh, records=1000, written=None):
-    length = Length.of(config, records)
+    length = config.length(records)
     return "\n".join(run_summary.lines(config, written, records, length, mesh)).splitlines()
 
 

@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 from data_pipelines.loader_config import Modality
 from data_pipelines.terminal import count, main_command
 from xkd_jax.config import listing
+from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config, losses_of
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
-from xkd_jax.method.schedules import Length
 from xkd_jax.networks import attention
 from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import chosen
@@ -51,7 +51,7 @@ def lines(
     yield f"run       {count(length.steps, 'step')} of {length.steps_per_epoch} an epoch"
     if written is not None:
         yield listing.flags_line(written, config)
-        yield from _short(length, Length.of(written, records))
+        yield from _short(length, written.length(records))
 
 
 def last_lines(
@@ -67,7 +67,7 @@ def last_lines(
       directory: folder of its shards.
     """
     if written is not None:
-        yield from _short(Length.of(config, records), Length.of(written, records))
+        yield from _short(config.length(records), written.length(records))
     digits = config.data.dataset == "spoken_digits"
     name = "spoken_digits" if digits else "knn"
     modality = config.modalities[0]
