@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_pipelines import resumable_end, terminal
-from data_pipelines.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from data_pipelines.errors import EXIT_INTERRUPTED, UserError, file_error
 
 
 def exit_status(command: Callable[[], int], output: str) -> int:
@@ -24,13 +24,15 @@ def exit_status(command: Callable[[], int], output: str) -> int:
         terminal.print_error(f"error: {error}")
         return error.status
     except OSError as error:
-        terminal.print_error(
-            f"error: {error.filename or output} can't be read or written"
-            f" ({error.strerror or error}):"
+        fault = file_error(
+            error,
+            f"{error.filename or output} can't be read or written ({error.strerror or error}):"
             " free disk space there (for a URL, in TMPDIR too) or correct its permissions; the same"
-            " command resumes."
+            " command resumes.",
+            writing=True,
         )
-        return EXIT_FAILURE
+        terminal.print_error(f"error: {fault}")
+        return fault.status
     except KeyboardInterrupt:
         terminal.print_error("stopped   by Ctrl-C: the same command resumes")
         return EXIT_INTERRUPTED

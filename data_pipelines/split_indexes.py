@@ -13,9 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_pipelines import terminal
+from data_pipelines import resumable_command, terminal
 from data_pipelines.activity import Activity
-from data_pipelines.errors import EXIT_INTERRUPTED, UserError, file_error
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format import shard_names, split_index
 from data_pipelines.read import described_splits
@@ -30,29 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("shards", metavar="SHARDS", help="folder or URL of the data set")
     directory = parser.parse_args(argv).shards
-    try:
-        name = metadata_lib.read(directory).name
-        for split in described_splits.names(directory):
-            sizes = list(shard_names.find_shards(directory, split).values())
-            with Activity(f"reading the indexes of {count(len(sizes), 'shard')}"):
-                index = split_index.write(directory, name, split, sizes)
-            records = count(int(index.shards["records"].sum()), "record")
-            terminal.print_text(f"indexed   {split}: {records}, digest {index.digest}")
-    except UserError as error:
-        terminal.print_error(f"error: {error}")
-        return error.status
-    except OSError as error:
-        fault = file_error(
-            error,
-            f"{error.filename or directory} can't be written ({error.strerror}): correct its"
-            " permissions or free disk space there, and repeat the command.",
-            writing=True,
-        )
-        terminal.print_error(f"error: {fault}")
-        return fault.status
-    except KeyboardInterrupt:
-        terminal.print_error("stopped   by Ctrl-C: repeat the command")
-        return EXIT_INTERRUPTED
+    return resumable_command.exit_status(lambda: _write(directory), directory)
+
+
+def _write(directory: str) -> int:
+    """Writes the index of each split of a data set; returns the exit status."""
+    name = metadata_lib.read(directory).name
+    for split in described_splits.names(directory):
+        sizes = list(shard_names.find_shards(directory, split).values())
+        with Activity(f"reading the indexes of {count(len(sizes), 'shard')}"):
+            index = split_index.write(directory, name, split, sizes)
+        records = count(int(index.shards["records"].sum()), "record")
+        terminal.print_text(f"indexed   {split}: {records}, digest {index.digest}")
     return 0
 
 

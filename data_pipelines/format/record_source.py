@@ -100,10 +100,9 @@ class TFRecordSource:
         needed = self._index.shards["classes"].tolist()
         return [None if classes == shard_index.UNKNOWN else classes for classes in needed]
 
-    @property
-    def index_path(self) -> str:
-        """Path of the index of the split; "" if the source was opened by those of its shards."""
-        return self._index.path
+    def index_of(self, shard: int) -> str:
+        """Returns the path of the index of a shard's split; "" if it was opened by its own one."""
+        return self._index.file_of(shard)
 
     def records_of(self, shard: int) -> range:
         """Returns the indices of the records of a shard."""
@@ -163,7 +162,7 @@ class TFRecordSource:
             except OSError as error:
                 raise _cannot_read(path, error) from None
         if split_index.digest_of(entries) != self._index.shards["digest"][shard].tobytes():
-            raise _other_than_described(path, self._index.path)
+            raise _other_than_described(path, self._index.file_of(shard))
         found = held_indexes.located(entries)
         self._held.put(shard, found)
         return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -41,13 +41,39 @@ class SplitIndex:
 
     Attributes:
       shards: array [shards] of `SHARD`, in order.
-      digest: of all records in order, 32 hexadecimal digits.
-      path: of the file that it was read from; "": it was made from the shards' indexes.
+      digest: of all records in order, 32 hexadecimal digits; of joined splits, that of their
+        digests.
+      files: (path, number of its shards) of each file that it was read from, in order; without a
+        path where it was made from the shards' indexes, and () where it was so for all.
     """
 
     shards: np.ndarray
     digest: str
-    path: str = ""
+    files: tuple[tuple[str, int], ...] = ()
+
+    def file_of(self, shard: int) -> str:
+        """Returns the path of the file that describes a shard, "" if it was made from its index."""
+        for path, shards in self.files:
+            if shard < shards:
+                return path
+            shard -= shards
+        return ""
+
+
+def joined(indexes: Sequence[SplitIndex]) -> SplitIndex:
+    """Returns the index of splits that are read one after the other.
+
+    Args:
+      indexes: of the splits, at least one.
+    """
+    if len(indexes) == 1:
+        return indexes[0]
+    digests = b"".join(bytes.fromhex(index.digest) for index in indexes)
+    return SplitIndex(
+        np.concatenate([index.shards for index in indexes]),
+        hashlib.blake2b(digests, digest_size=_DIGEST_BYTES).hexdigest(),
+        tuple(file for i in indexes for file in i.files or (("", len(i.shards)),)),
+    )
 
 
 def path_of(directory: str, name: str, split: str) -> str:
@@ -102,7 +128,7 @@ def unpack(content: bytes, path: str = "") -> SplitIndex | None:
         return None
     if (shards["records"] > shards["size"] // tfrecord.FRAMING).any():
         return None
-    return SplitIndex(shards, digest.hex(), path)
+    return SplitIndex(shards, digest.hex(), ((path, count),))
 
 
 def load(directory: str, name: str, split: str, shards: int) -> SplitIndex | None:

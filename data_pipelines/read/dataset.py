@@ -136,7 +136,7 @@ def _check_labels(dataset: Dataset, directory: str) -> None:
             f" classes (first: {bad[0]}): build the data set again from the official lists."
         )
     if suspects:
-        path = source.index_path or source.paths[suspects[0]] + shard_index.SUFFIX
+        path = source.index_of(suspects[0]) or source.paths[suspects[0]] + shard_index.SUFFIX
         raise UserError(f"{path} states a wrong number of classes: delete it.")
 
 

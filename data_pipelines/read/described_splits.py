@@ -29,13 +29,16 @@ def open_source(directory: str, name: str, splits: Sequence[str], verify: bool) 
     """
     found: dict[str, int] = {}
     stated: list[int] = []
-    index = None
+    indexes = []
     for split in splits:
         sizes, lengths, index = _shards(directory, name, split)
         found |= sizes
         stated += lengths
-    # The digest of joined splits is that of all their records, which no file has.
-    source = TFRecordSource(found, verify, index if len(splits) == 1 else None)
+        if index is None and len(splits) > 1:
+            index = split_index.scan(sizes)
+        indexes.append(index)
+    known = [index for index in indexes if index is not None]
+    source = TFRecordSource(found, verify, split_index.joined(known) if known else None)
     for path, length, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
         if length != expected:
             raise UserError(

@@ -408,16 +408,18 @@ def test_last_of_two_builds_at_one_url_is_refused(videos, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["", "shard"])
-def test_a_full_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device", *filter(None, [name]))
+@pytest.mark.parametrize("number,status", [(errno.ENOSPC, 2), (errno.EIO, 1)])
+def test_a_failed_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name, number, status):
+    """A full one must be attended to; an error of the device may pass."""
+    reason = os.strerror(number)
 
-    monkeypatch.setattr(builder, "write_shard", full)
-    assert _build(videos, tmp_path / "out") == 1
+    def fail(*args):
+        raise OSError(number, reason, *filter(None, [name]))
+
+    monkeypatch.setattr(builder, "write_shard", fail)
+    assert _build(videos, tmp_path / "out") == status
     message = capsys.readouterr().err.strip()
-    assert (
-        f"{name or tmp_path / 'out'} can't be read or written (No space left on device)" in message
-    )
+    assert f"{name or tmp_path / 'out'} can't be read or written ({reason})" in message
     assert message.count("\n") == 0
 
 

@@ -1,5 +1,6 @@
 """The index of a split, by which shards are opened."""
 
+import errno
 import os
 import pickle
 import random
@@ -44,29 +45,43 @@ def test_split_is_the_same_with_and_without(folder, split):
         assert with_index.source.name(record) == without.source.name(record)
 
 
-def test_opening_reads_no_shard_and_no_index_of_one(folder):
-    digest = opened(folder).digest
-    for path, size in shard_names.find_shards(folder, "train").items():
-        os.remove(path + ".index")
-        storage.write(path, bytes(size))
-    dataset = opened(folder)
-    assert (len(dataset), dataset.digest) == (6, digest)
-    with pytest.raises(UserError, match="00000-of-00002"):
-        dataset[0]
+@pytest.mark.parametrize("split,records", [("train", 6), ("train+more", 9)])
+def test_opening_reads_no_shard_and_no_index_of_one(folder, split, records):
+    digest = opened(folder, split).digest
+    for part in split.split("+"):
+        for path, size in shard_names.find_shards(folder, part).items():
+            os.remove(path + ".index")
+            storage.write(path, bytes(size))
+    dataset = opened(folder, split)
+    assert (len(dataset), dataset.digest) == (records, digest)
+    for record in (0, records - 1):
+        with pytest.raises(UserError, match=f"{part if record else 'train'}.tfrecord-0000"):
+            dataset[record]
+
+
+def test_digest_of_joined_splits_depends_on_their_records_and_order(folder, tmp_path):
+    splits = ("train", "more", "train+more", "more+train")
+    digests = {opened(folder, split).digest for split in splits}
+    assert len(digests) == 4
+    records = list(map(toy_shards.record, range(6)))
+    other = toy_shards.write(tmp_path / "other", records, more=records[1:4])
+    assert opened(other, "train+more").digest not in digests
+    assert opened(other).digest == opened(folder).digest
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://described"])
 def test_changed_shard_of_the_same_size_is_found(tmp_path, scheme):
-    folder = toy_shards.write(scheme or tmp_path / "a", map(toy_shards.record, range(6)))
+    records = list(map(toy_shards.record, range(6)))
+    folder = toy_shards.write(scheme or tmp_path / "a", records, more=records[:3])
     path = next(iter(shard_names.find_shards(folder, "train")))
     source = record_source.TFRecordSource({path: storage.sizes(folder)[path.rsplit("/", 1)[1]]})
     last = bytes([source[0][-1] ^ 1])
     changed = [bytes(source[0])[:-1] + last, *(bytes(source[i]) for i in (1, 2))]
     shards.write_shard(path, changed)
-    dataset = opened(folder)
-    with pytest.raises(UserError, match=r"not the shard that .*/toy-train\.index describes"):
-        dataset.source[0]
-    assert len(dataset.source[3]) > 0  # of another shard
+    for dataset, first in ((opened(folder), 0), (opened(folder, "more+train"), 3)):
+        with pytest.raises(UserError, match=r"not the shard that .*/toy-train\.index describes"):
+            dataset.source[first]
+        assert len(dataset.source[first + 3]) > 0  # of another shard
 
 
 @pytest.mark.parametrize("damage", ["removed", "flipped", "cut", "empty", "larger", "other size"])
@@ -91,7 +106,7 @@ def test_index_that_is_not_that_of_the_shards_is_not_used(folder, damage):
             found["size"][1] += 1
         storage.write(path, split_index.pack(split_index.SplitIndex(found, "00" * 16)))
     dataset = opened(folder)
-    assert (dataset.digest, dataset.source.index_path) == (expected, "")
+    assert (dataset.digest, dataset.source.index_of(0)) == (expected, "")
     assert [dataset[i].id for i in range(6)] == [f"clip{i}" for i in (0, 2, 4, 1, 3, 5)]
 
 
@@ -207,7 +222,7 @@ def test_command_accepts_changed_records(folder):
     assert split_indexes.main([folder]) == 0
     dataset = opened(folder)
     assert dataset.digest != before
-    assert (dataset.source[0], dataset.source.index_path) == (b"a", f"{folder}/toy-train.index")
+    assert (dataset.source[0], dataset.source.index_of(0)) == (b"a", f"{folder}/toy-train.index")
 
 
 @pytest.mark.parametrize(
@@ -219,6 +234,18 @@ def test_command_refuses_an_incomplete_data_set(folder, lost, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("number,status", [(errno.EROFS, 2), (errno.EIO, 1)])
+def test_command_names_file_that_it_cannot_write(folder, monkeypatch, capsys, number, status):
+    def refuse(path, content):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(storage, "write", refuse)
+    assert split_indexes.main([folder]) == status
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {folder}/toy-train.index can't be read or written (")
+    assert message.count("\n") == 1
+
+
 def test_data_set_at_a_url_is_opened_by_its_index():
     folder = toy_shards.write("memory://indexed", map(toy_shards.record, range(6)))
-    assert opened(folder).source.index_path == f"{folder}/toy-train.index"
+    assert opened(folder).source.index_of(0) == f"{folder}/toy-train.index"
