@@ -20,8 +20,8 @@ usage: launch_tpu.sh COMMAND --name=NAME --zone=ZONE [options] [-- flags of main
   --type=TYPE          accelerator type, for example v5litepod-256 (create, run)
   --version=VERSION    runtime version; default: by --type, if known (create, run)
   --slices=N           number of slices of the run (default 1)
-  --elastic            request each slice by itself: run continues on those that are left when one
-                       is lost, or on as many of them as it can, and on all when it is back
+  --elastic            request each slice separately: the run continues on those that are available,
+                       or on as many of them as it can
   --spot               cheaper slices, which may be preempted
   --env=NAME=VALUE     environment variable on every worker; may be repeated
   --lines=N            of each log (default 20)

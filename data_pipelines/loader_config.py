@@ -169,7 +169,7 @@ class VideoConfig(ViewConfig):
     """Video views: square frames, cut into cuboids."""
 
     frame_rate: Annotated[float, above(0), Doc("frames per second")] = 8.0
-    frames: Annotated[int, at_least(1), Doc("frames of the global view")] = 32
+    frames: Annotated[int, at_least(1), Doc("number of frames of the global view")] = 32
     size: Annotated[int, at_least(1), Doc("side of the global view's frames, in pixels")] = 112
     patch: Annotated[
         tuple[int, int, int],
@@ -179,14 +179,16 @@ class VideoConfig(ViewConfig):
     mask_ratio: Annotated[
         float, below(1), Doc("fraction of the global view's tokens that are masked")
     ] = 0.85
-    local_views: Annotated[int, at_least(0), Doc("local views of a clip; 0: none")] = 1
-    local_frames: Annotated[int, at_least(1), Doc("frames of a local view")] = 8
+    local_views: Annotated[int, at_least(0), Doc("number of local views of a clip; 0: none")] = 1
+    local_frames: Annotated[int, at_least(1), Doc("number of frames of a local view")] = 8
     local_size: Annotated[int, at_least(1), Doc("side of a local view's frames, in pixels")] = 96
     mean: Annotated[
         tuple[float, float, float], Doc("subtracted from red, green and blue in [0, 1]")
     ] = (0.485, 0.456, 0.406)
     std: Annotated[
-        tuple[float, float, float], above(0), Doc("divisor of red, green and blue after that")
+        tuple[float, float, float],
+        above(0),
+        Doc("divisor of red, green and blue after the subtraction"),
     ] = (0.229, 0.224, 0.225)
     global_augment: VideoAugment = VideoAugment()
     local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), grayscale=0.2, blur=0.5)
@@ -240,17 +242,19 @@ class AudioConfig(ViewConfig):
     fft: Annotated[int, at_least(1), Doc("length of the Fourier transform, in samples")] = 1024
     hop: Annotated[int, at_least(1), Doc("distance of two columns, in samples")] = 143
     mels: Annotated[int, at_least(1), Doc("mel bands")] = 80
-    columns: Annotated[int, at_least(1), Doc("columns of the global view, one a hop")] = 448
+    columns: Annotated[
+        int, at_least(1), Doc("number of columns of the global view, one each hop")
+    ] = 448
     patch: Annotated[
         tuple[int, int], above(0, noun="sides"), Doc("sides of a patch: mel bands and columns")
     ] = (4, 16)
     mask_ratio: Annotated[
         float, below(1), Doc("fraction of the global view's tokens that are masked")
     ] = 0.80
-    local_views: Annotated[int, at_least(0), Doc("local views of a clip; 0: none")] = 1
-    local_columns: Annotated[int, at_least(1), Doc("columns of a local view")] = 112
+    local_views: Annotated[int, at_least(0), Doc("number of local views of a clip; 0: none")] = 1
+    local_columns: Annotated[int, at_least(1), Doc("number of columns of a local view")] = 112
     mean: Annotated[float, Doc("subtracted from log(mel power + 2^-23)")] = -5.3688107
-    std: Annotated[float, above(0), Doc("divisor of it after that")] = 4.410007
+    std: Annotated[float, above(0), Doc("divisor after the subtraction")] = 4.410007
     global_augment: AudioAugment = AudioAugment()
     local_augment: AudioAugment = AudioAugment(volume=0.2, crop=True)
 
@@ -303,12 +307,14 @@ class DataConfig:
     speech_dir: Annotated[
         str, Doc("folder of recordings for spoken_digits; empty: synthetic voices")
     ] = ""
-    train_clips: Annotated[int, at_least(1), Doc("training clips of spoken_digits")] = 8000
-    test_clips: Annotated[int, at_least(1), Doc("test clips of spoken_digits")] = 2000
+    train_clips: Annotated[int, at_least(1), Doc("number of training clips of spoken_digits")] = (
+        8000
+    )
+    test_clips: Annotated[int, at_least(1), Doc("number of test clips of spoken_digits")] = 2000
     waveforms: Annotated[
         bool, Doc("whether spoken_digits keeps waveforms, which audio.spectrogram=kaldi needs")
     ] = False
-    split: Annotated[str, Doc("split that is trained on")] = "train"
+    split: Annotated[str, Doc("split to train on")] = "train"
     records: Annotated[
         int, at_least(0), Doc("records of the split, for --plan without data; a run counts them")
     ] = 0
@@ -327,7 +333,7 @@ class DataConfig:
         Doc("seconds without a batch after which workers restart; threads only print a warning"),
     ] = 600.0
     prefetch: Annotated[int, at_least(0), Doc("batches that are read ahead")] = 2
-    verify_checksums: Annotated[bool, Doc("compare the checksum of each record")] = True
+    verify_checksums: Annotated[bool, Doc("check the checksum of each record")] = True
     shuffle_window: Annotated[
         int,
         at_least(0),
@@ -349,7 +355,7 @@ class DataConfig:
 class LoaderConfig:
     """Settings that determine the batches of a run."""
 
-    seed: Annotated[int, SEED, Doc("of parameters, order, augmentation and masks")] = 0
+    seed: Annotated[int, SEED, Doc("seed of parameters, order, augmentation and masks")] = 0
     batch_size: Annotated[int, at_least(1), Doc("clips per step, over all processes")] = 256
     modalities: Annotated[
         tuple[Modality, ...], Doc("what is read and trained: video,audio or one of them")

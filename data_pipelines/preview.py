@@ -228,7 +228,7 @@ def _write(sheet: np.ndarray, output: str) -> None:
 
 def run() -> None:
     """Defines the flags and runs `main`."""
-    flags.DEFINE_integer("records", 6, "Rows of the sheet.", lower_bound=1)
+    flags.DEFINE_integer("records", 6, "Number of records, one in each row.", lower_bound=1)
     flags.DEFINE_integer("step", 0, "Step whose batch is shown.", lower_bound=0)
     flags.DEFINE_string("output", "runs/preview.png", "The picture.")
     command_line.run(main)

@@ -78,9 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='input of a video encoder, if the file lacks it: {"frames": 16, "size": 224}',
     )
-    add("--audio", type=json.loads, metavar="JSON", help="likewise: mels, columns, patch")
-    add("--format", default="parquet", choices=("parquet", "npz"), help="of the features")
-    add("--shard", default="1/1", help="number of this job of several, such as 2/8")
+    add(
+        "--audio",
+        type=json.loads,
+        metavar="JSON",
+        help="input of an audio encoder, if the file lacks it: mels, columns, patch, as JSON",
+    )
+    add("--format", default="parquet", choices=("parquet", "npz"), help="format of the features")
+    add("--shard", default="1/1", help="part of the files for this job: 2/8 is the second of eight")
     add("--batch_size", type=int, default=BATCH_SIZE, help="windows per batch")
     add(
         "--workers",

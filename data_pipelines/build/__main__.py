@@ -52,26 +52,42 @@ def _parser() -> argparse.ArgumentParser:
     add("--short_side", type=int, default=128, help="short side of the frames, in pixels")
     add("--jpeg_quality", type=int, default=media.jpeg_quality, help="1 to 100")
     add("--sample_rate", type=int, default=audio.sample_rate, help="in Hz")
-    add("--fft", type=int, default=audio.fft, help="samples in a window of the spectrogram")
-    add("--hop", type=int, default=audio.hop, help="samples between columns of the spectrogram")
-    add("--mels", type=int, default=audio.mels, help="bands of the spectrogram")
-    add("--waveform", action="store_true", help="store the samples too")
-    add("--min_seconds", type=float, help="leave out shorter files")
-    add("--max_seconds", type=float, help="cut longer files into records of this length; 0: never")
+    add(
+        "--fft", type=int, default=audio.fft, help="length of the spectrogram's windows, in samples"
+    )
+    add(
+        "--hop",
+        type=int,
+        default=audio.hop,
+        help="distance of the spectrogram's columns, in samples",
+    )
+    add("--mels", type=int, default=audio.mels, help="number of mel bands of the spectrogram")
+    add("--waveform", action="store_true", help="store the waveform too")
+    add("--min_seconds", type=float, help="leave out files shorter than this, in seconds")
+    add(
+        "--max_seconds",
+        type=float,
+        help="cut longer files into records of this length, in seconds; 0: never",
+    )
     add(
         "--keep_damaged",
         action="store_true",
-        help="use the part of a damaged file before the damage",
+        help="use a damaged file up to the damage",
     )
     add("--hold_out", type=float, help="fraction of each class's files that become the split test")
-    add("--seed", type=int, default=0, help="of the choice of these files")
-    add("--shards", type=int, default=0, help="shards of each split (default: one per 256 files)")
+    add("--seed", type=int, default=0, help="seed of the choice of these files")
+    add(
+        "--shards",
+        type=int,
+        default=0,
+        help="number of shards of each split (default: one per 256 files)",
+    )
     add("--workers", type=int, default=worker_processes.usable_cores(), help="number of processes")
     add(
         "--timeout",
         type=float,
         default=builder.TIMEOUT,
-        help="seconds of work on a file without a record",
+        help="seconds of work on a file without a new record, after which it is stopped",
     )
     add(
         "--runner",

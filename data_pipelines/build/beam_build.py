@@ -34,7 +34,7 @@ def run(plan: BuildPlan, output: str, timeout: float, arguments: Sequence[str]) 
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise UserError("--runner needs Apache Beam: install the extra `beam`.") from None
+        raise UserError("--runner needs Apache Beam: pip install -e '.[beam]'.") from None
     if done := build_state.read_finished(plan, output):
         return done
     with builder.start(plan, output):

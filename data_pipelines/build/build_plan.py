@@ -81,7 +81,7 @@ def make_plan(
     """
     shard_lib.check_names(name, *catalog.splits)
     if not any(catalog.splits.values()):
-        raise UserError(f"The lists of {source} have no files: download them again.")
+        raise UserError(f"The lists of {source} name no files: download them again.")
     video, audio = ("video" in catalog.modalities, "audio" in catalog.modalities)
     metadata = Metadata(
         name=name,

@@ -45,7 +45,7 @@ def test_number_of_shards():
 
 
 def test_empty_lists_are_refused():
-    with pytest.raises(UserError, match="The lists of videos have no files"):
+    with pytest.raises(UserError, match="The lists of videos name no files"):
         _plan(count=0)
 
 

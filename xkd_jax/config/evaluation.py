@@ -43,7 +43,7 @@ class EvalDataConfig:
     """The benchmark's shards, and which of their records train and test."""
 
     dir: Annotated[str, Doc("folder of the benchmark's shards")] = ""
-    train_split: Annotated[str, Doc("split that classifiers are trained on")] = "train"
+    train_split: Annotated[str, Doc("split to train classifiers on")] = "train"
     test_split: Annotated[str, Doc("split that is scored; unused with folds")] = "test"
     folds: Annotated[
         tuple[int, ...], Doc("official folds of train_split, each evaluated separately; (): none")
@@ -60,7 +60,7 @@ class EvalDataConfig:
         int, at_least(0), Doc("processes that read and decode; 0: threads of the main process")
     ] = 0
     prefetch: Annotated[int, at_least(0), Doc("batches that are read ahead")] = 2
-    verify_checksums: Annotated[bool, Doc("compare the checksum of each record")] = True
+    verify_checksums: Annotated[bool, Doc("check the checksum of each record")] = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,9 @@ class ClipsConfig:
     therefore computed once, whatever `crops` is.
     """
 
-    train: Annotated[int, at_least(1), Doc("clips of a training record")] = 25
-    test: Annotated[int, at_least(1), Doc("clips of a test record")] = 3
-    crops: Annotated[int, at_least(1), Doc("crops of a test clip, if view is spread")] = 3
+    train: Annotated[int, at_least(1), Doc("number of clips of a training record")] = 25
+    test: Annotated[int, at_least(1), Doc("number of clips of a test record")] = 3
+    crops: Annotated[int, at_least(1), Doc("number of crops of a test clip, if view is spread")] = 3
     view: Annotated[
         TestView,
         Doc(
@@ -118,7 +118,9 @@ class FitAugmentConfig:
     """
 
     operations: Annotated[int, at_least(0), Doc("RandAugment's operations on each clip")] = 0
-    magnitude: Annotated[float, Range(0, 10), Doc("their strength, 10 is the largest")] = 7.0
+    magnitude: Annotated[
+        float, Range(0, 10), Doc("magnitude of RandAugment's operations, at most 10")
+    ] = 7.0
     erase: Annotated[float, Range(0, 1), Doc("probability that a box is erased")] = 0.0
     mixup: Annotated[float, at_least(0), Doc("alpha of mixup's Beta(alpha, alpha)")] = 0.0
     cutmix: Annotated[float, at_least(0), Doc("alpha of CutMix's Beta(alpha, alpha)")] = 0.0
@@ -128,10 +130,12 @@ class FitAugmentConfig:
     mix_group: Annotated[
         int, at_least(0), Doc("clips of a batch that use the same random numbers; 0: all")
     ] = 0
-    mel_masks: Annotated[int, at_least(0), Doc("frequency masks of a spectrogram")] = 0
-    mel_mask: Annotated[int, at_least(0), Doc("largest width of one, in mel bands")] = 10
-    time_masks: Annotated[int, at_least(0), Doc("time masks of a spectrogram")] = 0
-    time_mask: Annotated[int, at_least(0), Doc("largest width of one, in columns")] = 20
+    mel_masks: Annotated[int, at_least(0), Doc("number of frequency masks of a spectrogram")] = 0
+    mel_mask: Annotated[
+        int, at_least(0), Doc("largest width of a frequency mask, in mel bands")
+    ] = 10
+    time_masks: Annotated[int, at_least(0), Doc("number of time masks of a spectrogram")] = 0
+    time_mask: Annotated[int, at_least(0), Doc("largest width of a time mask, in columns")] = 20
     time_warp: Annotated[int, at_least(0), Doc("largest shift of time warping, in columns")] = 0
 
 
@@ -148,7 +152,9 @@ class FitConfig:
     schedule: Annotated[Literal["cosine", "constant"], Doc("learning rate after the warmup")] = (
         "cosine"
     )
-    weight_decay: Annotated[float, at_least(0), Doc("times the learning rate")] = 0.0
+    weight_decay: Annotated[
+        float, at_least(0), Doc("AdamW's weight decay, multiplied by the learning rate")
+    ] = 0.0
     epochs: Annotated[float, above(0), Doc("passes over the training records")] = 100.0
     warmup_epochs: Annotated[float, at_least(0), Doc("epochs of linear warmup from 0")] = 10.0
     b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
@@ -160,7 +166,7 @@ class FitConfig:
         Doc("equal parts of a batch whose gradients are accumulated; mixing stays within a part"),
     ] = 1
     label_smoothing: Annotated[
-        float, below(1), Doc("probability that is spread over all classes")
+        float, below(1), Doc("label smoothing: probability that is spread over all classes")
     ] = 0.0
     normalize: Annotated[bool, Doc("scale pooled features to length 1")] = False
     dropout: Annotated[float, below(1), Doc("rate of dropout of pooled features")] = 0.0
@@ -215,9 +221,11 @@ class EvalConfig:
     features: Annotated[
         str, Doc("folder of stored features, which evaluations can share; default: in the workdir")
     ] = ""
-    seed: Annotated[int, SEED, Doc("of clips, augmentation, held-out records and classifiers")] = 0
+    seed: Annotated[
+        int, SEED, Doc("seed of clips, augmentation, held-out records and classifiers")
+    ] = 0
     batch_size: Annotated[int, at_least(1), Doc("clips per batch, over all processes")] = 64
-    log_every: Annotated[int, at_least(1), Doc("steps between lines, in training")] = 50
+    log_every: Annotated[int, at_least(1), Doc("steps between printed lines, in training")] = 50
     data: EvalDataConfig = dataclasses.field(default_factory=EvalDataConfig)
     clips: ClipsConfig = dataclasses.field(default_factory=ClipsConfig)
     svm: SvmConfig = dataclasses.field(default_factory=SvmConfig)

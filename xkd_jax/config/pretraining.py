@@ -105,7 +105,9 @@ class OptimizerConfig:
     b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
     b2: Annotated[float, below(1), Doc("decay of AdamW's second moment")] = 0.95
     eps: Annotated[float, above(0), Doc("added to AdamW's denominator")] = 1e-8
-    weight_decay: Annotated[float, at_least(0), Doc("times the learning rate")] = 0.3
+    weight_decay: Annotated[
+        float, at_least(0), Doc("AdamW's weight decay, multiplied by the learning rate")
+    ] = 0.3
     clip: Annotated[
         float, at_least(0), Doc("largest gradient norm of each parameter tensor; 0: no clipping")
     ] = 0.3
@@ -121,9 +123,11 @@ class OptimizerConfig:
 class MeshConfig:
     """Devices along each axis of the mesh; one axis may be -1, the remaining devices."""
 
-    data: Annotated[int, Doc("devices that divide the batch")] = -1
-    fsdp: Annotated[int, Doc("devices that divide the batch and the parameters")] = 1
-    tensor: Annotated[int, Doc("devices that divide heads and hidden units")] = 1
+    data: Annotated[
+        int, Doc("number of devices that divide the batch; -1: all remaining devices")
+    ] = -1
+    fsdp: Annotated[int, Doc("number of devices that divide the batch and the parameters")] = 1
+    tensor: Annotated[int, Doc("number of devices that divide heads and hidden units")] = 1
     optimizer: Annotated[
         Split,
         Doc(
@@ -145,9 +149,11 @@ class CheckpointConfig:
     every_steps: Annotated[
         int, at_least(0), Doc("steps between checkpoints; 0: at the end only")
     ] = 2000
-    keep_last: Annotated[int, at_least(0), Doc("newest checkpoints that are kept; 0: all")] = 3
+    keep_last: Annotated[
+        int, at_least(0), Doc("number of newest checkpoints that are kept; 0: all")
+    ] = 3
     keep_every: Annotated[
-        int, at_least(0), Doc("checkpoints of each multiple of it are kept, in steps; 0: off")
+        int, at_least(0), Doc("checkpoints of steps that are multiples of it are kept too; 0: off")
     ] = 0
 
 
@@ -156,10 +162,10 @@ class LocalCheckpointsConfig:
     """Checkpoints on each host's own disk, between those of `checkpoint`."""
 
     dir: Annotated[
-        str, Doc("folder on each host's own disk, may have variables as $TMPDIR; empty: off")
+        str, Doc("folder on each host's own disk, with variables such as $TMPDIR; empty: off")
     ] = ""
-    every_steps: Annotated[int, at_least(1), Doc("steps between them")] = 200
-    keep: Annotated[int, at_least(1), Doc("newest ones that are kept")] = 2
+    every_steps: Annotated[int, at_least(1), Doc("steps between local checkpoints")] = 200
+    keep: Annotated[int, at_least(1), Doc("number of newest local checkpoints that are kept")] = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +180,9 @@ class NonfiniteConfig:
         ),
     ] = "stop"
     limit: Annotated[
-        int, at_least(0), Doc("skips or rollbacks since the program's start; one more stops it")
+        int,
+        at_least(0),
+        Doc("number of skips or rollbacks since the program's start; one more stops the run"),
     ] = 10
 
 
@@ -183,9 +191,11 @@ class ProbeConfig:
     """Classifiers of the data set's labels on frozen features, during a run."""
 
     enabled: Annotated[bool, Doc("fit linear probes before and after training")] = False
-    split: Annotated[str, Doc("split that is scored, whole")] = "test"
+    split: Annotated[str, Doc("split to score, all of its records")] = "test"
     train_records: Annotated[
-        int, at_least(1), Doc("records that probes learn from, the first of the training split")
+        int,
+        at_least(1),
+        Doc("number of training records of probes, the first of the training split"),
     ] = 3000
     knn_every: Annotated[
         int, at_least(0), Doc("steps between accuracies of nearest neighbors; 0: never")
@@ -201,7 +211,7 @@ class Config(LoaderConfig):
         float, at_least(0), Doc("passes over the training split, unless max_steps is above 0")
     ] = 800.0
     max_steps: Annotated[int, at_least(0), Doc("length of the run, in steps; 0: epochs")] = 0
-    log_every: Annotated[int, at_least(1), Doc("steps between lines and scalars")] = 50
+    log_every: Annotated[int, at_least(1), Doc("steps between printed lines and scalars")] = 50
     pictures_every: Annotated[
         int, at_least(0), Doc("steps between images of reconstructions and attention; 0: never")
     ] = 1000

@@ -17,9 +17,12 @@ class StatedVideo:
     """Input of an encoder of video."""
 
     frames: Annotated[int, at_least(0), Doc("frames of a clip, if a file of weights lacks it")] = 0
-    size: Annotated[int, at_least(0), Doc("side of its frames in pixels, likewise")] = 0
+    size: Annotated[
+        int, at_least(0), Doc("side of its frames in pixels, if a file of weights lacks it")
+    ] = 0
     patch: Annotated[
-        tuple[int, ...], Doc("sides of its patches: frames, height, width, likewise")
+        tuple[int, ...],
+        Doc("sides of its patches (frames, height, width), if a file of weights lacks them"),
     ] = ()
     frame_rate: Annotated[
         float, at_least(0), Doc("frames per second that it gets; 0: as published for its kind")
@@ -27,7 +30,9 @@ class StatedVideo:
     mean: Annotated[
         tuple[float, ...], Doc("subtracted from red, green and blue; (): as the file or published")
     ] = ()
-    std: Annotated[tuple[float, ...], Doc("divisor of them after that, likewise")] = ()
+    std: Annotated[
+        tuple[float, ...], Doc("divisor after the subtraction; (): as the file or published")
+    ] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +40,19 @@ class StatedAudio:
     """Input of an encoder of audio."""
 
     mels: Annotated[int, at_least(0), Doc("mel bands, if a file of weights lacks the number")] = 0
-    columns: Annotated[int, at_least(0), Doc("columns of its spectrograms, likewise")] = 0
+    columns: Annotated[
+        int, at_least(0), Doc("columns of its spectrograms, if a file of weights lacks the number")
+    ] = 0
     patch: Annotated[
-        tuple[int, ...], Doc("sides of its patches: mel bands, columns, likewise")
+        tuple[int, ...],
+        Doc("sides of its patches (mel bands, columns), if a file of weights lacks them"),
     ] = ()
     mean: Annotated[
         tuple[float, ...], Doc("one number, subtracted from spectrograms; (): as published")
     ] = ()
-    std: Annotated[tuple[float, ...], Doc("one number, divisor of them after that, likewise")] = ()
+    std: Annotated[
+        tuple[float, ...], Doc("one number, divisor after the subtraction; (): as published")
+    ] = ()
 
 
 def stated(keys: StatedVideo | StatedAudio) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def test_unusable_folder_is_one_warning(config, tmp_path, capsys):
 def test_folder_may_have_variables(config, tmp_path, monkeypatch):
     kept = dataclasses.replace(config.local_checkpoints, dir="$OWN_DISK/xkd")
     config = dataclasses.replace(config, local_checkpoints=kept)
-    with pytest.raises(UserError, match="variable that this host has not"):
+    with pytest.raises(UserError, match="variable that is not set on this host"):
         save(config, tmp_path)
     monkeypatch.setenv("OWN_DISK", str(tmp_path / "disk"))
     save(config, tmp_path, local_steps=[5])

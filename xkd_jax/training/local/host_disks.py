@@ -94,8 +94,8 @@ def _expanded(folder: str) -> Path:
     path = os.path.expanduser(os.path.expandvars(folder))
     if "$" in path:
         raise UserError(
-            f"local_checkpoints.dir is {folder}, with a variable that this host has not: set it on"
-            " every host, or give a folder."
+            f"local_checkpoints.dir is {folder}, with a variable that is not set on this host: set"
+            " it on every host, or give a folder."
         )
     return Path(os.path.realpath(path))
 
