@@ -7,6 +7,7 @@ from xkd_jax.networks.patches import (
     colors_last,
     gather_tokens,
     patchify,
+    patchify_in_steps,
     random_masking,
     unpatchify,
 )
@@ -19,6 +20,13 @@ def test_video_cuboids_are_ordered_time_height_width_and_flattened_in_planes_of_
     index = (1 * 2 + 0) * 2 + 1  # second in time, first row, second column
     np.testing.assert_array_equal(
         cuboids[1, index], np.moveaxis(video[1, 2:4, 0:2, 3:6], -1, 0).ravel()
+    )
+
+
+def test_video_cuboids_cut_in_steps_are_the_same_values():
+    video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
+    np.testing.assert_array_equal(
+        patchify_in_steps(video, (2, 2, 3)), patchify(video, (2, 2, 3)), strict=True
     )
 
 

@@ -6,6 +6,7 @@ if JAX's plugin for CUDA is installed; texts of both supported versions of JAX a
 
 import functools
 import importlib.util
+import math
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xkd_jax.networks.attention import cudnn
+from xkd_jax.networks.patches import stored_patches
 from xkd_jax.networks.tpu_attention import tpu_attention
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning import listings, targets
@@ -78,6 +80,15 @@ def compiled_product(where):
     costs, step = compiled(where, product, shape, shape, dtype=jnp.float32)
     assert costs.flops == 2 * WIDTH**3
     return costs, step
+
+
+@needs_libtpu
+def test_patches_on_a_tpu_are_cut_without_arrays_that_are_mostly_padding():
+    videos = (16, 32, 112, 112, 3)
+    costs, _ = compiled(
+        "v5e:1x1", lambda x: stored_patches(x, (4, 16, 16)), videos, dtype=jnp.float32
+    )
+    assert costs.bytes < 8 * 4 * math.prod(videos)
 
 
 @needs_libtpu

@@ -18,7 +18,7 @@ from xkd_jax.networks.attention import split_tokens
 from xkd_jax.networks.blocks import Blocks, DropPath
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import affine, linear
-from xkd_jax.networks.patches import colors_first, gather_tokens, patchify
+from xkd_jax.networks.patches import colors_first, gather_tokens, stored_patches
 from xkd_jax.networks.per_modality import per_modality
 from xkd_jax.networks.positions import resize_positions
 
@@ -50,13 +50,8 @@ class Embedding(nnx.Module):
         self.positions = learned(config.special_tokens + math.prod(config.grid))
 
     def patches(self, view: Float[Array, "batch ..."]) -> Float[Array, "batch tokens values"]:
-        """Cuts views into flattened patches.
-
-        The compiler stores them once for all that read them. It would else compute the statistics
-        of each patch in a layout of the view's axes, in which most of a TPU's lanes are empty.
-        """
-        cut = patchify(view, self.config.view.patch, self.config.stride)
-        return jax.lax.optimization_barrier(cut)
+        """Cuts views into flattened patches."""
+        return stored_patches(view, self.config.view.patch, self.config.stride)
 
     def __call__(
         self, view: Float[Array, "batch ..."], keep: Integer[Array, "batch kept"] | None = None
