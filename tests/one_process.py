@@ -7,7 +7,8 @@ test split, PACE is the least time in seconds between two steps, and HEARTBEAT (
 seconds without a heartbeat after which a process is given up, in place of 100. Without TINY nothing
 is saved. Process DIE_SAVING kills itself in its first save, while the others wait for it. Process
 FLIP starts with a flipped bit on its first device. ORDER is the order of the devices in the mesh.
-With DISKS, a folder, `$DISK` is another folder below it for each process.
+With DISKS, a folder, `$DISK` is another folder below it for each process. With NEIGHBORS, probes
+have the features of `tiny_state`, and print a line and wait so many seconds for each batch.
 """
 
 import functools
@@ -28,7 +29,7 @@ from benchmarks.soak.flipped_bits import flipped
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.parallel import mesh as mesh_lib
-from xkd_jax.training import train
+from xkd_jax.training import run_probes, train
 from xkd_jax.training.logs import progress
 from xkd_jax.training.probe import extract_features
 
@@ -75,7 +76,7 @@ def evaluate_and_loop(config, run, state, *args):
     features = extract_features(
         jax.jit(tiny_state.encode),
         {"teacher": state.teacher},
-        pipeline.eval_batches(config, test, run.rows),
+        eval_batches(config, test, run.rows),
         run.batch_sharding,
         config.batch_size,
     )
@@ -86,11 +87,19 @@ def evaluate_and_loop(config, run, state, *args):
     return loop(config, run, state, *args)
 
 
+def slow_batches(config, dataset, rows=None, *args, **kwargs):
+    for batch in eval_batches(config, dataset, rows, *args, **kwargs):
+        print("a batch of the probe", flush=True)
+        time.sleep(float(os.environ["NEIGHBORS"]))
+        yield batch
+
+
 (WORKDIR,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--workdir="))
 (PROCESS,) = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("--process_id="))
 os.environ["DISK"] = os.path.join(os.environ.get("DISKS", ""), PROCESS)
 sys.addaudithook(watch_files)
 train_batches, pipeline.train_batches = pipeline.train_batches, watched_batches
+eval_batches = pipeline.eval_batches
 write, progress.Scalars.write = progress.Scalars.write, watched_write
 jax.distributed.initialize = functools.partial(
     jax.distributed.initialize, heartbeat_timeout_seconds=int(os.environ.get("HEARTBEAT", "10"))
@@ -104,6 +113,10 @@ loop = train.loop
 if os.environ.get("TINY"):
     train.loop = evaluate_and_loop
     train.run_of = lambda config, length, mesh: tiny_state.run(config, length.steps)
+    if os.environ.get("NEIGHBORS"):
+        pipeline.eval_batches = slow_batches
+        run_probes.feature_function = lambda *_: jax.jit(tiny_state.encode)
+        run_probes.both_networks = lambda state, architecture: {"teacher": state.teacher}
 else:
     train.Checkpoints.save = lambda self, step, state: None
 if __name__ == "__main__":

@@ -246,6 +246,19 @@ def test_run_with_a_lost_disk_resumes_from_peer_copies(config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.heavy
+def test_sigterm_in_probe_ends_all_after_the_next_step(config, tmp_path):
+    flags = ("--config.probe.knn_every=2", "--noconfig.probe.enabled")
+    pace = {"TINY": "yes", "NEIGHBORS": "1"}
+    with Start(2, tmp_path / "run", tmp_path / "two", config.data.dir, *flags, **pace) as two:
+        two.signal_after("a batch of the probe", 1, signal.SIGTERM)
+        assert two.statuses() == [EXIT_RESUMABLE] * 2, two.output
+    assert saved_steps(tmp_path / "run") == [3]
+    assert "left out  the nearest neighbors of step 2, as the run stops\n" in two.output[0]
+    assert all("after step 3, as requested" in output for output in two.output)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_process_killed_during_save_is_lost(config, tmp_path):
     """The others can resume: a lost process is not reported as an error of the disk."""
     flags = ("--config.max_steps=1",)

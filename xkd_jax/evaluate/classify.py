@@ -155,7 +155,7 @@ class Classification:
             put=lambda batch: on_devices(batch, config.modalities, sharding, config.batch_size),
             compile=compile_fit,
             recover=_refuse_nonfinite,
-            measure=lambda state, step: {},
+            measure=lambda state, step, interrupted: {},
             followed=True,  # by the test and by other folds
         ).run(state, start, batches, checkpoints, sinks)
 

@@ -54,7 +54,9 @@ class Loop(Generic[State]):
       (next state, scalars, one of them "loss"); it donates the state.
     recover: (state, its step, {step: scalars that are not finite}) -> the state to continue
       with; called at each log line.
-    measure: (state, its step) -> more scalars to write; called after each step; may return {}.
+    measure: (state, its step, interrupted) -> more scalars to write; called after each step; may
+      return {}. Long work calls `interrupted()` from time to time, equally often on every process,
+      and returns early if that is True: the run stops after the next step.
     derive: (means of the scalars over the steps since the last line) -> more scalars to write.
     keep: (step, state) -> None, starts another save, between those of `checkpoints`.
     keep_every: its period in steps; 0: never.
@@ -71,7 +73,7 @@ class Loop(Generic[State]):
     put: Callable[[Batch], Batch]
     compile: Callable[[State, Batch], Step[State]]
     recover: Callable[[State, int, dict[int, str]], State]
-    measure: Callable[[State, int], Mapping[str, float]]
+    measure: Callable[[State, int, Callable[[], bool]], Mapping[str, float]]
     followed: bool
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {}
     draw: Callable[[State, int], Mapping[str, np.ndarray]] = lambda state, step: {}
@@ -172,9 +174,11 @@ class Loop(Generic[State]):
                         last_save(checkpoints, step, state, saved),
                     ),
                 ):
-                    if measured := self.measure(state, step):
+                    # after the last step nothing is left to save, and results are wanted
+                    interrupted = preemption.reached if step < self.steps else _never
+                    if measured := self.measure(state, step, interrupted):
                         sinks.write(step, measured)
-                    if images := self.draw(state, step):
+                    if not interrupted() and (images := self.draw(state, step)):
                         sinks.draw(step, images)
             with goodput.phase("save"), main_activity("saving the last checkpoint"):
                 checkpoints.wait()  # before the signal handlers are reset: no signal may abort it
@@ -196,11 +200,16 @@ class Loop(Generic[State]):
         sinks.write(step, {**averages, **self.derive(averages), **speed})
 
 
+def _never() -> bool:
+    return False
+
+
 def last_save(checkpoints: Saves[State], step: int, state: State, saved: int) -> Callable[[], None]:
     """Returns what saves in place of a main thread that does not return from a probe.
 
     Processes that wait for each other in a probe can't save together: a run of several has its
-    newest checkpoint.
+    newest checkpoint. They all leave a probe before its next batch, so that this is for one that is
+    compiled, or waits for storage.
 
     Args:
       checkpoints: the checkpoints of the training.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -29,6 +29,10 @@ from xkd_jax.parallel.processes import print_on_main
 
 Features = dict[str, np.ndarray]
 _TEMPERATURE = 0.07  # divisor of the neighbors' cosines, as in DINO
+
+
+class ProbeInterrupted(Exception):
+    """The run is to stop, so that a probe was left without a result; the same on all processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,29 +68,46 @@ class Probes:
         """
         return linear_probe(*self._features(parameters))
 
-    def knn(self, parameters: dict[str, Tree]) -> dict[str, float]:
+    def knn(
+        self, parameters: dict[str, Tree], interrupted: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
         """Extracts features and returns the accuracies of `knn_probe`.
 
         Args:
           parameters: as in `extract_features`.
+          interrupted: whether the run is to stop; called before each batch.
 
         Raises:
           UserError: no record of a split has a class.
+          ProbeInterrupted: the run is to stop.
         """
-        train, test = self._features(parameters)
+        train, test = self._features(parameters, interrupted)
         return knn_probe(train, test, self.classes, self.k)
 
-    def _features(self, parameters: dict[str, Tree]) -> tuple[Features, Features]:
+    def _features(
+        self, parameters: dict[str, Tree], interrupted: Callable[[], bool] = lambda: False
+    ) -> tuple[Features, Features]:
         train, test = (
             labeled(
                 extract_features(
-                    self.encode, parameters, batches, self.batch_sharding, self.batch_size
+                    self.encode,
+                    parameters,
+                    _uninterrupted(batches, interrupted),
+                    self.batch_sharding,
+                    self.batch_size,
                 ),
                 split,
             )
             for batches, split in zip(self.batches(), self.splits, strict=True)
         )
         return train, test
+
+
+def _uninterrupted(batches: Iterable[Batch], interrupted: Callable[[], bool]) -> Iterator[Batch]:
+    for batch in batches:
+        if interrupted():
+            raise ProbeInterrupted
+        yield batch
 
 
 def extract_features(

@@ -42,7 +42,7 @@ from xkd_jax.training.logs.goodput import Cause, Goodput
 from xkd_jax.training.logs.goodput_file import GoodputFile
 from xkd_jax.training.loop import Loop
 from xkd_jax.training.pictures.gallery import gallery
-from xkd_jax.training.probe import Probes
+from xkd_jax.training.probe import ProbeInterrupted, Probes
 from xkd_jax.training.run_results import PROBES
 from xkd_jax.training.step_memory import StepMemory
 
@@ -234,12 +234,19 @@ def loop(
         advice = _step_memory(config, run).flags_that_fit
         return compile_step(run.step, state, batch, advice=advice)
 
-    def neighbors(state: TrainState, step: int) -> dict[str, float]:
+    def neighbors(
+        state: TrainState, step: int, interrupted: Callable[[], bool]
+    ) -> dict[str, float]:
         every = config.probe.knn_every
         if probes is None or not every or step % every:
             return {}
-        with main_activity("finding nearest neighbors"):
-            found = probes.knn(run_probes.both_networks(state, run.architecture))
+        networks = run_probes.both_networks(state, run.architecture)
+        try:
+            with main_activity("finding nearest neighbors"):
+                found = probes.knn(networks, interrupted)
+        except ProbeInterrupted:
+            print_on_main(f"left out  the nearest neighbors of step {step}, as the run stops")
+            return {}
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 

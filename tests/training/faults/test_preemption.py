@@ -15,6 +15,7 @@ from coordinator import free_port
 from data_pipelines.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, StoppedError
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config import pretraining as xkd_config
+from xkd_jax.training import run_probes
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
@@ -78,6 +79,37 @@ def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatc
             training.loop(config, run, state, dataset, checkpoints, workdir, None)
         # leaving the block would wait too: the loop did, before it let signals end the process
         assert step_folders(folder) == [folder / "2"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_signal_in_probe_ends_it_before_its_next_batch(tmp_path, monkeypatch, capsys, last):
+    """The state is saved after the next step. After the last step the probe is completed."""
+    raw = small_run.get_config()
+    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
+    raw.checkpoint.every_steps, raw.probe.knn_every, raw.probe.enabled = 0, 2, False
+    config = xkd_config.resolve(raw)
+    dataset = open_dataset(config, config.data.dir, "train")
+    run = tiny_state.run(config, 2 if last else 9)
+    seen = []
+
+    def encode(parameters, batch):
+        if not seen:
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(batch["label"])
+        return tiny_state.encode(parameters, batch)
+
+    monkeypatch.setattr(run_probes, "feature_function", lambda *_: encode)
+    monkeypatch.setattr(run_probes, "both_networks", lambda *_: {"teacher": None})
+    probes = run_probes.probes_of(config.probe, config, run, dataset, dataset)
+    with Checkpoints(tmp_path / "checkpoints", config, len(dataset), dataset.digest) as checkpoints:
+        state = training.first_state(run, checkpoints)
+        stops = pytest.raises(StoppedError, match="after step 3, as requested")
+        with contextlib.nullcontext() if last else stops:
+            training.loop(config, run, state, dataset, checkpoints, tmp_path, probes)
+    printed = capsys.readouterr().out
+    assert (len(seen) > 1) == last
+    assert ("teacher video" in printed) == last
+    assert ("left out  the nearest neighbors of step 2, as the run stops\n" in printed) != last
 
 
 def test_second_ctrl_c_interrupts_immediately(capfd):

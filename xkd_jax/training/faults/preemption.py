@@ -70,9 +70,12 @@ class Preemption:
         self._deferral.__exit__(kind, error, traceback)
 
     def reached(self) -> bool:
-        """Whether to save and stop after this step; every process must call it after each step."""
-        if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(next(_points))
+        """Whether to save and stop after this step; every process must call it equally often.
+
+        Once it is True it remains so.
+        """
+        if jax.distributed.is_initialized() and not self._noticed:
+            self._noticed = multihost_utils.reached_preemption_sync_point(next(_points))
         return self._noticed
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
