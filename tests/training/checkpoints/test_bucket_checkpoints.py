@@ -8,8 +8,9 @@ import tiny_state
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import storage
+from data_pipelines.format import conditional, storage
 from data_pipelines.format.storage import Url
+from data_pipelines.lease import LeaseLostError
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.checkpoints import bucket_checkpoints, saved_checkpoint
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
@@ -81,6 +82,54 @@ def test_save_that_ends_after_another_run_has_begun_does_not_count(config, folde
         storage.write(last, content)  # its objects were removed
     assert names(folder) == ["2.1", "1"]
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
+
+
+def test_process_that_is_stopped_before_a_save_and_loses_its_lease_saves_nothing(
+    config, folder, monkeypatch
+):
+    """It has checked its lease, and another process takes over before the save has a name."""
+    saved(config, folder, 1)
+    is_lost = False
+    begin = conditional.write
+
+    def check():
+        if is_lost:
+            raise LeaseLostError("taken over")
+
+    def take_over_and_begin(*args):
+        nonlocal is_lost
+        is_lost = True
+        tiny_state.assert_same(other.restore(like), tiny_state.fill(1))
+        return begin(*args)
+
+    like = tiny_state.like(tiny_state.fill(0))
+    with Checkpoints(folder, config, RECORDS, DATA) as other:
+        monkeypatch.setattr(conditional, "write", take_over_and_begin)
+        with (
+            Checkpoints(folder, config, RECORDS, DATA, check) as stopped,
+            pytest.raises(LeaseLostError),
+        ):
+            stopped.save(2, tiny_state.fill(7))
+        monkeypatch.setattr(conditional, "write", begin)
+        assert names(folder) == ["1"]
+        other.save(2, tiny_state.fill(2))
+    tiny_state.assert_same(restored(config, folder), tiny_state.fill(2))
+
+
+def test_save_of_a_process_that_takes_over_is_not_removed(config, folder):
+    """By another one that is stopped after its save, before it removes what is left of others."""
+    begun, part = str(folder / f"9{saved_checkpoint.BEGUN}"), str(folder / "9" / "part")
+
+    def begin_another_save():
+        if names(folder) == ["2", "1"]:
+            storage.write(begun, b"")
+            storage.write(part, b"")
+
+    saved(config, folder, 1)
+    with Checkpoints(folder, config, RECORDS, DATA, begin_another_save) as checkpoints:
+        checkpoints.save(2, tiny_state.fill(2))
+        checkpoints.wait()
+        assert storage.exists(part)
 
 
 def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):

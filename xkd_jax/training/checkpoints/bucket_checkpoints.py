@@ -5,13 +5,17 @@ Before the first one, `STEP.begun` is created, which only one save can do. If th
 that step before (it was interrupted, or its checkpoint is damaged), the new one is `STEP.1`, and so
 on: objects of two saves never mix. A damaged checkpoint is marked by an object `STEP.damaged`. A
 save that a run finds interrupted when it starts is marked by `STEP.interrupted`: if its process was
-only stopped, and ends the save later, the checkpoint does not exist nevertheless.
+only stopped, and ends the save later, the checkpoint does not exist nevertheless. A process that
+was stopped until another one had the run's lease does not begin a save and removes nothing: it
+checks its lease after it has created `STEP.begun`, which the other one would find, and after it has
+listed what is to be removed, which has no save of the other one.
 """
 
 from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Callable
 from pathlib import PurePath
 
 import orbax.checkpoint as ocp
@@ -42,6 +46,7 @@ class BucketCheckpoints:
         directory: PurePath,
         config: CheckpointConfig,
         handlers: ocp.handlers.CheckpointHandlerRegistry,
+        check_lease: Callable[[], None],
     ):
         """Creates an object without reading or writing.
 
@@ -49,8 +54,10 @@ class BucketCheckpoints:
           directory: URL of the checkpoints' folder.
           config: which checkpoints are kept.
           handlers: of the items.
+          check_lease: raises on every process if another run holds the folder's lease.
         """
         self._directory, self._config = directory, config
+        self._check_lease = check_lease
         whole = atomicity.CommitFileTemporaryPath
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
@@ -95,11 +102,12 @@ class BucketCheckpoints:
         """Starts to save a checkpoint; returns whether it did, and no newer one exists.
 
         Raises:
-          UserError: the bucket can't be written.
+          UserError: the bucket can't be written, or another run holds its lease.
         """
         if number_of_main(lambda: next(map(step_of, in_bucket(self._directory)), -1)) >= step:
             return False
         number = number_of_main(lambda: self._claim(step))
+        self._check_lease()
         name = f"{step}.{number}" if number else str(step)
         self._checkpointer.save(epath.Path(str(self._directory / name)), args=args)
         self._saved = True
@@ -117,11 +125,18 @@ class BucketCheckpoints:
         raise AssertionError
 
     def wait_until_finished(self) -> None:
-        """Waits for the save, then removes older checkpoints and interrupted saves."""
+        """Waits for the save, then removes older checkpoints and interrupted saves.
+
+        Raises:
+          UserError: another run holds the bucket's lease.
+        """
         self._checkpointer.wait_until_finished()
         if self._saved:
             self._saved = False
-            on_main(self._remove_old)
+            old, interrupted = list[PurePath](), list[PurePath]()
+            on_main(lambda: self._list_old(old, interrupted))
+            self._check_lease()
+            on_main(lambda: self._remove(old, interrupted))
 
     def check_for_errors(self) -> None:
         """Raises the error of a save that failed."""
@@ -131,17 +146,19 @@ class BucketCheckpoints:
         """Waits for the save."""
         self._checkpointer.close()
 
-    def _remove_old(self) -> None:
+    def _list_old(self, old: list[PurePath], interrupted: list[PurePath]) -> None:
         complete = list(in_bucket(self._directory))
         kept, every = self._config.keep_last or len(complete), self._config.keep_every
-        old = [f for f in complete[kept:] if not every or step_of(f) % every]
+        old += [f for f in complete[kept:] if not every or step_of(f) % every]
         files, folders = storage.listed(str(self._directory))
         whole = {folder.name for folder in complete}
-        interrupted = [
+        interrupted += [
             self._directory / name
             for name in folders
             if name not in whole and f"{name}{BEGUN}" in files and f"{name}{DAMAGED}" not in files
         ]
+
+    def _remove(self, old: list[PurePath], interrupted: list[PurePath]) -> None:
         try:
             for folder in (*old, *interrupted):
                 # Its last object first, so that what is left is not a checkpoint. The name of an

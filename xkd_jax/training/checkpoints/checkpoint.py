@@ -96,7 +96,7 @@ class ItemCheckpoints:
         if not isinstance(directory, Path):
             value_checks.checkpoints_folder("The checkpoints' folder", str(directory))
             self.directory = directory
-            self._manager = BucketCheckpoints(directory, config, _handlers())
+            self._manager = BucketCheckpoints(directory, config, _handlers(), check_lease)
             return
         # TensorStore accepts no `..`, and the target of a link must not change during a run.
         self.directory = Path(os.path.realpath(directory))
@@ -192,10 +192,10 @@ class ItemCheckpoints:
           LostProcessError: as `wait`.
         """
         report_failed_saves_once()
-        self._check_lease()
         self.wait()
         found = {name: digests(item) for name, item in items.items()}
         record = dataclasses.replace(self._now, step=step, digests=found)
+        self._check_lease()
         with self._writing():
             self._try_to_write()
             started = self._manager.save(
