@@ -57,6 +57,13 @@ def _linear(checkpoint, shards, **changes):
     return dataclasses.replace(config, **({"data": data} | changes))
 
 
+def fit_of(config, network, viewing, mesh, encoder, records, classes):
+    return fitting.create_fit(
+        config.fit, network, viewing, mesh, encoder, protocol=config.protocol,
+        modality=config.modalities[0], records=records, classes=classes,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_killed_training_ends_with_identical_result(
     checkpoint, esc50, tmp_path, monkeypatch, capsys
@@ -168,7 +175,7 @@ def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.views)
     encoder = source.parameters["encoders"][config.modalities[0]]
-    fit = fitting.create_fit(config, source.network, viewing, mesh, encoder, 16, 2)
+    fit = fit_of(config, source.network, viewing, mesh, encoder, 16, 2)
     before = jax.device_get(fit.initialize())
     benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
@@ -198,7 +205,7 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
     modality = config.modalities[0]
     encoder = EncoderConfig(pretraining.model.encoder, pretraining.modality(modality))
     network, params = Network({modality: encoder}, pretraining.model), encoder_shapes(encoder)
-    fit = fitting.create_fit(config, network, viewing, mesh, params, 1000, 50)
+    fit = fit_of(config, network, viewing, mesh, params, 1000, 50)
     batch = abstract_batch(viewing, batch_sharding(mesh, config.batch_size))
     batch["label"] = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
     after, loss = jax.eval_shape(fit.step, fit.like, params, batch)
@@ -219,7 +226,9 @@ def test_probabilities_are_averaged_over_clips_of_record(checkpoint, esc50, tmp_
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.views)
     benchmark = splits.open_benchmark(viewing, config.data)
-    protocol = classify.Classification(config, source, viewing, mesh, benchmark, tmp_path)
+    protocol = evaluation.classification_of(
+        config, source, viewing, mesh, benchmark, tmp_path, lambda: None
+    )
     numbers = iter(np.arange(40).reshape(5, 8))
 
     def predict(trained, encoder, batch):
@@ -244,7 +253,7 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
     viewing = pretrained.viewing(config, source.views)
     benchmark = splits.open_benchmark(viewing, config.data)
     encoder = source.parameters["encoders"][config.modalities[0]]
-    fit = fitting.create_fit(config, source.network, viewing, mesh, encoder, 16, 2)
+    fit = fit_of(config, source.network, viewing, mesh, encoder, 16, 2)
     trained = fit.initialize().trained
     records = np.arange(6)
     batches = classify.clip_batches(

@@ -102,27 +102,27 @@ def test_invalid_folders_are_refused_before_reading(tmp_path, name):
         evaluation.evaluate(config, tmp_path / "run")
 
 
-def _config(directory, **changes):
-    return dataclasses.replace(EvalConfig(), data=EvalDataConfig(dir=directory), **changes)
+def check(directory, benchmark="", protocol="svm", modalities=("video",)):
+    data_set.check(directory, benchmark, protocol, modalities)
 
 
 def test_shards_of_other_benchmark_are_refused(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, name="kinetics400")
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
-    data_set.check(_config(directory, benchmark="k400"))
-    data_set.check(_config(directory, benchmark="knn"))
+    check(directory, benchmark="k400")
+    check(directory, benchmark="knn")
     with pytest.raises(UserError, match=r"kinetics400, .* benchmark ucf101: .*=kinetics400 for"):
-        data_set.check(_config(directory, benchmark="ucf101"))
+        check(directory, benchmark="ucf101")
 
 
 def test_missing_modality_is_refused_with_available_one(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, frame_rate=0.0)
     directory = toy_shards.write(tmp_path, [toy_shards.record(0)], metadata)
-    data_set.check(_config(directory, modality="audio"))
+    check(directory, modalities=("audio",))
     with pytest.raises(UserError, match=r"has no video: give --config\.modality=audio\.$"):
-        data_set.check(_config(directory))
+        check(directory)
     with pytest.raises(UserError, match="has no video: give a data set that has both"):
-        data_set.check(_config(directory, modality="both", protocol="retrieval"))
+        check(directory, protocol="retrieval", modalities=("video", "audio"))
 
 
 def test_result_counts_files_left_out_of_data_set(tmp_path):

@@ -194,7 +194,10 @@ def test_every_protocol_trains_a_classifier_on_them(directory, tmp_path, name, p
     source = pretrained.load(config, mesh)
     viewing = pretrained.viewing(config, source.views)
     encoder = source.parameters["encoders"][case.modality]
-    fit = fitting.create_fit(config, source.network, viewing, mesh, encoder, 8, 2)
+    fit = fitting.create_fit(
+        config.fit, source.network, viewing, mesh, encoder, protocol=config.protocol,
+        modality=config.modalities[0], records=8, classes=2,
+    )  # fmt: skip
     batch = abstract_batch(viewing, batch_sharding(mesh, 8))
     batch["label"] = jax.ShapeDtypeStruct((8,), np.int32)
     state, loss = jax.eval_shape(fit.step, fit.like, encoder, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, LoaderConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config import listing
-from xkd_jax.config.evaluation import TRAINED, EvalConfig
+from xkd_jax.config.evaluation import TRAINED, ClipsConfig, EvalConfig, FitConfig, Protocol
+from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
@@ -42,15 +42,38 @@ _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
 class Classification:
     """Trains and tests a classifier on each fold of a benchmark.
 
-    check_lease: called on every process before writing to `workdir`.
+    Attributes:
+      protocol: what is trained: one of `TRAINED`.
+      modality: modality of the evaluated encoder.
+      fit: settings of the training.
+      clips: clips of a record.
+      save: when the training is saved.
+      log_every: steps between lines.
+      train_fraction: fraction of each class's training records.
+      pretrained: the encoders.
+      viewing: the config of the views (`pretrained.viewing`), with seed and batch size.
+      mesh: the mesh of devices.
+      benchmark: the data.
+      workdir: folder of the evaluation.
+      fixed: settings that a resumed training can't change (`fixed_settings`).
+      listed: the evaluation's config as a table, for its log.
+      check_lease: called on every process before writing to `workdir`.
     """
 
-    config: EvalConfig
+    protocol: Protocol
+    modality: Modality
+    fit: FitConfig
+    clips: ClipsConfig
+    save: CheckpointConfig
+    log_every: int
+    train_fraction: float
     pretrained: Pretrained
     viewing: LoaderConfig
     mesh: jax.sharding.Mesh
     benchmark: Benchmark
     workdir: PurePath
+    fixed: Mapping[str, Any]
+    listed: str
     check_lease: Callable[[], None] = lambda: None
 
     def __call__(self, fold: Fold) -> ClassScores:
@@ -61,13 +84,15 @@ class Classification:
         """
         records = self._some(fold.train)
         fit = fitting.create_fit(
-            self.config,
+            self.fit,
             self.pretrained.network,
             self.viewing,
             self.mesh,
             self._encoder,
-            len(records),
-            self.benchmark.classes,
+            protocol=self.protocol,
+            modality=self.modality,
+            records=len(records),
+            classes=self.benchmark.classes,
         )
         state = self._train(fit, fold.number, records)
         scores, targets = self.score(fit, state, fold.test)
@@ -82,20 +107,20 @@ class Classification:
     @property
     def _encoder(self) -> Tree:
         """Parameters of the evaluated encoder."""
-        return self.pretrained.parameters["encoders"][self.config.modalities[0]]
+        return self.pretrained.parameters["encoders"][self.modality]
 
     def _some(self, records: np.ndarray) -> np.ndarray:
-        if self.config.train_fraction == 1:
+        if self.train_fraction == 1:
             return records
         labels = self.benchmark.train_index.label[records]
-        rng = np.random.default_rng(self.config.seed)
-        return records[some_of_each_class(labels, self.config.train_fraction, rng)[0]]
+        rng = np.random.default_rng(self.viewing.seed)
+        return records[some_of_each_class(labels, self.train_fraction, rng)[0]]
 
     def _train(self, fit: Fit, fold: int, records: np.ndarray) -> FitState:
         folder = self.workdir / f"fold{fold}"
         with FitCheckpoints(
             folder / "checkpoints",
-            self.config.save,
+            self.save,
             self._made_from(fold),
             len(records),
             self.benchmark.train_index.digest,
@@ -106,11 +131,9 @@ class Classification:
             return self._loop(fit, state, records, checkpoints, folder)
 
     def _made_from(self, fold: int) -> dict[str, Any]:
-        config = dataclasses.asdict(self.config)
-        used = {key: config[key] for key in _FIXED}
-        used["clips"] = {key: config["clips"][key] for key in _FIXED_OF_CLIPS}
-        used["data"] = {"split": self.benchmark.train_name}
-        return used | {"fold": fold, "checkpoint": self.pretrained.identity}
+        data = {"split": self.benchmark.train_name}
+        checkpoint = self.pretrained.identity
+        return {**self.fixed, "data": data, "fold": fold, "checkpoint": checkpoint}
 
     def _loop(
         self,
@@ -120,14 +143,15 @@ class Classification:
         checkpoints: FitCheckpoints,
         folder: PurePath,
     ) -> FitState:
-        config, start = self.config, int(state.step)
-        sharding = mesh_lib.batch_sharding(self.mesh, config.batch_size)
+        start, batch_size = int(state.step), self.viewing.batch_size
+        sharding = mesh_lib.batch_sharding(self.mesh, batch_size)
+        smaller = smaller_steps(self.protocol, batch_size, self.fit.accumulation_steps)
         batches = pipeline.train_batches(
             self.viewing,
             self.benchmark.train,
-            mesh_lib.local_rows(sharding, config.batch_size),
+            mesh_lib.local_rows(sharding, batch_size),
             start,
-            modalities=config.modalities,
+            modalities=(self.modality,),
             records=records,
         )
 
@@ -137,7 +161,7 @@ class Classification:
                 state,
                 self._encoder,
                 batch,
-                advice=lambda there, needed: smaller_steps(config),
+                advice=lambda there, needed: smaller,
             )
 
             def step(state: FitState, batch: Batch) -> tuple[FitState, dict[str, jax.Array]]:
@@ -146,13 +170,13 @@ class Classification:
 
             return step
 
-        sinks = run_sinks.opened(folder, start, {"config": listing.table(config)})
+        sinks = run_sinks.opened(folder, start, {"config": self.listed})
         return Loop(
             steps=fit.steps,
-            batch_size=config.batch_size,
-            log_every=config.log_every,
-            save_every=config.save.every_steps,
-            put=lambda batch: on_devices(batch, config.modalities, sharding, config.batch_size),
+            batch_size=batch_size,
+            log_every=self.log_every,
+            save_every=self.save.every_steps,
+            put=lambda batch: on_devices(batch, (self.modality,), sharding, batch_size),
             compile=compile_fit,
             recover=_refuse_nonfinite,
             measure=lambda state, step, interrupted: {},
@@ -175,9 +199,9 @@ class Classification:
         Raises:
           UserError: a score is not finite.
         """
-        config, clips = self.config, self.config.clips.test
+        clips, batch_size = self.clips.test, self.viewing.batch_size
         batches = clip_batches(
-            config.clips, config.modalities, self.viewing, self.mesh, self.benchmark.test, records,
+            self.clips, (self.modality,), self.viewing, self.mesh, self.benchmark.test, records,
             "test",
         )  # fmt: skip
         rows, found = len(records) * clips, []
@@ -186,7 +210,7 @@ class Classification:
             scored = fit.predict(state.trained, self._encoder, batch)
             found.append(jax.tree.map(np.asarray, scored))
             if meter.is_due():
-                print_on_main(meter.line(min(number * config.batch_size, rows)))
+                print_on_main(meter.line(min(number * batch_size, rows)))
         scores, targets = (np.concatenate(part)[:rows] for part in zip(*found, strict=True))
         check_finite(
             scores,
@@ -197,11 +221,24 @@ class Classification:
         return scores.reshape(len(records), clips, -1).mean(1), targets[::clips]
 
 
-def smaller_steps(config: EvalConfig) -> str:
-    """The flags with which a step of an evaluation needs less memory."""
-    if config.protocol not in TRAINED:
-        return f"--config.batch_size={max(1, config.batch_size // 2)} or less"
-    more = 2 * config.fit.accumulation_steps
+def fixed_settings(config: EvalConfig) -> dict[str, Any]:
+    """Returns the settings that a resumed training can't change, of JSON types."""
+    settings = dataclasses.asdict(config)
+    clips = {key: settings["clips"][key] for key in _FIXED_OF_CLIPS}
+    return {key: settings[key] for key in _FIXED} | {"clips": clips}
+
+
+def smaller_steps(protocol: Protocol, batch_size: int, accumulation_steps: int) -> str:
+    """Returns the flags with which a step of an evaluation needs less memory.
+
+    Args:
+      protocol: of the evaluation.
+      batch_size: clips of a batch.
+      accumulation_steps: `fit.accumulation_steps`.
+    """
+    if protocol not in TRAINED:
+        return f"--config.batch_size={max(1, batch_size // 2)} or less"
+    more = 2 * accumulation_steps
     return f"--config.fit.accumulation_steps={more} or more, or a smaller --config.batch_size"
 
 

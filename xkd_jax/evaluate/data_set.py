@@ -4,53 +4,62 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from typing import NoReturn
 
 import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format.metadata import Metadata
+from data_pipelines.loader_config import Modality
 from data_pipelines.terminal import escaped
 from xkd_jax.config.benchmarks import BENCHMARKS
-from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.evaluation import Protocol
 from xkd_jax.evaluate.splits import Benchmark
 
 
-def check(config: EvalConfig) -> None:
+def check(
+    directory: str, benchmark: str, protocol: Protocol, modalities: tuple[Modality, ...]
+) -> None:
     """Checks that the shards are of the benchmark and have the evaluated modalities.
 
     Shards in the DMVR schema have no metadata and are not checked.
 
+    Args:
+      directory: folder of the shards; empty: not checked here.
+      benchmark: name of the benchmark.
+      protocol: of the evaluation.
+      modalities: modalities whose encoders are evaluated.
+
     Raises:
       UserError: they are not, or the folder does not exist.
     """
-    directory = config.data.dir
     if directory and metadata_lib.is_described(directory):
         metadata = metadata_lib.read(directory)
-        _check_name(config, metadata)
-        _check_modalities(config, metadata)
+        _check_name(directory, benchmark, metadata)
+        if lacking := [m for m in modalities if m not in metadata.modalities]:
+            _refuse_lacking(directory, lacking[0], protocol, metadata)
 
 
-def _check_name(config: EvalConfig, metadata: Metadata) -> None:
-    record = BENCHMARKS.get(config.benchmark)
+def _check_name(directory: str, benchmark: str, metadata: Metadata) -> None:
+    record = BENCHMARKS.get(benchmark)
     if record and record.data_set and record.data_set != metadata.name:
         raise UserError(
-            f"{config.data.dir} holds the data set {metadata.name}, and the evaluation is of the"
-            f" benchmark {config.benchmark}: give that benchmark's shards by --config.data.dir, or"
+            f"{directory} holds the data set {metadata.name}, and the evaluation is of the"
+            f" benchmark {benchmark}: give that benchmark's shards by --config.data.dir, or"
             f" --config.benchmark={metadata.name} for a result under another name."
         )
 
 
-def _check_modalities(config: EvalConfig, metadata: Metadata) -> None:
+def _refuse_lacking(
+    directory: str, modality: Modality, protocol: Protocol, metadata: Metadata
+) -> NoReturn:
     held = metadata.modalities
-    lacking = [modality for modality in config.modalities if modality not in held]
-    if not lacking:
-        return
     remedy = f"--config.modality={held[0]}" if held else "another data set"
-    if config.protocol == "retrieval":
+    if protocol == "retrieval":
         remedy = "a data set that has both video and audio"
     raise UserError(
-        f"The data set {metadata.name} in {config.data.dir} has no {lacking[0]}: give {remedy}."
+        f"The data set {metadata.name} in {directory} has no {modality}: give {remedy}."
     )
 
 

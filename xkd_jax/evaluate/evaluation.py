@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
+from jax.sharding import Mesh
+
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.terminal import count, escaped
 from xkd_jax.config import listing
-from xkd_jax.config.evaluation import TRAINED, EvalConfig
+from xkd_jax.config.evaluation import TRAINED, EvalConfig, Protocol
 from xkd_jax.evaluate import data_set, frozen, pretrained, result, splits
 from xkd_jax.evaluate import workdir as folders
-from xkd_jax.evaluate.classify import Classification, smaller_steps
+from xkd_jax.evaluate.classify import Classification, fixed_settings, smaller_steps
 from xkd_jax.evaluate.eval_clips import Use
 from xkd_jax.evaluate.feature_store import FeatureSet
 from xkd_jax.evaluate.features import Extraction
@@ -51,7 +54,8 @@ def evaluate(
       LostProcessError: the connection to another process broke.
     """
     folders.check(workdir, config.features)
-    with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller_steps(config)):
+    smaller = smaller_steps(config.protocol, config.batch_size, config.fit.accumulation_steps)
+    with run_lease.held(workdir) as check_lease, memory.exhaustion(smaller):
         if written is not None:
             print_on_main(listing.flags_line(written, config))
         found = _evaluate(config, workdir, check_lease)
@@ -62,7 +66,7 @@ def evaluate(
 def _evaluate(
     config: EvalConfig, workdir: PurePath, check_lease: Callable[[], None]
 ) -> dict[str, Any]:
-    data_set.check(config)
+    data_set.check(config.data.dir, config.benchmark, config.protocol, config.modalities)
     mesh = mesh_lib.make_mesh(config.mesh)
     with main_activity("reading the checkpoint"):
         source = pretrained.load(config, mesh)
@@ -70,23 +74,66 @@ def _evaluate(
     with main_activity("reading the labels of the records"):
         labeled = config.protocol != "retrieval"
         benchmark = splits.open_benchmark(views, config.data, labeled=labeled)
-    _check_labels(config, benchmark)
+    if benchmark.multi_label:
+        _check_labels(config.benchmark, config.protocol)
     data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
     print_on_main(_describe(config, source, benchmark) + data.describe())
     if not _has_classifiers(workdir):  # these may have other settings, and be refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
-        protocol = Classification(config, source, views, mesh, benchmark, workdir, check_lease)
+        protocol = classification_of(config, source, views, mesh, benchmark, workdir, check_lease)
         scores = _by_fold(benchmark, protocol)
     else:
         folder = storage.location(config.features) if config.features else workdir / "features"
-        extraction = Extraction.create(config, source, views, mesh, folder)
+        extraction = Extraction.create(
+            config.network, config.output, config.modalities, config.clips, source, views, mesh,
+            folder,
+        )  # fmt: skip
         scores = _on_features(config, benchmark, extraction)
     check_lease()
-    metric = _metric(config, benchmark)
+    metric = _metric(config.protocol, benchmark)
     measured = result.Measured(metric, scores, data_set.chance(benchmark, metric))
     return result.finish(config, source, data, measured, workdir)
+
+
+def classification_of(
+    config: EvalConfig,
+    source: pretrained.Pretrained,
+    views: LoaderConfig,
+    mesh: Mesh,
+    benchmark: Benchmark,
+    workdir: PurePath,
+    check_lease: Callable[[], None],
+) -> Classification:
+    """Returns the trainings of a config: gives them the settings that they read.
+
+    Args:
+      config: of the evaluation.
+      source: the encoders.
+      views: the config of the views (`pretrained.viewing`).
+      mesh: of all devices.
+      benchmark: the data.
+      workdir: folder of the evaluation.
+      check_lease: as in `Classification`.
+    """
+    return Classification(
+        protocol=config.protocol,
+        modality=config.modalities[0],
+        fit=config.fit,
+        clips=config.clips,
+        save=config.save,
+        log_every=config.log_every,
+        train_fraction=config.train_fraction,
+        pretrained=source,
+        viewing=views,
+        mesh=mesh,
+        benchmark=benchmark,
+        workdir=workdir,
+        fixed=fixed_settings(config),
+        listed=listing.table(config),
+        check_lease=check_lease,
+    )
 
 
 def _has_classifiers(workdir: PurePath) -> bool:
@@ -94,16 +141,16 @@ def _has_classifiers(workdir: PurePath) -> bool:
     return any(storage.is_folder(str(workdir / name / "checkpoints")) for name in folds)
 
 
-def _check_labels(config: EvalConfig, benchmark: Benchmark) -> None:
-    if benchmark.multi_label and config.protocol in ("svm", "knn"):
+def _check_labels(benchmark: str, protocol: Protocol) -> None:
+    if protocol in ("svm", "knn"):
         raise UserError(
-            f"{config.benchmark or 'The benchmark'} has several labels for a record: give"
+            f"{benchmark or 'The benchmark'} has several labels for a record: give"
             " --config.protocol=linear."
         )
 
 
-def _metric(config: EvalConfig, benchmark: Benchmark) -> str:
-    if config.protocol == "retrieval":
+def _metric(protocol: Protocol, benchmark: Benchmark) -> str:
+    if protocol == "retrieval":
         return "recall at 1"
     return "mAP" if benchmark.multi_label else "top-1"
 
@@ -160,7 +207,9 @@ def _describe(config: EvalConfig, source: pretrained.Pretrained, benchmark: Benc
         *(f"input     {m} {source.views.modality(m).described}" for m in config.modalities),
         f"data      {', '.join(parts)}",
     ]
-    if (chance := data_set.chance(benchmark, metric := _metric(config, benchmark))) is not None:
+    if (
+        chance := data_set.chance(benchmark, metric := _metric(config.protocol, benchmark))
+    ) is not None:
         lines.append(f"chance    {metric} of a random guess {chance:.2f} %")
         if metric == "top-1":
             lines[-1] += f", of the largest class {data_set.largest_class(benchmark):.2f} %"

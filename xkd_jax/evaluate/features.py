@@ -20,12 +20,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, LoaderConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.config.encoder import input_fields
-from xkd_jax.config.evaluation import EvalConfig
+from xkd_jax.config.evaluation import ClipsConfig, Network, Output
 from xkd_jax.evaluate.encoding import feature_function
 from xkd_jax.evaluate.eval_clips import Use, clip_batches
 from xkd_jax.evaluate.feature_store import FeatureSet, FeatureStore
@@ -39,9 +39,24 @@ _FORMAT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """Extracts sets of features with one network on one mesh."""
+    """Extracts sets of features with one network on one mesh.
 
-    config: EvalConfig
+    Attributes:
+      network: name of the network.
+      output: what is read off it.
+      modalities: modalities whose encoders are used.
+      clips: clips of a record.
+      pretrained: the encoders.
+      views: the config of the views (`pretrained.viewing`), with seed and batch size.
+      mesh: the mesh of devices.
+      encode: the jitted encoder.
+      directory: folder of the sets' folders.
+    """
+
+    network: Network
+    output: Output
+    modalities: tuple[Modality, ...]
+    clips: ClipsConfig
     pretrained: Pretrained
     views: LoaderConfig
     mesh: Mesh
@@ -51,24 +66,19 @@ class Extraction:
     @classmethod
     def create(
         cls,
-        config: EvalConfig,
+        network: Network,
+        output: Output,
+        modalities: tuple[Modality, ...],
+        clips: ClipsConfig,
         pretrained: Pretrained,
         views: LoaderConfig,
         mesh: Mesh,
         directory: PurePath,
     ) -> Extraction:
-        """Returns an extraction with the jitted encoder.
-
-        Args:
-          config: the evaluation's config.
-          pretrained: the encoders.
-          views: the config of the views (`pretrained.viewing`).
-          mesh: the mesh of devices.
-          directory: folder of the sets' folders.
-        """
-        network = None if config.network == "log_mel" else pretrained.network
-        encode = feature_function(network, config.output, config.modalities, views, mesh)
-        return cls(config, pretrained, views, mesh, encode, directory)
+        """Returns an extraction with the jitted encoder; its arguments are the attributes."""
+        encoders = None if network == "log_mel" else pretrained.network
+        encode = feature_function(encoders, output, modalities, views, mesh)
+        return cls(network, output, modalities, clips, pretrained, views, mesh, encode, directory)
 
     def extract(
         self, dataset: Dataset, content: str, split: str, records: np.ndarray, use: Use
@@ -87,7 +97,7 @@ class Extraction:
         """
         made_from = self.made_from(content, split, records, use)
         digest = hashlib.blake2b(json.dumps(made_from, sort_keys=True).encode(), digest_size=8)
-        clips = getattr(self.config.clips, use)
+        clips = getattr(self.clips, use)
         store = FeatureStore(
             self.directory / f"{split}-{use}-{digest.hexdigest()}", made_from, len(records), clips
         )
@@ -109,35 +119,33 @@ class Extraction:
           records: indices in the split, int64 [records], ascending.
           use: training or test clips.
         """
-        config, pretrained = self.config, self.pretrained
         made_from = {
             "format": _FORMAT,
-            "weights": pretrained.identity,
-            "inputs": {m: input_fields(self.views.modality(m)) for m in config.modalities},
-            "network": config.network,
-            "output": config.output,
-            "modalities": config.modalities,
+            "weights": self.pretrained.identity,
+            "inputs": {m: input_fields(self.views.modality(m)) for m in self.modalities},
+            "network": self.network,
+            "output": self.output,
+            "modalities": self.modalities,
             "content": content,
             "split": split,
             "records": hashlib.blake2b(records.astype("<i8").tobytes()).hexdigest(),
-            "clips": getattr(config.clips, use),
+            "clips": getattr(self.clips, use),
         }
         if use == "train":
-            augment = [dataclasses.asdict(a) for a in (config.clips.video, config.clips.audio)]
-            return made_from | {"seed": config.seed, "augment": augment}
-        if config.clips.view == "spread":
-            return made_from | {"crops": config.clips.crops}
-        return made_from | {"view": config.clips.view}
+            augment = [dataclasses.asdict(a) for a in (self.clips.video, self.clips.audio)]
+            return made_from | {"seed": self.views.seed, "augment": augment}
+        if self.clips.view == "spread":
+            return made_from | {"crops": self.clips.crops}
+        return made_from | {"view": self.clips.view}
 
     def _run(self, store: FeatureStore, dataset: Dataset, records: np.ndarray, use: Use) -> None:
         """Encodes all batches; each is written while the next one is computed."""
-        size = self.config.batch_size
+        size = self.views.batch_size
         start = store.done // size
         meter = ProgressMeter(f"features  {use} clip", store.rows, "clips", start * size)
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
-        clips, modalities = self.config.clips, self.config.modalities
         batches = clip_batches(
-            clips, modalities, self.views, self.mesh, dataset, records, use, start
+            self.clips, self.modalities, self.views, self.mesh, dataset, records, use, start
         )
 
         def write_oldest() -> None:

@@ -21,7 +21,7 @@ from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
-from xkd_jax.config.evaluation import EvalConfig, FitConfig
+from xkd_jax.config.evaluation import FitConfig, Protocol
 from xkd_jax.evaluate.accumulation import accumulated
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.network import Network
@@ -71,46 +71,50 @@ class Fit:
 
 
 def create_fit(
-    config: EvalConfig,
+    fit: FitConfig,
     network: Network,
     viewing: LoaderConfig,
     mesh: Mesh,
     encoder: Tree,
+    *,
+    protocol: Protocol,
+    modality: Modality,
     records: int,
     classes: int,
 ) -> Fit:
     """Returns the jitted functions; each is compiled at its first call.
 
     Args:
-      config: the evaluation's config.
+      fit: settings of the training.
       network: the encoders as functions of parameters.
-      viewing: the config of the views (`pretrained.viewing`).
+      viewing: the config of the views (`pretrained.viewing`), with seed and batch size.
       mesh: the mesh of devices.
       encoder: parameters of the encoder, frozen or the start of finetuning.
+      protocol: what is trained: one of `TRAINED`.
+      modality: modality of the encoder.
       records: number of training records, an epoch.
       classes: number of classes.
     """
-    steps = max(1, round(config.fit.epochs * records / config.batch_size))
-    warmup = min(round(config.fit.warmup_epochs * records / config.batch_size), steps)
-    rate = _learning_rate(config.fit, steps, warmup)
-    depth = network.encoders[config.modalities[0]].transformer.depth
-    transformation = _optimizer(config.fit, rate, depth)
-    classifier = _Classifier(config, network, viewing, classes)
-    differentiate = accumulated(jax.value_and_grad(classifier.loss), config.fit.accumulation_steps)
+    steps = max(1, round(fit.epochs * records / viewing.batch_size))
+    warmup = min(round(fit.warmup_epochs * records / viewing.batch_size), steps)
+    rate = _learning_rate(fit, steps, warmup)
+    transformation = _optimizer(fit, rate, network.encoders[modality].transformer.depth)
+    classifier = _Classifier(fit, protocol, network, modality, viewing, classes)
+    differentiate = accumulated(jax.value_and_grad(classifier.loss), fit.accumulation_steps)
 
     def initialize(encoder: Tree) -> FitState:
         trained = classifier.initial(encoder)
         return FitState(jnp.zeros((), jnp.int32), trained, transformation.init(trained))
 
     def step(state: FitState, encoder: Tree, batch: Batch) -> tuple[FitState, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(viewing.seed), state.step)
         loss, gradients = differentiate(state.trained, encoder, batch, key)
         updates, optimizer = transformation.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         return FitState(state.step + 1, trained, optimizer), loss
 
     shapes = jax.eval_shape(initialize, encoder)
-    placed_encoder = network.shardings(config.modalities[0], mesh)
+    placed_encoder = network.shardings(modality, mesh)
     placed = _shardings(shapes, transformation, placed_encoder, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     start = jax.jit(initialize, out_shardings=placed)
@@ -130,10 +134,18 @@ def create_fit(
 class _Classifier:
     """Loss and scores of an encoder with its readout, as functions of parameters."""
 
-    def __init__(self, config: EvalConfig, network: Network, viewing: LoaderConfig, classes: int):
-        self._config, self._network, self._viewing = config, network, viewing
-        self._modality: Modality = config.modalities[0]
-        self._classes = classes
+    def __init__(
+        self,
+        fit: FitConfig,
+        protocol: Protocol,
+        network: Network,
+        modality: Modality,
+        viewing: LoaderConfig,
+        classes: int,
+    ):
+        self._fit, self._protocol = fit, protocol
+        self._network, self._modality = network, modality
+        self._viewing, self._classes = viewing, classes
         self._graph, _ = nnx.split(nnx.eval_shape(self._fresh_readout))
 
     def _fresh_readout(self) -> Readout:
@@ -141,14 +153,14 @@ class _Classifier:
             return Readout(
                 self._network.encoders[self._modality].transformer,
                 self._classes,
-                attentive=self._config.protocol == "attentive",
-                rngs=nnx.Rngs(jax.random.key(self._config.seed)),
+                attentive=self._protocol == "attentive",
+                rngs=nnx.Rngs(jax.random.key(self._viewing.seed)),
             )
 
     def initial(self, encoder: Tree) -> Tree:
         """Returns the trained parameters before the first step."""
         trained = {"readout": parameters(self._fresh_readout())}
-        if self._config.protocol == "finetune":
+        if self._protocol == "finetune":
             trained["network"] = encoder
         return trained
 
@@ -159,14 +171,14 @@ class _Classifier:
         targets = (
             batch["labels"].astype(jnp.float32)
             if several
-            else class_targets(batch["label"], self._classes, self._config.fit.label_smoothing)
+            else class_targets(batch["label"], self._classes, self._fit.label_smoothing)
         )
         views = augment(self._viewing, {self._modality: batch[self._modality]})
         view, targets = augment_for_fit(
             views[self._modality]["global"],
             targets,
             views_key,
-            self._config.fit.augment,
+            self._fit.augment,
             self._viewing.modality(self._modality),
         )
         scores = self._scores(trained, encoder, view, key)
@@ -180,7 +192,7 @@ class _Classifier:
         squash = {
             "scores": lambda scores: scores,
             "probabilities": jax.nn.sigmoid if several else jax.nn.softmax,
-        }[self._config.fit.average]
+        }[self._fit.average]
 
         def of_crop(crop: Batch) -> jax.Array:
             view = augment(self._viewing, {self._modality: crop})[self._modality]["global"]
@@ -193,7 +205,7 @@ class _Classifier:
     def _scores(
         self, trained: Tree, frozen: Tree, view: jax.Array, key: jax.Array | None
     ) -> jax.Array:
-        fit = self._config.fit
+        fit = self._fit
         encoder = self._network.encoder(self._modality, trained.get("network", frozen))
         readout = nnx.merge(self._graph, trained["readout"])
         drop_path = None
