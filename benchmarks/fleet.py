@@ -1,13 +1,12 @@
-"""Measures what a host of a large run does besides training, and prints what a fleet needs.
+"""Measures the work of a host besides training, and prints the load of large runs from that.
 
     python -m benchmarks.fleet --output=docs/measurements/fleet.json    # measures, then prints
     python -m benchmarks.fleet --table=docs/measurements/fleet.json     # prints, as Markdown
 
-It opens 10^8 records in 10^5 shards by synthetic indexes, those of the split and of the shards,
-computes the order of an epoch of them,
-reads an epoch on 512 simulated hosts, saves and restores the part that one of 256 hosts has of the
-large model's state, and builds records of generated videos. Parts run one after the other in a
-process each. The tables scale the measured rates to fleets
+It opens 10^8 records in 10^5 shards by synthetic indexes, that of the split and those of the
+shards, computes the order of an epoch of them, reads an epoch on 512 simulated hosts, saves and
+restores one of 256 hosts' part of the large model's state, and builds records of generated videos,
+each in a separate process. The tables scale the measured rates to a fleet, all hosts of a run
 (`fleet_costs`). Linux only.
 """
 
@@ -174,7 +173,7 @@ def rates(found: dict[str, Any]) -> Rates:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yields lines of Markdown: the measurements, and the tables of `fleet_costs`."""
-    yield from markdown_table.lines(("measured", ""), _rows(found))
+    yield from markdown_table.lines(("measured", "CPU time, memory"), _rows(found))
     at = found["versions"]
     yield ""
     yield f"Python {at['python']}, NumPy {at['numpy']}, JAX {at['jax']}, program {at['code']}."
@@ -206,14 +205,14 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     saved = found["checkpoint"]
     yield (
-        f"the first of {saved['hosts']} hosts' part of the state of {saved['size']},"
-        f" {saved['state_bytes'] / 1e9:.1f} GB",
+        f"checkpoint of {saved['size']}, {saved['state_bytes'] / 1e9:.1f} GB: the part of the first"
+        f" of {saved['hosts']} hosts",
         f"{saved['host_bytes'] / 1e6:,.0f} MB; saved in {saved['save_cpu_seconds']:.1f} s,"
         f" restored in {saved['restore_cpu_seconds']:.1f} s",
     )
     built = found["building"]
     yield (
-        "a record of a video of 10 s, 340 x 256",
+        "building a record of a video of 10 s, 340 x 256",
         f"{built['cpu_seconds'] / built['videos']:.2f} s, {built['record_bytes'] / 1e3:,.0f} kB",
     )
 

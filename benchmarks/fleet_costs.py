@@ -1,4 +1,4 @@
-"""What a run on many hosts asks of its store and its hosts: pure functions of measured rates.
+"""Load of a run on many hosts on its store and its hosts: pure functions of measured rates.
 
 Times of opening scale with the shards, those of the order with the records, those of checkpoints
 with the bytes of a host.
@@ -92,7 +92,7 @@ class Rates:
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
-    """A run of the base model on chips of v5e, 16 clips on each."""
+    """All hosts of a run of the base model on chips of v5e, with 16 clips on each chip."""
 
     data: DataSet
     chips: int
@@ -158,7 +158,7 @@ class Fleet:
 
     @property
     def announced_preemption(self) -> float:
-        """Chip-hours lost by a preemption with a signal: the save and the restart."""
+        """Chip-hours lost by a preemption with SIGTERM: the save and the restart."""
         return self.chips * (self.saving + self.restart) / 3600
 
     @property
@@ -187,9 +187,9 @@ class Fleet:
 
 
 _COLUMNS = (
-    "chips", "hosts", "batch", "requests/s", "GB/s", "opening, s", "checkpoint, MB of a host",
-    "saving, s", "restart, s", "preemption with a signal, chip-hours", "without", "hours",
-    "beyond the limits",
+    "chips", "hosts", "batch", "requests/s", "GB/s", "opening, s", "checkpoint, MB a host",
+    "save, s", "restart, s", "preemption with SIGTERM, chip-hours",
+    "preemption without, chip-hours", "run, hours", "exceeded limits",
 )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def tables(rates: Rates) -> Iterator[str]:
     host = Fleet(DATA_SETS[0], CHIP.per_host, rates)
     yield (
         f"A host has {CHIP.per_host} chips of v5e, and makes {host.requests:,.0f} requests/s for"
-        f" {host.bytes / 1e6:,.0f} MB/s. Rates of the store are those of all hosts."
+        f" {host.bytes / 1e6:,.0f} MB/s. *requests/s* and *GB/s* are of all hosts."
     )
     yield ""
     for data in DATA_SETS:
@@ -206,14 +206,14 @@ def tables(rates: Rates) -> Iterator[str]:
         yield (
             f"**{data.name}**: {data.records:,} records in {data.shards:,} shards,"
             f" {data.epochs:g} epochs, {fleets[0].chip_hours:,.0f} chip-hours; indexes and order"
-            f" take {fleets[0].host_memory / 1e6:,.0f} MB of each host."
+            f" take {fleets[0].host_memory / 1e6:,.0f} MB on each host."
         )
         yield ""
         yield from markdown_table.lines(_COLUMNS, map(_cells, fleets))
         yield ""
     hours = build_hours(DATA_SETS[-1].records, rates)
     yield (
-        f"**Building** {DATA_SETS[-1].name}: {rates.build_seconds:.2f} s of a core for each of"
+        f"**Building** {DATA_SETS[-1].name}: {rates.build_seconds:.2f} core-seconds for each of"
         f" 10 s, {hours:,.0f} core-hours, some ${hours * CORE_HOUR_DOLLARS:,.0f} at"
         f" ${CORE_HOUR_DOLLARS} a core-hour."
     )
