@@ -32,7 +32,7 @@ def cloud(tmp_path):
         (tmp_path / "main").write_text(main)
         return subprocess.run(
             [checkout / SCRIPT.name, *arguments],
-            env=environment(), capture_output=True, text=True, timeout=60,
+            env=environment(), capture_output=True, text=True, timeout=200,
         )  # fmt: skip
 
     @contextlib.contextmanager
