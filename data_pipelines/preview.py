@@ -24,7 +24,13 @@ from absl import flags
 
 from data_pipelines import spoken_digits, terminal
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import AudioConfig, Modality, VideoConfig, ViewConfig
+from data_pipelines.loader_config import (
+    AudioConfig,
+    LoaderConfig,
+    Modality,
+    VideoConfig,
+    ViewConfig,
+)
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.tiles import false_colors, tile
@@ -47,7 +53,7 @@ class Strip(NamedTuple):
     picture: np.ndarray
 
 
-def preview(config: Config, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
+def preview(config: LoaderConfig, dataset: Dataset, records: int, step: int = 0) -> np.ndarray:
     """Returns a contact sheet, uint8 [height, width, 3], of the first records of a batch.
 
     Args:
@@ -181,7 +187,7 @@ def _write_text(row: np.ndarray, text: str, left: int) -> None:
     cv2.putText(row, text, at, font, _FONT_SIZE, _WHITE, _THIN, cv2.LINE_AA)
 
 
-def _open(config: Config) -> Dataset:
+def _open(config: LoaderConfig) -> Dataset:
     if not config.data.dir:
         raise UserError("data.dir is empty: give --config.data.dir=SHARDS.")
     if config.data.dataset == "spoken_digits":
@@ -204,14 +210,13 @@ def main(config: Config) -> None:
     _write(sheet, values.output)
     shown = f"{terminal.count(values.records, 'record')}: {values.output}"
     terminal.print_text(terminal.escaped(shown))
-    terminal.print_next(_next(config))
+    terminal.print_next(_next(config.data.dir))
 
 
-def _next(config: Config) -> str:
+def _next(shards: str) -> str:
     """Returns the command that trains with the shown views."""
     path = command_line.config_path(sys.argv)
-    command, shards = terminal.main_command(), shlex.quote(config.data.dir)
-    return f"{command} --config={path} --config.data.dir={shards}"
+    return f"{terminal.main_command()} --config={path} --config.data.dir={shlex.quote(shards)}"
 
 
 def _write(sheet: np.ndarray, output: str) -> None:

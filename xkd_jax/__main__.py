@@ -104,7 +104,10 @@ def pretrain(config: Config) -> None:
     from xkd_jax.inference import starting_weights
     from xkd_jax.training import train
 
-    written, initial = command_line.written_config(Config), starting_weights.reader(config)
+    written, initial = (
+        command_line.written_config(Config),
+        starting_weights.reader(config.init, config.architecture),
+    )
     trained = train.train(config, workdir(), written, initial, _BEGAN)
     if config.report:
         from xkd_jax.report import page_file

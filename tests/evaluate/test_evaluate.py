@@ -310,7 +310,7 @@ def test_networks_with_shared_blocks(small, tmp_path):
         evaluation = dataclasses.replace(evaluation, modality="both")
         tree = pretrained.load(evaluation, _mesh()).parameters
         expected = teacher_counterpart(random_student(config, number), config.architecture)
-        encoders = {m: w.params for m, w in encoders_of_run(expected, config).items()}
+        encoders = {m: w.params for m, w in encoders_of_run(expected, config.architecture).items()}
         expected = {"encoders": encoders, "heads": expected["heads"]}
         assert jax.tree.structure(tree) == jax.tree.structure(expected)
         jax.tree.map(np.testing.assert_array_equal, tree, expected)

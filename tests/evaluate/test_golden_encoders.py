@@ -89,7 +89,7 @@ def test_runs_start_from_the_authors_networks(small, network):
     model = dataclasses.replace(small.model, size="24/2/3:16/1/2")
     config = dataclasses.replace(small, video=video, audio=audio, init=init, model=model)
     values = np.load(WEIGHTS / "xkd" / "features.npz")
-    found = starting_weights.read(config).values
+    found = starting_weights.read(config.init, config.architecture).values
     for modality, name in (("video", "vid"), ("audio", "aud")):
         keys = {"checkpoint": str(WEIGHTS / BACKBONE.format(name, network)), "modality": modality}
         source = pretrained.load(EvalConfig(**keys, **XKD), make_mesh(MeshConfig()))

@@ -158,7 +158,7 @@ def author_tensors(config):
         "teacher": teacher_counterpart(random_student(config, 1), config.architecture),
         "centers": {d: np.ones(48, np.float32) for d in author_weights.CENTERS.values()},
     }
-    return author_weights.export(roots, config), roots
+    return author_weights.export(roots, config.architecture), roots
 
 
 def test_a_backbone_of_the_authors_is_our_encoder(tmp_path, small):

@@ -34,7 +34,7 @@ def views(small, seed=0):
 
 
 def test_a_run_gives_tokens_cls_and_features_of_each_modality(model, small):
-    params = encoders_of_run(random_student(small, 0), small)
+    params = encoders_of_run(random_student(small, 0), small.architecture)
     inputs = views(small)
     found = {
         "video": model.encode_video(inputs["video"], normalized=True),
@@ -197,7 +197,7 @@ def test_a_transformers_folder_is_loaded(tmp_path):
 
 
 def test_two_backbones_are_one_model(tmp_path, small, model):
-    tensors = author_weights.export({"student": random_student(small, 0)}, small)
+    tensors = author_weights.export({"student": random_student(small, 0)}, small.architecture)
     paths = []
     for prefix in ("vid", "aud"):
         start = f"{prefix}_student.backbone."

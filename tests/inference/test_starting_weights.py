@@ -55,17 +55,21 @@ def configured(small, source, *, size=SIZE, variant="xkd", video=None, audio=Non
     )
 
 
+def read_of(config):
+    return starting_weights.read(config.init, config.architecture)
+
+
 def started(config):
     """The state before the first step, and the same without the weights."""
     student = jax.tree.map(jnp.asarray, random_student(config, 5))
     teacher = jax.tree.map(jnp.array, teacher_counterpart(student, config.architecture))
     fresh = TrainState(jnp.int32(0), student, teacher, {}, ())
-    return starting_weights.read(config).into(fresh, config.architecture), fresh
+    return read_of(config).into(fresh, config.architecture), fresh
 
 
 def encoder_of(config, state, modality):
     """The student's encoder of a state, as a model."""
-    weights = encoders_of_run(state.student, config)[modality]
+    weights = encoders_of_run(state.student, config.architecture)[modality]
     return Model({modality: weights}, Origin("state", "a run"))
 
 
@@ -152,7 +156,7 @@ def test_what_finetuning_replaced_is_left_out(small, tmp_path, capsys):
 def test_shared_blocks_start_from_one_modality(checkpoint, small, tmp_path):
     config = configured(small, checkpoint, size=small.model.size, variant="mas")
     with pytest.raises(UserError, match=r"variant 'mas'\), .* different ones of video and audio"):
-        starting_weights.read(config)
+        read_of(config)
     xkd_jax.export(xkd_jax.load(checkpoint, modalities=("audio",)), tmp_path)
     state, _ = started(configured(small, tmp_path, size=small.model.size, variant="mas"))
     expected = xkd_jax.load(checkpoint).parameters["audio"]["blocks"]
@@ -183,38 +187,38 @@ def test_weights_that_do_not_fit_are_refused_with_the_flag_that_fits(
     path, case = write(tmp_path, name)
     heads = {} if case.config else {"heads": HEADS}
     with pytest.raises(UserError, match=words):
-        starting_weights.read(configured(small, path, **{**heads, **changes}))
+        read_of(configured(small, path, **{**heads, **changes}))
 
 
 def test_what_would_have_no_effect_is_refused(checkpoint, small, tmp_path):
     config = configured(small, checkpoint, size=small.model.size, heads=2)
     with pytest.raises(UserError, match=r"leave --config\.init\.heads out\.$"):
-        starting_weights.read(config)
+        read_of(config)
     path, _ = write(tmp_path, "audiomae")
     with pytest.raises(UserError, match=r"leave --config\.init\.step out\.$"):
-        starting_weights.read(configured(small, path, audio=AUDIO, heads=HEADS, step=2))
+        read_of(configured(small, path, audio=AUDIO, heads=HEADS, step=2))
 
 
 def test_other_mels_are_refused(checkpoint, small):
     config = configured(small, checkpoint, size=small.model.size, audio={"mels": 32})
     with pytest.raises(UserError, match=r"give --config\.audio\.mels=16\.$"):
-        starting_weights.read(config)
+        read_of(config)
 
 
 def test_other_mlps_are_refused(small, tmp_path, monkeypatch):
     monkeypatch.setattr(other_encoders, "HIDDEN", 12)
     path, _ = write(tmp_path, "audiomae")
     with pytest.raises(UserError, match=r"MLPs are 1\.5 times as wide .* are 4 times"):
-        starting_weights.read(configured(small, path, audio=AUDIO, heads=HEADS))
+        read_of(configured(small, path, audio=AUDIO, heads=HEADS))
 
 
 def test_weights_of_no_modality_of_the_run_are_refused(small, tmp_path):
     path, _ = write(tmp_path, "videomae_transformers")
     config = dataclasses.replace(configured(small, path), modalities=("audio",))
     with pytest.raises(UserError, match="has no encoder of audio: it has video, so give other"):
-        starting_weights.read(config)
+        read_of(config)
     with pytest.raises(UserError, match=r"init\.from is nowhere, which is neither a file"):
-        starting_weights.read(configured(small, "nowhere"))
+        read_of(configured(small, "nowhere"))
 
 
 def test_two_files_and_what_they_do_not_state(small, tmp_path):
@@ -226,7 +230,7 @@ def test_two_files_and_what_they_do_not_state(small, tmp_path):
         config = configured(small, f"{video},{audio}", video=VIDEO, audio=AUDIO, heads=HEADS)
         init = InitConfig(**{**dataclasses.asdict(config.init), "video": stated,
                              "audio": StatedAudio()})  # fmt: skip
-        found = starting_weights.read(dataclasses.replace(config, init=init))
+        found = read_of(dataclasses.replace(config, init=init))
         assert found.values["embeddings"].keys() == {"video", "audio"}
         assert found.record["format"] == "a VideoMAE of its authors; an AudioMAE"
         assert found.record["source"] == f"{video}; {audio}"
@@ -237,7 +241,9 @@ def test_a_run_on_several_devices_starts_with_its_shardings(checkpoint, small):
     config = configured(small, checkpoint, size=small.model.size)
     config = dataclasses.replace(config, mesh=MeshConfig(data=2, fsdp=2, tensor=2))
     run = run_of(config, Length(4, 3), mesh_lib.make_mesh(config.mesh))
-    state = run.starting_from(starting_weights.reader(config)).initialize()
+    state = run.starting_from(
+        starting_weights.reader(config.init, config.architecture)
+    ).initialize()
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(run.like), strict=True)
     assert all(leaf.sharding == like.sharding for leaf, like in pairs)
     expected = xkd_jax.load(checkpoint).parameters["video"]
@@ -253,6 +259,6 @@ def test_the_key_is_from_everywhere():
     assert dataclasses.asdict(config)["init"]["from"] == "weights.pth"
     assert config.init == InitConfig(**{"from": "weights.pth"}) != InitConfig()
     assert hash(config.init) == hash(dataclasses.replace(config.init))
-    assert starting_weights.reader(Config()) is None
+    assert starting_weights.reader(Config().init, Config().architecture) is None
     with pytest.raises(TypeError, match="no field of"):
         InitConfig(of="x")

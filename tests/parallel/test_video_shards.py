@@ -27,7 +27,7 @@ if __name__ == "__main__":
         processes.start(f"localhost:{port}", int(count), int(index))
     config = dataclasses.replace(SMALL, modalities=("video",))
     config = change(config, data={"videos": videos, "short_side": 16})
-    run_data.directory(config, Path(workdir))
+    run_data.directory(config, config.probe, Path(workdir))
 """
 
 

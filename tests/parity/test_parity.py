@@ -34,9 +34,9 @@ def roots(config: Config):
 def test_export_then_load_returns_same_parameters(small, variant):
     config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant=variant))
     tree = roots(config)
-    named = author_weights.export(tree, config)
-    back = author_weights.load(named, {}, config)
-    again = author_weights.export(back, config)
+    named = author_weights.export(tree, config.architecture)
+    back = author_weights.load(named, {}, config.architecture)
+    again = author_weights.export(back, config.architecture)
     assert named.keys() == again.keys()
     for name, value in named.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
@@ -48,39 +48,39 @@ def test_export_then_load_returns_same_parameters(small, variant):
 
 
 def test_export_of_one_modality_has_no_names_of_the_other(small):
-    both = author_weights.export(roots(small), small)
+    both = author_weights.export(roots(small), small.architecture)
     alone = dataclasses.replace(small, modalities=("audio",))
-    named = author_weights.export(roots(alone), alone)
+    named = author_weights.export(roots(alone), alone.architecture)
     assert named.keys() == {name for name in both if name.startswith("aud_")}
-    back = author_weights.load(named, {}, alone)
+    back = author_weights.load(named, {}, alone.architecture)
     jax.tree.map(np.testing.assert_array_equal, back["student"], random_student(alone))
 
 
 def test_load_refuses_missing_and_unknown_tensors_by_name(small):
-    named = author_weights.export(roots(small), small)
+    named = author_weights.export(roots(small), small.architecture)
     del named["vid_ae.mask_token"]
     with pytest.raises(UserError, match=r"no tensor vid_ae\.mask_token"):
-        author_weights.load(named, {}, small)
-    named = author_weights.export(roots(small), small) | {
+        author_weights.load(named, {}, small.architecture)
+    named = author_weights.export(roots(small), small.architecture) | {
         "vid_student.backbone.fc.weight": np.ones(1)
     }
     with pytest.raises(UserError, match=r"vid_student\.backbone\.fc\.weight"):
-        author_weights.load(named, {}, small)
+        author_weights.load(named, {}, small.architecture)
 
 
 def test_load_refuses_head_gain_other_than_one(small):
-    named = author_weights.export(roots(small), small)
+    named = author_weights.export(roots(small), small.architecture)
     gain = "vid_student.head.last_layer.weight_g"
-    author_weights.load(named | {gain: np.ones((48, 1))}, {}, small)
+    author_weights.load(named | {gain: np.ones((48, 1))}, {}, small.architecture)
     with pytest.raises(UserError, match="gain is fixed at 1"):
-        author_weights.load(named | {gain: np.full((48, 1), 2.0)}, {}, small)
+        author_weights.load(named | {gain: np.full((48, 1), 2.0)}, {}, small.architecture)
 
 
 def test_load_accepts_alias_of_shared_tensor(small):
-    named = author_weights.export(roots(small), small)
+    named = author_weights.export(roots(small), small.architecture)
     alias, canonical = "aud_student.head.mlp.1.bias", "somewhere.else"
     moved = {canonical if k == alias else k: v for k, v in named.items()}
-    tree = author_weights.load(moved, {alias: canonical}, small)
+    tree = author_weights.load(moved, {alias: canonical}, small.architecture)
     np.testing.assert_array_equal(tree["student"]["heads"]["audio"]["norm"]["bias"], named[alias])
 
 

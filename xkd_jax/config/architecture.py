@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, at_least
-from data_pipelines.loader_config import Modality, ViewConfig
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality, ViewConfig
 
 Attention = Literal["auto", "xla", "cudnn", "pallas"]
 Remat = Literal["none", "products", "all"]
@@ -156,6 +156,11 @@ class Architecture:
     model: ModelConfig
     views: Mapping[Modality, ViewConfig]
     modalities: tuple[Modality, ...]
+
+    @classmethod
+    def of(cls, model: ModelConfig, loader: LoaderConfig) -> Architecture:
+        """Returns the architecture of networks for a loader's views."""
+        return cls(model, {m: loader.modality(m) for m in MODALITIES}, loader.modalities)
 
 
 def check_size(model: ModelConfig) -> None:

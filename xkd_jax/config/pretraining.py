@@ -237,8 +237,7 @@ class Config(LoaderConfig):
     @property
     def architecture(self) -> Architecture:
         """That of the run's networks."""
-        views = {m: self.modality(m) for m in MODALITIES}
-        return Architecture(self.model, views, self.modalities)
+        return Architecture.of(self.model, self)
 
     @property
     def teacher_temperatures(self) -> dict[Modality, TemperatureConfig]:

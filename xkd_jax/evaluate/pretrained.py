@@ -172,7 +172,7 @@ def _networks_of(
         tree = checkpoint.tree(
             config.network, lambda cls, architecture: parameter_shardings(cls, architecture, mesh)
         )
-    return run_checkpoint.encoders_of_run(tree, checkpoint.config), tree["heads"]
+    return run_checkpoint.encoders_of_run(tree, architecture), tree["heads"]
 
 
 def _remedy(config: EvalConfig, held: list[Modality]) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
-from xkd_jax.config.architecture import Transformer
+from xkd_jax.config.architecture import Architecture, Transformer
 from xkd_jax.config.directions import directions
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Config
 from xkd_jax.inference.tensor_names import (
     Array,
     Entry,
@@ -33,18 +32,18 @@ CENTERS = {"vt2as_ce_loss.center": "video_to_audio", "at2vs_ce_loss.center": "au
 _PATCH_EMBEDDING: dict[Modality, str] = {"video": "cuboid_embed", "audio": "patch_embed"}
 
 
-def entries(config: Config) -> list[Entry]:
+def entries(architecture: Architecture) -> list[Entry]:
     """Returns the entries of all parameters of student and teacher, and of the centers.
 
     Shared blocks have an entry for each modality, with the same path.
     """
     found: list[Entry] = []
-    for m in config.modalities:
+    for m in architecture.modalities:
         for role in ("student", "teacher"):
-            found += _backbone(config, m, role)
-            found += _head(config, m, role)
-        found += _decoder(config, m)
-    held = {direction.name for direction in directions(config.modalities)}
+            found += _backbone(architecture, m, role)
+            found += _head(architecture, m, role)
+        found += _decoder(architecture, m)
+    held = {direction.name for direction in directions(architecture.modalities)}
     for name, direction in CENTERS.items():
         if direction not in held:
             continue
@@ -52,35 +51,37 @@ def entries(config: Config) -> list[Entry]:
     return found
 
 
-def load(tensors: Mapping[str, Array], aliases: Mapping[str, str], config: Config) -> Tree:
+def load(
+    tensors: Mapping[str, Array], aliases: Mapping[str, str], architecture: Architecture
+) -> Tree:
     """Returns {"student", "teacher", "centers"} with tensors under the authors' names.
 
     Args:
       tensors: {name: array}; one name of a tensor with several names suffices.
       aliases: {name: another name of the same tensor}.
-      config: sizes of the networks.
+      architecture: architecture of the networks.
 
     Raises:
       UserError: a tensor is missing or is not part of the networks.
     """
-    table = entries(config)
+    table = entries(architecture)
     tree = tree_of(table, lambda name: _find(name, tensors, aliases))
     _refuse_unknown(tensors, aliases, {entry.name for entry in table})
     return tree
 
 
-def export(tree: Tree, config: Config) -> dict[str, Array]:
+def export(tree: Tree, architecture: Architecture) -> dict[str, Array]:
     """Returns the tensors of a tree under the authors' names.
 
     Args:
       tree: one or more of the roots "student", "teacher" and "centers".
-      config: sizes of the networks.
+      architecture: architecture of the networks.
     """
-    return tensors_of([entry for entry in entries(config) if entry.path[0] in tree], tree)
+    return tensors_of([entry for entry in entries(architecture) if entry.path[0] in tree], tree)
 
 
-def _backbone(config: Config, m: Modality, role: str) -> list[Entry]:
-    model = config.model
+def _backbone(architecture: Architecture, m: Modality, role: str) -> list[Entry]:
+    model = architecture.model
     shared = model.shares_student_blocks if role == "student" else model.shares_teacher_blocks
     encoders = (role, "encoders")
     places = Places(
@@ -88,7 +89,7 @@ def _backbone(config: Config, m: Modality, role: str) -> list[Entry]:
         blocks=(*encoders, "blocks", SHARED if shared else m),
         norm=(*encoders, "norms", m),
     )
-    found = encoder_entries(EncoderConfig(model.encoder, config.modality(m)), places)
+    found = encoder_entries(EncoderConfig(model.encoder, architecture.views[m]), places)
     prefix = f"{PREFIX[m]}_{role}.backbone."
     return [
         dataclasses.replace(entry, name=prefix + backbone_name(entry.name, m)) for entry in found
@@ -113,13 +114,13 @@ def names_of_backbone(modality: Modality) -> dict[str, str]:
     }
 
 
-def _head(config: Config, m: Modality, role: str) -> list[Entry]:
+def _head(architecture: Architecture, m: Modality, role: str) -> list[Entry]:
     name, path = f"{PREFIX[m]}_{role}.head", (role, "heads", m)
     # the authors' MLP is a list of (linear, norm, activation); all norms are the same module
     return [
         *(
             entry
-            for i in range(config.model.head.layers)
+            for i in range(architecture.model.head.layers)
             for entry in linear_entries(f"{name}.mlp.{3 * i}", (*path, "linears", i))
         ),
         *norm_entries(f"{name}.mlp.1", (*path, "norm")),
@@ -129,9 +130,9 @@ def _head(config: Config, m: Modality, role: str) -> list[Entry]:
     ]
 
 
-def _decoder(config: Config, m: Modality) -> list[Entry]:
-    model, name = config.model, f"{PREFIX[m]}_ae."
-    values, path = config.modality(m).patch_values, ("student", "decoders", m)
+def _decoder(architecture: Architecture, m: Modality) -> list[Entry]:
+    model, name = architecture.model, f"{PREFIX[m]}_ae."
+    values, path = architecture.views[m].patch_values, ("student", "decoders", m)
     found = decoder_entries(model.encoder.width, model.decoder, values)
     return [
         dataclasses.replace(entry, name=name + entry.name, path=(*path, *entry.path))

@@ -157,23 +157,24 @@ def shapes_of(
     )
 
 
-def encoders_of_run(tree: Tree, config: Config) -> dict[Modality, EncoderWeights]:
+def encoders_of_run(tree: Tree, architecture: Architecture) -> dict[Modality, EncoderWeights]:
     """Returns the separate encoders, and decoders, of a student's or a teacher's parameters.
 
     Args:
       tree: parameters in the structure of `Student` or `Teacher`.
-      config: the run's config.
+      architecture: architecture of the networks.
     """
+    model, views = architecture.model, architecture.views
     encoders, decoders = tree["encoders"], tree.get("decoders", {})
 
     def decoder(m: Modality) -> DecoderWeights | None:
         if m not in decoders:
             return None
-        return DecoderWeights(config.model.decoder, config.modality(m).mask_ratio, decoders[m])
+        return DecoderWeights(model.decoder, views[m].mask_ratio, decoders[m])
 
     return {
         m: EncoderWeights(
-            EncoderConfig(config.model.encoder, input_view(config.modality(m))),
+            EncoderConfig(model.encoder, input_view(views[m])),
             {
                 "embedding": encoders["embeddings"][m],
                 "blocks": encoders["blocks"].get(m) or encoders["blocks"][SHARED],
@@ -231,7 +232,7 @@ class RunCheckpoint:
         here = jax.sharding.SingleDeviceSharding(device)
         tree = self.tree(network, lambda cls, architecture: here)
         return Loaded(
-            encoders_of_run(tree, config),
+            encoders_of_run(tree, config.architecture),
             Origin(source, "a run", network, self.record.step),
             precision.compute_dtype(config.model, device),
             config.data.short_side,

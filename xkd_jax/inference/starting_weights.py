@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import MODALITIES, Modality, ViewConfig
+from xkd_jax.config.architecture import Architecture, ModelConfig
 from xkd_jax.config.encoder import EncoderConfig, input_fields
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.config.stated_input import stated
 from xkd_jax.inference import loading, run_checkpoint
 from xkd_jax.inference.formats.format import EncoderWeights, Request
@@ -54,22 +55,26 @@ class Start:
     other: list[str] = dataclasses.field(default_factory=list)
 
 
-def reader(config: Config) -> Read | None:
+def reader(init: InitConfig, architecture: Architecture) -> Read | None:
     """Returns the function that reads `init.from` of a run; None: its encoders are random."""
-    return (lambda: read(config)) if config.init.source else None
+    return (lambda: read(init, architecture)) if init.source else None
 
 
-def read(config: Config) -> InitialEncoders:
+def read(init: InitConfig, architecture: Architecture) -> InitialEncoders:
     """Reads the weights of `init.from` and prints what was taken from them.
+
+    Args:
+      init: which weights.
+      architecture: of the run's networks.
 
     Raises:
       UserError: the weights can't be used, or don't fit the run's networks.
     """
-    found = _loaded(config)
-    used = [m for m in config.modalities if m in found.encoders]
+    found = _loaded(init, architecture)
+    used = [m for m in architecture.modalities if m in found.encoders]
     if not used:
         raise UserError(
-            f"{found.origin} has no encoder of {', '.join(config.modalities)}: it has"
+            f"{found.origin} has no encoder of {', '.join(architecture.modalities)}: it has"
             f" {', '.join(found.encoders)}, so give other weights by --config.init.from."
         )
     found = found.only(used, "")
@@ -79,15 +84,16 @@ def read(config: Config) -> InitialEncoders:
         "license": found.origin.license,
         "digest": found.digest,
     }
-    agreement.require({f"init.from {config.init.source}": record})
-    starts = {m: start_of(m, weights, config) for m, weights in found.encoders.items()}
-    for line in _lines(config, found, starts):
+    agreement.require({f"init.from {init.source}": record})
+    starts = {
+        m: start_of(m, weights, architecture, init.source) for m, weights in found.encoders.items()
+    }
+    for line in _lines(architecture.modalities, found, starts):
         print_on_main(line)
-    return InitialEncoders(_values(config, starts), record)
+    return InitialEncoders(_values(architecture.model, starts, init.source), record)
 
 
-def _loaded(config: Config) -> Loaded:
-    init = config.init
+def _loaded(init: InitConfig, architecture: Architecture) -> Loaded:
     sources = loading.several(init.source)
     for path in sources:
         if loading.is_absent(path):
@@ -95,7 +101,7 @@ def _loaded(config: Config) -> Loaded:
                 f"init.from is {path}, which is neither a file of weights nor a folder: give the"
                 " path of one."
             )
-    sizes = {m: _sizes(config, m) for m in config.modalities}
+    sizes = {m: _sizes(architecture.views[m]) for m in architecture.modalities}
     given = Given(
         init.heads or None, stated(init.video), stated(init.audio), sizes, "--config.init."
     )
@@ -103,12 +109,14 @@ def _loaded(config: Config) -> Loaded:
     return loading.load_sources(sources, request, init.step, _WORDING, print_on_main)
 
 
-def _sizes(config: Config, modality: Modality) -> dict[str, Any]:
-    fields = input_fields(config.modality(modality))
+def _sizes(view: ViewConfig) -> dict[str, Any]:
+    fields = input_fields(view)
     return {name: value for name, value in fields.items() if name not in _RATES}
 
 
-def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Start:
+def start_of(
+    modality: Modality, weights: EncoderWeights, architecture: Architecture, source: str
+) -> Start:
     """Returns a run's encoder of one modality with the parameters of other weights.
 
     Biases of values are added to the biases behind attention, which is the same function; those of
@@ -117,16 +125,17 @@ def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Sta
     Args:
       modality: of the encoder.
       weights: its weights.
-      config: of the run.
+      architecture: of the run's networks.
+      source: where the weights come from, for messages.
 
     Raises:
       UserError: widths, depths, heads or patches differ.
     """
-    theirs, view = weights.config, config.modality(modality)
-    _check_sizes(modality, theirs, config)
+    theirs, view, model = weights.config, architecture.views[modality], architecture.model
+    _check_sizes(modality, theirs, model, view, source)
     params = jax.tree.map(np.asarray, weights.params)
-    start = Start(other=list(_other_inputs(modality, theirs, config)))
-    _take_embedding(start, theirs, params["embedding"], EncoderConfig(config.model.encoder, view))
+    start = Start(other=list(_other_inputs(modality, theirs, view)))
+    _take_embedding(start, theirs, params["embedding"], EncoderConfig(model.encoder, view))
     start.blocks = _blocks(params["blocks"]["layers"], start.left)
     start.taken.append(f"{theirs.transformer.depth} blocks")
     if theirs.norm == "tokens":
@@ -139,9 +148,11 @@ def start_of(modality: Modality, weights: EncoderWeights, config: Config) -> Sta
     return start
 
 
-def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> None:
-    own, other, source = config.model.encoder, theirs.transformer, config.init.source
-    named, view = f"{source} has an encoder of {modality}", config.modality(modality)
+def _check_sizes(
+    modality: Modality, theirs: EncoderConfig, model: ModelConfig, view: ViewConfig, source: str
+) -> None:
+    own, other = model.encoder, theirs.transformer
+    named = f"{source} has an encoder of {modality}"
     if other.mlp_width * own.width != own.mlp_width * other.width:
         raise UserError(
             f"{named} whose MLPs are {other.mlp_ratio:g} times as wide as its tokens, and those of"
@@ -150,8 +161,8 @@ def _check_sizes(modality: Modality, theirs: EncoderConfig, config: Config) -> N
     if own.size != other.size:
         raise UserError(
             f"{named} of width/depth/heads {other.size}, and that of model.size"
-            f" {config.model.size!r} is {own.size}: give"
-            f" --config.model.size={other.size}:{config.model.decoder.size}."
+            f" {model.size!r} is {own.size}: give"
+            f" --config.model.size={other.size}:{model.decoder.size}."
         )
     if theirs.stride not in (None, theirs.view.patch):
         raise UserError(
@@ -212,8 +223,8 @@ def _blocks(layers: Tree, left: list[str]) -> Tree:
     }
 
 
-def _other_inputs(modality: Modality, theirs: EncoderConfig, config: Config) -> Iterator[str]:
-    for name, now in input_fields(config.modality(modality)).items():
+def _other_inputs(modality: Modality, theirs: EncoderConfig, view: ViewConfig) -> Iterator[str]:
+    for name, now in input_fields(view).items():
         was = getattr(theirs.view, name)
         if name in _RATES and not _close(was, now):
             yield f"{modality}.{name} {was}, here {now}"
@@ -223,8 +234,10 @@ def _close(one: Any, other: Any) -> bool:
     return one == other if isinstance(one, str) else bool(np.allclose(one, other))
 
 
-def _lines(config: Config, found: Loaded, starts: Mapping[Modality, Start]) -> Iterator[str]:
-    for m in config.modalities:
+def _lines(
+    modalities: tuple[Modality, ...], found: Loaded, starts: Mapping[Modality, Start]
+) -> Iterator[str]:
+    for m in modalities:
         if m not in starts:
             yield f"init      {m}: random, as {found.origin.source} has no encoder of it"
             continue
@@ -238,20 +251,20 @@ def _lines(config: Config, found: Loaded, starts: Mapping[Modality, Start]) -> I
     yield "init      random: projection heads and decoders"
 
 
-def _values(config: Config, starts: Mapping[Modality, Start]) -> Tree:
+def _values(model: ModelConfig, starts: Mapping[Modality, Start], source: str) -> Tree:
     """Returns the part of the tree `encoders` of `Student`.
 
     Raises:
       UserError: blocks are shared, and the modalities' blocks differ.
     """
     blocks: Tree = {m: {"layers": start.blocks} for m, start in starts.items()}
-    if config.model.shares_student_blocks:
+    if model.shares_student_blocks:
         first, *others = blocks.values()
         for other in others:
             if not all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(other))):
                 raise UserError(
-                    f"The modalities share blocks (model.variant {config.model.variant!r}), and"
-                    f" {config.init.source} has different ones of {' and '.join(MODALITIES)}: give"
+                    f"The modalities share blocks (model.variant {model.variant!r}), and"
+                    f" {source} has different ones of {' and '.join(MODALITIES)}: give"
                     " weights of one modality by --config.init.from, or --config.model.variant=xkd."
                 )
         blocks = {SHARED: first}

@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import UserError
-from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
+from data_pipelines.loader_config import (
+    MODALITIES,
+    AudioConfig,
+    LoaderConfig,
+    Modality,
+    VideoConfig,
+)
 from xkd_jax.config.architecture import HeadConfig, ModelConfig
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.pretraining import Config, LossConfig, LossWeights
@@ -142,7 +148,7 @@ def case_schedules(case: Case) -> Schedules:
     )
 
 
-def case_inputs(case: Case, config: Config, step: int) -> Inputs:
+def case_inputs(case: Case, config: LoaderConfig, step: int) -> Inputs:
     """Returns the file's inputs of one step, from the authors' layout with color first.
 
     Args:
@@ -179,7 +185,9 @@ def case_state(case: Case, config: Config, schedules: Schedules) -> TrainState:
     tensors = dict(case.group("params"))
     for name in author_weights.CENTERS:
         tensors.setdefault(name, np.zeros((1, config.model.head.outputs), np.float32))
-    tree = jax.tree.map(jnp.asarray, author_weights.load(tensors, case.meta["aliases"], config))
+    tree = jax.tree.map(
+        jnp.asarray, author_weights.load(tensors, case.meta["aliases"], config.architecture)
+    )
     active = ActiveLosses.of(config.loss.weights)
     transformation = optimizer(config.optimizer, schedules, active)
     return TrainState(

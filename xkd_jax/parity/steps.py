@@ -9,7 +9,8 @@ import einops
 import jax
 import numpy as np
 
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
+from xkd_jax.config.architecture import Architecture
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import author_weights
 from xkd_jax.method.objective import ObjectiveOutputs
@@ -73,14 +74,14 @@ def compare(case: Case) -> list[Comparison]:
     """Runs one case and returns the comparison of each group."""
     config, schedules = case_config(case), case_schedules(case)
     state = case_state(case, config, schedules)
-    before = _exported(state, config)
+    before = _exported(state, config.architecture)
     inputs = case_inputs(case, config, 0)
     temperatures = {m: of(0) for m, of in schedules.teacher_temperature.items()}
     of = functools.partial(loss_and_gradients, architecture=config.architecture, loss=config.loss)
     outputs, gradients = jax.jit(of)(state, temperatures, inputs)
     losses, state = run(case, config, schedules, state)
-    after = _exported(state, config)
-    gradients = author_weights.export({"student": gradients}, config)
+    after = _exported(state, config.architecture)
+    gradients = author_weights.export({"student": gradients}, config.architecture)
 
     expected = [
         dict(zip(case.meta["loss_names"], row, strict=True)) for row in case.arrays["losses"]
@@ -127,14 +128,14 @@ def named_losses(metrics: Metrics) -> dict[str, float]:
 
 
 def named_outputs(
-    outputs: ObjectiveOutputs, masks: Mapping[Modality, Masking], config: Config
+    outputs: ObjectiveOutputs, masks: Mapping[Modality, Masking], config: LoaderConfig
 ) -> dict[str, np.ndarray]:
     """Returns the objective's intermediate results under the authors' names.
 
     Args:
       outputs: outputs of one step.
       masks: masks of the global views, by modality.
-      config: of the run.
+      config: of the views.
 
     Returns:
       {"{modality}_{name}": float array [batch, ...]}; outputs that were not computed are left out.
@@ -161,9 +162,9 @@ def named_outputs(
     return named
 
 
-def _exported(state: TrainState, config: Config) -> dict[str, np.ndarray]:
+def _exported(state: TrainState, architecture: Architecture) -> dict[str, np.ndarray]:
     roots = {"student": state.student, "teacher": state.teacher, "centers": state.centers}
-    return author_weights.export(roots, config)
+    return author_weights.export(roots, architecture)
 
 
 def _by_step(losses: list[dict[str, float]]) -> dict[str, float]:

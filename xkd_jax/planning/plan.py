@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from data_pipelines.errors import UserError
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read import views
 from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config
@@ -157,7 +158,7 @@ def planned_length(config: Config) -> Length:
     return config.length(config.data.records)
 
 
-def abstract_batch(config: Config, placed: NamedSharding) -> Any:
+def abstract_batch(config: LoaderConfig, placed: NamedSharding) -> Any:
     """Returns a batch of the data pipeline as `jax.ShapeDtypeStruct`s with a sharding."""
 
     def describe(leaf: Any) -> jax.ShapeDtypeStruct:

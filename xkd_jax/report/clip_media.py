@@ -7,10 +7,9 @@ import functools
 import numpy as np
 
 from data_pipelines.format.record_schema import Record
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
 from data_pipelines.read import clips
 from data_pipelines.read.dataset import Dataset
-from xkd_jax.config.pretraining import Config
 from xkd_jax.report import browser_formats
 from xkd_jax.report.elements import Child, Html, element, player
 from xkd_jax.report.sound_synthesis import sound_of
@@ -22,7 +21,7 @@ class ClipMedia:
     """A clip of a data set for the page; what is shown twice is encoded once."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, record: int, views: dict[Modality, np.ndarray]
+        self, config: LoaderConfig, dataset: Dataset, record: int, views: dict[Modality, np.ndarray]
     ):
         """Reads the record's name and label.
 
@@ -34,7 +33,7 @@ class ClipMedia:
         """
         self._config = config
         # views of frames are large: what is shown of them is kept
-        self._frames = _frames(config, views["video"]) if "video" in views else None
+        self._frames = _frames(config.video, views["video"]) if "video" in views else None
         self._log_mel = views.get("audio")
         found = dataset[record]
         self._recorded = recorded_sound(found, dataset.metadata.frame_rate, config)
@@ -57,7 +56,7 @@ class ClipMedia:
         """
         if self._log_mel is None or self._recorded is not None:
             return self._recorded
-        return samples_of(self._config, self._log_mel)
+        return samples_of(self._config.audio, self._log_mel)
 
     def shown(self, modality: Modality) -> Child:
         """Returns a player of one modality: frames with the sound, or the spectrogram above it."""
@@ -70,7 +69,9 @@ class ClipMedia:
 
     @functools.cached_property
     def _sound(self) -> Html:
-        return element("div", self.spectrogram, sound(self.samples, self._config, self.title))
+        return element(
+            "div", self.spectrogram, sound(self.samples, self._config.audio.sample_rate, self.title)
+        )
 
     @functools.cached_property
     def spectrogram(self) -> Html:
@@ -81,12 +82,12 @@ class ClipMedia:
         return element("img", src=browser_formats.png(browser_formats.scaled(image)[0]), alt=name)
 
 
-def _frames(config: Config, view: np.ndarray) -> np.ndarray:
+def _frames(video: VideoConfig, view: np.ndarray) -> np.ndarray:
     """Returns the frames of a normalized view as they are shown, uint8."""
-    return browser_formats.scaled(pictures(config.video, view[None])[0])
+    return browser_formats.scaled(pictures(video, view[None])[0])
 
 
-def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | None) -> Html:
+def film(frames: np.ndarray, config: LoaderConfig, name: str, samples: np.ndarray | None) -> Html:
     """Returns a player of frames.
 
     Args:
@@ -103,22 +104,22 @@ def film(frames: np.ndarray, config: Config, name: str, samples: np.ndarray | No
     return player("video", address, name, class_="clip", poster=poster, width=width, height=height)
 
 
-def sound(samples: np.ndarray | None, config: Config, name: str, shown: str = "") -> Child:
+def sound(samples: np.ndarray | None, sample_rate: int, name: str, shown: str = "") -> Child:
     """Returns a player of a sound; nothing for None.
 
     Args:
       samples: float [samples], full scale at 1.
-      config: of the run.
+      sample_rate: in Hz.
       name: for screen readers.
       shown: on the player; empty: nothing.
     """
     if samples is None:
         return None
-    address = browser_formats.sound(samples, config.audio.sample_rate)
+    address = browser_formats.sound(samples, sample_rate)
     return player("audio", address, name, class_="clip", data_name=shown or None)
 
 
-def recorded_sound(record: Record, stored_rate: float, config: Config) -> np.ndarray | None:
+def recorded_sound(record: Record, stored_rate: float, config: LoaderConfig) -> np.ndarray | None:
     """Returns the sound of a record's central clip, float32 [samples], full scale at 1.
 
     Args:
@@ -139,6 +140,6 @@ def recorded_sound(record: Record, stored_rate: float, config: Config) -> np.nda
     return samples.astype(np.float32) / 2**15
 
 
-def samples_of(config: Config, view: np.ndarray) -> np.ndarray:
+def samples_of(audio: AudioConfig, view: np.ndarray) -> np.ndarray:
     """Returns the sound of a normalized spectrogram [mels, columns], float32 [samples]."""
-    return sound_of(config.audio, unnormalized(config.audio, view))
+    return sound_of(audio, unnormalized(audio, view))

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from data_pipelines.loader_config import MODALITIES, Modality
+from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.terminal import count
-from xkd_jax.config.pretraining import Config
 from xkd_jax.report import browser_formats
 from xkd_jax.report.charts import scatter
 from xkd_jax.report.clip_media import ClipMedia, film, samples_of, sound
@@ -94,7 +93,7 @@ def reconstructions(student: StudentOnData, split: Split, amount: int) -> Child:
 
 
 def _panels(
-    config: Config, modality: Modality, shown: Drawn, seen: Any, row: int, clip: ClipMedia
+    config: LoaderConfig, modality: Modality, shown: Drawn, seen: Any, row: int, clip: ClipMedia
 ) -> Child:
     """Returns one picture or film with a panel for each thing to compare, below their names."""
     parts = {name: getattr(shown, name) for name in _PANELS}
@@ -110,10 +109,14 @@ def _panels(
         src=browser_formats.png(joined[0]),
         alt=f"Spectrograms: {title}",
     )
-    heard = [sound(clip.samples, config, f"Input: {clip.title}", "Input")]
+    heard = [sound(clip.samples, config.audio.sample_rate, f"Input: {clip.title}", "Input")]
     if seen.views is not None:
-        again = samples_of(config, seen.views.predicted[row])
-        heard.append(sound(again, config, f"Reconstruction: {clip.title}", "Reconstruction"))
+        again = samples_of(config.audio, seen.views.predicted[row])
+        heard.append(
+            sound(
+                again, config.audio.sample_rate, f"Reconstruction: {clip.title}", "Reconstruction"
+            )
+        )
     players = [element("div", player) for player in heard]
     return [heads, image, element("div", players, class_="grid", style="--least: 9rem")]
 

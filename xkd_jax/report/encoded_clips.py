@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from data_pipelines.activity import Activity
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Config, MeshConfig
+from xkd_jax.config.architecture import Architecture, ModelConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.inference.run_checkpoint import RunCheckpoint
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.encoder import pool
@@ -66,7 +67,7 @@ class StudentOnData:
           UserError: the checkpoint can't be used.
         """
         config = checkpoint.config
-        directory = folder_of(config, folder)
+        directory = folder_of(config.data, folder)
         # threads suffice for so few clips: processes take seconds to start
         data = dataclasses.replace(config.data, dir=directory, workers=0)
         self.config = dataclasses.replace(config, data=data, batch_size=_BATCH)
@@ -74,7 +75,7 @@ class StudentOnData:
         here = jax.sharding.SingleDeviceSharding(device)
         self._params = checkpoint.tree("student", lambda cls, architecture: here)
         self._mesh = mesh_lib.make_mesh(MeshConfig(), [device])
-        self._encode = _encode_function(self.config, self._mesh)
+        self._encode = _encode_function(self.config, self.config.model, self._mesh)
 
     def open(self, split: str) -> Dataset:
         """Opens a split of the run's data.
@@ -126,7 +127,8 @@ class StudentOnData:
     def see(self, dataset: Dataset, records: np.ndarray) -> dict[Modality, Any]:
         """Returns {modality: `Seen` of at most 16 records, arrays of NumPy [records, ...]}."""
         (batch,) = self._batches(dataset, records)
-        see = seen_function(self.config, self._mesh, len(records))
+        model, weights = self.config.model, self.config.loss.weights
+        see = seen_function(self.config, model, weights, self._mesh, len(records))
         return jax.device_get(see(self._params, self._placed(batch)))
 
     def _batches(self, dataset: Dataset, records: np.ndarray) -> Iterable[Batch]:
@@ -141,16 +143,16 @@ class StudentOnData:
 
 
 @functools.cache
-def _augmented(config: Config) -> Callable[[Batch], Any]:
+def _augmented(config: LoaderConfig) -> Callable[[Batch], Any]:
     return jax.jit(lambda batch: augment(config, batch))
 
 
 @functools.cache
 def _encode_function(
-    config: Config, mesh: jax.sharding.Mesh
+    config: LoaderConfig, model: ModelConfig, mesh: jax.sharding.Mesh
 ) -> Callable[[Tree, Batch], tuple[dict[Modality, jax.Array], dict[Modality, jax.Array]]]:
     """Returns the jitted (student's parameters, batch) -> features and outputs of the heads."""
-    architecture = config.architecture
+    architecture = Architecture.of(model, config)
 
     def encode(params: Tree, batch: Batch) -> Any:
         student, views = module_of(Student, params, architecture), augment(config, batch)

@@ -11,12 +11,13 @@ import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.terminal import escaped
 from xkd_jax.config import listing
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import Config, ProbeConfig
 from xkd_jax.method.collapse_metrics import information
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.parallel import agreement
@@ -76,7 +77,7 @@ def train(
       TrainingDivergedError: a loss was not finite.
       StoppedError: the program was preempted; the state is saved.
     """
-    run_data.check(config)
+    run_data.check(config.data)
     wandb_sink.check(config.wandb)
     goodput = Goodput(began)
     smaller = f"--config.batch_size={max(1, config.batch_size // 2)} or less"
@@ -99,7 +100,7 @@ def _train(
     def check_run() -> None:  # the memory of a step does not depend on the number of records
         _check_memory(config, run_of(config, config.length(max(config.data.records, 1)), mesh))
 
-    directory = run_data.directory(config, workdir, check_run)
+    directory = run_data.directory(config, config.probe, workdir, check_run)
     dataset = _open(config, directory, config.data.split)
     length = config.length(len(dataset))
     run = run_of(config, length, mesh).starting_from(initial)
@@ -120,7 +121,7 @@ def _train(
         cause: Cause = "restore" if checkpoints.exist() else "start"
         with main_activity("reading or making the first state"), goodput.phase(cause):
             state = first_state(run, checkpoints)
-        if int(state.step) == length.steps and _is_complete(config, workdir):
+        if int(state.step) == length.steps and _is_complete(config.probe, workdir):
             print_on_main(
                 f"ended     this run ended at step {length.steps}: nothing was changed; for more"
                 " steps give a larger max_steps or epochs, for a new run another --workdir"
@@ -154,12 +155,12 @@ def _step_memory(config: Config, run: Run) -> StepMemory:
     return StepMemory(run.architecture, config.loss, config, config.mesh, run.like, devices)
 
 
-def _is_complete(config: Config, workdir: PurePath) -> bool:
+def _is_complete(config: ProbeConfig, workdir: PurePath) -> bool:
     """Whether the work after the last step, the probes, is done."""
-    return not config.probe.enabled or bool(global_max(int(storage.exists(str(workdir / PROBES)))))
+    return not config.enabled or bool(global_max(int(storage.exists(str(workdir / PROBES)))))
 
 
-def _open(config: Config, directory: str, split: str) -> Dataset:
+def _open(config: LoaderConfig, directory: str, split: str) -> Dataset:
     """Opens a split and checks that it is the same on every process."""
     with main_activity(f"opening the split {escaped(split)}"):
         dataset = run_on_all(lambda: open_dataset(config, directory, split))
@@ -250,7 +251,8 @@ def loop(
         print_on_main("          " + "  ".join(f"{k} {v:.1f} %" for k, v in found.items()))
         return {f"knn/{name}": v for name, v in found.items()}
 
-    draw = gallery(config, dataset, run.rows, run.batch_sharding)
+    weights = config.loss.weights
+    draw = gallery(config, config.model, weights, dataset, run.rows, run.batch_sharding)
 
     def pictures(state: TrainState, step: int) -> dict[str, np.ndarray]:
         every = config.pictures_every

@@ -56,7 +56,7 @@ def videos(config, tmp_path, monkeypatch):
 
 
 def test_shards_are_made_in_workdir_and_used_again(config, tmp_path, capsys):
-    made = run_data.directory(config, tmp_path / "run")
+    made = run_data.directory(config, config.probe, tmp_path / "run")
     assert made == str(tmp_path / "run" / "data")
     told = capsys.readouterr().out
     first = told.splitlines()[0]
@@ -66,7 +66,7 @@ def test_shards_are_made_in_workdir_and_used_again(config, tmp_path, capsys):
     assert "left out 1 of 7 files: 1 unreadable\n  text.mp4: unreadable" in told
     assert len(open_dataset(config, made, "train", modalities=("video",))) == 6
     before = {file.name: file.stat().st_mtime_ns for file in os.scandir(made)}
-    assert run_data.directory(config, tmp_path / "run") == made
+    assert run_data.directory(config, config.probe, tmp_path / "run") == made
     assert {file.name: file.stat().st_mtime_ns for file in os.scandir(made)} == before
     assert capsys.readouterr().out == ""
 
@@ -85,10 +85,10 @@ def test_stopped_run_resumes_with_finished_shards(config, videos, tmp_path, monk
     monkeypatch.setattr(joint_work, "EVERY", 0.0)
     monkeypatch.setattr(builder, "write_shard", write_and_signal)
     with pytest.raises(StoppedError, match="while making shards, as requested: run the same"):
-        run_data.directory(config, tmp_path / "run")
+        run_data.directory(config, config.probe, tmp_path / "run")
     assert len(written) == 2
     capsys.readouterr()
-    made = run_data.directory(config, tmp_path / "run")
+    made = run_data.directory(config, config.probe, tmp_path / "run")
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "resume    2 of 4 shards are finished"
     assert told[1].startswith("shards    of 4 files of ")
@@ -104,15 +104,15 @@ def test_shards_of_build_command_are_used_and_changes_of_files_noted(
     assert build.main(["--dataset=folder", "--modalities=video", "--mels=16", *options]) == 0
     config = change(config, data={"videos": str(videos), "dir": str(shards)})
     capsys.readouterr()
-    assert run_data.directory(config, tmp_path / "run") == str(shards)
+    assert run_data.directory(config, config.probe, tmp_path / "run") == str(shards)
     assert capsys.readouterr().out == ""
     (videos / "0.mp4").rename(videos / "new.mp4")
-    run_data.directory(config, tmp_path / "run")
+    run_data.directory(config, config.probe, tmp_path / "run")
     told = capsys.readouterr().out
     assert told.startswith(f"note      the shards of {videos} were made of other files or with")
     assert told.count("\n") == 1
     videos.rename(tmp_path / "moved")
-    run_data.directory(config, tmp_path / "run")
+    run_data.directory(config, config.probe, tmp_path / "run")
     assert f"note      {videos} can't be listed now, and its shards are" in capsys.readouterr().out
 
 
@@ -126,7 +126,7 @@ def test_build_of_another_run_is_waited_for_and_used(config, tmp_path, monkeypat
         raise LeaseHeldError("Another process is building there.")
 
     monkeypatch.setattr(builder, "start", finish_elsewhere)
-    made = run_data.directory(config, tmp_path / "run")
+    made = run_data.directory(config, config.probe, tmp_path / "run")
     told = capsys.readouterr().out
     assert told == f"waiting   for another process that makes shards in {made}\n"
     assert len(open_dataset(config, made, "train", modalities=("video",))) == 6
@@ -138,7 +138,7 @@ def test_full_disk_is_refused_before_build(config, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "write_shard", None)
     message = r"run/data has 0.001 MB free, and the shards of .* take about [\d.]+ MB: free disk"
     with pytest.raises(UserError, match=message):
-        run_data.directory(config, tmp_path / "run")
+        run_data.directory(config, config.probe, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_full_disk_is_refused_before_build(config, tmp_path, monkeypatch):
 )
 def test_config_without_data_or_with_two_kinds_is_refused(config, changes, message):
     with pytest.raises(UserError, match=message):
-        run_data.check(change(config, data=changes))
+        run_data.check(dataclasses.replace(config.data, **changes))
 
 
 def test_data_set_of_other_source_is_refused(config, tmp_path):
@@ -159,7 +159,7 @@ def test_data_set_of_other_source_is_refused(config, tmp_path):
     (directory / "dataset_info.json").write_text("{}")
     other = change(config, data={"dir": str(directory)})
     with pytest.raises(UserError, match=r"shards has another data set, and data.videos is .*: lea"):
-        run_data.directory(other, tmp_path / "run")
+        run_data.directory(other, other.probe, tmp_path / "run")
 
 
 def test_run_that_can_not_start_is_refused_before_build(config, tmp_path):
@@ -167,7 +167,7 @@ def test_run_that_can_not_start_is_refused_before_build(config, tmp_path):
         raise UserError("A step does not fit.")
 
     with pytest.raises(UserError, match=r"A step does not fit\."):
-        run_data.directory(config, tmp_path / "run", refuse)
+        run_data.directory(config, config.probe, tmp_path / "run", refuse)
     assert not (tmp_path / "run").exists()
 
 
@@ -185,12 +185,13 @@ def test_run_that_can_not_start_is_refused_before_build(config, tmp_path):
 def test_run_that_needs_another_split_is_refused_before_build(
     config, tmp_path, section, values, message
 ):
+    changed = change(config, **{section: values})
     with pytest.raises(UserError, match=message):
-        run_data.directory(change(config, **{section: values}), tmp_path / "run")
+        run_data.directory(changed, changed.probe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_shards_inside_source_are_refused(config, source):
     with pytest.raises(UserError, match=r"is inside .*, their source: give a folder outside"):
-        run_data.directory(config, source / "run")
+        run_data.directory(config, config.probe, source / "run")
     assert not (source / "run").exists()

@@ -81,6 +81,8 @@ def test_only_the_drawn_rows_leave_the_devices(small):
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     batch = abstract_batch(config, batch_sharding(mesh, config.batch_size))
     params = parameters(abstract(Student, config.architecture))
-    found = jax.eval_shape(seen_function(config, mesh, 2), params, batch)
+    found = jax.eval_shape(
+        seen_function(config, config.model, config.loss.weights, mesh, 2), params, batch
+    )
     assert config.batch_size > 2
     assert {leaf.shape[0] for leaf in jax.tree.leaves(found)} == {2}

@@ -7,17 +7,17 @@ from pathlib import PurePath
 
 from data_pipelines import spoken_digits
 from data_pipelines.errors import UserError
-from xkd_jax.config.pretraining import Config
+from data_pipelines.loader_config import DataConfig, LoaderConfig
+from xkd_jax.config.pretraining import ProbeConfig
 from xkd_jax.parallel.processes import main_activity, main_first, print_on_main
 
 
-def check(config: Config) -> None:
+def check(data: DataConfig) -> None:
     """Checks that a run has data.
 
     Raises:
       UserError: `data.dir` and `data.videos` are empty, or `data.videos` is given with digits.
     """
-    data = config.data
     if data.dataset == "spoken_digits":
         if data.videos:
             raise UserError(
@@ -31,18 +31,22 @@ def check(config: Config) -> None:
         )
 
 
-def folder_of(config: Config, workdir: PurePath) -> str:
+def folder_of(data: DataConfig, workdir: PurePath) -> str:
     """Returns the folder of the shards: `data.dir`, or `data` in the run's folder."""
-    return config.data.dir or str(workdir / "data")
+    return data.dir or str(workdir / "data")
 
 
 def directory(
-    config: Config, workdir: PurePath, check_run: Callable[[], None] = lambda: None
+    config: LoaderConfig,
+    probe: ProbeConfig,
+    workdir: PurePath,
+    check_run: Callable[[], None] = lambda: None,
 ) -> str:
     """Returns the folder of the shards, which are made there on first use.
 
     Args:
-      config: of the run.
+      config: data and views of the run.
+      probe: settings of the probes, which may need another split.
       workdir: folder of the run.
       check_run: called before shards are made of videos, which takes long.
 
@@ -50,7 +54,7 @@ def directory(
       UserError: they can't be made, or the folder has other data.
       StoppedError: the program was preempted; the same command resumes.
     """
-    folder = folder_of(config, workdir)
+    folder = folder_of(config.data, workdir)
     if config.data.dataset == "spoken_digits":
         with main_activity("making spoken digits"):
             main_first(lambda: spoken_digits.build(config, folder, print_on_main))
@@ -59,5 +63,5 @@ def directory(
             video_shards,  # loads decoders, which other runs don't need
         )
 
-        video_shards.make(config, folder, check_run)
+        video_shards.make(config, probe, folder, check_run)
     return folder

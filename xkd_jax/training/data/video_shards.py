@@ -20,8 +20,9 @@ from data_pipelines.build.build_plan import BuildPlan
 from data_pipelines.build.build_progress import BuildProgress
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.lease import LeaseHeldError
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.terminal import count, escaped
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.pretraining import ProbeConfig
 from xkd_jax.parallel import agreement
 from xkd_jax.parallel.processes import (
     global_max,
@@ -45,11 +46,14 @@ _WHAT = "making shards"
 _STOPPING = "stopping: the same command resumes; Ctrl-C again ends now"
 
 
-def make(config: Config, folder: str, check_run: Callable[[], None]) -> None:
+def make(
+    config: LoaderConfig, probe: ProbeConfig, folder: str, check_run: Callable[[], None]
+) -> None:
     """Makes the shards of `data.videos`, or resumes that; uses finished ones.
 
     Args:
-      config: of the run.
+      config: data and views of the run.
+      probe: settings of the probes, which may need another split.
       folder: the folder (or URL) of the shards.
       check_run: called before they are made; what it raises prevents that.
 
@@ -61,7 +65,7 @@ def make(config: Config, folder: str, check_run: Callable[[], None]) -> None:
         return
     check_run()
     with main_activity("listing the files"):
-        plan = run_on_all(lambda: _plan(config, folder))
+        plan = run_on_all(lambda: _plan(config, probe, folder))
     agreement.require({f"files of {config.data.videos}": plan.digest})
     here, everywhere = _workers()
     with contextlib.ExitStack() as lease, Preemption(_STOPPING) as preemption:
@@ -79,7 +83,7 @@ def make(config: Config, folder: str, check_run: Callable[[], None]) -> None:
         on_main(lambda: _finish(plan, folder))
 
 
-def _is_finished(config: Config, folder: str) -> bool:
+def _is_finished(config: LoaderConfig, folder: str) -> bool:
     """Whether the folder has the shards; the main process prints what differs from the files."""
 
     def look() -> bool:
@@ -94,7 +98,7 @@ def _is_finished(config: Config, folder: str) -> bool:
     return bool(number_of_main(look))
 
 
-def _plan(config: Config, folder: str) -> BuildPlan:
+def _plan(config: LoaderConfig, probe: ProbeConfig, folder: str) -> BuildPlan:
     """Returns the plan of the shards.
 
     Raises:
@@ -103,8 +107,8 @@ def _plan(config: Config, folder: str) -> BuildPlan:
     plan = videos.make_plan(config, folder)
     found = list(dict.fromkeys(shard.split for shard in plan.shards))
     needed = {"data.split": config.data.split.split("+")}
-    if config.probe.enabled or config.probe.knn_every:
-        needed["probe.split"] = [config.probe.split]
+    if probe.enabled or probe.knn_every:
+        needed["probe.split"] = [probe.split]
     for key, splits in needed.items():
         if lacking := [split for split in splits if split not in found]:
             raise UserError(
@@ -116,7 +120,7 @@ def _plan(config: Config, folder: str) -> BuildPlan:
 
 
 def _started(
-    config: Config, plan: BuildPlan, folder: str, work: JointWork, lease: contextlib.ExitStack
+    config: LoaderConfig, plan: BuildPlan, folder: str, work: JointWork, lease: contextlib.ExitStack
 ) -> bool:
     """Starts the build, after waiting for that of another run; False: that one has finished it."""
     printed = False

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from jax.sharding import Mesh
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import ViewConfig
 from data_pipelines.terminal import count, main_command
 from xkd_jax.config import listing
 from xkd_jax.config.length import Length
@@ -100,7 +100,7 @@ def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     else:
         yield f"method    {config.modalities[0]} only: reconstruction, no cross-modal losses"
     for modality in config.modalities:
-        yield f"{modality:9} {_views(config, modality)}"
+        yield f"{modality:9} {_views(config.modality(modality))}"
     weights = ActiveLosses.of(loss.weights).weights
     possible = losses_of(config.modalities)
     off = [n for n in dataclasses.asdict(loss.weights) if n in possible and n not in weights]
@@ -112,8 +112,7 @@ def _method(config: Config, mesh: Mesh) -> Iterator[str]:
     )
 
 
-def _views(config: Config, modality: Modality) -> str:
-    view = config.modality(modality)
+def _views(view: ViewConfig) -> str:
     shape, patch, local = (
         " x ".join(map(str, sides)) for sides in (view.global_shape, view.patch, view.local_shape)
     )

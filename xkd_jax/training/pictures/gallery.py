@@ -10,13 +10,14 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from data_pipelines.loader_config import Modality
+from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.read_ahead import Batch
 from data_pipelines.tiles import tile
 from xkd_jax.augment import augment
-from xkd_jax.config.pretraining import Config
+from xkd_jax.config.architecture import Architecture, ModelConfig
+from xkd_jax.config.pretraining import LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.precision import matmul_precision
@@ -46,19 +47,25 @@ class Seen(NamedTuple):
 
 @functools.cache
 def seen_function(
-    config: Config, mesh: Mesh | AbstractMesh, count: int
+    config: LoaderConfig,
+    model: ModelConfig,
+    weights: LossWeights,
+    mesh: Mesh | AbstractMesh,
+    count: int,
 ) -> Callable[[Tree, Batch], dict[Modality, Seen]]:
     """Returns the jitted (student's parameters, batch) -> {modality: what it makes of the views}.
 
     The masks are the same at each call. Results are of the batch's first rows, and on every device.
 
     Args:
-      config: of the run.
+      config: of the views.
+      model: settings of the networks.
+      weights: of the losses; reconstructions are of the modalities whose decoders are trained.
       mesh: of all devices.
       count: number of those rows: one device can't hold the views of a large batch.
     """
-    architecture = config.architecture
-    decoded = ActiveLosses.of(config.loss.weights).reconstructed
+    architecture = Architecture.of(model, config)
+    decoded = ActiveLosses.of(weights).reconstructed
 
     def see(params: Tree, batch: Batch) -> dict[Modality, Seen]:
         student, views = module_of(Student, params, architecture), augment(config, batch)
@@ -81,7 +88,12 @@ def seen_function(
 
 
 def gallery(
-    config: Config, dataset: Dataset, rows: list[int], sharding: NamedSharding
+    config: LoaderConfig,
+    model: ModelConfig,
+    weights: LossWeights,
+    dataset: Dataset,
+    rows: list[int],
+    sharding: NamedSharding,
 ) -> Callable[[Tree], dict[str, np.ndarray]]:
     """Returns a function from a student's parameters to {tag: uint8 [height, width, 3]}.
 
@@ -90,13 +102,15 @@ def gallery(
     original and attention for each modality.
 
     Args:
-      config: of the run.
+      config: of the views.
+      model: settings of the networks.
+      weights: of the losses.
       dataset: the records.
       rows: this host's rows of a batch.
       sharding: of every array of a batch.
     """
     count = min(CLIPS, len(dataset), config.batch_size)
-    see = seen_function(config, sharding.mesh, count)
+    see = seen_function(config, model, weights, sharding.mesh, count)
 
     def draw(params: Tree) -> dict[str, np.ndarray]:
         (batch,) = pipeline.eval_batches(config, dataset, rows, records=np.arange(count))
