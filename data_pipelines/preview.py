@@ -65,19 +65,11 @@ def preview(config: LoaderConfig, dataset: Dataset, records: int, step: int = 0)
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    import jax.numpy as jnp  # JAX takes seconds to start
-
-    from xkd_jax.augment import augment
-    from xkd_jax.method.train_step import masked
-
     batches = pipeline.train_batches(config, dataset, range(records), step)
     batch = next(batches)
     batches.close()
-    views = augment(config, {name: batch[name] for name in config.modalities})
-    inputs = masked(views, jnp.int32(step), config)
-    hidden = {
-        name: _hidden(config.modality(name), mask.removed) for name, mask in inputs.masks.items()
-    }
+    arrays = {name: batch[name] for name in config.modalities}
+    views, hidden = _views_and_hidden(config, arrays, step)
     rows: list[np.ndarray] = []
     for i, index in enumerate(batch["record"]):
         record = dataset[int(index)]
@@ -92,14 +84,30 @@ def preview(config: LoaderConfig, dataset: Dataset, records: int, step: int = 0)
     return np.concatenate(rows)
 
 
-def _hidden(view: ViewConfig, removed: Any) -> np.ndarray:
-    """Returns whether each value of the global views is masked, bool [batch, *global_shape]."""
+def _views_and_hidden(
+    config: LoaderConfig, batch: dict[Modality, Any], step: int
+) -> tuple[dict[Modality, Any], dict[Modality, np.ndarray]]:
+    """Returns the views of a batch, and whether each value of its global views is masked.
+
+    The latter are {modality: bool [batch, *global_shape]}.
+    """
+    import jax  # takes seconds to start
     import jax.numpy as jnp
 
+    from xkd_jax.method.train_step import inputs_of
     from xkd_jax.networks.patches import unpatchify
 
-    patches = jnp.repeat(removed[..., None], math.prod(view.patch), axis=-1)
-    return np.asarray(unpatchify(patches, view.patch, view.grid)) > 0
+    def hidden(view: ViewConfig, removed: jax.Array) -> jax.Array:
+        patches = jnp.repeat(removed[..., None], math.prod(view.patch), axis=-1)
+        return unpatchify(patches, view.patch, view.grid) > 0
+
+    @jax.jit
+    def prepare(batch: dict[Modality, Any]) -> tuple[dict[Modality, Any], dict[Modality, Any]]:
+        inputs = inputs_of(batch, jnp.int32(step), config)
+        masks = inputs.masks.items()
+        return inputs.views, {m: hidden(config.modality(m), mask.removed) for m, mask in masks}
+
+    return jax.device_get(prepare(batch))
 
 
 def _video_strips(

@@ -150,31 +150,65 @@ def assert_near(found, losses):
         np.testing.assert_allclose(values, losses[step], rtol=1e-4)
 
 
+def preempted(count, workdir, notes, shards):
+    """Starts a number of processes, preempts one after step 2; returns the step that all save."""
+    with Start(count, workdir, notes, shards, TINY="yes", PACE="0.3") as run:
+        run.signal_after("step 2/", count // 2, signal.SIGTERM)
+        assert run.statuses() == [EXIT_RESUMABLE] * count, run.output
+    (stopped,) = saved_steps(workdir)
+    assert 2 <= stopped < STEPS
+    assert all(f"after step {stopped}, as requested" in output for output in run.output)
+    assert not any("step 1/" in output for output in run.output[1:])
+    return stopped
+
+
+def assert_same_data_and_losses(notes, count, losses, records):
+    """The processes read disjoint parts of the records of each step, in their order."""
+    for step, read in read_notes(notes, "records").items():
+        assert [len(part) for part in read] == [8 // count] * count
+        assert list(itertools.chain(*read)) == records[step]
+    found = read_notes(notes, "loss")
+    assert min(found) == 1
+    assert_near(found, losses)
+
+
+def assert_same_features(notes, count, expected):
+    for process in range(count):
+        features = np.load(notes / f"{process}.npz")
+        assert features.keys() == expected.keys()
+        for name, value in expected.items():
+            assert len(value) == TEST_RECORDS
+            np.testing.assert_allclose(features[name], value, rtol=1e-5)
+
+
 @pytest.mark.slow
+def test_run_preempted_on_two_processes_is_resumed_by_one(config, tmp_path, monkeypatch):
+    tiny_state.use_in_runs(monkeypatch)
+    losses, records = train_here(config, tmp_path / "whole", monkeypatch)
+    assert sorted(itertools.chain(*(records[n] for n in (1, 2, 3)))) == list(range(RECORDS))
+    workdir, notes = tmp_path / "run", tmp_path / "two"
+    stopped = preempted(2, workdir, notes, config.data.dir)
+    assert_same_data_and_losses(notes, 2, losses, records)
+    assert_same_features(notes, 2, features_here(config))
+    (written,) = notes.glob("*.written")  # arrays are not written by Python
+    assert written.name == "0.written"
+    assert "config.json" in written.read_text()
+    assert "tensorboard" in written.read_text()
+    rest, _ = train_here(config, workdir, monkeypatch)
+    assert min(rest) == stopped + 1
+    assert_near(rest, losses)
+    assert saved_steps(workdir) == [stopped, STEPS]
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch):
     """Four processes are preempted, one of two is killed, and a single one finishes the run."""
     tiny_state.use_in_runs(monkeypatch)
     losses, records = train_here(config, tmp_path / "whole", monkeypatch)
     workdir, shards = tmp_path / "run", config.data.dir
-
-    with Start(4, workdir, tmp_path / "four", shards, TINY="yes", PACE="0.3") as four:
-        four.signal_after("step 2/", 2, signal.SIGTERM)
-        assert four.statuses() == [EXIT_RESUMABLE] * 4, four.output
-    (stopped,) = saved_steps(workdir)
-    assert 2 <= stopped < STEPS
-    assert all(f"after step {stopped}, as requested" in output for output in four.output)
-    for step, read in read_notes(tmp_path / "four", "records").items():
-        assert [len(part) for part in read] == [2, 2, 2, 2]  # disjoint, and all of it:
-        assert list(itertools.chain(*read)) == records[step]
-    assert sorted(itertools.chain(*(records[n] for n in (1, 2, 3)))) == list(range(RECORDS))
-    found = read_notes(tmp_path / "four", "loss")
-    assert min(found) == 1
-    assert_near(found, losses)
-    assert not any("step 1/" in output for output in four.output[1:])
-    (notes,) = (tmp_path / "four").glob("*.written")  # arrays are not written by Python
-    assert notes.name == "0.written"
-    assert "config.json" in notes.read_text()
-    assert "tensorboard" in notes.read_text()
+    stopped = preempted(4, workdir, tmp_path / "four", shards)
+    assert_same_data_and_losses(tmp_path / "four", 4, losses, records)
 
     blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # as two hosts of 2 x 2 chips lie in a torus of 2 x 4
     with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3", **blocks) as two:
@@ -194,17 +228,11 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
     assert saved_steps(workdir) == [stopped]
     expected = features_here(config)
     for start, count in (("four", 4), ("two", 2)):
-        for process in range(count):
-            features = np.load(tmp_path / start / f"{process}.npz")
-            assert features.keys() == expected.keys()
-            for name, value in expected.items():
-                assert len(value) == TEST_RECORDS
-                np.testing.assert_allclose(features[name], value, rtol=1e-5)
+        assert_same_features(tmp_path / start, count, expected)
 
     rest, _ = train_here(config, workdir, monkeypatch)
     assert min(rest) == stopped + 1
     assert_near(rest, losses)
-    assert saved_steps(workdir) == [stopped, STEPS]
     assert len(list((workdir / "tensorboard").glob("events*"))) == 3  # one of each start
 
 
