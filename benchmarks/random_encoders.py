@@ -1,4 +1,4 @@
-"""Evaluates random encoders of every kind on the spoken digits: a check of the plumbing.
+"""Evaluates random encoders of every kind on the spoken digits, as a test of the program.
 
     python -m benchmarks.random_encoders [--output=runs/random_encoders] [--recordings=DIR]
 

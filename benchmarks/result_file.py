@@ -1,4 +1,4 @@
-"""The file of a benchmark's results, as JSON: written as it goes, read again for its tables."""
+"""The file of a benchmark's results, as JSON: written after each result, read for its tables."""
 
 from __future__ import annotations
 

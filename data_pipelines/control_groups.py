@@ -1,4 +1,4 @@
-"""Control groups of this process (Linux): where the limits of a container are to be read."""
+"""Control groups of this process (Linux), which have the limits of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of views for people, RGB."""
+"""RGB images of views, to look at."""
 
 from __future__ import annotations
 

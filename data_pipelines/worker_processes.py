@@ -1,4 +1,4 @@
-"""Worker processes: how many cores there are, and ending with the parent."""
+"""Worker processes: number of usable cores, and ending with the parent."""
 
 from __future__ import annotations
 

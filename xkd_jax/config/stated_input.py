@@ -1,6 +1,6 @@
-"""What a file of weights does not state of its encoders, as keys of a config.
+"""Values of encoders that a file of weights may lack, as keys of a config.
 
-A value of 0 or () is not given: the file's is used, or the one that is published for its kind.
+With 0 or (), the value of the file is used, or the published one of its kind.
 """
 
 from __future__ import annotations

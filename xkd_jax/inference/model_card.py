@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, what it takes, and how it scored."""
+"""The model card of an exported model: description, inputs and results."""
 
 from __future__ import annotations
 

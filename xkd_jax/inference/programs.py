@@ -1,4 +1,4 @@
-"""What a model's devices compute: normalized views of inputs, and their encoding."""
+"""The compiled functions of a model: normalized views of inputs, and their encoding."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """SIGTERM to one process of a run ends all of them, also outside the training steps.
 
 JAX's preemption notifier handles SIGTERM of a process of several: it writes a key to the service
-that coordinates them. The training loop asks it after each step at which step all save. Everywhere
-else `resumable_end` ends the processes; they tell each other by a second key.
+that coordinates them. After each step the training loop reads from it the step at which all save.
+Outside the loop `resumable_end` ends the processes, which notify each other by a second key.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Plans of runs on TPU slices, from the program that the TPU compiler generates."""
+"""Plans of runs on TPU slices and GPUs, from the program that the compiler generates."""

@@ -1,4 +1,4 @@
-"""Duration of a step on two scales: the chip's peak rates (roofline), and the compiler's cycles."""
+"""Estimates of a step's duration: by peak rates (roofline), and by the compiler's cycles."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tables of results with the published numbers."""
+"""Tables of results with the published numbers, and the page of runs."""

@@ -1,4 +1,4 @@
-"""Pictures, films and sounds as parts of a page, in formats that browsers play."""
+"""Images, videos and sounds as parts of a page, in formats that browsers play."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips of a page: films with sound, spectrograms and players."""
+"""Clips of a page: videos with sound, spectrograms and players."""
 
 from __future__ import annotations
 

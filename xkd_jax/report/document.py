@@ -1,4 +1,4 @@
-"""The frame of every page: one file without network access, light and dark."""
+"""The HTML template of every page: one file without network access, light and dark."""
 
 from __future__ import annotations
 

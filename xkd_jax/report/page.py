@@ -1,4 +1,4 @@
-"""The page of pretraining runs: everything that can be shown of them, in one file."""
+"""The page of pretraining runs, in one file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A pretraining run: its loop, checkpoints, probes, and what it survives."""
+"""A pretraining run: its loop, checkpoints, probes, and reactions to faults."""

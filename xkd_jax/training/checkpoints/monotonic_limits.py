@@ -1,7 +1,7 @@
-"""Orbax's limits of time, by a clock that is never set.
+"""Orbax's timeouts by the monotonic clock.
 
-Orbax gives up a save that takes longer than 20 minutes by the time of day, and so one during which
-the system's clock is set forward by as much.
+Orbax ends a save that takes longer than 20 minutes by the system clock, and so also one during
+which that clock is set forward by as much.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a run survives or detects: preemption, bad steps, corrupt devices, second writers."""
+"""Reactions to faults: preemption, values that are not finite, silent corruption, a second run."""

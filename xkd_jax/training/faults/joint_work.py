@@ -1,4 +1,4 @@
-"""Work of hours that the processes of a run share before the first step."""
+"""Long work that the processes of a run share before the first step, such as making shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of a local checkpoint: what the disks of all hosts hold, sent to where it is needed."""
+"""Reading of a local checkpoint: shards of all hosts' disks, sent to where they are needed."""
 
 from __future__ import annotations
 

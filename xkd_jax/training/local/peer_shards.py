@@ -1,4 +1,4 @@
-"""Transfer of shards between hosts by the devices' own network, with collectives.
+"""Transfer of shards between hosts through the network between the devices, with collectives.
 
 No host needs to reach a port of another one, and no data leaves the run.
 """

@@ -1,4 +1,4 @@
-"""Goodput: the share of a run's wall time in useful steps, and what the rest was lost to."""
+"""Goodput: the share of useful steps in a run's wall time, and the causes of the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places that the metrics of a run are written to."""
+"""Destinations of the metrics of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a masked autoencoder sees and predicts, as views."""
+"""Input and predictions of a masked autoencoder, as views."""
 
 from __future__ import annotations
 
