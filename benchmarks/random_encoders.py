@@ -4,10 +4,10 @@
 
 Nothing here is trained, and the table says nothing about XKD, VideoMAE, AudioMAE, CAV-MAE or AST:
 it shows that files in their formats are read, that each encoder gets its own input from the same
-shards, and that this input tells digits apart better than chance (10 %) even behind random weights.
-The files are written under the names of their projects, with small widths and inputs of one
-second. Values are top-1 accuracies in percent of 20 nearest neighbors by cosine, of one clip each:
-500 training and 250 test clips of the spoken digits, and with --recordings those of the Free
+shards, and that digits are recognized from this input better than by chance (10 %) with random
+weights. The files are written under the names of their projects, with small widths and inputs of
+one second. Values are top-1 accuracies in percent of 20 nearest neighbors by cosine, of one clip
+each: 500 training and 250 test clips of the spoken digits, and with --recordings those of the Free
 Spoken Digit Dataset, each speaker held out in turn. docs/evaluation.md has the command for trained
 weights.
 """

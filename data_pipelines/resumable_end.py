@@ -1,10 +1,9 @@
-"""The end of a command on SIGTERM, with status 75, wherever nothing is lost by it.
+"""The end of a resumable command on SIGTERM, with status 75, wherever no work is lost by it.
 
-A command that the same command resumes runs in `on_request`. Then SIGTERM ends it from a thread, so
-also while the main thread compiles, reads or waits for another process. What is on disk is that of
-a killed process, which every writer of this project survives. A loop that has work to save defers
-the end (`deferred`), and ends the command itself; inside it, `allowed` marks phases that may be
-ended after all.
+The command runs in `on_request`. Then a thread ends it on SIGTERM, also while the main thread
+compiles, reads or waits for another process. This leaves the files of a killed process, from which
+every command of this project resumes. A loop that has work to save defers the end (`deferred`), and
+ends the command itself; inside it, `allowed` marks phases that may be ended nevertheless.
 """
 
 from __future__ import annotations
@@ -140,7 +139,7 @@ def on_request() -> Iterator[None]:
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """Python tells a listener of signals with a handler only."""
+    """Does nothing: Python notifies a listener only of signals that have a handler."""
 
 
 def _reset() -> None:

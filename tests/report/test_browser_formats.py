@@ -37,7 +37,9 @@ def loudest_hertz(samples, rate):
 def test_film_has_its_frames_and_its_sound():
     levels = [0, 80, 160, 240]
     frames = np.stack([np.full((64, 96, 3), level, np.uint8) for level in levels])
-    with opened(browser_formats.film(frames, 8.0, tone(440, 0.5), RATE), "video/webm") as container:
+    with opened(
+        browser_formats.webm_video(frames, 8.0, tone(440, 0.5), RATE), "video/webm"
+    ) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, audio.codec_context.name) == ("vp9", "opus")
         decoded = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]

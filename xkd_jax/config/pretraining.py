@@ -327,7 +327,7 @@ def _check_spectrogram(audio: AudioConfig) -> None:
 
 
 def _check_modalities(config: Config) -> None:
-    """Refuses what needs a modality that the run has not."""
+    """Refuses losses and variants that need a modality that the run lacks."""
     given, usable = ",".join(config.modalities), losses_of(config.modalities)
     weights = dataclasses.asdict(config.loss.weights)
     if lacking := [name for name, weight in weights.items() if weight and name not in usable]:

@@ -52,10 +52,10 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2]
 
 
-def film(
+def webm_video(
     frames: np.ndarray, frame_rate: float, sound: np.ndarray | None = None, sample_rate: int = 0
 ) -> str:
-    """Returns the address of a film as WebM (VP9 and Opus).
+    """Returns the address of a video as WebM (VP9 and Opus).
 
     Args:
       frames: uint8 [time, even height, even width, 3].

@@ -65,7 +65,7 @@ class ClipMedia:
     @functools.cached_property
     def _film(self) -> Html:
         assert self._frames is not None
-        return film(self._frames, self._config, self.title, self.samples)
+        return video_player(self._frames, self._config, self.title, self.samples)
 
     @functools.cached_property
     def _sound(self) -> Html:
@@ -87,7 +87,9 @@ def _frames(video: VideoConfig, view: np.ndarray) -> np.ndarray:
     return browser_formats.scaled(pictures(video, view[None])[0])
 
 
-def film(frames: np.ndarray, config: LoaderConfig, name: str, samples: np.ndarray | None) -> Html:
+def video_player(
+    frames: np.ndarray, config: LoaderConfig, name: str, samples: np.ndarray | None
+) -> Html:
     """Returns a player of frames.
 
     Args:
@@ -96,7 +98,7 @@ def film(frames: np.ndarray, config: LoaderConfig, name: str, samples: np.ndarra
       name: for screen readers.
       samples: sound, float [samples]; None: silent.
     """
-    address = browser_formats.film(
+    address = browser_formats.webm_video(
         frames, config.video.frame_rate, samples, config.audio.sample_rate
     )
     height, width = frames.shape[1:3]

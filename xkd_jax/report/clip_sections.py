@@ -13,7 +13,7 @@ from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.terminal import count
 from xkd_jax.report import browser_formats
 from xkd_jax.report.charts import scatter
-from xkd_jax.report.clip_media import ClipMedia, film, samples_of, sound
+from xkd_jax.report.clip_media import ClipMedia, samples_of, sound, video_player
 from xkd_jax.report.elements import Child, Html, element
 from xkd_jax.report.encoded_clips import Split, StudentOnData
 from xkd_jax.report.nearest import Nearest, searches, varied
@@ -95,7 +95,7 @@ def reconstructions(student: StudentOnData, split: Split, amount: int) -> Child:
 def _panels(
     config: LoaderConfig, modality: Modality, shown: Drawn, seen: Any, row: int, clip: ClipMedia
 ) -> Child:
-    """Returns one picture or film with a panel for each thing to compare, below their names."""
+    """Returns one image or video with a panel for each thing to compare, below their names."""
     parts = {name: getattr(shown, name) for name in _PANELS}
     present = {_PANELS[name]: images[row] for name, images in parts.items() if images is not None}
     heads = element("div", [element("span", name) for name in present], class_="panels")
@@ -103,7 +103,7 @@ def _panels(
     joined = browser_formats.scaled(joined[:, :, : -_line(joined)])
     title = f"{', '.join(present)} of {clip.title}"
     if modality == "video":
-        return [heads, film(joined, config, title, clip.samples)]
+        return [heads, video_player(joined, config, title, clip.samples)]
     image = element(
         "img",
         src=browser_formats.png(joined[0]),
