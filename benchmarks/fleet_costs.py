@@ -213,7 +213,7 @@ def tables(rates: Rates) -> Iterator[str]:
         yield ""
     hours = build_hours(DATA_SETS[-1].records, rates)
     yield (
-        f"**Building** {DATA_SETS[-1].name}: {rates.build_seconds:.2f} core-seconds for each of"
+        f"**Building** {DATA_SETS[-1].name}: {rates.build_seconds:.2f} core-seconds for a clip of"
         f" 10 s, {hours:,.0f} core-hours, some ${hours * CORE_HOUR_DOLLARS:,.0f} at"
         f" ${CORE_HOUR_DOLLARS} a core-hour."
     )

@@ -200,10 +200,10 @@ def tables(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield from markdown_table.lines(_COLUMNS, map(_cells, chosen))
         yield ""
     for (code, version), cases in _versions(found).items():
-        yield f"Planned with JAX {version}, program {code}: {', '.join(cases)}."
+        yield f"* Planned with JAX {version}, program {code}: {', '.join(cases)}."
     missing = [str(case) for case in CASES if str(case) not in found]
     if missing:
-        yield f"Not planned yet: {', '.join(missing)}."
+        yield f"* Not planned yet: {', '.join(missing)}."
 
 
 _COLUMNS = (

@@ -34,7 +34,7 @@ _LABELS = {
     "no_refinement": "all but refinement",
     "xkd": "all losses (xkd)",
     "mas": "mas",
-    "local_teacher_view": "teachers see a local view",
+    "local_teacher_view": "teachers with a local view",
 }
 
 TableRow = dict[str, str]

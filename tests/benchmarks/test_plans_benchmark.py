@@ -67,7 +67,7 @@ def test_tables_have_both_scales_and_name_what_is_missing(planned, monkeypatch, 
     assert "100.0 (" in tpu
     assert gpu.split(" | ")[-2] == ""  # no cycles
     assert all(line.count("|") == lines[2].count("|") for line in (tpu, gpu))
-    assert lines[-1].startswith("Not planned yet: base on v5e:16x16, ")
+    assert lines[-1].startswith("* Not planned yet: base on v5e:16x16, ")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": {}}', '{"a": 1}'])
