@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh
 
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.networks.blocks import Blocks, unrolls
 from xkd_jax.networks.remat import chosen
+from xkd_jax.parallel.axis_rules import MESH_AXES
 
 CONFIG = Transformer(16, 3, 2)
 
@@ -136,14 +138,36 @@ def test_bfloat16_computes_near_float32(tokens):
     ("layers", "platform", "unrolled"),
     [
         ("auto", "gpu", True),
-        ("auto", "tpu", False),
+        ("auto", "tpu", True),
         ("auto", "cpu", False),
         ("scan", "gpu", False),
+        ("scan", "tpu", False),
         ("unroll", "cpu", True),
     ],
 )
-def test_only_gpus_unroll_by_themselves(layers, platform, unrolled):
+def test_accelerators_unroll_by_themselves(layers, platform, unrolled):
     assert unrolls(layers, types.SimpleNamespace(platform=platform)) is unrolled
+
+
+def test_tpus_gather_divided_weights_in_a_loop():
+    divided = AbstractMesh((1, 2, 1), MESH_AXES)
+    with jax.sharding.use_abstract_mesh(divided):
+        assert not unrolls("auto", types.SimpleNamespace(platform="tpu"))
+        assert unrolls("unroll", types.SimpleNamespace(platform="tpu"))
+
+
+def test_gradients_of_matrices_are_stacked_in_the_compute_dtype(tokens):
+    def stacked(dtype):
+        graph, params = nnx.split(make(dtype=dtype))
+        x = tokens.astype(dtype)
+        loss = lambda p: nnx.merge(graph, p)(x).astype(jnp.float32).sum()  # noqa: E731
+        jaxpr = jax.make_jaxpr(jax.grad(loss))(params).jaxpr
+        loops = [e for e in jaxpr.eqns if e.primitive.name == "scan"]
+        shape = params["layers"]["fc1"]["kernel"][...].shape
+        return [v.aval.dtype for e in loops for v in e.outvars if v.aval.shape == shape]
+
+    assert stacked(jnp.bfloat16) == [jnp.bfloat16]
+    assert stacked(jnp.float32) == [jnp.float32]
 
 
 @pytest.mark.parametrize(

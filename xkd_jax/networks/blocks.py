@@ -17,7 +17,7 @@ from xkd_jax.networks.gelu import gelu
 from xkd_jax.networks.layer_norm import layer_norm
 from xkd_jax.networks.linear import linear, through_heads
 from xkd_jax.networks.remat import KEPT, checkpointed, chosen
-from xkd_jax.parallel.axis_rules import constrain
+from xkd_jax.parallel.axis_rules import axis_size, constrain
 from xkd_jax.parallel.mesh import traced_device
 
 # Name of a stack's parameters, whose first axis is the layer. Clipping and weight decay treat each
@@ -192,19 +192,39 @@ class Blocks(nnx.Module):
 
         device = traced_device()
         unrolled = unrolls(self.compiled_as, device)
+        if not unrolled:
+            params = matrices_as(x.dtype, params)
         body = checkpointed(body, chosen(self.remat, device), looped=not unrolled)
         (x, last_input), _ = jax.lax.scan(body, (x, x), (params, scales), unroll=unrolled)
         return x, last_input
 
 
+def matrices_as(dtype: DTypeLike, params: Any) -> Any:
+    """Returns the parameters of a stack with its matrices in the dtype of their products.
+
+    A loop over blocks then stacks the gradients of matrices in this dtype too. If each block
+    converted its own matrices, it would stack them in float32: twice the memory, to write and to
+    read.
+
+    Args:
+      dtype: of the tokens.
+      params: float32; matrices have two or more axes in one layer.
+    """
+    return jax.tree.map(lambda p: p.astype(dtype) if p.ndim > 2 else p, params)
+
+
 def unrolls(layers: Layers, device: Any) -> bool:
     """Returns whether a stack is compiled block after block.
 
-    A loop over blocks copies their activations into one array and out again, a quarter of the
-    base step's time on an H100 (docs/performance.md). TPU compilers do that in place.
+    A loop over blocks copies their activations into one array and out again: a quarter of the base
+    step's time on an H100, a sixth by the compiler on a v5e (docs/performance.md). With `auto`,
+    TPUs keep the loop where `fsdp` divides weights: it gathers those of one block at a time.
 
     Args:
       layers: `ModelConfig.layers`.
       device: a `jax.Device` or `jax.sharding.AbstractDevice`.
     """
-    return layers == "unroll" or (layers == "auto" and device.platform == "gpu")
+    if layers != "auto":
+        return layers == "unroll"
+    whole = axis_size("embed") == 1
+    return device.platform == "gpu" or (device.platform == "tpu" and whole)
