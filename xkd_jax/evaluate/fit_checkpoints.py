@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate.fitting import FitState
-from xkd_jax.training.checkpoints.checkpoint import ItemCheckpoints
+from xkd_jax.training.checkpoints.item_checkpoints import ItemCheckpoints
 from xkd_jax.training.checkpoints.run_record import RunRecord
 
 _ITEM = "state"

@@ -31,7 +31,7 @@ Unread = collections.deque[tuple[int, Mapping[str, jax.Array]]]
 
 
 class Saves(Protocol[Saved]):
-    """The methods of `checkpoint.ItemCheckpoints` that the loop calls, and `save`."""
+    """The methods of `item_checkpoints.ItemCheckpoints` that the loop calls, and `save`."""
 
     def check(self) -> None: ...
 

@@ -157,7 +157,7 @@ SECOND_LOOP = """
 import os, pathlib, signal, sys
 import jax
 jax.distributed.initialize(sys.argv[1], 1, 0, cluster_detection_method="deactivate")
-from xkd_jax.training.checkpoints.checkpoint import ItemCheckpoints
+from xkd_jax.training.checkpoints.item_checkpoints import ItemCheckpoints
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.faults.preemption import STOPPING, Preemption
 from xkd_jax.training.logs import goodput_file

@@ -98,6 +98,21 @@ class BucketCheckpoints:
             if is_newest and not is_marked(folder.name, files):
                 storage.write(f"{folder}{INTERRUPTED}", b"")
 
+    def try_to_write(self) -> None:
+        """Does nothing: a save begins with a write of its own."""
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
+
+        Args:
+          name: of its folder.
+          reason: the content of the mark.
+
+        Raises:
+          UserError: the bucket can't be written.
+        """
+        storage.write(f"{self._directory / name}{DAMAGED}", reason.encode())
+
     def save(self, step: int, args: ocp.args.Composite) -> bool:
         """Starts to save a checkpoint; returns whether it did, and no newer one exists.
 
@@ -172,16 +187,3 @@ class BucketCheckpoints:
                 f"Old checkpoints in {self._directory} can't be removed ({error}): the run"
                 " continues, and they stay."
             )
-
-
-def set_aside(folder: PurePath, reason: str) -> None:
-    """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
-
-    Args:
-      folder: URL of the checkpoint.
-      reason: the content of the mark.
-
-    Raises:
-      UserError: the bucket can't be written.
-    """
-    storage.write(f"{folder}{DAMAGED}", reason.encode())
