@@ -30,7 +30,7 @@ def get_config(variant: str = "xkd") -> ml_collections.ConfigDict:
     config.data.dataset = "spoken_digits"
     config.data.train_clips = config.data.records = 6000
     config.data.short_side = 32
-    config.data.threads = 2
+    config.data.update(threads=2, workers=0)
     config.probe.enabled = True
     config.probe.knn_every = config.pictures_every = 100
     config.checkpoint.every_steps = 100

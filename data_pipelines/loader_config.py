@@ -322,11 +322,18 @@ class DataConfig:
         int, at_least(1), Doc("short side of the frames that the shards store, in pixels")
     ] = 128
     threads: Annotated[
-        int, at_least(0), Doc("threads that read and decode, in each worker or without workers")
-    ] = 16
+        int,
+        at_least(-1),
+        Doc("threads that read and decode; -1: 2 in each worker, or 16 without workers"),
+    ] = -1
     workers: Annotated[
-        int, at_least(0), Doc("processes that read and decode; 0: threads of the main process")
-    ] = 0
+        int,
+        at_least(-1),
+        Doc(
+            "processes that read and decode; 0: threads of the main process; -1: one for each four"
+            " cores of at least eight (docs/data.md)"
+        ),
+    ] = -1
     worker_timeout: Annotated[
         float,
         above(0),

@@ -27,7 +27,7 @@ from data_pipelines.buffers import Buffers
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read import clips as clips_lib
-from data_pipelines.read import views
+from data_pipelines.read import loader_processes, views
 from data_pipelines.read.batches import BatchInPlace, Fill, Row
 from data_pipelines.read.dataset import Dataset
 from data_pipelines.read.in_order import Drawn, InOrder
@@ -168,8 +168,12 @@ def _batches(
 ) -> Generator[Batch]:
     if rows is None:
         rows = range(clips.config.batch_size)
-    pipeline = functools.partial(_pipeline, clips.config, clips.dataset, order, to_row, rows)
-    return read_ahead(clips.config.data, pipeline, start_step)
+    config = clips.config
+    clips_here = order.clips_of_pass * len(rows) // config.batch_size
+    data = loader_processes.resolved(config, len(rows), clips_here)
+    config = dataclasses.replace(config, data=data)
+    pipeline = functools.partial(_pipeline, config, clips.dataset, order, to_row, rows)
+    return read_ahead(data, pipeline, start_step)
 
 
 def _pipeline(

@@ -41,7 +41,7 @@ def read_ahead(
     """Yields the batch of each step in order; closing the iterator stops threads and processes.
 
     Args:
-      data: uses `workers` (0: threads of this process) and `worker_timeout` (seconds).
+      data: uses `workers` (0: threads of this process; not -1) and `worker_timeout` (seconds).
       pipeline: (buffers, first step) -> data set of packed batches from that step on, with large
         arrays in memory of the buffers; see `Buffers.pack`. Called again after a loss of workers.
       start_step: of the first batch.

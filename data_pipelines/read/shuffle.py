@@ -27,6 +27,11 @@ class Order(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def clips_of_pass(self) -> int:
+        """Positions of an epoch, or of the one pass."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnePass:
@@ -42,6 +47,10 @@ class OnePass:
 
     def __len__(self) -> int:
         return len(self.records) * self.clips
+
+    @property
+    def clips_of_pass(self) -> int:
+        return len(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,12 +79,16 @@ class Shuffle:
 
     def __call__(self, position: int) -> tuple[int, int]:
         """Returns (epoch, index of the record) at a position."""
-        epoch, place = divmod(position, self.count or len(self.records))
+        epoch, place = divmod(position, self.clips_of_pass)
         part, offset = _epoch(self, epoch).find(place)
         return epoch, int(self.records[_part(self, epoch, part)[offset]])
 
     def __len__(self) -> int:
         return sys.maxsize  # Grain's convention for infinite data sets
+
+    @property
+    def clips_of_pass(self) -> int:
+        return self.count or len(self.records)
 
 
 def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:

@@ -19,7 +19,7 @@ from data_pipelines.errors import LostProcessError
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import read_ahead
 
-DATA = DataConfig(prefetch=1)
+DATA = DataConfig(workers=0, prefetch=1)
 
 
 def load(step: int, buffers: Buffers) -> dict:

@@ -54,11 +54,18 @@ class EvalDataConfig:
         Doc("fraction of the training records that the SVM's cost is chosen on"),
     ] = 0.2
     threads: Annotated[
-        int, at_least(0), Doc("threads that read and decode, in each worker or without workers")
-    ] = 16
+        int,
+        at_least(-1),
+        Doc("threads that read and decode; -1: 2 in each worker, or 16 without workers"),
+    ] = -1
     workers: Annotated[
-        int, at_least(0), Doc("processes that read and decode; 0: threads of the main process")
-    ] = 0
+        int,
+        at_least(-1),
+        Doc(
+            "processes that read and decode; 0: threads of the main process; -1: one for each four"
+            " cores of at least eight (docs/data.md)"
+        ),
+    ] = -1
     prefetch: Annotated[int, at_least(0), Doc("batches that are read ahead")] = 2
     verify_checksums: Annotated[bool, Doc("check the checksum of each record")] = True
 

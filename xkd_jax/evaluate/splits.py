@@ -14,6 +14,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read.dataset import Dataset, RecordIndex, index_of, index_rows, open_dataset
+from data_pipelines.read.loader_processes import threads_of
 from data_pipelines.terminal import count
 from xkd_jax.config.evaluation import EvalDataConfig
 from xkd_jax.parallel import agreement
@@ -110,9 +111,9 @@ def _by_split(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Ben
     if labeled:
         train = _open(views, config.dir, "train_split", train_name)
         _check_classes(train, config.dir)
-    test_index = train_index = index_records(test, test_name, config.threads)
+    test_index = train_index = index_records(test, test_name, threads_of(config.threads))
     if labeled:
-        train_index = index_records(train, train_name, config.threads)
+        train_index = index_records(train, train_name, threads_of(config.threads))
     everything = Fold(0, np.arange(len(train)), np.arange(len(test)))
     return Benchmark(train, test, train_name, test_name, train_index, test_index, [everything])
 
@@ -129,7 +130,7 @@ def _by_fold(views: LoaderConfig, config: EvalDataConfig, labeled: bool) -> Benc
             f"The data set {dataset.metadata.name} has {held} and no fold {unknown[0]}: give some"
             " that it has by --config.data.folds, or () for train_split and test_split."
         )
-    index = index_records(dataset, name, config.threads)
+    index = index_records(dataset, name, threads_of(config.threads))
     chosen = [
         Fold(number, index.fold_records(number, "train"), index.fold_records(number, "test"))
         for number in config.folds

@@ -1,0 +1,68 @@
+"""The loader's worker processes and threads, where the config has -1 for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from data_pipelines.buffers import map_leaves
+from data_pipelines.loader_config import DataConfig, LoaderConfig
+from data_pipelines.read.views import blank_views
+from data_pipelines.worker_processes import usable_cores
+
+AUTOMATIC = -1
+THREADS, THREADS_OF_WORKER = 16, 2  # of the main process, and of each worker
+
+_CORES_OF_WORKER = 4
+_FEWEST_CORES = 8
+_CLIPS_OF_WORKER = 1000  # a core decodes them in the time in which a worker starts
+_BATCHES_OF_WORKER = 3  # in the making, on their way and in use, beside those that are read ahead
+_FOLDER = "/dev/shm"  # of shared memory on Linux
+
+
+def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = None) -> DataConfig:
+    """Returns `config.data` with numbers in place of automatic `workers` and `threads`.
+
+    Threads of one process share the interpreter's lock, so that many cores need several processes.
+    There is a worker for each four cores of at least eight, as far as each has 1,000 clips of an
+    epoch to read and their batches fill at most half of the free shared memory.
+
+    Args:
+      config: of the batches.
+      rows: of each batch on this host.
+      clips: of an epoch or a pass on this host.
+      free: bytes of shared memory; None: as the system says.
+    """
+    data = config.data
+    workers = data.workers
+    if workers == AUTOMATIC:
+        cores = usable_cores()
+        memory = free_shared_memory() if free is None else free
+        batch = max(rows * _row_bytes(config), 1)
+        fitting = memory // (2 * batch * (max(data.prefetch, 1) + _BATCHES_OF_WORKER))
+        wanted = cores // _CORES_OF_WORKER if cores >= _FEWEST_CORES else 0
+        workers = min(wanted, clips // _CLIPS_OF_WORKER, fitting)
+    threads = threads_of(data.threads, workers)
+    return dataclasses.replace(data, workers=workers, threads=threads)
+
+
+def threads_of(threads: int, workers: int = 0) -> int:
+    """Returns `data.threads`, or the automatic number with and without workers."""
+    if threads != AUTOMATIC:
+        return threads
+    return THREADS_OF_WORKER if workers else THREADS
+
+
+def free_shared_memory() -> int:
+    """Returns the bytes of shared memory that are free; 0 on systems other than Linux."""
+    try:
+        found = os.statvfs(_FOLDER)
+    except (AttributeError, OSError):
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def _row_bytes(config: LoaderConfig) -> int:
+    sizes: list[int] = []
+    map_leaves(lambda leaf: sizes.append(getattr(leaf, "nbytes", 0)), blank_views(config))
+    return sum(sizes)
