@@ -26,14 +26,14 @@ def run(*arguments):
         (("--max_steps=5",), "There is no flag --max_steps. Did you mean --config.max_steps=5?"),
         (
             ("--config=configs/nope.py",),
-            "configs/nope.py does not exist: configs has audioset.py, ",
+            "configs/nope.py does not exist: the folder configs has audioset.py, ",
         ),
         (
             ("--config=configs/eval/uc101.py",),
             "finetune.py, fsd50k_linear.py, hmdb51.py, k400_line",
         ),
         (("--config=configs/eval/uc101.py",), "Did you mean configs/eval/ucf101.py?"),
-        (("--config=nope/nope.py",), "nope/nope.py does not exist: configs has audioset.py, "),
+        (("--config=nope/nope.py",), "nope/nope.py does not exist: the folder configs has "),
         (("--config=configs/k400.py:xdk",), "no variant 'xdk'"),
         (("--config=configs/eval/ucf101.py:xdk",), "has no variants, and 'xdk' is given: give"),
         (("--config=configs/k400.py", "--config.modle.size=base"), "Did you mean model.size?"),

@@ -25,19 +25,19 @@ def test_files_of_checkout_are_not_called_the_packages(monkeypatch):
 def test_other_names_are_no_config_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config_file.find(name) is None
-    assert "does not exist: configs has audioset.py, " in str(config_file.missing(name))
+    assert "does not exist: the folder configs has audioset.py, " in str(config_file.missing(name))
 
 
 def test_missing_file_in_other_folder_has_nearest_name_of_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = str(config_file.missing("eval/knm"))
-    assert "The config file eval/knm does not exist: configs/eval has esc50.py, " in error
+    assert "The config file eval/knm does not exist: the folder configs/eval has " in error
     assert error.endswith("Did you mean configs/eval/knn.py?")
 
 
 def test_folder_with_own_configs_names_those(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text("def get_config():\n    pass\n")
-    assert "does not exist: . has own.py. Did you mean own.py?" in str(
+    assert "does not exist: the folder . has own.py. Did you mean own.py?" in str(
         config_file.missing("onw.py")
     )

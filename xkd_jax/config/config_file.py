@@ -40,7 +40,7 @@ def missing(name: str) -> UserError:
         if names:
             near = difflib.get_close_matches(inner.name, names, n=1)
             question = f" Did you mean {place / near[0]}?" if near else ""
-            has = f"{place} has {', '.join(names)}."
+            has = f"the folder {place} has {', '.join(names)}."
             return UserError(f"The config file {path} does not exist: {has}{question}")
     return UserError(f"The config file {path} does not exist: give one, such as configs/demo.py.")
 
