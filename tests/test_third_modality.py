@@ -9,6 +9,7 @@ _NAMES = re.compile(r"""["'](video|audio)["']|\b((Video|Audio)Config|Stated(Vide
 # A modality's own data code: decoding, cutting, augmentation.
 OWN = (
     "data_pipelines/build/", "data_pipelines/read/clips.py", "data_pipelines/read/views.py",
+    "data_pipelines/read/video_views.py", "data_pipelines/read/audio_views.py",
     "xkd_jax/augment/video.py", "xkd_jax/augment/audio.py", "xkd_jax/evaluate/training_clips.py",
 )  # fmt: skip
 # Other people's weights and numbers, the commands that use them, and what is of one modality by its

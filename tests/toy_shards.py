@@ -12,7 +12,7 @@ from data_pipelines.format import shards
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import AudioConfig, DataConfig, VideoConfig
 from data_pipelines.read.dataset import index_of, index_rows
-from data_pipelines.read.views import Cut
+from data_pipelines.read.frame_cuts import Cut
 from xkd_jax.config.pretraining import Config
 
 COLUMNS_PER_FRAME = 2

@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance
 from data_pipelines.format import kaldi, record_schema
 from data_pipelines.format import log_mel as log_mel_lib
 from data_pipelines.loader_config import AudioAugment, AudioConfig, VideoConfig
-from data_pipelines.read import views
+from data_pipelines.read import audio_views, views
 from xkd_jax.augment import audio as audio_lib
 from xkd_jax.augment import augment
 from xkd_jax.augment.audio import augment_audio
@@ -248,7 +248,7 @@ def test_crop_is_a_bicubic_resize_of_a_box_of_the_canvas(box):
     augment_config = AudioAugment(volume=0, crop=True)
     log_mel = np.random.default_rng(0).uniform(-15, 5, (16, 24))
     log_mel = record_schema.decode_log_mel(record_schema.encode_log_mel(log_mel))
-    canvas = np.zeros(views.canvas_of_log_mel(16, 24, augment_config))
+    canvas = np.zeros(audio_views.canvas_of_log_mel(16, 24, augment_config))
     canvas[:, 6:30] = log_mel
     top, left, height, width = box
     expected = bicubic.resize_image(canvas[top : top + height, left : left + width], (16, 24))

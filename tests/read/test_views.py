@@ -3,12 +3,10 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import AudioAugment, VideoAugment
-from data_pipelines.read import views
+from data_pipelines.read import frame_cuts, views
 from xkd_jax.config.pretraining import Config
 
 PLAIN = VideoAugment(flip=0, brightness=0, contrast=0, saturation=0, hue=0)
@@ -205,69 +203,6 @@ def test_pair_of_sigmas_is_per_axis(config):
     assert rows == {(0.0, 0.0), tuple(np.float32((0.1, 2)).round(6).tolist())}
 
 
-def test_boxes_have_uniform_area_and_log_uniform_aspect():
-    augment, rng = VideoAugment(area=(0.2, 0.5)), random.Random(0)
-    boxes = np.array([views.random_box(1000, 1000, augment, rng) for _ in range(3000)])
-    area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
-    np.testing.assert_allclose(np.quantile(area, [0, 0.5, 1]), [0.2, 0.35, 0.5], atol=0.01)
-    np.testing.assert_allclose(
-        np.quantile(aspect, [0, 0.25, 0.5, 1]), [3 / 4, np.sqrt(3 / 4), 1, 4 / 3], atol=0.03
-    )
-    free = 1000 - boxes[:, 2]
-    assert abs((boxes[:, 0] / free).mean() - 0.5) < 0.02
-
-
-@pytest.mark.parametrize(
-    "shape, box",
-    [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((10, 11), (0, 0, 10, 11))],
-)
-def test_box_that_never_fits_becomes_central_one(shape, box):
-    never = VideoAugment(area=(50.0, 60.0))
-    assert views.random_box(shape[0], shape[1], never, random.Random(0)) == box
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    short=st.integers(1, 200),
-    stretch=st.floats(1, 30),
-    tall=st.booleans(),
-    area=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted).map(tuple),
-    aspect=st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)).map(sorted).map(tuple),
-    seed=st.integers(0, 2**32),
-)
-def test_no_box_leaves_frame_or_its_canvas(short, stretch, tall, area, aspect, seed):
-    augment = VideoAugment(area=area, aspect=aspect)
-    shape = (int(short * stretch), short) if tall else (short, int(short * stretch))
-    top, left, height, width = views.random_box(*shape, augment, random.Random(seed))
-    assert top >= 0
-    assert left >= 0
-    assert top + max(height, 1) <= shape[0]
-    assert left + max(width, 1) <= shape[1]
-    lower, longer = views.canvas_size(short, augment)
-    assert max(height, width) <= longer
-    assert min(height, width) <= lower
-    assert height <= lower or shape[0] > shape[1]
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    mels=st.integers(1, 100),
-    columns=st.integers(1, 200),
-    canvas=st.tuples(st.floats(1, 2), st.floats(1, 2)),
-    seed=st.integers(0, 2**32),
-)
-def test_boxes_of_sound_are_on_canvas(mels, columns, canvas, seed):
-    augment = AudioAugment(volume=0, crop=True, canvas=canvas)
-    log_mel = np.zeros((mels, columns), np.uint16)
-    view = views.audio_view(log_mel, augment, random.Random(seed))
-    top, left, height, width = view["box"]
-    high, wide = views.canvas_of_log_mel(mels, columns, augment)
-    assert 0 <= top <= high - height
-    assert 0 <= left <= wide - width
-    assert height > 0
-    assert max(1, int(0.6 * columns)) <= width <= max(1, int(1.5 * columns))
-
-
 def test_evaluation_views_are_central_square_and_all_sound(config):
     frames, log_mel = clip(config)
     made = views.cut_out(views.draw_eval_views(config, frames.shape[1:3], log_mel), frames)
@@ -291,7 +226,7 @@ def test_crops_are_spread_along_longer_side(config, size):
     assert made["box"].tolist() == [[20, 20]] * 3
     frame = np.arange(20 * 33).reshape(*size, 1).repeat(3, 2).astype(np.uint8)
     out = np.zeros(made["frames"].shape, np.uint8)
-    views.cut_frames([np.stack([np.zeros_like(frame), frame])], 2, 2, [(made["frames"], out)])
+    frame_cuts.cut_frames([np.stack([np.zeros_like(frame), frame])], 2, 2, [(made["frames"], out)])
     for start, cut in zip((0, 6, 13), out[:, 1], strict=True):
         rows, columns = (slice(start, start + 20) if n == 33 else slice(20) for n in size)
         np.testing.assert_array_equal(cut, frame[rows, columns])

@@ -22,8 +22,8 @@ def augment_audio(
     Args:
       audio: kind of the spectrogram, its mean and deviation.
       augment: size of the canvas.
-      view: spectrogram and random numbers of `data_pipelines.read.views`, with a leading axis of
-        samples.
+      view: spectrogram and random numbers of `data_pipelines.read.audio_views`, with a leading axis
+        of samples.
     """
     log_mel, fixed_point = view["log_mel"], audio.spectrogram == "log_mel"
     if fixed_point:

@@ -24,8 +24,8 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
 
     Args:
       video: mean and deviation of the colors.
-      view: frames, boxes and random numbers of `data_pipelines.read.views`, with a leading axis of
-        samples.
+      view: frames, boxes and random numbers of `data_pipelines.read.video_views`, with a leading
+        axis of samples.
       size: height and width of the view, in pixels.
     """
     # Colors are the first axis until the end: a last axis of 3 wastes most of a vector register.

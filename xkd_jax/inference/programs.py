@@ -89,7 +89,7 @@ def cropped(config: EncoderConfig, view: dict[str, jax.Array]) -> jax.Array:
 
     Args:
       config: the encoder's config.
-      view: frames and boxes of `data_pipelines.read.views`.
+      view: frames and boxes of `data_pipelines.read.video_views`.
     """
     assert isinstance(config.view, VideoConfig)
     return augment_video(config.view, view, config.view.size)

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.format.log_mel import log_mel
 from data_pipelines.loader_config import AudioAugment, AudioConfig, VideoConfig
-from data_pipelines.read.views import canvas_of_log_mel
+from data_pipelines.read.audio_views import canvas_of_log_mel
 from xkd_jax.augment.audio import crop
 from xkd_jax.augment.video import augment_video
 from xkd_jax.parity.comparison import Report, largest_error, mean_error, worst
