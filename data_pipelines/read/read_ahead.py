@@ -29,6 +29,7 @@ Batch = dict[str, Any]
 _WORKER_NAME = "grain-process-prefetch"
 _WORKER_DIED = "Worker process was terminated unexpectedly"
 _STARTS = 3  # of workers for one batch
+CLOSING_SECONDS = 10.0  # until workers that do not end are killed
 
 
 class _WorkerLostError(Exception):
@@ -90,10 +91,13 @@ def _batches(
         flags.FLAGS.mark_as_parsed()  # Grain's workers read an absl flag
     blocks = SharedBlocks()
     try:
-        dataset = pipeline(SharedBufferPool(blocks.name), start_step)
-        with contextlib.closing(iter(dataset)) as iterator:
+        iterator = iter(pipeline(SharedBufferPool(blocks.name), start_step))
+        try:
             for shared in _watched(iterator, data):
                 yield blocks.open(shared.batch)
+        finally:
+            with _alarm(CLOSING_SECONDS, _kill_workers):  # Grain waits for a hanging one
+                iterator.close()
     finally:
         blocks.close()
 
@@ -119,11 +123,8 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
     hung = threading.Event()
 
     def kill() -> None:
-        """Kills all loader workers; those of other iterators are restarted too."""
         hung.set()
-        for process in multiprocessing.active_children():
-            if process.name.startswith(_WORKER_NAME):
-                process.kill()
+        _kill_workers()
 
     def warn() -> None:
         """Prints a warning only, as a thread can't be ended."""
@@ -146,6 +147,13 @@ def _watched(iterator: Iterator[Any], data: DataConfig) -> Iterator[Any]:
             code = str(error).partition("exit code ")[2].split(".")[0]
             raise _WorkerLostError(f"died with exit code {code}") from None
         yield batch
+
+
+def _kill_workers() -> None:
+    """Kills all loader workers; those of other iterators are restarted."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith(_WORKER_NAME):
+            process.kill()
 
 
 @contextlib.contextmanager

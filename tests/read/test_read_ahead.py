@@ -219,6 +219,24 @@ def test_hanging_worker_is_killed(capsys):
     )
 
 
+def load_and_hang(step: int, buffers: Buffers) -> dict:
+    if step > 1:
+        time.sleep(1000)
+    return load(step, buffers)
+
+
+def test_hanging_workers_do_not_block_the_end(monkeypatch):
+    """Grain alone waits for their next batch without limit."""
+    monkeypatch.setattr(read_ahead, "CLOSING_SECONDS", 0.1)
+    others = set(multiprocessing.active_children())
+    batches = read(dataclasses.replace(DATA, workers=2), load_and_hang, range(100))
+    assert [next(batches)["step"][0] for _ in range(2)] == [0, 1]
+    workers = set(multiprocessing.active_children()) - others
+    assert len(workers) == 2
+    batches.close()
+    assert not any(worker.is_alive() for worker in workers)
+
+
 def test_hanging_threads_print_warning(capsys, monkeypatch):
     printed, print_text = threading.Event(), terminal.print_text
 
