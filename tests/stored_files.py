@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path, PurePath
 
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 
 
 def names(folder: PurePath) -> list[str]:
     """The names of all files below a folder, relative to it, sorted."""
-    return sorted(storage.walk(str(folder)))
+    return sorted(file_tree.walk(str(folder)))
 
 
 def values_file(folder: PurePath) -> PurePath:

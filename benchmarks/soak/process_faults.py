@@ -11,7 +11,7 @@ from benchmarks.soak import faulty_run
 from benchmarks.soak.program import End
 from benchmarks.soak.situation import STUCK, Situation
 from data_pipelines.errors import EXIT_BAD_INPUT, EXIT_FAILURE
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 
 FLIPPED, CUT = "checkpoint with a flipped bit", "checkpoint with a file cut off"
@@ -83,7 +83,7 @@ def damage_newest(workdir: PurePath, damage: str, draw: random.Random) -> bool:
     newest, *older = [str(f) for f in step_folders(workdir / "checkpoints")] or [""]
     if not older:
         return False
-    files = [storage.join(newest, name) for name in sorted(storage.walk(newest))]
+    files = [storage.join(newest, name) for name in sorted(file_tree.walk(newest))]
     contents = {file: bytearray(storage.read(file)) for file in files}
     file = draw.choice([file for file, content in contents.items() if content])
     content = contents[file]

@@ -13,7 +13,7 @@ import threading
 from typing import Any, NamedTuple, Protocol
 
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import storage
+from data_pipelines.format import filesystems, storage
 from data_pipelines.format.retries import with_retries
 
 
@@ -138,7 +138,7 @@ def read(url: str) -> Held | None:
       UserError: the store has no conditional writes.
       UnreachableError: it does not respond, or denies access.
     """
-    store, system = _store(url), storage.filesystem(url)
+    store, system = _store(url), filesystems.of(url)
     try:
         return with_retries(url, store.read, system, url)
     except FileNotFoundError:
@@ -162,7 +162,7 @@ def write(url: str, content: bytes, version: str | None) -> str | None:
     Raises:
       UserError, UnreachableError: as in `read`.
     """
-    store, system = _store(url), storage.filesystem(url)
+    store, system = _store(url), filesystems.of(url)
 
     def attempt() -> str | None:
         try:

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data_pipelines.format import storage, tfrecord
+from data_pipelines.format import filesystems, storage, tfrecord
 from data_pipelines.format.record_schema import MAX_RECORD_BYTES
 from data_pipelines.format.retries import with_retries
 
@@ -104,7 +104,7 @@ def _scan(path: str, size: int) -> np.ndarray:
 
 def _open(path: str) -> BinaryIO:
     if storage.is_remote(path):
-        return storage.filesystem(path).open(path, "rb")
+        return filesystems.of(path).open(path, "rb")
     return open(path, "rb", buffering=0)
 
 

@@ -1,8 +1,8 @@
 """Files of data sets and runs, on a local disk or in remote storage (`gs://`, `s3://`).
 
-URLs are accessed by fsspec, which needs the package of the storage (gcsfs, s3fs). Accesses with
-transient errors are retried (`retries`). `conditional` has the writes that depend on what is
-stored.
+URLs are accessed by fsspec (`filesystems`). Accesses with transient errors are retried (`retries`).
+`file_tree` lists the files of all sub-folders, and `conditional` has the writes that depend on what
+is stored.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from data_pipelines import durable
 from data_pipelines.errors import UnreachableError, UserError, file_error
+from data_pipelines.format import filesystems
 from data_pipelines.format.retries import FULL, with_retries
 
-_PACKAGES = {
-    "gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp",
-    "https": "aiohttp",
-}  # fmt: skip
 # At least two letters: one letter is a drive of Windows.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ONE_SLASH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
-STALL = 60.0  # seconds without a byte, after which an answer is given up
 
 
 def is_remote(path: str) -> bool:
@@ -51,41 +47,6 @@ class Url(PurePosixPath):
 def location(text: str) -> PurePath:
     """Returns the `Path` or the `Url` that a flag or an argument gives."""
     return Url(text) if is_remote(text) else Path(text)
-
-
-def filesystem(path: str) -> Any:
-    """Returns the fsspec file system of a URL.
-
-    Raises:
-      UserError: the scheme is unknown, or its package is not installed.
-    """
-    import fsspec
-
-    scheme = path.split("://", 1)[0]
-    try:
-        # A cached listing would hide what other processes write and remove.
-        return fsspec.filesystem(scheme, use_listings_cache=False, **_timeout(scheme))
-    except ImportError as error:
-        package = _PACKAGES.get(scheme)
-        remedy = f"pip install {package}" if package else str(error).rstrip(".")
-        raise UserError(
-            f"{path} can't be opened without the package for {scheme}://: {remedy}."
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path} can't be opened: {str(error).rstrip('.')}.") from None
-
-
-def _timeout(scheme: str) -> dict[str, Any]:
-    """Returns the option by which a store's package gives up a stalled answer.
-
-    gcsfs would wait without limit; s3fs does not.
-    """
-    if scheme not in ("gs", "gcs"):
-        return {}
-    import aiohttp  # of gcsfs
-
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=STALL, sock_read=STALL)
-    return {"requests_timeout": limits}
 
 
 def join(directory: str, name: str) -> str:
@@ -118,7 +79,7 @@ def listed(url: str) -> tuple[dict[str, int], list[str]]:
         raise UserError(f"{url} can't be listed by HTTP: copy it to a folder or a bucket.")
     files: dict[str, int] = {}
     folders: set[str] = set()
-    for entry in with_retries(url, filesystem(url).ls, url, detail=True):
+    for entry in with_retries(url, filesystems.of(url).ls, url, detail=True):
         name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
         if entry["type"] == "file":
             files[name] = int(entry["size"])
@@ -142,61 +103,11 @@ def sizes(directory: str) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{directory} is not a folder: check the path.") from None
     except OSError as error:
-        raise _cannot_list(directory, error) from None
+        raise cannot_list(directory, error) from None
 
 
-def walk(directory: str) -> Iterator[str]:
-    """Yields the path of every file below `directory`, except hidden files and folders.
-
-    Paths are relative to `directory`, with forward slashes, as text that does not depend on the
-    locale (`as_text`); `join` converts them to local paths.
-
-    Raises:
-      UserError: there is no such folder, a folder can't be listed, or a name is not UTF-8.
-      UnreachableError: the storage does not respond.
-    """
-    if is_remote(directory):
-        store = filesystem(directory)
-        root = store._strip_protocol(directory).rstrip("/") + "/"
-        found = (path.removeprefix(root) for path in with_retries(directory, store.find, directory))
-        yield from (path for path in found if not any(map(_is_hidden, path.split("/"))))
-        return
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory} is not a folder: check the path.")
-    seen = set()
-    for folder, folders, names in os.walk(directory, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # reached before, through a link
-            folders.clear()
-            continue
-        seen.add(real)
-        # Sorted, so that the choice between a folder and a link to it does not depend on the
-        # system.
-        shown = (name for name in folders if not _is_hidden(name))
-        folders[:] = sorted(shown, key=os.fsencode)
-        for name in names:
-            if not _is_hidden(name):
-                path = os.path.relpath(os.path.join(folder, name), directory)
-                yield _in_utf_8(as_text(path.replace(os.sep, "/")), directory)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _in_utf_8(path: str, directory: str) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{directory} has {path!a}, a name that is not UTF-8: rename it.") from None
-    return path
-
-
-def _refuse(error: OSError) -> None:
-    raise _cannot_list(error.filename, error)
-
-
-def _cannot_list(directory: str, error: OSError) -> UserError:
+def cannot_list(directory: str, error: OSError) -> UserError:
+    """Returns the error of a local folder that can't be listed."""
     return file_error(
         error, f"{directory} can't be listed ({error.strerror}): make it readable, or remove it."
     )
@@ -217,7 +128,7 @@ def subfolders(directory: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise _cannot_list(directory, error) from None
+        raise cannot_list(directory, error) from None
 
 
 def _kind(url: str) -> str:
@@ -226,7 +137,7 @@ def _kind(url: str) -> str:
     fsspec's own tests of existence return False after any error.
     """
     try:
-        kind = str(with_retries(url, filesystem(url).info, url)["type"])
+        kind = str(with_retries(url, filesystems.of(url).info, url)["type"])
     except FileNotFoundError:
         return ""
     # A folder of a web server answers as a file does.
@@ -256,7 +167,7 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
     """
     if is_remote(path):
         part = {} if max_bytes is None else {"start": 0, "end": max_bytes}
-        return cast(bytes, with_retries(path, filesystem(path).cat_file, path, **part))
+        return cast(bytes, with_retries(path, filesystems.of(path).cat_file, path, **part))
     with open(path, "rb") as file:
         if max_bytes is None:
             return file.read()
@@ -275,7 +186,7 @@ def fetch(url: str, file: BinaryIO) -> None:
     def copy() -> None:
         file.seek(0)
         file.truncate()
-        with filesystem(url).open(url, "rb") as remote:
+        with filesystems.of(url).open(url, "rb") as remote:
             shutil.copyfileobj(remote, file)
         file.flush()
 
@@ -298,7 +209,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
       UnreachableError: the storage does not respond.
     """
     try:
-        content = with_retries(url, filesystem(url).cat_file, url, start=start, end=end)
+        content = with_retries(url, filesystems.of(url).cat_file, url, start=start, end=end)
     except FileNotFoundError:
         raise UserError(
             f"{url} was removed while in use: restore it, and repeat the command."
@@ -314,7 +225,7 @@ def read_range(url: str, start: int, end: int) -> bytes:
 def size(url: str) -> int:
     """Returns the current size in bytes of a remote file; -1 if there is none."""
     try:
-        return int(with_retries(url, filesystem(url).size, url))
+        return int(with_retries(url, filesystems.of(url).size, url))
     except FileNotFoundError:
         return -1
 
@@ -333,7 +244,7 @@ def writer(path: str) -> Iterator[BinaryIO]:
         with tempfile.NamedTemporaryFile() as file:
             yield cast(BinaryIO, file)
             file.flush()
-            with_retries(path, filesystem(path).put_file, file.name, path)
+            with_retries(path, filesystems.of(path).put_file, file.name, path)
         return
     with durable.replacing(path, f"{path}.{os.getpid()}.tmp") as local:
         yield local
@@ -347,7 +258,7 @@ def write(path: str, content: bytes) -> None:
       content: all of it.
     """
     if is_remote(path):
-        with_retries(path, filesystem(path).pipe_file, path, content)
+        with_retries(path, filesystems.of(path).pipe_file, path, content)
         return
     with writer(path) as file:
         file.write(content)
@@ -362,7 +273,7 @@ def remove(path: str) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         if is_remote(path):
-            with_retries(path, filesystem(path).rm_file, path)
+            with_retries(path, filesystems.of(path).rm_file, path)
         else:
             os.remove(path)
 
@@ -374,7 +285,7 @@ def make_folder(path: str) -> None:
       UserError: the folder can't be created; `UnreachableError` if transient.
     """
     if is_remote(path):
-        with_retries(path, filesystem(path).makedirs, path, exist_ok=True)
+        with_retries(path, filesystems.of(path).makedirs, path, exist_ok=True)
         return
     try:
         durable.make_folders(path)
@@ -389,6 +300,6 @@ def remove_folder(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if is_remote(path):
             # `rm` interprets the path as a glob.
-            with_retries(path, filesystem(path).rm, glob.escape(path), recursive=True)
+            with_retries(path, filesystems.of(path).rm, glob.escape(path), recursive=True)
         else:
             shutil.rmtree(path)

@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.build.catalogs.source_tree import SourceTree
 from data_pipelines.errors import UserError
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree
 
 
 def test_duplicate_list_is_refused(tmp_path):
@@ -29,13 +29,13 @@ def test_duplicate_list_is_refused(tmp_path):
 
 def test_source_with_lists_is_walked_once(tmp_path, monkeypatch):
     walked: list[str] = []
-    walk = storage.walk
+    walk = file_tree.walk
 
     def count(folder):
         walked.append(folder)
         return walk(folder)
 
-    monkeypatch.setattr(storage, "walk", count)
+    monkeypatch.setattr(file_tree, "walk", count)
     trees.listed("fsd50k", trees.fsd50k(tmp_path))
     assert walked == [str(tmp_path)]
 

@@ -71,9 +71,9 @@ def test_output_does_not_depend_on_locale(source, tmp_path):
 # Names in a UTF-8 list, and the files found for them in a locale.
 WALK = """
 import os, sys
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 directory = sys.argv[1]
-for name in sorted(storage.walk(directory)):
+for name in sorted(file_tree.walk(directory)):
     print(name.encode().hex(), storage.exists(storage.join(directory, name)))
 """
 

@@ -7,7 +7,7 @@ import stores
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import conditional, storage
+from data_pipelines.format import conditional, filesystems, storage
 
 
 @pytest.fixture(scope="module", params=["memory", "s3", "gs"])
@@ -90,6 +90,6 @@ class _Careless(MemoryFileSystem):
 
 
 def test_store_that_ignores_conditions_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(storage, "filesystem", lambda url: _Careless())
+    monkeypatch.setattr(filesystems, "of", lambda url: _Careless())
     with pytest.raises(UserError, match="does not create an object only if it is absent, so that"):
         conditional.require(f"memory://{tmp_path.name}/careless")

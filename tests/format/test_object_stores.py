@@ -14,7 +14,7 @@ import web_server
 
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.errors import UserError
-from data_pipelines.format import storage
+from data_pipelines.format import filesystems, storage
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.inference import feature_files
@@ -65,7 +65,7 @@ def _records(path: str) -> list[bytes]:
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_media_of_a_folder(scheme, clip):
     with stores.bucket(scheme) as bucket:
-        storage.filesystem(bucket).put_file(clip, f"{bucket}/videos/clip.avi")
+        filesystems.of(bucket).put_file(clip, f"{bucket}/videos/clip.avi")
         found, ignored = feature_files.listed(f"{bucket}/videos")
         assert (found, ignored) == ([f"{bucket}/videos/clip.avi"], ())
         assert _records(found[0]) == _records(clip)

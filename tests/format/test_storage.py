@@ -2,9 +2,6 @@ import errno
 import io
 import os
 import pathlib
-import re
-import subprocess
-import sys
 from typing import ClassVar
 
 import fsspec
@@ -12,7 +9,16 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import record_source, retries, shard_index, shards, storage, tfrecord
+from data_pipelines.format import (
+    file_tree,
+    filesystems,
+    record_source,
+    retries,
+    shard_index,
+    shards,
+    storage,
+    tfrecord,
+)
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -93,35 +99,6 @@ def test_folders_of_folder(folder):
     storage.remove(storage.join(folder, "c"))
     storage.remove(storage.join(folder, "c"))
     assert not storage.exists(storage.join(folder, "c"))
-
-
-def test_unknown_scheme_is_named():
-    with pytest.raises(UserError, match=r"nowhere://x can't be opened"):
-        storage.filesystem("nowhere://x")
-
-
-WITHOUT_PACKAGES = """
-import sys
-sys.modules["gcsfs"] = sys.modules["s3fs"] = None
-from data_pipelines.errors import UserError
-from data_pipelines.format import storage
-for scheme in ("gs", "s3"):
-    try:
-        storage.sizes(f"{scheme}://b/x")
-    except UserError as error:
-        print(error)
-"""
-
-
-def test_missing_package_of_scheme_is_named():
-    """In a process that has not opened a URL before."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGES], capture_output=True, text=True, check=True
-    )
-    for line, (scheme, package) in zip(
-        done.stdout.splitlines(), (("gs", "gcsfs"), ("s3", "s3fs")), strict=True
-    ):
-        assert re.search(rf"^{scheme}://b/x can't .*: pip install {package}\.", line)
 
 
 class _Flaky(MemoryFileSystem):
@@ -223,7 +200,7 @@ def test_listing_and_scanning_are_retried(flaky):
         with storage.writer(f"{folder}/{name}") as file:
             file.write(b"x")
     flaky.failures.append(OSError("once"))
-    assert list(storage.walk(folder)) == ["a/b.mp4"]
+    assert list(file_tree.walk(folder)) == ["a/b.mp4"]
     record = b"".join(tfrecord.frame(b"data"))
     with storage.writer(f"{folder}/shard") as file:
         file.write(record + record)
@@ -233,24 +210,6 @@ def test_listing_and_scanning_are_retried(flaky):
         shard_index.scan(f"{folder}/shard", 2 * len(record) - 1)
 
 
-@pytest.mark.parametrize("code,kind", [(errno.EACCES, UserError), (errno.ESTALE, UnreachableError)])
-def test_unlistable_folder_is_an_error(tmp_path, monkeypatch, code, kind):
-    for folder in ("open", "closed"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.mp4").touch()
-    scandir = os.scandir
-
-    def refuse(path):
-        if str(path).endswith("closed"):
-            raise OSError(code, os.strerror(code), path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"closed can't be listed \(") as error:
-        list(storage.walk(str(tmp_path)))
-    assert type(error.value) is kind
-
-
 def test_unreadable_folder_is_one_sentence(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
@@ -258,31 +217,6 @@ def test_unreadable_folder_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"can't be listed \(Permission denied\)"):
         storage.sizes(str(tmp_path))
-
-
-def test_name_that_is_not_utf_8_is_refused(tmp_path):
-    (tmp_path / "cat").mkdir()
-    with open(os.fsencode(tmp_path) + b"/cat/caf\xe9.mp4", "wb"):
-        pass
-    with pytest.raises(UserError, match=r"has 'cat/caf\\udce9.mp4', .*: rename it"):
-        list(storage.walk(str(tmp_path)))
-
-
-def test_first_of_folder_and_link_by_name_is_used(tmp_path, monkeypatch):
-    for folder in ("a", "c"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.mp4").touch()
-    (tmp_path / "b").symlink_to("c")
-    (tmp_path / "d").symlink_to("a")
-    walk = os.walk
-
-    def backwards(*args, **options):
-        for folder, folders, names in walk(*args, **options):
-            folders.sort(reverse=True)
-            yield folder, folders, names
-
-    monkeypatch.setattr(os, "walk", backwards)
-    assert list(storage.walk(str(tmp_path))) == ["a/x.mp4", "b/x.mp4"]
 
 
 def _upload(path):
@@ -296,7 +230,7 @@ def _upload(path):
         lambda path: storage.fetch(path, io.BytesIO()),
         storage.read,
         storage.sizes,
-        lambda path: list(storage.walk(path)),
+        lambda path: list(file_tree.walk(path)),
         _upload,
     ],
 )
@@ -322,10 +256,10 @@ def test_full_disk_is_not_retried(flaky):
 def test_folders_are_created_and_removed(flaky):
     flaky.failures.append(OSError("once"))
     storage.make_folder("flaky://flaky/made")
-    assert storage.filesystem("flaky://").exists("flaky://flaky/made")
+    assert filesystems.of("flaky://").exists("flaky://flaky/made")
     flaky.failures.append(OSError("once"))
     storage.remove_folder("flaky://flaky/made")
-    assert not storage.filesystem("flaky://").exists("flaky://flaky/made")
+    assert not filesystems.of("flaky://").exists("flaky://flaky/made")
     storage.remove_folder("flaky://flaky/made")
 
 
@@ -382,7 +316,7 @@ def test_file_url_is_remote(tmp_path):
     storage.make_folder(url)
     with storage.writer(f"{url}/a:b.mp4") as file:
         file.write(b"x")
-    assert list(storage.walk(url)) == ["a:b.mp4"]
+    assert list(file_tree.walk(url)) == ["a:b.mp4"]
     assert storage.read(storage.join(url, "a:b.mp4")) == b"x"
     assert (tmp_path / "made" / "a:b.mp4").read_bytes() == b"x"
 

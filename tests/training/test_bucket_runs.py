@@ -12,7 +12,7 @@ from lease_processes import wait_little
 from benchmarks.soak import saved
 from data_pipelines import lease
 from data_pipelines.errors import StoppedError
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.report import pretraining_run
@@ -53,7 +53,7 @@ def final_state(config, workdir):
 
 
 def names(workdir):
-    return set(storage.walk(str(workdir)))
+    return set(file_tree.walk(str(workdir)))
 
 
 def test_run_in_bucket_ends_with_the_bits_of_one_in_a_folder(config, workdir, tmp_path, capsys):

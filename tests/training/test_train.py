@@ -15,7 +15,7 @@ from failing_calls import Killed, kill_after
 from method_inputs import change
 
 from data_pipelines.errors import TrainingDivergedError, UserError
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.config.length import Length
 from xkd_jax.parallel import mesh as mesh_lib
@@ -136,7 +136,7 @@ def tiny(monkeypatch):
 
 def test_finished_run_is_not_changed(config, workdir, capsys, tiny):
     def content():
-        files = [workdir / name for name in storage.walk(str(workdir))]
+        files = [workdir / name for name in file_tree.walk(str(workdir))]
         written = [f.stat().st_mtime_ns for f in files if isinstance(f, Path)]
         return {str(file): storage.read(str(file)) for file in files}, written
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 from xkd_jax.training import result_file
 from xkd_jax.training.result_file import FILE, Result
 
@@ -54,7 +54,7 @@ def files_below(folder: PurePath, name: str) -> list[PurePath]:
     """Returns the files of a name in a folder or URL, at any depth, sorted."""
     if isinstance(folder, Path):
         return sorted(folder.rglob(name))
-    paths = sorted(storage.walk(str(folder)))
+    paths = sorted(file_tree.walk(str(folder)))
     return [folder / path for path in paths if path.rpartition("/")[2] == name]
 
 

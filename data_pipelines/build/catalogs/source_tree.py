@@ -13,7 +13,7 @@ from data_pipelines.build.catalogs import suffixes
 from data_pipelines.build.catalogs.file_index import ClassIndex, FileIndex
 from data_pipelines.build.catalogs.suffixes import Kind
 from data_pipelines.errors import UserError
-from data_pipelines.format import storage
+from data_pipelines.format import file_tree, storage
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -47,7 +47,7 @@ class SourceTree:
 
     def __init__(self, directory: str):
         self.directory = directory
-        self.files = sorted(storage.walk(directory))
+        self.files = sorted(file_tree.walk(directory))
         if not self.files:
             raise UserError(f"{directory} has no files: give the folder of the data set.")
         self._lists: set[str] = set()

@@ -8,7 +8,7 @@ import tiny_state
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import conditional, storage
+from data_pipelines.format import conditional, file_tree, filesystems, storage
 from data_pipelines.format.storage import Url
 from data_pipelines.lease import LeaseLostError
 from xkd_jax.config.pretraining import CheckpointConfig
@@ -32,12 +32,12 @@ def names(folder):
 
 
 def objects(folder):
-    return sorted(storage.walk(str(folder)))
+    return sorted(file_tree.walk(str(folder)))
 
 
 def damage(folder):
     """Flips a bit in the largest object of a checkpoint's arrays."""
-    store = storage.filesystem(str(folder))
+    store = filesystems.of(str(folder))
     url = max(store.find(str(folder)), key=store.size)
     content = bytearray(store.cat_file(url))
     content[len(content) // 2] ^= 8

@@ -15,7 +15,7 @@ from tiny_checkpoints import restored, saved
 from benchmarks.emulators.fault_proxy import Proxy
 from data_pipelines import lease
 from data_pipelines.errors import UnreachableError, UserError
-from data_pipelines.format import conditional, retries, storage
+from data_pipelines.format import conditional, filesystems, retries, storage
 from data_pipelines.format.storage import Url
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
@@ -116,9 +116,9 @@ def test_minute_without_connection_is_waited_for(proxy, folder, monkeypatch):
 
 def test_stalled_answer_is_given_up_and_repeated(proxy, folder, monkeypatch):
     storage.write(f"{folder}/a", b"content")
-    monkeypatch.setattr(storage, "STALL", 0.1)
+    monkeypatch.setattr(filesystems, "STALL", 0.1)
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.1}})
-    storage.filesystem(str(folder)).clear_instance_cache()
+    filesystems.of(str(folder)).clear_instance_cache()
     faults = ["stall"]
     proxy.choose = lambda method, path: faults.pop() if faults and method == "GET" else ""
     assert storage.read(f"{folder}/a") == b"content"

@@ -20,7 +20,7 @@ from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from data_pipelines.errors import UnreachableError
-from data_pipelines.format import retries, storage
+from data_pipelines.format import filesystems, retries, storage
 from xkd_jax.config.value_checks import STORES
 
 
@@ -86,7 +86,7 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
     """etils' access to files by `storage`."""
 
     def fs(self, path: epath.PathLike) -> Any:
-        return storage.filesystem(os.fspath(path))
+        return filesystems.of(os.fspath(path))
 
     def open(self, path: epath.PathLike, mode: str) -> Any:
         url = os.fspath(path)
