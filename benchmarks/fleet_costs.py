@@ -18,10 +18,10 @@ from xkd_jax.planning.plan import LOADER_RATE
 from xkd_jax.planning.slices import CHIPS
 
 CHIP = CHIPS["v5e"]
-# Of the base model: 16 clips in 102.8 + 14.0 ms by the compiler's cycles (docs/performance.md). The
-# same rate is taken for every number of chips, an upper bound.
+# Of the base model: 16 clips in 90.0 ms by the compiler's cycles (docs/performance.md). The same
+# rate is taken for every number of chips, an upper bound.
 CLIPS_A_CHIP = 16
-CLIPS_A_SECOND = 137.0
+CLIPS_A_SECOND = 178.0
 # Assumptions, of a store in the region of the hosts: seconds of a small request, and what a new
 # bucket serves before it adapts to more.
 REQUEST_SECONDS = 0.03

@@ -28,10 +28,10 @@ MILLION = DataSet("million", 1_000_000, 2)
 def test_rates_of_the_store_are_proportional_to_chips():
     small, large = (Fleet(MILLION, chips, RATES) for chips in (8, 4096))
     assert (small.hosts, large.hosts) == (2, 1024)
-    assert large.requests == 512 * small.requests == 4096 * 137
+    assert large.requests == 512 * small.requests == 4096 * 178
     assert large.bytes == large.requests * 1e6
     assert large.batch == 65_536
-    assert small.chip_hours == large.chip_hours == pytest.approx(2e6 / 137 / 3600)
+    assert small.chip_hours == large.chip_hours == pytest.approx(2e6 / 178 / 3600)
 
 
 def test_opening_is_bound_by_latency_and_then_by_the_store():
@@ -50,8 +50,8 @@ def test_offsets_and_order_take_memory_up_to_a_bound():
 def test_records_whose_offsets_are_not_held_take_a_second_request():
     """Their index has 12 bytes for each of the 1,000 records of the shard."""
     large = Fleet(DataSet("large", 2**25, 1), 8, RATES)
-    assert large.requests == 8 * 137 * 1.75
-    assert large.bytes == pytest.approx(8 * 137 * (1e6 + 0.75 * 12_000), rel=1e-4)
+    assert large.requests == 8 * 178 * 1.75
+    assert large.bytes == pytest.approx(8 * 178 * (1e6 + 0.75 * 12_000), rel=1e-4)
 
 
 def test_checkpoints_are_divided_except_their_whole_part():
@@ -61,7 +61,7 @@ def test_checkpoints_are_divided_except_their_whole_part():
     opening = 3 * 0.03 + 1
     assert fleet_of_4.restart == pytest.approx(60 + opening + 2 + 10.5)
     assert fleet_of_4.announced_preemption == pytest.approx(16 * (21 + fleet_of_4.restart) / 3600)
-    sudden = 16 * (1000 * 16 / 137 + fleet_of_4.restart) / 3600
+    sudden = 16 * (1000 * 16 / 178 + fleet_of_4.restart) / 3600
     assert fleet_of_4.sudden_preemption == pytest.approx(sudden)
 
 
