@@ -1,4 +1,4 @@
-"""The losses with a weight, and the parts of the computation that they need."""
+"""The losses with a nonzero weight, and the outputs that they need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xkd_jax.config.pretraining import LossWeights
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLosses:
-    """The losses whose weight is not 0, and the outputs that they need.
+    """The losses with a nonzero weight, and the outputs that they need.
 
     weights: {name of `LossWeights`: weight}.
     """
@@ -20,7 +20,7 @@ class ActiveLosses:
 
     @classmethod
     def of(cls, weights: LossWeights) -> ActiveLosses:
-        """Returns the losses whose weight is not 0."""
+        """Returns the losses with a nonzero weight."""
         return cls({name: w for name, w in dataclasses.asdict(weights).items() if w})
 
     @property

@@ -15,10 +15,10 @@ from xkd_jax.networks.encoder import pool
 def collapse_metrics(outputs: ObjectiveOutputs) -> dict[str, Float[Array, ""]]:
     """Returns scalars of the teachers' distributions and the student's features.
 
-    `teacher_entropy` is the mean entropy in nats of a sample's target, `teacher_mean_entropy` that
-    of the mean target. Equal values mean the same target for every sample; both near log(outputs)
-    mean uniform targets. Equal features of all samples have a `feature_spread` near 0 and a
-    `feature_cosine` near 1.
+    `teacher_entropy` is the mean entropy of the samples' targets in nats, `teacher_mean_entropy`
+    the entropy of the mean target. If both are equal, every sample has the same target; if both are
+    near log(outputs), targets are uniform. If all samples have equal features, `feature_spread` is
+    near 0 and `feature_cosine` near 1.
     """
     metrics: dict[str, jax.Array] = {}
     for direction, targets in outputs.targets.items():

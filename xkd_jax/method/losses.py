@@ -33,7 +33,7 @@ def normalize_patches(
 def patch_statistics(
     patches: Float[Array, "*rows values"],
 ) -> tuple[Float[Array, "*rows 1"], Float[Array, "*rows 1"]]:
-    """Mean and unbiased deviation of each patch, float32; a constant one's is 1e-3."""
+    """Mean and unbiased standard deviation of each patch, float32; 1e-3 for a constant patch."""
     patches = patches.astype(jnp.float32)
     variance = patches.var(-1, keepdims=True, ddof=1)
     return patches.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
@@ -97,9 +97,10 @@ def next_center(
 def squared_mmd(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
     """Squared maximum mean discrepancy of samples `x` and `y` under a sum of Gaussian kernels.
 
-    Distances are differences of squared norms that are near the number of outputs. For accuracy,
-    the common mean is subtracted first, products are in full float32, and the distance of a row to
-    itself is set to 0 (the narrowest kernel is sensitive to its rounding error).
+    Distances are computed as differences of squared norms, which are near the number of outputs.
+    For accuracy, the common mean is subtracted first, products are in full float32, and the
+    distance of a row to itself is set to 0 (the narrowest kernel is sensitive to its rounding
+    error).
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     mean = jax.lax.stop_gradient((x.mean(0, keepdims=True) + y.mean(0, keepdims=True)) / 2)
@@ -133,8 +134,8 @@ def alignment(name: str) -> Alignment:
 def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> Float[Array, ""]:
     """Mean of the kernel over all pairs of a row of `x` and a row of `y`.
 
-    Its gradient is the sum of two: each with the other side constant. On a mesh, each device then
-    computes the gradient of its own rows only, and sends none.
+    Its gradient is computed as the sum of two gradients, each with the other argument constant. On
+    a mesh, each device then computes the gradient of its own rows only, and sends no gradients.
     """
     value = _mean_kernel_of_rows(x, y)
     mirrored = value if x is y else _mean_kernel_of_rows(y, x)

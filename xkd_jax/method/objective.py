@@ -78,7 +78,7 @@ class ObjectiveOutputs(struct.PyTreeNode):
     """The objective and the intermediate results that its losses need.
 
     loss: weighted mean of the terms, float32 scalar.
-    terms: {name of `LossWeights`: float32 scalar} of each loss with a weight.
+    terms: {name of `LossWeights`: float32 scalar} of each loss with a nonzero weight.
     latents: the student's tokens of the masked global view, [batch, 1 + kept, width], CLS first.
     reconstructions: patches and predictions.
     projections: the student's outputs.
@@ -103,7 +103,7 @@ def objective(
     inputs: Inputs,
     config: LossConfig,
 ) -> ObjectiveOutputs:
-    """Computes the losses with a weight, and their weighted mean.
+    """Computes the losses with a nonzero weight, and their weighted mean.
 
     Args:
       student: encoders, heads and decoders; only their parameters get a gradient.
@@ -171,7 +171,7 @@ def encode(
     *,
     local: bool,
 ) -> tuple[Float[Array, "batch tokens width"], list[Float[Array, "batch _ width"]]]:
-    """Encodes the masked global view and, if `local`, each local view, which is not masked.
+    """Encodes the masked global view and, if `local`, each unmasked local view.
 
     Args:
       student: encoders.

@@ -26,7 +26,7 @@ def optimizer(
     Args:
       settings: betas, epsilon and the largest gradient norm.
       schedules: learning rate and weight decay.
-      active: losses with a weight; parameters without a loss do not decay.
+      active: losses with a nonzero weight; parameters that no loss uses do not decay.
     """
     clip = clip_each_tensor(settings.clip) if settings.clip else optax.identity()
     return optax.chain(
@@ -38,7 +38,7 @@ def optimizer(
 
 
 def clip_each_tensor(limit: float) -> optax.GradientTransformation:
-    """Returns the clipping of each tensor's gradient to norm `limit`, except of the decoders.
+    """Returns the clipping of each tensor's gradient to norm `limit`, except for decoders.
 
     In a stack of blocks, each layer is clipped separately.
     """
@@ -62,7 +62,7 @@ class DecayState(NamedTuple):
 def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientTransformation:
     """Returns the scheduled weight decay of the tensors of `decay_mask`."""
 
-    def init(params: optax.Params) -> DecayState:  # optax also asks with a placeholder
+    def init(params: optax.Params) -> DecayState:  # optax also passes a placeholder
         del params
         return DecayState(jnp.zeros((), jnp.int32))
 
@@ -82,11 +82,12 @@ def decay_weights(schedules: Schedules, active: ActiveLosses) -> optax.GradientT
 def decay_mask(params: Tree, active: ActiveLosses) -> Tree:
     """Returns True for each tensor with weight decay.
 
-    These have two or more axes in one layer, are not a bias, and get a gradient from a loss.
+    These tensors have two or more axes (without the layer axis of a stack), are not a bias, and get
+    a gradient from a loss.
 
     Args:
       params: the student's parameters.
-      active: losses with a weight.
+      active: losses with a nonzero weight.
     """
     trained = {
         "encoders": active.encoded,

@@ -34,12 +34,12 @@ def cosine(start: float, end: float, steps: int, *, warmup: int = 0) -> Schedule
     """Returns a linear warmup from 0 to `start`, then half a cosine from `start` to `end`.
 
     As in DINO, the warmup reaches `start` at its last step, and the cosine begins with `start`. The
-    value `end` is reached one step after the last.
+    value `end` would be reached one step after the last step.
 
     Args:
       start: largest value.
       end: value at `steps`.
-      steps: number of steps, with the warmup.
+      steps: number of steps, including the warmup.
       warmup: number of steps of the warmup.
     """
 

@@ -64,8 +64,8 @@ def _over_data(
 ) -> PartitionSpec:
     """Returns the spec of a matrix with its first divisible dimension divided over data.
 
-    Dimensions that other axes divide come last. The dimension of the layers is not divided, as a
-    layer's gradient would belong to one device.
+    Dimensions that other axes already divide are tried last. The layer dimension is not divided, as
+    each layer's gradient would then belong to one device.
     """
     if mesh.shape["data"] == 1 or len(shape) - stacked < 2:
         return spec
@@ -78,9 +78,9 @@ def _over_data(
 
 
 def gathered(cls: type[Teacher], params: Tree, architecture: Architecture) -> Tree:
-    """Returns divided parameters whole along the axis `data` of the current mesh.
+    """Gathers divided parameters along the axis `data` of the current mesh.
 
-    Matrices of blocks are gathered in the compute dtype, in which alone they are used.
+    Matrices of blocks are gathered in the compute dtype, the only dtype in which they are used.
 
     Args:
       cls: `Student` or `Teacher`.

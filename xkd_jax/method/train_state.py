@@ -1,4 +1,4 @@
-"""The training state, and modules from and to parameters."""
+"""The training state, and the conversion between modules and parameters."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def construct(cls: type[Network], architecture: Architecture, key: jax.Array) ->
 
 def abstract(cls: type[Network], architecture: Architecture) -> Network:
     """Returns a network with shapes in place of parameters, without computation."""
-    architecture = resolved(architecture)  # by the device of the mesh
+    architecture = resolved(architecture)  # the dtype depends on the mesh's device
     return abstract_module(lambda: construct(cls, architecture, jax.random.key(0)))
 
 
@@ -112,7 +112,7 @@ def with_parameters(module: Module, params: Tree) -> Module:
 
 
 def advance(state: TrainState, step: int) -> TrainState:
-    """Returns the state with all step counters set to `step`, which moves data and schedules."""
+    """Returns the state with all step counters set to `step`; data and schedules follow them."""
     return jax.tree.map(
         lambda leaf: jax.device_put(np.int32(step), leaf.sharding) if is_count(leaf) else leaf,
         state,

@@ -127,7 +127,7 @@ def train_step(
 
 
 def whole_weights(state: TrainState, architecture: Architecture) -> TrainState:
-    """Returns the state with weights that are whole along the axis `data`."""
+    """Returns the state with weights gathered along the axis `data`."""
     return state.replace(
         student=gathered(Student, state.student, architecture),
         teacher=gathered(Teacher, state.teacher, architecture),

@@ -1,4 +1,4 @@
-"""Self-attention of a block: the plain formula, and fused kernels of platforms."""
+"""Self-attention of a block: the plain formula, and fused kernels for GPUs and TPUs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ Function = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 _QKV = ("batch", None, None, "heads", None)
 _ATTENDED = ("batch", None, "heads", None)
 
-# Constraints of both fused kernels on a head's size, and of cuDNN's on the GPU (Ampere).
+# Both fused kernels need a head size that is a multiple of the first number and at most the second;
+# cuDNN's needs a GPU of at least this compute capability (Ampere).
 _MULTIPLE, _LARGEST, _CAPABILITY = 8, 128, (8, 0)
 
 
@@ -72,8 +73,8 @@ def cudnn(
 ) -> Float[Array, "batch n heads size"]:
     """Returns attention by cuDNN's fused kernel, which does not store the scores in memory.
 
-    JAX (up to 0.12 at least) does not support its gradient for odd lengths, which most of ours are:
-    a token of zeros is appended to these.
+    JAX (at least up to 0.12) does not support its gradient for odd lengths, so a token of zeros is
+    appended to them. Most lengths here are odd.
 
     Args:
       qkv: queries, keys and values.
@@ -193,7 +194,7 @@ def _missing_device(kernel: Kernel, device: Any) -> str:
         return "" if device.platform == "tpu" else "a TPU"
     if not _is_nvidia(device):
         return "an NVIDIA GPU"
-    # descriptions of devices have none
+    # abstract devices have none
     capability = getattr(device, "compute_capability", None)
     too_old = capability and tuple(int(n) for n in capability.split(".")) < _CAPABILITY
     return "a GPU of compute capability 8.0 or newer" if too_old else ""

@@ -101,7 +101,8 @@ class Block(nnx.Module):
         q = jnp.einsum("bd,dhc->bhc", normed[:, 0], kernel[:, 0])
         k = jnp.einsum("bnd,dhc->bnhc", normed, kernel[:, 1])
         if self.qkv.bias is not None:
-            # the keys' bias adds a constant to all scores of a query: the softmax ignores it
+            # the keys' bias adds a constant to all scores of a query, which does not change the
+            # softmax
             q = q + jnp.asarray(self.qkv.bias[...], q.dtype)[None, 0]
         scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
@@ -136,7 +137,7 @@ class Blocks(nnx.Module):
 
     @classmethod
     def of(cls, config: Transformer, model: ModelConfig, rngs: nnx.Rngs) -> Blocks:
-        """Makes a stack that is computed as a model's config says."""
+        """Creates a stack with the computational settings of a model's config."""
         return cls(
             config,
             dtype=jnp.dtype(model.compute_dtype),
@@ -203,8 +204,8 @@ def matrices_as(dtype: DTypeLike, params: Any) -> Any:
     """Returns the parameters of a stack with its matrices in the dtype of their products.
 
     A loop over blocks then stacks the gradients of matrices in this dtype too. If each block
-    converted its own matrices, it would stack them in float32: twice the memory, to write and to
-    read.
+    converted its own matrices, gradients would be stacked in float32, with twice the memory and
+    memory traffic.
 
     Args:
       dtype: of the tokens.
@@ -216,9 +217,10 @@ def matrices_as(dtype: DTypeLike, params: Any) -> Any:
 def unrolls(layers: Layers, device: Any) -> bool:
     """Returns whether a stack is compiled block after block.
 
-    A loop over blocks copies their activations into one array and out again: a quarter of the base
-    step's time on an H100, a sixth by the compiler on a v5e (docs/performance.md). With `auto`,
-    TPUs keep the loop where `fsdp` divides weights: it gathers those of one block at a time.
+    A loop over blocks copies their activations into one array and out again. This takes a quarter
+    of the base step's time on an H100, and a sixth on a v5e by the compiler's estimate
+    (docs/performance.md). With `auto`, TPUs keep the loop if `fsdp` divides weights, as it gathers
+    the weights of one block at a time.
 
     Args:
       layers: `ModelConfig.layers`.

@@ -28,7 +28,7 @@ SHARED = "shared"
 def embedding_init() -> nnx.Initializer:
     """Returns the initializer of tokens and positions: normal, standard deviation 0.02.
 
-    The authors' truncated normal distribution ends at 100 standard deviations.
+    The authors truncate it at 100 standard deviations, which has no effect.
     """
     return nnx.initializers.normal(0.02)
 
@@ -131,12 +131,13 @@ class Encoder(nnx.Module):
     def encode_views(
         self, views: Sequence[tuple[Float[Array, "batch ..."], Integer[Array, "batch _"] | None]]
     ) -> list[Float[Array, "batch _ width"]]:
-        """Encodes several views of each sample in one pass; tokens attend to those of their view.
+        """Encodes several views of each sample in one pass; tokens attend only within their view.
 
         The blocks' weights, and the sums of their gradients, are then read and written once.
 
         Args:
-          views: (view, indices of the patches to encode; None: all), as in a call for each.
+          views: (view, indices of the patches to encode; None: all), as the arguments of separate
+            calls.
 
         Returns:
           The tokens of each view.
@@ -175,8 +176,8 @@ def final_norm(config: EncoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.L
     """Returns the LayerNorm after the blocks, or None.
 
     Args:
-      config: of the encoder; `norm` is where the norm is.
-      dtype: compute dtype, of a norm of tokens; one of pooled features is float32.
+      config: of the encoder; its `norm` is the place of the norm.
+      dtype: compute dtype for a norm of tokens; a norm of pooled features is float32.
       rngs: random streams of its parameters.
     """
     if config.norm == "none":

@@ -13,7 +13,7 @@ def gelu(x: jax.Array) -> jax.Array:
     """Returns x * Phi(x), for any shape and float dtype; Phi is the normal distribution function.
 
     The forward pass saves the derivative in place of x, which needs no more memory. The backward
-    pass then needs no error function and exponential, which on a CPU take as long as the matrix
+    pass then needs no error function or exponential, which on a CPU take as long as the matrix
     products of a block.
     """
     return _value_and_derivative(x)[0]

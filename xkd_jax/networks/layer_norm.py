@@ -66,9 +66,9 @@ def normalize(
 
     Statistics are float32; the result has the dtype of x. The variance is the mean square of the
     centered values. For narrower dtypes than float32 it is the mean square minus the squared mean,
-    which one pass over x yields; the rounding of x changes it more. For the gradient, x and two
-    float32 values per row are saved; automatic differentiation would save three float32 arrays of
-    x's size.
+    which needs one pass over x; its error is smaller than that of rounding x. For the gradient, x
+    and two float32 values per row are saved; automatic differentiation would save three float32
+    arrays of x's size.
     """
     return _forward(x, scale, bias, eps)[0]
 

@@ -64,8 +64,8 @@ def through_heads(
 ) -> Float[Array, "batch n *outputs"]:
     """Returns the result of a linear layer to or from heads.
 
-    Where no mesh splits the heads, it is a product of matrices. To the result of a product with
-    more axes, XLA for TPUs gives another layout than that of the attention kernel, and copies it.
+    If no mesh splits the heads, it is computed as a product of matrices. XLA for TPUs would give
+    the result of a product with more axes another layout than the attention kernel's, and copy it.
     """
     if axis_size("heads") > 1:
         return layer(x)

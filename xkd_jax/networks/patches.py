@@ -1,7 +1,7 @@
 """Flattened patches of views, and random masks of tokens.
 
-The values of a patch are in planes, all of one color after the other: rows of pixels then stay rows
-of memory. Parameters have the authors' order of values, colors last (`colors_first`).
+The values of a patch are stored color by color, so that rows of pixels stay contiguous in memory.
+Parameters have the authors' order of values, colors last (`colors_first`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def stored_patches(
 ) -> Float[Array, "batch tokens values"]:
     """Returns `patchify`, as an array that the compiler stores once for all that read it.
 
-    It would else compute the statistics of each patch in a layout of the view's axes, in which most
-    of a TPU's lanes are empty.
+    Otherwise the compiler would compute the statistics of each patch in the layout of the view's
+    axes, in which most of a TPU's lanes are empty.
     """
     in_steps = view.ndim == 5 and stride in (None, patch) and traced_device().platform == "tpu"
     cut = patchify_in_steps(view, patch) if in_steps else patchify(view, patch, stride)
@@ -36,11 +36,11 @@ def stored_patches(
 def patchify_in_steps(
     view: Float[Array, "batch frames height width color"], patch: tuple[int, ...]
 ) -> Float[Array, "batch tokens values"]:
-    """Returns `patchify` of videos by three transpositions, of which a TPU's memory has less.
+    """Returns `patchify` of videos, by three transpositions that need less TPU memory than one.
 
-    It stores arrays in tiles of 128 values of their last axis. A single transposition passes
-    through arrays whose last axis is the width of a patch, 16, and which are stored eightfold. Here
-    the last axis is that of samples and times until it is that of a patch's values.
+    TPUs store arrays in tiles of 128 values along the last axis. A single transposition has
+    intermediate arrays whose last axis is the width of a patch, 16, so they take eight times their
+    size. Here the last axis is samples and times, and then the values of a patch.
 
     Args:
       view: videos.
@@ -85,10 +85,10 @@ def patchify(
 def unpatchify(
     patches: Float[Array, "batch tokens values"], patch: tuple[int, ...], grid: tuple[int, ...]
 ) -> Float[Array, "batch ..."]:
-    """Puts flattened patches together to views: the inverse of `patchify`.
+    """Assembles views from flattened patches: the inverse of `patchify`.
 
     Args:
-      patches: with colors where their values are more than the patch's.
+      patches: with colors if they have more values than pixels.
       patch: sides of a patch.
       grid: patches along each axis.
     """

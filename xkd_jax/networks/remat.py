@@ -17,8 +17,9 @@ KEPT = "kept"
 def chosen(remat: RematChoice, device: Any) -> Remat:
     """Returns the rematerialization on a device.
 
-    `auto` is `products` on CPUs: what it computes again takes them about as long as to write and
-    read it, and the base step of 4 clips needs 1.7 GiB of temporaries in place of 3.2.
+    `auto` is `products` on CPUs: computing the other activations again takes a CPU about as long as
+    writing and reading them, and the base step of 4 clips needs 1.7 GiB of temporaries instead of
+    3.2.
 
     Args:
       remat: `ModelConfig.remat`.

@@ -29,7 +29,7 @@ _LANES = 128
 _TOKENS = 512
 # Heads per loop iteration, which the compiler interleaves.
 _INTERLEAVED = 2
-# Arrays of the scores' size that a head has at once, and bytes beside them.
+# Number of arrays of the scores' size that a head needs at once, and bytes for everything else.
 _SCORES, _SPARE = 8, 8 * 2**20
 
 # Contracted axes.
@@ -73,7 +73,7 @@ def tpu_attention(
       An array of the same dtype.
     """
     batch, n, _, heads, size = qkv.shape
-    # whole lanes; the heads of zeros are not computed
+    # padded to whole groups of lanes; the heads of zeros are not computed
     unused = next(i for i in range(_LANES) if (heads + i) * size % _LANES == 0)
     padded = jnp.pad(qkv, [(0, 0)] * 3 + [(0, unused), (0, 0)])
     # saved in rows, as the product leaves them: with other axes last, the compiler transposes them
@@ -189,9 +189,9 @@ def _each_head(run: Callable[[Any, Any], None], samples: int, heads: int) -> Non
 
 
 def _head_lanes(head: Any, size: int, width: int) -> tuple[Any, jax.Array]:
-    """Whole lanes of a row that a head lies in, and which of them are its own, bool [1, lanes].
+    """Groups of 128 lanes that contain a head, and which lanes are the head's, bool [1, lanes].
 
-    A head that may lie across a border of 128 lanes takes two times as many.
+    There is one group, or two if heads can cross the border of groups.
     """
     count = _LANES if _LANES % size == 0 else min(2 * _LANES, width)
     first = jnp.minimum(jax.lax.div(head * size, _LANES) * _LANES, width - count)

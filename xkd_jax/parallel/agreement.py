@@ -1,4 +1,4 @@
-"""Exchange of values between the processes of a run, and the check that they are the same."""
+"""Exchanges values between the processes of a run, and checks that they are equal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
 
-_MOST = 8  # keys, values, processes and hosts in a message
-_MOST_TEXT = 80  # characters of a value in a message
+_MOST = 8  # largest number of keys, values, processes and hosts in a message
+_MOST_TEXT = 80  # largest number of characters of a value in a message
 
 
 def require(values: Mapping[str, Any]) -> None:
     """Checks that all processes have the same values; every process must call it.
 
-    Digests are compared first: their size is constant, so that the collective can't block on
-    processes with values of other sizes.
+    Digests are compared first: their size is constant, so the collective can't block because of
+    different sizes.
 
     Args:
       values: nested dictionaries of JSON types.

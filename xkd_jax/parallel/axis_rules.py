@@ -46,7 +46,7 @@ def partition(
 
 
 def axis_size(axis: str) -> int:
-    """Returns the number of parts into which the current mesh splits a logical axis; 1 without."""
+    """Returns the number of parts of a logical axis on the current mesh; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else math.prod(mesh.shape[name] for name in RULES[axis])
 
@@ -54,7 +54,8 @@ def axis_size(axis: str) -> int:
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains the sharding of an activation by `RULES`; without a mesh, returns it unchanged.
 
-    Without it the compiler may gather the batch over `fsdp` where it should gather a weight.
+    Without this constraint the compiler may gather the batch over `fsdp` where it should gather a
+    weight.
 
     Args:
       x: an array of any shape and dtype.
@@ -69,8 +70,8 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def on_each_shard(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function mapped over the shards of the batch, the first axis of its arguments.
 
-    With it a loop over rows runs on each device over its own rows; the compiler would otherwise run
-    it over all rows. Without a mesh, or with an indivisible batch, there is one shard.
+    A loop over rows then runs on each device over its own rows; otherwise the compiler would run it
+    over all rows. Without a mesh, or with an indivisible batch, there is one shard.
 
     Args:
       function: a function of arrays whose first axis, and that of its results, is the batch.

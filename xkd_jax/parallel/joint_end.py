@@ -1,8 +1,9 @@
-"""SIGTERM to one process of a run ends all of them, also outside the training steps.
+"""SIGTERM to one process of a run ends all its processes, also outside the training steps.
 
-JAX's preemption notifier handles SIGTERM of a process of several: it writes a key to the service
-that coordinates them. After each step the training loop reads from it the step at which all save.
-Outside the loop `resumable_end` ends the processes, which notify each other by a second key.
+In a run of several processes, JAX's preemption notifier handles SIGTERM: it writes a key to JAX's
+coordination service. After each step, the training loop reads from this service the step at which
+all processes save. Outside the loop, `resumable_end` ends the processes, which notify each other by
+a second key.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from data_pipelines import resumable_end
 
 NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # JAX's key
 ENDED = "xkd_jax/ended"
-# Seconds between two looks at a key: before a notice, and after it.
+# Seconds between two reads of a key: before a notice, and after it.
 _POLL, _POLL_AFTER = 2.0, 0.2
-# Seconds between the key and the end of a process; the first one runs the service.
+# Seconds from writing the key to the end of a process; process 0 ends last, as it runs the service.
 _DELAY, _DELAY_OF_FIRST = 3.0, 5.0
 
 
@@ -32,7 +33,7 @@ def follow() -> None:
     over = threading.Event()
 
     def announce() -> None:
-        with contextlib.suppress(Exception):  # the service has ended, and the others with it
+        with contextlib.suppress(Exception):  # the service has ended, and so have the others
             client.key_value_set(ENDED, "1", allow_overwrite=True)
         time.sleep(_DELAY if jax.process_index() else _DELAY_OF_FIRST)
 
@@ -49,7 +50,7 @@ def follow() -> None:
     resumable_end.announced_by(announce)
     thread = threading.Thread(target=listen, name="joint-end", daemon=True)
     thread.start()
-    atexit.register(close)  # before JAX disconnects, which it has registered for the end too
+    atexit.register(close)  # runs before JAX's own exit handler, which disconnects
 
 
 def _wait(client: Any, key: str, over: threading.Event, seconds: float) -> bool:

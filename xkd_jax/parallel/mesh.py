@@ -26,7 +26,7 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
 
     Args:
       config: size of each axis; -1: the remaining devices.
-      devices: the devices; None: all of JAX.
+      devices: the devices; None: all of JAX's devices.
 
     Raises:
       DevicesError: the product of the sizes is not the number of devices, or fsdp x tensor is
@@ -59,9 +59,10 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
 
 
 def fewest_devices(mesh: MeshConfig) -> int:
-    """Returns the number of devices that a mesh needs, with 1 for an axis of any size.
+    """Returns the smallest number of devices for a mesh; an axis of size -1 counts as 1.
 
-    A program for one CPU device uses all cores; over two, the base step takes nearly twice as long.
+    A program for one CPU device uses all cores; on two CPU devices, the base step takes nearly
+    twice as long.
     """
     return math.prod(n for n in mesh.sizes if n != -1)
 

@@ -90,7 +90,7 @@ def print_on_main(text: str) -> None:
 
 
 def main_activity(what: str) -> Activity:
-    """A long phase (`the verb in -ing`), shown on the main process while it is open."""
+    """Context of a long phase, shown on the main process; `what` is a verb in -ing."""
     return Activity(what, enabled=is_main_process())
 
 
