@@ -2,9 +2,8 @@
 
 Positions are in frames at the config's rate, for audio too, so that video and audio of a clip start
 at the same time. For a record without frames, and in a run without video, positions are in columns
-of the spectrogram. If a clip's sound is longer than its video (an encoder of few frames beside one
-of ten seconds of sound), positions are in columns too, and the frames are in the middle of the
-sound.
+of the spectrogram. If a clip's sound is longer than its video (such as few frames with ten seconds
+of sound), positions are in columns too, and the frames are in the middle of the sound.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _GROUP = 4
 
 
 def at_frame_rate(record: Record, stored: float, wanted: float) -> Record:
-    """Returns a record whose frames have a lower rate: of each time, the nearest stored frame.
+    """Returns a record with a lower frame rate, made of the stored frames that are nearest in time.
 
     Args:
       record: the record, which is returned unchanged if its rate is not above the wanted one.
@@ -91,7 +90,7 @@ class Clip(NamedTuple):
 
     size: height and width of the frames, in pixels; None without video.
     log_mel: [mels, audio.columns] (`cut_sound`); None without audio.
-    fill: cuts the frames into what waits for them (`ClipFrames.write`).
+    fill: writes the frames into the arrays of pending cuts (`ClipFrames.write`).
     """
 
     size: tuple[int, int] | None
@@ -199,7 +198,7 @@ class ClipFrames:
         cut_frames(self._groups(), len(self._jpegs), self._count, pending)
 
     def _groups(self) -> Iterator[np.ndarray]:
-        """Yields the frames in order, uint8 [n, height, width, 3] for some of them at a time."""
+        """Yields the frames in order, uint8 [n, height, width, 3] for n of them at a time."""
         # All are decoded into the same memory, which stays in the processor's cache.
         memory = np.empty((min(_GROUP, len(self._jpegs)), *self._stored, 3), np.uint8)
         for first in range(0, len(self._jpegs), _GROUP):

@@ -84,7 +84,7 @@ def open_dataset(
       directory: the folder or URL.
       split: its name.
       modalities: those that will be read, which the data set must have; None: the config's.
-      fixed: whether the config is that of a trained network; messages then advise no other one.
+      fixed: whether the config is a trained network's; messages then suggest no other settings.
 
     Raises:
       UserError: the data set is incomplete or damaged, has no such split, no records or not the

@@ -51,7 +51,7 @@ def open_source(directory: str, name: str, splits: Sequence[str], verify: bool) 
 def _shards(
     directory: str, name: str, split: str
 ) -> tuple[dict[str, int], list[int], SplitIndex | None]:
-    """Returns {path: size} of a split's shards, their stated lengths, and its index if theirs."""
+    """Returns {path: size} of a split's shards, their stated lengths, and their index if valid."""
     if not storage.can_list(directory):
         return _unlisted(directory, name, split)
     found = shard_names.find_shards(directory, split)
@@ -70,7 +70,7 @@ def _shards(
 def _unlisted(
     directory: str, name: str, split: str
 ) -> tuple[dict[str, int], list[int], SplitIndex]:
-    """Returns the same of a split at a URL that can't be listed."""
+    """Returns the same as `_shards`, for a URL that can't be listed."""
     stated = stated_lengths(directory, split)
     index = split_index.load(directory, name, split, len(stated))
     if index is None:

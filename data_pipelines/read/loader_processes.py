@@ -16,7 +16,7 @@ THREADS, THREADS_OF_WORKER = 16, 2  # of the main process, and of each worker
 _CORES_OF_WORKER = 4
 _FEWEST_CORES = 8
 _CLIPS_OF_WORKER = 1000  # a core decodes them in the time in which a worker starts
-_BATCHES_OF_WORKER = 3  # in the making, on their way and in use, beside those that are read ahead
+_BATCHES_OF_WORKER = 3  # being made, in transfer and in use, in addition to those read ahead
 _FOLDER = "/dev/shm"  # of shared memory on Linux
 
 
@@ -24,14 +24,15 @@ def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = Non
     """Returns `config.data` with numbers in place of automatic `workers` and `threads`.
 
     Threads of one process share the interpreter's lock, so that many cores need several processes.
-    There is a worker for each four cores of at least eight, as far as each has 1,000 clips of an
-    epoch to read and their batches fill at most half of the free shared memory.
+    With at least eight cores, there is one worker for every four cores. There are fewer if a worker
+    would read less than 1,000 clips of an epoch, or if their batches would fill more than half of
+    the free shared memory.
 
     Args:
       config: of the batches.
       rows: of each batch on this host.
       clips: of an epoch or a pass on this host.
-      free: bytes of shared memory; None: as the system says.
+      free: bytes of free shared memory; None: those of the system.
     """
     data = config.data
     workers = data.workers

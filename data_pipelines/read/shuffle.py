@@ -57,8 +57,9 @@ class OnePass:
 class Shuffle:
     """The order of training: infinitely many epochs, each in a different random order.
 
-    A part of an epoch is ordered when one of its positions is read, so memory and time do not grow
-    with the number of records: a window, or, without windows, a block of at most `BLOCK` records.
+    An epoch is ordered in parts: windows, or without windows, blocks of at most `BLOCK` records. A
+    part is ordered when one of its positions is read, so memory and time do not grow with the
+    number of records.
 
     Attributes:
       records: indices of the records of an epoch: a range, or int64 [n], ascending.
@@ -108,7 +109,7 @@ def epoch_records(records: int, batch_size: int, drop_last: bool) -> int:
 
 
 def blocks(records: int, window: int) -> int:
-    """Returns the number of blocks of an epoch, each of which is permuted alone.
+    """Returns the number of blocks of an epoch; each is permuted separately.
 
     Args:
       records: of an epoch.
@@ -140,10 +141,10 @@ def _part(shuffle: Shuffle, epoch: int, part: int) -> np.ndarray:
 
 
 class _Blocks:
-    """An epoch in blocks, each of which takes one record of every `blocks` consecutive ones.
+    """An epoch in blocks, each with one random record of every `blocks` consecutive ones.
 
-    Which one is random, so that a block is a sample of all records, another one in each epoch. One
-    block is a permutation of all.
+    So a block is a random sample of all records, a different one in each epoch. A single block is a
+    permutation of all records.
 
     (Grain's shuffle adds the epoch to the seed, so that epoch 1 of seed 0 equals epoch 0 of seed 1,
     and it does not order by shards; `benchmarks.grain_parts` prints its cost.)
@@ -187,7 +188,7 @@ class _Windows:
         sizes = np.diff(shuffle.shards)
         turn = np.argsort(rng.permutation(np.flatnonzero(sizes)[-1] + 1))
         self._end = np.cumsum(sizes[turn])
-        # What is added to a position among all shards to get its place in `records`.
+        # Added to a position in the permuted shards, this gives the place in `records`.
         self._shift = shuffle.shards[turn] - (self._end - sizes[turn])
         # A random offset of the windows, so that their content differs between epochs of one shard
         # too.
@@ -200,7 +201,7 @@ class _Windows:
     def order(self, part: int) -> np.ndarray:
         start = part * self._window - self._offset
         places = np.arange(max(0, start), min(self._records, start + self._window))
-        # Of one random number for each record of the epoch, in order, those of the window.
+        # An epoch has one random number for each position; these are the numbers of the window.
         bits = copy.deepcopy(self._bits)
         keys = np.random.Generator(bits.advance(int(places[0]))).random(len(places))
         places = places[np.argsort(keys, kind="stable")]

@@ -32,7 +32,7 @@ from xkd_jax.training.compiled_run import compile_step
 from xkd_jax.training.logs import run_sinks
 from xkd_jax.training.loop import Loop, Step
 
-# Settings that a resumed training can't change: they decide its state and data.
+# Settings that a resumed training can't change: its state and data depend on them.
 _FIXED = ("protocol", "network", "modality", "train_fraction", "seed", "batch_size", "fit")
 _FIXED_OF_CLIPS = ("train", "size", *MODALITIES)  # the other keys affect only the test
 _LOWER_RATE = "lower fit.learning_rate and give another --workdir"
@@ -180,7 +180,7 @@ class Classification:
             compile=compile_fit,
             recover=_refuse_nonfinite,
             measure=lambda state, step, interrupted: {},
-            followed=True,  # by the test and by other folds
+            followed=True,  # the test and other folds follow
         ).run(state, start, batches, checkpoints, sinks)
 
     def score(

@@ -21,7 +21,7 @@ from xkd_jax.evaluate.splits import Benchmark
 def check(
     directory: str, benchmark: str, protocol: Protocol, modalities: tuple[Modality, ...]
 ) -> None:
-    """Checks that the shards are of the benchmark and have the evaluated modalities.
+    """Checks that the shards are the benchmark's and have the evaluated modalities.
 
     Shards in the DMVR schema have no metadata and are not checked.
 
@@ -138,6 +138,6 @@ def chance(benchmark: Benchmark, metric: str) -> float | None:
 
 
 def largest_class(benchmark: Benchmark) -> float:
-    """Returns the share of the test records' largest class in percent, as the mean over folds."""
+    """Returns the percentage of test records in their largest class, as the mean over folds."""
     labels = (benchmark.test_index.label[fold.test] for fold in benchmark.folds)
     return statistics.fmean(100 * int(np.max(np.bincount(found))) / len(found) for found in labels)

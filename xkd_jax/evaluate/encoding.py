@@ -30,10 +30,10 @@ def feature_function(
     """Returns the jitted (parameters, batch) -> features and labels, replicated on all devices.
 
     Args:
-      network: the encoders; None: no network, but the spectrogram's mean over time.
-      output: what is read off a network: features pooled as by the encoder's authors, or the output
-        of its projection head for them.
-      modalities: those that are evaluated.
+      network: the encoders; None: features are the spectrogram's mean over time.
+      output: kind of features: pooled as by the encoder's authors, or the output of the projection
+        head for these.
+      modalities: the evaluated ones.
       views: the config of the views (`pretrained.viewing`).
       mesh: the mesh of devices.
 

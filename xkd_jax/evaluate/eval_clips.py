@@ -37,8 +37,8 @@ def clip_batches(
     """Yields batches of `viewing.batch_size` clips; the clips of a record are consecutive.
 
     Args:
-      clips: how many of a record, and how test clips are shown.
-      modalities: those that are read.
+      clips: number of clips of a record, and the views of test clips.
+      modalities: the ones to read.
       viewing: the config of the views (`pretrained.viewing`), and the batch size.
       mesh: the mesh of devices.
       dataset: the split.

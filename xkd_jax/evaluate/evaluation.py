@@ -30,7 +30,7 @@ from xkd_jax.parallel.processes import lost_peer_errors, main_activity, print_on
 from xkd_jax.training import memory
 from xkd_jax.training.faults import run_lease
 
-_NAMED_CLASSES = 10  # most that the first lines name; result.json has all
+_NAMED_CLASSES = 10  # at most these are in the first lines; result.json has all
 
 
 @lost_peer_errors()
@@ -79,7 +79,7 @@ def _evaluate(
     data = data_set.DataSummary.of(benchmark)
     result.refuse_other(config, source, data, workdir)
     print_on_main(_describe(config, source, benchmark) + data.describe())
-    if not _has_classifiers(workdir):  # these may have other settings, and be refused
+    if not _has_classifiers(workdir):  # they may have other settings, and be refused
         write_once(workdir / "config.json", dataclasses.asdict(config))
     if config.protocol in TRAINED:
         protocol = classification_of(config, source, views, mesh, benchmark, workdir, check_lease)
@@ -106,7 +106,7 @@ def classification_of(
     workdir: PurePath,
     check_lease: Callable[[], None],
 ) -> Classification:
-    """Returns the trainings of a config: gives them the settings that they read.
+    """Returns the trainings of a config.
 
     Args:
       config: of the evaluation.

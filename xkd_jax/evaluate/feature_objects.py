@@ -1,7 +1,7 @@
-"""The objects of a set of features in a bucket: each save adds the rows since the one before.
+"""The objects of a set of features in a bucket: each save adds the new rows as a part.
 
-Arrays can't be extended or memory-mapped there, so that each process has them in a local temporary
-folder. The manifest lists the parts; objects that it does not list do not count.
+Arrays can't be extended or memory-mapped there, so each process has them in a local temporary
+folder. The manifest lists the parts; other objects are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 
-# Number of the first record and of the one after the last: of a part.
+# A part: its first record, and the one after its last.
 Part = tuple[int, int]
 
 
@@ -28,7 +28,7 @@ class FeatureObjects:
 
     Attributes:
       folder: local folder of the arrays, NAME.npy, removed with this object.
-      parts: that the arrays in `folder` have.
+      parts: those in the arrays of `folder`.
     """
 
     def __init__(self, url: str):
@@ -79,7 +79,7 @@ class FeatureObjects:
             self.parts.append(part)
 
     def _local(self, name: str, shape: list[int], dtype: str) -> np.memmap:
-        """Returns the local array, which is made at first."""
+        """Returns the local array, which the first call creates."""
         path = self.folder / f"{name}.npy"
         try:
             if path.exists():

@@ -1,7 +1,7 @@
 """Extraction of features of a benchmark's clips to memory-mapped files.
 
-Each set has a folder (`feature_store`). Its name has a digest of the settings and of the records'
-content, so that changed settings or data have another folder. An interrupted extraction resumes.
+Each set has a folder (`feature_store`). Its name includes a digest of the settings and of the
+records' content, so changed settings or data get another folder. An interrupted extraction resumes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Extraction:
 
     Attributes:
       network: name of the network.
-      output: what is read off it.
+      output: kind of features (`encoding.feature_function`).
       modalities: modalities whose encoders are used.
       clips: clips of a record.
       pretrained: the encoders.
@@ -174,7 +174,7 @@ class Extraction:
         records: np.ndarray,
         first: int,
     ) -> None:
-        """Checks that features are finite; metrics would not show it."""
+        """Checks that features are finite; metrics would hide values that are not."""
         source, clips = self.pretrained, store.rows // len(records)
         for name in MODALITIES:
             if name in found:

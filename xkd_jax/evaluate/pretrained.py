@@ -38,9 +38,9 @@ class Pretrained:
     """The evaluated encoders.
 
     Attributes:
-      origin: where their weights come from.
-      identity: what identifies the weights, of JSON types: step of a run's checkpoint and CRC-32 of
-        its record, which has the digests of its arrays; or the digest of a file's encoders.
+      origin: source of their weights.
+      identity: identifies the weights, of JSON types: step of a run's checkpoint and CRC-32 of its
+        record, which contains the digests of its arrays; or the digest of a file's encoders.
       network: the encoders as functions of parameters.
       parameters: {"encoders": {modality: tree of `Encoder`}, "heads": {modality: tree of `Head`}};
         {} for `log_mel`.
@@ -109,7 +109,7 @@ def _of_files(config: EvalConfig, files: list[str], mesh: Mesh) -> Pretrained:
 
 
 def _given(config: EvalConfig) -> Given:
-    """What the config states of the encoders."""
+    """The settings of the encoders that the config gives."""
     video, audio = stated(config.video), stated(config.audio)
     return Given(config.heads or None, video, audio, flags="--config.")
 

@@ -25,7 +25,7 @@ from xkd_jax.training.result_file import FILE, also
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What an evaluation measured.
+    """Results of an evaluation.
 
     Attributes:
       metric: name of the folds' `value`.

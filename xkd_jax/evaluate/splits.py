@@ -172,7 +172,7 @@ def _check_labels(
     directory: str, dataset: Dataset, index: RecordIndex, records: np.ndarray
 ) -> None:
     classes = len(dataset.metadata.class_names)
-    lacking = records[index.label[records] < 0]  # none is beyond, or the data set had not opened
+    lacking = records[index.label[records] < 0]  # too large ones are refused earlier
     if len(lacking):
         raise UserError(
             f"{len(lacking)} of {len(records)} records that the evaluation uses of {directory} have"

@@ -45,7 +45,7 @@ def watch(
     Args:
       config: of the evaluation; its checkpoint is the run.
       workdir: folder or URL of the evaluations.
-      seconds: between two looks for new checkpoints.
+      seconds: between two listings of the checkpoints.
       evaluate: evaluates one checkpoint in a workdir and returns the content of its result file.
       sleep: waits for seconds.
 
@@ -92,7 +92,7 @@ def _folder(workdir: PurePath, step: int) -> PurePath:
 
 
 def _next(run: PurePath, workdir: PurePath, gone: set[int]) -> int:
-    """Returns the smallest step without a result, or `_NONE` or `_EMPTY`; the same on all."""
+    """Returns the smallest step without a result, `_NONE` or `_EMPTY`; equal on all processes."""
 
     def look() -> int:
         folders = _checkpoints(run)

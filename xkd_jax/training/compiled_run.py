@@ -130,7 +130,7 @@ class Run:
 
 
 def run_of(config: Config, length: Length, mesh: Mesh, make_inputs: MakeInputs = inputs_of) -> Run:
-    """Returns the run of a config: gives each part of it the settings that it reads.
+    """Returns the run of a config.
 
     Args:
       config: of the run.

@@ -21,7 +21,7 @@ class InitialEncoders:
 
     Attributes:
       values: part of the tree `encoders` of `Student`, float32; an array with fewer rows than the
-        student's are its last rows.
+        student's replaces its last rows.
       record: source, format, license and digest of the weights, for the run's record.
     """
 

@@ -205,11 +205,11 @@ def _never() -> bool:
 
 
 def last_save(checkpoints: Saves[State], step: int, state: State, saved: int) -> Callable[[], None]:
-    """Returns what saves in place of a main thread that does not return from a probe.
+    """Returns a function that saves if the main thread does not return from a probe.
 
-    Processes that wait for each other in a probe can't save together: a run of several has its
-    newest checkpoint. They all leave a probe before its next batch, so that this is for one that is
-    compiled, or waits for storage.
+    In a run of several processes the function does nothing, as processes that wait for each other
+    in a probe can't save together; their newest checkpoint remains. A probe returns early before
+    its next batch, so this function is needed only while a probe compiles or waits for storage.
 
     Args:
       checkpoints: the checkpoints of the training.

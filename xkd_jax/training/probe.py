@@ -32,7 +32,7 @@ _TEMPERATURE = 0.07  # divisor of the neighbors' cosines, as in DINO
 
 
 class ProbeInterrupted(Exception):
-    """The run is to stop, so that a probe was left without a result; the same on all processes."""
+    """A probe has no result because the run is to stop; raised on all processes."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,7 @@ def also(per_fold: Sequence[Mapping[str, Any]], digits: int) -> list[str]:
         return f"{statistics.fmean(fold[name] for fold in per_fold):.{digits}f}"
 
     texts = [f"top-5 {mean('top5')}"] if "top5" in per_fold[0] else []
-    recalls: dict[str, dict[str, str]] = {}  # by what is asked for, and by k
+    recalls: dict[str, dict[str, str]] = {}  # by query, and by k
     for name in per_fold[0]:
         asked, recall, k = name.partition("_recall_")
         if recall:

@@ -1,4 +1,4 @@
-"""The probes of a run: what they are fitted to, their results before and after training."""
+"""The probes of a run: their data, and their results before and after training."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def report(results: Mapping[str, Mapping[str, float]], workdir: PurePath, classe
     Args:
       results: the result of `before_and_after`.
       workdir: folder of the file.
-      classes: of the data set, of which a guess finds one in so many.
+      classes: number of classes of the data set, for the accuracy of a random guess.
 
     Raises:
       UserError: the file can't be written.

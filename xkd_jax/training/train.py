@@ -127,7 +127,7 @@ def _train(
                 " steps give a larger max_steps or epochs, for a new run another --workdir"
             )
             if local is not None:
-                local.remove()  # if the process was killed between its last save and that
+                local.remove()  # if the process was killed before it did this
             return False
         write_once(workdir / "config.json", dataclasses.asdict(config))
         with goodput_file.kept(goodput, workdir, int(state.step)):

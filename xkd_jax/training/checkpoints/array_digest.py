@@ -23,10 +23,10 @@ from xkd_jax.networks.tree import Tree
 def digests(tree: Tree) -> dict[str, int]:
     """Returns {path of an array: its digest}; every process must call it.
 
-    An array's digest is the sum modulo 2^32 of the hashes of its 4-byte words. A word's hash
-    (`mixed`) is one to one for its position, so that every change of a single word is detected;
-    another change is missed with probability 2^-32. Each device adds the words that it holds: the
-    sum does not depend on the sharding.
+    An array's digest is the sum modulo 2^32 of the hashes of its 4-byte words. For a fixed position
+    the hash (`mixed`) is one to one, so every change of a single word is detected; any other change
+    is missed with probability 2^-32. Each device adds the words that it holds: the sum does not
+    depend on the sharding.
 
     Args:
       tree: of `jax.Array`s with 4-byte dtypes.

@@ -58,8 +58,8 @@ def report_failed_saves_once() -> None:
     """Suppresses reports of a failed save that repeat the error which is raised.
 
     Orbax saves in threads: it logs the exception there, and raises it at the next call of its
-    manager. Writes that fail after the first are tasks that nobody awaits, and those that end later
-    find the thread's event loop closed. All other reports are kept.
+    manager. Writes that fail after the first one are tasks that are never awaited, and tasks that
+    end later fail because the thread's event loop is closed. All other reports are kept.
     """
     report = sys.unraisablehook
 

@@ -1,8 +1,9 @@
 """Access of Orbax and TensorStore to the folders of checkpoints, on disks and in buckets.
 
 TensorStore writes and reads the arrays of `gs://` and `s3://` by itself, from every host. Orbax
-gives it only the former, and reads its own small files by etils, with neither retries nor our
-listing. `use_our_stores` replaces both: arrays get the spec of `kvstore`, files our `storage`.
+uses this for `gs://` only, and reads its own small files with etils, without retries and without
+the listing of `storage`. `use_our_stores` replaces both: arrays get the spec of `kvstore`, files
+our `storage`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from xkd_jax.config.value_checks import STORES
 def kvstore(folder: str) -> dict[str, Any]:
     """Returns TensorStore's spec of the files below a folder or URL.
 
-    A request is tried as often as by `retries`.
+    The number of attempts at a request is that of `retries`.
     """
     if not storage.is_remote(folder):
         return {"driver": "file", "path": f"{folder}/"}
@@ -77,7 +78,7 @@ def use_our_stores() -> None:
     )
     gcs_utils.get_kvstore_for_gcs = kvstore
     paths: Any = gpath
-    paths._is_tf_installed = lambda: False  # etils would use it, with credentials of its own
+    paths._is_tf_installed = lambda: False  # etils would read with TensorFlow and its credentials
     for scheme in STORES:
         paths._PREFIX_TO_BACKEND[scheme] = _Storage()
 
@@ -111,7 +112,7 @@ class _Storage(type(backend.fsspec_backend)):  # type: ignore[misc]
         return list(retries.with_retries(url, super().glob, url))
 
     def remove(self, path: epath.PathLike) -> None:
-        """Removes an object if that is allowed: Orbax does it before it replaces one."""
+        """Removes an object if permissions allow it; Orbax calls this before it replaces one."""
         with contextlib.suppress(UnreachableError):
             storage.remove(os.fspath(path))
 
@@ -135,7 +136,7 @@ class _Written(io.BytesIO):
 
 
 class _Text(io.TextIOWrapper):
-    """The same, of text."""
+    """`_Written` for text."""
 
     def __init__(self, file: _Written):
         super().__init__(file, "utf-8")

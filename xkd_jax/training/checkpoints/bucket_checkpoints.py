@@ -1,14 +1,15 @@
 """Checkpoints in a bucket, where nothing can be renamed.
 
-A checkpoint's objects are below `STEP/`. It exists when its last object does, Orbax's commit file.
-Before the first one, `STEP.begun` is created, which only one save can do. If there was a save of
-that step before (it was interrupted, or its checkpoint is damaged), the new one is `STEP.1`, and so
-on: objects of two saves never mix. A damaged checkpoint is marked by an object `STEP.damaged`. A
-save that a run finds interrupted when it starts is marked by `STEP.interrupted`: if its process was
-only stopped, and ends the save later, the checkpoint does not exist nevertheless. A process that
-was stopped until another one had the run's lease does not begin a save and removes nothing: it
-checks its lease after it has created `STEP.begun`, which the other one would find, and after it has
-listed what is to be removed, which has no save of the other one.
+A checkpoint's objects are below `STEP/`; it is complete when its last object, Orbax's commit file,
+exists. Each save first creates `STEP.begun`, which only one save can do. If that exists (an earlier
+save of the step was interrupted, or its checkpoint is damaged), the new save is `STEP.1`, and so
+on: objects of two saves never mix. An object `STEP.damaged` marks a damaged checkpoint. When a run
+starts, it marks interrupted saves by `STEP.interrupted`: if the process of such a save was only
+suspended and completes it later, the checkpoint still does not count.
+
+A process that was suspended until another one held the run's lease neither saves nor removes
+anything: it checks its lease after it has created `STEP.begun`, which the other process would find,
+and after it has listed the objects to remove, which include no save of the other process.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class BucketCheckpoints:
                 storage.write(f"{folder}{INTERRUPTED}", b"")
 
     def try_to_write(self) -> None:
-        """Does nothing: a save begins with a write of its own."""
+        """Does nothing: each save begins by writing an object."""
 
     def set_aside(self, name: str, reason: str) -> None:
         """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
@@ -114,7 +115,7 @@ class BucketCheckpoints:
         storage.write(f"{self._directory / name}{DAMAGED}", reason.encode())
 
     def save(self, step: int, args: ocp.args.Composite) -> bool:
-        """Starts to save a checkpoint; returns whether it did, and no newer one exists.
+        """Starts to save a checkpoint; returns False if one of this or a later step exists.
 
         Raises:
           UserError: the bucket can't be written, or another run holds its lease.
@@ -134,7 +135,7 @@ class BucketCheckpoints:
             name = f"{step}.{number}" if number else str(step)
             url = str(self._directory / f"{name}{BEGUN}")
             taken = conditional.write(url, secrets.token_bytes(16), None) is None
-            # A copy that a person made has objects without a beginning.
+            # A checkpoint that was copied by hand may lack `STEP.begun`.
             if not taken and not storage.is_folder(str(self._directory / name)):
                 return number
         raise AssertionError
@@ -176,8 +177,9 @@ class BucketCheckpoints:
     def _remove(self, old: list[PurePath], interrupted: list[PurePath]) -> None:
         try:
             for folder in (*old, *interrupted):
-                # Its last object first, so that what is left is not a checkpoint. The name of an
-                # interrupted save stays taken, as a process that was stopped may still write there.
+                # The commit file is removed first, so that the remaining objects are no checkpoint.
+                # The name of an interrupted save is not reused, as a suspended process may still
+                # write there.
                 storage.remove(str(folder / COMMITTED))
                 storage.remove_folder(str(folder))
             for folder in old:

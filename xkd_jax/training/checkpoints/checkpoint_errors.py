@@ -18,7 +18,7 @@ _DAMAGED, _OUT_OF_REACH, _REFUSED = 1, 2, 3
 # TensorStore raises a ValueError whose text has the system's error number, and sometimes a file.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 _FILE = re.compile(r'local file "([^"]*)"')
-# Of a store, it has the status of the request.
+# For an object store, the text has the status of the request.
 _DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|ExpiredToken|HTTP[^:]*: 40[13]"
 )

@@ -61,7 +61,7 @@ class FolderCheckpoints(ocp.CheckpointManager):
         """Does nothing: an interrupted save has no folder with the step's name."""
 
     def try_to_write(self) -> None:
-        """Raises an error of writing that Orbax would report after minutes.
+        """Tries to write; Orbax would report an error only after minutes.
 
         Raises:
           OSError: the folder can't be written.

@@ -98,7 +98,7 @@ class ItemCheckpoints:
             self._manager.close()
 
     def started_from(self, weights: dict[str, str]) -> None:
-        """Adds to the run's record where its encoders started from."""
+        """Adds the source of the encoders' initial weights to the run's record."""
         self._now = dataclasses.replace(self._now, initial_weights=weights)
 
     def latest(self) -> int | None:
@@ -226,7 +226,7 @@ class ItemCheckpoints:
           step: of a checkpoint in the directory; -1: there is no intact one.
 
         Returns:
-          {name: PyTree of arrays}, or None: there is no such place.
+          {name: PyTree of arrays}, or None without another place or a later step.
         """
         return None
 
@@ -238,7 +238,7 @@ class ItemCheckpoints:
         return items
 
     def _continue(self, saved: RunRecord) -> None:
-        """Prints what differs from the run that saved a checkpoint, and takes over its start."""
+        """Prints changes since the run that saved a checkpoint; copies its `initial_weights`."""
         for change in saved.changes(self._now)[0]:
             print_on_main(f"changed   {change}")
         self.started_from(saved.initial_weights)

@@ -1,7 +1,7 @@
 """Orbax's timeouts by the monotonic clock.
 
-Orbax ends a save that takes longer than 20 minutes by the system clock, and so also one during
-which that clock is set forward by as much.
+Orbax aborts a save that takes longer than 20 minutes by the system clock, and so also a save during
+which that clock is set forward.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.training.checkpoints.versions import versions
 
 RECORD_LAYOUT = 2
-# `init` of earlier versions.
+# Value of `init` for records of versions that did not have it.
 _RANDOM = dataclasses.asdict(InitConfig())
 
 
@@ -30,9 +30,9 @@ class RunRecord:
     initial_weights: source, format, license and digest of the weights that the encoders started
       from; {}: random ones.
     digests: {item: {path of an array: its digest}} (`array_digest.digests`).
-    layout: version of this record's fields.
-    order_blocks: number of parts of an epoch that are permuted alone (`shuffle.blocks`); 1 in runs
-      of earlier versions.
+    layout: version of the set of fields.
+    order_blocks: number of parts of an epoch that are permuted separately (`shuffle.blocks`); 1 in
+      runs of earlier versions.
     """
 
     step: int
@@ -111,7 +111,8 @@ class RunRecord:
         """Compares two records of a run.
 
         Returns:
-          A text for each value that differs and may, and one for each that prevents resuming.
+          A text for each value that differs but may, and a text for each difference that prevents
+          resuming.
         """
         found = [
             (key, f"{key.removeprefix('config.')} ({before!r}, now {after!r})")

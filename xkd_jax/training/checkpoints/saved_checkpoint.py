@@ -76,7 +76,7 @@ def is_marked(name: str, files: Container[str]) -> bool:
 def in_bucket(directory: PurePath) -> Iterator[PurePath]:
     """Yields the folders of the complete checkpoints in a bucket, newest first.
 
-    Each takes a request, so that a caller may stop at the one that it looks for.
+    Each one takes a request, so a caller should stop at the one it needs.
 
     Args:
       directory: URL of the checkpoints.

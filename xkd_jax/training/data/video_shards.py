@@ -49,13 +49,13 @@ _STOPPING = "stopping: the same command resumes; Ctrl-C again ends now"
 def make(
     config: LoaderConfig, probe: ProbeConfig, folder: str, check_run: Callable[[], None]
 ) -> None:
-    """Makes the shards of `data.videos`, or resumes that; uses finished ones.
+    """Makes the shards of `data.videos`, resumes an interrupted build, or uses finished shards.
 
     Args:
       config: data and views of the run.
       probe: settings of the probes, which may need another split.
       folder: the folder (or URL) of the shards.
-      check_run: called before they are made; what it raises prevents that.
+      check_run: called before they are made; an error that it raises prevents this.
 
     Raises:
       UserError: they can't be made, or the folder has other data.
@@ -122,7 +122,7 @@ def _plan(config: LoaderConfig, probe: ProbeConfig, folder: str) -> BuildPlan:
 def _started(
     config: LoaderConfig, plan: BuildPlan, folder: str, work: JointWork, lease: contextlib.ExitStack
 ) -> bool:
-    """Starts the build, after waiting for that of another run; False: that one has finished it."""
+    """Starts the build, after waiting for another run's build; False if that run finished it."""
     printed = False
     while True:
         try:
@@ -180,7 +180,7 @@ def _build_part(plan: BuildPlan, folder: str, work: JointWork, workers: int) -> 
 
 
 def _sees(plan: BuildPlan, folder: str, work: JointWork) -> bool:
-    """Whether this process sees the build that the main process started, after some time."""
+    """Waits until this process sees the build that the main process started; False: it does not."""
     end = time.monotonic() + SEEN_SECONDS
     while not build_state.is_started(plan, folder):
         if time.monotonic() >= end:

@@ -18,14 +18,14 @@ _WORKING, _ENDED = -1, 0  # states; above: the exit status of a failure
 
 
 class JointWork:
-    """Actions that all processes run at the same time, each for as long as it needs.
+    """Runs an action on all processes at the same time, with a different duration on each.
 
-    The processes exchange their states every few seconds. None waits for long in a collective,
-    which has a time limit, and a failure or a preemption ends the actions of all.
+    The processes exchange their states every few seconds, so that none waits for long in a
+    collective, which has a time limit. A failure or a preemption ends the action on all of them.
     """
 
     def __init__(self, what: str, preemption: Preemption):
-        """Starts without an action.
+        """Creates an object without an action.
 
         Args:
           what: the work, for messages (`making shards`).

@@ -20,20 +20,21 @@ from data_pipelines.signal_listener import SignalListener
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-# JAX needs a counter that never decreases. The step is none: it restarts with every loop.
+# JAX needs a counter that never decreases. The step is not: it restarts with every loop.
 _points = itertools.count(1)
 
 STOPPING = "stopping after this step and saving; Ctrl-C again ends now without saving"
-# Seconds that the second Ctrl-C gives Python to end in order, which it can't during a long step.
+# Seconds between the second Ctrl-C and a forced exit: Python can't exit normally during a long
+# step.
 PATIENCE = 2.0
 
 
 class Preemption:
     """Detects preemption, at the same step on every process; as a context it handles signals.
 
-    SIGTERM to one process stops all of them. The first Ctrl-C is sent on as SIGTERM, the second one
-    ends the process. What they do is printed immediately, also while a step runs or compiles.
-    Phases that `resumable_end.allowed` marks may end the process at SIGTERM.
+    SIGTERM to one process stops all of them. The first Ctrl-C is forwarded as SIGTERM, the second
+    one ends the process. Their effect is printed immediately, also while a step runs or compiles.
+    In phases that `resumable_end.allowed` marks, SIGTERM may end the process at once.
     """
 
     def __init__(self, stopping: str = STOPPING):
@@ -88,14 +89,14 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 
 
 class _Interrupts:
-    """The answers to Ctrl-C."""
+    """Handles SIGTERM and Ctrl-C."""
 
     def __init__(self, stopping: str):
         self._stopping, self._count = stopping, 0
         self.closed = threading.Event()
 
     def answer(self, number: int) -> None:
-        """Answers one signal."""
+        """Handles one signal."""
         if number == signal.SIGTERM:
             resumable_end.request()
         if number != signal.SIGINT:

@@ -1,10 +1,11 @@
 """Checkpoints on each host's own disk, for a restart that loses few steps.
 
 Below `DIR/RUN/STEP.SESSION/`, each process writes a folder of shards (`shard_files`): those that
-its devices hold, once for each disk, and copies of those that its peer alone holds. A restart puts
-a checkpoint together from all disks, sends what a host lacks, and compares the shards' checksums.
-RUN follows from a random name that the run's folder keeps, SESSION is one of each start: shards of
-two attempts at a step never mix. The files are removed when the run has ended.
+its devices hold, once for each disk, and copies of those that its peer alone holds. A restart
+assembles a checkpoint from all disks, sends each host the shards that it lacks, and compares the
+shards' checksums. RUN is derived from a random name in the run's folder, and SESSION is a random
+name for each start of the program: shards of two attempts at a step never mix. The files are
+removed when the run has ended.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class LocalCheckpoints:
     def save(self, step: int, items: dict[str, Tree], record: RunRecord) -> None:
         """Starts to save a state and returns; the arrays may be donated afterwards.
 
-        A save that fails on a host is left out on all hosts, with one warning.
+        A save that fails on a host is dropped on all hosts, with one warning.
 
         Args:
           step: number of updates made.
@@ -108,7 +109,7 @@ class LocalCheckpoints:
     def restore(
         self, like: dict[str, Tree], after: int, check: Callable[[RunRecord], None]
     ) -> tuple[RunRecord, dict[str, Tree]] | None:
-        """Reads the newest checkpoint that the disks of all hosts make up.
+        """Reads the newest checkpoint that is complete on the disks of all hosts together.
 
         Args:
           like: shapes, dtypes and shardings of the items, as `jax.ShapeDtypeStruct`.
@@ -165,7 +166,7 @@ class LocalCheckpoints:
                 result.append((Shard(name, bounds), parts[bounds]))
             if writes.moved:
                 moved = dict(peer_shards.shards_for_peers(array, peers))
-                # At once, so that devices need memory for one of these arrays.
+                # Copied now, so that devices hold only one of these arrays at a time.
                 result += [(Shard(name, b), _copy(moved[b])[0]) for b in writes.copies]
         return [(shard, _copy(part)) for shard, part in result]
 
@@ -176,7 +177,7 @@ def _flat(items: dict[str, Tree]) -> dict[str, Any]:
 
 
 def _copy(part: jax.Array | np.ndarray) -> np.ndarray:
-    """The values in the host's memory, which stay when the array is donated."""
+    """The values in the host's memory, which stay valid when the array is donated."""
     if isinstance(part, np.ndarray):
         return part
     on_cpu = next(iter(part.devices())).platform == "cpu"  # where NumPy shares the donated buffer

@@ -47,7 +47,7 @@ def find(disks: HostDisks, name: str, arrays: dict[str, Any]) -> Found | None:
       arrays: {name: shape, dtype and sharding}, as `jax.ShapeDtypeStruct`.
 
     Returns:
-      The checkpoint, or None: something of it is on no disk.
+      The checkpoint; None if a part of it is on no disk.
     """
     record, here, damaged = _listed(disks, name)
     mine = [record, [[*shard, place.crc32] for shard, place in here.items()], damaged]
@@ -116,7 +116,7 @@ def _is_lost(disks: dict[Shard, list[str]], arrays: dict[str, Any], step: int) -
 def read(disks: HostDisks, found: Found, arrays: dict[str, Any]) -> list[jax.Array] | None:
     """Reads the arrays of a checkpoint, each shard once; every process must call it.
 
-    A shard whose checksum is wrong is printed, and the arrays that need it are read again, with a
+    A shard with a wrong checksum is printed, and the arrays that need it are read again, from a
     copy on another disk.
 
     Args:
@@ -164,7 +164,7 @@ def _without_damaged(
         for process, shards in enumerate(damaged)
         for shard in shards
     }
-    _print_damaged(len(bad) or 1, found.step)  # or in a transfer
+    _print_damaged(len(bad) or 1, found.step)  # 1: damaged in a transfer
     for disk, shard in bad:
         found.disks[shard].remove(disk)
     return bool(bad) and not _is_lost(found.disks, arrays, found.step)

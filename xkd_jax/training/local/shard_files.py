@@ -40,7 +40,7 @@ class Shard(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a shard lies.
+    """The place of a shard in a file.
 
     file: with its bytes.
     offset: of its first byte.
@@ -137,7 +137,7 @@ def crc32_of(values: np.ndarray) -> int:
 
 
 def _bytes_of(values: np.ndarray) -> memoryview:
-    """The bytes, without a copy if they lie in order."""
+    """The bytes, without a copy if they are contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 

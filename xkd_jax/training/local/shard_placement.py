@@ -1,7 +1,7 @@
 """Which process writes which shard to its host's disk, and which shards make up an array.
 
-A disk is given by a text that is the same on the processes that share it. Every function has the
-same result on every process.
+A disk is identified by a string, which is equal on the processes that share it. Every function has
+the same result on every process.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def writes(
 
 
 def is_whole(shards: Iterable[Bounds], shape: tuple[int, ...]) -> bool:
-    """Whether distinct shards of one sharding are all of an array."""
+    """Whether distinct shards of one sharding cover an array."""
     shards = list(shards)
     fits = all(
         len(bounds) == len(shape) and all(b[1] <= n for b, n in zip(bounds, shape, strict=True))
@@ -132,7 +132,7 @@ def is_whole(shards: Iterable[Bounds], shape: tuple[int, ...]) -> bool:
 
 
 def overlap(one: Bounds, other: Bounds) -> Bounds | None:
-    """Returns the bounds of what two shards of an array have in common; None: nothing."""
+    """Returns the bounds of the intersection of two shards of an array; None if it is empty."""
     both = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
     return both if all(start < stop for start, stop in both) else None
 

@@ -31,9 +31,9 @@ class DataWait:
 
     The device waits from the end of a step, or from when the loop asks for a batch if that is
     later, until the next step is dispatched and its batch is on the device. This includes the
-    transfer, and delays of the loop by other threads of the process, which the loop does not see:
-    it dispatches steps ahead, and is then blocked by a step that is late itself. A thread follows
-    the arrays of the steps.
+    transfer, and delays of the loop by other threads of the process. The loop can't measure these:
+    it dispatches steps ahead, and is then blocked by a step that is itself late. So a thread waits
+    for the arrays of the steps.
     """
 
     def __init__(self) -> None:

@@ -94,12 +94,12 @@ class Goodput:
         self._starts, self._reached = before.starts + 1, before.reached
 
     def phase(self, cause: Cause) -> AbstractContextManager[None]:
-        """The time inside belongs to a cause, but for phases inside of it."""
+        """Context whose time counts for a cause, except for phases inside it."""
         return self._switched(cause)
 
     @contextlib.contextmanager
     def steps(self, start: int) -> Iterator[None]:
-        """The time inside is that of steps, which `line` divides.
+        """Context whose time is that of steps, which `line` divides among causes.
 
         Args:
           start: number of steps made before.
@@ -109,7 +109,7 @@ class Goodput:
             yield
 
     def line(self, step: int, waited: float) -> None:
-        """Divides the time of steps since the line before.
+        """Divides the time of steps since the line before among causes.
 
         Args:
           step: number of steps made; all of them have ended.

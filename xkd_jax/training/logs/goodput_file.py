@@ -71,7 +71,7 @@ class GoodputFile(Sink):
 def kept(goodput: Goodput, workdir: PurePath, start: int) -> Iterator[None]:
     """Adds the accounts of earlier starts to `goodput`, and writes and prints them at the end.
 
-    A file that can't be used is a note, and the accounts begin with this start.
+    If the file can't be used, a note is printed, and the accounts begin with this start.
 
     Args:
       goodput: accounts of this start.

@@ -17,18 +17,18 @@ from data_pipelines.format import storage
 from xkd_jax.training.logs.metric_sinks import Sink, WriteWarning
 
 FILE = "metrics.jsonl"
-# In a bucket a file is written as a whole: when this part of it is new, and before a checkpoint.
+# In a bucket the whole file is written: when this fraction of it is new, and before a checkpoint.
 _NEW = 1 / 16
 
 
 class MetricsFile(Sink):
     """Appends `{"step": 1200, "time": 1764190000.0, "loss": 1.5, ...}` for each step.
 
-    The time is in seconds since 1970; what is not finite is null. Lines are in the order of their
-    steps, and on disk before the checkpoint of their step, so that a resumed run removes those
-    after its checkpoint and writes them again. More scalars of the same step are added to its line.
-    An error of the file system does not stop the run: the first one is printed as a warning, and
-    the lines are written as soon as that is possible. Nothing can be appended in a bucket: the
+    The time is in seconds since 1970; values that are not finite are null. Lines are in the order
+    of their steps, and on disk before the checkpoint of their step, so that a resumed run removes
+    those after its checkpoint and writes them again. More scalars of the same step are added to its
+    line. An error of the file system does not stop the run: the first one is printed as a warning,
+    and the lines are written as soon as that is possible. Nothing can be appended in a bucket: the
     object is written as a whole, at `flush` and when it has grown by a sixteenth, so that the bytes
     of all writes are proportional to its size.
     """

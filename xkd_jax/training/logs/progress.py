@@ -47,9 +47,9 @@ class Progress:
         self._step, self._since = start, time.perf_counter()
 
     def running(self) -> Activity:
-        """Starts the clock again, and shows while it is open how far the run is.
+        """Restarts the clock, and returns a context that shows the run's progress.
 
-        To be opened before the first step: compilation has another rate.
+        It must be entered after compilation, which would change the speed.
         """
         self._since = time.perf_counter()
         return self._shown
@@ -105,7 +105,7 @@ def loss_terms(metrics: Mapping[str, float]) -> str:
 
 
 def grouped(terms: Mapping[str, float]) -> str:
-    """Numbers by names KIND_PART in words, those of one kind together."""
+    """Formats numbers with names KIND_PART as words, grouped by kind."""
     kinds: dict[str, list[str]] = {}
     for name, value in terms.items():
         kind, _, part = name.partition("_")

@@ -79,7 +79,7 @@ class WandbSink(Sink):
         print_on_main(f"wandb     {self._run.dir if self._run.offline else self._run.url}")
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Sends the `scalars` of one `step`; an error is a warning, and no `UserError`."""
+        """Sends the `scalars` of one `step`; an error becomes a warning."""
         self._log(step, dict(scalars))
 
     def draw(self, step: int, images: Mapping[str, np.ndarray]) -> None:
@@ -97,7 +97,7 @@ class WandbSink(Sink):
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Catches those of the package too."""
+        """Also catches errors of the package."""
         with self._warning.errors():
             try:
                 yield

@@ -11,7 +11,7 @@ from data_pipelines.loader_config import ViewConfig
 from data_pipelines.tiles import false_colors
 from xkd_jax.training.pictures.reconstructed_views import ReconstructedViews, unnormalized
 
-# Fraction of its light that a patch without attention keeps.
+# Brightness of a patch without attention, as a fraction of the original.
 _DARKEST = 0.12
 
 
@@ -76,7 +76,7 @@ def pictures(settings: ViewConfig, view: ArrayLike, scale: ArrayLike | None = No
 
 
 def lit(settings: ViewConfig, images: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Returns pictures whose patches are the darker the less attention they get.
+    """Returns pictures in which patches with less attention are darker.
 
     The patch of a clip with the most attention is unchanged.
 

@@ -31,7 +31,7 @@ CLIPS = 4
 
 
 class Seen(NamedTuple):
-    """Views of a modality, and what the student makes of them.
+    """Views of a modality, with the student's predictions and attention.
 
     Attributes:
       view: normalized global views, float32 [batch, ...].
@@ -53,7 +53,7 @@ def seen_function(
     mesh: Mesh | AbstractMesh,
     count: int,
 ) -> Callable[[Tree, Batch], dict[Modality, Seen]]:
-    """Returns the jitted (student's parameters, batch) -> {modality: what it makes of the views}.
+    """Returns the jitted (student's parameters, batch) -> {modality: `Seen`}.
 
     The masks are the same at each call. Results are of the batch's first rows, and on every device.
 

@@ -68,7 +68,7 @@ def reconstructed_views(
 
 
 def unnormalized(settings: ViewConfig, view: np.ndarray) -> np.ndarray:
-    """Returns views as people look at them: uint8 frames, or float32 log-mel spectrograms.
+    """Returns views for display: uint8 frames, or float32 log-mel spectrograms.
 
     Args:
       settings: of the views.
