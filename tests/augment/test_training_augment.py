@@ -14,7 +14,7 @@ from xkd_jax.augment import spec_augment
 from xkd_jax.augment.erasing import erase
 from xkd_jax.augment.mixing import class_targets, cut_box, mix
 from xkd_jax.augment.spec_augment import mask, mask_axis, warp
-from xkd_jax.config.evaluation import FitAugmentConfig
+from xkd_jax.config.fit_settings import FitAugmentConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate.training_clips import augment_for_fit
 from xkd_jax.networks.blocks import DropPath

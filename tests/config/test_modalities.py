@@ -5,7 +5,8 @@ import importlib
 import pytest
 
 from data_pipelines.errors import UserError
-from xkd_jax.config.pretraining import default, losses_of, resolve
+from xkd_jax.config.loss_settings import losses_of
+from xkd_jax.config.pretraining import default, resolve
 
 
 def resolved(variant=None, **changes):

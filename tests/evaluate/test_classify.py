@@ -21,7 +21,8 @@ from data_pipelines.loader_config import VideoAugment
 from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitAugmentConfig, FitConfig
+from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig
+from xkd_jax.config.fit_settings import FitAugmentConfig, FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig, Config, MeshConfig
 from xkd_jax.evaluate import classify, encoding, evaluation, fitting, pretrained, splits
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints

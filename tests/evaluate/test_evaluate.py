@@ -22,12 +22,8 @@ from data_pipelines.format import record_schema, shards
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.augment import augment
 from xkd_jax.config import evaluation as eval_config
-from xkd_jax.config.evaluation import (
-    ClipsConfig,
-    EvalDataConfig,
-    FitAugmentConfig,
-    FitConfig,
-)
+from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig
+from xkd_jax.config.fit_settings import FitAugmentConfig, FitConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import (
     eval_clips,

@@ -17,7 +17,8 @@ from data_pipelines.format.metadata import Metadata
 from data_pipelines.read import pipeline, views
 from data_pipelines.read.dataset import open_dataset
 from xkd_jax.augment import augment
-from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig, FitConfig
+from xkd_jax.config.evaluation import ClipsConfig, EvalDataConfig
+from xkd_jax.config.fit_settings import FitConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.config.stated_input import StatedAudio, StatedVideo, stated
 from xkd_jax.evaluate import evaluation, features, fitting, pretrained

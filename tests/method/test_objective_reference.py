@@ -12,7 +12,7 @@ from numpy_networks import softmax
 from stand_in_networks import OUTPUTS, WIDTH, Reference, patches, stand_in
 
 from xkd_jax.config.directions import directions
-from xkd_jax.config.pretraining import LossConfig, LossWeights
+from xkd_jax.config.loss_settings import LossConfig, LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import (
     Inputs,

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xkd_jax.config.pretraining import LossWeights, OptimizerConfig
+from xkd_jax.config.loss_settings import LossWeights
+from xkd_jax.config.pretraining import OptimizerConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.optimizer import clip_each_tensor, decay_mask, optimizer
 from xkd_jax.method.schedules import Schedules, constant

@@ -6,7 +6,8 @@ from method_inputs import schedules_of
 
 from data_pipelines.errors import UserError
 from xkd_jax.config.length import Length
-from xkd_jax.config.pretraining import Config, TemperatureConfig
+from xkd_jax.config.loss_settings import TemperatureConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method.schedules import cosine, epoch_warmup
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from xkd_jax.config.length import Length
-from xkd_jax.config.pretraining import Config, OptimizerConfig, TemperatureConfig
+from xkd_jax.config.loss_settings import TemperatureConfig
+from xkd_jax.config.pretraining import Config, OptimizerConfig
 from xkd_jax.method.random_streams import INITIALIZE, mask_stream, stream_key
 from xkd_jax.method.schedules import constant, cosine, epoch_warmup, schedules
 

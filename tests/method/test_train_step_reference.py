@@ -10,14 +10,8 @@ import pytest
 
 from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.config.directions import Direction
-from xkd_jax.config.pretraining import (
-    Config,
-    LossConfig,
-    LossWeights,
-    MeshConfig,
-    NonfiniteConfig,
-    OptimizerConfig,
-)
+from xkd_jax.config.loss_settings import LossConfig, LossWeights
+from xkd_jax.config.pretraining import Config, MeshConfig, NonfiniteConfig, OptimizerConfig
 from xkd_jax.method import train_step as module
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs, ObjectiveOutputs, TeacherOutputs

@@ -23,6 +23,7 @@ from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
 from xkd_jax.config.ablations import ABLATIONS
 from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
+from xkd_jax.config.loss_settings import LossConfig
 from xkd_jax.evaluate import result
 from xkd_jax.report import __main__ as report
 from xkd_jax.report import evaluation_results, published, result_tables
@@ -161,7 +162,7 @@ def test_new_benchmark_is_one_record_and_one_config(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_ablation_of_config_file_equals_that_of_table(name):
     raw = ablations.select(pretraining.default(), name)
-    assert pretraining.resolve(raw).loss == ABLATIONS[name].of(pretraining.LossConfig())
+    assert pretraining.resolve(raw).loss == ABLATIONS[name].of(LossConfig())
     assert published.losses(pretraining.resolve(raw).loss) == ABLATIONS[name].title
 
 

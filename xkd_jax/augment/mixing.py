@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xkd_jax.config.evaluation import CutmixAxes
+from xkd_jax.config.fit_settings import CutmixAxes
 
 
 def mix(

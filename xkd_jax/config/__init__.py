@@ -13,16 +13,14 @@ from data_pipelines.loader_config import (
     VideoConfig,
 )
 from xkd_jax.config.architecture import HeadConfig, ModelConfig
+from xkd_jax.config.loss_settings import LossConfig, LossWeights, TemperatureConfig
 from xkd_jax.config.pretraining import (
     CheckpointConfig,
     Config,
-    LossConfig,
-    LossWeights,
     MeshConfig,
     NonfiniteConfig,
     OptimizerConfig,
     ProbeConfig,
-    TemperatureConfig,
     default,
     resolve,
 )

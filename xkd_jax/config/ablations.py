@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from data_pipelines.loader_config import MODALITIES, Modality
-from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.config.loss_settings import LossConfig
 
 
 @dataclasses.dataclass(frozen=True)

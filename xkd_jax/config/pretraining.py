@@ -10,7 +10,7 @@ override leaves a stale value.
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 
@@ -18,77 +18,18 @@ from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least, below
 from data_pipelines.loader_config import (
     MODALITIES,
-    AudioConfig,
     LoaderConfig,
     Modality,
 )
 from xkd_jax.config import value_checks
 from xkd_jax.config.architecture import Architecture, ModelConfig, check_size
 from xkd_jax.config.dataclass_schema import build
-from xkd_jax.config.directions import directions
+from xkd_jax.config.encoder import input_fields
 from xkd_jax.config.initial_weights import InitConfig
 from xkd_jax.config.length import Length
+from xkd_jax.config.loss_settings import LossConfig, LossWeights, TemperatureConfig, losses_of
 
 Split = Literal["whole", "split"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the losses; what only a loss of weight 0 needs is not computed.
-
-    The total is the weighted sum divided by the sum of the weights. The defaults are the paper's
-    5 L_ae + 1 L_kd + 1 L_da, each of which is the mean of its two terms here.
-    """
-
-    reconstruct_video: Annotated[float, at_least(0), Doc("error of the masked video patches")] = 2.5
-    reconstruct_audio: Annotated[float, at_least(0), Doc("error of the masked audio patches")] = 2.5
-    distill_video_to_audio: Annotated[
-        float, at_least(0), Doc("cross entropy from the video teacher to the audio student")
-    ] = 0.5
-    distill_audio_to_video: Annotated[
-        float, at_least(0), Doc("cross entropy from the audio teacher to the video student")
-    ] = 0.5
-    align_students: Annotated[
-        float, at_least(0), Doc("distance of the students' video and audio outputs")
-    ] = 0.5
-    align_teachers: Annotated[
-        float, at_least(0), Doc("distance of the teachers' video and audio outputs")
-    ] = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class TemperatureConfig:
-    """Softmax temperature of one teacher."""
-
-    start: Annotated[float, above(0), Doc("at step 0")]
-    end: Annotated[float, above(0), Doc("after warmup_epochs, which change it linearly")]
-    warmup_epochs: Annotated[int, at_least(0), Doc("epochs from start to end")] = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """The objective (docs/method.md)."""
-
-    weights: LossWeights = LossWeights()
-    refinement: Annotated[
-        Literal["mean", "softmax", "none"],
-        Doc(
-            "weights of the teachers' tokens from cross-modal attention: relative to their mean,"
-            " their softmax, or all 1"
-        ),
-    ] = "mean"
-    teacher_view: Annotated[
-        Literal["global", "local"], Doc("the views that teachers get for distillation")
-    ] = "global"
-    alignment: Annotated[
-        str, Doc("distance of the alignment losses, a name of losses.ALIGNMENTS")
-    ] = "mmd"
-    student_temperature: Annotated[float, above(0), Doc("softmax temperature of students")] = 0.1
-    video_teacher_temperature: TemperatureConfig = TemperatureConfig(0.1, 0.1)
-    audio_teacher_temperature: TemperatureConfig = TemperatureConfig(0.07, 0.07)
-    center_momentum: Annotated[
-        float, Range(0, 1), Doc("weight of the old center in its moving mean, per step")
-    ] = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +167,7 @@ class Config(LoaderConfig):
     ] = ""
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -287,8 +228,7 @@ def _check(config: Config) -> None:
 
 def _check_views(config: Config, name: Modality) -> None:
     view = config.modality(name)
-    if isinstance(view, AudioConfig):
-        _check_spectrogram(view)
+    _check_spectrogram(name, input_fields(view))
     shapes = {"global": view.global_shape} | (
         {"local": view.local_shape} if view.local_views else {}
     )
@@ -315,15 +255,15 @@ def _check_views(config: Config, name: Modality) -> None:
         )
 
 
-def _check_spectrogram(audio: AudioConfig) -> None:
-    if audio.spectrogram != "kaldi":
+def _check_spectrogram(name: Modality, fields: dict[str, Any]) -> None:
+    if fields.get("spectrogram") != "kaldi":
         return
     from data_pipelines.format import kaldi  # imported here because --help does not need NumPy
 
     wanted = {"sample_rate": kaldi.SAMPLE_RATE, "fft": kaldi.FFT, "hop": kaldi.HOP}
-    if any(getattr(audio, k) != v for k, v in wanted.items()):
-        flags = " ".join(f"--config.audio.{key}={value}" for key, value in wanted.items())
-        raise UserError(f"audio.spectrogram is 'kaldi', which has fixed rates: give {flags}.")
+    if any(fields[key] != value for key, value in wanted.items()):
+        flags = " ".join(f"--config.{name}.{key}={value}" for key, value in wanted.items())
+        raise UserError(f"{name}.spectrogram is 'kaldi', which has fixed rates: give {flags}.")
 
 
 def _check_modalities(config: Config) -> None:
@@ -342,14 +282,6 @@ def _check_modalities(config: Config) -> None:
             f"model.variant is {config.model.variant!r}, in which modalities share blocks, and"
             f" modalities is {given}: give --config.model.variant=xkd."
         )
-
-
-def losses_of(modalities: tuple[Modality, ...]) -> set[str]:
-    """The names of `LossWeights` that these modalities are enough for."""
-    alone = {f"reconstruct_{m}" for m in modalities}
-    pairs = directions(modalities)
-    between = {"align_students", "align_teachers"} if pairs else set()
-    return alone | {f"distill_{direction.name}" for direction in pairs} | between
 
 
 def _check_weights(config: LossWeights) -> None:

@@ -15,7 +15,8 @@ from data_pipelines.loader_config import MODALITIES, LoaderConfig, Modality
 from data_pipelines.progress import ProgressMeter
 from data_pipelines.read import pipeline
 from data_pipelines.read.read_ahead import Batch
-from xkd_jax.config.evaluation import TRAINED, ClipsConfig, EvalConfig, FitConfig, Protocol
+from xkd_jax.config.evaluation import TRAINED, ClipsConfig, EvalConfig, Protocol
+from xkd_jax.config.fit_settings import FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate import fitting
 from xkd_jax.evaluate.eval_clips import clip_batches, on_devices

@@ -21,7 +21,8 @@ from data_pipelines.loader_config import LoaderConfig, Modality
 from data_pipelines.read.read_ahead import Batch
 from xkd_jax.augment import augment
 from xkd_jax.augment.mixing import class_targets
-from xkd_jax.config.evaluation import FitConfig, Protocol
+from xkd_jax.config.evaluation import Protocol
+from xkd_jax.config.fit_settings import FitConfig
 from xkd_jax.evaluate.accumulation import accumulated
 from xkd_jax.evaluate.encoding import crops_first
 from xkd_jax.evaluate.network import Network

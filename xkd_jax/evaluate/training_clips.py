@@ -10,7 +10,7 @@ from xkd_jax.augment.mixing import mix
 from xkd_jax.augment.rand_augment import rand_augment
 from xkd_jax.augment.spec_augment import mask_axis, warp_time
 from xkd_jax.augment.video import color_statistics
-from xkd_jax.config.evaluation import FitAugmentConfig
+from xkd_jax.config.fit_settings import FitAugmentConfig
 
 
 def augment_for_fit(

@@ -6,7 +6,7 @@ import dataclasses
 
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.directions import Direction, directions
-from xkd_jax.config.pretraining import LossWeights
+from xkd_jax.config.loss_settings import LossWeights
 
 
 @dataclasses.dataclass(frozen=True)

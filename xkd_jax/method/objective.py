@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Integer
 
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.directions import Direction
-from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.config.loss_settings import LossConfig
 from xkd_jax.method import losses
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.refinement import cross_modal_attention, refine_tokens

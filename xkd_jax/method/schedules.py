@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from data_pipelines.loader_config import Modality
 from xkd_jax.config.length import Length
-from xkd_jax.config.pretraining import OptimizerConfig, TemperatureConfig
+from xkd_jax.config.loss_settings import TemperatureConfig
+from xkd_jax.config.pretraining import OptimizerConfig
 
 Schedule = Callable[[jax.Array | int], jax.Array]
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from data_pipelines.loader_config import LoaderConfig, Modality
 from xkd_jax.augment import augment
 from xkd_jax.config.architecture import Architecture
-from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.config.loss_settings import LossConfig
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.collapse_metrics import collapse_metrics
 from xkd_jax.method.objective import (

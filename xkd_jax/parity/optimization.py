@@ -14,7 +14,8 @@ from flax import nnx
 from data_pipelines.loader_config import VideoConfig
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.encoder import EncoderConfig
-from xkd_jax.config.pretraining import Config, TemperatureConfig
+from xkd_jax.config.loss_settings import TemperatureConfig
+from xkd_jax.config.pretraining import Config
 from xkd_jax.evaluate.fitting import decays, layer_scale
 from xkd_jax.evaluate.readout import Readout
 from xkd_jax.inference.formats.format import encoder_shapes

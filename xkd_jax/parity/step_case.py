@@ -21,7 +21,8 @@ from data_pipelines.loader_config import (
 )
 from xkd_jax.config.architecture import HeadConfig, ModelConfig
 from xkd_jax.config.dataclass_schema import build
-from xkd_jax.config.pretraining import Config, LossConfig, LossWeights
+from xkd_jax.config.loss_settings import LossConfig, LossWeights
+from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import author_weights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs

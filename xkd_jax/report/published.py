@@ -16,7 +16,7 @@ from xkd_jax.config import evaluation as eval_config
 from xkd_jax.config.ablations import ABLATIONS
 from xkd_jax.config.benchmarks import BENCHMARKS, BenchmarkRecord
 from xkd_jax.config.evaluation import CIRCUMSTANCES, TRAINED, EvalConfig
-from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.config.loss_settings import LossConfig
 from xkd_jax.training.checkpoints import run_record
 
 _CONFIGS = config_file.FOLDER / "eval"

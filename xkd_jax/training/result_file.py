@@ -14,7 +14,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.evaluation import Evaluated, Protocol
-from xkd_jax.config.pretraining import LossConfig
+from xkd_jax.config.loss_settings import LossConfig
 
 FILE = "result.json"  # in the folder of the evaluation
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from data_pipelines.loader_config import LoaderConfig, Modality
 from xkd_jax.config.architecture import Architecture, Remat
-from xkd_jax.config.pretraining import LossConfig, MeshConfig
+from xkd_jax.config.loss_settings import LossConfig
+from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.objective import ModalityViews
 from xkd_jax.method.state_shardings import parameter_shardings
 from xkd_jax.method.train_state import TrainState

@@ -13,7 +13,8 @@ from data_pipelines.loader_config import ViewConfig
 from data_pipelines.terminal import count, main_command
 from xkd_jax.config import listing
 from xkd_jax.config.length import Length
-from xkd_jax.config.pretraining import Config, losses_of
+from xkd_jax.config.loss_settings import losses_of
+from xkd_jax.config.pretraining import Config
 from xkd_jax.method import state_shardings
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.networks import attention

@@ -17,7 +17,7 @@ from data_pipelines.read.read_ahead import Batch
 from data_pipelines.tiles import tile
 from xkd_jax.augment import augment
 from xkd_jax.config.architecture import Architecture, ModelConfig
-from xkd_jax.config.pretraining import LossWeights
+from xkd_jax.config.loss_settings import LossWeights
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.precision import matmul_precision
