@@ -58,7 +58,7 @@ def _unescaped(path: str) -> str:
 def _with_ancestors(mount: Path, top: str, group: str) -> Iterator[Path]:
     """Yields the folders of a group and of its ancestors, as far as they are mounted.
 
-    A container may show the group's path on the host, of which only the end is mounted.
+    A container may see the group's path on the host, although only the end of that path is mounted.
     """
     inner = PurePosixPath(group)
     if inner.is_relative_to(top):

@@ -36,7 +36,8 @@ def is_transient(error: BaseException, *, writing: bool = False) -> bool:
 
     Args:
       error: raised by the access.
-      writing: whether a file was written; then every cause not known to be permanent is transient.
+      writing: whether a file was written; then every cause that is not known as permanent is
+        transient.
     """
     number = error.errno if isinstance(error, OSError) else None
     if writing:
@@ -67,7 +68,7 @@ class DevicesError(UserError):
 
 
 def kind_of(status: int) -> type[UserError]:
-    """Returns the class of the error with which another process of the run ends.
+    """Returns the class of another process's error, by its exit status.
 
     Args:
       status: its exit status.

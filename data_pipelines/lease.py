@@ -89,7 +89,7 @@ class Lease:
           busy: start of the error message if another process holds the lease.
           remedy: end of that message.
           patience: seconds to wait for a holder that renews its lease (inf: without limit; None:
-            `PATIENCE`). A holder that does not is waited for until its lease expires.
+            `PATIENCE`). If the holder does not renew it, this waits until the lease expires.
           waiting: called once with a line of text, if another process holds the lease.
 
         Raises:
@@ -104,7 +104,7 @@ class Lease:
                 who = _named(watch.holder)
                 if watch.is_alive and watch.waited >= patience:
                     raise LeaseHeldError(f"{busy}{who}: {remedy}")
-                if watch.looks == 2:  # at the first look the holder may be about to end
+                if watch.looks == 2:  # at the first one the holder may be about to end
                     waiting(f"waiting   for another process{who} in {self.folder}")
                 time.sleep(POLL)
             self._place.clean()
@@ -251,7 +251,7 @@ def held_on_disk(
     patience: float | None = None,
     waiting: Callable[[str], object] = lambda line: None,
 ) -> Iterator[None]:
-    """`held` for a local folder; nothing for a URL, where two builders write the same bytes.
+    """`held` for a local folder. For a URL it holds no lease, as two builders write the same bytes.
 
     `busy`, `remedy`, `patience` (in seconds) and `waiting` are those of `Lease.acquire`.
     """

@@ -90,7 +90,7 @@ class ViewConfig:
 
     @property
     def modality(self) -> Modality:
-        """Whose views they are."""
+        """The modality of these views."""
         raise NotImplementedError
 
     @property
@@ -110,12 +110,12 @@ class ViewConfig:
 
     @property
     def std(self) -> tuple[float, ...] | float:
-        """Divides views after that."""
+        """Divides views after the mean is subtracted."""
         raise NotImplementedError
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Axes of a view behind those of its shape: color, or none."""
+        """Axes of a view after those of its shape: color, or none."""
         return ()
 
     @property
@@ -291,7 +291,7 @@ class AudioConfig(ViewConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the shards are and how they are read."""
+    """The place of the shards, and how they are read."""
 
     dataset: Annotated[
         Literal["shards", "spoken_digits"],

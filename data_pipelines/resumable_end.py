@@ -1,9 +1,10 @@
-"""The end of a resumable command on SIGTERM, with status 75, wherever no work is lost by it.
+"""Ends a resumable command on SIGTERM, with status 75, where this loses no work.
 
 The command runs in `on_request`. Then a thread ends it on SIGTERM, also while the main thread
-compiles, reads or waits for another process. This leaves the files of a killed process, from which
-every command of this project resumes. A loop that has work to save defers the end (`deferred`), and
-ends the command itself; inside it, `allowed` marks phases that may be ended nevertheless.
+compiles, reads or waits for another process. The files are then those of a killed process, from
+which every command of this project resumes. A loop that has work to save defers the end
+(`deferred`), and ends the command itself; inside such a loop, `allowed` marks phases in which the
+thread may still end the process.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from data_pipelines import terminal
 from data_pipelines.errors import EXIT_RESUMABLE, StoppedError
 from data_pipelines.signal_listener import SignalListener
 
-PATIENCE = 10.0  # seconds that work which must be saved has to end in order
+PATIENCE = 10.0  # seconds in which the main thread may leave a phase whose work must be saved
 CLEAN_UP = 5.0  # seconds for the actions at the end
 Action = Callable[[], object]
 _TEXT = "outside the training steps"
 
 
 class _Phase:
-    """How the command ends at a request.
+    """How the command ends after a request.
 
     what: for the message.
     patience: seconds that the main thread has to leave the phase; None: the end is deferred.
@@ -67,7 +68,7 @@ class _Command:
             self.changed.wait_for(lambda: False)
 
     def begin_end(self) -> bool:
-        """Whether the caller is to call `end`; `changed` is held."""
+        """Whether the caller must call `end`; the caller holds `changed`."""
         first, self.ending = not self.ending, True
         return first
 
@@ -102,7 +103,7 @@ class _Command:
             self.end(phase)
 
     def _stays(self, phase: _Phase) -> bool:
-        """Waits for the end of a phase; whether its patience is over before."""
+        """Waits for the end of a phase; returns whether its patience ended first."""
         patience = phase.patience
         return not self.changed.wait_for(lambda: self.phases[-1] is not phase, patience)
 
@@ -163,7 +164,7 @@ def is_requested() -> bool:
 
 
 def end_now(what: str) -> None:
-    """Ends the process with status 75 whatever it does, if it runs in `on_request`."""
+    """Ends the process with status 75 in any phase, if it runs in `on_request`."""
     with _command.changed:
         if not _command.listening or not _command.begin_end():
             return
@@ -172,7 +173,7 @@ def end_now(what: str) -> None:
 
 
 def announced_by(action: Action) -> None:
-    """Sets what is called shortly before the process ends; it may wait, and raises nothing."""
+    """Sets a function to call shortly before the process ends; it may wait, and raises nothing."""
     _command.announce = action
 
 

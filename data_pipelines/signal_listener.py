@@ -1,4 +1,4 @@
-"""Signals that a thread answers: Python's handlers wait for the call that the main thread is in."""
+"""Handles signals in a thread, as Python's handlers wait until the main thread's call returns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _END = b"\0"  # no signal's number
 class SignalListener:
     """Calls a function from a thread for each signal that has a Python handler.
 
-    It answers while the main thread compiles or waits in a library. An inner listener takes the
-    signals of an outer one until it is closed.
+    It does so also while the main thread compiles or waits in a library. An inner listener takes
+    the signals of an outer one until it is closed.
     """
 
     def __init__(self, answer: Callable[[int], object]):
@@ -45,7 +45,7 @@ class SignalListener:
         self._write = -1
 
     def _forget(self) -> None:
-        """Keeps signals of a forked process from this one."""
+        """Stops a forked process from sending its signals to this one."""
         if self._write >= 0:
             signal.set_wakeup_fd(-1)
 

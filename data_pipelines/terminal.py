@@ -6,7 +6,7 @@ writing direction, so that a name can't move the cursor, change colors or hide t
 are not escaped.
 
 A stream that can't be written to (a full disk, a closed pipe) never ends a run: `print_text` warns
-once. `print_result`, for the text that a command exists to print, ends the command instead.
+once. `print_result`, for the result of a command, ends the command instead.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
 
 
 def print_result(text: str) -> None:
-    """Prints the text that a command exists to print, as `print_text`.
+    """Prints the result of a command, as `print_text` does.
 
     Raises:
       SystemExit: the pipe is closed (`EXIT_CLOSED_PIPE`), or the text can't be written

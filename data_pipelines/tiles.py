@@ -1,4 +1,4 @@
-"""RGB images of views, to look at."""
+"""RGB images of views, for people."""
 
 from __future__ import annotations
 

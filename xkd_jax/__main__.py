@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def pretrain(config: Config) -> None:
-    """Pretrains, or plans that. JAX is imported here, because its import takes seconds.
+    """Pretrains, or plans a pretraining. JAX is imported here, because its import takes seconds.
 
     Raises:
       UserError: a flag of evaluations is given.
@@ -150,7 +150,7 @@ def evaluate(config: EvalConfig) -> None:
 
 
 def start(config: Config | EvalConfig) -> None:
-    """Connects the processes of a run; a single one makes as many CPU devices as the mesh needs.
+    """Connects the processes of a run; a single one creates the CPU devices that the mesh needs.
 
     Raises:
       UserError: config, program or libraries of the processes differ.

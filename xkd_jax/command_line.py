@@ -42,9 +42,9 @@ _CONFIG_FLAGS = ("--config", "-config")
 _SHOW = flags.DEFINE_boolean(
     "show", False, "Print every key of the config with its value, default and meaning, and end."
 )
-# A key's flag up to its last part, and that.
+# The flag of a key: all but its last part, and the last part.
 _LAST_KEY = re.compile(r"^(--?config(?:\.\w+)+)\.(\w+)(?==|$)")
-# Python's error if a config file without variants gets one.
+# Python's error if a variant is given for a config file without variants.
 _TAKES_NO_VARIANT = "get_config() takes 0 positional arguments"
 # Errors of parsers of values; the last three for invalid or too deeply nested literals.
 _VALUE_ERRORS = (TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
@@ -124,7 +124,7 @@ def _schedule_exit(status: int) -> None:
     On exit, Python waits for threads and worker processes, which may hang, and JAX for the other
     processes of a run. After a success, JAX's timeout is added.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not change the status
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not change the status
     jax = sys.modules.get("jax")
     several = jax is not None and jax.distributed.is_initialized()
     patience = PATIENCE + (_JAX_PATIENCE if several and status == 0 else 0)

@@ -13,19 +13,19 @@ import jax
 
 from data_pipelines import private_folder
 
-# Bytes of the programs that are kept; the least recently used ones are deleted first.
+# Largest size of the cache, in bytes; the least recently used programs are deleted first.
 MAX_SIZE = 4 * 2**30
 _LOCK_SECONDS = 10.0
-# Age in seconds from which an entry without a time of use is the rest of an interrupted write.
+# An entry without a time of use that is older than this, in seconds, is from an interrupted write.
 _INTERRUPTED = 60.0
 
 
 def enable(print_note: Callable[[str], None]) -> None:
-    """Lets JAX keep compiled programs in `folder`, to be called before the first one is compiled.
+    """Lets JAX keep compiled programs in `folder`; must be called before the first compilation.
 
     JAX's own settings take precedence: with JAX_COMPILATION_CACHE_DIR or
-    JAX_ENABLE_COMPILATION_CACHE, nothing is changed. JAX executes what it finds in the folder, so
-    it must be private to this user. The keys of programs contain the versions of libraries, the
+    JAX_ENABLE_COMPILATION_CACHE, nothing is changed. JAX executes the programs in the folder, so it
+    must be private to this user. The keys of programs contain the versions of libraries, the
     compiler's flags and the processor's features; processes hold a lock while they read or write.
 
     Args:

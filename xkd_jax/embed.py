@@ -140,7 +140,7 @@ def _modalities(text: str) -> list[str] | None:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """The number of this job, from 0, and the number of jobs."""
+    """Returns the number of this job, from 0, and the number of jobs."""
     number, slash, count = text.partition("/")
     if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise UserError(f"--shard={text}: give N/COUNT, such as 2/8.")
@@ -148,7 +148,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
-    """Everything besides the files that the features depend on."""
+    """Settings that the features depend on, besides the files."""
     return {
         "model": str(model.origin),
         "digest": model.digest,
@@ -165,7 +165,7 @@ def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
 def _make(
     folder: FeatureFolder, windows: embedding.Windows, numbers: Sequence[int], workers: int
 ) -> None:
-    """Makes the parts that are missing; files are decoded ahead by workers."""
+    """Writes the missing parts; workers decode files ahead."""
     missing = folder.missing(numbers)
     total = sum(len(folder.files_of(n)) for n in numbers)
     done = total - sum(len(folder.files_of(n)) for n in missing)

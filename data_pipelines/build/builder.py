@@ -82,8 +82,8 @@ def build_shards(
       workers: number of processes.
       timeout: seconds of work on a file without a finished record.
       make_progress: as for `run`.
-      tick: called after each shard and about every second in between; what it raises ends the
-        build, which can resume.
+      tick: called after each shard and about every second in between; an error that it raises ends
+        the build, which can resume.
 
     Raises:
       UserError: many files in a row failed for the same reason.

@@ -10,7 +10,7 @@ from data_pipelines.errors import UnreachableError, UserError
 # Consecutive equal failures that stop the build. The order of files is random, so a fault of some
 # files rarely occurs so often in a row.
 _SAME_FAILURE = 16
-# The same for time-outs, of which each takes twice the limit.
+# The same for time-outs; each takes twice the limit.
 _TIMED_OUT = 3
 # Reasons that are exceptions or crashes of the program, not properties of a file.
 OF_PROGRAM = ("failed", "crashed")

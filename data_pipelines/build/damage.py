@@ -1,4 +1,4 @@
-"""Exceptions of decoding: files without records, or with damage from some point on."""
+"""Exceptions of decoding: files that can't become records, or are damaged from some point on."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import IngestOptions, ingest
 from data_pipelines.format import log_mel, shard_index, storage, tfrecord
 
-# Files of the sample: a fraction of all, and its limits.
+# Number of files of the sample: this fraction of all, within these limits.
 _FRACTION, _FEWEST, _MOST = 0.1, 2, 64
 SECONDS = 15.0  # after which the sample ends, if it has a result
 _MOST_SIZES = 10_000  # files whose sizes are read
@@ -63,7 +63,7 @@ def estimate(
       items: files to be built, in the order of the shards.
       output: the folder (or URL).
       workers: number of processes of the build.
-      tick: called about every second; what it raises ends the sample.
+      tick: called about every second; an error that it raises ends the sample.
     """
     if not items:
         return Estimate(0, 0, 0.0, 0.0)
@@ -155,7 +155,7 @@ def measure(
 
 @functools.cache
 def _warm_up(options: IngestOptions) -> None:
-    """Loads what the first spectrogram of a process loads."""
+    """Loads the libraries that the first spectrogram of a process needs."""
     if options.media.audio:
         silence = np.zeros(options.fft, np.float32)
         log_mel.log_mel(silence, options.media.sample_rate, options.fft, options.hop, options.mels)

@@ -47,10 +47,10 @@ class _Worker:
 class FileWorkers:
     """Maps items to results in worker processes, in order, with a time-out for each item.
 
-    A worker that crashes, or works without progress for the time-out (`WorkClock`), is replaced.
-    As overload, lack of memory or slow storage can cause both, the item is tried a second time
-    while nothing else runs; if that fails too, `on_loss` makes its result. Other items are not
-    affected. Use as a context manager.
+    A worker that crashes, or works without progress for the time-out (`WorkClock`), is replaced. As
+    overload, lack of memory or slow storage can cause both, the item is tried a second time while
+    nothing else runs; if that fails too, `on_loss` makes its result. Other items are not affected.
+    Use as a context manager.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class FileWorkers:
         """Yields the result of each item, in order.
 
         Args:
-          items: what to work on.
-          tick: called after each result and every `TICK` seconds while one is waited for.
+          items: arguments of `work`.
+          tick: called after each result, and every `TICK` seconds while waiting for one.
         """
         waiting = collections.deque(enumerate(items))
         total = len(waiting)
@@ -185,8 +185,8 @@ def _start(work: Work) -> _Worker:
 
 
 def _serve(pipe: connection.Connection, pickled: bytes) -> None:
-    # Every core has a worker, so threads of numerical libraries would only compete. They read the
-    # variables when they are imported, with the work.
+    # Every core has a worker, so threads of numerical libraries would only compete. The libraries
+    # read these variables when `work` imports them.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:

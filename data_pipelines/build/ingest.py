@@ -43,7 +43,7 @@ class IngestOptions:
     waveform: bool = False
 
 
-# The reason for files out of reach, whose shard is not written until the build resumes.
+# Reason of files that can't be reached; their shard is not written until the build resumes.
 UNREACHABLE = "unreachable"
 # Seconds by which a piece may be shorter than requested, due to rounding to samples.
 _ROUNDING = 1e-3

@@ -95,7 +95,7 @@ def changes(config: LoaderConfig, report: BuildReport, output: str) -> str:
 
 
 def describe(found: Estimate, plan: BuildPlan, output: str, workers: int) -> str:
-    """Returns the line that says what a build will take.
+    """Returns a line with the time and disk space that a build will take.
 
     Args:
       found: the estimate.

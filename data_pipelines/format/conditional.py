@@ -1,6 +1,6 @@
-"""Writes to a store that depend on what it holds: create if absent, replace if unchanged.
+"""Conditional writes to a store: create if absent, replace if unchanged.
 
-fsspec has no such calls, so that each store needs a few lines here. Amazon S3 compares entity tags
+fsspec has no such calls, so each store needs a few lines here. Amazon S3 compares entity tags
 (`If-Match`, `If-None-Match`), Google Cloud Storage compares generations (`ifGenerationMatch`). A
 store that is not in the table, or that ignores the conditions, is refused by `require`.
 """
@@ -32,7 +32,7 @@ class _Store(Protocol):
     """The calls of one kind of store, without retries."""
 
     def read(self, system: Any, url: str) -> Held:
-        """Returns an object and its version, of one moment; FileNotFoundError: there is none."""
+        """Returns an object with its version, at one moment; FileNotFoundError: it is absent."""
 
     def write(self, system: Any, url: str, content: bytes, version: str | None) -> str:
         """Writes if the version is still this one (None: no object).
@@ -148,8 +148,8 @@ def read(url: str) -> Held | None:
 def write(url: str, content: bytes, version: str | None) -> str | None:
     """Writes an object if it has not changed.
 
-    A try whose answer is lost may have written: the next one is refused and finds `content`. So
-    each writer's content should be unique.
+    A try whose answer is lost may have written. The next try is then refused, and finds `content`
+    in the store; so each writer's content should be unique.
 
     Args:
       url: of the object.

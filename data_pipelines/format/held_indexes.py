@@ -12,7 +12,7 @@ from data_pipelines.format.tfrecord import FRAMING
 
 # Of a record: position of its frame in the shard, length in bytes, masked CRC-32C of the data.
 LOCATED = np.dtype([("offset", "<i8"), ("length", "<u4"), ("crc", "<u4")])
-# What an array takes in memory besides its rows, in rows.
+# Memory of an array besides its rows, in rows.
 _OVERHEAD = 16
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 SAMPLE_RATE = 16000
-# Samples of a frame and from frame to frame, and what a frame is padded to.
+# Samples in a frame, between the starts of frames, and in a padded frame.
 FRAME, HOP, FFT = 400, 160, 512
 _PREEMPHASIS = 0.97
 _LOWEST = 20.0  # Hz
@@ -23,7 +23,8 @@ def filter_bank(waveform: np.ndarray, mels: int = 128) -> np.ndarray:
     """Returns the log power of mel bands, float32 [mels, frames], not normalized.
 
     Frames lie within the waveform, and each has its mean removed, is pre-emphasized and weighted by
-    a symmetric Hann window. (Kaldi's input has no mean either, which makes no difference to that.)
+    a symmetric Hann window. (The encoders' authors also subtract the waveform's mean before, which
+    changes nothing.)
 
     Args:
       waveform: float [samples] at 16 kHz, full scale at 1.
@@ -75,7 +76,7 @@ def columns_of(waveform: np.ndarray, first: int, count: int, mels: int = 128) ->
 def _triangles(mels: int) -> sparse.csr_array:
     """Triangles [mels, 256], linear in mel and evenly spaced there from 20 Hz to Nyquist.
 
-    Sparse, as BLAS sums in an order that depends on its threads, and idle ones spin for a while.
+    Sparse: BLAS sums in an order that depends on its threads, and its idle threads keep spinning.
     """
     from scipy import sparse  # imported here, as few runs need it
 

@@ -51,14 +51,14 @@ def _log_mel_of_padded(
     librosa = numba_cache.import_librosa()
     spectrum = librosa.stft(padded, n_fft=fft, hop_length=hop, window="hann", center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    # Not by BLAS: the order of its sums depends on its threads, and idle ones spin for a while.
+    # Not by BLAS: the order of its sums depends on its threads, and its idle threads keep spinning.
     bands = _sparse_filters(sample_rate, fft, mels) @ power
     return np.log(bands + np.float32(np.exp(LOG_MEL_FLOOR)))
 
 
 @functools.cache
 def _sparse_filters(sample_rate: int, fft: int, mels: int) -> sparse.csr_array:
-    """Returns `filters` without their zeros, which are 98 % of them for 80 bands."""
+    """Returns `filters` as a sparse matrix; 98 % of the values are zeros for 80 bands."""
     from scipy import sparse  # imported here, as readers of shards do without
 
     return sparse.csr_array(filters(sample_rate, fft, mels))

@@ -159,11 +159,11 @@ def _fault(metadata: Metadata) -> str:
 
 
 def check_modalities(metadata: Metadata, modalities: Sequence[Modality], directory: str) -> None:
-    """Checks that a data set has what a run reads.
+    """Checks that a data set has the modalities that a run reads.
 
     Args:
       metadata: of the data set.
-      modalities: those that are read.
+      modalities: the ones to read.
       directory: of the data set, for the message.
 
     Raises:

@@ -20,9 +20,9 @@ reader and the synthetic data sets use this module, which alone defines the layo
 Log-mel, natural logarithm of mel power + 2^-23 and not normalized, is stored as
 round((x + 16) * 2048) within [-16, 16): an error of at most 2^-12 = 0.000244.
 
-The `MAX_` constants bound a record. They are far above the values of real records, and prevent that
-a few bytes of a damaged or hostile record cost gigabytes or minutes. Writer and reader check the
-same bounds.
+The `MAX_` constants bound a record. They are far above the values of real records, and prevent a
+few bytes of a damaged or hostile record from costing gigabytes or minutes. Writer and reader check
+the same bounds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.format import tf_example
 
 LOG_MEL_FLOOR = float(np.log(2.0**-23))
-# Of a record.
+# Limits of a record.
 MAX_RECORD_BYTES = 2**30  # half of the limit of protobuf
 MAX_FRAMES = 2**17  # 4.5 hours at 8 frames per second
 MAX_COLUMNS = 2**22  # 10 hours at 16 kHz and hop 143
@@ -47,10 +47,11 @@ MAX_INTS = 2**12  # number of labels, and of folds
 MAX_TEXT = 2**16  # bytes of a text
 # Classes of a data set: labels are int32 on the device.
 MAX_CLASSES = 2**31 - 1
-# Of a frame.
+# Limits of a frame.
 MAX_ASPECT = 16  # longer side / shorter side
 MAX_PIXELS = 2**23  # in data sets without a short side; more than 3840 x 2160
-# Of a progressive JPEG: a scan of a few bytes costs a pass over all pixels. Usual files have 10.
+# Scans of a progressive JPEG: each may have few bytes, and costs a pass over all pixels. Usual
+# files have 10.
 MAX_SCANS = 32
 _SCAN = 0xDAFF  # the bytes 255 and 218
 

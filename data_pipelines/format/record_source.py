@@ -27,8 +27,8 @@ from data_pipelines.format.tfrecord import (
 # Memory of local records, in sizes of powers of two. Larger records are rare and use new memory.
 _POOL = BufferPool()
 _LARGEST_POOLED = 1 << 24  # bytes
-# Records whose offsets a process holds, 16 bytes each. Of larger splits it rereads the indexes of
-# shards that it has not read from for long.
+# Records whose offsets a process keeps in memory, 16 bytes each. For larger splits, the indexes of
+# the least recently used shards are read again.
 RECORDS_HELD = 1 << 23
 
 
@@ -101,7 +101,7 @@ class TFRecordSource:
         return [None if classes == shard_index.UNKNOWN else classes for classes in needed]
 
     def index_of(self, shard: int) -> str:
-        """Returns the path of the index of a shard's split; "" if it was opened by its own one."""
+        """Returns the path of the index of a shard's split; "" if it was opened by the shard's."""
         return self._index.file_of(shard)
 
     def records_of(self, shard: int) -> range:
@@ -146,7 +146,7 @@ class TFRecordSource:
             raise
 
     def _located(self, shard: int) -> np.ndarray:
-        """Returns where the records of a shard are; reads its index if that is not held.
+        """Returns the places of a shard's records; reads the shard's index if it is not in memory.
 
         Raises:
           UserError: it is not the shard that was opened, or not the one in the split's index.

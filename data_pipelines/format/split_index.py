@@ -1,7 +1,7 @@
 """The index of a split: size, number of records and digest of each of its shards.
 
-With it a split is opened by one read, in place of one of the index of each shard (`shard_index`),
-which is then read with the first record of the shard. `NAME-SPLIT.index` contains
+With it, one read opens a split. The index of each shard (`shard_index`) is read later, with the
+first record of the shard. `NAME-SPLIT.index` contains
     8 bytes "XKDSPLT1" | uint64 shards | 16 bytes digest of the split |
     uint64 size in bytes, uint64 records, uint64 classes and 16 bytes digest, for each shard |
     uint32 masked CRC-32C of all bytes before
@@ -26,7 +26,8 @@ from data_pipelines.format import shard_index, shard_names, storage, tfrecord
 SHARD = np.dtype([("size", "<u8"), ("records", "<u8"), ("classes", "<u8"), ("digest", "V16")])
 # Indexes of remote shards that are requested at the same time, as each takes a round trip.
 INDEXES_AT_ONCE = 32
-# Indexes whose requests are queued, which bounds the memory of those that wait for an earlier one.
+# Largest number of queued requests, which bounds the memory of indexes that wait for an earlier
+# one.
 _QUEUED = 32 * INDEXES_AT_ONCE
 _DIGEST_BYTES = 16
 _MAGIC = b"XKDSPLT1"
@@ -37,14 +38,14 @@ _MOST_SHARDS = 10**9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitIndex:
-    """What a reader needs to know of all shards of a split.
+    """Sizes, numbers of records and digests of all shards of a split.
 
     Attributes:
       shards: array [shards] of `SHARD`, in order.
-      digest: of all records in order, 32 hexadecimal digits; of joined splits, that of their
+      digest: of all records in order, 32 hexadecimal digits; of joined splits, a digest of their
         digests.
       files: (path, number of its shards) of each file that it was read from, in order; without a
-        path where it was made from the shards' indexes, and () where it was so for all.
+        path if it was made from the shards' indexes, and () if all were.
     """
 
     shards: np.ndarray

@@ -1,8 +1,7 @@
 """Files of data sets and runs, on a local disk or in remote storage (`gs://`, `s3://`).
 
 URLs are accessed by fsspec (`filesystems`). Accesses with transient errors are retried (`retries`).
-`file_tree` lists the files of all sub-folders, and `conditional` has the writes that depend on what
-is stored.
+`file_tree` lists the files of all sub-folders, and `conditional` has conditional writes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def is_remote(path: str) -> bool:
 
 
 def can_list(path: str) -> bool:
-    """Whether files can be listed with their sizes, which HTTP has no request for."""
+    """Whether files can be listed with their sizes; HTTP has no request for this."""
     return not path.startswith(("http://", "https://"))
 
 
@@ -65,7 +64,7 @@ def as_text(path: str) -> str:
 
 
 def listed(url: str) -> tuple[dict[str, int], list[str]]:
-    """Lists what is directly below a URL, files and folders at the same moment.
+    """Lists the files and folders directly below a URL, all at the same moment.
 
     Returns:
       The size in bytes of every file by its name, and the names of the folders, sorted.
@@ -140,19 +139,19 @@ def _kind(url: str) -> str:
         kind = str(with_retries(url, filesystems.of(url).info, url)["type"])
     except FileNotFoundError:
         return ""
-    # A folder of a web server answers as a file does.
+    # A web server answers for a folder as for a file.
     return kind if can_list(url) or not url.endswith("/") else "directory"
 
 
 def exists(path: str) -> bool:
-    """Returns whether a file exists; a folder is none, with and without a URL."""
+    """Returns whether a path or URL is an existing file; False for a folder."""
     if is_remote(path):
         return _kind(path) == "file"
     return os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
-    """Returns whether a folder exists; one in a bucket does if it has an object."""
+    """Returns whether a folder exists; a folder in a bucket exists if it has an object."""
     if is_remote(path):
         return _kind(path) == "directory"
     return os.path.isdir(path)
@@ -171,7 +170,7 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
     with open(path, "rb") as file:
         if max_bytes is None:
             return file.read()
-        # `read` allocates as many bytes as it is asked for.
+        # `read` allocates all requested bytes.
         return file.read(min(max_bytes, os.fstat(file.fileno()).st_size))
 
 

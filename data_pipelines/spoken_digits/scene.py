@@ -15,7 +15,7 @@ from data_pipelines.spoken_digits.handwriting import Handwriting
 PIECES = (5, 6)  # range of the number of pieces of other digits
 PIECE_SIZE = (3, 4)  # range of height and width of a piece, of 8
 SCALE = (0.6, 0.7)  # side of the digit's image / side of the frame
-PIECE_SCALE = (0.45, 0.6)  # the same of the images of the pieces
+PIECE_SCALE = (0.45, 0.6)  # the same for the images of the pieces
 ROAM = 0.4  # fraction of the free space in which the digit moves, around the center
 TURN = 8.0  # largest rotation in either direction, in degrees
 SPEED = (0.1, 0.5)  # in sides of the frame per second

@@ -38,7 +38,7 @@ def augment_audio(
 
 
 def _amplify(log_mel: jax.Array, gain: jax.Array) -> jax.Array:
-    """The log-mel spectrogram of `gain` [B] * waveform: power above the floor times gain^2."""
+    """Log-mel spectrogram of `gain` [B] * waveform: the power above the floor times gain^2."""
     power = jnp.maximum(jnp.exp(log_mel) - _FLOOR, 0)
     return jnp.log(jnp.square(gain)[:, None, None] * power + _FLOOR)
 

@@ -65,8 +65,9 @@ def _place_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
 def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: jax.Array) -> _Planes:
     """Applies each sample's operations whose place in its order is before `end`, int32 [B].
 
-    Blends may come before hue and after it, so each of them is there twice, once with factor 1. The
-    barriers are for CPUs: without them, XLA computes all blends again for each color of the hue.
+    Blends may come before or after hue, so each blend is computed in both places, in one of them
+    with factor 1. The barriers are for CPUs: without them, XLA computes all blends again for each
+    color of the hue.
 
     Args:
       pixels: planes.
@@ -119,8 +120,8 @@ def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
     low = jnp.minimum(jnp.minimum(red, green), blue)
     chroma = value - low
     scale = 1 / jnp.where(chroma > 0, chroma, 1)
-    # Not `value == red`: XLA may compute `red` a second time for `value`, with another rounding.
-    # Where two colors are the largest, both cases give the same hue.
+    # Not `value == red`: XLA may compute `red` a second time for `value`, with another rounding. If
+    # two colors are both the largest, both cases give the same hue.
     sextant = jnp.where(
         (red >= green) & (red >= blue),
         (green - blue) * scale,

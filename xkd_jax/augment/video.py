@@ -3,8 +3,8 @@
 The operations are those of PIL and torchvision, in float32 and without their rounding to integers
 between operations; values are clamped to 0..255 where theirs are. The largest differences from PIL
 on uint8 images, in levels: 1 for the resize, 1.2 for each of brightness, contrast and saturation
-(PIL truncates), 0.5 for grayscale, and 16 for hue (4 on average), as PIL has 256 hues only. From a
-rotation in float HSV, hue differs by 0.002.
+(PIL truncates), 0.5 for grayscale, and 16 for hue (4 on average), as PIL has 256 hues only. The
+difference of hue from a rotation in float HSV is 0.002.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
     if "flip" in view:
         rows = _reverse(rows, view["flip"] & transposed)
         columns = _reverse(columns, view["flip"] & ~transposed)
-    # Rows first, with the colors still beside the columns: the bytes need no transposition.
+    # Rows are resized first, while colors are still next to columns, so the bytes need no
+    # transposition.
     lines = frames.reshape(samples, count, height, 3 * width).astype(jnp.float32)
     low = jnp.einsum("bsy,btyz->btsz", rows, lines, precision=_HIGHEST)
     low = low.reshape(samples, count, size, width, 3)

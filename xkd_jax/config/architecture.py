@@ -19,7 +19,7 @@ ComputeDtype = Literal["auto", "float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """A stack of blocks: its width, depth and number of heads, and what others' stacks differ in.
+    """A stack of blocks: width, depth, number of heads, and differences of other projects' stacks.
 
     The MLP's hidden width is `mlp_ratio` times the width. XKD has no biases in its queries, keys
     and values (`qkv_bias`), and PyTorch's default `norm_eps` in each LayerNorm.
@@ -145,11 +145,11 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What decides which parameters student and teacher have, and their shapes.
+    """Settings that determine the parameters of student and teacher, and their shapes.
 
     Attributes:
       model: sizes, and what the modalities share.
-      views: of every modality that there is.
+      views: of all modalities.
       modalities: those that the networks have, in the order of `MODALITIES`.
     """
 

@@ -26,8 +26,8 @@ class BenchmarkRecord:
         `attentive`, `low_shot`, `knn` and `retrieval`.
       published: {(evaluation, modality, pretraining data): {variant: value}}, of base size.
       ablations: {modality: {losses: value}} of linear evaluation, xkd pretrained on Kinetics-400
-        with some of the losses (Table 3); `all` is the network that these are compared with, which
-        is not that of `published`.
+        with some of the losses (Table 3); `all` is the network that these are compared with; it is
+        not the network of `published`.
       refinements: {modality: {losses: value}}, the same with and without refinement.
     """
 

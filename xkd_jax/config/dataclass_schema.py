@@ -98,7 +98,7 @@ def shown(value: Any) -> str:
 
 
 def cut(text: str) -> str:
-    """A text, cut off where it would fill the terminal."""
+    """A text, truncated if it would fill the terminal."""
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 

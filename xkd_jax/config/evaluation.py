@@ -20,9 +20,9 @@ from xkd_jax.config.fit_settings import FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
 from xkd_jax.config.stated_input import StatedAudio, StatedVideo
 
-# A modality, or both of them together.
+# A modality, or both together.
 Evaluated = Literal["video", "audio", "both"]
-# What is read off a network: the mean of its tokens, or what the head makes of it.
+# Kind of features: the mean of a network's tokens, or the head's output for it.
 Output = Literal["encoder", "head"]
 Protocol = Literal["svm", "linear", "attentive", "finetune", "knn", "retrieval"]
 TestView = Literal["spread", "center"]
@@ -30,7 +30,8 @@ Network = Literal["student", "teacher", "untrained", "log_mel"]
 # Protocols that train a classifier step by step; the others use stored features.
 TRAINED: tuple[Protocol, ...] = ("linear", "attentive", "finetune")
 # Keys, or prefixes of keys, that don't change a result: places, and how values are computed.
-# Checkpoints and data are identified by their checksums, weights with what is stated of them.
+# Checkpoints and data are identified by their checksums, weights together with the settings given
+# for them.
 CIRCUMSTANCES = (
     "checkpoint", "step", "heads", "video.", "audio.", "features", "log_every", "mesh.", "save.",
     "data.dir", "data.threads", "data.workers", "data.prefetch", "data.verify_checksums",
@@ -230,7 +231,7 @@ def _check_fit(config: EvalConfig) -> None:
 
 
 def _check_division(config: EvalConfig) -> None:
-    """A batch consists of equal parts, and each of them of equal groups."""
+    """Checks that a batch consists of equal parts, and each part of equal groups."""
     parts, group = config.fit.accumulation_steps, config.fit.augment.mix_group
     if config.batch_size % parts:
         raise UserError(

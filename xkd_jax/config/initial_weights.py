@@ -11,7 +11,7 @@ from xkd_jax.config.stated_input import StatedAudio, StatedVideo
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class InitConfig:
-    """Weights that the encoders of a run start from; what a file does not state is given here.
+    """Weights that the encoders of a run start from, and settings that a file of weights may lack.
 
     The key `from` is a keyword of Python, which no argument or attribute of a class may be named
     in its source: `source` has its value, and the methods that a dataclass would get are written

@@ -40,7 +40,7 @@ def described(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def flags_line(written: Any, config: Any) -> str:
-    """What the command line changes in a config file, for the lines that a run begins with.
+    """Text of the command line's changes to a config file, for the first lines of a run.
 
     Args:
       written: config of the file without overrides, as frozen dataclasses.
@@ -88,7 +88,7 @@ def table(config: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """Returns a value as one gives it on the command line."""
+    """Returns a value in the form of the command line."""
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(written, value))})"
     return value if isinstance(value, str) and value else repr(value)

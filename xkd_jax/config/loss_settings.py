@@ -12,7 +12,7 @@ from xkd_jax.config.directions import directions
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses; what only a loss of weight 0 needs is not computed.
+    """Weights of the losses; computations that only losses of weight 0 need are skipped.
 
     The total is the weighted sum divided by the sum of the weights. The defaults are the paper's
     5 L_ae + 1 L_kd + 1 L_da, each of which is the mean of its two terms here.

@@ -3,8 +3,8 @@
 The dataclasses are the schema; their defaults are the paper's Kinetics-400 settings. A config file
 starts from `default()` (a `ConfigDict`) and changes some values; command-line overrides are applied
 next. `resolve` then checks keys, types and ranges, and returns the frozen dataclasses that the rest
-of the program reads. Fields are free choices only: what follows from them is a property, so that no
-override leaves a stale value.
+of the program reads. Fields are independent settings; derived values are properties, so that an
+override can't leave them outdated.
 """
 
 from __future__ import annotations
@@ -177,12 +177,12 @@ class Config(LoaderConfig):
 
     @property
     def architecture(self) -> Architecture:
-        """That of the run's networks."""
+        """The architecture of the run's networks."""
         return Architecture.of(self.model, self)
 
     @property
     def teacher_temperatures(self) -> dict[Modality, TemperatureConfig]:
-        """Those of the teachers of the run's modalities."""
+        """The temperatures of the teachers of the run's modalities."""
         return {m: getattr(self.loss, f"{m}_teacher_temperature") for m in self.modalities}
 
     def length(self, records: int) -> Length:
@@ -267,7 +267,7 @@ def _check_spectrogram(name: Modality, fields: dict[str, Any]) -> None:
 
 
 def _check_modalities(config: Config) -> None:
-    """Refuses losses and variants that need a modality that the run lacks."""
+    """Refuses losses and variants that need a modality which the run lacks."""
     given, usable = ",".join(config.modalities), losses_of(config.modalities)
     weights = dataclasses.asdict(config.loss.weights)
     if lacking := [name for name, weight in weights.items() if weight and name not in usable]:

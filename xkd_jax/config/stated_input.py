@@ -1,4 +1,4 @@
-"""Values of encoders that a file of weights may lack, as keys of a config.
+"""Settings of encoders that a file of weights may lack, as keys of a config.
 
 With 0 or (), the value of the file is used, or the published one of its kind.
 """

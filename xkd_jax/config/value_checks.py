@@ -17,7 +17,7 @@ STORES = ("gs", "s3")
 
 
 def folder(name: str, value: str) -> None:
-    """Checks that an output folder is on a file system, or in a store with the guarantees of a run.
+    """Checks that an output folder is on a file system, or in a store that runs can write to.
 
     Args:
       name: key or flag, for the message.
@@ -43,7 +43,7 @@ _TAKEN_FOR_URLS = ("gs", "s3", "az", "hf")
 
 
 def checkpoints_folder(name: str, value: str) -> None:
-    """Checks a URL as `folder` does, or that a path is none that Orbax or TensorStore changes.
+    """Checks a URL as `folder` does, or that Orbax and TensorStore don't change a path.
 
     Args:
       name: key or flag, for the message.
@@ -75,7 +75,7 @@ def blur_sigma(key: str, augment: VideoAugment) -> None:
       augment: the augmentation.
 
     Raises:
-      UserError: it has not.
+      UserError: the smaller end is last.
     """
     low, high = augment.blur_sigma
     if augment.blur_sigma_mode == "range" and low > high:

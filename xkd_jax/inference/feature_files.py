@@ -1,8 +1,8 @@
 """Features of many files on disk, in parts that are written atomically and skipped on resuming.
 
 The sorted list of files is divided into parts. After the features of a part, `part-NNNNN.json` is
-written, with the number of rows of each file or the reason why it is left out; parts with it are
-not computed again. `settings.json` has the settings of all parts.
+written, with the number of rows of each file or the reason why it is left out; parts with this file
+are not computed again. `settings.json` has the settings of all parts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FeatureFolder:
       files: all source files, sorted.
       settings: the model's digest and the options, the same for all parts.
       format: format of the parts.
-      loaded: arguments of `xkd_jax.load` that gave the model; not compared.
+      loaded: arguments of `xkd_jax.load` for the model; not compared.
     """
 
     path: str
@@ -145,7 +145,7 @@ class FeatureFolder:
 
 
 def write_parquet(file: Any, features: dict[str, Features], settings: dict[str, Any]) -> None:
-    """Writes one row a window: path, start, end, and lists of float32, null where there is none.
+    """Writes one row per window: path, start, end, and lists of float32, null without the modality.
 
     Args:
       file: open for writing.
@@ -181,7 +181,7 @@ def _lists(modality: str, width: int, features: dict[str, Features]) -> Any:
 
 
 def write_npz(file: Any, path: str, features: Features, settings: dict[str, Any]) -> None:
-    """Writes the arrays of one file, those that there are, with its path and the settings."""
+    """Writes the arrays of one file (those that are not None) with its path and the settings."""
     arrays = {name: value for name, value in features._asdict().items() if value is not None}
     text = np.frombuffer(json.dumps({**settings, "path": path}).encode(), np.uint8)
     np.savez(file, settings=text, **arrays)

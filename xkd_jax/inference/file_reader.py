@@ -1,4 +1,4 @@
-"""Decoding of a file to records, in worker processes too, which need no JAX for it."""
+"""Decodes a file to records, without JAX, so that worker processes can do it."""
 
 from __future__ import annotations
 

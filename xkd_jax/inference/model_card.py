@@ -17,7 +17,7 @@ def card(model: Model) -> str:
     """Returns the card as Markdown, with the header that model hubs read.
 
     Args:
-      model: to describe; of a run, the results of its evaluations are found by
+      model: to describe; for a run, results of its evaluations are found by
         `run_results.evaluations`.
     """
     origin = model.origin

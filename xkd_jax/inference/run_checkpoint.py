@@ -263,7 +263,7 @@ def opened(
 
 @contextlib.contextmanager
 def _damage(folder: PurePath, wording: Wording) -> Iterator[None]:
-    """Turns damage of a checkpoint into a message for the user."""
+    """Converts damage of a checkpoint to a message for the user."""
     try:
         yield
     except DamagedError as damage:

@@ -1,4 +1,4 @@
-"""Weights of any kind as the start of a pretraining (`init.from`)."""
+"""Weights of any kind as the initial weights of a pretraining (`init.from`)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from xkd_jax.parallel.processes import print_on_main
 from xkd_jax.training.initial_encoders import InitialEncoders, Read
 
 _WORDING = run_checkpoint.Wording("--config.init.from=RUN", "--config.init.step=N")
-# Fields of an input that the run's config is compared in; the others are sizes.
+# Fields of an input that are compared with the run's config; the others are sizes.
 _RATES = ("spectrogram", "frame_rate", "sample_rate", "fft", "hop", "mean", "std")
 
 
 @dataclasses.dataclass
 class Start:
-    """One modality's start; `start_of` adds one part of the encoder after the other.
+    """Initial weights of one modality; `start_of` adds the parts of the encoder one by one.
 
     Attributes:
       embedding: patch projection, positions, and CLS where the weights have one.
       blocks: parameters of the blocks.
-      norm: the final norm; {}: the weights have none of each token.
+      norm: the final norm; {}: the weights have no norm of each token.
       taken: what was taken, for a line.
       fresh: parts of the encoder that the weights lack.
       left: parts of the weights that the encoder lacks.
@@ -119,8 +119,8 @@ def start_of(
 ) -> Start:
     """Returns a run's encoder of one modality with the parameters of other weights.
 
-    Biases of values are added to the biases behind attention, which is the same function; those of
-    queries have no place in XKD and are left out. (A bias of keys has no effect.)
+    Biases of values are added to the biases of attention's output, which gives the same function.
+    XKD has no biases of queries; they are left out. (A bias of keys has no effect.)
 
     Args:
       modality: of the encoder.

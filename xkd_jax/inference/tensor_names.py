@@ -2,7 +2,7 @@
 
 The names are those of timm's ViT, which most files have up to prefixes: `cls_token`, `pos_embed`,
 `patch_embed.proj`, `blocks.I.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, and `norm`, or
-`fc_norm` behind the pooling. A linear layer's weight is [outputs, inputs].
+`fc_norm` after the pooling. A linear layer's weight is [outputs, inputs].
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def encoder_entries(config: EncoderConfig, places: Places = _ENCODER) -> list[En
     tables = {"pos_embed": "positions"}
     if config.special_tokens:
         tables["cls_token"] = "cls"
-    for name, key in tables.items():  # they have an axis of one batch
+    for name, key in tables.items():  # they have a batch axis of size 1
         found.append(entry_of(name, (*places.embedding, key), lambda a: a[0], lambda a: a[None]))
     found += block_entries("blocks", places.blocks, config.transformer)
     if config.norm != "none":
@@ -159,7 +159,7 @@ def tree_of(entries: Sequence[Entry], find: Callable[[str], Array]) -> Tree:
 
 
 def tensors_of(entries: Sequence[Entry], tree: Tree) -> dict[str, Array]:
-    """Returns the tensors of entries by name; what `tree_of` takes, bit for bit."""
+    """Returns the tensors of entries by name; the exact inverse of `tree_of`."""
     leaves: dict[Path, Array] = {}
     found = {}
     for entry in entries:

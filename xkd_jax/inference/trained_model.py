@@ -245,7 +245,7 @@ class Model:
         ]
         longest = max(view.columns, *(part.shape[1] for part in found))
         step = view.patch[1]
-        # what lies beyond whole patches is one column, which the last sample is the center of
+        # beyond whole patches there is one column, whose center is the last sample
         columns = view.columns if longest <= view.columns else longest // step * step
         return np.stack([spectrograms.padded(view, part, columns) for part in found])
 

@@ -150,7 +150,7 @@ def mixup_targets(file: GoldenFile) -> Report:
 
 
 def cutmix_boxes(file: GoldenFile) -> Report:
-    """Compares boxes of CutMix and the shares that they leave.
+    """Compares boxes of CutMix and the fractions of the frame outside them.
 
     The file has neither the frame's size nor the boxes' centers; both are computed from its rows.
 
@@ -210,9 +210,10 @@ def _boxes(fraction: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> _Bo
     whole = np.array(size)
     half = np.floor(whole * np.sqrt(1 - fraction)[:, None]) // 2
     start, stop = ends[..., 0], ends[..., 1]
-    # The center is half a box away from an edge inside the frame; without one, any center fits.
+    # The center is half a box away from an edge inside the frame; without such an edge, any center
+    # fits.
     center = np.where(start > 0, start + half, np.where(stop < whole, stop - half, whole // 2))
     cut = jax.vmap(lambda fraction, center: mixing.cut_box(fraction, center, size))
-    with jax.enable_x64(True):  # as the file's shares are, or one in some thousand rounds otherwise
+    with jax.enable_x64(True):  # as the file's: float32 may round differently
         start, stop, left = map(np.asarray, cut(jnp.asarray(fraction), jnp.asarray(center)))
     return start, stop, left, size

@@ -64,7 +64,7 @@ def training_steps(file: GoldenFile) -> Report:
             f" {meta['cross_modal_attention']}, {len(case.arrays['losses'])} steps"
         )
         return Report(title, compare(case))
-    # a missing or wrong value of the description raises where it is used first
+    # a missing or wrong value of the description raises at its first use
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         first_line = str(error).partition("\n")[0]
         raise file.damaged(f"{type(error).__name__}: {first_line}") from error

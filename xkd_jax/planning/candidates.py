@@ -127,7 +127,7 @@ def search(config: Config, where: Target, planner: Planner = make_plan) -> Itera
 def meshes(config: Config, where: Target) -> Iterator[Config]:
     """Yields configs with fsdp over one device or a group of them, and tensor 1 or 2.
 
-    Where fsdp does not divide the weights, `mesh.optimizer` may.
+    If fsdp does not divide the weights, `mesh.optimizer` may.
     """
     heads = min(config.model.encoder.heads, config.model.decoder.heads)
     for tensor in (n for n in (1, 2) if heads % n == 0 and where.chips % n == 0):

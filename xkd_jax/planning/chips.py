@@ -1,4 +1,4 @@
-"""What TPU chips and GPUs have in common in a plan."""
+"""Constants of TPU chips and GPUs in a plan."""
 
 from __future__ import annotations
 

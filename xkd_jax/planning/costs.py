@@ -98,7 +98,7 @@ class Costs:
         try:
             return cls._of(Module.parse(text, platform), passes)
         except (LookupError, StopIteration) as error:
-            # a name, an axis or an index that a known program has
+            # it lacks a name, an axis or an index of the known form
             raise UnknownTextError(f"{type(error).__name__} {error} in the program") from error
 
     @classmethod

@@ -2,8 +2,8 @@
 
 Sources: NVIDIA's data sheets of A100, H100 and H200 (SXM, dense bfloat16) for peaks, memory and
 NVLink; of DGX A100, DGX H100 and DGX H200 for network cards, one for each GPU; Google Cloud's pages
-of a2-highgpu-8g, a3-highgpu-8g and a3-ultragpu-8g for the cores of a host. What the compiler asks
-beyond that is what the driver reports of each card.
+of a2-highgpu-8g, a3-highgpu-8g and a3-ultragpu-8g for the cores of a host. All other
+values are those that the driver reports for each card.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Gpus:
 
     @property
     def host_cores(self) -> int:
-        """The cores of a host's GPUs in a plan, as a part of those of a whole host."""
+        """Cores for the GPUs of a host in a plan, as a part of the cores of a whole host."""
         return self.chip.host_cores * self.each // self.chip.per_host
 
     @property
@@ -158,8 +158,9 @@ class Gpus:
     def compiler_options(self) -> dict[str, bool | str]:
         """Matrix products by cuBLAS.
 
-        A run times XLA's own kernels beside cuBLAS and takes the faster. Without a GPU XLA takes
-        its own untimed, with tiles that move more, and does not find tiles for some (JAX 0.10).
+        In a run, XLA times its own kernels and cuBLAS and takes the faster. Without a GPU, it takes
+        its own kernels without timing; their tiles need more traffic, and for some products it
+        finds no tiles (JAX 0.10).
         """
         return {"xla_gpu_enable_triton_gemm": False}
 

@@ -62,7 +62,7 @@ class Plan:
     compiles: whether the compiler finds that memory suffices.
     costs, step: costs and durations on each device; None if it does not compile, or if the
       program's text is unknown.
-    unknown: what is unknown in that text.
+    unknown: description of the unknown part of that text.
     """
 
     config: Config
@@ -88,7 +88,7 @@ class Plan:
         return self.step.compiled_seconds if compiled else self.step.seconds
 
     def utilization(self, seconds: float) -> float:
-        """Model FLOPs utilization: `flops` / what the chips can do in that time."""
+        """Model FLOPs utilization: `flops` / (peak FLOPs of the chips in that time)."""
         return self.flops / (self.where.chips * self.where.chip.flops * seconds)
 
     def clips_per_second(self, seconds: float) -> float:

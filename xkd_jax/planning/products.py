@@ -19,7 +19,7 @@ def products(
     """Yields (precision, operations) of each matrix product of an operation.
 
     The precision is `bfloat16`, or that of a product of float32 arrays: `default`, `high` or
-    `highest`. What the author of a kernel states counts as bfloat16.
+    `highest`. Operations that a kernel's author states count as bfloat16.
 
     Args:
       module: the program.

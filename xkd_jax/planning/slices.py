@@ -43,7 +43,7 @@ class TpuChip(Chip):
 
     ring: torus dimensions whose size is a multiple of this are rings.
     dimensions: number of torus dimensions.
-    cloud_name: of accelerator types at Google Cloud, and what a chip counts in them.
+    cloud_name: of accelerator types at Google Cloud, and the count of one chip in them.
     topology_options: options of the compiler's topology with which a chip is one device.
     """
 
@@ -158,7 +158,7 @@ class Slice:
 
     @property
     def compiler_options(self) -> dict[str, bool | str]:
-        """Those of a run."""
+        """Compiler options of a run."""
         return {}
 
     def is_ring(self, dimension: int) -> bool:
@@ -255,7 +255,7 @@ _OPTIONS = "LIBTPU_INIT_ARGS"
 
 @contextlib.contextmanager
 def quiet_environment() -> Iterator[None]:
-    """Keeps libtpu from looking for the machine it runs on, and lets it write listings."""
+    """Prevents libtpu from searching for its machine, and lets it write listings."""
     before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, _OPTIONS)}
     os.environ.update(_ENVIRONMENT)
     os.environ[_OPTIONS] = f"{before[_OPTIONS] or ''} {listings.options()}".strip()

@@ -1,4 +1,4 @@
-"""Hardware that a run is planned for, and how it is given: `v5e:16x16`, `h100:4x8`."""
+"""Hardware that a run is planned for, and its text form: `v5e:16x16`, `h100:4x8`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Target(Protocol):
         """Returns the seconds of one run of a collective, at least."""
 
     def launch(self, flags: Sequence[str]) -> str:
-        """Returns what to do to start the run on this hardware."""
+        """Returns instructions to start the run on this hardware."""
 
 
 def parse(text: str) -> Target:

@@ -89,7 +89,7 @@ def _inside(module: Module, fusion: Operation) -> Computation:
 
 
 def _read(module: Module, computation: Computation, value: Operation) -> float:
-    """Bytes that a computation reads of one of its values, in the fusions inside of it too."""
+    """Bytes that a computation reads of one of its values, including the fusions in it."""
     whole = sum(array.bytes for array in value.result)
     total = 0.0
     for reader in computation.values():
@@ -114,7 +114,7 @@ def _read(module: Module, computation: Computation, value: Operation) -> float:
 
 
 def _written(module: Module, computation: Computation, value: Operation, index: int) -> float:
-    """Bytes written for a value, or for one of its tuple: of an update in place, its slice."""
+    """Bytes written for a value, or for one of a tuple; an update in place writes its slice."""
     if value.opcode == "tuple":
         for name in value.operands:  # each is an array, or a tuple of arrays
             part = computation[name]

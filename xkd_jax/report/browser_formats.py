@@ -31,7 +31,7 @@ def jpeg(image: np.ndarray) -> str:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Returns images at a height that can be looked at.
+    """Returns images at a height for viewing.
 
     Those below 112 pixels are enlarged by a whole factor, which keeps edges sharp; those above 160
     are reduced to 160.

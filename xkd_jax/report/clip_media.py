@@ -18,7 +18,7 @@ from xkd_jax.training.pictures.reconstructed_views import unnormalized
 
 
 class ClipMedia:
-    """A clip of a data set for the page; what is shown twice is encoded once."""
+    """A clip of a data set for the page; media that is shown twice is encoded once."""
 
     def __init__(
         self, config: LoaderConfig, dataset: Dataset, record: int, views: dict[Modality, np.ndarray]
@@ -32,7 +32,7 @@ class ClipMedia:
           views: normalized global views, float32, by modality.
         """
         self._config = config
-        # views of frames are large: what is shown of them is kept
+        # views of frames are large: only the shown frames are kept
         self._frames = _frames(config.video, views["video"]) if "video" in views else None
         self._log_mel = views.get("audio")
         found = dataset[record]

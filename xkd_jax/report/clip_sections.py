@@ -25,7 +25,7 @@ class Amounts:
     """Numbers of clips on the page.
 
     encoded: of each split, at most.
-    data: of the section on the data.
+    data: in the section on the data.
     reconstructed: with reconstructions and attention, at most 16.
     queries: of each gallery of neighbors.
     """
@@ -95,7 +95,7 @@ def reconstructions(student: StudentOnData, split: Split, amount: int) -> Child:
 def _panels(
     config: LoaderConfig, modality: Modality, shown: Drawn, seen: Any, row: int, clip: ClipMedia
 ) -> Child:
-    """Returns one image or video with a panel for each thing to compare, below their names."""
+    """Returns one image or video with a panel for each item to compare, below their names."""
     parts = {name: getattr(shown, name) for name in _PANELS}
     present = {_PANELS[name]: images[row] for name, images in parts.items() if images is not None}
     heads = element("div", [element("span", name) for name in present], class_="panels")

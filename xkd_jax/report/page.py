@@ -58,7 +58,7 @@ def page(folders: Sequence[PurePath], results: Sequence[Result], amounts: Amount
     names = pretraining_run.names(folders)
     runs = [pretraining_run.read(f, n) for f, n in zip(folders, names, strict=True)]
     shown = {run.name: _Shown(run, amounts) for run in runs}
-    # threads that wait for each other take most of the time for arrays as small as these
+    # for arrays as small as these, threads would mostly wait for each other
     with threadpoolctl.threadpool_limits(1):
         for run in shown.values():
             run.fill()

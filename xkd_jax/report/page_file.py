@@ -26,7 +26,7 @@ def write_at_end(run: PurePath, *, replace: bool) -> None:
 
     Args:
       run: folder of the run.
-      replace: whether a page that is there already is of an earlier step.
+      replace: whether an existing page is of an earlier step, and is replaced.
     """
     output = str(run / NAME)
     if not replace and storage.exists(output):

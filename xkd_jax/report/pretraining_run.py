@@ -1,4 +1,4 @@
-"""What the folder of a pretraining run holds, without its data and its network's outputs."""
+"""Content of the folder of a pretraining run, without its data and its network's outputs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PretrainingRun:
         return None if self.checkpoint is None else self.checkpoint.record
 
     def with_warning(self, text: str) -> Self:
-        """Returns the same with one more warning."""
+        """Returns a copy with one more warning."""
         return dataclasses.replace(self, warnings=(*self.warnings, text))
 
 

@@ -56,7 +56,7 @@ def _named() -> dict[_Parts, str]:
 
 
 def _parts(loss: LossConfig) -> _Parts:
-    """Returns the losses with a weight, and the refinement and view of teachers that they use."""
+    """Returns the losses with a nonzero weight, and the teachers' refinement and view if used."""
     used = tuple(name for name, weight in dataclasses.asdict(loss.weights).items() if weight)
     if not any(name.startswith("distill") or name == "align_teachers" for name in used):
         return used, None, None

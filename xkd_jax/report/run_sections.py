@@ -1,4 +1,4 @@
-"""Sections of the page about runs as a whole: overview, results, settings, what is left out."""
+"""Sections of the page about runs as a whole: overview, results, settings, missing parts."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def result_section(results: Sequence[Result]) -> Child:
 
 
 def settings(runs: Sequence[PretrainingRun]) -> Child:
-    """Returns the configs and versions of the runs; what differs between them comes first."""
+    """Returns the configs and versions of the runs; differences between them come first."""
     configs = [listing.flat(dataclasses.asdict(run.config)) for run in runs]
     columns = ("key", *(run.name for run in runs), "meaning")
     meanings = dataclass_schema.meanings(Config)
@@ -143,7 +143,7 @@ def _folded(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def left_out(missing: Iterable[tuple[str, str, str]]) -> Html:
-    """Returns the list of what the page lacks: (run, what, why) each."""
+    """Returns the list of missing parts of the page, from (run, part, reason) each."""
     rows = list(missing)
     if not rows:
         return element("p", "Nothing: the runs have all parts of the page.")

@@ -30,7 +30,7 @@ def sound_of(audio: AudioConfig, log_mel: np.ndarray) -> np.ndarray:
     inverse = _inverse_filters(audio.sample_rate, audio.fft, audio.mels)
     magnitude = np.sqrt(np.maximum(inverse @ power, 0))
     window = np.hanning(audio.fft + 1)[:-1].astype(np.float32)
-    # zero phases would put all energy into one pulse a window
+    # with zero phases, all energy would be in one pulse per window
     phases = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitude.shape).astype(np.float32)
     spectrum = magnitude * np.exp(1j * phases)
     for _ in range(_ITERATIONS):

@@ -24,7 +24,7 @@ _EPS = 1e-12
 _PREFIX = "audio_spectrogram_transformer."
 # AudioSet's mean and deviation, as published.
 _MEAN, _DEVIATION = -4.2677393, 4.5689974
-# Of the config.json, without which the input and the patches' stride are unknown.
+# Needed keys of config.json: otherwise the input and the patches' stride are unknown.
 _NEEDED = ("max_length", "num_mel_bins", "frequency_stride", "time_stride", "num_attention_heads")
 
 
@@ -78,7 +78,7 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
 
 
 def _statistics(request: Request) -> dict[str, Any]:
-    """Their feature extractor divides by twice the deviation."""
+    """Returns mean and divisor; the authors' feature extractor divides by twice the deviation."""
     found = request.preprocessor
     deviation = found.get("std", _DEVIATION)
     if not isinstance(deviation, int | float):

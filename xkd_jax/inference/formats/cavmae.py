@@ -65,7 +65,7 @@ def _encoder(state: StateDict, modality: Modality, request: Request) -> EncoderW
     tensors = {
         "patch_embed.proj.weight": convert(kernel),
         "patch_embed.proj.bias": state.take(f"patch_embed_{letter}.proj.bias"),
-        # every token of a modality gets its own constant
+        # a constant of the modality is added to each of its tokens
         "pos_embed": positions + state.take(f"modality_{letter}"),
         **take_norm(state, f"norm_{letter}", "norm"),
     }

@@ -60,7 +60,7 @@ class Request:
       given: values that the file does not have.
       config: content of config.json in the same folder, or {}.
       preprocessor: content of preprocessor_config.json in the same folder, or {}.
-      alone: whether there is no other source, which given values may be for.
+      alone: whether there is no other source that given values may be for.
     """
 
     network: str = "student"
@@ -184,7 +184,7 @@ def abstract_encoder(config: EncoderConfig, model: ModelConfig) -> Encoder:
       config: the encoder's config.
       model: how it is computed (`Encoder.create`).
     """
-    model = resolved_model(model)  # by the device of the mesh
+    model = resolved_model(model)  # the dtype depends on the mesh's device
     return abstract_module(lambda: Encoder.create(config, model, nnx.Rngs(0)))
 
 

@@ -85,12 +85,12 @@ class _PatchEmbed(nn.Module):
         self.proj = nn.Linear(values, width)
 
     def forward(self, view: torch.Tensor) -> torch.Tensor:
-        """Of [batch, *axes] or [batch, *axes, color]."""
+        """Embeds the patches of a view, [batch, *axes] or [batch, *axes, color]."""
         axes = len(self.patch)
         for axis, (side, step) in enumerate(zip(self.patch, self.stride), 1):
             view = view.unfold(axis, side, step)  # appends the patch's axis
         color = view.dim() - 1 - 2 * axes
-        if color:  # color lies between the counts and the sides
+        if color:  # color is between the counts and the sides
             view = view.movedim(1 + axes, -1)
         batch, *counts = view.shape[: 1 + axes]
         return self.proj(view.reshape(batch, int(torch.tensor(counts).prod()), -1))
@@ -150,7 +150,7 @@ class XKDModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Weights are always loaded."""
+        """Does nothing: weights are always loaded."""
 
     def get_video_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
         """Features [batch, width] of normalized frames [batch, time, color, height, width]."""

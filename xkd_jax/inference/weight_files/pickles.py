@@ -16,12 +16,12 @@ import numpy as np
 
 from xkd_jax.inference.weight_files.tensors import WeightFileError
 
-# Of one pickle; those of the largest networks have a few megabytes.
+# Largest size of a pickle; those of the largest networks have a few megabytes.
 MOST_BYTES = 64 * 2**20
 _MOST_INSTRUCTIONS = 2 * 10**6
 
 Global = tuple[str, str]
-_Key = (str, int, float, bool, bytes, type(None))  # others are hashed by what they hold
+_Key = (str, int, float, bool, bytes, type(None))  # others are hashed by their content
 
 
 class Inert:
@@ -61,7 +61,7 @@ class Machine:
 
         Args:
           known: {(module, name): value}; only a `Callee` can be called; others are `Inert`.
-          persistent: returns the value of a persistent id, which files have in place of storages.
+          persistent: returns the value of a persistent id, by which a pickle refers to a storage.
         """
         self._known = known
         self._persistent = persistent

@@ -1,7 +1,8 @@
 """The safetensors format: a JSON header with the offsets of each tensor, then the tensors.
 
-8 bytes are the header's length (little-endian), then the header, {name: {"dtype", "shape",
-"data_offsets"}, "__metadata__": {text: text}}, then the data, whole, without holes or overlap.
+A file has 8 bytes with the header's length (little-endian), then the header, {name: {"dtype",
+"shape", "data_offsets"}, "__metadata__": {text: text}}, then the data of the tensors, without gaps
+or overlaps.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-# Bounds that no network meets; beyond them sizes are an attack or damage.
+# Bounds that no network reaches; larger sizes mean an attack or damage.
 MOST_AXES = 16
 MOST_SIZE = 2**48
 

@@ -69,8 +69,8 @@ class _Record:
 def read(file: BinaryIO, size: int) -> Any:
     """Returns the object that was saved, with a `LazyTensor` for each tensor.
 
-    Of other objects than numbers, texts, tuples, lists and dictionaries only `Inert` is left. The
-    tensors read from `file`, which has to stay open for that.
+    Objects other than numbers, texts, tuples, lists and dictionaries become `Inert`. The tensors
+    are read from `file` later, which must stay open.
 
     Args:
       file: open for reading, with `seek`.
@@ -132,7 +132,7 @@ _GLOBALS: dict[pickles.Global, Any] = {
 
 
 def _storage_of(identity: Any, length: int) -> tuple[str, np.dtype, int]:
-    """Key, dtype and count of a persistent id, which has so many parts."""
+    """Key, dtype and count of a persistent id, which must have `length` parts."""
     if not isinstance(identity, tuple) or len(identity) != length or identity[0] != "storage":
         raise WeightFileError("its pickle has a persistent id that is no storage")
     _, kind, key, _, count = identity[:5]

@@ -22,7 +22,7 @@ _BYTES = {
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "token": 0,
 }  # fmt: skip
 
-# Memory spaces beside the main memory, which is 0. TPU: vector memory, synchronization flags,
+# Memory spaces besides the main memory, which is 0. TPU: vector memory, synchronization flags,
 # scalar memory. A GPU's 1 is the part of its main memory that collectives use.
 _FAST: dict[Platform, set[int]] = {"cpu": set(), "gpu": set(), "tpu": {1, 2, 3, 4, 6}}
 _MAIN: dict[Platform, set[int]] = {"cpu": {0}, "gpu": {0, 1}, "tpu": {0}}
@@ -71,7 +71,7 @@ def arrays(text: str, platform: Platform) -> Iterator[Array]:
 def _padded(sizes: tuple[int, ...], order: str, tiling: str) -> int:
     """Number of elements with the padding of tiles.
 
-    Each tile divides the last axes, in physical order, of what the tiles before it left, into
+    Each tile divides the last axes, in physical order, that remain after the tiles before it, into
     numbers of tiles and axes within a tile: (8,128)(2,1) has pairs of rows in tiles of 8 rows.
 
     Args:

@@ -2,8 +2,8 @@
 
 A line is `0x1 LB: > { ... }`: address, mark, one `>` for each loop around it, and the bundle. `LB`
 begins a loop, whose test `scmp.ge.s32.totalorder %counter, N /* loop exit test */` ends it after N
-iterations. A branch to the next `PF` skips bundles in iterations where its predicate is true; the
-steps of a grid are pipelined so, with iterations before the first and after the last step.
+iterations. A branch to the next `PF` skips bundles in iterations where its predicate is true; this
+is how the steps of a grid are pipelined, with iterations before the first and after the last step.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cycles(listing: str) -> float:
         if depth == len(stack):
             stack.append(_Loop())
             stack[-2].inner.append((stack[-1], stack[-2].skipping))
-        # a loop is not over at a line outside of it: its last bundles stand behind its branch
+        # a line outside a loop does not end it: its last bundles come after its branch
         loop = stack[depth]
         loop.skipping = loop.skipping and mark != "PF"
         if loop.skipping:

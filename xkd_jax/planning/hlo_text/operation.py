@@ -131,7 +131,7 @@ class Operation:
 
     @property
     def direction(self) -> str:
-        """LT, GE, ...: of a comparison."""
+        """Direction of a comparison: LT, GE, ..."""
         return self._attribute(r"\bdirection=([A-Z]+)")
 
     @property
@@ -207,7 +207,7 @@ class Operation:
 
     @property
     def precision(self) -> str:
-        """`default`, `high` or `highest`: of a matrix product."""
+        """Precision of a matrix product: `default`, `high` or `highest`."""
         found = re.search(r'\boperand_precision(?:=\{|":\s*\[")(\w+)', self.text)
         return found[1].lower() if found else "default"
 

@@ -53,8 +53,8 @@ class Module:
     def runs(self) -> Iterator[tuple[str, int, bool]]:
         """Yields computations that run: (name, number of runs, whether they overlap with others).
 
-        The entry computation, and what it calls. Computations of fusions are not among them: they
-        are parts of the fusion operation.
+        These are the entry computation and all that it calls, without the computations of fusions,
+        which are parts of the fusion operation.
         """
         waiting = [(self.entry, 1, False)]
         while waiting:
