@@ -159,7 +159,12 @@ def planned_length(config: Config) -> Length:
 
 
 def abstract_batch(config: LoaderConfig, placed: NamedSharding) -> Any:
-    """Returns a batch of the data pipeline as `jax.ShapeDtypeStruct`s with a sharding."""
+    """Returns a batch of the data pipeline as `jax.ShapeDtypeStruct`s with a sharding.
+
+    Args:
+      config: batch size and views.
+      placed: the sharding of every array.
+    """
 
     def describe(leaf: Any) -> jax.ShapeDtypeStruct:
         array = np.asarray(leaf)

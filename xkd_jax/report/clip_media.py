@@ -143,5 +143,10 @@ def recorded_sound(record: Record, stored_rate: float, config: LoaderConfig) -> 
 
 
 def samples_of(audio: AudioConfig, view: np.ndarray) -> np.ndarray:
-    """Returns the sound of a normalized spectrogram [mels, columns], float32 [samples]."""
+    """Returns the sound of a spectrogram, float32 [samples].
+
+    Args:
+      audio: kind, rates and normalization of the spectrogram.
+      view: normalized, float32 [mels, columns].
+    """
     return sound_of(audio, unnormalized(audio, view))

@@ -55,6 +55,7 @@ class FolderCheckpoints(ocp.CheckpointManager):
         )
 
     def reached_preemption(self, step: int) -> bool:
+        """Returns False: `preemption` detects it."""
         return False
 
     def abandon_interrupted(self) -> None:
@@ -64,7 +65,8 @@ class FolderCheckpoints(ocp.CheckpointManager):
         """Tries to write; Orbax would report an error only after minutes.
 
         Raises:
-          OSError: the folder can't be written.
+          FileNotFoundError: the folder is missing.
+          OSError: it can't be written.
         """
         if not self._folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder is missing")

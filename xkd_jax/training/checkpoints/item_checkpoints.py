@@ -193,6 +193,7 @@ class ItemCheckpoints:
         Raises:
           UserError: the checkpoint is of a run with other data or fixed settings, or none is
             intact.
+          UnreachableError: a file system still lists a folder that was renamed.
         """
         on_main(self._manager.abandon_interrupted)
         damaged: dict[PurePath, str] = {}
