@@ -87,7 +87,7 @@ def test_hanging_or_crashing_decoder_loses_only_its_file(videos, tmp_path, monke
 def test_missing_beam_is_one_sentence(videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert _build(videos, tmp_path / "out", "--runner=DirectRunner") == 2
-    assert "install the extra `beam`" in capsys.readouterr().err
+    assert "needs Apache Beam: pip install -e '.[beam]'." in capsys.readouterr().err
 
 
 def test_unknown_option_is_refused(videos, tmp_path, capsys):
