@@ -8,7 +8,7 @@ _held = []
 def free_port():
     """Returns a port of this machine that no other program gets while this process runs.
 
-    It stays bound here; a coordinator can listen at it all the same, as gRPC shares ports.
+    It stays bound here; a coordinator can still listen on it, as gRPC shares ports.
     """
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

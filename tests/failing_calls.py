@@ -1,4 +1,4 @@
-"""Functions that fail at some of their calls, in place of a process or a store that does."""
+"""Functions that fail at some of their calls, to simulate a failing process or store."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def kill_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) ->
 
 
 def lose_writes(patch: pytest.MonkeyPatch, calls: int) -> None:
-    """The first calls of `storage.write` fail, as those of a store that can't be reached.
+    """Lets the first calls of `storage.write` fail, as if the store could not be reached.
 
     Args:
       patch: undoes the replacement.

@@ -1,7 +1,7 @@
-"""Other people's encoders: tensors under their names, and what their own code makes of an input.
+"""Encoders of other projects: tensors under their names, and outputs of the original code.
 
-Each is written by its code's conventions, with convolutions for patches and PyTorch's layouts, and
-not by way of ours.
+Each follows the conventions of its code, with convolutions for patches and PyTorch's layouts,
+independently of our encoder.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ MARKS = ("commit_success.txt", "_CHECKPOINT_METADATA")
 
 @pytest.fixture
 def events(monkeypatch):
-    """What is synced and renamed, in order: ("sync", inode) and ("rename", inode)."""
+    """Syncs and renames in order: ("sync", inode) and ("rename", inode)."""
     noted = []
     fsync = os.fsync
 
@@ -88,7 +88,7 @@ def test_checkpoint_is_synced_before_it_gets_its_name(small, tmp_path, events):
     saved(small, tmp_path / "checkpoints", 1)
     folder = tmp_path / "checkpoints" / "1"
     named = events.index(("rename", inode(folder)))
-    # Orbax writes its own marks after that, which nothing that is restored depends on.
+    # Orbax writes its own marks after that; restoring does not depend on them.
     paths = [path for path in (folder, *folder.rglob("*")) if path.name not in MARKS]
     assert folder / "run" / "metadata" in paths
     assert {("sync", inode(path)) for path in paths} <= set(events[:named])

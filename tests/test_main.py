@@ -71,7 +71,7 @@ def test_command_alone_and_with_help_prints_guide():
 
 
 def test_guide_and_errors_of_flags_do_not_wait_for_libraries():
-    """JAX takes seconds to import, NumPy as long as all else that these need."""
+    """JAX takes seconds to import, and NumPy as long as all other imports of these commands."""
     code = "import sys, xkd_jax.__main__; assert not {'jax', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

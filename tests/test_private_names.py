@@ -8,7 +8,7 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.py"))
-# What ends a process at once has no other name.
+# The only function that ends a process at once.
 PUBLIC = {"os._exit"}
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 # monkeypatch.setattr(module, "name", ...), and unittest's mock.patch.object(module, "name")

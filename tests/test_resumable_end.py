@@ -110,7 +110,7 @@ def test_sigterm_to_forked_process_ends_that_one_only():
     ],
 )  # fmt: skip
 def test_commands_start_up_until_sigterm(tmp_path, module, arguments):
-    """The command ends while its first work, which is reading a pipe without end, is done."""
+    """The command ends during its first work, the reading of a pipe without end."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     code = f"""

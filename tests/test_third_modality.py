@@ -12,9 +12,9 @@ OWN = (
     "data_pipelines/read/video_views.py", "data_pipelines/read/audio_views.py",
     "xkd_jax/augment/video.py", "xkd_jax/augment/audio.py", "xkd_jax/evaluate/training_clips.py",
 )  # fmt: skip
-# Other people's weights and numbers, the commands that use them, and what is of one modality by its
-# nature: players and tags of a page, the paper's benchmarks and ablations, the size of test crops,
-# names for users of the package.
+# Weights and numbers of other projects, the commands that use them, and code that concerns one
+# modality by nature: players and tags of a page, the paper's benchmarks and ablations, the size of
+# test crops, names for users of the package.
 OF_ONE = (
     "xkd_jax/inference/", "xkd_jax/embed.py", "xkd_jax/search.py", "xkd_jax/parity/",
     "xkd_jax/config/__init__.py", "xkd_jax/config/ablations.py", "xkd_jax/config/benchmarks.py",

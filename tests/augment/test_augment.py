@@ -65,7 +65,7 @@ def change(frames: np.ndarray, size: int = 0, **draws) -> np.ndarray:
     """Augments one sample [T, H, W, 3] with given random numbers, to [T, size, size, 3]."""
     box = np.array(draws.pop("box", frames.shape[1:3]), np.float32)
     side = max(frames.shape[1:3])
-    canvas = np.full((len(frames), side, side, 3), 77, np.uint8)  # what's outside must not matter
+    canvas = np.full((len(frames), side, side, 3), 77, np.uint8)  # 77 must have no effect
     canvas[:, : frames.shape[1], : frames.shape[2]] = frames
     view = {"frames": canvas, "box": box, **{k: np.asarray(v) for k, v in draws.items()}}
     plain = VideoConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))

@@ -53,7 +53,7 @@ def test_color_operations_equal_pil(image, apply, name):
     clip = jnp.asarray(image[None], jnp.float32)
     found = apply(clip, rand.OPERATIONS.index(name), 0.5, 1.0)[0]
     expected = np.asarray(REFERENCES[name](Image.fromarray(image)), np.float32)
-    # PIL cuts fractions off, more than once for the enhancements
+    # PIL truncates to whole levels, more than once for the enhancements
     np.testing.assert_allclose(found, expected, atol=2.5)
 
 
@@ -78,7 +78,7 @@ def test_geometric_operations_equal_pil(apply, name, shape, sign):
     )
     clip = jnp.asarray(np.asarray(image)[None], jnp.float32)
     found = apply(clip, rand.OPERATIONS.index(name), 0.5, sign)[0]
-    # PIL cuts fractions off; which pixels are outside is the same
+    # PIL truncates to whole levels; the same pixels are outside
     np.testing.assert_allclose(found, np.asarray(expected, np.float32), atol=1.01)
 
 
@@ -205,7 +205,7 @@ def test_targets_are_smoothed_over_all_classes(smoothing):
 def test_masks_are_intervals_of_one_axis():
     spectrograms = np.random.default_rng(4).normal(-1.2, 1, (200, 30, 50)).astype(np.float32)
     found = np.asarray(mask_axis(spectrograms, jax.random.key(0), 1, 2, 10))
-    means = spectrograms.mean((1, 2), keepdims=True)  # what is masked becomes its spectrogram's
+    means = spectrograms.mean((1, 2), keepdims=True)  # masked values become their mean
     masked = found != spectrograms
     np.testing.assert_allclose(found, np.where(masked, means, spectrograms), rtol=1e-5)
     bands = masked.all(2)

@@ -56,9 +56,9 @@ def test_kernels_are_summed_by_name_without_their_numbers():
     assert found["busy_milliseconds"] == 3.5  # 0 to 5 ms and 6 to 8, of two steps
 
 
-def test_on_cpu_only_what_program_ran_counts():
+def test_on_cpu_only_operations_of_the_program_count():
     found = kernels.summarize(profile_of("/host:CPU"), steps=1)
-    # both lines have the event of the first kernel, and only one says which operation it is
+    # both lines have the event of the first kernel, and only one names its operation
     assert [row["milliseconds"] for row in found["kernels"]] == [4.0]
 
 
@@ -77,7 +77,7 @@ def test_blocks_leave_out_first_two_steps_and_are_as_long_as_asked(monkeypatch):
 
     times = reporting.block_times(step, lambda: None, blocks=3, seconds=2.0)
     assert times == [0.25, 0.25, 0.25]
-    assert len(ran) == 2 + 3 * 4  # the second step says that four fill a block
+    assert len(ran) == 2 + 3 * 4  # by the time of the second step, a block has four
 
 
 def test_variant_sets_config_of_its_step():
@@ -104,7 +104,7 @@ def run(chosen, tmp_path, seconds=60):
     return record["sections"]
 
 
-def test_section_that_fails_leaves_others_their_time(tmp_path, capsys):
+def test_failed_section_does_not_affect_others(tmp_path, capsys):
     chosen = [
         Section("first", script("reporting.report('a', n=1); sys.exit('no memory')"), 60),
         Section("second", script("reporting.report('b', n=2)"), 60),
@@ -173,7 +173,7 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_tables_show_what_was_measured_and_list_rest(tmp_path, capsys, monkeypatch):
+def test_tables_show_measurements_and_list_missing_ones(tmp_path, capsys, monkeypatch):
     file = tmp_path / "results.json"
     file.write_text(json.dumps(RECORD))
     monkeypatch.setattr(sys, "argv", ["accelerator", f"--table={file}"])

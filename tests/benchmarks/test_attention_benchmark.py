@@ -22,14 +22,14 @@ def run(monkeypatch, capsys, *flags):
     return end.value.code, json.loads(capsys.readouterr().out)
 
 
-def test_formula_is_as_near_as_itself(short, monkeypatch, capsys):
+def test_formula_compared_with_itself_passes(short, monkeypatch, capsys):
     status, (record,) = run(monkeypatch, capsys)
     assert status == 0
     assert record["tokens"] == 9
     assert 0 < record["xla_value_error"] < 0.02
 
 
-def test_kernel_that_lets_its_added_token_count_ends_with_status_1(short, monkeypatch, capsys):
+def test_kernel_that_attends_to_the_added_token_ends_with_status_1(short, monkeypatch, capsys):
     monkeypatch.setattr(
         attention, "cudnn_of_first", lambda qkv, n: attention.plain(qkv, qkv.shape[1:2])
     )

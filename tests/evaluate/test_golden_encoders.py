@@ -1,4 +1,4 @@
-"""What evaluations and runs compute with the files that other people's own code wrote."""
+"""Evaluations and runs with files that other projects' code wrote."""
 
 import dataclasses
 import pathlib
@@ -61,7 +61,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_evaluations_compute_the_features_of_its_own_code(file):
+def test_evaluations_compute_the_features_of_the_original_code(file):
     keys, inputs = FILES[file]
     values = np.load(WEIGHTS / file.partition("/")[0] / "features.npz")
     config = EvalConfig(

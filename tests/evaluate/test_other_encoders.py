@@ -1,4 +1,4 @@
-"""Evaluations of other people's encoders: their inputs from the shards, and every protocol."""
+"""Evaluations of other projects' encoders: their inputs from the shards, and every protocol."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ STATED = {
     "video": StatedVideo(frames=4, size=SIDE),
     "audio": StatedAudio(mels=8, columns=12),
 }
-# {kind of weights: keys of the config for what its file does not state}
+# {kind of weights: keys of the config for values that its file lacks}
 GIVEN = {
     "videomae_finetune": {"heads": HEADS, "video": STATED["video"]},
     "videomae_transformers": {},
@@ -52,7 +52,7 @@ INPUTS = {
 
 
 def record(number):
-    """A second of gray frames, lighter one after the other, and a tone; both tell the class."""
+    """A second of gray frames of increasing light, and a tone; both depend on the class."""
     label = number % 2
     grays = [40 + 100 * label + 4 * number + 3 * k for k in range(FRAMES)]
     frames = [np.full((SIDE, SIDE, 3), gray, np.uint8) for gray in grays]
@@ -61,7 +61,7 @@ def record(number):
     return record_schema.Record(
         id=str(number),
         frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
-        # of another spectrogram than the encoders', which these values would not fit
+        # another spectrogram than the encoders'; these values would not fit them
         log_mel=record_schema.encode_log_mel(np.zeros((8, 112))),
         waveform=np.rint(32767 * wave).astype(np.int16),
         label=label,
@@ -84,7 +84,7 @@ def write(folder, records, **changes):
 
 
 def weights(folder, name):
-    """A file of one kind of weights; the path that is given on the command line."""
+    """Writes a file of one kind of weights; returns the path for the command line."""
     case = CASES[name]()
     folder.mkdir(exist_ok=True)
     return str(write_case(folder, case, key="model")), case
@@ -161,9 +161,7 @@ def test_training_clips_of_a_filter_bank_change_in_volume(directory, tmp_path):
     assert found["per_fold"][0]["train_records"] == 8
 
 
-def test_features_are_of_the_weights_and_of_what_is_said_of_their_input(
-    directory, tmp_path, monkeypatch
-):
+def test_features_depend_on_weights_and_stated_input(directory, tmp_path, monkeypatch):
     path, _ = weights(tmp_path / "weights", "videomae_finetune")
     shared = str(tmp_path / "features")
     config = evaluated(path, directory, "videomae_finetune", features=shared)
@@ -245,7 +243,7 @@ def test_an_exported_run_has_the_features_of_the_run(checkpoint, esc50, tmp_path
         ("audiomae", {"protocol": "retrieval", "modality": "both"}, r"or VIDEO,AUDIO weights, by"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_asked_for_by_its_key(directory, tmp_path, name, changes, words):
+def test_missing_values_are_requested_by_key(directory, tmp_path, name, changes, words):
     path, _ = weights(tmp_path / "weights", name)
     with pytest.raises(UserError, match=words):
         evaluation.evaluate(evaluated(path, directory, name, **changes), tmp_path / "run")

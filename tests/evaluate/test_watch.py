@@ -34,7 +34,7 @@ def results(workdir):
 
 
 class Evaluations:
-    """Evaluates by noting the step, which it must be able to see."""
+    """Stands for evaluations: notes the step, whose checkpoint must exist."""
 
     def __init__(self, run):
         self.run, self.steps = run, []
@@ -50,7 +50,7 @@ class Evaluations:
 
 
 def follow(run, workdir, evaluate, *events):
-    """Follows a run; each wait lets the next event happen."""
+    """Watches a run; each wait triggers the next event."""
     left, waits = list(events), []
 
     def sleep(seconds):
@@ -81,7 +81,7 @@ def test_each_checkpoint_is_evaluated_once_until_the_run_ends(training, run, res
     assert f"ended     the run in {run} has ended" in printed
 
 
-def test_same_command_continues_after_what_is_evaluated(training, run, results):
+def test_same_command_skips_evaluated_checkpoints(training, run, results):
     saved(training, run / "checkpoints", 1, 2, 3)
     first, second = Evaluations(run), Evaluations(run)
     follow(run, results, first)
@@ -128,7 +128,7 @@ def test_other_errors_end_the_command(training, run, results):
 
 
 @pytest.mark.parametrize("changes", [{"step": 3}, {"checkpoint": ""}, {"checkpoint": __file__}])
-def test_what_can_t_be_followed_is_refused(run, tmp_path, changes):
+def test_configs_that_can_not_be_watched_are_refused(run, tmp_path, changes):
     config = EvalConfig(**{"checkpoint": str(run)} | changes)
     with pytest.raises(UserError, match="--watch"):
         watch.watch(config, tmp_path, 1.0, lambda config, folder: {})

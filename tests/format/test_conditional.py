@@ -81,7 +81,7 @@ def test_store_without_conditional_writes_is_refused():
 
 
 class _Careless(MemoryFileSystem):
-    """A store that says that no object exists, as one that ignores conditions does."""
+    """A store that reports every object as absent, as one that ignores conditions does."""
 
     protocol = "memory"
 

@@ -117,7 +117,7 @@ def test_damaged_index(shard, seed):
 @settings(THOUSANDS, max_examples=50)
 @given(seed=seeds)
 def test_wrong_index_with_valid_checksum(shard, seed):
-    """With a valid checksum it is ignored, or a record is named, or it is equal."""
+    """It is ignored, a record is named as damaged, or the records are unchanged."""
     shard.write_bytes(SHARD)
     for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
         crc = tfrecord.FOOTER.pack(tfrecord.masked_crc(content))

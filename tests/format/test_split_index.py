@@ -85,7 +85,7 @@ def test_changed_shard_of_the_same_size_is_found(tmp_path, scheme):
 
 
 @pytest.mark.parametrize("damage", ["removed", "flipped", "cut", "empty", "larger", "other size"])
-def test_index_that_is_not_that_of_the_shards_is_not_used(folder, damage):
+def test_index_of_other_shards_is_not_used(folder, damage):
     expected = opened(folder).digest
     path = split_index.path_of(folder, "toy", "train")
     content = bytearray(storage.read(path))

@@ -1,4 +1,4 @@
-"""Features of files: those of the shards built from them, whatever streams they have."""
+"""Features of files, with any streams, equal those of the shards built from them."""
 
 import dataclasses
 import functools
@@ -141,8 +141,8 @@ def test_a_file_that_fails_in_both_streams_has_both_reasons(model, clips, tmp_pa
         model.embed(str(tmp_path / "cut.avi"))
 
 
-def test_an_encoder_of_kaldi_banks_sees_the_files_sound(model, clips, small):
-    """The same weights behind another spectrogram, of windows cut from the whole file's."""
+def test_encoder_of_filter_banks_gets_the_sound_of_the_file(model, clips, small):
+    """The same weights with another spectrogram; windows are cut from the whole file's."""
     from data_pipelines.format import kaldi
     from xkd_jax.inference.formats.format import EncoderWeights
     from xkd_jax.inference.trained_model import Model
@@ -158,14 +158,14 @@ def test_an_encoder_of_kaldi_banks_sees_the_files_sound(model, clips, small):
     assert np.isfinite(found.audio).all()
 
 
-def test_reconstruction_shows_what_was_hidden_and_what_was_predicted(model, clips, small):
+def test_reconstruction_shows_masked_and_predicted_patches(model, clips, small):
     found = model.reconstruct(str(clips / "both.avi"), seed=3)
     again = model.reconstruct(str(clips / "both.avi"), seed=3)
     original, masked, predicted = found.video
     assert original.shape == masked.shape == predicted.shape == (4, 16, 16, 3)
     assert original.dtype == np.uint8
     np.testing.assert_array_equal(predicted, again.video.predicted)
-    # half of the patches are hidden: where none is, all three are the same
+    # half of the patches are masked; in the others all three images are equal
     differs = (original != masked).any(-1)
     hidden = differs.reshape(2, 2, 2, 8, 2, 8).any(axis=(1, 3, 5))
     assert hidden.sum() == 4

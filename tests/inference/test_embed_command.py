@@ -141,7 +141,7 @@ def test_decoding_in_workers_changes_nothing(checkpoint, source, tmp_path):
     assert rows(tmp_path / "here") == rows(tmp_path / "there")
 
 
-def test_files_left_out_fail_where_that_is_asked_or_nothing_is_left(checkpoint, source, tmp_path):
+def test_left_out_files_fail_on_request_or_if_none_remain(checkpoint, source, tmp_path):
     assert run(checkpoint, source, tmp_path / "strict", "--strict") == 1
     assert run(checkpoint, source / "damaged.mp4", tmp_path / "none") == 1
 

@@ -1,4 +1,4 @@
-"""What is exported comes back bit for bit, and PyTorch makes the same features of it."""
+"""Exported encoders are read back bit for bit, and PyTorch computes the same features."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def model(checkpoint):
     return xkd_jax.load(checkpoint)
 
 
-def test_a_run_comes_back_bit_for_bit(model, tmp_path):
+def test_exported_run_is_read_back_bit_for_bit(model, tmp_path):
     xkd_jax.export(model, tmp_path / "out")
     for source in (tmp_path / "out", tmp_path / "out" / "model.safetensors"):
         back = xkd_jax.load(source)
@@ -65,7 +65,7 @@ def test_card_of_a_run_has_its_results(model, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_imported_encoders_come_back_with_their_license(tmp_path, name):
+def test_exported_imports_keep_their_license(tmp_path, name):
     model, case = load_case(tmp_path, name)
     xkd_jax.export(model, tmp_path / "out")
     back = xkd_jax.load(tmp_path / "out", modalities=(case.modality,))
@@ -98,7 +98,7 @@ def test_what_can_not_be_exported_is_refused(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_description_that_lies_is_refused(model, tmp_path):
+def test_wrong_description_is_refused(model, tmp_path):
     xkd_jax.export(model, tmp_path)
     path = tmp_path / "model.safetensors"
     content = path.read_bytes()

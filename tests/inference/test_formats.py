@@ -1,4 +1,4 @@
-"""Other people's weights become our encoder exactly, or are refused in one sentence."""
+"""Weights of other projects are converted exactly, or refused in one sentence."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def imported(path, given=None, config=None, network="student"):
 
 
 def write(path, tensors, root=None):
-    """A file of torch.save, the tensors under `root` beside what training saves there."""
+    """A file of torch.save with the tensors under `root`, and other values of a training."""
     value = torch_files.tensors_of(tensors)
     if root:
         value = {"epoch": 7, root: value, "args": torch_files.Raw(b"cargparse\nNamespace\n)R")}
@@ -37,7 +37,7 @@ def write(path, tensors, root=None):
 
 @pytest.mark.parametrize("root", [None, "model", "module"])
 @pytest.mark.parametrize("name", CASES)
-def test_tokens_and_features_are_those_of_its_own_code(tmp_path, name, root):
+def test_tokens_and_features_are_those_of_the_original_code(tmp_path, name, root):
     case = CASES[name]()
     found = imported(write(tmp_path / "w.pth", case.tensors, root), case.given, case.config)
     weights = found.encoders[case.modality]
@@ -51,7 +51,7 @@ def test_tokens_and_features_are_those_of_its_own_code(tmp_path, name, root):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_tensor_too_many_or_too_few_is_refused(tmp_path, name):
+def test_additional_or_missing_tensor_is_refused(tmp_path, name):
     case = CASES[name]()
     extra = {**case.tensors, "module.extra" if "cavmae" in name else "extra": np.zeros(2, "f4")}
     with pytest.raises(UserError, match=r"has tensors that such a network lacks \(extra\)"):
@@ -63,7 +63,7 @@ def test_a_tensor_too_many_or_too_few_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_file_does_not_say_is_asked_for_by_name(tmp_path, name):
+def test_missing_values_are_requested_by_name(tmp_path, name):
     case = CASES[name]()
     path = write(tmp_path / "w.pth", case.tensors)
     for asked in case.given:
@@ -72,7 +72,7 @@ def test_what_a_file_does_not_say_is_asked_for_by_name(tmp_path, name):
             imported(path, fewer, case.config)
 
 
-def test_what_is_said_may_not_contradict_the_file(tmp_path):
+def test_given_values_may_not_contradict_the_file(tmp_path):
     case = CASES["videomae_transformers"]()
     path = write(tmp_path / "w.pth", case.tensors)
     with pytest.raises(UserError, match=r"states 4: leave it out"):
@@ -89,7 +89,7 @@ def test_what_is_said_may_not_contradict_the_file(tmp_path):
         imported(path, {**case.given, "heads": 3})
 
 
-def test_lost_biases_are_refused_unless_the_config_says_there_are_none(tmp_path):
+def test_missing_biases_are_refused_unless_the_config_states_none(tmp_path):
     case = videomae_transformers()
     lost = {n: t for n, t in case.tensors.items() if not n.endswith(("q_bias", "v_bias"))}
     path = write(tmp_path / "w.pth", lost)
@@ -112,13 +112,13 @@ def test_lost_biases_are_refused_unless_the_config_says_there_are_none(tmp_path)
         (["conv1.weight", "fc.weight"], "of no known kind"),
     ],
 )  # fmt: skip
-def test_what_the_encoder_cannot_express_is_named(tmp_path, names, words):
+def test_unsupported_options_are_named(tmp_path, names, words):
     path = write(tmp_path / "w.pth", {name: np.zeros((2, 2), np.float32) for name in names})
     with pytest.raises(UserError, match=words):
         imported(path)
 
 
-def test_a_vit_of_pictures_is_no_audiomae(tmp_path):
+def test_image_vit_is_not_taken_for_audiomae(tmp_path):
     draw = Draw(0)
     draw("patch_embed.proj.weight", WIDTH, 3, 4, 4), draw("blocks.0.attn.qkv.bias", 3 * WIDTH)
     draw("cls_token", 1, 1, WIDTH), draw("pos_embed", 1, 5, WIDTH)
@@ -206,7 +206,7 @@ def test_a_checkpoint_of_the_authors_has_both_encoders(tmp_path, small, variant,
 
 
 def test_the_papers_sizes_are_known(tmp_path):
-    """Of a backbone whose tensors fit them, here with a narrower network."""
+    """They are used for a backbone whose tensors fit them, here a narrower network."""
     draw = Draw(0)
     draw("cls_token", 1, 1, 192), draw("enc_pos_embed", 1, 393, 192)
     draw("cuboid_embed.proj.weight", 192, 3072), draw("cuboid_embed.proj.bias", 192)

@@ -1,4 +1,4 @@
-"""Files that other people's own code wrote, with the features that it computes of them."""
+"""Files written by other projects' code, with the features that this code computes."""
 
 import json
 import pathlib

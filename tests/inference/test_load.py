@@ -1,4 +1,4 @@
-"""Loading runs and files, and what encoders give."""
+"""Loading of runs and files, and outputs of encoders."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_frames_of_any_size_are_resized_and_normalized(model, small):
     normalized = np.broadcast_to(gray.astype(np.float32), (2, *small.video.global_shape, 3))
     expected = model.encode_video(normalized, normalized=True)
     np.testing.assert_allclose(model.encode_video(frames).pooled, expected.pooled, atol=1e-5)
-    # the square in the middle is what counts
+    # only the square in the middle is used
     frames[:, :, :, :6] = frames[:, :, :, -6:] = 0
     np.testing.assert_allclose(model.encode_video(frames).pooled, expected.pooled, atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_inputs_that_do_not_fit_are_refused(model, call, words):
     assert str(refused.value).endswith(".")
 
 
-def test_sources_that_are_nothing_are_refused(tmp_path, checkpoint):
+def test_invalid_sources_are_refused(tmp_path, checkpoint):
     for source, options, words in (
         (tmp_path / "absent", {}, "does not exist: check the path"),
         (tmp_path, {}, "holds no checkpoint of a pretraining run"),
@@ -159,7 +159,7 @@ def test_a_step_of_a_file_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["videomae_finetune", "audiomae", "ast"])
-def test_other_peoples_encoders_run(tmp_path, name, capsys):
+def test_encoders_of_other_projects_run(tmp_path, name, capsys):
     case = CASES[name]()
     path = write_case(tmp_path, case, key="model")
     model = xkd_jax.load(path, **case.given)

@@ -32,7 +32,7 @@ def write(path, tensors, **metadata):
         safetensors_file.write(file, tensors, metadata)
 
 
-def test_tensors_come_back_whatever_their_layout(tmp_path):
+def test_tensors_of_any_layout_are_read_back(tmp_path):
     rng = np.random.default_rng(0)
     tensors = {
         "transposed": rng.normal(size=(3, 4)).astype(np.float32).T,
@@ -93,7 +93,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_header_that_lies_is_refused(tmp_path, fault):
+def test_inconsistent_header_is_refused(tmp_path, fault):
     content, words = WRONG[fault]
     path = tmp_path / "file.safetensors"
     path.write_bytes(content)

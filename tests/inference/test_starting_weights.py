@@ -74,7 +74,7 @@ def encoder_of(config, state, modality):
 
 
 def without_cls(model):
-    """The same encoder of video without CLS, which attention would mix in."""
+    """The same encoder of video without CLS, which would change the attention."""
     encoder, params = model.config["video"], model.parameters["video"]
     embedding = {name: params["embedding"][name] for name in ("projection", "positions")}
     embedding["positions"] = embedding["positions"][1:]
@@ -144,7 +144,7 @@ def test_the_teacher_of_a_run_is_chosen(checkpoint, small):
         same(state.student["encoders"]["norms"][modality], teacher[modality]["norm"])
 
 
-def test_what_finetuning_replaced_is_left_out(small, tmp_path, capsys):
+def test_parts_replaced_by_finetuning_are_left_out(small, tmp_path, capsys):
     path, _ = write(tmp_path, "audiomae, finetuned")
     state, fresh = started(configured(small, path, audio=AUDIO, heads=HEADS))
     same(*(s.student["encoders"]["norms"]["audio"] for s in (state, fresh)))
@@ -190,7 +190,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_flag_that_fits(
         read_of(configured(small, path, **{**heads, **changes}))
 
 
-def test_what_would_have_no_effect_is_refused(checkpoint, small, tmp_path):
+def test_settings_without_effect_are_refused(checkpoint, small, tmp_path):
     config = configured(small, checkpoint, size=small.model.size, heads=2)
     with pytest.raises(UserError, match=r"leave --config\.init\.heads out\.$"):
         read_of(config)
@@ -221,11 +221,11 @@ def test_weights_of_no_modality_of_the_run_are_refused(small, tmp_path):
         read_of(configured(small, "nowhere"))
 
 
-def test_two_files_and_what_they_do_not_state(small, tmp_path):
+def test_two_files_with_given_values(small, tmp_path):
     (tmp_path / "v").mkdir()
     video, _ = write(tmp_path / "v", "videomae_finetune")
     audio, _ = write(tmp_path, "audiomae")
-    # the video's clip is that of the run unless another one is given
+    # the video's input is that of the run unless another one is given
     for stated in (StatedVideo(), StatedVideo(frames=8, size=16)):
         config = configured(small, f"{video},{audio}", video=VIDEO, audio=AUDIO, heads=HEADS)
         init = InitConfig(**{**dataclasses.asdict(config.init), "video": stated,

@@ -1,4 +1,4 @@
-"""Files of torch.save: what is read, and what is refused without executing anything."""
+"""Files of torch.save: tensors are read, all else is dropped or refused, nothing is executed."""
 
 import dataclasses
 import struct
@@ -85,7 +85,7 @@ def test_views_of_one_storage_are_cut_out_of_it(written, make):
     np.testing.assert_array_equal(found["every other"], whole[::2])
 
 
-def test_objects_that_are_no_tensors_are_left_out_without_being_made(written):
+def test_objects_other_than_tensors_are_dropped_and_never_constructed(written):
     namespace = Raw(b"cargparse\nNamespace\n)R}(X\x02\x00\x00\x00lrK\x01ub")
     state = Raw(torch_files.code({"w": GOOD})[:-1] + b"u}X\x09\x00\x00\x00_metadataNsb")
     parameter = Raw(torch_files.call("torch._utils _rebuild_parameter", GOOD, True, {}))
@@ -109,7 +109,7 @@ def test_objects_that_are_no_tensors_are_left_out_without_being_made(written):
         b"ccollections\nOrderedDict\n)R}X\x09\x00\x00\x00__class__cos\nsystem\nsb",
     ],
 )
-def test_nothing_that_a_file_names_is_called(written, tmp_path, monkeypatch, harm):
+def test_functions_named_by_a_file_are_not_called(written, tmp_path, monkeypatch, harm):
     monkeypatch.chdir(tmp_path)
     found = read_all(written(zipped({"harm": Raw(harm), "w": GOOD})))
     assert list(found) == ["w"]
@@ -156,7 +156,7 @@ WRONG_TENSORS = {
 
 
 @pytest.mark.parametrize("fault", WRONG_TENSORS)
-def test_a_tensor_or_pickle_that_lies_is_refused(written, fault):
+def test_inconsistent_tensor_or_pickle_is_refused(written, fault):
     value, words = WRONG_TENSORS[fault]
     assert words in refusal(written(zipped(value)))
 
@@ -202,7 +202,7 @@ def test_a_flipped_bit_in_a_tensor_is_found(written):
     assert "checksum" in refusal(written(bytes(content)))
 
 
-def test_a_storage_that_is_not_there_is_refused(written):
+def test_missing_storage_is_refused(written):
     hidden = Raw(torch_files.code(GOOD))
     assert "is missing" in refusal(written(zipped({"w": hidden})))
 
@@ -213,7 +213,7 @@ def test_big_endian_files_are_refused(written):
     assert "big-endian" in refusal(written(legacy({"w": GOOD}, little_endian=False)))
 
 
-def test_little_endian_files_that_say_it_are_read(written):
+def test_files_marked_as_little_endian_are_read(written):
     content = zipped({"w": GOOD}, stem="model", more=[("model/byteorder", "little")])
     np.testing.assert_array_equal(read_all(written(content))["w"], ARRAY)
 
@@ -239,11 +239,11 @@ def test_little_endian_files_that_say_it_are_read(written):
         (b"hello, these are no weights", "not known"),
     ],
 )
-def test_a_file_that_is_something_else_is_named(written, content, words):
+def test_files_of_other_formats_are_named(written, content, words):
     assert words in refusal(written(content))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     path = tmp_path / "absent.pth"
     with pytest.raises(UserError, match=r"absent\.pth does not exist: check the path\.$"):
         read_all(path)
@@ -261,7 +261,7 @@ def test_many_mutations_are_read_or_refused(written, make):
 
 
 def fuzz(written, make, rounds):
-    """Flips, cuts, repeats and replaces bytes; what is still read is no larger than the file."""
+    """Flips, cuts, repeats and replaces bytes; results are no larger than the file."""
     rng = np.random.default_rng(len(make.__name__))
     arrays = {f"blocks.{i}.w": rng.normal(size=(3, 4)).astype(np.float32) for i in range(3)}
     good = make({"model": tensors_of(arrays), "epoch": 4})

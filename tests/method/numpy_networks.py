@@ -1,7 +1,7 @@
 """The networks in float64 NumPy, implemented from the paper, independent of `xkd_jax.networks`.
 
-Parameters are the nested dictionaries of a training state; arrays are looped over where a loop is
-plainer than an array expression.
+Parameters are the nested dictionaries of a training state. Loops are used where they are plainer
+than array expressions.
 """
 
 import itertools

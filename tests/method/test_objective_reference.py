@@ -214,7 +214,7 @@ def test_weighted_mean_names_differing_losses():
 
 @pytest.mark.parametrize("mode", ["mean", "softmax"])
 def test_of_three_modalities_each_is_refined_by_the_tokens_of_all_others(mode, monkeypatch):
-    # there is no third one, which the checks of types would say
+    # there is no third modality, which type checks would report
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     rng = np.random.default_rng(6)
     counts = {"video": 5, "audio": 4, "depth": 3}

@@ -15,14 +15,14 @@ from xkd_jax.metrics.scores import (
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_top_k_is_scikit_learns(k):
+def test_top_k_equals_scikit_learn(k):
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=(200, 7)), rng.integers(7, size=200)
     found = reference.top_k_accuracy_score(labels, scores, k=k, labels=range(7))
     assert top_k(scores, labels, k) == pytest.approx(100 * found)
 
 
-def test_top_5_of_five_classes_says_nothing():
+def test_top_5_of_five_classes_is_none():
     scores = np.eye(6, dtype=np.float32)
     assert top_5(scores, np.arange(6)) == 100
     assert top_5(scores[:5, :5], np.arange(5)) is None
@@ -35,7 +35,7 @@ def test_a_constant_score_is_never_right():
 
 
 @pytest.mark.parametrize("decimals", [0, 8])
-def test_average_precision_is_scikit_learns_with_ties_too(decimals):
+def test_average_precision_equals_scikit_learn_with_ties(decimals):
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(300, 5)).round(decimals)
     targets = (rng.random((300, 5)) < (0.1, 0.5, 0.9, 0.02, 0.0)).astype(np.uint8)
@@ -71,7 +71,7 @@ def test_knn_class_scores_equal_explicit_loop():
     assert (class_scores(bank, labels, bank, 4, 1, 0.07).argmax(1) == labels).all()
 
 
-def test_what_is_no_number_is_never_right():
+def test_nan_scores_count_as_wrong():
     labels = np.arange(6) % 3
     assert top_k(np.full((6, 3), np.nan), labels, 2) == 0
     right = np.eye(3)[labels]

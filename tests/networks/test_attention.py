@@ -101,7 +101,7 @@ def interpreted(segments):
 @pytest.mark.parametrize("n,batch", [(1, 2), (13, 4), (130, 3)])
 @pytest.mark.parametrize("heads,size", [(4, 32), (2, 64), (8, 80), (1, 128)])
 def test_the_tpu_kernel_equals_the_formula(n, batch, heads, size):
-    """Grid steps of several samples or one; heads that share 128 lanes, or cross a border."""
+    """With one or several samples per grid step, and heads that share or cross groups of lanes."""
     require_equal(interpreted((n,)), plain, qkv_of(n, batch, heads, size))
 
 
@@ -114,7 +114,7 @@ SEGMENTS = (5, 9, 3)
 
 @pytest.mark.parametrize("kernel", ["xla", "cudnn", "pallas"])
 def test_tokens_attend_within_their_segment(like_cudnn, kernel):
-    """As with scores of all pairs of tokens, of which those across segments are left out."""
+    """The result equals attention over all pairs of tokens with pairs across segments masked."""
 
     def masked(qkv):
         q, k, v = (qkv[:, :, i] for i in range(3))
@@ -169,7 +169,7 @@ def test_the_tpu_kernel_on_a_mesh(monkeypatch, mesh, heads):
         ("cudnn", CPU, "bfloat16", 64, "xla (cudnn needs an NVIDIA GPU)"),
     ],
 )  # fmt: skip
-def test_the_platform_chooses(asked, device, dtype, size, expected):
+def test_kernel_is_chosen_by_platform(asked, device, dtype, size, expected):
     assert str(attention.choose(asked, device, jnp.dtype(dtype), size)) == expected
 
 

@@ -46,7 +46,7 @@ def test_scan_equals_running_the_layers_one_by_one(tokens):
     np.testing.assert_allclose(blocks(tokens), x, rtol=1e-5, atol=1e-5)
 
 
-def test_segments_do_not_see_each_other(tokens):
+def test_segments_do_not_attend_to_each_other(tokens):
     blocks, cut = make(), [tokens[:, :2], tokens[:, 2:]]
     apart = jnp.concatenate([blocks(part) for part in cut], axis=1)
     np.testing.assert_allclose(blocks(tokens, segments=(2, 5)), apart, rtol=1e-5, atol=1e-5)
@@ -145,7 +145,7 @@ def test_bfloat16_computes_near_float32(tokens):
         ("unroll", "cpu", True),
     ],
 )
-def test_accelerators_unroll_by_themselves(layers, platform, unrolled):
+def test_layers_are_unrolled_on_accelerators_by_default(layers, platform, unrolled):
     assert unrolls(layers, types.SimpleNamespace(platform=platform)) is unrolled
 
 

@@ -1,4 +1,4 @@
-"""The options of the one encoder, against a plain float64 encoder of the same parameters."""
+"""The options of the encoder, against a plain float64 encoder with the same parameters."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +91,7 @@ def test_numpy_parts():
     np.testing.assert_allclose(layer_norm(np.array([[1.0, 3.0]]), 0.0), [[-1, 1]])
 
 
-def test_views_encoded_together_do_not_see_each_other():
+def test_views_encoded_together_do_not_attend_to_each_other():
     encoder, _ = make(EncoderConfig(blocks(), VIDEO))
     rng = np.random.default_rng(1)
     whole, small = (

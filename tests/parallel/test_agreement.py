@@ -73,7 +73,7 @@ def test_different_numbers_of_devices_are_one_sentence(monkeypatch):
         agreement.require({})
 
 
-# main.py with a version of the program that the environment may change; it looks for a folder once.
+# main.py with a program version from the environment; it looks for a shared folder once.
 MAIN = """
 import os, runpy
 from xkd_jax.training.faults import run_lease
@@ -134,7 +134,7 @@ def test_processes_with_different_flags_are_refused(tmp_path):
 
 @pytest.mark.parametrize("shared", ["workdir", "data"])
 def test_unshared_workdir_is_refused(tmp_path, shared):
-    """The same relative path in two folders stands for a path on two machines."""
+    """A relative path, in two folders, represents a path on two machines."""
     for seed, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()
         noise_shards.write(str(tmp_path / name / "shards"), 24 + 8 * seed)
@@ -154,7 +154,7 @@ def test_unshared_workdir_is_refused(tmp_path, shared):
 
 @pytest.mark.parametrize("main", [True, False])
 def test_truth_of_main_process_is_sent_in_the_same_bytes_by_all(monkeypatch, main):
-    """Processes that send different numbers of bytes end with an abort of the collective."""
+    """If processes send different numbers of bytes, the collective aborts."""
     sent = []
 
     def gather(value):

@@ -22,7 +22,7 @@ from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
 GLOO = "UNKNOWN: Gloo AllGather failed: [external/pair.cc:538] Read error [127.0.0.1]:1: Conn"
 HEARTBEAT = "INTERNAL: Barrier failed because: task is set to ERROR: UNAVAILABLE: Task 1 heartbeat"
-# As JAX, gloo, NCCL, the distributed client and Orbax raise them.
+# Errors as JAX, gloo, NCCL, the distributed client and Orbax raise them.
 SAID = [
     ValueError(GLOO),
     RuntimeError(GLOO),

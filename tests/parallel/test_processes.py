@@ -210,15 +210,15 @@ def test_run_resumed_on_four_two_and_one_processes(config, tmp_path, monkeypatch
     stopped = preempted(4, workdir, tmp_path / "four", shards)
     assert_same_data_and_losses(tmp_path / "four", 4, losses, records)
 
-    blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # as two hosts of 2 x 2 chips lie in a torus of 2 x 4
+    blocks = {"ORDER": "0,1,4,5,2,3,6,7"}  # two hosts of 2 x 2 chips in a torus of 2 x 4
     with Start(2, workdir, tmp_path / "two", shards, TINY="yes", PACE="0.3", **blocks) as two:
         two.signal_after(f"step {stopped + 1}/", 1, signal.SIGKILL)
         survivor, killed = two.statuses()
     assert f"resume    from step {stopped}" in two.output[0]
     assert killed == -signal.SIGKILL
-    if survivor == EXIT_FAILURE:  # a broken connection said so
+    if survivor == EXIT_FAILURE:  # a broken connection was detected
         assert "another process of the run broke" in two.output[0]
-    else:  # JAX ended it, for there was no sign of life from the other
+    else:  # JAX ended it, as the other process sent no heartbeat
         assert survivor == -signal.SIGABRT
     read, whole = read_notes(tmp_path / "two", "records")[stopped + 1], records[stopped + 1]
     assert sorted(read) == sorted([whole[:2] + whole[4:6], whole[2:4] + whole[6:]])

@@ -6,7 +6,7 @@ from xkd_jax.planning.hlo_text import bundles
 from xkd_jax.planning.hlo_text.arrays import UnknownTextError
 
 # Two bundles, a pipelined loop of 6 iterations for 4 steps, and one of 24 in a step. The last
-# bundles of a loop stand behind the branch to its beginning, which counts as outside of it.
+# bundles of a loop come after the branch to its beginning, which counts as outside of it.
 LISTING = """= control target key start
 LB: loop body
 = control target key end

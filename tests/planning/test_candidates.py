@@ -148,7 +148,7 @@ def test_search_without_plan_is_refused(config, monkeypatch, capsys):
     (1, "h100:8", "next      python main.py --config=configs/k400.py '--config.data.dir=a b'"),
     (14, "search:h100:8", "next      the same with --plan=h100:8 and the flags of rank 1"),
 ])  # fmt: skip
-def test_on_a_terminal_a_plan_says_what_comes_next(
+def test_on_a_terminal_a_plan_prints_the_next_command(
     config, monkeypatch, memory, request_, following
 ):
     out, make = fake_terminal.use(monkeypatch), planner(memory)

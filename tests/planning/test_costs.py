@@ -43,7 +43,7 @@ def test_loop_counts_once_per_iteration(differentiate):
     compiled = jax.jit(loop).lower(*arguments()).compile()
     found = read(compiled.as_text()).flops
     whole = products * 3 if differentiate else products
-    assert found in (expected, whole)  # the compiler may keep what a loop can't leave out
+    assert found in (expected, whole)  # the compiler may keep a product that a loop can't omit
     assert count_flops(loop, *arguments()) in (expected, whole)
     assert count_flops(flat, *arguments()) in (expected, whole)
     once = compiled.cost_analysis()

@@ -42,10 +42,10 @@ def test_pod_is_planned_without_hardware(pod):
     assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
     assert pod.fits
     assert pod.length.steps == round(2 * 8000 / 512)
-    # every device does its fraction of the model's products, and little is done twice
+    # every device computes its fraction of the model's products, and few of them twice
     fraction = pod.flops / 256
     assert fraction <= pod.costs.flops < 1.1 * fraction
-    # the roofline is the least time; the compiler's cycles include what it leaves out
+    # the roofline is a lower bound; the compiler's cycles include more
     step = pod.step
     assert 0 < pod.utilization(step.compiled_seconds) < pod.utilization(step.seconds) < 1
     assert pod.seconds == step.compiled_seconds
@@ -139,7 +139,7 @@ def test_out_of_memory_program_reports_bytes_needed(planned, without_compiler):
     assert "flops" in "\n".join(plan_text.lines(plan))
 
 
-def test_text_that_is_not_understood_gives_memory_and_no_times(planned, without_compiler):
+def test_unknown_program_text_gives_memory_and_no_times(planned, without_compiler):
     without_compiler(NewerStep())
     plan = make_plan(planned, Slice.parse("v5e:2x4"))
     assert plan.memory.activations == GIB
@@ -194,7 +194,7 @@ def test_collective_seconds_follow_from_links_of_torus():
     assert axes_of(both, mesh) == "data x fsdp"
 
 
-def test_plan_of_gpus_has_one_scale_and_names_what_is_not_counted(planned):
+def test_plan_of_gpus_has_one_scale_and_names_uncounted_calls(planned):
     plan = plans_made_up.plan(planned, targets.parse("h100:2x8"))
     plan = dataclasses.replace(plan, costs=Costs((), (), {"__cublas$gemm": 12}))
     lines = list(plan_text.lines(plan))
@@ -244,7 +244,7 @@ def test_step_takes_time_of_its_slowest_resource():
     step = predict(Costs(work, ()), where, mesh)
     assert (step.compute, step.memory) == (2.0, pytest.approx(1.7))
     assert step.seconds == step.chip == pytest.approx(3.0)
-    # by the compiler's cycles, and by the roofline what has none
+    # by the compiler's cycles; operations without them by the roofline
     assert step.compiled_seconds == pytest.approx(2 * 3 + 1)
     assert predict(Costs(work[1:], ()), where, mesh).compiled is None
     waits = Collective("all-gather", 2 * chip.link, tuple(range(16)), False, 1)

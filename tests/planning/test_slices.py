@@ -75,7 +75,7 @@ def test_chip_rates_are_plausible():
         assert chip.flops / chip.clock / (2 * 128**2) == pytest.approx(
             round(chip.flops / chip.clock / (2 * 128**2)), rel=0.01
         )
-        # the operations that a byte of memory has to feed: between 160 and 600 on all of them
+        # operations per byte of memory traffic: between 160 and 600 on all of them
         assert 160 < chip.flops / chip.bandwidth < 600
         assert 10e9 < chip.link < chip.bandwidth
 

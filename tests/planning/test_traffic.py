@@ -1,4 +1,4 @@
-"""Memory traffic of programs whose operations, and so whose bytes, are written out here."""
+"""Memory traffic of programs whose operations are written here, so that their bytes are known."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_an_asynchronous_fusion_counts_once_and_by_its_slices():
     assert read(STARTED).bytes == layer + index + layer
 
 
-def test_a_kernel_counts_by_its_estimate_and_room_that_is_reserved_not_at_all():
+def test_kernel_counts_by_its_estimate_and_reserved_memory_does_not_count():
     found = read(KERNEL)
     assert found.flops == 640
     assert found.bytes == 2 * 2 * 4 * 8
@@ -94,7 +94,7 @@ ENTRY %main (x: f32[100,200]) -> f32[100,200] {
 """
 
 
-def test_what_stays_on_the_chip_moves_nothing_and_tiles_are_whole():
+def test_arrays_on_the_chip_have_no_traffic_and_tiles_are_whole():
     """A copy from main memory reads it once, and one to it writes it once."""
     tiles = 4 * 104 * 256
     found = read(COPIES)
@@ -146,6 +146,6 @@ def test_a_library_call_in_a_fusion_reads_slices_and_its_scratch_does_not_count(
     ("fusion(%w, %x, %i)", "fusion(%w, %x, %i, %w)"),
     ('_dimensions":["1"]', '_dimensions":["7"]'),
 ])  # fmt: skip
-def test_text_that_contradicts_itself_is_refused(old, new):
+def test_inconsistent_text_is_refused(old, new):
     with pytest.raises(UnknownTextError):
         read(LIBRARY.replace(old, new), "gpu")

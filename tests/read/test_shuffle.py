@@ -160,7 +160,7 @@ def test_members_of_groups_are_taken_equally_often(monkeypatch):
 
 
 def test_position_of_a_huge_epoch_is_found_without_an_array_of_it():
-    """Memory for 10^15 records would not exist."""
+    """An array of 10^15 records would not fit into any memory."""
     records = 10**15
     shards = np.linspace(0, records, 1001).astype(np.int64)
     for window in (1, 5000):

@@ -34,7 +34,7 @@ def loudest_hertz(samples, rate):
     return np.argmax(spectrum) * rate / len(samples)
 
 
-def test_film_has_its_frames_and_its_sound():
+def test_video_has_its_frames_and_its_sound():
     levels = [0, 80, 160, 240]
     frames = np.stack([np.full((64, 96, 3), level, np.uint8) for level in levels])
     with opened(
@@ -74,7 +74,7 @@ def test_silence_stays_silent():
 @pytest.mark.parametrize(
     "height,width,expected", [(16, 16, (112, 112)), (32, 65, (128, 260)), (240, 320, (160, 212))]
 )
-def test_images_have_a_height_that_can_be_looked_at(height, width, expected):
+def test_images_have_a_height_for_viewing(height, width, expected):
     images = np.zeros((2, height, width, 3), np.uint8)
     assert browser_formats.scaled(images).shape == (2, *expected, 3)
 

@@ -1,4 +1,4 @@
-"""The frame of pages and its parts: escaping, colors, charts."""
+"""The template of pages and its parts: escaping, colors, charts."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The page of runs: what it has, what it lists as left out, and how a browser shows it."""
+"""The page of runs: its parts, its list of missing parts, and how a browser shows it."""
 
 import dataclasses
 import itertools
@@ -118,7 +118,7 @@ def test_results_stand_beside_chance(root):
     assert "evaluations" in section(root, "left-out").text
 
 
-def test_page_can_be_used_without_eyes_and_mouse(root):
+def test_page_is_usable_by_screen_reader_and_keyboard(root):
     assert root.first("html").attributes["lang"] == "en"
     assert [len(root.all(name)) for name in ("header", "main", "nav", "h1")] == [1] * 4
     levels = [int(e.name[1]) for e in root.everything() if e.name in ("h1", "h2", "h3")]
@@ -165,7 +165,7 @@ PLAY_ALL = """(async () => {
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_shows_page_without_complaints(chromium, written, width, scheme):
+def test_browser_shows_page_without_errors(chromium, written, width, scheme):
     chromium.open(written, width, scheme)
     assert chromium.run("document.documentElement.scrollWidth") <= width
     background = chromium.run("getComputedStyle(document.body).backgroundColor")
@@ -256,7 +256,7 @@ def test_several_runs_share_a_chart_and_stand_side_by_side(run, tmp_path):
     )
 
 
-def test_command_writes_page_and_says_where(run, tmp_path, capsys):
+def test_command_writes_page_and_prints_its_path(run, tmp_path, capsys):
     output = tmp_path / "report.html"
     shutil.copytree(run / "tensorboard", tmp_path / "a" / "tensorboard")
     record = pretraining_run.read(run, "run").record

@@ -19,7 +19,7 @@ RECORD = {"source": "w.pth", "format": "a VideoMAE", "license": "MIT", "digest":
 
 
 class Weights(InitialEncoders):
-    """Encoders that turn any state into one of other values."""
+    """Initial encoders that replace all values of a state."""
 
     def into(self, state, architecture):
         return tiny_state.fill(7)

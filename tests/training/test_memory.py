@@ -47,7 +47,7 @@ def test_an_allocation_that_fails_is_one_sentence(text, said):
     assert caught.value.status == 3
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     with pytest.raises(jax.errors.JaxRuntimeError), memory.exhaustion(""):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
@@ -70,7 +70,7 @@ def accelerator(**stats):
     )
 
 
-def test_an_accelerator_tells_its_own_memory():
+def test_accelerator_reports_its_memory():
     there = memory.room([accelerator(bytes_limit=64 * GIB), accelerator(bytes_limit=60 * GIB)])
     assert there == Room(120 * GIB, 2, "2 x NVIDIA H100")
     assert memory.room([accelerator()]).total == float("inf")

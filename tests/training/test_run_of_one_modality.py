@@ -110,7 +110,7 @@ def test_other_networks_are_refused(config, run, modality, shards_of_both, tmp_p
         evaluate(on_both, run, tmp_path / "pairs", "both", "retrieval")
 
 
-def test_shards_without_what_a_run_wants_are_refused(small, config, modality, tmp_path):
+def test_shards_without_a_required_modality_are_refused(small, config, modality, tmp_path):
     (other,) = {"video", "audio"} - {modality}
     whole = dataclasses.replace(config, modalities=("video", "audio"))
     remedy = rf"has no {other}: build it again with .*=video,audio .*:reconstruction_{modality}"
@@ -122,14 +122,14 @@ def test_shards_without_what_a_run_wants_are_refused(small, config, modality, tm
         open_dataset(dataclasses.replace(config, modalities=(other,)), config.data.dir, "train")
 
 
-def test_the_preview_shows_what_there_is(config, modality, shards_of_both):
+def test_preview_shows_the_available_modality(config, modality, shards_of_both):
     alone = preview.preview(config, open_dataset(config, config.data.dir, "train"), records=2)
     both = dataclasses.replace(config, modalities=("video", "audio"))
     beside = preview.preview(both, open_dataset(both, shards_of_both, "train"), records=2)
     assert 0 < alone.shape[1] < beside.shape[1]
 
 
-def test_one_of_two_is_read_as_beside_the_other(config, modality, shards_of_both):
+def test_modality_read_alone_equals_that_read_with_the_other(config, modality, shards_of_both):
     both = dataclasses.replace(config, modalities=("video", "audio"))
     batches = []
     for reading in (both, config):

@@ -102,7 +102,7 @@ def test_flags_that_fit_divide_the_parameters(estimates):
     ]
 
 
-def test_what_the_compiler_says_counts_more_than_the_estimate(estimates):
+def test_memory_by_the_compiler_overrides_the_estimate(estimates):
     step = step_memory(paper(8))
     twice = 2 * step.estimate().needed()
     assert step.flags_that_fit(THERE, twice).startswith("--config.batch_size=2")

@@ -55,8 +55,8 @@ def test_checkpoint_without_last_object_does_not_exist(config, folder):
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
 
 
-def test_interrupted_save_is_repeated_beside_what_is_left(config, folder):
-    """Objects of two saves never mix; what is left is removed after the next save."""
+def test_interrupted_save_is_repeated_under_another_name(config, folder):
+    """Objects of two saves never mix; those of the interrupted save are removed after the next."""
     saved(config, folder, 1, 2)
     storage.remove(str(folder / "2" / saved_checkpoint.COMMITTED))
     saved(config, folder, 2)

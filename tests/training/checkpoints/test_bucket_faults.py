@@ -62,8 +62,8 @@ def test_checkpoints_survive_faults(proxy, config, folder, fault):
 
 
 @pytest.mark.parametrize("fault", ["503", "cut", "lost before"])
-def test_what_exists_is_seen_in_spite_of_faults(proxy, folder, fault):
-    """A checkpoint that seems to be interrupted would be removed."""
+def test_existing_checkpoints_are_found_in_spite_of_faults(proxy, folder, fault):
+    """Otherwise a complete checkpoint might be removed as interrupted."""
     storage.write(f"{folder}/a/b", b"content")
     proxy.choose = every(3, fault)
     for _ in range(4):

@@ -47,7 +47,7 @@ def config(small):
 
 
 def set_aside(folder):
-    """Where a checkpoint is after it was found damaged: renamed, or marked by an object beside."""
+    """The place of a checkpoint found damaged: renamed, or marked by an object beside it."""
     damaged = folder.with_name(f"{folder.name}.damaged")
     if isinstance(folder, Path):
         return damaged
@@ -97,7 +97,7 @@ def test_last_and_every_kth_checkpoints_are_kept(config, workdir):
 
 
 def test_clock_that_is_set_forward_ends_no_save(config, workdir, monkeypatch):
-    """By 11 days, whenever somebody reads it."""
+    """The clock moves by 11 days at each reading."""
     jumps = itertools.count(1)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 1e6 * next(jumps))

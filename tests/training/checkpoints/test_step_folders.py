@@ -72,7 +72,7 @@ CHANGES = {
     "copied with a zero": (copied("9", "09"), 9, []),
     "all with zeros": (renamed(("1", "01"), ("4", "04"), ("9", "09")), None, []),
 }
-# A bucket has no such ones.
+# Changes that a bucket can't have.
 OF_FOLDERS = {
     "a file": (lambda folder: (folder / "30").write_text(""), 9, ["30"]),
     "an empty folder": (lambda folder: (folder / "30").mkdir(), 9, ["30"]),
@@ -102,7 +102,7 @@ def test_run_resumes_from_checkpoint_with_matching_name(
 
 
 @pytest.mark.parametrize("change,step,aside", OF_FOLDERS.values(), ids=OF_FOLDERS)
-def test_run_resumes_beside_what_is_no_checkpoint(
+def test_run_ignores_folders_that_are_not_checkpoints(
     config, three, tmp_path, capsys, change, step, aside
 ):
     copy(three, tmp_path / "checkpoints")

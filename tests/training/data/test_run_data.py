@@ -23,7 +23,7 @@ from xkd_jax.training.faults import joint_work
 
 @pytest.fixture(autouse=True)
 def no_lines_of_activities(monkeypatch):
-    """However slow this machine is."""
+    """Prints no progress lines, even on a slow machine."""
     monkeypatch.setattr(activity, "LINE_SECONDS", math.inf)
 
 

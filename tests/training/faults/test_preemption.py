@@ -138,7 +138,7 @@ with preemption.Preemption():
 """
 
 
-def test_ctrl_c_is_answered_during_step():
+def test_ctrl_c_is_handled_during_step():
     """Immediately, both times, while the main thread executes compiled code for a minute."""
     running = subprocess.Popen(
         [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -88,7 +88,7 @@ def test_rolled_back_run_continues_from_checkpoint_with_later_data(train, capsys
     final = train(7, "rollback")
     assert counts(final) == {7}
     assert np.isfinite(final.student["w"]).all()
-    assert len(set(records[-2:])) == 2  # the data went on
+    assert len(set(records[-2:])) == 2  # the data continued
 
 
 def test_rollback_without_checkpoint_restores_initial_state(train, capsys):

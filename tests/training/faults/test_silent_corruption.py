@@ -80,7 +80,7 @@ def test_without_checks_step_is_unchanged(step):
 
 
 def test_step_that_computes_other_values_once_is_found(step):
-    """The device alone has the values, so that only the second computation shows it."""
+    """No other device has the values, so only the second computation reveals it."""
     calls = []
 
     def wrong_once(state, batch):

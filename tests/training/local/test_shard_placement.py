@@ -1,4 +1,4 @@
-"""Which process writes what, for processes that do not exist."""
+"""Which process writes which shard, for simulated processes."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def test_any_disk_may_be_lost_and_no_disk_has_a_shard_twice(disks, parts):
     assert shard_placement.is_whole(set().union(*written.values()), SHAPE)
 
 
-def test_what_is_on_several_disks_is_not_copied():
+def test_shards_on_several_disks_are_not_copied():
     for process in range(4):
         assert not shard_placement.writes(Rows(4, 2, 4), SHAPE, tuple("abcd"), process).moved
         assert shard_placement.writes(Rows(4, 2, 8), SHAPE, tuple("abcd"), process).moved

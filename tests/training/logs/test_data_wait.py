@@ -7,7 +7,7 @@ from xkd_jax.training.logs.data_wait import DataWait
 
 
 class Ready:
-    """An array that is ready at a time of the test's clock, which the thread that polls it sets."""
+    """An array that is ready at a given time of the test's clock; polling it advances the clock."""
 
     def __init__(self, clock, at):
         self._clock, self._at = clock, at

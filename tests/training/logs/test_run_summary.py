@@ -63,7 +63,7 @@ def test_a_variant_and_an_ablation_in_words(small, mesh):
         (8, None),
     ],
 )  # fmt: skip
-def test_fewer_records_than_a_batch_are_said(small, mesh, records, sentence):
+def test_fewer_records_than_a_batch_are_noted(small, mesh, records, sentence):
     notes = [line for line in told(small, mesh, records) if line.startswith("note")]
     assert notes == ([sentence] if sentence else [])
 
@@ -76,7 +76,7 @@ def test_half_of_the_config_files_steps_are_enough(small, mesh, steps, short):
 
 
 @pytest.mark.parametrize("modality", ["video", "audio"])
-def test_a_run_of_one_modality_speaks_of_no_other(small, mesh, tmp_path, modality):
+def test_run_of_one_modality_names_no_other(small, mesh, tmp_path, modality):
     config = with_weights(
         dataclasses.replace(small, modalities=(modality,)), **{f"reconstruct_{modality}": 1.0}
     )
