@@ -24,7 +24,7 @@ from data_pipelines import terminal
 from xkd_jax.networks import attention
 
 # Tokens of `configs/k400.py`: decoders and teachers, local views, visible tokens of masked views.
-# The even one has no padding.
+# The even length has no padding.
 LENGTHS = (393, 561, 113, 141, 73, 394)
 # (heads, size) of the encoders and decoders of base, of the encoder of huge, and wide heads.
 ALL_LENGTHS = ((12, 64), (12, 32))
@@ -129,7 +129,7 @@ def _error(found: jax.Array, truth: jax.Array) -> float:
 
 
 def _seconds(run: Callable[..., Any], *args: jax.Array) -> float:
-    """Returns the seconds of one call, of `ROUNDS` concurrent ones."""
+    """Returns the seconds of one call, the mean of `ROUNDS` concurrent calls."""
     jax.block_until_ready(run(*args))
     start = time.perf_counter()
     jax.block_until_ready([run(*args) for _ in range(ROUNDS)][-1])

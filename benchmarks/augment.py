@@ -32,7 +32,7 @@ _RECORDS = 10_000  # of an assumed data set; determines only the lengths of the 
 
 
 def random_batch(config: Config) -> Any:
-    """Returns a host batch of `config.batch_size` rows of training views of noise."""
+    """Returns a host batch of training views of noise, with `config.batch_size` rows."""
     short = config.data.short_side
     rng = np.random.default_rng(0)
     shape = (config.video.frames, short, short * 4 // 3, 3)

@@ -62,7 +62,8 @@ TABLES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "reconstruction": ("reconstruction", {}),
         "distillation": ("distillation", {}),
         "xkd": ("xkd", {}),
-        # of such patches an untrained teacher makes much of when the word starts, little of which
+        # with such patches, an untrained teacher's output depends more on the start of the word
+        # than on the word
         "reconstruction_8x16": ("reconstruction", {"audio.patch": (8, 16)}),
         "distillation_8x16": ("distillation", {"audio.patch": (8, 16)}),
         "alignment_8x16": ("alignment", {"audio.patch": (8, 16)}),

@@ -38,7 +38,7 @@ PARTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is measured.
+    """Sizes of the measurements.
 
     Attributes:
       records: of the data set that is opened and ordered.

@@ -22,14 +22,14 @@ CHIP = CHIPS["v5e"]
 # rate is taken for every number of chips, an upper bound.
 CLIPS_A_CHIP = 16
 CLIPS_A_SECOND = 178.0
-# Assumptions, of a store in the region of the hosts: seconds of a small request, and what a new
-# bucket serves before it adapts to more.
+# Assumptions for a store in the region of the hosts: seconds of a small request, and the load that
+# a new bucket serves before it scales up.
 REQUEST_SECONDS = 0.03
 LISTED_AT_ONCE = 1000  # objects of one request, in gs:// and s3://
 STORE_REQUESTS = 5_000.0  # a second
 STORE_BYTES = 25e9  # a second
-# Assumptions: seconds from the start of a program to its first step besides what is measured
-# here, with compiled programs in the cache; US dollars of a core and its memory for an hour.
+# Assumptions: seconds from the start of a program to its first step besides the measured parts,
+# with compiled programs in the cache; US dollars for an hour of a core and its memory.
 START_SECONDS = 60.0
 CORE_HOUR_DOLLARS = 0.07
 # Bounds: a start of ten minutes, memory of indexes and order, the largest batch that was planned.
@@ -110,13 +110,14 @@ class Fleet:
     def requests(self) -> float:
         """Requests a second of all hosts during training.
 
-        One for each record, and one for the index of its shard if a host does not hold that.
+        One for each record, and one for the index of its shard if the index is not in the host's
+        memory.
         """
         return CLIPS_A_SECOND * self.chips * (1 + self._unheld)
 
     @property
     def _unheld(self) -> float:
-        """Fraction of the records whose shard's index is not held, without `shuffle_window`."""
+        """Fraction of records whose shard's index is not in memory, without `shuffle_window`."""
         return max(0.0, 1 - RECORDS_HELD / self.data.records)
 
     @property
@@ -163,7 +164,7 @@ class Fleet:
 
     @property
     def sudden_preemption(self) -> float:
-        """Chip-hours lost by one without: half of the steps between saves, and the restart."""
+        """Chip-hours lost without SIGTERM: half of the steps between saves, and the restart."""
         repeated = self.rates.steps_between_saves / 2 * CLIPS_A_CHIP / CLIPS_A_SECOND
         return self.chips * (repeated + self.restart) / 3600
 
@@ -173,7 +174,7 @@ class Fleet:
 
     @property
     def limits(self) -> list[str]:
-        """What stops scaling before this number of chips; empty if nothing does."""
+        """Names of the limits that this number of chips exceeds."""
         cores = CLIPS_A_SECOND * CHIP.per_host / LOADER_RATE
         found = {
             "batch": self.batch > LARGEST_BATCH,

@@ -1,4 +1,4 @@
-"""What a host of a large run does besides training, measured: the parts of `benchmarks.fleet`.
+"""Measurements of a host's work besides training in a large run: the parts of `benchmarks.fleet`.
 
 Each function measures one part in a process that should do nothing else, as peak memory is that of
 the process. Times are seconds of CPU time, which other programs on the machine hardly change.
@@ -34,7 +34,7 @@ from data_pipelines.read.shuffle import Shuffle, blocks
 from xkd_jax.config import pretraining
 from xkd_jax.config.pretraining import Config
 
-# Shards that differ; the others are links to them, as a file has at most 65,000 links.
+# Number of different shards; the others are links to them, as a file has at most 65,000 links.
 _DIFFERENT = 64
 _RECORD_BYTES = (300_000, 900_000)  # of synthetic indexes
 _NAME, _SPLIT = "synthetic", "train"
@@ -117,7 +117,7 @@ def order(records: int, shards: int, window: int = 0) -> dict[str, float]:
 
 
 class _NoRecords:
-    """Stands for records, as only their indices are of interest."""
+    """Placeholder for records, as only their indices are of interest."""
 
     def __getitem__(self, record: int, /) -> None:
         return None
@@ -167,7 +167,8 @@ def checkpoint(size: str, number: int) -> dict[str, Any]:
 
     Args:
       size: `model.size` of `configs/k400.py`; the state is divided by `mesh.optimizer=split`.
-      number: of hosts. The first has the most: its part of each matrix, and what is not divided.
+      number: of hosts. The first host has the most: its part of each matrix, and all arrays that
+        are not divided.
 
     Returns:
       {"size", "hosts", "state_bytes", "host_bytes", "save_cpu_seconds", "restore_cpu_seconds",

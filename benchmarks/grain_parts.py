@@ -4,7 +4,7 @@
 
 Prints JSON: CPU milliseconds (of the main process and its workers, user and kernel), the minimum of
 several alternating rounds. Rows have the sizes of the views of `configs/k400.py`, 2.7 MB per clip,
-without decoding: the measurement covers the way from such rows to a batch in the main process,
+without decoding: the measurement covers the work from such rows to a batch in the main process,
 which then reads each cache line once.
 """
 

@@ -42,7 +42,7 @@ from xkd_jax.config.pretraining import Config
 
 BATCH = 32
 ROUNDS = 40
-# Times that an epoch has each record.
+# Number of times that each record is in an epoch.
 REPEATS = 1000
 
 
@@ -83,7 +83,7 @@ def _measure(config: Config, dataset: Dataset, source: str) -> dict:
     for number in range(ROUNDS):
         with noted_images() as images:
             seconds["loader"].append(per_clip(functools.partial(load_one, batches), BATCH))
-        with noted_images():  # which costs both the same
+        with noted_images():  # this costs both the same
             seconds["bare"].append(per_clip(functools.partial(_decode, images), BATCH))
         turn = number % len(records)
         once = functools.partial(on_the_fly_clip, turn)

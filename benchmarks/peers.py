@@ -38,7 +38,7 @@ from xkd_jax.config.pretraining import Config
 
 BATCH = 8
 ROUNDS = 5
-# Clips of a file that are read from it in a round, at the same times by all readers.
+# Clips that are read from a file in a round; all readers read the same times.
 TIMES = 4
 SHORT_SIDE = 128
 

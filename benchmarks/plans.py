@@ -121,7 +121,7 @@ def complete(output: Path, only: str) -> None:
       only: devices, or the name of a case such as `base on h100:8`; empty for all.
 
     Raises:
-      UserError: the file holds something else, or no case has these devices.
+      UserError: the file has other content, or no case has these devices.
     """
     jax.config.update("jax_platforms", "cpu")
     cases = [case for case in CASES if only in ("", case.devices, str(case))]
@@ -153,7 +153,7 @@ def load(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def numbers(plan: Plan) -> dict[str, Any]:
-    """Returns the numbers of a plan that the tables have; those of time if it has any."""
+    """Returns the numbers of a plan for the tables; times only if the plan has them."""
     found: dict[str, Any] = {
         "devices": str(plan.where),
         "size": plan.config.model.size,

@@ -2,8 +2,8 @@
 
     python -m benchmarks.random_encoders [--output=runs/random_encoders] [--recordings=DIR]
 
-Nothing here is trained, and the table says nothing about XKD, VideoMAE, AudioMAE, CAV-MAE or AST:
-it shows that files in their formats are read, that each encoder gets its own input from the same
+Nothing here is trained, so the table is no result about XKD, VideoMAE, AudioMAE, CAV-MAE or AST: it
+shows that files in their formats are read, that each encoder gets its own input from the same
 shards, and that digits are recognized from this input better than by chance (10 %) with random
 weights. The files are written under the names of their projects, with small widths and inputs of
 one second. Values are top-1 accuracies in percent of 20 nearest neighbors by cosine, of one clip
@@ -56,7 +56,7 @@ class Kind:
       modalities: of its encoders.
       tensors: (name, shape) of each tensor, as the project's files have them.
       settings: config.json beside the file, as transformers writes it; {}: none.
-      keys: keys of an evaluation that give what the file does not state.
+      keys: keys of an evaluation with values that the file lacks.
     """
 
     name: str

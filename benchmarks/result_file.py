@@ -29,7 +29,7 @@ def load(
 
     Args:
       file: of a benchmark.
-      kind: what the benchmark calls its results, for messages.
+      kind: name of the results in messages.
       holds: whether a JSON object has such results; it may raise LookupError or TypeError.
       advice: what to do about another file.
 

@@ -1,4 +1,4 @@
-"""Measures what saves cost a training on this machine: blocks of steps with a save, and without.
+"""Measures the cost of saves in a training on this machine: blocks of steps with and without one.
 
     python -m benchmarks.saves [--clips=4] [--steps=10] [--rounds=3] [--folder=FOLDER]
 

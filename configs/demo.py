@@ -5,12 +5,11 @@
 
 Makes 6,000 one-second clips of a handwritten digit that bounces among clutter while a synthetic
 voice says its name, trains on them without labels, and then fits linear probes on the frozen
-encoders, with held-out writers and voices. It ends with report.html in the run's folder, a page to
-look at and listen to. `:reconstruction_video`, `:reconstruction`,
-`:distillation`, `:alignment` and `:no_refinement` are the ablations of the paper's Table 3,
-`:reconstruction_audio` is trained on sound alone, `:mas` and `:mats` are the modality-agnostic
-variants. `--config.data.speech_dir=DIR` takes recordings named
-{digit}_{speaker}_{index}.wav in place of the synthetic voices.
+encoders, with held-out writers and voices. It ends with report.html in the run's folder, a page
+with pictures and sounds. `:reconstruction_video`, `:reconstruction`, `:distillation`, `:alignment`
+and `:no_refinement` are the ablations of the paper's Table 3, `:reconstruction_audio` is trained on
+sound alone, `:mas` and `:mats` are the modality-agnostic variants. `--config.data.speech_dir=DIR`
+takes recordings named {digit}_{speaker}_{index}.wav in place of the synthetic voices.
 """
 
 import ml_collections

@@ -72,12 +72,12 @@ class _Times:
 def _device_events(
     profile: jax.profiler.ProfileData,
 ) -> Iterator[tuple[str, float, float, dict[str, Any]]]:
-    """(name, start, duration in ns, stats) of what devices ran; without a device, the CPU."""
+    """(name, start, duration in ns, stats) of the devices' events; without a device, the CPU's."""
     planes = list(profile.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     for plane in devices or planes:
         for line in plane.lines:
-            # further lines of a device sum up its streams by module and by operation
+            # other lines of a device group the events of its streams by module and by operation
             if devices and not line.name.startswith("Stream"):
                 continue
             for event in line.events:

@@ -17,7 +17,7 @@ START = "START"
 
 
 def report(name: str, **values: Any) -> None:
-    """Prints a result: a name, and values that JSON can hold."""
+    """Prints a result: a name, and values of JSON types."""
     terminal.print_text(RESULT + json.dumps({"name": name, **values}))
     sys.stdout.flush()
 

@@ -25,7 +25,7 @@ class Proxy:
 
     Attributes:
       url: of the proxy.
-      choose: which fault a request has.
+      choose: returns the fault of a request.
       seen: faults of the requests so far.
     """
 
@@ -59,7 +59,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Prints no error of a client that was killed or has given up."""
+        """Suppresses errors of clients that were killed or have timed out."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -89,7 +89,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(SLOW)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_FORWARDED}
         status, found, content = self.proxy.forward(self.command, self.path, body, headers)
-        if fault == "lost after":  # the store has done it
+        if fault == "lost after":  # the store has executed the request
             self._close()
         else:
             self._send(status, found, content, fault)

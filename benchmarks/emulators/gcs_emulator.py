@@ -1,7 +1,7 @@
-"""A Google Cloud Storage on this machine: the part of its JSON API that gcsfs and TensorStore call.
+"""An emulator of Google Cloud Storage: the part of its JSON API that gcsfs and TensorStore call.
 
 Objects have generations, and writes obey `ifGenerationMatch`. The emulator on PyPI
-(gcp-storage-emulator) does not, and so can't hold a lease.
+(gcp-storage-emulator) ignores them, so leases don't work there.
 """
 
 from __future__ import annotations

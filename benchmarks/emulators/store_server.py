@@ -48,7 +48,7 @@ def start(scheme: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__)), scheme],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        # A signal to the process group is for this process.
+        # Signals to the process group of this program must not reach the server.
         start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -15,14 +15,14 @@ from data_pipelines.progress import ProgressMeter
 
 MOST_VAIN_STARTS = 5
 UNEXPECTED = "unexpected: "  # prefix of events that no fault explains
-_LATER = 20  # steps, after which a fault is tried again whose target was missing
+_LATER = 20  # steps until a fault whose target was missing is tried again
 
 
 class Fault(NamedTuple):
     """A fault, and how often it happens in 2,000 steps.
 
     Attributes:
-      do: makes it; returns whether it was done, as its target may have ended before.
+      do: causes the fault; returns whether it happened, as its target may have ended before.
       times: in 2,000 steps; once at least.
     """
 
@@ -130,7 +130,7 @@ def _follow(
     progress: ProgressMeter,
     pause: float,
 ) -> None:
-    """Makes faults in one start until it has ended."""
+    """Causes faults in one start until it has ended."""
     seen = at.program.step
     while not at.program.ended(0.05):
         if progress.is_due():

@@ -20,7 +20,7 @@ _FLIPPED = 20  # a bit that changes a float32 by an eighth of its value, at most
 
 @dataclasses.dataclass
 class Asked:
-    """Faults that were asked for and are not done."""
+    """Requested faults that have not happened yet."""
 
     batch: bool = False
     bit: bool = False
@@ -40,7 +40,7 @@ class Asked:
 
 
 def inject(asked: Asked) -> None:
-    """Replaces the functions of the program that the faults concern."""
+    """Replaces the functions of the program in which faults happen."""
     import jax
 
     from benchmarks.soak.flipped_bits import flipped

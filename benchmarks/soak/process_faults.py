@@ -65,7 +65,7 @@ def cut_file_of_checkpoint(at: Situation) -> bool:
 
 
 def _damage(at: Situation, damage: str) -> bool:
-    """Only where an older checkpoint is left, without which a run refuses to start."""
+    """Damages the newest checkpoint if an older one is left; otherwise a run refuses to start."""
     if len(step_folders(at.workdir / "checkpoints")) < 2:
         return False
     kill(at)
@@ -96,7 +96,7 @@ def damage_newest(workdir: PurePath, damage: str, draw: random.Random) -> bool:
 
 
 def fill_disk(at: Situation) -> bool:
-    """Lets no file of the run grow further, as on a full disk, until it ends."""
+    """Prevents files of the run from growing, as on a full disk, until it ends."""
     at.program.expect(End(EXIT_BAD_INPUT, "File too large"))
     try:
         _, hard = resource.prlimit(at.program.process.pid, resource.RLIMIT_FSIZE)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.soak.record import Record
 from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE
 
-_LAST = 10  # lines of output, among which is what a failed run prints
+_LAST = 10  # last lines of output, which contain the error of a failed run
 _STEP = re.compile(r"^step +(\d+)/")
 
 
@@ -25,7 +25,7 @@ class End(NamedTuple):
 
     Attributes:
       status: the exit status.
-      text: what one of the last lines of its output has.
+      text: part of one of the last lines of its output.
     """
 
     status: int

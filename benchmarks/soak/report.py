@@ -74,7 +74,7 @@ def measure(
       steps: of the runs.
       alone: records of the run without faults.
       disturbed: records of the run with faults.
-      left: faults that were to happen and did not.
+      left: scheduled faults that did not happen.
     """
     arrays = Comparison.of(*(saved.arrays(workdir, steps) for workdir in workdirs))
     losses = Comparison.of(*(saved.losses(workdir) for workdir in workdirs))

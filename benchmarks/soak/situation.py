@@ -1,4 +1,4 @@
-"""What a fault can act on: the running program, its files and its store."""
+"""Targets of faults: the running program, its files and its store."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Situation:
         return self._start()
 
     def continue_with(self, program: Program) -> None:
-        """Makes another start that of this situation; the one before must end."""
+        """Replaces the program by another start; the one before must end."""
         self.replaced.append(self.program)
         self.program = program
 

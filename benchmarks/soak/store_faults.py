@@ -11,10 +11,10 @@ from benchmarks.soak.program import End
 from benchmarks.soak.situation import Situation
 from data_pipelines.errors import EXIT_BAD_INPUT, EXIT_FAILURE
 
-# Of the steps of a run, how many a fault lasts: of 2,000 steps 25, in which a checkpoint is saved.
+# Duration of a fault as a fraction of the run's steps: 25 of 2,000, in which a checkpoint is saved.
 _PART = 1 / 80
 LOST = 50.0  # seconds without a connection; a run waits for a minute
-_EVERY = 4  # so many requests have one fault
+_EVERY = 4  # one of this number of requests has the fault
 _OUT_OF_REACH = (
     End(EXIT_FAILURE, "can't be reached"), End(EXIT_FAILURE, "run the same command again"),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def stall(at: Situation) -> bool:
 
 
 def stall_arrays(at: Situation) -> bool:
-    """The same, of the arrays that a restart reads."""
+    """`stall` for the arrays that a restart reads."""
     kill(at)
     at.store.choose = _once("stall", "/d/")
     at.continue_with(at.start_another())
@@ -108,7 +108,7 @@ def _every(fault: str) -> Choose:
 
 
 def _once(fault: str, part: str) -> Choose:
-    """One request, which reads an object whose name has a part, has the fault."""
+    """Gives the fault to one request that reads an object with `part` in its name."""
     left = [fault]
     return lambda method, path: (
         left.pop()

@@ -17,7 +17,7 @@ from xkd_jax.config import evaluation as eval_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A recording is shorter than a clip: the four that train differ in volume alone."""
+    """Recordings are shorter than a clip, so the four training clips differ only in volume."""
     config = eval_config.default()
     config.benchmark = "spoken_recordings"
     config.modality = "audio"

@@ -76,7 +76,7 @@ def tpu_attention(
     # padded to whole groups of lanes; the heads of zeros are not computed
     unused = next(i for i in range(_LANES) if (heads + i) * size % _LANES == 0)
     padded = jnp.pad(qkv, [(0, 0)] * 3 + [(0, unused), (0, 0)])
-    # saved in rows, as the product leaves them: with other axes last, the compiler transposes them
+    # saved in rows, the product's layout: with other axes last, the compiler would transpose them
     rows = checkpoint_name(padded.reshape(batch, n, -1), KEPT)
     flat = checkpoint_name(_attention(rows, _Shape(heads, size, segments, interpret)), KEPT)
     return flat.reshape(batch, n, heads + unused, size)[:, :, :heads]
@@ -171,7 +171,7 @@ def _backward_kernel(qkv_ref: Any, cotangent_ref: Any, gradient_ref: Any, *, sha
 
 
 def _store(ref: Any, at: tuple[Any, ...], own: jax.Array, values: jax.Array) -> None:
-    """Stores values in a head's own lanes; the other lanes keep theirs."""
+    """Stores values in a head's own lanes; other lanes keep their values."""
     kept = ref[at]
     ref[at] = jnp.where(own, values.astype(kept.dtype), kept)
 

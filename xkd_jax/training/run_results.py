@@ -31,8 +31,8 @@ def evaluations(run: PurePath) -> list[Result]:
 def result_files(run: PurePath) -> list[PurePath]:
     """Returns the result files of evaluations of a run's checkpoints, in order.
 
-    They are searched in folders beside the run's whose names begin with its name, where the run's
-    last line puts them, and in the run's folder.
+    They are searched in the run's folder, and in folders beside it whose names begin with its name,
+    as in the command of the run's last line.
 
     Args:
       run: folder or URL of the run, or of its checkpoints.

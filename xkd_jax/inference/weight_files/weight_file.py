@@ -33,7 +33,7 @@ class WeightFile(NamedTuple):
     Attributes:
       path: of the file.
       root: the dictionary that was saved, with `LazyTensor`s, readable while the file is open.
-      metadata: texts beside it.
+      metadata: other texts in the file.
     """
 
     path: str
