@@ -10,7 +10,7 @@ from data_pipelines.format import conditional, storage
 if TYPE_CHECKING:
     from data_pipelines.lease import Watch
 
-# A released lease: removing the object could remove the one of a process that took it meanwhile.
+# Marks a released lease. Removing the object instead could remove another process's new lease.
 _FREE = b"released"
 
 

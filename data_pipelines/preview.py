@@ -167,7 +167,7 @@ def _spectrogram(log_mel: np.ndarray, hidden: np.ndarray | None = None) -> np.nd
     return tile(image[::-1])
 
 
-# {modality: (its config, its views, what is masked, row of the batch) -> strips}
+# {modality: (its config, its views, masked values, row of the batch) -> strips}
 _STRIPS: dict[Modality, Callable[..., list[Strip]]] = {
     "video": _video_strips,
     "audio": _audio_strips,

@@ -91,7 +91,7 @@ def quiet_seconds() -> float:
 
 
 def print_next(text: str) -> None:
-    """Prints what a person may do after a result; output that is piped ends with the result."""
+    """Prints a suggested next step after a result, on a terminal only."""
     if is_interactive():
         print_text(f"next      {text}")
 

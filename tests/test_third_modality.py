@@ -45,6 +45,6 @@ def test_a_third_modality_touches_at_most_eight_files():
     assert all((ROOT / path).is_file() for path in listed())
 
 
-def test_code_names_a_modality_only_where_the_page_says():
+def test_code_names_a_modality_only_in_the_files_of_the_page():
     elsewhere = {path for path in naming() if not path.startswith((*OWN, *OF_ONE))}
     assert elsewhere <= listed()

@@ -113,7 +113,7 @@ def not_used(ignored: Sequence[Ignored]) -> list[str]:
 
 
 def next_command(report: BuildReport, directory: str) -> str:
-    """Returns the command that shows what a network gets of the records.
+    """Returns the command that shows a network's inputs from the records.
 
     Args:
       report: of the build.

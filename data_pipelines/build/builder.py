@@ -223,7 +223,7 @@ def finish(
     """Completes a data set whose shards are all finished: writes its report and its JSON files.
 
     Args:
-      plan: what was built.
+      plan: of the built shards.
       output: the folder (or URL).
       remedies: as for `build_report.summary`.
 

@@ -135,7 +135,7 @@ def measure(
     options: IngestOptions,
     waiting: str,
 ) -> Cost:
-    """Returns what a file takes, without the start of its worker; its records are discarded.
+    """Returns the cost of a file, without the start of its worker; its records are discarded.
 
     Args:
       item: the file.

@@ -133,7 +133,7 @@ class FrameTrack:
         width, height = self._size[::-1] if shown.transposed else self._size
         ycgco = frame.colorspace == _YCGCO
         if ycgco:
-            frame.colorspace = _ITU601  # that of the result, so that libswscale only scales
+            frame.colorspace = _ITU601  # the result's color space, so that libswscale only scales
         elif frame.colorspace == _RESERVED:
             frame.colorspace = _UNSPECIFIED
         try:

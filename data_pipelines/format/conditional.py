@@ -203,7 +203,7 @@ def require(folder: str) -> None:
 
 
 def _lacking(url: str, folder: str) -> str:
-    """Returns what a store fails to do with a new object, or an empty text."""
+    """Returns the operation that a store fails to do with a new object, or an empty text."""
     first, second = b"first", b"second"
     try:
         version = write(url, first, None)

@@ -112,7 +112,7 @@ def cut_clip(
       record: the record.
       start: position of the clip.
       config: lengths, rates and sizes.
-      modalities: those that are cut.
+      modalities: the ones to cut.
       where: names the record in an error.
       stored_short_side: that the data set states of its frames; 0: it states none.
 

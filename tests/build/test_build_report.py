@@ -41,7 +41,7 @@ def test_summary_without_left_out_files():
     assert "no file left out of 1,300" in summary(_report(0), "out")
 
 
-def test_progress_counts_rate_time_left_and_what_is_left_out(clock, capsys):
+def test_progress_has_count_rate_time_left_and_left_out_files(clock, capsys):
     with BuildProgress(400) as progress:
         for i in range(100):
             clock[0] = 0.4 * (i + 1)
@@ -70,7 +70,7 @@ def test_on_a_terminal_progress_is_a_bar_in_place(clock, monkeypatch):
     assert out.screen() == []
 
 
-def test_next_command_shows_what_the_records_hold():
+def test_next_command_fits_split_and_modalities_of_the_records():
     assert next_command(_report(0), "my shards") == (
         "python -m data_pipelines.preview --config=configs/k400.py --config.data.dir='my shards'"
     )

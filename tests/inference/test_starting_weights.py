@@ -251,7 +251,7 @@ def test_a_run_on_several_devices_starts_with_its_shardings(checkpoint, small):
     same(state.teacher["encoders"]["embeddings"]["video"], expected["embedding"])
 
 
-def test_the_key_is_from_everywhere():
+def test_key_from_is_read_and_kept_under_this_name():
     raw = pretraining.default()
     raw.init["from"] = "weights.pth"
     config = pretraining.resolve(raw)

@@ -188,7 +188,7 @@ def test_the_first_lines_name_both_stacks_where_they_differ():
     assert found.startswith("cudnn in encoders, xla (cudnn needs heads of a multiple of 8,")
 
 
-def test_the_mesh_says_what_is_traced_for():
+def test_traced_device_is_that_of_the_mesh():
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
         assert traced_device() == H100

@@ -112,7 +112,7 @@ def test_statistics_of_norms_are_not_computed_again_with_products(tokens):
     assert inverse_deviations("all") == 4
 
 
-def test_products_keep_a_part_of_what_is_kept_without_rematerialization(tokens):
+def test_remat_products_saves_fewer_activations_than_none(tokens):
     """In widths: a layer's input 1, qkv 3, attended 1, the sum after it 1, the input of GELU 4."""
 
     def kept(remat):

@@ -86,7 +86,7 @@ def test_attention_of_cls_has_the_query_bias():
     assert float(jnp.abs(changed - attention).max()) > 1e-3
 
 
-def test_numpy_parts():
+def test_numpy_gelu_and_layer_norm_equal_known_values():
     assert gelu(np.array(0.0)) == 0
     np.testing.assert_allclose(layer_norm(np.array([[1.0, 3.0]]), 0.0), [[-1, 1]])
 

@@ -148,7 +148,7 @@ class Architecture:
     """Settings that determine the parameters of student and teacher, and their shapes.
 
     Attributes:
-      model: sizes, and what the modalities share.
+      model: sizes, and the parts that the modalities share.
       views: of all modalities.
       modalities: those that the networks have, in the order of `MODALITIES`.
     """

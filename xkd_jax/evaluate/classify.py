@@ -44,7 +44,7 @@ class Classification:
     """Trains and tests a classifier on each fold of a benchmark.
 
     Attributes:
-      protocol: what is trained: one of `TRAINED`.
+      protocol: one of `TRAINED`.
       modality: modality of the evaluated encoder.
       fit: settings of the training.
       clips: clips of a record.

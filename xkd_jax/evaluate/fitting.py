@@ -91,7 +91,7 @@ def create_fit(
       viewing: the config of the views (`pretrained.viewing`), with seed and batch size.
       mesh: the mesh of devices.
       encoder: parameters of the encoder, frozen or the start of finetuning.
-      protocol: what is trained: one of `TRAINED`.
+      protocol: one of `TRAINED`.
       modality: modality of the encoder.
       records: number of training records, an epoch.
       classes: number of classes.

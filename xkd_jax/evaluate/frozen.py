@@ -188,7 +188,7 @@ def retrieve(test: FeatureSet, test_records: np.ndarray) -> RetrievalScores:
     clips = {m: unit(np.asarray(test.features[m][rows]).mean(axis=(1, 2))) for m in MODALITIES}
     target = test.target[rows]
     recalls: dict[str, float] = {}
-    pairs = directions(MODALITIES)  # from the query to what is found
+    pairs = directions(MODALITIES)  # from the query's modality to the searched one
     for query, other in pairs:
         own, shared = _ranks(clips[query], clips[other], target)
         for k in _RECALLS:

@@ -28,7 +28,7 @@ class Fold:
     Attributes:
       number: number of the fold, from 1, or 0.
       train: indices in the training split, int64 [records], ascending.
-      test: the same of the test split.
+      test: indices in the test split, int64 [records], ascending.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Benchmark:
       train_name: name of the training split.
       test_name: name of the test split.
       train_index: labels and folds of the training split's records, and their digest.
-      test_index: the same of the test split.
+      test_index: labels and folds of the test split's records, and their digest.
       folds: the folds, in the order of the config.
     """
 

@@ -151,7 +151,7 @@ def _refuse_step(paths: Sequence[str], step: int, wording: run_checkpoint.Wordin
 
 
 def _load_file(path: str, request: Request, print_line: Callable[[str], object]) -> Loaded:
-    """Returns the encoders in a file of weights, and prints what was taken from it."""
+    """Returns the encoders in a file of weights, and prints a summary of the import."""
     with weight_file.opened(path) as file:
         if folder.is_ours(file.metadata):
             request.refuse_given(path)

@@ -40,7 +40,7 @@ class Start:
       embedding: patch projection, positions, and CLS where the weights have one.
       blocks: parameters of the blocks.
       norm: the final norm; {}: the weights have no norm of each token.
-      taken: what was taken, for a line.
+      taken: names of the parts that were taken, for a line.
       fresh: parts of the encoder that the weights lack.
       left: parts of the weights that the encoder lacks.
       other: differences of the inputs.
@@ -61,7 +61,7 @@ def reader(init: InitConfig, architecture: Architecture) -> Read | None:
 
 
 def read(init: InitConfig, architecture: Architecture) -> InitialEncoders:
-    """Reads the weights of `init.from` and prints what was taken from them.
+    """Reads the weights of `init.from` and prints the parts that were taken from them.
 
     Args:
       init: which weights.

@@ -22,7 +22,7 @@ def cross_modal_attention(
 
     Args:
       attention: attention of the modality's CLS query to its patch tokens, float32.
-      other: the same of the other modality, float32.
+      other: attention of the other modality's CLS query to its patch tokens, float32.
       mode: `mean` divides by the mean of `attention`; `softmax` applies the softmax over tokens.
     """
     averaged = attention * other.mean(-1, keepdims=True)

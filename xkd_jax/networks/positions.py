@@ -31,7 +31,7 @@ def resize_positions(
     Args:
       positions: those of special tokens, such as CLS, first; they are not changed.
       grid: tokens along each axis.
-      new_grid: the same of the result; equal grids return `positions`.
+      new_grid: tokens of the result along each axis; equal grids return `positions`.
       methods: interpolation along each axis; None: the axis keeps its size.
     """
     if grid == new_grid:

@@ -17,7 +17,7 @@ from xkd_jax.planning.slices import CHIPS, Slice
 class Target(Protocol):
     """Devices that a step is compiled for, without having them.
 
-    noun: what a device is called in text, `chip` or `GPU`.
+    noun: name of a device in text, `chip` or `GPU`.
     groups: numbers of devices that are close to each other, for meshes of a search.
     host_cores: virtual CPU cores of a host.
     compiler_options: of XLA, for programs of plans.

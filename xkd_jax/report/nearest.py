@@ -25,7 +25,7 @@ class Nearest(NamedTuple):
       order: positions in the bank, nearest first, int64 [queries, up to 5].
       cosines: of query and found clip, float32, in the shape of `order`.
       same: share of found clips with a class of the query; None without classes.
-      chance: the same of clips taken at random.
+      chance: share for clips taken at random.
     """
 
     query: Modality

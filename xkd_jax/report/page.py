@@ -45,7 +45,7 @@ _TITLES = {
 
 
 def page(folders: Sequence[PurePath], results: Sequence[Result], amounts: Amounts) -> Html:
-    """Returns the page of runs; what a run lacks is listed on it.
+    """Returns the page of runs; missing parts of runs are listed on it.
 
     Args:
       folders: of the runs.

@@ -40,7 +40,7 @@ class PretrainingRun:
       scalars: {step: {tag: value}} of TensorBoard.
       probes: {"before" or "after": {"{role} {modality}": top-1 accuracy in percent}}.
       goodput: accounts of its wall time; None without them.
-      missing: {what the run lacks: why}.
+      missing: {missing part of the run: reason}.
       warnings: sentences.
     """
 

@@ -55,7 +55,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-    """What decides the memory of a step, and its estimate.
+    """Settings that determine the memory of a step, and its estimate.
 
     Attributes:
       architecture: architecture of the networks.

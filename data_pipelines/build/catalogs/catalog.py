@@ -72,7 +72,7 @@ class Catalog:
       min_seconds: shorter files are left out.
       max_seconds: longer files are cut into records of this length; 0: never.
       ignored: unused files of the source and lines of its lists.
-      held_out: what was held out by an option of the build.
+      held_out: files that an option of the build holds out.
     """
 
     splits: dict[str, list[Item]]

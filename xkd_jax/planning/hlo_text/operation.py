@@ -26,7 +26,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Estimate(NamedTuple):
-    """What the author of a kernel states about one call."""
+    """The cost of one call of a kernel, as its author states it."""
 
     flops: float
     transcendentals: float

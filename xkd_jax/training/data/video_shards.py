@@ -141,7 +141,7 @@ def _started(
 
 
 def _estimate(plan: BuildPlan, folder: str, work: JointWork, here: int, everywhere: int) -> None:
-    """Prints what the build will take.
+    """Prints the time and disk space that the build will take.
 
     Raises:
       UserError: there is not enough room on the disk.

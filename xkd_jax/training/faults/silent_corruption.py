@@ -130,7 +130,7 @@ def described(
     """Returns words that name hosts, devices and arrays.
 
     Args:
-      fault: what was found, with its preposition.
+      fault: description of the fault, ending with a preposition.
       wrong: bool [arrays, devices]; at least one is True.
       arrays: name of each array.
       devices: each device.

@@ -88,7 +88,7 @@ def copiers(holding: Iterable[int], disks: tuple[str, ...]) -> set[int]:
 
 
 class Writes(NamedTuple):
-    """What a process writes of an array.
+    """The shards of an array that a process writes.
 
     own: bounds of shards that its devices hold.
     copies: bounds of shards that only devices of its peer hold.
@@ -104,7 +104,7 @@ class Writes(NamedTuple):
 def writes(
     sharding: jax.sharding.Sharding, shape: tuple[int, ...], disks: tuple[str, ...], process: int
 ) -> Writes:
-    """Returns what a process writes of an array.
+    """Returns the shards of an array that a process writes.
 
     Args:
       sharding: of the array.

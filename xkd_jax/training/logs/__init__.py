@@ -1,1 +1,1 @@
-"""What a run prints and records: metrics, goodput, waits for data."""
+"""Output and records of a run: metrics, goodput, waits for data."""

@@ -48,7 +48,7 @@ class MetricsFile(Sink):
         self._content = b""  # those bytes, of an object in a bucket
         self._new = b""  # lines that are not stored, without the last one
         self._last: dict[str, Any] = {}  # the last line
-        self._stored = b""  # what is stored of the last line
+        self._stored = b""  # stored part of the last line
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds scalars, {tag: value}, to the line of their step."""

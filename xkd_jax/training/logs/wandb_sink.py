@@ -87,7 +87,7 @@ class WandbSink(Sink):
         self._log(step, {tag: self._wandb.Image(image) for tag, image in images.items()})
 
     def close(self) -> None:
-        """Sends what is left; errors as in `write`."""
+        """Sends remaining data; errors as in `write`."""
         with self._errors():
             self._run.finish()
 

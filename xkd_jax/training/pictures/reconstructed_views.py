@@ -41,7 +41,7 @@ def reconstructed_views(
     view: Float[Array, "batch ..."],
     noise: Float[Array, "batch tokens"],
 ) -> ReconstructedViews:
-    """Masks global views, and predicts what is masked, by an encoder and a decoder.
+    """Masks global views, and predicts the masked patches by an encoder and a decoder.
 
     Args:
       encode: (views, indices of the tokens to encode) -> tokens, CLS first.
