@@ -17,6 +17,20 @@ MODALITIES: tuple[Modality, ...] = ("video", "audio")
 Interpolation = Literal["linear", "cubic"]
 Spectrogram = Literal["log_mel", "kaldi"]
 SEED = Range(0, 2**32 - 1)  # JAX uses 32 bits
+AUTOMATIC = -1  # see `loader_processes.resolved`
+Threads = Annotated[
+    int,
+    at_least(AUTOMATIC),
+    Doc("threads that read and decode; -1: 2 in each worker, or 16 without workers"),
+]
+Workers = Annotated[
+    int,
+    at_least(AUTOMATIC),
+    Doc(
+        "processes that read and decode; 0: threads of the main process; -1: one for each four"
+        " cores of at least eight (docs/data.md)"
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,19 +335,8 @@ class DataConfig:
     short_side: Annotated[
         int, at_least(1), Doc("short side of the frames that the shards store, in pixels")
     ] = 128
-    threads: Annotated[
-        int,
-        at_least(-1),
-        Doc("threads that read and decode; -1: 2 in each worker, or 16 without workers"),
-    ] = -1
-    workers: Annotated[
-        int,
-        at_least(-1),
-        Doc(
-            "processes that read and decode; 0: threads of the main process; -1: one for each four"
-            " cores of at least eight (docs/data.md)"
-        ),
-    ] = -1
+    threads: Threads = AUTOMATIC
+    workers: Workers = AUTOMATIC
     worker_timeout: Annotated[
         float,
         above(0),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 from data_pipelines.buffers import map_leaves
-from data_pipelines.loader_config import DataConfig, LoaderConfig
+from data_pipelines.loader_config import AUTOMATIC, DataConfig, LoaderConfig
+from data_pipelines.read.shared_buffers import free_shared_memory
 from data_pipelines.read.views import blank_views
 from data_pipelines.worker_processes import usable_cores
 
-AUTOMATIC = -1
 THREADS, THREADS_OF_WORKER = 16, 2  # of the main process, and of each worker
 
 _CORES_OF_WORKER = 4
 _FEWEST_CORES = 8
 _CLIPS_OF_WORKER = 1000  # a core decodes them in the time in which a worker starts
 _BATCHES_OF_WORKER = 3  # being made, in transfer and in use, in addition to those read ahead
-_FOLDER = "/dev/shm"  # of shared memory on Linux
 
 
 def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = None) -> DataConfig:
@@ -38,11 +36,13 @@ def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = Non
     workers = data.workers
     if workers == AUTOMATIC:
         cores = usable_cores()
-        memory = free_shared_memory() if free is None else free
-        batch = max(rows * _row_bytes(config), 1)
-        fitting = memory // (2 * batch * (max(data.prefetch, 1) + _BATCHES_OF_WORKER))
         wanted = cores // _CORES_OF_WORKER if cores >= _FEWEST_CORES else 0
-        workers = min(wanted, clips // _CLIPS_OF_WORKER, fitting)
+        workers = min(wanted, clips // _CLIPS_OF_WORKER)
+        if workers:
+            memory = free_shared_memory() if free is None else free
+            batch = max(rows * _row_bytes(config), 1)
+            fitting = memory // (2 * batch * (max(data.prefetch, 1) + _BATCHES_OF_WORKER))
+            workers = min(workers, fitting)
     threads = threads_of(data.threads, workers)
     return dataclasses.replace(data, workers=workers, threads=threads)
 
@@ -52,15 +52,6 @@ def threads_of(threads: int, workers: int = 0) -> int:
     if threads != AUTOMATIC:
         return threads
     return THREADS_OF_WORKER if workers else THREADS
-
-
-def free_shared_memory() -> int:
-    """Returns the bytes of shared memory that are free; 0 on systems other than Linux."""
-    try:
-        found = os.statvfs(_FOLDER)
-    except (AttributeError, OSError):
-        return 0
-    return found.f_bavail * found.f_frsize
 
 
 def _row_bytes(config: LoaderConfig) -> int:

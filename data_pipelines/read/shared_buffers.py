@@ -204,6 +204,15 @@ class SharedBlocks:
                 return
 
 
+def free_shared_memory() -> int:
+    """Returns the bytes of shared memory that are free; 0 on systems other than Linux."""
+    try:
+        found = os.statvfs(_FOLDER)
+    except (AttributeError, OSError):
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
 def _no_memory(size: int, error: OSError) -> UserError:
     return UserError(
         f"There is not enough shared memory for a batch of {size / 2**20:.0f} MB"

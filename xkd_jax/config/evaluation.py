@@ -14,7 +14,16 @@ import ml_collections
 
 from data_pipelines.errors import UserError
 from data_pipelines.field_ranges import Doc, Range, above, at_least
-from data_pipelines.loader_config import MODALITIES, SEED, AudioAugment, Modality, VideoAugment
+from data_pipelines.loader_config import (
+    AUTOMATIC,
+    MODALITIES,
+    SEED,
+    AudioAugment,
+    Modality,
+    Threads,
+    VideoAugment,
+    Workers,
+)
 from xkd_jax.config import dataclass_schema, value_checks
 from xkd_jax.config.fit_settings import FitConfig
 from xkd_jax.config.pretraining import CheckpointConfig, MeshConfig
@@ -54,19 +63,8 @@ class EvalDataConfig:
         Range(0, 1, above=True, below=True),
         Doc("fraction of the training records that the SVM's cost is chosen on"),
     ] = 0.2
-    threads: Annotated[
-        int,
-        at_least(-1),
-        Doc("threads that read and decode; -1: 2 in each worker, or 16 without workers"),
-    ] = -1
-    workers: Annotated[
-        int,
-        at_least(-1),
-        Doc(
-            "processes that read and decode; 0: threads of the main process; -1: one for each four"
-            " cores of at least eight (docs/data.md)"
-        ),
-    ] = -1
+    threads: Threads = AUTOMATIC
+    workers: Workers = AUTOMATIC
     prefetch: Annotated[int, at_least(0), Doc("batches that are read ahead")] = 2
     verify_checksums: Annotated[bool, Doc("check the checksum of each record")] = True
 
