@@ -64,14 +64,25 @@ def final_state(config, workdir):
         return checkpoints.restore(run.like)
 
 
-@pytest.mark.slow
-def test_killed_run_ends_with_identical_state_and_probes(
-    config, tmp_path, monkeypatch, capsys, created_once
-):
+@pytest.fixture
+def reported(config):
+    """With probes and pictures."""
     probe = dataclasses.replace(config.probe, enabled=True, knn_every=4, k=5)
-    config = dataclasses.replace(config, probe=probe, pictures_every=4)
+    return dataclasses.replace(config, probe=probe, pictures_every=4)
+
+
+@pytest.mark.slow
+def test_run_prints_scores_and_draws_pictures(reported, tmp_path, capsys):
+    training.train(reported, tmp_path)
+    assert_reported(tmp_path, capsys.readouterr().out)
+
+
+@pytest.mark.heavy
+def test_killed_run_ends_with_identical_state_and_probes(
+    reported, tmp_path, monkeypatch, capsys, created_once
+):
+    config = reported
     training.train(config, tmp_path / "whole")
-    assert_reported(tmp_path / "whole", capsys.readouterr().out)
     with monkeypatch.context() as patch:
         kill_after(patch, mesh_lib, "put_batch", 3)
         with pytest.raises(Killed):

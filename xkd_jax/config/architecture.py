@@ -154,7 +154,7 @@ class Architecture:
     """
 
     model: ModelConfig
-    views: Mapping[Modality, ViewConfig]
+    views: Mapping[Modality, ViewConfig] = dataclasses.field(hash=False)  # a dict has no hash
     modalities: tuple[Modality, ...]
 
     @classmethod

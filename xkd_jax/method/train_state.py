@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -74,8 +75,15 @@ def construct(cls: type[Network], architecture: Architecture, key: jax.Array) ->
 
 def abstract(cls: type[Network], architecture: Architecture) -> Network:
     """Returns a network with shapes in place of parameters, without computation."""
-    architecture = resolved(architecture)  # the dtype depends on the mesh's device
-    return abstract_module(lambda: construct(cls, architecture, jax.random.key(0)))
+    # resolved: the dtype depends on the mesh's device
+    return nnx.merge(*_graph_and_shapes(cls, resolved(architecture)))
+
+
+@functools.lru_cache(maxsize=16)  # a network is constructed in 0.2 s, and a start needs several
+def _graph_and_shapes(
+    cls: type[Network], architecture: Architecture
+) -> tuple[nnx.GraphDef[Network], nnx.State]:
+    return nnx.split(abstract_module(lambda: construct(cls, architecture, jax.random.key(0))))
 
 
 def abstract_module(make: Callable[[], Module]) -> Module:
