@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.format import numba_cache
+from data_pipelines.format.librosa_import import import_librosa
 from data_pipelines.format.record_schema import LOG_MEL_FLOOR
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def log_mel(
 def _log_mel_of_padded(
     padded: np.ndarray, sample_rate: int, fft: int, hop: int, mels: int
 ) -> np.ndarray:
-    librosa = numba_cache.import_librosa()
+    librosa = import_librosa()
     spectrum = librosa.stft(padded, n_fft=fft, hop_length=hop, window="hann", center=False)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     # Not by BLAS: the order of its sums depends on its threads, and its idle threads keep spinning.
@@ -73,6 +73,6 @@ def filters(sample_rate: int, fft: int, mels: int) -> np.ndarray:
       fft: samples in a window.
       mels: number of mel bands.
     """
-    return numba_cache.import_librosa().filters.mel(
+    return import_librosa().filters.mel(
         sr=sample_rate, n_fft=fft, n_mels=mels, fmin=0, fmax=sample_rate / 2
     )

@@ -13,7 +13,7 @@ import soundfile
 
 from data_pipelines.build.catalogs.spoken_recordings import FILE, NAMES
 from data_pipelines.errors import UserError
-from data_pipelines.format import numba_cache
+from data_pipelines.format.librosa_import import import_librosa
 from data_pipelines.spoken_digits import espeak
 from data_pipelines.spoken_digits.handwriting import Split
 
@@ -121,7 +121,7 @@ def _read_one(path: pathlib.Path, sample_rate: int) -> np.ndarray:
 def _clean(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resamples, trims silence at both ends, and scales the peak to 1."""
     if rate != sample_rate:
-        samples = numba_cache.import_librosa().resample(
+        samples = import_librosa().resample(
             samples, orig_sr=rate, target_sr=sample_rate
         )
     peak = np.abs(samples).max(initial=0)
