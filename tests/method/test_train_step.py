@@ -69,7 +69,7 @@ def test_students_change_and_teachers_follow(xkd):
     assert_learns_and_teachers_follow(*xkd)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_mas_and_mats_differ_from_xkd_only_in_settings(small, make_views):
     """Both teachers of `mas` follow the shared student from the start, and stay equal."""
     few = with_weights(

@@ -68,7 +68,6 @@ def single_device(small, make_views, tmp_path_factory):
     return config, inputs, before + after, directory
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes,optimizer",
     [

@@ -134,7 +134,7 @@ def spoiled(case, folder, **changed):
     return str(folder / "spoiled.npz")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside the project")
 def test_golden_case_with_one_changed_loss_fails_there_alone(tmp_path, capsys):
     case = Case.of(GoldenFile.read(str(GOLDEN / "xkd_paper.npz")))
