@@ -1,11 +1,10 @@
 """Mutation run over `xkd_jax/method/`: counts the small changes of the code that tests detect.
 
     pip install -e '.[test,mutation]' -c locks/3.12.txt
-    python -m benchmarks.mutation [MUTANTS ...]
+    python -m benchmarks.mutation
 
-MUTANTS are patterns such as `xkd_jax.method.losses*`; all unless given: some 1,500, in eight
-minutes on two cores. A later call tests only mutants that are new or changed; `rm -r mutants`
-starts from the beginning.
+All are some 1,500 mutants, in eight minutes on two cores. A later call tests only mutants that are
+new or changed; `rm -r mutants` starts from the beginning.
 
 Prints for each file how many were tested, killed (a test failed), equivalent (listed with the
 reason in tests/method/equivalent_mutants.txt) and survived, and the score: killed over those tested
@@ -14,6 +13,7 @@ that are not equivalent. The exit status is 1 below 95 %. Settings: `tool.mutmut
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -47,10 +47,21 @@ def described(mutant: str, diff: str) -> str:
     return f"{function.replace('.x_', '.')}: {' '.join(changed)}"
 
 
-def main(patterns: list[str]) -> int:
+def main() -> int:
     """Runs mutmut and prints the table; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mutation", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "mutants", nargs="*", metavar="MUTANTS",
+        help="patterns such as 'xkd_jax.method.losses*'; all unless given",
+    )  # fmt: skip
+    arguments = parser.parse_args()
     mutmut = [sys.executable, "-m", "mutmut"]
-    subprocess.run([*mutmut, "run", *patterns], cwd=ROOT, env=os.environ | CACHE, check=False)
+    subprocess.run(
+        [*mutmut, "run", *arguments.mutants], cwd=ROOT, env=os.environ | CACHE, check=False
+    )
     known, survivors, total = equivalent(), [], Counter[str]()
     print("\nfile                     tested  killed  equivalent  survived  score")
     for file in sorted((ROOT / "mutants" / "xkd_jax" / "method").glob("*.py.meta")):
@@ -90,4 +101,4 @@ def row(name: str, count: Counter[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
