@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
+
+# Those that are used here, as librosa imports its parts when they are first used.
+_PARTS = ("librosa.core.audio", "librosa.core.spectrum", "librosa.filters", "librosa.util.utils")
 
 _lock = threading.Lock()
 
@@ -20,13 +24,9 @@ _lock = threading.Lock()
 def import_librosa() -> ModuleType:
     """Returns librosa, imported when first needed, as that takes a second."""
     with _lock, _compilation_on_call():
-        # by name, as librosa imports its parts when they are first used
-        import librosa.core.audio
-        import librosa.core.spectrum
-        import librosa.filters
-        import librosa.util.utils
-
-    return librosa
+        for part in _PARTS:
+            importlib.import_module(part)
+        return importlib.import_module("librosa")
 
 
 @contextlib.contextmanager

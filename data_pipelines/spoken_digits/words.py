@@ -121,9 +121,7 @@ def _read_one(path: pathlib.Path, sample_rate: int) -> np.ndarray:
 def _clean(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resamples, trims silence at both ends, and scales the peak to 1."""
     if rate != sample_rate:
-        samples = import_librosa().resample(
-            samples, orig_sr=rate, target_sr=sample_rate
-        )
+        samples = import_librosa().resample(samples, orig_sr=rate, target_sr=sample_rate)
     peak = np.abs(samples).max(initial=0)
     loud = np.flatnonzero(np.abs(samples) > _SILENCE * peak)
     return samples[loud[0] : loud[-1] + 1] / peak if len(loud) else samples[:0]
