@@ -9,7 +9,6 @@ The default kernel is that of `model.attention=auto` for bfloat16 on this machin
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from xkd_jax.networks import attention
 
 # Tokens of `configs/k400.py`: decoders and teachers, local views, visible tokens of masked views.
@@ -38,7 +38,7 @@ Function = Callable[[jax.Array], jax.Array]
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = command_parser("benchmarks.attention", __doc__)
     parser.add_argument("--kernel", choices=sorted(attention.KERNELS))
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()

@@ -9,7 +9,6 @@ times, the best of several rounds for each file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -23,13 +22,14 @@ from data_pipelines import terminal
 from data_pipelines.build.catalogs import CATALOGS
 from data_pipelines.build.catalogs.catalog import Item, Source
 from data_pipelines.build.ingest import IngestOptions, ingest
+from data_pipelines.command_parser import command_parser
 
 ROUNDS = 7
 
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = command_parser("benchmarks.builder", __doc__)
     parser.add_argument("--source", default="", help="folder of videos with sound")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -40,6 +40,7 @@ from benchmarks.claim_tables import UNTRAINED, Cell, Scores, describe, informati
 from benchmarks.output_folder import check_same
 from configs import demo
 from data_pipelines import spoken_digits, terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.progress import duration
 from xkd_jax.config import pretraining as config_lib
@@ -256,10 +257,7 @@ class Table:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses and checks the arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.claim", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.claim", __doc__)
     parser.add_argument("--table", choices=TABLES, default="claim")
     parser.add_argument("--output", type=Path, help="default: runs/claim or runs/study")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")

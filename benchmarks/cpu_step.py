@@ -26,6 +26,7 @@ import jax
 
 from benchmarks.accelerator import reporting, step_times
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.terminal import count
 
 CLIPS = 4
@@ -81,7 +82,7 @@ def run(name: str, command: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the pairs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.cpu_step", __doc__)
     parser.add_argument("--code", default="", help="codes/train of the authors' repository")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with PyTorch")
     parser.add_argument("--pairs", type=int, default=5)

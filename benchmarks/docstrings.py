@@ -18,12 +18,13 @@ the 20 worst, or all with `--list`.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from data_pipelines.command_parser import command_parser
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("xkd_jax", "data_pipelines")
@@ -174,10 +175,7 @@ def _has_bare_array(function: Function) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.docstrings", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.docstrings", __doc__)
     parser.add_argument("--list", action="store_true", help="all functions that lack a part")
     arguments = parser.parse_args(argv)
     found = measure_packages()

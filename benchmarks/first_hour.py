@@ -11,7 +11,6 @@ arguments are passed to the pretraining: --config.batch_size=8, for example.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.progress import duration
 
 ROOT = Path(__file__).parents[1]
@@ -74,10 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: arguments of the command line; None: those of the process.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.first_hour", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.first_hour", __doc__)
     parser.add_argument("--source", required=True, help="folder of the videos")
     parser.add_argument("--output", default="runs/first_hour", help="folder for what is written")
     parser.add_argument("--steps", type=int, default=200, help="of the pretraining")

@@ -12,7 +12,6 @@ each in a separate process. The tables scale the measured rates to a fleet, all 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import multiprocessing
@@ -26,6 +25,7 @@ from typing import Any
 from benchmarks import fleet_costs, fleet_parts, markdown_table, result_file
 from benchmarks.fleet_costs import Rates
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.read.shuffle import BLOCK
 from xkd_jax.training.checkpoints.versions import versions
@@ -65,10 +65,7 @@ class Sizes:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fleet", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.fleet", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output", metavar="FILE", help="JSON of the measurements")
     what.add_argument("--table", metavar="FILE", help="prints the tables of such a file")

@@ -12,7 +12,6 @@ would spin on the same core after each product, and their time would count as th
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -34,6 +33,7 @@ import threadpoolctl
 from benchmarks import kinetics_like, on_the_fly
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
+from data_pipelines.command_parser import command_parser
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
@@ -48,7 +48,7 @@ REPEATS = 1000
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = command_parser("benchmarks.loader", __doc__)
     parser.add_argument("--source", default="", help="folder of videos with sound")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -13,13 +13,14 @@ that are not equivalent. The exit status is 1 below 95 %. Settings: `tool.mutmut
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+
+from data_pipelines.command_parser import command_parser
 
 ROOT = Path(__file__).parents[1]
 EQUIVALENT = ROOT / "tests" / "method" / "equivalent_mutants.txt"
@@ -49,10 +50,7 @@ def described(mutant: str, diff: str) -> str:
 
 def main() -> int:
     """Runs mutmut and prints the table; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.mutation", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.mutation", __doc__)
     parser.add_argument(
         "mutants", nargs="*", metavar="MUTANTS",
         help="patterns such as 'xkd_jax.method.losses*'; all unless given",

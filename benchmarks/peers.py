@@ -13,7 +13,6 @@ reader that is not installed, or fails, is listed below the table.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import importlib.util
@@ -31,6 +30,7 @@ import numpy as np
 from benchmarks import kinetics_like, loader, markdown_table
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
+from data_pipelines.command_parser import command_parser
 from data_pipelines.loader_config import DataConfig, Modality
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
@@ -114,10 +114,7 @@ def _size(height: int, width: int) -> tuple[int, int]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.peers", __doc__)
     parser.add_argument("--source", default="", help="folder of videos")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -11,7 +11,6 @@ planned are planned again.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import jax
 from benchmarks import markdown_table, result_file
 from configs import k400
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from xkd_jax.config import pretraining
 from xkd_jax.config.architecture import Remat
@@ -92,10 +92,7 @@ CASES = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.plans", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.plans", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output", metavar="FILE", help="JSON, which is completed")
     what.add_argument("--table", metavar="FILE", help="prints the tables of such a file")

@@ -11,12 +11,13 @@ written, which needs no matplotlib.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from data_pipelines.command_parser import command_parser
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = ROOT / "docs/results"
@@ -189,10 +190,7 @@ def draw() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.plot_results", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.plot_results", __doc__)
     parser.add_argument("--tables", action="store_true", help="write the tables alone")
     arguments = parser.parse_args(argv)
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -14,7 +14,6 @@ weights.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from configs import demo
 from configs.eval import knn
 from data_pipelines import spoken_digits, terminal
 from data_pipelines.build import __main__ as build
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import Modality
 from xkd_jax.config import evaluation as eval_config
@@ -228,10 +228,7 @@ def accuracy(kind: Kind, path: Path, modality: Modality, shards: str, workdir: P
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.random_encoders", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.random_encoders", __doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/random_encoders"))
     parser.add_argument(
         "--recordings", default="", help="folder of the Free Spoken Digit Dataset's recordings"

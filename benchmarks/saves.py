@@ -13,7 +13,6 @@ the shortest interval with at most 2 %. Run it on an idle machine.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import statistics
@@ -27,6 +26,7 @@ import jax
 
 from benchmarks.accelerator import step_times
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.terminal import count
 from xkd_jax.config.pretraining import CheckpointConfig, LocalCheckpointsConfig
 from xkd_jax.method.train_state import TrainState
@@ -163,7 +163,7 @@ def measure(training: Training, tiers: list[Tier], steps: int, rounds: int) -> N
 
 def main() -> None:
     """Compiles the step and runs the blocks."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.saves", __doc__)
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10, help="steps of a block")
     parser.add_argument("--rounds", type=int, default=3)

@@ -8,7 +8,6 @@ Each worker has one thread.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -23,6 +22,7 @@ import time
 from benchmarks import kinetics_like
 from data_pipelines import terminal
 from data_pipelines.build import __main__ as build
+from data_pipelines.command_parser import command_parser
 from data_pipelines.format import record_source, shard_index, shards
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read import pipeline
@@ -35,7 +35,7 @@ MILLION = 1_000_000
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = command_parser("benchmarks.scaling", __doc__)
     parser.add_argument("--records", type=int, default=400, help="of an epoch")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

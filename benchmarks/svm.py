@@ -10,7 +10,6 @@ losses relative to scikit-learn's, and the fraction of held-out samples with equ
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from xkd_jax.config.evaluation import SvmConfig
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.evaluate import svm
@@ -59,7 +59,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs both solvers and prints the line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.svm", allow_abbrev=False)
+    parser = command_parser("benchmarks.svm", __doc__)
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--classes", type=int, default=10)

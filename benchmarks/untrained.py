@@ -24,6 +24,7 @@ from benchmarks.arguments import whole_numbers
 from benchmarks.claim_tables import spread
 from configs import demo
 from data_pipelines import spoken_digits, terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import open_dataset
@@ -109,10 +110,7 @@ def _patches(text: str) -> list[tuple[int, int]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.untrained", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.untrained", __doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/untrained"))
     parser.add_argument("--patches", type=_patches, default="8x16,20x4,40x16,40x8,40x4,40x2")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2")

@@ -9,12 +9,12 @@ earlier versions. The records are not changed. Shards that are served by https:/
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from data_pipelines import resumable_command, terminal
 from data_pipelines.activity import Activity
+from data_pipelines.command_parser import command_parser
 from data_pipelines.format import metadata as metadata_lib
 from data_pipelines.format import shard_names, split_index
 from data_pipelines.read import described_splits
@@ -23,10 +23,7 @@ from data_pipelines.terminal import count
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.split_indexes", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("data_pipelines.split_indexes", __doc__)
     parser.add_argument("shards", metavar="SHARDS", help="folder or URL of the data set")
     directory = parser.parse_args(argv).shards
     return resumable_command.exit_status(lambda: _write(directory), directory)

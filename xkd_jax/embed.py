@@ -25,6 +25,7 @@ from data_pipelines.activity import Activity
 from data_pipelines.build import build_report, file_records
 from data_pipelines.build.file_workers import FileWorkers
 from data_pipelines.build.ingest import FileResult
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import EXIT_FAILURE, UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES
@@ -38,10 +39,7 @@ _LOAD_OPTIONS = ("network", "step", "compute_dtype", "heads", "video", "audio")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.embed", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("xkd_jax.embed", __doc__)
     add = parser.add_argument
     add(
         "--checkpoint",

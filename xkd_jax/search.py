@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
@@ -110,10 +111,7 @@ def _player(path: str, modality: str, start: float, end: float | None) -> Html:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.search", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("xkd_jax.search", __doc__)
     add = parser.add_argument
     add("query", help="file of video or sound")
     add("--features", required=True, help="folder of python -m xkd_jax.embed")

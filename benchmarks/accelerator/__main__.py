@@ -29,6 +29,7 @@ from benchmarks import result_file
 from benchmarks.accelerator import hardware_tables
 from benchmarks.accelerator.section import Process, Section
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 
 NAMES = ("goldens", "step", "authors", "more_steps", "loader", "demo")
@@ -176,10 +177,7 @@ def _names(text: str) -> list[str]:
 
 def main() -> int:
     """Runs the command; the exit status is 1 if a section failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accelerator", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.accelerator", __doc__)
     add = parser.add_argument
     add("--output", default="accelerator.json", help="file for the results")
     add("--logs", default="", help="folder of logs, traces and programs (default: the output's)")

@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from benchmarks.accelerator import reporting
+from data_pipelines.command_parser import command_parser
 
 # Sizes of encoder and decoder for --rehearse.
 _TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
@@ -31,7 +32,7 @@ _TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3}
 
 def main() -> None:
     """Measures each batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.accelerator.authors", __doc__)
     parser.add_argument("--code", required=True, help="codes/train of the authors' repository")
     parser.add_argument("--clips", default="64", help="batch sizes, as in 16,64")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))

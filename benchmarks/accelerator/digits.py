@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.accelerator import reporting
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 
 _STEP = re.compile(r"step +(\d+)/\d+ .* ([\d.e+]+) clips/s +data wait (\d+)%")
 _NEIGHBORS = re.compile(r"(student|teacher) (video|audio) ([\d.]+) %")
@@ -29,7 +30,7 @@ _TINY = (
 
 def main() -> None:
     """Runs the demo and reports the numbers that it prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.accelerator.digits", __doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model and few clips")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from benchmarks.accelerator import reporting, step_times
+from data_pipelines.command_parser import command_parser
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.worker_processes import usable_cores
@@ -97,7 +98,7 @@ def measure_training(
 
 def main() -> None:
     """Measures the loader, then training."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.accelerator.feeding", __doc__)
     parser.add_argument("--shards", required=True, help="folder of shards with a train split")
     parser.add_argument("--variant", default="64:auto:global", help="as of step_times")
     parser.add_argument("--workers", default="0,12", help="worker processes, as in 0,12")

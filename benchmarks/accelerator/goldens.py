@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from benchmarks import attention as attention_benchmark
 from benchmarks.accelerator import reporting
+from data_pipelines.command_parser import command_parser
 from xkd_jax.networks import attention
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.kinds import kind_of
@@ -48,7 +49,7 @@ def compare_attention(kernel: attention.Kernel, batch: int, shape: tuple[int, in
 
 def main() -> None:
     """Compares all cases, then attention."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.accelerator.goldens", __doc__)
     parser.add_argument("--folder", required=True, help="folder of golden cases")
     parser.add_argument("--rehearse", action="store_true", help="few small shapes")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)

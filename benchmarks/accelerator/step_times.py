@@ -29,6 +29,7 @@ import jax
 from benchmarks.accelerator import device_rates, kernels, reporting
 from benchmarks.augment import random_batch
 from configs import k400
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from xkd_jax.augment import augment
 from xkd_jax.config import pretraining
@@ -284,7 +285,7 @@ class Waves:
 
 def main() -> None:
     """Compiles and times the waves."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser("benchmarks.accelerator.step_times", __doc__)
     parser.add_argument("--wave", action="append", required=True, help="variants, by commas")
     parser.add_argument("--keep", default="", help="folder for traces and traced programs")
     parser.add_argument("--patience", type=float, default=100, help="seconds to compile a wave")

@@ -17,7 +17,6 @@ bucket, whose emulator ends with the command, begins again. Linux only, as it re
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -40,6 +39,7 @@ from benchmarks.soak.record import Record
 from benchmarks.soak.report import PLACES, lines, measure
 from benchmarks.soak.situation import Situation
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from data_pipelines.progress import ProgressMeter
@@ -198,10 +198,7 @@ def print_table(file: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("benchmarks.soak", __doc__)
     parser.add_argument("--place", choices=PLACES, default="folder", help="of the workdirs")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the faults")

@@ -25,15 +25,13 @@ from data_pipelines.build.catalogs.catalog import Source
 from data_pipelines.build.catalogs.held_out import hold_out
 from data_pipelines.build.ingest import IngestOptions
 from data_pipelines.build.media import MediaOptions
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.loader_config import MODALITIES, AudioConfig, Modality, VideoConfig
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.build", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("data_pipelines.build", __doc__)
     add = parser.add_argument
     video, audio, media = VideoConfig(), AudioConfig(), MediaOptions()
     add("--dataset", required=True, choices=sorted(CATALOGS), help="layout of the files")

@@ -1,11 +1,11 @@
-"""The command `python -m xkd_jax.parity`."""
+"""Compares this implementation with numbers of the authors' code."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.kinds import kind_of
@@ -17,10 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
       arguments: of the command line; None: those of the process.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.parity",
-        description="Compare this implementation with numbers of the authors' code.",
-    )
+    parser = command_parser("xkd_jax.parity", __doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="golden case, .npz or .json")
     passed = True
     try:

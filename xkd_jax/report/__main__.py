@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 
 from data_pipelines import terminal
+from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
 from xkd_jax.report import evaluation_results, result_tables
@@ -50,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m xkd_jax.report", description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = command_parser("xkd_jax.report", __doc__)
     add = parser.add_argument
     add("results", nargs="+", help="result files, folders that contain them, or runs")
     add("--output", default="", help="HTML file to write; runs are shown on it")
