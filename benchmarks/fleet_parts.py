@@ -58,7 +58,7 @@ def opening(records: int, shards: int, by_split: bool = True) -> dict[str, float
         before, start = peak_bytes(), time.process_time()
         found = shard_names.find_shards(folder, _SPLIT)
         index = split_index.load(folder, _NAME, _SPLIT, shards) if by_split else None
-        opened = len(record_source.TFRecordSource(found, index=index))
+        opened = len(record_source.TFRecordSource(found, splits=[(shards, index)]))
         seconds = time.process_time() - start
         peak = peak_bytes() - before
     return {"records": opened, "shards": shards, "cpu_seconds": seconds, "peak_bytes": peak}

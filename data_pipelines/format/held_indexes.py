@@ -48,15 +48,22 @@ class HeldIndexes:
                 self._held.move_to_end(shard)
             return found
 
-    def put(self, shard: int, index: np.ndarray) -> None:
-        """Holds the array of a shard."""
+    def put(self, shard: int, entries: np.ndarray) -> np.ndarray:
+        """Holds the array of a shard, and returns it.
+
+        Args:
+          shard: its number.
+          entries: array [records] of `shard_index.ENTRY`.
+        """
+        index = located(entries)
         with self._lock:
             if shard in self._held:  # another thread has read it too
-                return
+                return self._held[shard]
             self._held[shard] = index
             self._rows += len(index) + _OVERHEAD
             while self._rows > self._most and len(self._held) > 1:
                 self._rows -= len(self._held.popitem(last=False)[1]) + _OVERHEAD
+        return index
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_lock"}

@@ -6,7 +6,7 @@ import bisect
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,17 @@ class TFRecordSource:
         self,
         shards: Mapping[str, int],
         verify: bool = True,
-        index: split_index.SplitIndex | None = None,
+        splits: Sequence[tuple[int, split_index.SplitIndex | None]] | None = None,
     ):
-        """Opens shards by the index of their split, or by the index of each.
+        """Opens shards by the indexes of their splits, or by the index of each.
 
         Args:
           shards: {path or URL: size in bytes} of the shards, in order; see `find_shards`.
           verify: whether to check the data of each record by its checksum. Lengths are always
             checked.
-          index: of the split; None: each shard's index is read, or the headers of its records where
-            that is invalid.
+          splits: (number of shards, index) of each split, in order. Without an index (None), the
+            index of each of its shards is read, or the headers of the shard's records where that is
+            invalid. None: all shards are of one split without an index.
 
         Raises:
           UserError: a shard is damaged or not a TFRecord file.
@@ -64,12 +65,9 @@ class TFRecordSource:
         self._times = [0 if storage.is_remote(path) else _time_of_change(path) for path in shards]
         self._verify = verify
         self._held = held_indexes.HeldIndexes(RECORDS_HELD)
-        if index is None:
-            index = split_index.scan(
-                shards, lambda shard, entries: self._held.put(shard, held_indexes.located(entries))
-            )
-        self._index = index
-        self._first = np.cumsum([0, *index.shards["records"].tolist()]).tolist()
+        splits = [(len(shards), None)] if splits is None else splits
+        self._index = split_index.joined(shards, splits, self._held.put)
+        self._first = np.cumsum([0, *self._index.shards["records"].tolist()]).tolist()
         self._own_files()
 
     def _own_files(self) -> None:
@@ -163,9 +161,7 @@ class TFRecordSource:
                 raise _cannot_read(path, error) from None
         if split_index.digest_of(entries) != self._index.shards["digest"][shard].tobytes():
             raise _other_than_described(path, self._index.file_of(shard))
-        found = held_indexes.located(entries)
-        self._held.put(shard, found)
-        return found
+        return self._held.put(shard, entries)
 
     def _checked(
         self, path: str, number: int, framed: np.ndarray, length: int, crc: int

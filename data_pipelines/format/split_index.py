@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,12 +62,29 @@ class SplitIndex:
         return ""
 
 
-def joined(indexes: Sequence[SplitIndex]) -> SplitIndex:
+def joined(
+    shards: Mapping[str, int],
+    splits: Sequence[tuple[int, SplitIndex | None]],
+    keep: Callable[[int, np.ndarray], object] | None = None,
+) -> SplitIndex:
     """Returns the index of splits that are read one after the other.
 
     Args:
-      indexes: of the splits, at least one.
+      shards: {path or URL: size in bytes} of the shards of all splits, in order.
+      splits: (number of shards, index) of each, at least one; without an index (None), it is made
+        by `scan`.
+      keep: as in `scan`, for the splits without an index.
+
+    Raises:
+      UserError, UnreachableError: as `scan`.
     """
+    indexes, first = list[SplitIndex](), 0
+    for count, index in splits:
+        if index is None:
+            scanned = dict(itertools.islice(shards.items(), first, first + count))
+            index = scan(scanned, keep, first)
+        indexes.append(index)
+        first += count
     if len(indexes) == 1:
         return indexes[0]
     digests = b"".join(bytes.fromhex(index.digest) for index in indexes)
@@ -193,13 +211,16 @@ def _rows(entries: np.ndarray) -> bytes:
 
 
 def scan(
-    shards: Mapping[str, int], keep: Callable[[int, np.ndarray], None] | None = None
+    shards: Mapping[str, int],
+    keep: Callable[[int, np.ndarray], object] | None = None,
+    first: int = 0,
 ) -> SplitIndex:
     """Returns the index of shards from their own indexes, one after the other.
 
     Args:
       shards: {path or URL: size in bytes}, in order.
       keep: called with the number of each shard and its array [records] of `shard_index.ENTRY`.
+      first: number of the first shard.
 
     Raises:
       UserError: a shard is damaged or not a TFRecord file.
@@ -215,7 +236,7 @@ def scan(
         entries["classes"] = shard_index.UNKNOWN if index.classes is None else index.classes
         entries["digest"] = hashlib.blake2b(rows, digest_size=_DIGEST_BYTES).digest()
         if keep:
-            keep(number, index.entries)
+            keep(first + number, index.entries)
     return SplitIndex(found, digest.hexdigest())
 
 

@@ -29,16 +29,13 @@ def open_source(directory: str, name: str, splits: Sequence[str], verify: bool) 
     """
     found: dict[str, int] = {}
     stated: list[int] = []
-    indexes = []
+    indexes: list[tuple[int, SplitIndex | None]] = []
     for split in splits:
         sizes, lengths, index = _shards(directory, name, split)
         found |= sizes
         stated += lengths
-        if index is None and len(splits) > 1:
-            index = split_index.scan(sizes)
-        indexes.append(index)
-    known = [index for index in indexes if index is not None]
-    source = TFRecordSource(found, verify, split_index.joined(known) if known else None)
+        indexes.append((len(sizes), index))
+    source = TFRecordSource(found, verify, indexes)
     for path, length, expected in zip(source.paths, source.shard_lengths, stated, strict=True):
         if length != expected:
             raise UserError(

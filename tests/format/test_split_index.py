@@ -59,6 +59,28 @@ def test_opening_reads_no_shard_and_no_index_of_one(folder, split, records):
             dataset[record]
 
 
+@pytest.mark.parametrize("indexed", ["", "train", "more"])
+@pytest.mark.parametrize("split", ["train", "train+more", "more+train"])
+def test_index_of_each_shard_is_read_once(folder, monkeypatch, split, indexed):
+    """When a split without an index is opened, or with the first record of the shard."""
+    parts = split.split("+")
+    for part in {*parts} - {indexed}:
+        os.remove(split_index.path_of(folder, "toy", part))
+    read, done = storage.read, list[str]()
+
+    def counted(path, *rest):
+        done.append(path)
+        return read(path, *rest)
+
+    monkeypatch.setattr(storage, "read", counted)
+    dataset = opened(folder, split)
+    found = [dataset[record].id for record in range(len(dataset))]
+    paths = [path for part in parts for path in shard_names.find_shards(folder, part)]
+    assert sorted(p for p in done if ".tfrecord" in p) == sorted(f"{p}.index" for p in paths)
+    alone = [opened(folder, part) for part in parts]
+    assert found == [one[i].id for one in alone for i in range(len(one))]
+
+
 def test_digest_of_joined_splits_depends_on_their_records_and_order(folder, tmp_path):
     splits = ("train", "more", "train+more", "more+train")
     digests = {opened(folder, split).digest for split in splits}
@@ -158,7 +180,7 @@ def test_records_do_not_depend_on_the_offsets_that_are_held(tmp_path, held, fold
     found, records = many(folder or tmp_path)
     order = random.Random(0).choices(range(len(records)), k=200)
     for index in (None, split_index.scan(found)):
-        source = record_source.TFRecordSource(found, index=index)
+        source = record_source.TFRecordSource(found, splits=[(len(found), index)])
         assert [bytes(source[i]) for i in order] == [records[i] for i in order]
         copied = pickle.loads(pickle.dumps(source))
         with futures.ThreadPoolExecutor(4) as pool:
@@ -197,7 +219,8 @@ def test_memory_of_a_large_split_is_that_of_its_shards():
     found = {f"memory://large/{i}": 1_000_000 for i in range(100_000)}
     tracemalloc.start()
     try:
-        source = record_source.TFRecordSource(found, index=split_index.SplitIndex(table, "00" * 16))
+        index = split_index.SplitIndex(table, "00" * 16)
+        source = record_source.TFRecordSource(found, splits=[(len(found), index)])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
