@@ -77,9 +77,7 @@ def train_batches(
         config.data.shuffle_window,
         epoch_records(len(indices), config.batch_size, config.data.drop_last),
     )
-    clips = _Clips(
-        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
-    )
+    clips = _Clips(config, dataset, modalities, make_views)
     return _batches(clips, order, clips.random_row, rows, start_step)
 
 
@@ -113,9 +111,7 @@ def eval_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    cut = _Clips(
-        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
-    )
+    cut = _Clips(config, dataset, modalities, make_views)
     order = OnePass(_indices(dataset, records), clips)
     spread = functools.partial(cut.spread_row, clips=clips)
     return _batches(cut, order, spread, rows, start_step)
@@ -152,9 +148,7 @@ def augmented_batches(
     Raises:
       UserError: a record is damaged or lacks a modality.
     """
-    cut = _Clips(
-        config, dataset, tuple(config.modalities if modalities is None else modalities), make_views
-    )
+    cut = _Clips(config, dataset, modalities, make_views)
     order = OnePass(_indices(dataset, records), clips)
     return _batches(cut, order, cut.random_row, rows, start_step)
 
@@ -209,7 +203,7 @@ class _Clips:
 
     config: LoaderConfig
     dataset: Dataset
-    modalities: tuple[Modality, ...]
+    modalities: Sequence[Modality] | None
     make_views: Callable[..., Row]
 
     def _record(self, drawn: Drawn) -> Record:
@@ -219,7 +213,8 @@ class _Clips:
     def _row(self, index: int, record: Record, start: int, *args: Any) -> tuple[Row, Fill]:
         """Returns the row of the clip at position `start` of record `index`."""
         where, stored = self.dataset.source.name(index), self.dataset.metadata.short_side
-        clip = clips_lib.cut_clip(record, start, self.config, self.modalities, where, stored)
+        modalities = self.config.modalities if self.modalities is None else self.modalities
+        clip = clips_lib.cut_clip(record, start, self.config, modalities, where, stored)
         row = self.make_views(self.config, clip.size, clip.log_mel, *args)
         return {**row, "record": np.int64(index), **self._target(record)}, clip.fill
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.build.catalogs.listing import FoldUses, Listing
+from data_pipelines.build.catalogs.catalog import Catalog, Source
+from data_pipelines.build.catalogs.listing import FoldUses
 from data_pipelines.build.catalogs.source_tree import read_lines
 from data_pipelines.errors import UserError
 
@@ -31,28 +31,10 @@ def list_items(source: Source) -> Catalog:
             f"{lists.directory} has no <class>_test_split1.txt: give the folder of the official"
             " lists with --lists."
         )
-    files = source.tree.by_class(names)
-    listing = Listing(["all"])
-    for label, name in enumerate(names):
-        uses = _read_uses(listing, found, name)
-        for file, row in uses.files():
-            item = Item(
-                f"{name}/{file}",
-                f"{name}/{file}",
-                label=label,
-                label_text=name,
-                train_folds=uses.folds(file, "1"),
-                test_folds=uses.folds(file, "2"),
-            )
-            listing.add("all", item, files.get(name, file), row)
-    return Catalog(
-        listing.splits(),
-        names,
-        folds=3,
-        modalities=("video",),
-        min_seconds=0.0,
-        ignored=listing.ignored(source.tree),
-    )
+    uses = FoldUses()
+    for name in names:
+        _read_uses(uses, found, name)
+    return uses.catalog(source, names, train="1", test="2")
 
 
 def _class_and_fold(name: str) -> tuple[str, int] | None:
@@ -60,9 +42,8 @@ def _class_and_fold(name: str) -> tuple[str, int] | None:
     return match and (match["name"], int(match["fold"]))
 
 
-def _read_uses(listing: Listing, found: dict[tuple[str, int], str], name: str) -> FoldUses:
-    """Returns the uses of the files of a class by each fold."""
-    uses = FoldUses(listing)
+def _read_uses(uses: FoldUses, found: dict[tuple[str, int], str], name: str) -> None:
+    """Adds the uses of the files of a class by each fold."""
     for fold in (1, 2, 3):
         if (name, fold) not in found:
             raise UserError(
@@ -73,5 +54,4 @@ def _read_uses(listing: Listing, found: dict[tuple[str, int], str], name: str) -
             if use not in ("0", "1", "2") or not file:
                 raise row.fault(f"{row['line']!r} is not 'file n' with n of 0 to 2")
             row.check_path(file)
-            uses.add(file.strip(), fold, use, row)
-    return uses
+            uses.add(f"{name}/{file.strip()}", fold, use, row)

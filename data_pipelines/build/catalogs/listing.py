@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from data_pipelines.build.catalogs.catalog import Item
+from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.source_tree import Ignored, Line, Place, SourceTree, counted
 
 
@@ -129,18 +129,18 @@ def classes(rows: Iterable[Line], number: str, name: str) -> list[Line]:
 
 
 class FoldUses:
-    """The use of each file by each fold, collected from the lines of lists."""
+    """The use of each video by each of three folds, collected from the lines of lists."""
 
-    def __init__(self, listing: Listing):
-        """Creates an empty collection; `listing` counts repeated lines."""
-        self._listing = listing
+    def __init__(self) -> None:
+        """Creates an empty collection."""
+        self._listing = Listing(["all"])
         self._uses: dict[str, dict[int, tuple[str, Line]]] = {}
 
-    def add(self, file: str, fold: int, use: str, row: Line) -> None:
+    def add(self, path: str, fold: int, use: str, row: Line) -> None:
         """Adds the use in a line.
 
         Args:
-          file: name of the file.
+          path: class and name of the file, `class/file`.
           fold: number of the fold.
           use: as in the list.
           row: the line.
@@ -148,20 +148,41 @@ class FoldUses:
         Raises:
           UserError: the line contradicts an earlier one.
         """
-        uses = self._uses.setdefault(file, {})
+        uses = self._uses.setdefault(path, {})
         before, earlier = uses.setdefault(fold, (use, row))
         if before != use:
             raise row.fault(
-                f"{file} is listed before with another use ({before}, now {use}), in"
+                f"{path} is listed before with another use ({before}, now {use}), in"
                 f" {earlier.place}"
             )
         if earlier is not row:
             self._listing.repeat(row)
 
-    def files(self) -> list[tuple[str, Line]]:
-        """Returns (file, its first line), sorted by file."""
-        return [(file, next(iter(uses.values()))[1]) for file, uses in sorted(self._uses.items())]
+    def catalog(self, source: Source, names: tuple[str, ...], train: str, test: str) -> Catalog:
+        """Returns the catalog of the videos, sorted by path, in one split `all`.
 
-    def folds(self, file: str, use: str) -> tuple[int, ...]:
-        """Returns the folds with this use of a file, ascending."""
-        return tuple(sorted(fold for fold, (found, _) in self._uses[file].items() if found == use))
+        Args:
+          source: the location of the videos.
+          names: of the classes, in order.
+          train: the use for training.
+          test: the use for tests; videos with neither use are listed too.
+
+        Raises:
+          UserError: a path is outside the source, or several files match it.
+        """
+        files = source.tree.by_class(names)
+        for path, uses in sorted(self._uses.items()):
+            name, _, file = path.partition("/")
+            folds = {
+                of: tuple(sorted(fold for fold, (use, _) in uses.items() if use == of))
+                for of in (train, test)
+            }
+            item = Item(
+                path, path, label=names.index(name), label_text=name,
+                train_folds=folds[train], test_folds=folds[test],
+            )  # fmt: skip
+            self._listing.add("all", item, files.get(name, file), next(iter(uses.values()))[1])
+        return Catalog(
+            self._listing.splits(), names, folds=3, modalities=("video",), min_seconds=0.0,
+            ignored=self._listing.ignored(source.tree),
+        )  # fmt: skip

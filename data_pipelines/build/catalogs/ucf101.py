@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
-from data_pipelines.build.catalogs.listing import FoldUses, Listing, classes
+from data_pipelines.build.catalogs.catalog import Catalog, Source
+from data_pipelines.build.catalogs.listing import FoldUses, classes
 from data_pipelines.build.catalogs.source_tree import Line, read_lines
 
 FOLDS = (1, 2, 3)
@@ -23,8 +23,7 @@ def list_items(source: Source) -> Catalog:
     lists = source.list_tree
     names = _classes(lists.find("classInd.txt"))
     spelling = {name.casefold(): name for name in names}
-    listing = Listing(["all"])
-    uses = FoldUses(listing)
+    uses = FoldUses()
     paths = {
         (fold, use): lists.find(f"{use}list{fold:02d}.txt")
         for fold in FOLDS
@@ -38,26 +37,7 @@ def list_items(source: Source) -> Catalog:
             if name.casefold() not in spelling:
                 raise row.fault(f"classInd.txt lacks the class of {listed}")
             uses.add(f"{spelling[name.casefold()]}/{file}", fold, use, row)
-    files = source.tree.by_class(names)
-    for path, row in uses.files():
-        name, _, file = path.partition("/")
-        item = Item(
-            path,
-            path,
-            label=names.index(name),
-            label_text=name,
-            train_folds=uses.folds(path, "train"),
-            test_folds=uses.folds(path, "test"),
-        )
-        listing.add("all", item, files.get(name, file), row)
-    return Catalog(
-        listing.splits(),
-        names,
-        folds=3,
-        modalities=("video",),
-        min_seconds=0.0,
-        ignored=listing.ignored(source.tree),
-    )
+    return uses.catalog(source, names, train="train", test="test")
 
 
 def _classes(path: str) -> tuple[str, ...]:
