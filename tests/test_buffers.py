@@ -58,11 +58,11 @@ def test_threads_get_separate_memory():
     assert not wrong
 
 
-def test_empty_array_in_empty_memory():
+def test_empty_array_needs_no_memory():
     assert BufferPool().empty(0).shape == (0,)
 
 
-def test_array_is_carved_from_memory():
+def test_array_is_a_view_of_the_memory():
     memory = np.arange(64, dtype=np.uint8)
     array = carve(memory, 16, (2, 3), np.float32)
     assert (array.shape, array.dtype) == ((2, 3), np.float32)

@@ -40,6 +40,6 @@ def test_this_process_is_below_limit():
     assert 0 < memory_used() < memory_limit()
 
 
-def test_system_without_information(tmp_path):
+def test_limit_without_information_is_positive(tmp_path):
     assert memory_used(str(tmp_path)) == 0
     assert memory_limit(str(tmp_path)) > 0

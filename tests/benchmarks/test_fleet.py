@@ -77,11 +77,11 @@ def test_checkpoints_are_divided_except_their_whole_part():
         ]),
     ],
 )  # fmt: skip
-def test_limits_are_named(data, chips, limits):
+def test_limiting_resources_are_named(data, chips, limits):
     assert Fleet(data, chips, RATES).limits == limits
 
 
-def test_build_hours():
+def test_hours_of_a_build_follow_from_its_rates():
     assert fleet_costs.build_hours(100_000_000, RATES) == pytest.approx(10_000)
 
 
@@ -156,7 +156,7 @@ def measured(monkeypatch, tmp_path):
     return file
 
 
-def test_rates_of_measurements(measured):
+def test_rates_follow_from_measurements(measured):
     rates = fleet.rates(json.loads(measured.read_text()))
     assert (rates.open_seconds, rates.order_seconds) == (1.0, 0.01)
     assert (rates.open_bytes, rates.order_bytes) == (1e8, 1e6)

@@ -31,7 +31,7 @@ def _build(source: str, output: str = "out") -> int:
     return build.main([*options, f"--source={source}", f"--output={output}"])
 
 
-def test_files_of_any_name(video, tmp_path, monkeypatch, capsys):
+def test_files_with_any_name_are_built(video, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkdir("in")
     for name in NAMES:
@@ -45,7 +45,7 @@ def test_files_of_any_name(video, tmp_path, monkeypatch, capsys):
     "source",
     ["2024-01-01T12:00", "http:/x", "c:", "-in", "a#b?c", "memory:", "%d/[1-3]", "crypto:y"],
 )
-def test_relative_folders_of_any_name(video, tmp_path, monkeypatch, capsys, source):
+def test_relative_folders_with_any_name_are_built(video, tmp_path, monkeypatch, capsys, source):
     monkeypatch.chdir(tmp_path)
     os.makedirs(source)
     pathlib.Path(source, "a.mp4").write_bytes(video)
@@ -53,7 +53,7 @@ def test_relative_folders_of_any_name(video, tmp_path, monkeypatch, capsys, sour
     assert len(open_dataset(Config(), f"{source}.shards", "train", ("video",))) == 1
 
 
-def test_file_url(video, tmp_path, capsys):
+def test_source_may_be_a_file_url(video, tmp_path, capsys):
     (tmp_path / "in:1").mkdir()
     (tmp_path / "in:1" / "a.mp4").write_bytes(video)
     assert _build(f"file://{tmp_path}/in:1", str(tmp_path / "out")) == 0, capsys.readouterr()

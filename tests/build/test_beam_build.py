@@ -46,7 +46,7 @@ def videos(tmp_path) -> pathlib.Path:
     return folder
 
 
-def test_beam_builds_same(videos, tmp_path, capsys):
+def test_beam_writes_the_bytes_of_a_local_build(videos, tmp_path, capsys):
     pytest.importorskip("apache_beam", reason="the extra 'beam' is not installed")
     assert _build(videos, tmp_path / "local", "--workers=1") == 0
     capsys.readouterr()
@@ -64,7 +64,7 @@ def ingest_or_fail(item, alive, **options):
 
 
 def test_hanging_or_crashing_decoder_loses_only_its_file(videos, tmp_path, monkeypatch):
-    """Replaces `ingest` on a worker of Beam."""
+    """`ingest` is replaced on a worker of Beam."""
     monkeypatch.setattr(beam_build, "ingest", ingest_or_fail)
     catalog = CATALOGS["folder"](Source(str(videos)))
     catalog = dataclasses.replace(catalog, modalities=("video",))

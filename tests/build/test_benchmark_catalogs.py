@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.errors import UserError
 
 
-def test_ucf101(tmp_path):
+def test_ucf101_has_official_folds_and_order_of_classes(tmp_path):
     catalog = trees.listed("ucf101", trees.ucf101(tmp_path))
     assert catalog.class_names == ("ApplyEyeMakeup", "Archery", "Billiards")
     assert (catalog.folds, catalog.modalities) == (3, ("video",))
@@ -20,7 +20,7 @@ def test_ucf101(tmp_path):
     }
 
 
-def test_ucf101_faults(tmp_path):
+def test_ucf101_lists_with_a_fault_are_refused(tmp_path):
     trees.ucf101(tmp_path)
     trees.write(tmp_path, {"ucfTrainTestlist/classInd.txt": "1 Archery\n"})
     with pytest.raises(UserError, match="lacks the class of ApplyEyeMakeup"):
@@ -30,7 +30,7 @@ def test_ucf101_faults(tmp_path):
         trees.listed("ucf101", tmp_path)
 
 
-def test_hmdb51(tmp_path):
+def test_hmdb51_has_official_folds(tmp_path):
     catalog = trees.listed("hmdb51", trees.hmdb51(tmp_path))
     assert catalog.class_names == ("brush_hair", "cartwheel")
     found = [(i.path, i.label, i.train_folds, i.test_folds) for i in catalog.splits["all"]]
@@ -42,7 +42,7 @@ def test_hmdb51(tmp_path):
     ]
 
 
-def test_hmdb51_faults(tmp_path):
+def test_hmdb51_lists_with_a_fault_are_refused(tmp_path):
     trees.hmdb51(tmp_path)
     lists = tmp_path / "testTrainMulti_7030_splits"
     (lists / "cartwheel_test_split2.txt").write_text("a.avi 3\n")
@@ -53,7 +53,7 @@ def test_hmdb51_faults(tmp_path):
         trees.listed("hmdb51", tmp_path)
 
 
-def test_esc50(tmp_path):
+def test_esc50_has_five_folds(tmp_path):
     trees.write(
         tmp_path,
         {
@@ -75,7 +75,7 @@ def test_esc50(tmp_path):
     ]
 
 
-def test_fsd50k(tmp_path):
+def test_fsd50k_has_official_splits_and_all_labels(tmp_path):
     catalog = trees.listed("fsd50k", trees.fsd50k(tmp_path))
     assert catalog.class_names == ("Accelerating_and_revving", "Accordion", "Music")
     assert catalog.multi_label
@@ -88,7 +88,7 @@ def test_fsd50k(tmp_path):
     assert catalog.min_seconds == 0  # its shortest files have 0.3 s
 
 
-def test_fsd50k_faults(tmp_path):
+def test_fsd50k_lists_with_a_fault_are_refused(tmp_path):
     trees.fsd50k(tmp_path)
     trees.write(tmp_path, {"FSD50K.ground_truth/eval.csv": "fname,labels,mids\n1,Noise,/m/x\n"})
     with pytest.raises(UserError, match="lacks 'Noise'"):
@@ -99,7 +99,7 @@ def test_fsd50k_faults(tmp_path):
         trees.listed("fsd50k", tmp_path)
 
 
-def test_spoken_recordings(tmp_path):
+def test_spoken_recordings_are_divided_by_speaker(tmp_path):
     names = ["7_ann_0.wav", "0_zoe_12.wav", "1_ann_3.wav"]
     trees.files(tmp_path, [f"recordings/{name}" for name in names] + ["README.md", "notes.wav"])
     catalog = trees.listed("spoken_recordings", tmp_path)

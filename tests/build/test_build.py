@@ -46,7 +46,7 @@ def videos(tmp_path_factory) -> pathlib.Path:
 
 
 def _build(source, output, *options) -> int:
-    """Builds with video only: audio would take the import of librosa in every worker."""
+    """Builds with video only: audio would import librosa in every worker, which is slow."""
     return build.main(
         [
             "--dataset=folder",
@@ -64,7 +64,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def test_folder_of_videos(videos, tmp_path, capsys):
+def test_folder_is_built_and_left_out_files_are_reported(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out", "--shards=2", "--modalities=") == 0
     message = capsys.readouterr()
     assert "5 records (train 5)" in message.out
@@ -87,8 +87,8 @@ def test_folder_of_videos(videos, tmp_path, capsys):
 def test_held_out_files_are_split_test(videos, tmp_path, capsys):
     out = tmp_path / "out"
     assert _build(videos, out, "--hold_out=0.3", "--seed=1") == 0
-    told = capsys.readouterr().out
-    assert "held out 2 of 7 files as the split test (30 % of each class, seed 1)\n" in told
+    printed = capsys.readouterr().out
+    assert "held out 2 of 7 files as the split test (30 % of each class, seed 1)\n" in printed
     found = {}
     for split in ("train", "test"):
         dataset = open_dataset(Config(), str(out), split, modalities=("video",))
@@ -131,17 +131,17 @@ def test_killed_build_resumes(videos, tmp_path, monkeypatch):
     assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
 
 
-def test_unreachable_storage_ends_build_which_resumes(videos, tmp_path, monkeypatch, capsys):
+def test_build_ended_by_unreachable_storage_resumes(videos, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert _build(videos, whole, "--shards=2") == 0
     write = builder.write_shard
 
-    def out_of_reach(shard, results, output):
+    def unreachable(shard, results, output):
         lost = FileResult(reason=UNREACHABLE, detail="Stale file handle")
         return write(shard, [lost, *itertools.islice(results, len(shard.items) - 1)], output)
 
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "write_shard", out_of_reach)
+        patch.setattr(builder, "write_shard", unreachable)
         assert _build(videos, broken, "--shards=2") == 1
     assert "can't be reached (Stale file handle)" in capsys.readouterr().err
     assert _build(videos, broken, "--shards=2") == 0
@@ -195,7 +195,7 @@ def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypat
 
 
 def test_shards_with_only_failures_are_rebuilt(videos, tmp_path, monkeypatch):
-    """Failures by a full disk, for example, may not recur."""
+    """Their cause may be gone: a full disk, for example."""
     _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(builder, "finish", _interrupt)
@@ -218,7 +218,7 @@ def test_output_inside_source_is_refused(videos, capsys):
 
 
 def test_build_after_sigkill_resumes(videos, tmp_path):
-    """As above, with SIGKILL when the first shard exists."""
+    """The process is killed when the first shard exists."""
     out = tmp_path / "out"
     command = [
         sys.executable, "-m", "data_pipelines.build", "--dataset=folder", f"--source={videos}",
@@ -259,12 +259,12 @@ def test_unfinished_build_with_other_options_is_refused(videos, tmp_path, monkey
     assert _build(videos, tmp_path / "out", "--shards=2") == 2
     assert "with other files, labels, name or number of shards" in capsys.readouterr().err
     begun = tmp_path / "out" / ".build" / "plan.json"
-    begun.write_text(begun.read_text().replace("short_side", "of_a_version_before"))
+    begun.write_text(begun.read_text().replace("short_side", "option_of_an_earlier_version"))
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
     assert "short_side None, now 64" in capsys.readouterr().err
 
 
-def test_options_change_records(videos, tmp_path):
+def test_options_set_size_and_rates_of_records(videos, tmp_path):
     options = ["--short_side=32", "--frame_rate=4", "--mels=40", "--waveform", "--name=small"]
     assert _build(videos, tmp_path / "out", *options, "--modalities=audio,video") == 0
     found = metadata.read(str(tmp_path / "out"))
@@ -280,7 +280,7 @@ def test_options_change_records(videos, tmp_path):
     assert len(record.waveform) == 16000
 
 
-def test_video_alone(videos, tmp_path):
+def test_build_of_video_alone_has_no_audio(videos, tmp_path):
     assert _build(videos, tmp_path / "out") == 0
     found = metadata.read(str(tmp_path / "out"))
     assert found.sample_rate == 0
@@ -293,8 +293,8 @@ def test_video_alone(videos, tmp_path):
         open_dataset(Config(), str(tmp_path / "out"), "train")
 
 
-def test_sound_alone(tmp_path, capsys):
-    """First with both modalities, which names the option."""
+def test_build_of_audio_alone_has_no_frames(tmp_path, capsys):
+    """The error of a build with both modalities names the option."""
     (tmp_path / "in").mkdir()
     media_files.write(
         tmp_path / "in" / "a.wav", sound=media_files.tone(1.0, 16000), sample_rate=16000
@@ -308,7 +308,7 @@ def test_sound_alone(tmp_path, capsys):
     assert (len(sound), len(sound[0].frames), sound[0].log_mel.shape) == (1, 0, (80, 112))
 
 
-def test_silent_videos_built_as_both_modalities(tmp_path, capsys):
+def test_silent_videos_built_with_both_modalities_are_refused_with_the_remedy(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     media_files.write(tmp_path / "in" / "a.mp4", media_files.gray_frames([9] * 30))
     assert _build(tmp_path / "in", tmp_path / "out", "--modalities=") == 2
@@ -337,7 +337,7 @@ def test_bad_options_are_one_sentence(videos, tmp_path, capsys, options, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_folders(tmp_path, capsys):
+def test_folders_without_videos_are_refused(tmp_path, capsys):
     assert _build(tmp_path / "absent", tmp_path / "out") == 2
     assert "absent is not a folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
@@ -382,7 +382,7 @@ def test_second_build_in_same_folder_is_refused(videos, tmp_path, monkeypatch, c
     assert "is being built by another process" in capsys.readouterr().err
 
 
-def test_build_finished_meanwhile_is_reused(videos, tmp_path, monkeypatch, capsys):
+def test_data_set_completed_meanwhile_is_not_overwritten(videos, tmp_path, monkeypatch, capsys):
     locked = lease.held_on_disk
 
     def late(folder, *sentences):
@@ -409,8 +409,8 @@ def test_last_of_two_builds_at_one_url_is_refused(videos, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["", "shard"])
 @pytest.mark.parametrize("number,status", [(errno.ENOSPC, 2), (errno.EIO, 1)])
-def test_a_failed_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name, number, status):
-    """A full one must be attended to; an error of the device may pass."""
+def test_failed_write_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name, number, status):
+    """A full disk needs the user (status 2); an error of the device may be transient (1)."""
     reason = os.strerror(number)
 
     def fail(*args):
@@ -423,14 +423,14 @@ def test_a_failed_disk_is_one_sentence(videos, tmp_path, monkeypatch, capsys, na
     assert message.count("\n") == 0
 
 
-def test_writes_to_url(videos):
+def test_output_may_be_a_url(videos):
     assert _build(videos, "memory://built", "--shards=2") == 0
     dataset = open_dataset(Config(modalities=("video",)), "memory://built", "train")
     assert sorted(dataset[i].path for i in range(len(dataset)))[0] == "cat/0.mp4"
 
 
-@pytest.mark.skipif(not VIDEOS.exists(), reason="the real clips are not here")
-def test_real_videos(tmp_path, capsys):
+@pytest.mark.skipif(not VIDEOS.exists(), reason="the real clips are not installed")
+def test_real_videos_are_built_or_left_out_with_a_reason(tmp_path, capsys):
     assert _build(VIDEOS, tmp_path / "out", "--modalities=") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["records"] == {"train": 3}

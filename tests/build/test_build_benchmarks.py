@@ -20,7 +20,7 @@ def _build(name, source, output, *options) -> None:
     assert build.main([*command, *options]) == 0
 
 
-def test_esc50_by_fold(tmp_path):
+def test_batches_of_an_esc50_fold_are_its_recordings(tmp_path):
     source = tmp_path / "ESC-50"
     rows = [(f"{fold}-{i}-A-{i}.wav", fold, i) for fold in (1, 2) for i in (0, 1)]
     for name, _, target in rows:
@@ -45,7 +45,7 @@ def test_esc50_by_fold(tmp_path):
     assert (np.argsort(loudest) == np.argsort(batch["label"])).all()
 
 
-def test_fsd50k_of_short_sounds(tmp_path):
+def test_short_sounds_of_fsd50k_have_all_their_labels(tmp_path):
     source = tmp_path / "FSD50K"
     lists = source / "FSD50K.ground_truth"
     lists.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_fsd50k_of_short_sounds(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
-def test_folds_of_silent_videos(tmp_path, name):
+def test_folds_of_silent_videos_are_read_in_several_clips(tmp_path, name):
     source = tmp_path / "videos"
     paths = [f"class{i % 2}/v_{i}.avi" for i in range(4)]
     for path in paths:

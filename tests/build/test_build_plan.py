@@ -38,7 +38,7 @@ def test_shards_mix_classes():
     assert all({i.label for i in s.items} == {0, 1, 2} for s in _plan().shards)
 
 
-def test_number_of_shards():
+def test_number_of_shards_is_given_or_follows_from_files():
     assert len(_plan(count=3, shards=0).shards) == 1
     assert len(_plan(count=257, shards=0).shards) == 2
     assert len(_plan(count=2, shards=5).shards) == 5

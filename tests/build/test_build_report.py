@@ -52,7 +52,7 @@ def test_progress_has_count_rate_time_left_and_left_out_files(clock, capsys):
     assert len(lines) == 4  # one in ten seconds
 
 
-def test_progress_ends_with_line(clock, capsys):
+def test_last_progress_line_has_all_files(clock, capsys):
     with BuildProgress(2) as progress:
         progress(FileResult())
         assert capsys.readouterr().out == ""
@@ -61,7 +61,7 @@ def test_progress_ends_with_line(clock, capsys):
     assert capsys.readouterr().out == "built     2/2  4 files/s  left out 0  left 0 s\n"
 
 
-def test_on_a_terminal_progress_is_a_bar_in_place(clock, monkeypatch):
+def test_progress_on_a_terminal_is_one_bar(clock, monkeypatch):
     out = fake_terminal.use(monkeypatch)
     with BuildProgress(4) as progress:
         for clock[0] in (1.0, 2.0):

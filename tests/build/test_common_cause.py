@@ -7,7 +7,7 @@ from data_pipelines.build.ingest import FileResult
 from data_pipelines.errors import UnreachableError, UserError
 
 FINE = FileResult((b"record",))
-LATE = FileResult(reason="timed out", detail="nothing came of it for 5 s")
+LATE = FileResult(reason="timed out", detail="no progress for 5 s")
 
 
 def _failed(reason="failed", detail="RuntimeError: cannot cache function") -> FileResult:

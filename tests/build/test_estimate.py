@@ -1,4 +1,4 @@
-"""Estimates of a build equal what it takes, for files whose content grows with their size."""
+"""Estimated size and time of a build."""
 
 import media_files
 import pytest

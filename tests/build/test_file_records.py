@@ -1,4 +1,4 @@
-"""Temporary storage of the records of a file: in memory, or in a temporary file."""
+"""The records of a file are kept in memory or in a temporary file."""
 
 import contextlib
 import pickle
@@ -29,9 +29,9 @@ def _collect(directory, records=RECORDS):
         return collector.finish()
 
 
-@pytest.mark.parametrize("most", [0, 150, 4000, 1 << 20])
-def test_records_are_returned_in_order(tmp_path, monkeypatch, most):
-    monkeypatch.setattr(file_records, "MAX_BYTES", most)
+@pytest.mark.parametrize("limit", [0, 150, 4000, 1 << 20])
+def test_records_are_returned_in_order(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(file_records, "MAX_BYTES", limit)
     records = pickle.loads(
         pickle.dumps(_collect(str(tmp_path)))
     )  # as for the transfer between processes
@@ -40,8 +40,8 @@ def test_records_are_returned_in_order(tmp_path, monkeypatch, most):
     assert (records[0], records[7], records[-1]) == (RECORDS[0], RECORDS[7], RECORDS[-1])
     assert list(records[2:5]) == RECORDS[2:5]
     total = sum(map(len, RECORDS))
-    assert file_records.bytes_in_memory(records) == (total if most >= total else 0)
-    assert len(list(tmp_path.iterdir())) == (most < total)
+    assert file_records.bytes_in_memory(records) == (total if limit >= total else 0)
+    assert len(list(tmp_path.iterdir())) == (limit < total)
     file_records.discard(records)
     assert not list(tmp_path.iterdir())
 
@@ -51,7 +51,7 @@ def test_without_folder_records_stay_in_memory(monkeypatch):
     assert _collect(None) == tuple(RECORDS)
 
 
-def test_exception_leaves_no_file(tmp_path, monkeypatch):
+def test_exception_leaves_no_temporary_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     collector = RecordCollector(str(tmp_path))
     with contextlib.suppress(ZeroDivisionError), collector:
@@ -61,7 +61,7 @@ def test_exception_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_unwritable_temporary_folder_is_not_blamed_on_file(tmp_path, monkeypatch):
+def test_unwritable_temporary_folder_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(file_records, "MAX_BYTES", 10)
     with pytest.raises(UnreachableError, match="can't store temporary files of records"):
         _collect(str(tmp_path / "absent"))
@@ -99,16 +99,16 @@ def test_memory_is_bounded_by_one_record(tmp_path, monkeypatch):
     assert tuple(result.records) == _ingest(tmp_path, item).records
 
 
-def test_shard_is_equal_and_temporary_files_are_removed(tmp_path, monkeypatch):
+def test_shard_has_equal_bytes_from_memory_and_from_temporary_files(tmp_path, monkeypatch):
     item = _slideshow(tmp_path)
     contents = []
-    for most in (1 << 40, 1000):
-        monkeypatch.setattr(file_records, "MAX_BYTES", most)
-        waiting = tmp_path / f"waiting {most}"
+    for limit in (1 << 40, 1000):
+        monkeypatch.setattr(file_records, "MAX_BYTES", limit)
+        waiting = tmp_path / f"waiting {limit}"
         waiting.mkdir()
         result = _ingest(tmp_path, item, str(waiting))
-        assert len(list(waiting.iterdir())) == (most == 1000)
-        output = tmp_path / f"out {most}"
+        assert len(list(waiting.iterdir())) == (limit == 1000)
+        output = tmp_path / f"out {limit}"
         (output / ".build").mkdir(parents=True)
         builder.write_shard(ShardPlan("train", "a", (item,)), [result], str(output))
         assert not list(waiting.iterdir())
@@ -141,7 +141,7 @@ def test_record_beyond_bounds_is_left_out_with_reason(tmp_path, monkeypatch):
     assert "--max_seconds" in result.detail
 
 
-def test_leftovers_of_killed_build_are_removed(tmp_path):
+def test_temporary_files_of_killed_build_are_removed(tmp_path):
     (tmp_path / "a").mkdir()
     _slideshow(tmp_path / "a")
     options = IngestOptions(MediaOptions(audio=False))

@@ -82,14 +82,14 @@ def test_crash_or_hang_loses_only_its_item():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
-def test_single_crash_or_hang_loses_nothing(tmp_path, how):
-    """The worker is stopped, killed for lack of memory or blocked by storage; its item is good."""
+def test_item_is_repeated_after_one_crash_or_hang(tmp_path, how):
+    """The worker is stopped, killed for lack of memory or blocked by storage; its item has no fault."""
     bad = [(f"{tmp_path}/{how}", i) for i in (1, 2)]
     results = run([("fine", 0), *bad, ("fine", 3)])
     assert results == [("fine", 0), ("second", 1), ("second", 2), ("fine", 3)]
 
 
-def test_second_try_runs_alone(tmp_path):
+def test_second_attempt_runs_alone(tmp_path):
     with FileWorkers(functools.partial(_count_others, tmp_path), lost, 3, TIMEOUT, len) as pool:
         results = list(pool.map(range(12)))
     assert results[4] == [4]
@@ -104,9 +104,9 @@ def _count_others(folder, item, alive):
         first.touch()
         time.sleep(60)
     time.sleep(0.05)
-    under_way = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    in_progress = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
     (folder / str(item)).unlink()
-    return under_way
+    return in_progress
 
 
 def test_number_of_waiting_results_is_bounded(tmp_path):
@@ -127,7 +127,7 @@ def test_bytes_of_waiting_results_are_bounded(tmp_path, monkeypatch):
 
 
 def _touch(folder, ahead, item, alive):
-    """The first item ends when the others have reached the limit, or a little later."""
+    """The first item ends soon after the others have reached the limit."""
     (folder / str(item)).touch()
     while not item and len(list(folder.iterdir())) < ahead:
         time.sleep(0.001)
@@ -135,7 +135,7 @@ def _touch(folder, ahead, item, alive):
     return item
 
 
-def test_exit_of_context_ends_processes():
+def test_leaving_the_context_ends_processes():
     before = set(multiprocessing.active_children())
     with FileWorkers(work, lost, 2, 30, len) as pool:
         results = pool.map([("fine", 0), ("hang", 1), ("hang", 2)])
@@ -145,5 +145,5 @@ def test_exit_of_context_ends_processes():
     assert not any(p.is_alive() for p in processes)
 
 
-def test_no_items():
+def test_no_items_have_no_results():
     assert run([]) == []

@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.errors import UserError
 
 
-def test_folder_with_labels(tmp_path):
+def test_subfolders_are_classes(tmp_path):
     trees.files(
         tmp_path, ["dog/b.mp4", "dog/deep/a.mkv", "cat/c.avi", "loose.webm", ".hidden/x.mp4"]
     )
@@ -19,13 +19,13 @@ def test_folder_with_labels(tmp_path):
     }  # fmt: skip
 
 
-def test_folder_without_labels(tmp_path):
+def test_files_outside_of_subfolders_have_no_class(tmp_path):
     catalog = trees.listed("folder", trees.files(tmp_path, ["a.mp4", "b.mp4"]))
     assert catalog.class_names == ()
     assert [i.label for i in catalog.splits["train"]] == [-1, -1]
 
 
-def test_folder_with_splits(tmp_path):
+def test_folders_with_names_of_splits_are_splits(tmp_path):
     trees.files(tmp_path, ["train/a/1.mp4", "train/b/2.mp4", "val/b/3.mp4"])
     catalog = trees.listed("folder", tmp_path)
     assert catalog.class_names == ("a", "b")
@@ -55,7 +55,7 @@ def test_splits_with_other_folders_are_refused(tmp_path):
     assert trees.listed("folder", tmp_path / "vehicles").class_names == ("bus", "train")
 
 
-def test_folder_follows_links_without_cycles(tmp_path):
+def test_links_are_followed_without_cycles(tmp_path):
     trees.files(tmp_path, ["real/a.mp4"])
     (tmp_path / "tree" / "cat").mkdir(parents=True)
     (tmp_path / "tree" / "linked").symlink_to(tmp_path / "real")
@@ -64,7 +64,7 @@ def test_folder_follows_links_without_cycles(tmp_path):
     assert [i.path for i in catalog.splits["train"]] == ["linked/a.mp4"]
 
 
-def test_names_without_media_are_counted_and_not_read(tmp_path):
+def test_files_other_than_media_are_counted_and_not_read(tmp_path):
     names = ["README", "cat/README.md", "LICENSE", "cat/Thumbs.db"]
     trees.files(tmp_path, ["cat/a.mp4", "cat/without_suffix", *names])
     catalog = trees.listed("folder", tmp_path)

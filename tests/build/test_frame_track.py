@@ -43,7 +43,7 @@ def test_color_matrix_is_converted(matrix, pixels):
 
 @pytest.mark.parametrize("matrix", REFUSED)
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le", "yuvj444p"])
-def test_inconvertible_color_matrix_is_named(matrix, pixels):
+def test_unsupported_color_matrix_is_named(matrix, pixels):
     with pytest.raises(UnfitError, match=f"{REFUSED[matrix]}.* can't be converted") as error:
         _track(_of_matrix(matrix, pixels))
     assert error.value.reason == "unsupported"
@@ -54,7 +54,7 @@ def test_inconvertible_color_matrix_is_named(matrix, pixels):
     [(200, 40, 40), (40, 200, 40), (40, 40, 200), (255, 255, 255), (0, 0, 0), (90, 60, 30)],
 )
 @pytest.mark.parametrize("full", [False, True])
-def test_ycgco(color, full):
+def test_ycgco_is_converted_to_rgb(color, full):
     red, green, blue = color
     y, cg, co = (red + 2 * green + blue) / 4, (2 * green - red - blue) / 4, (red - blue) / 2
     scale = (1, 1, 0) if full else (219 / 255, 224 / 255, 16)
@@ -74,7 +74,7 @@ def test_reserved_matrix_counts_as_unspecified():
 
 @pytest.mark.parametrize("matrix", [10, 11, 12, 14])
 @pytest.mark.parametrize("keep", [False, True])
-def test_file_with_inconvertible_colors_is_left_out_with_reason(tmp_path, matrix, keep):
+def test_file_with_unsupported_color_matrix_is_left_out_with_reason(tmp_path, matrix, keep):
     frames = media_files.gray_frames([90] * 8)
     options = {"colorspace": str(matrix)}
     path = media_files.write(tmp_path / "a.mp4", frames, 8, codec="libx264", options=options)
@@ -99,7 +99,7 @@ def _png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(30000, 30000), (16384, 16384), (65000, 2000)])
 @pytest.mark.parametrize("name", ["a.png", "a.avi", "a.mkv"])
-def test_frames_of_very_many_pixels_are_left_out(tmp_path, name, size):
+def test_frames_with_too_many_pixels_are_left_out(tmp_path, name, size):
     path = tmp_path / name
     if name == "a.png":
         path.write_bytes(_png(*size))
@@ -118,7 +118,7 @@ def _resized(content: bytes, size: tuple[int, int]) -> bytes:
     return b"\xff\xc0\0\x11\x08".join([parts[0], *(stated + part[4:] for part in parts[1:])])
 
 
-def test_bound_of_pixels_is_stated(monkeypatch):
+def test_too_many_pixels_are_refused_with_the_limit(monkeypatch):
     monkeypatch.setattr(frame_track, "MOST_PIXELS", 64 * 48 - 1)
     with pytest.raises(UnfitError, match="64 x 48 pixels, more than 3,071") as error:
         _track(av.VideoFrame(64, 48, "yuv420p"))

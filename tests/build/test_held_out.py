@@ -1,4 +1,4 @@
-"""Test files held out of a folder without a split for them."""
+"""Test files held out of a folder that has no test split."""
 
 from __future__ import annotations
 

@@ -47,23 +47,23 @@ def test_waveform_is_stored_only_on_request(tmp_path):
 
 def test_long_file_becomes_several_records(tmp_path):
     _write(tmp_path, 3.2)
-    signs: list[int] = []
-    result = _ingest(tmp_path, alive=lambda: signs.append(1), max_seconds=1.5)
+    calls: list[int] = []
+    result = _ingest(tmp_path, alive=lambda: calls.append(1), max_seconds=1.5)
     records = [record_schema.parse(data, 80) for data in result.records]
     assert [r.id for r in records] == ["one", "one#1"]  # 0.2 s are too short for a third record
     assert [(r.start, r.end) for r in records] == [(0, 1.5), (1.5, 3)]
     assert [len(r.frames) for r in records] == [12, 12]
-    assert len(signs) == 2
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("seconds", [1.5, 3.0])
-def test_file_with_length_of_whole_pieces(tmp_path, seconds):
+def test_file_of_n_times_max_seconds_becomes_n_records(tmp_path, seconds):
     _write(tmp_path, seconds)
     result = _ingest(tmp_path, max_seconds=1.5)
     assert len(result.records) == round(seconds / 1.5)
 
 
-def test_segment_of_a_file(tmp_path):
+def test_record_of_a_segment_has_its_times_and_frames(tmp_path):
     _write(tmp_path, 3.0)
     item = dataclasses.replace(ITEM, start=1.0, end=2.0)
     record = record_schema.parse(_ingest(tmp_path, item).records[0], 80)
@@ -87,7 +87,7 @@ def test_unknown_exception_of_decoder_loses_only_its_file(tmp_path, monkeypatch)
     assert (result.reason, result.detail) == ("failed", "ZeroDivisionError: inside")
 
 
-def test_unreachable_file_system_is_not_blamed_on_file(tmp_path, monkeypatch):
+def test_unreachable_file_system_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
     def stale(*args):
         raise OSError(errno.ESTALE, "Stale file handle")
 
@@ -109,7 +109,7 @@ def test_empty_segment_is_left_out_with_reason(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_damage_after_whole_pieces(tmp_path, monkeypatch, keep):
+def test_damage_in_a_later_record_leaves_out_the_file_unless_damaged_files_are_kept(tmp_path, monkeypatch, keep):
     decode = media.decode
 
     def damaged_later(path, options, start, end):
@@ -133,7 +133,7 @@ def test_segment_of_sound_ends_at_requested_time(tmp_path):
     assert (record.start, record.end) == pytest.approx((0.5, 1.7))
 
 
-def test_files_at_url(tmp_path):
+def test_file_at_a_url_has_the_records_of_a_local_one(tmp_path):
     path = _write(tmp_path)
     url = "memory://ingest"
     with storage.writer(f"{url}/{ITEM.path}") as file:

@@ -71,7 +71,7 @@ REPEATED = [
 
 
 @pytest.mark.parametrize("data_set, lists", REPEATED)
-def test_repeated_class_is_one_class(tmp_path, data_set, lists):
+def test_class_listed_twice_is_one_class(tmp_path, data_set, lists):
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
     assert CATALOGS[data_set](Source(str(tmp_path))).class_names == ("A", "B")
@@ -79,8 +79,8 @@ def test_repeated_class_is_one_class(tmp_path, data_set, lists):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_lists_with_any_line_ends(tmp_path, end, mark):
-    """A BOM, and line ends; other separator characters are part of names."""
+def test_lists_with_a_bom_and_any_line_ends_are_read(tmp_path, end, mark):
+    """Other line separators of Unicode are part of names."""
     name = "a\u2028b\x85c.wav"
     rows = ["filename,fold,target,category", f"{name},1,0,dog", ""]
     (tmp_path / "esc50.csv").write_bytes((mark + end.join(rows)).encode())

@@ -49,7 +49,7 @@ def test_two_videos_with_listed_name_are_refused(tmp_path):
         trees.listed("audioset", tmp_path)
 
 
-def test_unknown_suffix_is_used_without_alternative(tmp_path):
+def test_file_with_unknown_suffix_is_used_if_no_media_file_matches(tmp_path):
     _audioset(tmp_path, ["--4gqARaEJE.unknown"])
     assert trees.listed("audioset", tmp_path).splits["eval"][0].path == "--4gqARaEJE.unknown"
     trees.files(tmp_path, ["a/--4gqARaEJE.MKV"])
@@ -70,7 +70,7 @@ def test_identifiers_are_case_sensitive(tmp_path):
         ("x.tfrecord-00000-of-00001", Kind.OTHER),
     ],
 )  # fmt: skip
-def test_kinds(path, kind):
+def test_kind_of_file_follows_from_its_suffix(path, kind):
     assert suffixes.kind(path) is kind
 
 
@@ -114,7 +114,7 @@ def _ucf101(folder, paths, listed="HandstandPushups/v_HandStandPushups_g01_c01.a
 )
 @pytest.mark.parametrize("listed", ["HandstandPushups", "HandStandPushups"])
 @pytest.mark.parametrize("known", ["HandstandPushups", "HandStandPushups"])
-def test_ucf101_in_other_folders_containers_and_spellings(tmp_path, path, listed, known):
+def test_ucf101_file_is_found_in_another_folder_container_or_spelling(tmp_path, path, listed, known):
     catalog = _ucf101(tmp_path, [path], f"{listed}/v_HandStandPushups_g01_c01.avi", known)
     (item,) = catalog.splits["all"]
     assert (item.path, item.label, item.label_text) == (path, 0, known)
@@ -155,12 +155,12 @@ def _hmdb51(folder, paths, classes=("wave",), file="#20_Rhythm_wave_u_nm.avi"):
         "flat/#20_rhythm_wave_u_nm.mp4",
     ],
 )
-def test_hmdb51_in_other_folders_and_containers(tmp_path, path):
+def test_hmdb51_file_is_found_in_another_folder_or_container(tmp_path, path):
     catalog = _hmdb51(tmp_path, [path, f"{path}.part", path.rpartition(".")[0] + ".jpg"])
     assert [i.path for i in catalog.splits["all"]] == [path]
 
 
-def test_hmdb51_with_one_name_in_two_classes(tmp_path):
+def test_hmdb51_name_in_two_classes_is_matched_by_folder_alone(tmp_path):
     names = ("wave", "clap")
     paths = ["clap/x.mp4", "wave/x.mp4"]
     catalog = _hmdb51(tmp_path / "a", paths, names, "x.avi")
@@ -183,7 +183,7 @@ TEST_LIST = "youtube_id,time_start,time_end,split\nb,0,10,test\n"
 @pytest.mark.parametrize(
     "test_list", [TEST_LIST, "label,youtube_id,time_start,time_end,split\n,b,0,10,test\n"]
 )
-def test_kinetics_with_list_without_labels(tmp_path, test_list):
+def test_kinetics_lines_without_a_label_are_unlabeled_items(tmp_path, test_list):
     train = "label,youtube_id,time_start,time_end,split\nsinging,a,0,10,train\n"
     trees.write(tmp_path, {"train.csv": train, "test.csv": test_list})
     trees.files(tmp_path, ["train/singing/a_000000_000010.mp4", "test/b_000000_000010.mp4"])

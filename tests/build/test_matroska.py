@@ -77,7 +77,7 @@ def test_incomplete_file_is_damaged(tmp_path, outlast, fraction, how):
     assert error.value.reason == "damaged"
 
 
-def test_element_structure_of_file(tmp_path):
+def test_truncation_is_found_in_the_element_structure(tmp_path):
     content = _write(tmp_path / "a.mkv", "subtitles")
     assert matroska.is_whole(io.BytesIO(content))
     assert matroska.is_whole(io.BytesIO(content + bytes(1000)))  # outside the segment
@@ -87,7 +87,7 @@ def test_element_structure_of_file(tmp_path):
         assert not matroska.is_whole(io.BytesIO(content))
 
 
-def test_live_file_with_segment_of_unknown_size(tmp_path):
+def test_live_file_with_segment_of_unknown_size_is_complete(tmp_path):
     content = _write(tmp_path / "a.mkv", "", live=True)
     assert matroska.is_whole(io.BytesIO(content))
     assert media.decode(str(tmp_path / "a.mkv"), MediaOptions()).end == pytest.approx(4, abs=0.2)

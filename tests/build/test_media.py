@@ -28,7 +28,7 @@ def _reason(path, options=BOTH) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_frame_of_each_time_is_chosen(tmp_path, name):
+def test_frame_visible_at_each_time_is_chosen(tmp_path, name):
     levels = [4 * i for i in range(60)]
     path = media_files.write(tmp_path / name, media_files.gray_frames(levels), frame_rate=30)
     found = media.decode(path, VIDEO_ONLY)
@@ -45,7 +45,7 @@ def test_slow_video_repeats_frames(tmp_path):
     )
 
 
-def test_uneven_time_stamps(tmp_path):
+def test_frames_with_uneven_time_stamps_are_chosen_by_time(tmp_path):
     frames = media_files.gray_frames([10, 60, 110, 160])
     path = media_files.write(tmp_path / "a.mkv", frames, times=[0, 0.5, 0.6, 1.0])
     levels = _levels(media.decode(path, VIDEO_ONLY))
@@ -53,7 +53,7 @@ def test_uneven_time_stamps(tmp_path):
 
 
 @pytest.mark.parametrize("size, expected", [((64, 48), (22, 16)), ((37, 51), (16, 22))])
-def test_short_side_and_odd_sizes(tmp_path, size, expected):
+def test_frames_have_the_short_side_and_an_even_long_side(tmp_path, size, expected):
     frames = media_files.gray_frames([100] * 8, *size)
     path = media_files.write(tmp_path / "a.mkv", frames, 8, codec="ffv1")
     found = media.decode(path, MediaOptions(audio=False, short_side=16))
@@ -75,7 +75,7 @@ def test_decoding_is_deterministic(tmp_path):
     assert len(found) == 1
 
 
-def test_colors_survive(tmp_path):
+def test_colors_are_preserved(tmp_path):
     frame = np.zeros((64, 64, 3), np.uint8)
     frame[:, :32], frame[:, 32:] = (200, 40, 40), (40, 40, 200)
     path = media_files.write(tmp_path / "a.mkv", [frame] * 8, 8, codec="ffv1")
@@ -86,7 +86,7 @@ def test_colors_survive(tmp_path):
     np.testing.assert_allclose(image[16, -4], (40, 40, 200), atol=8)
 
 
-def test_shrinking_does_not_alias(tmp_path):
+def test_scaling_down_does_not_alias(tmp_path):
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     path = media_files.write(tmp_path / "a.mkv", [stripes] * 8, 8, codec="ffv1")
@@ -110,7 +110,7 @@ def test_sound_is_mean_of_channels(tmp_path, rate, channels):
 
 
 @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s24le", "pcm_f32le", "pcm_f64le"])
-def test_sample_formats(tmp_path, codec):
+def test_every_sample_format_is_scaled_to_one(tmp_path, codec):
     sound = media_files.tone(0.5, 16000, channels=2)
     path = media_files.write(tmp_path / "a.wav", sound=sound, sample_rate=16000, sound_codec=codec)
     waveform = media.decode(path, MediaOptions(video=False)).waveform
@@ -166,14 +166,14 @@ def test_sound_is_as_long_as_frames(tmp_path):
 def test_missing_stream_is_named(tmp_path):
     frames, sound = media_files.gray_frames([9] * 30), media_files.tone(1.0, 44100)
     silent = media_files.write(tmp_path / "silent.mp4", frames)
-    blind = media_files.write(tmp_path / "blind.wav", sound=sound)
+    sound_only = media_files.write(tmp_path / "sound_only.wav", sound=sound)
     assert _reason(silent) == "no audio"
-    assert _reason(blind) == "no video"
+    assert _reason(sound_only) == "no video"
     assert _reason(tmp_path / "absent.mp4") == "missing"
     assert _reason(tmp_path) == "unreadable"
 
 
-def test_empty_files(tmp_path):
+def test_files_without_media_are_unreadable(tmp_path):
     whole = pathlib.Path(
         media_files.write(tmp_path / "whole.mp4", media_files.gray_frames([9] * 30))
     ).read_bytes()
@@ -188,7 +188,7 @@ def test_empty_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
-def test_title_that_is_not_utf_8(tmp_path, name):
+def test_title_that_is_not_utf_8_is_ignored(tmp_path, name):
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "TITLE"
@@ -201,7 +201,7 @@ def test_title_that_is_not_utf_8(tmp_path, name):
     assert len(media.decode(str(path), VIDEO_ONLY).frames) == 8
 
 
-def test_stream_without_frames(tmp_path):
+def test_stream_without_frames_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -223,13 +223,13 @@ def test_cover_picture_is_not_video(tmp_path):
     assert _reason(tmp_path / "a.m4a") == "no video"
 
 
-def test_too_short(tmp_path):
+def test_video_below_min_seconds_is_left_out(tmp_path):
     path = media_files.write(tmp_path / "a.mkv", media_files.gray_frames([9] * 6), 30)
     assert _reason(path, VIDEO_ONLY) == "too short"
     assert len(media.decode(path, MediaOptions(audio=False, min_seconds=0.1)).frames) == 2
 
 
-def test_too_elongated(tmp_path):
+def test_frames_of_an_extreme_aspect_ratio_are_damage(tmp_path):
     frames = media_files.gray_frames([9] * 8, 400, 16)
     path = media_files.write(tmp_path / "a.mkv", frames, 8, codec="ffv1")
     assert _reason(path, VIDEO_ONLY) == "damaged"
@@ -248,7 +248,7 @@ def _damaged_in_the_middle(path) -> str:
     return str(path)
 
 
-def test_damage_loses_file_or_rest(tmp_path):
+def test_damage_leaves_out_the_file_or_what_follows_the_damage(tmp_path):
     path = _damaged_in_the_middle(tmp_path / "a.mkv")
     assert _reason(path) == "damaged"
     found = media.decode(path, MediaOptions(keep_damaged=True))
@@ -257,7 +257,7 @@ def test_damage_loses_file_or_rest(tmp_path):
     assert len(found.waveform) == 22000
 
 
-def test_default_of_several_streams(tmp_path):
+def test_default_one_of_several_streams_is_decoded(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         streams = []
@@ -276,7 +276,7 @@ def test_default_of_several_streams(tmp_path):
 
 
 @pytest.mark.skipif(not VIDEOS.exists(), reason="the real clips are not here")
-def test_real_clips():
+def test_real_clips_have_known_lengths_and_faults():
     for name, frames in (("pancake.mkv", 83), ("00W1lcxW.mp4", 80), ("bbaf2n.mpg", 24)):
         found = media.decode(str(VIDEOS / name), MediaOptions())
         assert len(found.frames) == frames
@@ -288,7 +288,7 @@ def test_real_clips():
     assert len(kept.frames) == 23
 
 
-def test_intact_file_whose_video_begins_late(tmp_path):
+def test_file_whose_video_begins_late_is_not_damaged(tmp_path):
     path = media_files.write(
         tmp_path / "a.mkv",
         media_files.gray_frames([60] * 56),
@@ -306,7 +306,7 @@ def test_text_file_is_not_video(tmp_path):
 
 @pytest.mark.parametrize("content", ["whole", "garbage"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_unreadable_file_is_not_damaged(tmp_path, monkeypatch, content, keep):
+def test_storage_error_is_not_damage(tmp_path, monkeypatch, content, keep):
     path = _damaged_in_the_middle(tmp_path / "a.mkv")
     if content == "garbage":
         pathlib.Path(path).write_bytes(np.random.default_rng(0).bytes(2000))
@@ -319,8 +319,8 @@ def test_unreadable_file_is_not_damaged(tmp_path, monkeypatch, content, keep):
         media.decode(path, MediaOptions(keep_damaged=keep))
 
 
-def test_shorter_video_is_not_damage_of_sound(tmp_path):
-    """Undecodable video right after a seek, and audio that ended before it."""
+def test_segment_after_the_end_of_audio_has_no_audio_whatever_its_video(tmp_path):
+    """The video cannot be decoded after the seek, and the audio ends before it."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (16, 16, 3), np.uint8) for _ in range(48)]
     sound = media_files.tone(2.0, 16000)
@@ -358,7 +358,7 @@ def test_file_that_ends_before_its_stated_length_is_damaged(tmp_path):
         (MediaOptions(video=False), r"damaged \(its audio time stamps go back"),
     ],
 )
-def test_restarted_clock_is_damage(tmp_path, options, words):
+def test_time_stamps_that_go_back_are_damage(tmp_path, options, words):
     frames, sound = media_files.gray_frames([60] * 90), media_files.tone(3.0, 16000)
     path = media_files.write(
         tmp_path / "a.ts", frames, sound=sound, sample_rate=16000, sound_codec="aac"

@@ -1,4 +1,4 @@
-"""Only the file itself is read, independently of its content."""
+"""No content of a media file makes the decoder read another file."""
 
 import errno
 import io
@@ -35,7 +35,7 @@ LISTS = {
 
 @pytest.fixture
 def outside(tmp_path) -> pathlib.Path:
-    """A good video beside the folder of the files."""
+    """An intact video outside of the source folder."""
     (tmp_path / "source").mkdir()
     path = tmp_path / "outside.ts"
     media_files.write(path, media_files.gray_frames([200] * 16), 8)
@@ -141,19 +141,19 @@ def _two_tracks(path, kind: str, undecodable: tuple[int, ...]) -> str:
 
 @pytest.mark.parametrize("undecodable", [(0,), (1,)])
 def test_track_with_decoder_is_used(tmp_path, undecodable):
-    heard = 440 if undecodable == (1,) else 880
+    frequency = 440 if undecodable == (1,) else 880
     path = _two_tracks(tmp_path / "a.mp4", "audio", undecodable)
     waveform = media.decode(path, MediaOptions()).waveform
     spectrum = np.abs(np.fft.rfft(waveform[8000:24000]))
-    assert int(spectrum.argmax()) == heard
-    seen = 60 if undecodable == (1,) else 180
+    assert int(spectrum.argmax()) == frequency
+    gray = 60 if undecodable == (1,) else 180
     path = _two_tracks(tmp_path / "b.mp4", "video", undecodable)
     levels = media_files.levels(media.decode(path, MediaOptions()).frames)
-    np.testing.assert_allclose(levels, seen, atol=3)
+    np.testing.assert_allclose(levels, gray, atol=3)
 
 
 @pytest.mark.parametrize("broken", [(0,), (0, 1)])
-def test_track_whose_decoder_does_not_open(tmp_path, broken):
+def test_track_whose_decoder_does_not_open_is_skipped(tmp_path, broken):
     """Opus with a later version, which the decoder refuses."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
@@ -213,7 +213,7 @@ def _fail(monkeypatch, number: int, fraction: float) -> None:
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
-def test_storage_failing_during_read(long_file, monkeypatch, fraction, keep, number):
+def test_storage_error_during_a_read_is_raised(long_file, monkeypatch, fraction, keep, number):
     _fail(monkeypatch, number, fraction)
     with pytest.raises(OSError, match=os.strerror(number)):
         media.decode(long_file, MediaOptions(audio=False, keep_damaged=keep))
@@ -227,8 +227,8 @@ def test_unreadable_bytes_are_damage(long_file, monkeypatch, fraction):
     assert error.value.reason in ("unreadable", "damaged")
 
 
-def test_format_without_seek(tmp_path):
-    """Decoding then starts at the beginning."""
+def test_segment_of_a_format_without_seek_is_decoded(tmp_path):
+    """Decoding starts at the beginning of the file."""
     rng = np.random.default_rng(0)
     frames = [np.full((48, 64, 3), 4 * i, np.uint8) for i in range(60)]
     sound = 0.1 * rng.standard_normal((1, 6 * 44100)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Display matrices: each of the eight ways to show a picture, from files and from numbers."""
+"""Display matrices: the eight orientations, from files and from numbers."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_angles_are_rounded_to_quarter_turns(degrees, mirrored):
     assert found == Orientation(mirrored, round(degrees / 90) % 4)
 
 
-def test_matrix_with_largest_numbers():
+def test_matrix_of_the_largest_int32_values_is_read():
     most, least = 2**31 - 1, -(2**31)
     found = orientation.of_matrix(np.array([least, 0, 0, 0, most, 0, 0, 0, most], np.int32))
     assert found == Orientation(mirrored=True)

@@ -20,7 +20,7 @@ APE = (b"APETAGEX" + struct.pack("<4I", 2000, 49, 1, 0) + bytes(8)) * 2
 TAIL = {
     "nothing": b"", "ID3v1": ID3V1, "Lyrics3": LYRICS3 + ID3V1, "APE": APE, "both": APE + ID3V1,
     "zeros": bytes(4096), "many zeros": bytes(1 << 19), "ones": b"\xff" * 3000, "random": RANDOM,
-    "a page": b"<html>" * 1000, "a second ID3v2": ID3V2,
+    "HTML": b"<html>" * 1000, "a second ID3v2": ID3V2,
 }  # fmt: skip
 HEAD = {"ID3v2": ID3V2, "zeros": bytes(5000), "few zeros": bytes(10), "random": RANDOM[:3000],
         "ID3v2 and zeros": ID3V2 + bytes(3000)}  # fmt: skip
@@ -68,13 +68,13 @@ def test_concatenated_files_are_contiguous(tmp_path, sounds, suffix, between):
 
 
 @pytest.mark.parametrize("size", [bytes(4), b"\xff" * 4, b"\xf0\xff\xff\x7f"])
-def test_wave_file_without_size(tmp_path, sounds, size):
+def test_wave_file_without_size_is_read_to_its_end(tmp_path, sounds, size):
     content = sounds["wav"]
     where = content.index(b"data") + 4
     _decode(tmp_path / "a.wav", content[:where] + size + content[where + 4 :], 3.0)
 
 
-def test_unknown_chunks_of_wave_file(tmp_path, sounds):
+def test_unknown_chunks_of_a_wave_file_are_skipped(tmp_path, sounds):
     content = sounds["wav"]
     where = content.index(b"data")
     for chunk in (b"junk", b"JUNK", b"LIST", b"bext"):
@@ -140,7 +140,7 @@ def test_empty_packet_repeats_frame_before_it(tmp_path, codec, sound, empty):
 
 
 @pytest.mark.parametrize("window", [(0.5, 1.5), (1.4, 1.9), (2.0, 2.9)])
-def test_segment_within_repeated_frames(tmp_path, window):
+def test_segment_may_begin_within_repeated_frames(tmp_path, window):
     path = _with_empty_packets(tmp_path / "a.nut", "mjpeg", set(range(10, 30)), False)
     found = media.decode(path, MediaOptions(audio=False, frame_rate=10), *window)
     expected = [8 * min(i, 9) for i in range(round(10 * window[0]), round(10 * window[1]))]

@@ -50,7 +50,7 @@ def test_path_outside_source_is_refused_with_its_line(tmp_path, name, path):
 @pytest.mark.parametrize(
     "path", ["/data/UCF/A/v_1.avi", "../A/v_1.avi", "A\\v_1.avi", "C:/A/v.avi"]
 )
-def test_ucf101_lists_with_other_paths(tmp_path, path):
+def test_ucf101_path_outside_source_is_refused(tmp_path, path):
     lists = _lists("x")["ucf101"] | {"trainlist02.txt": f"{path} 1\n"}
     trees.write(tmp_path, lists)
     with pytest.raises(UserError, match=r"trainlist02\.txt, line 1: .*(leads out|of Windows)"):

@@ -1,4 +1,4 @@
-"""Sound with many channels, and sound with a wrong clock."""
+"""Sound with many channels, and sound whose time stamps do not fit its sample rate."""
 
 import math
 import pathlib
@@ -28,7 +28,7 @@ def _frame(sound: np.ndarray, kind: str = "fltp") -> av.AudioFrame:
 
 @pytest.mark.parametrize("kind", ["fltp", "flt"])
 @pytest.mark.parametrize("channels", LAYOUTS)
-def test_any_number_of_channels(channels, kind):
+def test_waveform_is_the_mean_of_any_number_of_channels(channels, kind):
     sound = np.random.default_rng(0).uniform(-1, 1, (channels, 4000)).astype(np.float32)
     track = SoundTrack(16000, 0.0, math.inf)
     for start in range(0, 4000, 1000):
@@ -51,7 +51,7 @@ def test_number_of_channels_may_change():
 @pytest.mark.parametrize(
     "name, codec, channels", [("a.mp4", "aac", 8), ("a.mkv", "flac", 8), ("a.wav", "pcm_s16le", 16)]
 )
-def test_many_channels_of_file(tmp_path, name, codec, channels):
+def test_file_with_many_channels_is_decoded(tmp_path, name, codec, channels):
     sound = media_files.tone(1.0, 48000, channels=channels)
     path = media_files.write(tmp_path / name, sound=sound, sample_rate=48000, sound_codec=codec)
     waveform = media.decode(path, MediaOptions(video=False)).waveform
@@ -126,7 +126,7 @@ FRAMES = np.arange(400) * 0.02  # start of each frame of 20 ms
         (0 * FRAMES, 0),
     ],
 )
-def test_speed_of_clock(times, speed):
+def test_speed_of_clock_is_measured_in_spite_of_gaps_and_jitter(times, speed):
     clock = SoundClock()
     for time in times:
         clock.add(0.02, float(time))

@@ -1,4 +1,4 @@
-"""The time that a process could work, independently of the load of the machine."""
+"""The time in which a process could have worked, independent of other load."""
 
 import os
 import signal
@@ -33,14 +33,14 @@ class Process:
     "state, fraction, counted",
     [
         ("R", 1.0, 60.0),  # computes
-        ("R", 0.1, 6.0),  # waits for a processor nine tenths of the time
+        ("R", 0.1, 6.0),  # waits for a processor 90 % of the time
         ("R", 0.0, 0.0),
         ("S", 0.0, 60.0),  # sleeps or waits for a lock
         ("D", 0.0, 60.0),  # waits for a disk
         ("T", 0.0, 60.0),  # was stopped
     ],
 )
-def test_counted_time_by_state(state, fraction, counted):
+def test_time_without_a_processor_is_not_counted(state, fraction, counted):
     assert Process().run(60.0, state, fraction) == pytest.approx(counted)
 
 
@@ -52,7 +52,7 @@ def test_time_without_samples_is_not_counted():
     assert process.clock.seconds <= 10.0 + 2 * TICK
 
 
-def test_clock_restarts():
+def test_restart_sets_the_clock_to_zero():
     process = Process()
     process.run(30.0, "S")
     process.clock.restart()
@@ -67,7 +67,7 @@ def test_frequent_samples_give_equal_time():
     assert process.clock.seconds == pytest.approx(10 * TICK, abs=TICK)
 
 
-def test_without_proc_every_second_counts():
+def test_without_proc_all_time_is_counted():
     now = [0.0]
     clock = WorkClock(1, lambda: now[0], lambda _: None)
     now[0] = 2 * TICK
@@ -75,8 +75,8 @@ def test_without_proc_every_second_counts():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc here")
-def test_usage_of_process_with_any_name(tmp_path):
-    """The name is in the same line: its blanks and brackets must not shift fields."""
+def test_usage_is_read_for_any_name_of_the_process(tmp_path):
+    """The line of /proc has the name, whose blanks and brackets must not shift fields."""
     link = tmp_path / "a) R 9 (b"
     link.symlink_to(sys.executable)
     process = subprocess.Popen([link, "-c", "while True: pass"])

@@ -12,7 +12,7 @@ from data_pipelines.build.catalogs import audioset
 from data_pipelines.errors import UserError
 
 
-def test_kinetics400(tmp_path):
+def test_kinetics400_clips_are_whole_files_in_any_container(tmp_path):
     catalog = trees.listed("kinetics400", trees.kinetics(tmp_path))
     assert catalog.class_names == ("abseiling", "playing drums", "strumming guitar")
     train = {i.id: (i.path, i.label, i.start, i.end) for i in catalog.splits["train"]}
@@ -24,7 +24,7 @@ def test_kinetics400(tmp_path):
     assert gone.path == "playing drums/gone_000100_000110.mp4"  # reported as missing later
 
 
-def test_kinetics400_of_whole_recordings(tmp_path):
+def test_kinetics400_clips_are_segments_of_untrimmed_recordings(tmp_path):
     trees.write(tmp_path / "lists", {"train.csv": trees.KINETICS["annotations/train.csv"]})
     trees.files(tmp_path / "videos", ["---0dWlqevI.mp4", "_AbC.mp4", "strum.mp4"])
     catalog = trees.listed(
@@ -36,7 +36,7 @@ def test_kinetics400_of_whole_recordings(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [31, 32])
-def test_kinetics_sound(tmp_path, classes):
+def test_kinetics_sound_has_the_files_of_its_classes(tmp_path, classes):
     catalog = trees.listed("kinetics_sound", trees.kinetics(tmp_path), classes=classes)
     assert len(catalog.class_names) == len(set(catalog.class_names)) == classes
     kept = {i.label_text for i in catalog.splits["train"]}
@@ -45,7 +45,7 @@ def test_kinetics_sound(tmp_path, classes):
         assert catalog.class_names[item.label] == item.label_text
 
 
-def test_kinetics_faults(tmp_path):
+def test_kinetics_lists_with_a_fault_are_refused(tmp_path):
     with pytest.raises(UserError, match="31 or 32"):
         trees.listed("kinetics_sound", trees.kinetics(tmp_path), classes=30)
     (tmp_path / "annotations" / "train.csv").write_text("label,youtube_id\ndrums,x\n")
@@ -63,7 +63,7 @@ def test_line_with_end_before_start_is_refused(tmp_path):
         trees.listed("kinetics400", tmp_path)
 
 
-def test_two_files_of_one_name(tmp_path):
+def test_two_files_of_one_clip_are_refused(tmp_path):
     trees.kinetics(tmp_path)
     trees.files(tmp_path, ["copy/_AbC_000000_000010.mp4"])
     with pytest.raises(UserError, match="two files for _AbC_000000_000010"):
@@ -82,7 +82,7 @@ def test_two_files_of_one_name(tmp_path):
         "--PJHxphWEs.mp4",
     ],
 )
-def test_audioset(tmp_path, name):
+def test_audioset_file_is_found_under_each_usual_name(tmp_path, name):
     trees.audioset(tmp_path)
     trees.files(tmp_path, [f"clips/{name}"])
     catalog = trees.listed("audioset", tmp_path)
@@ -100,7 +100,7 @@ def test_audioset_config_reads_splits_of_catalog():
     assert set(audioset_config.get_config().data.split.split("+")) == splits - {"eval"}
 
 
-def test_audioset_of_whole_recordings(tmp_path):
+def test_audioset_clips_are_segments_of_untrimmed_recordings(tmp_path):
     trees.audioset(tmp_path / "lists")
     trees.files(tmp_path / "videos", ["--PJHxphWEs.mp4"])
     catalog = trees.listed(
@@ -118,7 +118,7 @@ def test_audioset_of_whole_recordings(tmp_path):
         ("x, one, two, /m/04rlf", "start_seconds is 'one'"),
     ],
 )
-def test_audioset_faults(tmp_path, line, fault):
+def test_audioset_lists_with_a_fault_are_refused(tmp_path, line, fault):
     trees.audioset(tmp_path)
     trees.write(tmp_path, {"eval_segments.csv": f"# comment\n\n{line}\n"})
     with pytest.raises(UserError, match=rf"eval_segments\.csv, line 3: .*{fault}"):

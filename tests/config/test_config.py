@@ -78,7 +78,7 @@ def test_parameter_counts_of_base(variant, trained, total):
         ("48/3/3:24/2/3", (48, 3, 3)),
     ],
 )
-def test_sizes(size, encoder):
+def test_model_sizes_have_their_widths_and_depths(size, encoder):
     assert ModelConfig(size=size).encoder == Transformer(*encoder)
 
 

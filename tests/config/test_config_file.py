@@ -22,7 +22,7 @@ def test_files_of_checkout_are_not_called_the_packages(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "configs", "eval", "..", "k400.txt", "/k400.py"])
-def test_other_names_are_no_config_file(name, tmp_path, monkeypatch):
+def test_other_names_are_not_config_files(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config_file.find(name) is None
     assert "does not exist: the folder configs has audioset.py, " in str(config_file.missing(name))

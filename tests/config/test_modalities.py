@@ -24,7 +24,7 @@ def test_several_may_be_given_in_any_order_and_in_one_text(given):
 
 
 @pytest.mark.parametrize("given", [(), ("",), ("smell",), ("video,smell",), (1,), "video"])
-def test_others_are_refused(given):
+def test_other_modalities_are_refused(given):
     with pytest.raises(UserError, match=r"modalities is .*: give one or more of 'video', 'audio'"):
         resolved(modalities=given)
 

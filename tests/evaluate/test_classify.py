@@ -155,7 +155,7 @@ def _same_states(*folders):
         jax.tree.map(np.testing.assert_array_equal, *map(checkpointer.restore, steps))
 
 
-def test_several_labels_per_record(checkpoint, fsd50k, tmp_path, capsys):
+def test_classifier_of_several_labels_per_record_is_scored_by_map(checkpoint, fsd50k, tmp_path, capsys):
     data = EvalDataConfig(dir=fsd50k, test_split="eval", threads=2)
     fit = FitConfig(learning_rate=0.1, epochs=40.0, warmup_epochs=1.0)
     content = evaluation.evaluate(_linear(checkpoint, fsd50k, data=data, fit=fit), tmp_path)

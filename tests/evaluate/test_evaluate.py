@@ -298,7 +298,7 @@ def test_nonfinite_features_are_refused(checkpoint, esc50, tmp_path, monkeypatch
         evaluation.evaluate(config, tmp_path)
 
 
-def test_networks_with_shared_blocks(small, tmp_path):
+def test_networks_with_shared_blocks_are_evaluated(small, tmp_path):
     config = dataclasses.replace(small, model=dataclasses.replace(small.model, variant="mats"))
     folder = miniatures.checkpoint(tmp_path, config)
     for number, network in enumerate(("student", "teacher")):

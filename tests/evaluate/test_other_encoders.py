@@ -177,13 +177,13 @@ def test_features_depend_on_weights_and_stated_input(directory, tmp_path, monkey
         evaluation.evaluate(dataclasses.replace(config, video=plain), tmp_path / "two")
 
 
-def test_mean_and_deviation_of_spectrograms_are_numbers():
+def test_single_mean_and_deviation_are_stated_as_numbers():
     assert stated(StatedAudio(mean=(0.0,), std=(2.0,))) == {"mean": 0.0, "std": 2.0}
 
 
 @pytest.mark.parametrize("protocol", ["linear", "attentive", "finetune"])
 @pytest.mark.parametrize("name", ["ast", "videomae_finetune"])
-def test_every_protocol_trains_a_classifier_on_them(directory, tmp_path, name, protocol):
+def test_every_protocol_trains_a_classifier_on_other_encoders(directory, tmp_path, name, protocol):
     path, case = weights(tmp_path / "weights", name)
     config = evaluated(
         path, directory, name, modality=case.modality, protocol=protocol,
@@ -274,7 +274,7 @@ def test_two_files_are_one_of_each_modality(checkpoint, directory, tmp_path):
         ("audiomae", {}, {"waveform": np.zeros(0, np.int16)}, "build the shards again with --wave"),
     ],
 )
-def test_shards_without_the_input_are_refused_with_the_build_that_has_it(
+def test_shards_without_the_encoders_input_are_refused_with_the_build_command(
     tmp_path, name, changes, without, words
 ):
     path, case = weights(tmp_path / "weights", name)

@@ -84,7 +84,7 @@ def test_best_cost_at_end_of_grid_is_reported(data, capsys, costs, said):
     assert ("svm.costs" in printed) == bool(said)
 
 
-def test_fewer_samples_than_dimensions():
+def test_fewer_samples_than_dimensions_are_fitted():
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(6, 40)).astype(np.float32), np.arange(6) % 3
     found = svm.fit_path(x, labels, 3, SvmConfig(costs=(1.0,)), make_mesh(MeshConfig()))[1.0]

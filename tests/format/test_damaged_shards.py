@@ -98,7 +98,7 @@ def shard(tmp_path_factory) -> pathlib.Path:
 
 @THOUSANDS
 @given(seed=seeds, indexed=st.booleans())
-def test_damaged_shard(shard, seed, indexed):
+def test_damaged_shard_is_reported_or_read_unchanged(shard, seed, indexed):
     pathlib.Path(f"{shard}.index").write_bytes(INDEX if indexed else b"")
     for content in _variants(SHARD, seed):
         shard.write_bytes(content)
@@ -107,7 +107,7 @@ def test_damaged_shard(shard, seed, indexed):
 
 @THOUSANDS
 @given(seed=seeds)
-def test_damaged_index(shard, seed):
+def test_damaged_index_never_changes_records(shard, seed):
     shard.write_bytes(SHARD)
     for content in _variants(INDEX, seed):
         pathlib.Path(f"{shard}.index").write_bytes(content)
@@ -116,7 +116,7 @@ def test_damaged_index(shard, seed):
 
 @settings(THOUSANDS, max_examples=50)
 @given(seed=seeds)
-def test_wrong_index_with_valid_checksum(shard, seed):
+def test_wrong_index_with_valid_checksum_never_changes_records(shard, seed):
     """It is ignored, a record is named as damaged, or the records are unchanged."""
     shard.write_bytes(SHARD)
     for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
@@ -127,7 +127,7 @@ def test_wrong_index_with_valid_checksum(shard, seed):
 
 @THOUSANDS
 @given(content=st.binary(max_size=200))
-def test_any_bytes(shard, content):
+def test_any_bytes_are_refused_or_ignored(shard, content):
     shard.write_bytes(content)
     pathlib.Path(f"{shard}.index").write_bytes(content)
     assert len(_read_all(str(shard))) <= len(content) // tfrecord.FRAMING
@@ -138,7 +138,7 @@ GOOD = record_schema.serialize(toy_shards.record(1, frames=3))
 
 @THOUSANDS
 @given(seed=seeds)
-def test_wrong_records_with_valid_checksum(seed):
+def test_wrong_records_with_valid_checksum_are_refused_or_parsed(seed):
     """Records damaged before their checksum was computed are refused, or parse as others."""
     where = "shard, record 0,"
     for content in _variants(GOOD, seed):
@@ -149,7 +149,7 @@ def test_wrong_records_with_valid_checksum(seed):
 
 @settings(THOUSANDS, max_examples=10)
 @given(seed=seeds)
-def test_wrong_data_set_with_valid_checksum(tmp_path_factory, seed):
+def test_wrong_data_set_with_valid_checksum_is_refused_or_read(tmp_path_factory, seed):
     """All checksums are valid, and index and description match the damaged record."""
     folder = str(tmp_path_factory.getbasetemp() / "wrong_writer")
     if not os.path.isdir(folder):
@@ -185,7 +185,7 @@ SEQUENCE = _sequence_example()
 
 @settings(THOUSANDS, max_examples=20)
 @given(seed=seeds)
-def test_wrong_sequence_examples(seed):
+def test_wrong_sequence_examples_are_refused_or_read(seed):
     where = "shard, record 0,"
     for content in _variants(SEQUENCE, seed):
         _refusal(where, dmvr.DmvrParser(Config()), content, where)

@@ -87,7 +87,7 @@ def test_spectrogram_is_computed_from_waveform(rate, stated):
     np.testing.assert_allclose(found[:30, 8:-8], expected[:30, 8:-8], atol=0.1)
 
 
-def test_waveform_alone():
+def test_shards_of_waveforms_alone_are_read():
     context = {"WAVEFORM/feature/sample_rate": 16000}
     record = _parse(floats=[_tone(1.0, 16000)], context=context)
     assert record.frames == ()
@@ -131,7 +131,7 @@ def test_silence_stays_silence(silence):
     assert len(np.unique(record.log_mel)) == 1
 
 
-def test_labels_and_names():
+def test_labels_and_their_names_are_read():
     record = _parse(
         frames=FRAMES, labels=[4], texts=["playing drums"],
         context={"image/frame_rate": 25.0, "video/filename": b"a.mp4"},

@@ -21,7 +21,7 @@ print(librosa.util.abs2(np.array([3 + 4j, 1j])))
 """
 
 
-def test_nothing_is_compiled_until_it_is_called(tmp_path):
+def test_import_of_librosa_compiles_nothing(tmp_path):
     folder = tmp_path / "numba"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder)}
     done = subprocess.run(

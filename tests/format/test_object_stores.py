@@ -35,7 +35,7 @@ def local(tmp_path) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_shards_are_the_same(scheme, local):
+def test_shards_in_a_bucket_equal_local_ones(scheme, local):
     with stores.bucket(scheme) as bucket:
         folder = toy_shards.write(f"{bucket}/shards", map(toy_shards.record, range(6)))
         assert storage.sizes(folder) == storage.sizes(local)
@@ -63,7 +63,7 @@ def _records(path: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_media_of_a_folder(scheme, clip):
+def test_media_files_in_a_bucket_are_listed_and_decoded(scheme, clip):
     with stores.bucket(scheme) as bucket:
         filesystems.of(bucket).put_file(clip, f"{bucket}/videos/clip.avi")
         found, ignored = feature_files.listed(f"{bucket}/videos")
@@ -71,7 +71,7 @@ def test_media_of_a_folder(scheme, clip):
         assert _records(found[0]) == _records(clip)
 
 
-def test_media_behind_web_address_and_list(clip):
+def test_media_files_of_a_list_are_read_by_http(clip):
     pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
     folder = os.path.dirname(clip)
     with open(f"{folder}/list.txt", "w", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def test_media_behind_web_address_and_list(clip):
         assert feature_files.listed(f"{address}/")[0] == [f"{address}/clip.avi"]
 
 
-def test_shards_behind_web_address(local):
+def test_shards_are_read_by_http(local):
     """Without a listing, by the index of the split."""
     pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
     with web_server.serving(local) as address:

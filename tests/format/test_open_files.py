@@ -59,7 +59,7 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("limit", [48, 256])
-def test_more_shards_than_descriptors(many, tmp_path, limit):
+def test_more_shards_than_descriptors_are_read(many, tmp_path, limit):
     script = tmp_path / "read_all.py"
     script.write_text(READ_ALL)
     found = subprocess.run(

@@ -64,14 +64,14 @@ def test_folders_are_not_files(folder):
         storage.read(storage.join(storage.join(folder, "inner"), "b"))
 
 
-def test_absent_files(folder):
+def test_absent_files_and_folders_are_errors(folder):
     with pytest.raises(FileNotFoundError):
         storage.read(storage.join(folder, "absent"))
     with pytest.raises(UserError, match="is not a folder"):
         storage.sizes(storage.join(folder, "absent"))
 
 
-def test_folder_that_can_t_be_made(tmp_path):
+def test_folder_that_cannot_be_created_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="can't be created"):
         storage.make_folder(str(tmp_path / "file" / "folder"))
@@ -87,7 +87,7 @@ def test_path_of_url_keeps_its_slashes(url):
     assert isinstance(storage.location("runs/a"), pathlib.Path)
 
 
-def test_folders_of_folder(folder):
+def test_subfolders_are_listed(folder):
     assert storage.subfolders(storage.join(folder, "absent")) == []
     for name in ("b/x/y", "a/x", "c"):
         storage.make_folder(storage.join(folder, name.rpartition("/")[0]))
@@ -170,7 +170,7 @@ def test_reads_are_retried(flaky):
     assert storage.read("flaky://flaky/a") == b"0123456789"
 
 
-def test_file_is_not_taken_for_missing_after_an_error(flaky):
+def test_existence_check_is_repeated_after_an_error(flaky):
     flaky.failures.append(OSError("503"))
     assert storage.exists("flaky://flaky/a")
     flaky.failures.append(OSError("503"))
@@ -321,7 +321,7 @@ def test_file_url_is_remote(tmp_path):
     assert (tmp_path / "made" / "a:b.mp4").read_bytes() == b"x"
 
 
-def test_paths():
+def test_urls_and_paths_are_joined():
     assert storage.is_remote("gs://bucket/a")
     assert not storage.is_remote("/a/b:c")
     assert storage.join("gs://bucket/a/", "b") == "gs://bucket/a/b"

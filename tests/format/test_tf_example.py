@@ -86,7 +86,7 @@ def test_reads_sequence_examples(context, lists):
             _assert_equal(step, value)
 
 
-def test_numbers_that_are_not_packed():
+def test_numbers_that_are_not_packed_are_read():
     # Feature { int64_list { value: 5, value: -1 } }, as proto2 writers without [packed] have it.
     minus_one = b"\xff" * 9 + b"\x01"
     inner = b"\x08\x05\x08" + minus_one

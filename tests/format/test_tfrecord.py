@@ -31,7 +31,7 @@ def _write(folder, records=RECORDS, count=2) -> dict[str, int]:
     return shard_names.find_shards(str(folder), "train")
 
 
-def test_known_bytes():
+def test_written_bytes_are_known():
     # The CRC-32C of 32 zero bytes is 0x8A9136AA (RFC 3720, B.4).
     crc = 0x8A9136AA
     masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
@@ -163,7 +163,7 @@ def test_pickles_without_descriptors(tmp_path):
     assert pickle.loads(pickle.dumps(source))[0] == first
 
 
-def test_threads_read_same(tmp_path):
+def test_threads_read_the_same_records(tmp_path):
     source = record_source.TFRecordSource(_write(tmp_path))
     with futures.ThreadPoolExecutor(8) as pool:
         read = list(pool.map(source.__getitem__, [i % 5 for i in range(2000)]))

@@ -85,7 +85,7 @@ def test_missing_streams_are_none(model, clips):
     assert sound.end[-1] == pytest.approx(1.0)
 
 
-def test_windows_hop_and_the_last_one_ends_with_the_file(model, clips):
+def test_last_window_ends_with_the_file(model, clips):
     path = str(clips / "silent.avi")
     found = model.embed(path, hop=0.375)
     np.testing.assert_allclose(found.start, [0, 0.375, 0.5])
@@ -97,7 +97,7 @@ def test_windows_hop_and_the_last_one_ends_with_the_file(model, clips):
     np.testing.assert_array_equal(beyond.end, [1.0])
 
 
-def test_pooling_over_the_file_and_none(model, clips):
+def test_features_are_pooled_over_the_file_or_kept_per_window(model, clips):
     path = str(clips / "both.avi")
     windows = model.embed(path)
     whole = model.embed(path, pool="file")

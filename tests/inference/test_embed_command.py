@@ -157,7 +157,7 @@ def test_left_out_files_fail_on_request_or_if_none_remain(checkpoint, source, tm
         (["--step=5"], "has no checkpoint of step 5"),
     ],
 )
-def test_mistakes_are_one_sentence(checkpoint, source, tmp_path, capsys, options, words):
+def test_invalid_arguments_are_one_sentence(checkpoint, source, tmp_path, capsys, options, words):
     assert run(checkpoint, source, tmp_path, *options) == 2
     said = capsys.readouterr().err
     assert words in said

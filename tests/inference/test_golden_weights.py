@@ -36,7 +36,7 @@ def close(found, expected):
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_xkd(network, whole):
+def test_features_of_xkd_equal_the_original_codes(network, whole):
     source = [
         WEIGHTS / "xkd" / f"XKD_kinetics400_pretext_ep799{m}_{network}.pth.tar"
         for m in ("vid", "aud")
@@ -57,7 +57,7 @@ def test_xkd(network, whole):
             close(found.pooled, values[f"out/{prefix}_{network}{size}/pooled"])
 
 
-def test_videomae_pretrained():
+def test_features_of_pretrained_videomae_equal_the_original_codes():
     values = golden("videomae_official_pretrain")
     path = WEIGHTS / "videomae_official_pretrain" / "checkpoint-799.pth"
     model = xkd_jax.load(path, heads=3, video={"frames": 16, "size": 16})
@@ -66,7 +66,7 @@ def test_videomae_pretrained():
     close(found.pooled, values["out/pooled"])
 
 
-def test_videomae_finetuned():
+def test_features_of_finetuned_videomae_equal_the_original_codes():
     values = golden("videomae_official_finetune")
     path = WEIGHTS / "videomae_official_finetune" / "checkpoint-799.pth"
     model = xkd_jax.load(path, heads=3, video={"frames": 4, "size": 24})
@@ -75,7 +75,7 @@ def test_videomae_finetuned():
     close(found.pooled, values["out/pooled"])
 
 
-def test_videomae_of_transformers():
+def test_features_of_videomae_equal_those_of_transformers():
     values = golden("videomae_hf_pretraining")
     model = xkd_jax.load(WEIGHTS / "videomae_hf_pretraining")
     pixels = np.ascontiguousarray(values["in/pixel_values"].transpose(0, 1, 3, 4, 2))
@@ -84,7 +84,7 @@ def test_videomae_of_transformers():
     close(found.pooled, values["out/mean"])
 
 
-def test_audiomae():
+def test_features_of_audiomae_equal_the_original_codes():
     values = golden("audiomae_pretrain")
     path = WEIGHTS / "audiomae_pretrain" / "pretrained.pth"
     model = xkd_jax.load(path, heads=3, audio={"mels": 32, "columns": 64})
@@ -95,7 +95,7 @@ def test_audiomae():
     close(found.pooled, values["out/pooled"])
 
 
-def test_cavmae():
+def test_features_of_cavmae_equal_the_original_codes():
     values = golden("cavmae")
     model = xkd_jax.load(WEIGHTS / "cavmae" / "audio_model.pth", heads=2)
     log_mel = np.ascontiguousarray(values["in/log_mel"].transpose(0, 2, 1))
@@ -108,7 +108,7 @@ def test_cavmae():
     close(found.pooled, values["out/video_pooled"])
 
 
-def test_ast():
+def test_features_of_ast_equal_the_original_codes():
     values = golden("ast_hf")
     model = xkd_jax.load(WEIGHTS / "ast_hf")
     log_mel = np.ascontiguousarray(values["in/input_values"].transpose(0, 2, 1))
@@ -122,13 +122,13 @@ def test_v_jepa_2_is_refused():
         xkd_jax.load(WEIGHTS / "vjepa2_hf")
 
 
-def test_kaldi():
+def test_filter_bank_equals_kaldi():
     values = np.load(WEIGHTS / "kaldi_fbank.npz")
     found = kaldi.filter_bank(values["waveform"] / 32768)
     np.testing.assert_allclose(found.T, values["fbank"], atol=5e-4)
 
 
-def test_hostile_files(tmp_path, monkeypatch):
+def test_hostile_files_are_refused_and_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = (WEIGHTS / "hostile" / "verdicts.tsv").read_text().splitlines()
     for name, verdict, _ in (line.split("\t") for line in lines if not line.startswith("#")):

@@ -152,14 +152,14 @@ def test_invalid_sources_are_refused(tmp_path, checkpoint):
             xkd_jax.load(source, **options)
 
 
-def test_a_step_of_a_file_is_refused(model, tmp_path):
+def test_a_step_of_a_weight_file_is_refused(model, tmp_path):
     xkd_jax.export(model, tmp_path / "exported")
     with pytest.raises(UserError, match=r"Step 3 is given, and .* is no run, .*: leave step"):
         xkd_jax.load(tmp_path / "exported", step=3)
 
 
 @pytest.mark.parametrize("name", ["videomae_finetune", "audiomae", "ast"])
-def test_encoders_of_other_projects_run(tmp_path, name, capsys):
+def test_encoders_of_other_projects_are_loaded_and_run(tmp_path, name, capsys):
     case = CASES[name]()
     path = write_case(tmp_path, case, key="model")
     model = xkd_jax.load(path, **case.given)
@@ -231,14 +231,14 @@ def test_importing_the_package_is_cheap():
 # Kaldi's filter bank
 
 
-def test_kaldi_of_silence_is_its_floor():
+def test_filter_bank_of_silence_is_kaldis_floor():
     found = kaldi.filter_bank(np.zeros(1000, np.float32))
     assert found.shape == (128, 1 + (1000 - 400) // 160)
     np.testing.assert_allclose(found, np.log(2.0**-23), rtol=1e-6)
     assert kaldi.filter_bank(np.zeros(399, np.float32)).shape == (128, 0)
 
 
-def test_kaldi_follows_its_definition():
+def test_filter_bank_equals_kaldis_definition():
     """One frame at a time, with sums in place of a Fourier transform."""
     rng = np.random.default_rng(0)
     wave = rng.normal(0, 0.1, 900) + 0.3 * np.sin(np.arange(900) / 5) + 0.2

@@ -69,7 +69,7 @@ def test_a_file_finds_itself_first(features, tmp_path, capsys):
     assert "high.avi" in page.read_text()
 
 
-def test_mistakes_are_one_sentence(features, tmp_path, capsys):
+def test_invalid_arguments_are_one_sentence(features, tmp_path, capsys):
     source, out = features
     query = str(source / "low.avi")
     for arguments, words in (

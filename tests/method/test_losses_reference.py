@@ -72,7 +72,7 @@ def test_center_is_a_moving_average():
 
 
 @pytest.mark.parametrize("n,m,scale", [(5, 3, 1.0), (4, 4, 2.0**-3)])
-def test_mmd_and_its_gradient(n, m, scale):
+def test_mmd_and_its_gradient_equal_definition(n, m, scale):
     (x, x64), (y, y64) = draw(9, n, 4), draw(10, m, 4, offset=0.5)
     x, y, x64, y64 = x * scale, y * scale, x64 * scale, y64 * scale
     close(losses.squared_mmd(x, y), numpy_objective.squared_mmd(x64, y64), rtol=1e-4)
@@ -159,7 +159,7 @@ def test_refinement_equals_outer_product(mode):
     close(refine_tokens(tokens, cross), numpy_objective.refine(tokens64, own, other, mode), 1e-4)
 
 
-def test_entropy_spread_and_cosine():
+def test_entropy_spread_and_cosine_equal_definitions():
     targets = np.random.default_rng(13).dirichlet(np.ones(6), size=4)
     close(entropy(jnp.float32(targets)), -(targets * np.log(targets)).sum(-1))
     features = np.random.default_rng(14).normal(1, 1, size=(5, 3))

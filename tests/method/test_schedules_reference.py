@@ -29,17 +29,17 @@ def half_cosine(start, end, steps, warmup, step):
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 2, 5, 9, 10, 12])
-def test_cosine(warmup):
+def test_cosine_with_warmup_equals_definition(warmup):
     schedule = cosine(0.8, 0.3, 10, warmup=warmup)
     expected = [half_cosine(0.8, 0.3, 10, warmup, step) for step in range(15)]
     np.testing.assert_allclose(values(schedule, range(15)), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_cosine_without_warmup():
+def test_cosine_without_warmup_equals_definition():
     assert values(cosine(0.8, 0.3, 10), [0]) == np.float32(0.8)
 
 
-def test_constant():
+def test_constant_schedule_is_constant():
     assert (values(constant(0.3), (0, 7, 10**6)) == np.float32(0.3)).all()
 
 
@@ -74,7 +74,7 @@ def config(**optimizer):
 
 
 @pytest.mark.parametrize("epochs,warmup", [(1.5, 6), (100.0, 12)])
-def test_schedules_of_a_run(epochs, warmup):
+def test_schedules_of_a_run_have_its_settings(epochs, warmup):
     run, steps = config(warmup_epochs=epochs), range(13)
     plan = schedules(run.optimizer, run.teacher_temperatures, Length(12, 4))
     rate = [half_cosine(0.8, 0.1, 12, warmup, step) for step in steps]
@@ -99,7 +99,7 @@ def test_schedules_of_a_run(epochs, warmup):
         (40, 4, 2.5, 0, False, Length(25, 10)),
     ],
 )
-def test_length_of_a_run(records, batch, epochs, max_steps, drop_last, expected):
+def test_length_of_a_run_in_steps_and_epochs(records, batch, epochs, max_steps, drop_last, expected):
     run = dataclasses.replace(Config(), batch_size=batch, epochs=epochs, max_steps=max_steps)
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, drop_last=drop_last))
     found = run.length(records)

@@ -73,7 +73,7 @@ def initial(seed=0):
     return states.initial_state(stream_key(seed, INITIALIZE), ARCHITECTURE, optax.adam(0.1))
 
 
-def test_initial_state():
+def test_initial_state_has_copied_teachers_and_zero_counters():
     state = initial()
     assert state.step.dtype == jnp.int32
     assert (state.step.shape, int(state.step)) == ((), 0)

@@ -166,7 +166,7 @@ def assert_close(found, expected, rtol=1e-5):
     )
 
 
-def test_loss_and_gradients(toy):
+def test_loss_and_gradients_are_those_of_the_objective(toy):
     state = start()
     outputs, gradients = loss_and_gradients(
         state, temperatures_at_step(), inputs(), CONFIG.architecture, CONFIG.loss
@@ -279,7 +279,7 @@ def test_step_with_whole_optimizer_moves_no_weights(toy, monkeypatch):
     assert toy == [(CONFIG.loss, "highest")]
 
 
-def test_metrics_of_a_step(toy):
+def test_metrics_of_a_step_have_their_values(toy):
     state = start()
     _, metrics = run_step(state)
     outputs, gradients = loss_and_gradients(

@@ -21,7 +21,7 @@ def test_request_names_hosts_and_gpus(text, gpus, hosts, cores):
 @pytest.mark.parametrize("text", [
     "h100", "h100:0", "h100:16", "h100:2x16", "h100:4x4x4", "a100:x8"
 ])  # fmt: skip
-def test_other_requests_are_refused(text):
+def test_invalid_requests_are_refused(text):
     with pytest.raises(UserError, match=r"give one, for example .100:8, or .100:4x8 for four"):
         targets.parse(text)
 

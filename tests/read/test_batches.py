@@ -24,7 +24,7 @@ def _row(position: int):
     return row, None
 
 
-def test_rows_of_step():
+def test_rows_of_a_step_follow_from_its_number():
     batch = _batches(_row, batch_size=10, rows=range(4, 7), threads=2)[3]
     assert batch["a"]["b"].shape == (3, 2, 3)
     assert batch["a"]["b"].dtype == np.uint8
@@ -35,7 +35,7 @@ def test_rows_of_step():
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("count", [1, 2, 16, 35])
-def test_all_rows_are_in_order(count, threads):
+def test_batches_of_all_rows_are_in_order(count, threads):
     """A thread may read several rows before it fills them."""
     batch = _batches(_row, count, range(count), threads)[2]
     np.testing.assert_array_equal(batch["a"]["c"], np.arange(2 * count, 3 * count))
@@ -96,7 +96,7 @@ def test_rows_load_in_parallel():
     _batches(load, 4, range(4), 3)[0]
 
 
-def test_pickles_after_use():
+def test_batches_can_be_pickled_after_use():
     batches = _batches(_row, 4, range(4), 2, buffers=SharedBufferPool("unused"))
     first = batches[1]
     again = pickle.loads(pickle.dumps(batches))[1]

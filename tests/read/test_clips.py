@@ -51,14 +51,14 @@ def test_positions_of_run_on_sound_alone_are_columns():
     assert clips.cut_clip(record, 3, config, ("audio",), "x").size is None
 
 
-def test_spread_positions():
+def test_evaluation_clips_are_spread_evenly():
     record = toy_shards.record(0, frames=13)
     assert clips.spread_starts(record, CONFIG, 1).tolist() == [4]
     assert clips.spread_starts(record, CONFIG, 3).tolist() == [0, 4, 9]
     assert clips.spread_starts(toy_shards.record(0, frames=3), CONFIG, 3).tolist() == [0, 0, 0]
 
 
-def test_frames_of_clip():
+def test_frames_of_clip_are_consecutive():
     frames = _frames(toy_shards.record(0), 3, 4, 16, "x")
     assert frames.shape == (4, 16, 24, 3)
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)

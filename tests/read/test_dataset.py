@@ -14,7 +14,7 @@ from data_pipelines.read.dataset import open_dataset
 CONFIG = toy_shards.CONFIG
 
 
-def test_opens_and_reads(tmp_path):
+def test_data_set_is_opened_and_read(tmp_path):
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)))
     dataset = open_dataset(CONFIG, folder, "train")
     assert len(dataset) == 5
@@ -86,7 +86,7 @@ def test_checksum_verification_can_be_disabled(tmp_path):
     assert open_dataset(toy_shards.config(verify_checksums=False), folder, "train")[0].id == "clip0"
 
 
-def test_two_splits_as_one(tmp_path):
+def test_two_splits_are_read_as_one(tmp_path):
     more = [toy_shards.record(i) for i in range(5, 8)]
     folder = toy_shards.write(tmp_path, map(toy_shards.record, range(5)), more=more)
     dataset = open_dataset(CONFIG, folder, "train+more")
@@ -95,7 +95,7 @@ def test_two_splits_as_one(tmp_path):
         open_dataset(CONFIG, folder, "train+train")
 
 
-def test_records_of_fold(tmp_path):
+def test_records_of_a_fold_are_selected(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, folds=2)
     uses = [((1,), (2,)), ((1, 2), ()), ((2,), (1,)), ((), ())]
     records = [

@@ -53,7 +53,7 @@ def _records(batches: list[dict]) -> list[int]:
     return np.concatenate([b["record"] for b in batches]).tolist()
 
 
-def test_deterministic(dataset):
+def test_batches_are_deterministic(dataset):
     _assert_same(_train(dataset, 6), _train(dataset, 6))
 
 
@@ -62,7 +62,7 @@ def test_batches_depend_on_seed(dataset):
 
 
 @pytest.mark.parametrize("step, window", [(1, 0), (2, 0), (5, 0), (1, 4), (5, 4)])
-def test_resumes_exactly(dataset, step, window):
+def test_resumed_pipeline_has_the_same_batches(dataset, step, window):
     whole = _train(dataset, 7, shuffle_window=window)
     later = _train(dataset, 7 - step, start_step=step, shuffle_window=window)
     _assert_same(whole[step:], later)
@@ -91,11 +91,11 @@ def test_number_of_hosts_can_change_on_resume(dataset):
 
 
 @pytest.mark.parametrize("data", [{"threads": 1}, {"prefetch": 1}, {"threads": 16, "prefetch": 5}])
-def test_independent_of_threads(dataset, data):
+def test_batches_are_independent_of_threads(dataset, data):
     _assert_same(_train(dataset, 6), _train(dataset, 6, **data))
 
 
-def test_independent_of_workers(dataset):
+def test_batches_are_independent_of_workers(dataset):
     whole = _train(dataset, 5)
     _assert_same(whole, _train(dataset, 5, workers=2))
     windowed = _train(dataset, 5, shuffle_window=4)
@@ -164,14 +164,14 @@ def test_every_start_is_drawn_with_synchronous_sound(dataset):
         assert starts[record] == possible or len(possible) > 5
 
 
-def test_records_and_labels(dataset):
+def test_batches_have_records_and_labels(dataset):
     batch = _train(dataset, 1)[0]
     assert batch["record"].dtype == batch["label"].dtype == np.int64
     for record, label in zip(batch["record"], batch["label"], strict=True):
         assert dataset[int(record)].label == label
 
 
-def test_subset_of_records(dataset):
+def test_only_records_of_a_subset_are_read(dataset):
     iterator = pipeline.train_batches(
         toy_shards.CONFIG, dataset, records=np.array([2, 5, 9]), make_views=toy_shards.plain_views
     )
@@ -200,7 +200,7 @@ def test_evaluation_is_in_order_and_pads_last_batch(dataset):
             assert batch["audio"]["global"]["log_mel"][i, 0, 0] == 2 * start
 
 
-def test_several_clips_record(dataset):
+def test_several_clips_of_a_record_are_spread_over_it(dataset):
     batches = _evaluate(dataset, clips=3)
     valid = np.concatenate([b["valid"] for b in batches])
     assert valid.sum() == 3 * RECORDS
@@ -211,7 +211,7 @@ def test_several_clips_record(dataset):
     assert starts[2::3].tolist() == last
 
 
-def test_evaluation_starts_anywhere(dataset):
+def test_evaluation_may_start_at_any_batch(dataset):
     _assert_same(_evaluate(dataset, clips=2)[3:], _evaluate(dataset, start_step=3, clips=2))
 
 
@@ -240,14 +240,14 @@ def test_hosts_evaluate_disjoint_rows(dataset):
             )
 
 
-def test_one_modality(dataset):
+def test_batches_may_have_one_modality(dataset):
     batch = _evaluate(dataset, modalities=("audio",))[0]
     assert "video" not in batch
     batch = _evaluate(dataset, modalities=("video",))[0]
     assert "audio" not in batch
 
 
-def test_multi_label(tmp_path):
+def test_batches_may_have_several_labels_per_record(tmp_path):
     metadata = dataclasses.replace(toy_shards.METADATA, multi_label=True)
     records = [
         dataclasses.replace(toy_shards.record(0), label=-1, labels=labels)
@@ -277,7 +277,7 @@ def test_closing_frees_descriptors(dataset):
         assert len(os.listdir("/proc/self/fd")) <= before + 4
 
 
-def test_training_views_of_config(dataset):
+def test_default_views_have_the_shapes_of_the_config(dataset):
     """The default views of training and evaluation."""
     iterator = pipeline.train_batches(toy_shards.CONFIG, dataset)
     batch = _flat(next(iterator))

@@ -175,7 +175,7 @@ def test_workers_that_die_three_times_at_batch_end_run():
     assert all(iterator.closed for iterator in pipeline.started)
 
 
-def test_other_errors_do_not_restart_workers():
+def test_errors_other_than_lost_workers_do_not_restart_them():
     def fail(step: int, buffers: Buffers):
         raise RuntimeError("of another kind")
 

@@ -55,7 +55,7 @@ def test_order_is_function_of_seed_and_epoch(window, block):
 
 
 @WINDOWS
-def test_subset_of_records(window, block):
+def test_subset_of_records_is_shuffled(window, block):
     subset = np.array([3, 5, 40, 41, 42, 60, 61, 99])
     shuffle = make(window, records=subset)
     assert all(sorted(epoch_of(shuffle, epoch)) == subset.tolist() for epoch in range(3))

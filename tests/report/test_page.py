@@ -201,7 +201,7 @@ def left_out(text):
     return {tuple(cell.text for cell in row[:2]): row[2].text for row in rows}
 
 
-def test_what_runs_lack_is_listed(run, tmp_path):
+def test_missing_parts_of_runs_are_listed(run, tmp_path):
     """Two runs: one without its data, one with config and curves only."""
     for name in ("moved", "bare"):
         (tmp_path / name).mkdir()
@@ -312,7 +312,7 @@ def test_failed_page_does_not_fail_the_run(run, tmp_path, capsys):
         (["--output=x.html", "--clips=0"], "--clips=0: give 1 to 5000"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, words):
+def test_invalid_arguments_are_one_sentence(tmp_path, capsys, arguments, words):
     (tmp_path / "result.json").write_text("{}")
     (tmp_path / "empty").mkdir()
     assert report.main([str(tmp_path / "empty"), *arguments]) == 2

@@ -108,7 +108,7 @@ def test_memory_by_the_compiler_overrides_the_estimate(estimates):
     assert step.flags_that_fit(THERE, twice).startswith("--config.batch_size=2")
 
 
-def test_nothing_fits(estimates):
+def test_smaller_model_is_proposed_if_no_flags_fit(estimates):
     there = dataclasses.replace(THERE, total=GIB)
     assert step_memory(paper(1), devices=1).flags_that_fit(there) == "a smaller --config.model.size"
 

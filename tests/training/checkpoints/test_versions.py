@@ -7,7 +7,7 @@ import xkd_jax
 from xkd_jax.training.checkpoints import versions
 
 
-def test_versions_of_python_libraries_and_program():
+def test_versions_of_python_libraries_and_program_are_recorded():
     found = versions.versions()
     assert {"python", "xkd_jax", "code", "jax", "jaxlib", "flax", "optax"} <= found.keys()
     assert {"orbax-checkpoint", "numpy", "grain"} <= found.keys()

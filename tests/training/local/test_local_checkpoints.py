@@ -117,7 +117,7 @@ def test_state_is_restored_onto_other_mesh(config, tmp_path):
     assert state.student["w"].sharding == whole.student["w"].sharding
 
 
-def test_newest_ones_are_kept(config, tmp_path):
+def test_newest_checkpoints_are_kept(config, tmp_path):
     save(config, tmp_path, local_steps=[1, 2, 3, 4])
     assert [path.name.partition(".")[0] for path in folders(tmp_path)] == ["4", "3"]
 
@@ -139,7 +139,7 @@ def test_next_start_removes_older_attempts(config, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, change_index, os.remove])
-def test_damaged_one_is_reported_and_the_one_before_used(config, tmp_path, capsys, damage):
+def test_damaged_checkpoint_is_reported_and_the_one_before_used(config, tmp_path, capsys, damage):
     save(config, tmp_path, local_steps=[5, 6])
     damage(values(folders(tmp_path)[0]))
     assert restored(config, tmp_path) == 5
@@ -154,7 +154,7 @@ def test_lost_disk_falls_back_to_the_runs_folder(config, tmp_path):
     assert restored(config, tmp_path) == 4
 
 
-def test_local_one_is_used_if_the_runs_newest_is_damaged(config, tmp_path):
+def test_local_checkpoint_is_used_if_the_runs_newest_is_damaged(config, tmp_path):
     save(config, tmp_path, local_steps=[5], steps=[4])
     save(config, tmp_path, steps=[6])
     (tmp_path / "checkpoints" / "6" / "run" / "metadata").write_text("{}")

@@ -90,7 +90,7 @@ def test_too_few_other_disks_leave_shards_without_copy(disks):
     assert any(disks[peer] == disk for peer, disk in zip(peers, disks, strict=True))
 
 
-def test_whole_and_incomplete_arrays():
+def test_array_is_whole_only_with_all_its_shards():
     assert shard_placement.is_whole([()], ())
     assert not shard_placement.is_whole([], ())
     assert shard_placement.is_whole([((0, 2), (0, 3)), ((2, 4), (0, 3))], (4, 3))

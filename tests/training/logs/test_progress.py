@@ -25,7 +25,7 @@ from xkd_jax.training.logs.progress import Progress, Scalars, loss_terms
         (float("inf"), "unknown"),
     ],
 )
-def test_durations(seconds, text):
+def test_durations_are_printed_in_suitable_units(seconds, text):
     assert duration(seconds) == text
 
 

@@ -20,7 +20,7 @@ def told(config, mesh, records=1000, written=None):
     return "\n".join(run_summary.lines(config, written, records, length, mesh)).splitlines()
 
 
-def test_the_papers_run_in_words(mesh):
+def test_first_lines_describe_the_papers_run(mesh):
     lines = told(Config(), mesh, records=240_000)
     for line in (
         "method    xkd (no shared blocks), refinement mean, teacher view global, alignment mmd",
@@ -39,7 +39,7 @@ def test_the_papers_run_in_words(mesh):
     assert [line for line in lines if line.startswith("sharding  batch -> data x fsdp, ")]
 
 
-def test_a_variant_and_an_ablation_in_words(small, mesh):
+def test_first_lines_describe_a_variant_and_an_ablation(small, mesh):
     config = change(
         small, model={"variant": "mats"}, loss={"refinement": "none", "teacher_view": "local"},
         video={"local_views": 3}, audio={"local_views": 0},
