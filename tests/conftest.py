@@ -14,7 +14,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
-# A step then compiles in half of the time; later versions have only the slower emitters.
+# Halves the compilation time of a step; later versions of JAX have only the slower emitters.
 if Version(version("jaxlib")) < Version("0.11"):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
@@ -52,13 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected less often, and modules and tests are left out: a tenth of the time."""
+    """Collects garbage less often, and not in modules and tests: saves a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_sessionfinish() -> None:
-    """The collections at the end of a worker, of seconds each, leave everything out."""
+    """Freezes all objects: the last collections of a worker would take seconds each."""
     gc.freeze()
 
 
@@ -137,7 +137,7 @@ def esc50(tmp_path_factory):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock to set: clock[0] = 12.0, in seconds."""
+    """A clock that the test sets, in seconds: clock[0] = 12.0."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     terminal.print_text("begin")  # when the interval without a line begins

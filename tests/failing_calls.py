@@ -9,7 +9,7 @@ from data_pipelines.format import storage
 
 
 class Killed(BaseException):
-    """The end of a process, which the code under test does not expect."""
+    """The end of a process: an exception that the code under test does not handle."""
 
 
 def kill_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) -> list[int]:

@@ -20,8 +20,8 @@ WIDTH, HEADS, DEPTH, HIDDEN = 8, 2, 2, 12
 
 @dataclasses.dataclass
 class Case:
-    """A file: its tensors, what has to be said of it, an input as the network takes it, in our
-    order of axes, and the tokens and pooled features that it gives, also in our order."""
+    """A file: its tensors, the values that must be given, an input of the network in our order of
+    axes, and the tokens and pooled features that it outputs, also in our order."""
 
     tensors: dict[str, np.ndarray]
     modality: str
@@ -34,7 +34,7 @@ class Case:
 
 
 class Draw:
-    """Tensors that are all away from zeros and ones."""
+    """Random tensors, none near zeros or ones."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -227,7 +227,7 @@ def audiomae(*, finetuned=False):
 
 
 def cavmae(modality):
-    """Both towers, of which one is asked for; the last block is shared but for its norms."""
+    """Both towers, one is requested; the last block is shared except for its norms."""
     draw = Draw(5)
     sound = draw.rng.normal(size=(8, 12)).astype(np.float32)
     frame = draw.rng.normal(size=(1, 8, 8, 3)).astype(np.float32)

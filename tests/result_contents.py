@@ -1,4 +1,4 @@
-"""Contents of `result.json` of evaluations that were not made."""
+"""Contents of `result.json`, without an evaluation."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ import small_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """That of `small_run`, quick to compile, with checkpoints at the end and on preemption only."""
+    """`small_run` with less to compile, and checkpoints only at the end and on preemption."""
     config = small_run.get_config()
     small_run.compile_quickly(config)
     config.checkpoint.every_steps = 0

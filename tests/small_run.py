@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def compile_quickly(raw: ml_collections.ConfigDict) -> None:
-    """One block and one loss of the whole batch, in less than half of the time."""
+    """One block and one loss over the whole batch: less than half of the time."""
     raw.model.size = "16/1/2:8/1/2"
     raw.video.local_views = raw.audio.local_views = 0
     for name in raw.loss.weights:

@@ -1,4 +1,4 @@
-"""Pages: targets of links and named things exist, and tables equal their files."""
+"""Pages: targets of links, named files, commands and tests exist; tables equal their files."""
 
 import ast
 import importlib.util

@@ -11,7 +11,7 @@ FILES = sorted(HERE.rglob("*.py"))
 
 
 def imported(source: str) -> list[str]:
-    """The modules that Python source imports, also where a name of a module is one itself."""
+    """The modules that Python source imports, including imported names that are modules."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -45,7 +45,7 @@ def folder(place, tmp_path):
 
 
 class Clock:
-    """A clock that advances only, and at once, when this process waits."""
+    """A clock that advances when this process waits, without real waiting."""
 
     def __init__(self):
         self.now = 0.0
@@ -192,7 +192,7 @@ def test_one_of_simultaneous_processes_gets_lease(folder, before):
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 def test_clocks_of_two_machines_may_differ(folder, monkeypatch, jump):
-    """Neither the time of day nor the file's time matters."""
+    """Neither the time of day nor the modification time of the file is used."""
     now = time.time() + jump
     with Process(folder, LONG, "elsewhere") as first:
         assert first.line() == "held"
@@ -206,7 +206,7 @@ def test_clocks_of_two_machines_may_differ(folder, monkeypatch, jump):
 
 
 def test_pause_of_waiting_process_does_not_expire_lease(folder, monkeypatch):
-    """As after a suspension of its machine, or a pause of the storage."""
+    """For example after its machine or the storage was suspended."""
     clock = iter(1e3 * n for n in range(10**6))
     with Process(folder, "0.6", "elsewhere") as first:
         assert first.line() == "held"
@@ -222,7 +222,7 @@ def test_pause_of_waiting_process_does_not_expire_lease(folder, monkeypatch):
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
 def test_invalid_lease_file_expires(folder, clock, content):
-    """As after a kill during the first write, or a loss by the disk."""
+    """For example after a kill during the first write, or a loss of data on the disk."""
     storage.write(storage.join(folder, ".lease"), content)
     found = []
     with lease.held(folder, "In use", "wait.", waiting=found.append) as held:

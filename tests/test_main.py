@@ -45,7 +45,7 @@ def run(*arguments):
         (("--config=configs/eval/ucf101.py",), "checkpoint is empty"),
         (
             ("--config=configs/eval/knn.py", "--config.data.folds=(1, 2, 3)"),
-            "checkpoint is empty",  # so the folds are right
+            "checkpoint is empty",  # so the folds are accepted
         ),
         (("--config=configs/eval/ucf101.py", "--plan=v5e:2x2"), "--plan is for pretraining"),
     ],
@@ -93,7 +93,7 @@ def test_module_in_another_folder_equals_main_and_takes_configs_of_package(tmp_p
 
 def test_helpfull_lists_every_flag():
     found = run("--helpfull")
-    assert found.returncode == 1  # as absl ends it
+    assert found.returncode == 1  # the status of absl
     for flag in ("--workdir", "--plan", "--[no]show", "--[no]compilation_cache", "--verbosity"):
         assert flag in found.stdout
 
@@ -131,8 +131,7 @@ def test_default_workdir_has_name_of_config(config, workdir):
     assert command.default_workdir(config) == workdir
 
 
-# A run that has ended its work, in a process where something hangs: a thread of a library, or what
-# is registered for the end.
+# A run that has ended, in a process where a thread of a library or an exit handler hangs.
 HANGS = """
 import atexit, threading
 from data_pipelines import errors

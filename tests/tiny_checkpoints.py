@@ -4,7 +4,7 @@ import tiny_state
 
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
-RECORDS, DATA = 24, "0123456789abcdef0123456789abcdef"  # the record of the data set
+RECORDS, DATA = 24, "0123456789abcdef0123456789abcdef"  # of the data set
 
 
 def saved(config, directory, *steps):

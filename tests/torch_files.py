@@ -1,4 +1,4 @@
-"""Files as `torch.save` writes them, made without PyTorch; any part of them can be falsified."""
+"""Files in the format of `torch.save`, without PyTorch; any part may be made invalid."""
 
 import dataclasses
 import io
@@ -104,7 +104,7 @@ def zipped(value, *, stem="archive", compression=zipfile.ZIP_STORED, more=()):
 
 
 def legacy(value, *, little_endian=True, magic=MAGIC, version=VERSION):
-    """A file from before."""
+    """A file in the format before PyTorch 1.6."""
     storages = storages_of(value)
     head = [magic, version, {"protocol_version": version, "little_endian": little_endian}]
     parts = [pickled(part) for part in head]

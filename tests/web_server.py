@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Has ranges of bytes, as servers of data do, and no listing of folders."""
+    """Supports byte ranges, as data servers do, and lists no folders."""
 
     def do_GET(self) -> None:
         """Answers with a file, or a range of it."""

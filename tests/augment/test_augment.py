@@ -115,7 +115,7 @@ def test_transposed_canvas_gives_same_view(frame, flip):
 def test_jitter_equals_pil(frame, name, factor):
     expected = ENHANCERS[name](Image.fromarray(square(frame)[0])).enhance(factor)
     found = jitter(square(frame), **{name: factor})[0]
-    # PIL cuts the fraction off; and the gray it blends with is rounded: half a level, times 0.4.
+    # PIL truncates, and rounds the gray level that it blends with: half a level, times 0.4.
     assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.21
 
 
@@ -142,7 +142,7 @@ def test_hue_equals_torchvision_on_pil_images(frame, turns):
     turned = (np.asarray(hue, int) + int(turns * 255)) % 256
     hsv = Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), saturation, value))
     difference = np.abs(jitter(square(frame), hue=turns)[0] - np.asarray(hsv.convert("RGB"), int))
-    # PIL keeps 256 hues: 6 * 255 / 256 levels a hue, in the old hue, in the new and in the turn.
+    # PIL has 256 hues: an error of 6 * 255 / 256 levels in old hue, new hue and rotation each.
     assert difference.max() <= 16
     assert difference.mean() <= 4
 

@@ -169,7 +169,7 @@ def test_cutmix_in_time_and_height_equals_timm():
         key = jax.random.key(seed)
         mixed, found = mix(clips, jnp.eye(2), key, 0.0, 0.5, axes="time_height")
         usual, expected = mix(clips, jnp.eye(2), key, 0.0, 0.5)
-        np.testing.assert_array_equal(found, expected)  # the same draws
+        np.testing.assert_array_equal(found, expected)  # with the same random numbers
         box = np.asarray(usual)[0, 0, :, :, 0]  # rows are frames, columns are rows
         pasted = np.asarray(mixed)[0]
         np.testing.assert_array_equal(pasted, np.broadcast_to(box[:4, :, None, None], pasted.shape))

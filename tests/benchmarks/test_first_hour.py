@@ -1,4 +1,4 @@
-"""The README's way from a folder of videos to a number."""
+"""benchmarks.first_hour: the README's commands from a folder of videos to a result."""
 
 import ast
 import json

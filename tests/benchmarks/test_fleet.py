@@ -1,4 +1,4 @@
-"""Fleets: the measurements at small sizes, and the costs by closed forms."""
+"""benchmarks.fleet: its measurements at small sizes, and its costs by closed forms."""
 
 import functools
 import json
@@ -114,7 +114,7 @@ def test_simulated_hosts_read_an_epoch_once(records, batch_size, hosts):
 
 
 def test_part_of_the_state_is_a_fraction_and_the_whole_rest():
-    """Vectors and embeddings that can't be divided stay whole."""
+    """Vectors and indivisible embeddings are not divided."""
     alone, part = fleet_parts.state(1), fleet_parts.state(256)
     assert alone["host_bytes"] == alone["state_bytes"] == part["state_bytes"]
     assert part["state_bytes"] / 256 < part["host_bytes"] < part["state_bytes"] / 30

@@ -12,7 +12,7 @@ FIRST = plans.CASES[0]
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Plans of numbers; the list of cases that were planned."""
+    """Plans with given numbers; returns the list of cases that were planned."""
     asked = []
 
     def make(config, where):

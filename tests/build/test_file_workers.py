@@ -83,7 +83,7 @@ def test_crash_or_hang_loses_only_its_item():
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "kill", "hang"])
 def test_item_is_repeated_after_one_crash_or_hang(tmp_path, how):
-    """The worker is stopped, killed for lack of memory or blocked by storage; its item has no fault."""
+    """A worker may be stopped, killed for lack of memory or blocked by storage."""
     bad = [(f"{tmp_path}/{how}", i) for i in (1, 2)]
     results = run([("fine", 0), *bad, ("fine", 3)])
     assert results == [("fine", 0), ("second", 1), ("second", 2), ("fine", 3)]

@@ -109,7 +109,7 @@ def test_empty_segment_is_left_out_with_reason(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_damage_in_a_later_record_leaves_out_the_file_unless_damaged_files_are_kept(tmp_path, monkeypatch, keep):
+def test_damage_in_a_later_record_leaves_out_the_file_unless_kept(tmp_path, monkeypatch, keep):
     decode = media.decode
 
     def damaged_later(path, options, start, end):

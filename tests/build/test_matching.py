@@ -114,7 +114,7 @@ def _ucf101(folder, paths, listed="HandstandPushups/v_HandStandPushups_g01_c01.a
 )
 @pytest.mark.parametrize("listed", ["HandstandPushups", "HandStandPushups"])
 @pytest.mark.parametrize("known", ["HandstandPushups", "HandStandPushups"])
-def test_ucf101_file_is_found_in_another_folder_container_or_spelling(tmp_path, path, listed, known):
+def test_ucf101_file_is_found_in_other_folder_container_or_spelling(tmp_path, path, listed, known):
     catalog = _ucf101(tmp_path, [path], f"{listed}/v_HandStandPushups_g01_c01.avi", known)
     (item,) = catalog.splits["all"]
     assert (item.path, item.label, item.label_text) == (path, 0, known)

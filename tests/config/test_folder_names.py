@@ -1,4 +1,4 @@
-"""Folders of runs, evaluations and data sets with any name of a file system."""
+"""Folders of runs, evaluations and data sets may have any name."""
 
 import dataclasses
 import json

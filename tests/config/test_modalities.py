@@ -1,4 +1,4 @@
-"""Modalities of a run, and settings that need other ones."""
+"""Modalities of a run, and settings that need a missing modality."""
 
 import importlib
 

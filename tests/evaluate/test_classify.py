@@ -87,7 +87,7 @@ def test_killed_training_ends_with_identical_result(
     other = dataclasses.replace(config, seed=5)
     with pytest.raises(UserError, match="seed was 0, now 5"):
         evaluation.evaluate(other, tmp_path / "whole")
-    (tmp_path / "whole" / "result.json").unlink()  # as of a training that is not at its end
+    (tmp_path / "whole" / "result.json").unlink()  # as of a training that has not ended
     kept = (tmp_path / "whole" / "config.json").read_text()
     with pytest.raises(UserError, match="another seed"):
         evaluation.evaluate(other, tmp_path / "whole")
@@ -144,7 +144,7 @@ def test_nonfinite_loss_is_refused_with_working_remedy(checkpoint, esc50, tmp_pa
 
 
 def _damage(folder):
-    """Truncates every file of values: such a small state has two files, and reads one."""
+    """Truncates all value files: so small a state has two, of which one is read."""
     for path in folder.rglob("d/*"):
         os.truncate(path, path.stat().st_size // 2)
 
@@ -155,7 +155,7 @@ def _same_states(*folders):
         jax.tree.map(np.testing.assert_array_equal, *map(checkpointer.restore, steps))
 
 
-def test_classifier_of_several_labels_per_record_is_scored_by_map(checkpoint, fsd50k, tmp_path, capsys):
+def test_several_labels_per_record_are_scored_by_map(checkpoint, fsd50k, tmp_path, capsys):
     data = EvalDataConfig(dir=fsd50k, test_split="eval", threads=2)
     fit = FitConfig(learning_rate=0.1, epochs=40.0, warmup_epochs=1.0)
     content = evaluation.evaluate(_linear(checkpoint, fsd50k, data=data, fit=fit), tmp_path)
@@ -190,7 +190,7 @@ def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
         assert change.keys() == {"readout"}
         assert min(jax.tree.leaves(change["readout"]["pool"])) > 0
         return
-    # Adam's first step is the learning rate for every number: what is left is the decay by layer
+    # Adam's first step equals the learning rate for every number: ratios are the decay by layer
     assert change["network"]["norm"]["bias"] == pytest.approx(0.1, rel=1e-2)
     assert change["network"]["embedding"]["cls"] == pytest.approx(0.1 * 0.5**3, rel=1e-2)
 
@@ -293,7 +293,7 @@ def test_finetuning_on_video_with_all_augmentations(checkpoint, ucf101, tmp_path
     assert np.isfinite(losses).all()
     more = dataclasses.replace(config, clips=dataclasses.replace(config.clips, test=1))
     (tmp_path / "result.json").rename(tmp_path / "two_clips.json")
-    evaluation.evaluate(more, tmp_path)  # what is trained may be tested otherwise
+    evaluation.evaluate(more, tmp_path)  # a trained classifier may be tested with other settings
     printed = capsys.readouterr().out
     assert "resume" in printed
     assert "loss" not in printed

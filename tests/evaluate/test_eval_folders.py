@@ -41,7 +41,7 @@ def test_repeated_evaluation_keeps_its_result(tmp_path):
     assert kept["per_fold"] == [{"fold": 0, "value": 50.0, "test_records": 8}]
     elsewhere = dataclasses.replace(config, data=EvalDataConfig(dir="moved"), log_every=1)
     result.refuse_other(elsewhere, _source(), DATA, tmp_path)
-    del written["data"], written["config"]["knn"]["k"]  # as an older program wrote it
+    del written["data"], written["config"]["knn"]["k"]  # as written by an earlier version
     (tmp_path / "result.json").write_text(json.dumps(written))
     result.refuse_other(config, _source(), DATA, tmp_path)
 

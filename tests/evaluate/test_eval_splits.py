@@ -48,7 +48,7 @@ def test_used_records_without_class_are_refused(tmp_path):
     directory = toy_shards.write(tmp_path, _records(5), test=[*_records(3), unlabeled])
     with pytest.raises(UserError, match=r"1 of 4 records .* none of its 3 classes \(first: clip7"):
         _open(directory)
-    assert len(_open(directory, labeled=False).test) == 4  # retrieval takes them
+    assert len(_open(directory, labeled=False).test) == 4  # retrieval uses them
     beyond = dataclasses.replace(toy_shards.record(7), label=3)
     directory = toy_shards.write(tmp_path / "beyond", [*_records(5), beyond], test=_records(3))
     with pytest.raises(UserError, match=r"1 of 6 records .* \(first: clip7"):

@@ -114,7 +114,7 @@ def test_esc50_folds_without_network(checkpoint, esc50, tmp_path, capsys):
         expected = ((first - audio.mean) / audio.std).mean(1)
         np.testing.assert_allclose(found[number, 0, 0], expected, atol=1e-4)
 
-    np.save(folder / "label.npy", np.where(labels == 1, 2, labels))  # there are 0 and 1
+    np.save(folder / "label.npy", np.where(labels == 1, 2, labels))  # the classes are 0 and 1
     again = dataclasses.replace(config, features=str(tmp_path / "features"))
     with pytest.raises(UserError, match=r"all-test-\w+ are not classes of .*: delete that folder"):
         evaluation.evaluate(again, tmp_path / "again")
@@ -131,7 +131,7 @@ def test_ucf101_folds_with_clips_and_crops(checkpoint, ucf101, small, tmp_path):
     (folder,) = (tmp_path / "features").glob("all-test-*")
     found = np.load(folder / "video.npy")
     assert found.shape == (6, 3, 3, 24)
-    # the middle clip's middle crop is what the probe of small sees
+    # the probe of `small` uses the middle crop of the middle clip
     source = pretrained.load(config, _mesh())
     views = pretrained.viewing(config, source.views)
     dataset = open_dataset(views, ucf101, "all", ("video",))
@@ -164,9 +164,9 @@ def test_both_modalities_of_kinetics_sound(checkpoint, kinetics_sound, tmp_path,
     assert widths == {"video": (4, 2, 3, 24), "audio": (4, 2, 1, 24), "label": (4,)}
     assert set(np.load(folder / "label.npy")) == {2, 25}  # bowling, singing
 
-    # retrieval needs the test features alone, which are there
+    # retrieval needs the test features alone, which are stored
     retrieval = dataclasses.replace(config, protocol="retrieval")
-    monkeypatch.setattr(features, "clip_batches", None)  # would be called
+    monkeypatch.setattr(features, "clip_batches", None)  # fails if it is called
     found = evaluation.evaluate(retrieval, tmp_path / "retrieval")
     assert found["metric"] == "recall at 1"
     assert found["per_fold"][0]["audio_to_video_same_class_recall_5"] == 100
@@ -232,7 +232,7 @@ def test_killed_extraction_resumes_and_finished_one_is_reused(
         np.testing.assert_array_equal(np.load(path), np.load(resumed))
     assert made == 5
     with monkeypatch.context() as patch:
-        patch.setattr(features, "clip_batches", None)  # would be called
+        patch.setattr(features, "clip_batches", None)  # fails if it is called
         assert evaluation.evaluate(config, tmp_path / "whole")["value"] == whole["value"]
 
 
@@ -244,7 +244,7 @@ def test_features_of_changed_shards_are_not_reused(checkpoint, esc50, tmp_path):
     moved = shutil.copytree(esc50, tmp_path / "moved")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(moved)))
     evaluation.evaluate(config, tmp_path / "moved_run")
-    assert len(list((tmp_path / "features").iterdir())) == 2  # train and test, of either place
+    assert len(list((tmp_path / "features").iterdir())) == 2  # train and test
 
     views = pretrained.viewing(config, pretrained.load(config, _mesh()).views)
     dataset = open_dataset(views, str(moved), "all", ("audio",))

@@ -61,7 +61,7 @@ def test_features_in_bucket_are_added_in_parts(tmp_path):
     _extract(folder, (0,))
     store = _store(folder)
     with store.opened():
-        assert store.done == 2  # of whole records
+        assert store.done == 2  # only whole records
         store.allocate(_batch(0))
         for first in (0, 3):
             store.write(first, _batch(first))
@@ -89,7 +89,7 @@ def test_only_one_evaluation_writes_at_a_time(tmp_path, monkeypatch):
         for start in (0, 3):
             first.write(start, _batch(start))
         first.save()
-        with second.opened():  # a set that is complete is for all
+        with second.opened():  # a complete set needs no lease
             assert second.done == second.rows
     assert _read(tmp_path).features["audio"].max() == 5
 
@@ -171,7 +171,7 @@ def test_missing_disk_space_is_refused_before_writing(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.npy"))
     _extract(tmp_path)
     audio = (tmp_path / "audio.npy").stat()
-    assert audio.st_blocks * 512 >= audio.st_size  # its space is its own
+    assert audio.st_blocks * 512 >= audio.st_size  # its disk space is allocated
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

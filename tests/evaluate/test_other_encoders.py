@@ -61,7 +61,7 @@ def record(number):
     return record_schema.Record(
         id=str(number),
         frames=[simplejpeg.encode_jpeg(frame) for frame in frames],
-        # another spectrogram than the encoders'; these values would not fit them
+        # not the spectrogram of the encoders: these values would not fit them
         log_mel=record_schema.encode_log_mel(np.zeros((8, 112))),
         waveform=np.rint(32767 * wave).astype(np.int16),
         label=label,
@@ -168,7 +168,7 @@ def test_features_depend_on_weights_and_stated_input(directory, tmp_path, monkey
     evaluation.evaluate(config, tmp_path / "one")
     again, _ = weights(tmp_path / "copy", "videomae_finetune")
     with monkeypatch.context() as patch:
-        patch.setattr(features, "clip_batches", None)  # would be called
+        patch.setattr(features, "clip_batches", None)  # fails if it is called
         evaluation.evaluate(dataclasses.replace(config, checkpoint=again), tmp_path / "two")
     plain = dataclasses.replace(config.video, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     evaluation.evaluate(dataclasses.replace(config, video=plain), tmp_path / "three")

@@ -67,7 +67,7 @@ def test_long_fit_prints_progress(data, monkeypatch, capsys):
         ((1e-3, 1e-2), "cost 0.01 is best, the largest of svm.costs"),
         ((10.0, 100.0), "cost 10 is best, the smallest of svm.costs"),
         ((1e-1, 1.0, 10.0), ""),
-        ((1e-6, 1e-5), ""),  # both always say the commonest class
+        ((1e-6, 1e-5), ""),  # both always predict the most frequent class
         ((1e-3,), ""),
     ],
 )

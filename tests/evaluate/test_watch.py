@@ -1,4 +1,4 @@
-"""Following a run that is still training."""
+"""Evaluation of each new checkpoint of a run in progress."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def results(workdir):
 
 
 class Evaluations:
-    """Stands for evaluations: notes the step, whose checkpoint must exist."""
+    """Replaces evaluations: records the step, whose checkpoint must exist."""
 
     def __init__(self, run):
         self.run, self.steps = run, []

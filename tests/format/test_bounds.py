@@ -130,10 +130,10 @@ def test_frames_of_dmvr_shards_are_bounded(tmp_path, frugal):
 
 
 def test_jpeg_of_many_scans_is_refused(frugal):
-    """Each scan is a pass over all pixels, and may take ten bytes."""
+    """Each scan costs a pass over all pixels, and may have only ten bytes."""
     pixels = np.random.default_rng(0).integers(0, 255, (16, 24, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    assert decode(of_frames(*[jpeg] * 4), 16).any()  # encoders write few scans
+    assert decode(of_frames(*[jpeg] * 4), 16).any()  # usual encoders write few scans
     scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     with pytest.raises(UserError, match=f"{WHERE} has a frame .*10[0-9]+ scans, more than 32"):
         decode(of_frames(jpeg[:-2] + scan * 1000 + jpeg[-2:]), 16)

@@ -117,7 +117,7 @@ def test_damaged_index_never_changes_records(shard, seed):
 @settings(THOUSANDS, max_examples=50)
 @given(seed=seeds)
 def test_wrong_index_with_valid_checksum_never_changes_records(shard, seed):
-    """It is ignored, a record is named as damaged, or the records are unchanged."""
+    """The index is ignored, a record is named as damaged, or the records are unchanged."""
     shard.write_bytes(SHARD)
     for content in _variants(INDEX[: -tfrecord.FOOTER.size], seed):
         crc = tfrecord.FOOTER.pack(tfrecord.masked_crc(content))
@@ -139,7 +139,7 @@ GOOD = record_schema.serialize(toy_shards.record(1, frames=3))
 @THOUSANDS
 @given(seed=seeds)
 def test_wrong_records_with_valid_checksum_are_refused_or_parsed(seed):
-    """Records damaged before their checksum was computed are refused, or parse as others."""
+    """Records damaged before their checksum was computed are refused, or parsed."""
     where = "shard, record 0,"
     for content in _variants(GOOD, seed):
         record = _refusal(where, record_schema.parse, content, 8, where)

@@ -1,4 +1,4 @@
-"""librosa is imported without compiling, and without a folder for what numba compiles."""
+"""librosa is imported without compilation, and without a cache folder of numba."""
 
 import os
 import pathlib

@@ -33,7 +33,7 @@ def _direct(waveform, fft=1024, hop=143):
 
 
 def _slaney_filters(sample_rate=16000, fft=1024, mels=80):
-    """Triangles of unit area; linear to 1 kHz, then 27 bands to each factor of 6.4."""
+    """Triangles of unit area: linear below 1 kHz, then 27 bands per factor of 6.4."""
 
     def hertz(mel):
         return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))

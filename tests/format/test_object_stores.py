@@ -86,7 +86,7 @@ def test_media_files_of_a_list_are_read_by_http(clip):
 
 
 def test_shards_are_read_by_http(local):
-    """Without a listing, by the index of the split."""
+    """The server lists no folders; shards are found by the index of the split."""
     pytest.importorskip("aiohttp", reason="the extra 'stores' is not installed")
     with web_server.serving(local) as address:
         for remote, here in zip(_batches(address), _batches(local), strict=True):

@@ -121,7 +121,7 @@ def test_memory_of_records_in_use_is_not_reused(tmp_path):
 
 
 def test_digest_is_that_of_runs_of_every_version(tmp_path):
-    """A hash of length and masked checksum of each record: another one would end every run."""
+    """Existing runs store this digest: with another one they would be refused."""
     source = record_source.TFRecordSource(_write(tmp_path))
     in_order = RECORDS[0::2] + RECORDS[1::2]
     rows = b"".join(struct.pack("<II", len(r), tfrecord.masked_crc(r)) for r in in_order)
@@ -282,7 +282,7 @@ def test_missing_shards_are_named(tmp_path):
 
 
 def test_more_than_99_999_shards_are_found(tmp_path, monkeypatch):
-    """Their numbers have more digits, in the order of numbers and not of names."""
+    """Their numbers have six digits; shards are in the order of numbers, not of names."""
     count = 100_002
     names = {shard_names.shard_name("toy", "train", i, count): i for i in reversed(range(count))}
     monkeypatch.setattr(storage, "sizes", lambda directory: names)

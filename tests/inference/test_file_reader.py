@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_worker_that_gets_a_reader_does_not_import_jax():
-    """Its import takes seconds and 200 MB in each worker."""
+    """The import of JAX takes seconds and 200 MB in each worker."""
     program = (
         "import pickle, sys; pickle.loads(sys.stdin.buffer.read()); print('jax' in sys.modules)"
     )

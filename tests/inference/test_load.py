@@ -69,7 +69,7 @@ def test_loading_again_gives_the_same_model(checkpoint, model):
 
 @pytest.mark.parametrize("count, size", [(1, 8), (9, 16), (17, 32), (33, 40), (40, 40)])
 def test_batch_is_filled_up_to_power_of_two_and_not_to_largest(model, monkeypatch, count, size):
-    """A file of one window costs no more than it must; eight devices share a batch."""
+    """Short batches are padded to a power of two; eight devices share a batch."""
 
     class Placed(Exception):
         pass

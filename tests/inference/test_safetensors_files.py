@@ -1,4 +1,4 @@
-"""The safetensors format, with the traps of its header."""
+"""The safetensors format, with invalid headers."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Runs on slices that come and go, of `launch_tpu.sh --elastic`."""
+"""`launch_tpu.sh --elastic`: runs whose slices are lost and return."""
 
 import itertools
 import json
@@ -202,7 +202,7 @@ exec {python} {root}/tests/one_process.py {flags} --workdir="$CLOUD/run" \\
 
 
 def noted(folder, key):
-    """{step: values that the processes of all starts noted}."""
+    """{step: values that the processes of all starts recorded}."""
     found = {}
     for path in folder.glob("*.jsonl"):
         for line in path.read_text().splitlines():
@@ -214,7 +214,7 @@ def noted(folder, key):
 @pytest.mark.slow
 @pytest.mark.heavy
 def test_training_on_slices_that_come_and_go_has_same_data_and_losses(cloud, tmp_path):
-    """Each slice is two real processes; one slice is killed, and comes back later."""
+    """Each slice has two real processes; one slice is killed, and returns later."""
     shards, whole = noise_shards.write(str(tmp_path / "shards"), 24, 13), tmp_path / "whole"
     flags = [
         f"--config={ROOT}/tests/several_run.py", f"--config.data.dir={shards}",

@@ -106,7 +106,7 @@ def test_temporary_folder_of_archive_is_removed(cloud, tmp_path, monkeypatch):
 
 
 def test_invalid_answer_counts_as_lost_worker(cloud):
-    """Not as a file name, an expression, or an exit status."""
+    """It is not used as a file name, an expression or an exit status."""
     junk = 'echo "* a[\\$(touch PWNED)] 99999" > .status; sleep 1; '
     found = cloud(
         "run", *WHERE, TYPE, "--poll=2", "--retries=0", *MAIN,
@@ -263,7 +263,7 @@ def test_bad_input_is_not_retried_and_failures_three_times(cloud):
 
 
 def test_log_of_failed_worker_is_shown_first(cloud):
-    """Worker 0 starts first and ends with 1, as it lost the other one."""
+    """Worker 0 starts first and ends with status 1, because it lost the other worker."""
     mixed = "[[ $1 -gt 2 ]] || case $PWD in */1/*) exit {}; ;; *) exit {} ;; esac"
     found = cloud("run", *WHERE, TYPE, "--poll=0", *MAIN, main=mixed.format(2, 1))
     assert found.returncode == 2

@@ -52,7 +52,7 @@ def test_teacher_outputs_are_centered_then_divided_by_temperature():
     (teacher, teacher64), (center, center64) = draw(3, 4, 6), draw(4, 6)
     found = losses.teacher_softmax(teacher, center.astype(jnp.float32), 0.3)
     close(found, softmax((teacher64 - center64) / 0.3), rtol=1e-4)
-    # A large logit overflows nothing.
+    # A large logit causes no overflow.
     assert np.isfinite(
         losses.teacher_softmax(1000 * teacher, center.astype(jnp.float32), 0.3)
     ).all()

@@ -17,7 +17,7 @@ from xkd_jax.method.train_state import module_of
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 
 TEMPERATURES = {"video": 0.11, "audio": 0.07}
-# Every weight differs, so that no term can stand for another.
+# All weights differ, so that swapped terms change the total.
 WEIGHTS = {
     "reconstruct_video": 2.5,
     "reconstruct_audio": 1.7,

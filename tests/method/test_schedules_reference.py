@@ -99,7 +99,7 @@ def test_schedules_of_a_run_have_its_settings(epochs, warmup):
         (40, 4, 2.5, 0, False, Length(25, 10)),
     ],
 )
-def test_length_of_a_run_in_steps_and_epochs(records, batch, epochs, max_steps, drop_last, expected):
+def test_length_of_a_run_in_steps(records, batch, epochs, max_steps, drop_last, expected):
     run = dataclasses.replace(Config(), batch_size=batch, epochs=epochs, max_steps=max_steps)
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, drop_last=drop_last))
     found = run.length(records)

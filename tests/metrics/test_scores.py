@@ -75,7 +75,7 @@ def test_nan_scores_count_as_wrong():
     labels = np.arange(6) % 3
     assert top_k(np.full((6, 3), np.nan), labels, 2) == 0
     right = np.eye(3)[labels]
-    right[0, 1] = np.nan  # beside a right score
+    right[0, 1] = np.nan  # the other score is correct
     assert top_k(right, labels, 1) == pytest.approx(100 * 5 / 6)
     own = np.eye(4, dtype=bool)
     assert ranks(np.full((4, 4), np.nan), own).tolist() == [3] * 4

@@ -77,7 +77,7 @@ def on_devices(function, sizes):
     [
         ((8, 1, 1), 8, 2, (1, 10, 2)),
         ((2, 2, 2), 8, 2, (2, 10, 1)),
-        ((4, 1, 2), 3, 3, (3, 10, 3)),  # which this mesh doesn't divide
+        ((4, 1, 2), 3, 3, (3, 10, 3)),  # not divisible by this mesh
     ],
 )
 def test_on_a_mesh_each_device_has_its_own_samples_and_heads(

@@ -66,7 +66,7 @@ def test_cls_attention_is_first_row_of_last_attention_map(tokens):
     out, attention = blocks.with_cls_attention(tokens)
     np.testing.assert_allclose(attention, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out, blocks(tokens), rtol=1e-6)
-    assert float(attention.sum(-1).max()) < 1  # CLS keeps its own share
+    assert float(attention.sum(-1).max()) < 1  # the rest is attention to CLS itself
 
 
 def test_attention_map_is_not_formed_for_cls_attention(tokens):

@@ -21,7 +21,7 @@ def blocks(**options):
 
 
 def make(config, seed=0):
-    """An encoder whose biases, norms and tokens are all away from their initial values."""
+    """An encoder whose biases, norms and tokens all differ from their initial values."""
     with nnx.use_eager_sharding(False):
         encoder = Encoder.create(config, MODEL, nnx.Rngs(0))
     graph, params = nnx.split(encoder)

@@ -20,7 +20,7 @@ def test_output_is_layer_normalized_float32_of_any_leading_shape():
     assert out.shape == (3, 5, 32)
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out.mean(-1), 0, atol=1e-5)
-    np.testing.assert_allclose(out.var(-1), 1, rtol=0.05)  # logits are small: eps shows
+    np.testing.assert_allclose(out.var(-1), 1, rtol=0.05)  # logits are small: epsilon matters
 
 
 def test_output_layer_is_weight_normalized():

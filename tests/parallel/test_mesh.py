@@ -84,7 +84,7 @@ def single_device(small, make_views, tmp_path_factory):
     ],
 )
 def test_losses_are_equal_on_every_mesh(single_device, axes, optimizer):
-    """From the first step, and for a run that is resumed on more devices."""
+    """Also for a run that is resumed on more devices."""
     config, inputs, expected, directory = single_device
     config = change(config, mesh={"optimizer": optimizer})
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])
@@ -242,7 +242,7 @@ def test_activations_are_sharded_by_axis_rules():
     whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
     placed = jax.jit(mesh_lib.on_mesh(function, mesh), in_shardings=whole)(x)
     assert placed.sharding.spec == PartitionSpec(("data", "fsdp"), None, "tensor")
-    assert jax.jit(function)(x).sharding.is_fully_replicated  # no mesh, no constraint
+    assert jax.jit(function)(x).sharding.is_fully_replicated  # no constraint without a mesh
 
 
 def test_alignment_loss_is_sharded_by_rows():

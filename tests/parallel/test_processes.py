@@ -138,7 +138,7 @@ def train_here(config, workdir, monkeypatch):
 
 
 def features_here(config):
-    """Returns the notes of `one_process.evaluate_and_loop`."""
+    """Returns the records of `one_process.evaluate_and_loop`."""
     sharding = mesh_lib.batch_sharding(mesh_lib.make_mesh(config.mesh), 8)
     batches = pipeline.eval_batches(config, open_dataset(config, config.data.dir, "test"))
     return extract_features(jax.jit(tiny_state.encode), {"teacher": None}, batches, sharding, 8)
@@ -315,7 +315,7 @@ def test_flipped_bit_of_one_process_ends_all_and_its_host_is_named(config, tmp_p
 @pytest.mark.slow
 @pytest.mark.heavy
 def test_losses_are_equal_on_two_processes(config, tmp_path, monkeypatch):
-    """Without checkpoints, which would double the time."""
+    """Runs without checkpoints, which would double the duration of the test."""
     config = dataclasses.replace(config, max_steps=3)
     monkeypatch.setattr(training.Checkpoints, "save", lambda self, step, state: None)
     losses, _ = train_here(config, tmp_path / "one", monkeypatch)

@@ -1,4 +1,4 @@
-"""Cycles of kernels whose instructions are written out here."""
+"""Cycles of kernels, from listings of their instructions."""
 
 import pytest
 

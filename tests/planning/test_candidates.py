@@ -92,7 +92,7 @@ def test_search_ranks_fitting_plans_by_clips_per_second(config):
 
 
 def test_search_prefers_the_compilers_cycles_to_the_roofline(config):
-    """Parameters in pieces are gathered fast enough, and multiplied slowly."""
+    """Divided parameters are gathered fast, but multiplied slowly."""
 
     def make(config, where):
         plan = planner(14)(config, where)

@@ -62,7 +62,7 @@ def test_loop_on_a_tpu_reads_each_layer_once_and_has_cycles(where):
     costs, step = compiled(where, layers, (LAYERS, WIDTH, WIDTH), (ROWS, WIDTH))
     assert costs.flops == PRODUCTS
     assert WEIGHTS <= costs.bytes < 1.1 * WEIGHTS + 4 * LAYERS * 2 * ROWS * WIDTH
-    # of whole tiles, beside the vector unit's hyperbolic tangent
+    # whole tiles; the vector unit computes the hyperbolic tangent at the same time
     assert step.compute < step.compiled.operations < 5 * step.compute
     assert not costs.unknown
 

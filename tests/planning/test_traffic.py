@@ -1,4 +1,4 @@
-"""Memory traffic of programs whose operations are written here, so that their bytes are known."""
+"""Memory traffic of programs with known bytes."""
 
 import pytest
 

@@ -41,7 +41,7 @@ def test_positions_of_sound_alone_are_columns():
 
 
 def test_positions_of_run_on_sound_alone_are_columns():
-    """For any length of video clips."""
+    """They do not depend on the length of video clips."""
     record, config = toy_shards.record(0), dataclasses.replace(CONFIG, modalities=("audio",))
     assert record.frames
     last = clips.last_start(record, config)

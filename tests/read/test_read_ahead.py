@@ -81,7 +81,7 @@ def test_killed_worker_loses_no_batch(tmp_path, capfd):
 
 def test_workers_yield_same_batches_as_threads():
     data = dataclasses.replace(DATA, prefetch=2, workers=3)
-    batches = list(read(data, load, range(20)))  # all of them kept
+    batches = list(read(data, load, range(20)))  # all batches remain referenced
     assert steps_of(batches) == list(range(20))
 
 
@@ -226,7 +226,7 @@ def load_and_hang(step: int, buffers: Buffers) -> dict:
 
 
 def test_hanging_workers_do_not_block_the_end(monkeypatch):
-    """Grain alone waits for their next batch without limit."""
+    """Without our limit, Grain would wait for their next batch forever."""
     monkeypatch.setattr(read_ahead, "CLOSING_SECONDS", 0.1)
     others = set(multiprocessing.active_children())
     batches = read(dataclasses.replace(DATA, workers=2), load_and_hang, range(100))

@@ -158,7 +158,7 @@ def refuse(*block):
 
 def unlink_slowly(name, unlink=shared_memory._posixshmem.shm_unlink):
     unlink(name)
-    time.sleep(0.01)  # in which another worker may take the name
+    time.sleep(0.01)  # another worker may take the name meanwhile
 
 def work(name):
     os.posix_fallocate = refuse

@@ -104,12 +104,12 @@ def test_shorter_epoch_omits_end_of_order(window, block):
     for epoch in range(4):
         assert epoch_of(shorter, epoch) == epoch_of(whole, epoch)[:96]
     left_out = [set(range(COUNT)) - set(epoch_of(shorter, epoch)) for epoch in range(8)]
-    assert len(set(map(tuple, left_out))) > 1  # others in each epoch
+    assert len(set(map(tuple, left_out))) > 1  # differ between epochs
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 32_768, 32_769])
 def test_order_does_not_depend_on_memory_of_integers(count):
-    """It is NumPy's permutation of 64-bit integers, which runs of every version have read."""
+    """The order is NumPy's permutation of 64-bit integers, as in all earlier versions."""
     shuffle = one_shard(count, 3)
     expected = np.random.default_rng([3, 0]).permutation(count)
     assert [shuffle(position)[1] for position in range(count)] == expected.tolist()
@@ -118,7 +118,7 @@ def test_order_does_not_depend_on_memory_of_integers(count):
 @WINDOWS
 @pytest.mark.parametrize("subset", [None, [3, 5, 40, 41, 42, 60, 61], list(range(30))])
 def test_windows_are_those_of_all_random_numbers_at_once(window, subset):
-    """A window draws only its own of the random numbers that runs of every version have drawn."""
+    """A window draws only its part of the random numbers, which equal those of all versions."""
     records = np.arange(COUNT) if subset is None else np.array(subset)
     shards, count = SHARDS[records], len(records)
     for epoch in range(3):
@@ -134,7 +134,7 @@ def test_windows_are_those_of_all_random_numbers_at_once(window, subset):
 
 @pytest.mark.parametrize("count", [700, 701, 749])
 def test_blocks_are_random_samples_of_all_records(count, monkeypatch):
-    """Each takes one record of each group of consecutive ones, another one in each epoch."""
+    """A block has one record of each group of consecutive records, another in each epoch."""
     monkeypatch.setattr(shuffle_lib, "BLOCK", 100)
     number = shuffle_lib.blocks(count, 0)
     assert number == -(-count // 100)
@@ -144,7 +144,7 @@ def test_blocks_are_random_samples_of_all_records(count, monkeypatch):
         sizes = [len(part) for part in np.array_split(order, number)]
         for block in np.split(order, np.cumsum(sizes)[:-1]):
             assert sorted(block // number) == list(range(len(block)))
-            assert np.abs(np.diff(block)).mean() > count / 5  # and not in their order
+            assert np.abs(np.diff(block)).mean() > count / 5  # in random order
         first.append(np.sort(order[: sizes[0]]))
     # A record of the first group's `number` is in the first block of two epochs by chance.
     same = [np.isin(first[0], other).mean() for other in first[1:]]
@@ -152,7 +152,7 @@ def test_blocks_are_random_samples_of_all_records(count, monkeypatch):
 
 
 def test_members_of_groups_are_taken_equally_often(monkeypatch):
-    """Of every eighth record, as of repeated patterns in a list, a block has an eighth."""
+    """A block has an eighth of every eighth record, also if a list repeats a pattern."""
     monkeypatch.setattr(shuffle_lib, "BLOCK", 1000)
     order = np.array(epoch_of(one_shard(8000), 0))
     counts = [np.bincount(block % 8, minlength=8) for block in np.split(order, 8)]

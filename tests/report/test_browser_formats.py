@@ -1,4 +1,4 @@
-"""Media of a page: what is encoded can be decoded, and sounds like its spectrogram."""
+"""Media of a page can be decoded, and audio has its spectrogram."""
 
 import base64
 import io
@@ -86,14 +86,14 @@ def test_small_images_keep_sharp_edges():
 
 
 def record_of(seconds, rate, **values):
-    """A record with these seconds of frames at a rate, and of samples with values that differ."""
+    """A record of this duration, with frames at a rate and samples that all differ."""
     waveform = np.arange(round(seconds * RATE)).astype(np.uint16).view(np.int16)
     return Record("a", frames=[b""] * round(seconds * rate), waveform=waveform, **values)
 
 
 @pytest.mark.parametrize("times_the_rate", [1, 2])
 def test_recorded_sound_is_that_of_the_central_clip(times_the_rate):
-    """Of stored frames at a higher rate too, some of which the loader leaves out."""
+    """Also if frames are stored at a higher rate, of which the loader uses a part."""
     seconds = Config().video.seconds
     columns = round(seconds * RATE / AUDIO.hop)
     config = Config(audio=AudioConfig(mels=40, columns=columns, hop=250))

@@ -7,7 +7,7 @@ from xkd_jax.report.nearest import searches, varied
 
 
 def split(name, angles, classes, records=None):
-    """Clips whose video features and heads' outputs lie at these angles, audio's at a right one."""
+    """Clips with video features and head outputs at these angles, and audio at right angles."""
     video = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     audio = np.stack([-video[:, 1], video[:, 0]], 1)
     return Split(
@@ -27,7 +27,7 @@ def test_neighbors_are_searched_in_the_bank_and_other_modalities_in_the_queries(
     assert video.order.tolist() == audio.order.tolist() == [[0, 1, 2, 3], [1, 2, 0, 3]]
     np.testing.assert_allclose(video.cosines[0, 0], np.cos(0.1), rtol=1e-5)
     assert to_audio.bank is queries
-    assert to_audio.order[:, 0].tolist() == [0, 1]  # each clip's own other modality
+    assert to_audio.order[:, 0].tolist() == [0, 1]  # the other modality of the same clip
     # two of the first query's class in all eight pairs: one and two of four
     assert (video.same, video.chance) == (3 / 8, 3 / 8)
 

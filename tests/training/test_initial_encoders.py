@@ -41,7 +41,7 @@ def test_a_run_starts_from_weights_once_and_resumes_without_them(config, tmp_pat
     with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
         state = train.first_state(run, checkpoints)
         tiny_state.assert_same(state, tiny_state.fill(7))
-        tiny_state.assert_same(run.initialize(), tiny_state.fill(7))  # of probes before training
+        tiny_state.assert_same(run.initialize(), tiny_state.fill(7))  # for probes before training
         checkpoints.save(1, tiny_state.fill(1))
     assert len(reads) == 1
     run = tiny_state.run(config, 4).starting_from(lambda: pytest.fail("would read them again"))
@@ -74,7 +74,7 @@ def test_runs_of_earlier_versions_had_random_encoders(small):
 
 
 def test_runs_in_the_order_of_an_earlier_version_are_refused(small):
-    """That order was one permutation of any number of records."""
+    """The earlier order was one permutation for any number of records."""
     config, records = dataclasses.asdict(small), 10_000_000
     parts = blocks(records, 0)
     content = dataclasses.asdict(RunRecord.of(config, records, DATA, parts))

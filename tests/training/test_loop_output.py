@@ -1,4 +1,4 @@
-"""Output of a training from its compilation to its last step."""
+"""Output of a run from its compilation to its last step."""
 
 import re
 

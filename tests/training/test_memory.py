@@ -1,4 +1,4 @@
-"""The memory that there is, and the refusal of a compiled step that exceeds it."""
+"""Available memory, and the refusal of a compiled step that exceeds it."""
 
 from types import SimpleNamespace
 

@@ -21,7 +21,7 @@ THERE = Room(16 * GIB, 2, "this machine")
 
 @pytest.fixture(scope="module")
 def one_loss(small):
-    return with_weights(small, reconstruct_video=1.0)  # which is traced in no time
+    return with_weights(small, reconstruct_video=1.0)  # which is traced fast
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_estimate_grows_with_the_batch_and_shrinks_with_rematerialization(on
     )
     assert base.state == device_bytes(run.like) + device_bytes(run.like.student)
     assert twice.state == remat.state == base.state
-    parameters = device_bytes(run.like) / devices  # what the gradient keeps of them
+    parameters = device_bytes(run.like) / devices  # stored for the gradient
     assert 1.5 * base.kept < twice.kept + parameters <= 2 * base.kept + parameters
     assert remat.kept < 0.8 * base.kept
 
@@ -124,7 +124,7 @@ def test_the_papers_batch_is_refused_on_a_small_machine_before_it_is_compiled(
         r" --config\.batch_size=8, or .*\.",
         str(caught.value),
     )
-    step_memory(paper(16)).check()  # 22 GiB: the compiler may do better
+    step_memory(paper(16)).check()  # an estimate of 22 GiB, which the compiler may reduce
 
 
 def test_a_small_step_is_not_traced(one_loss, run, monkeypatch):

@@ -113,7 +113,7 @@ def assert_reported(workdir, printed):
         f"{a} {b}" for a in ("student", "teacher") for b in ("video", "audio")
     }
     assert scores["before"]["student audio"] == scores["before"]["teacher audio"]
-    assert min(scores["after"].values()) > 80  # brightness and loudness are easy to read off
+    assert min(scores["after"].values()) > 80  # brightness and loudness are easy to classify
 
 
 def test_moved_data_is_accepted_and_replaced_data_refused(
@@ -180,7 +180,7 @@ def test_run_prints_changed_settings_and_note_on_short_runs(config, tmp_path, ca
 
 
 def test_nonfinite_loss_stops_run(config, workdir, monkeypatch):
-    """The loss of step 3, detected at the next log line, before its save."""
+    """The loss of step 3 is NaN; it is detected at the next log line, before the save."""
 
     def create(config, length, mesh):
         run = tiny_state.run(config, length.steps)

@@ -66,7 +66,7 @@ def test_interrupted_save_is_repeated_under_another_name(config, folder):
 
 
 def test_save_that_ends_after_another_run_has_begun_does_not_count(config, folder):
-    """As of a process that was stopped until another one had its lease."""
+    """For example by a process that was stopped until another one had its lease."""
     saved(config, folder, 1, 2)
     last = str(folder / "2" / saved_checkpoint.COMMITTED)
     content = storage.read(last)
@@ -87,7 +87,7 @@ def test_save_that_ends_after_another_run_has_begun_does_not_count(config, folde
 def test_process_that_is_stopped_before_a_save_and_loses_its_lease_saves_nothing(
     config, folder, monkeypatch
 ):
-    """It has checked its lease, and another process takes over before the save has a name."""
+    """Another process takes over after the check of the lease and before the save has a name."""
     saved(config, folder, 1)
     is_lost = False
     begin = conditional.write
@@ -117,7 +117,7 @@ def test_process_that_is_stopped_before_a_save_and_loses_its_lease_saves_nothing
 
 
 def test_save_of_a_process_that_takes_over_is_not_removed(config, folder):
-    """By another one that is stopped after its save, before it removes what is left of others."""
+    """Another process is stopped after its save, before it removes other incomplete saves."""
     begun, part = str(folder / f"9{saved_checkpoint.BEGUN}"), str(folder / "9" / "part")
 
     def begin_another_save():

@@ -23,10 +23,10 @@ from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
 
 @pytest.fixture
 def proxy(bucket, monkeypatch):
-    """The store is reached through a proxy, and nothing waits between tries."""
+    """The store is behind a proxy, and there is no delay between attempts."""
     proxy = Proxy(stores.server(bucket.partition(":")[0]))
     stores.use_server(bucket.partition(":")[0], proxy.url, monkeypatch)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # tries of botocore itself
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # attempts by botocore
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", lambda seconds, *rest: sleep(0, *rest))
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.001)
@@ -63,7 +63,7 @@ def test_checkpoints_survive_faults(proxy, config, folder, fault):
 
 @pytest.mark.parametrize("fault", ["503", "cut", "lost before"])
 def test_existing_checkpoints_are_found_in_spite_of_faults(proxy, folder, fault):
-    """Otherwise a complete checkpoint might be removed as interrupted."""
+    """Otherwise a complete checkpoint could be removed as an interrupted one."""
     storage.write(f"{folder}/a/b", b"content")
     proxy.choose = every(3, fault)
     for _ in range(4):

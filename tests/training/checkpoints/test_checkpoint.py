@@ -283,7 +283,7 @@ def test_read_error_of_other_process_is_raised_here(config, workdir, monkeypatch
 
 def test_damage_found_by_other_process_is_damage_here(config, workdir, monkeypatch, capsys):
     saved(config, workdir, 1, 2)
-    worst = iter((0, 1))  # the record can be read, not the first item
+    worst = iter((0, 1))  # the record is readable, the first item is not
     monkeypatch.setattr(checkpoint_errors, "global_max", lambda here: max(here, next(worst, 0)))
     assert int(restored(config, workdir).step) == 1
     assert "step 2: another process can't read its part" in capsys.readouterr().out
@@ -306,7 +306,7 @@ def test_stale_listing_after_renaming_is_reloaded(config, tmp_path, monkeypatch)
 
 
 def test_full_disk_is_one_sentence(config, tmp_path):
-    """A limit of the file size stands for a full disk."""
+    """A limit of the file size simulates a full disk."""
     saved(config, tmp_path, 1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -333,7 +333,7 @@ def without_privileges():
 
 
 def test_read_only_directory_is_one_sentence(config):
-    with tempfile.TemporaryDirectory() as name:  # where others may read
+    with tempfile.TemporaryDirectory() as name:  # readable by other users
         folder = saved(config, Path(name) / "checkpoints", 1)
         folder.parent.chmod(0o755)
         folder.chmod(0o555)

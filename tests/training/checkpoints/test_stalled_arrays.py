@@ -52,7 +52,7 @@ def test_stalled_requests_are_given_up_and_repeated(proxy, bucket, tmp_path):
 
 
 def test_save_to_a_store_that_never_answers_ends_with_status_1(proxy, bucket, tmp_path):
-    """After so many tries as any other access; the process is killed after 100 seconds."""
+    """After as many attempts as for any other access; the process is killed after 100 s."""
     proxy.choose = of_arrays({"PUT": ["silent"] * 1000, "POST": ["silent"] * 1000})
     (line,) = run(bucket, tmp_path.name, "1")
     assert line.startswith("UnreachableError 1 A checkpoint can't be written to ")

@@ -1,4 +1,4 @@
-"""Checkpoints in folders with another step's name, and saves that did not happen."""
+"""Checkpoints in folders with another step's name, and saves that wrote nothing."""
 
 import dataclasses
 import shutil
@@ -114,7 +114,7 @@ def check_resumes(config, folder, capsys, step, aside):
     """A run resumes from a step, sets checkpoints aside, and saves further ones."""
     with Checkpoints(folder, config, RECORDS, DATA) as checkpoints:
         found = checkpoints.restore(tiny_state.like(tiny_state.fill(0)))
-        checkpoints.save(step + 1, tiny_state.fill(step + 1))  # that is taken
+        checkpoints.save(step + 1, tiny_state.fill(step + 1))  # this step exists already
         checkpoints.wait()
     tiny_state.assert_same(found, tiny_state.fill(step))
     printed = capsys.readouterr().out

@@ -39,7 +39,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def config(source):
-    """Of video only: sound would take the import of librosa in every worker."""
+    """Video only: audio would import librosa in every worker, which is slow."""
     config = dataclasses.replace(SMALL, modalities=("video",))
     return change(config, data={"videos": str(source), "short_side": 16})
 

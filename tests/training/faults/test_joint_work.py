@@ -11,7 +11,7 @@ from xkd_jax.training.faults.joint_work import JointWork
 
 
 class Requests:
-    """Stands for signals: the first process is asked to stop at an exchange."""
+    """Simulates signals: the first process must stop at an exchange."""
 
     def __init__(self, at: int = 1000):
         self.left = at

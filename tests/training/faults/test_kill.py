@@ -52,7 +52,7 @@ def has_torn(workdir: PurePath) -> bool:
 
 
 def kill_often(context, folder: PurePath, times: int, target, *args) -> tuple[list[str], int]:
-    """Kills a target at random moments, then lets it end; anew when it ends before.
+    """Kills a target at random moments, then lets it end; restarts it if it ends before.
 
     So many times, and until a kill has left a half-written checkpoint, but at most `MOST_KILLS`.
 

@@ -77,7 +77,7 @@ def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatc
         state = training.first_state(run, checkpoints)
         with to_come if probes else contextlib.nullcontext():
             training.loop(config, run, state, dataset, checkpoints, workdir, None)
-        # leaving the block would wait too: the loop did, before it let signals end the process
+        # leaving the block would wait too, as it did in the loop before signals ended the process
         assert step_folders(folder) == [folder / "2"]
 
 
@@ -139,7 +139,7 @@ with preemption.Preemption():
 
 
 def test_ctrl_c_is_handled_during_step():
-    """Immediately, both times, while the main thread executes compiled code for a minute."""
+    """Both end immediately, while the main thread executes compiled code for a minute."""
     running = subprocess.Popen(
         [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -170,7 +170,7 @@ if sys.argv[2]:  # Orbax also has a detection of preemption
     with ItemCheckpoints(pathlib.Path(sys.argv[2]), CheckpointConfig(), record) as checkpoints:
         checkpoints.save_items(1000, {"item": {"a": jax.numpy.zeros(3)}})
 os.kill(os.getpid(), signal.SIGTERM)  # between two loops, as in the test of a fold
-input()  # until the notifier's thread has heard of it
+input()  # until the thread of the notifier has received it
 with Preemption() as preemption:
     print("reached", [preemption.reached() for _ in range(3)].index(True))
 """
@@ -236,5 +236,5 @@ with resumable_end.on_request():
     else:
         assert "stopped   while compiling the step, as requested: run the same" in errors
         assert not steps
-        assert goodput_file.read(tmp_path / "run").stops == 1  # so that a standstill is noticed
+        assert goodput_file.read(tmp_path / "run").stops == 1
     assert "goodput   " in printed

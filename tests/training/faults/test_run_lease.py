@@ -62,7 +62,7 @@ def test_finished_run_releases_its_lease(config, workdir):
 
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
 def test_run_with_lost_lease_saves_nothing(config, workdir, monkeypatch, every, last):
-    """As after a suspension of its machine; detected at the next log line."""
+    """For example after its machine was suspended; detected at the next log line."""
     write = progress.Scalars.write
 
     def pause(self, step, scalars):

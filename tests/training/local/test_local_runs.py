@@ -18,7 +18,7 @@ from xkd_jax.training.logs import goodput_file
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """Of a run that saves in its folder at the end only."""
+    """The run saves in its folder only at the end."""
     tiny_state.use_in_runs(monkeypatch)
     raw = small_run.get_config()
     raw.data.dir = noise_shards.write(str(tmp_path / "shards"))

@@ -54,7 +54,10 @@ def _run(wait, clock, steps):
         ((1.0, 2.0, 20.0), 0.0),  # arrives during the step before
         ((1.0, 10.0, 20.0), 0.0),  # arrives at its end
         ((1.0, 13.0, 20.0), 3.0),  # a late loader or a long transfer: since the end of the step
-        ((12.0, 15.0, 20.0), 3.0),  # asked for after the step, as after a checkpoint: since then
+        (
+            (12.0, 15.0, 20.0),
+            3.0,
+        ),  # requested after the step, as after a checkpoint
     ],
 )
 def test_wait_of_device_between_steps(wait, clock, second, waited):

@@ -54,7 +54,7 @@ def test_all_causes_add_up_to_wall_time():
             with goodput.phase(cause):
                 clock.now += step
             goodput.line(step, waited=0.1)
-        clock.now += 3  # steps that no line divides
+        clock.now += 3  # steps without a line between them
     accounts = goodput.accounts()
     assert sum(accounts.seconds.values()) == pytest.approx(clock.now - 1000)
     assert sum(accounts.shares().values()) == pytest.approx(1)

@@ -148,7 +148,7 @@ def test_stops_that_repeat_without_progress_end_with_the_reason(tmp_path):
     with pytest.raises(UserError, match=wanted) as refused:
         begin(tmp_path, 5)
     assert refused.value.status == 2
-    begin(tmp_path, 5)  # someone has removed the cause
+    begin(tmp_path, 5)  # the user has removed the cause
 
 
 @pytest.mark.parametrize("start,error", [(6, StoppedError), (5, Killed)])

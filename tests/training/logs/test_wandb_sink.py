@@ -17,7 +17,7 @@ from xkd_jax.training.logs import run_sinks
 @pytest.fixture
 def offline(monkeypatch):
     wandb = pytest.importorskip("wandb", reason="the extra 'wandb' is not installed")
-    wandb.teardown()  # it keeps the variables that it has read
+    wandb.teardown()  # forget the environment variables that were read
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
     return wandb

@@ -34,14 +34,14 @@ def test_a_row_of_a_sheet_shows_the_middle_frame_of_each_column():
 def test_a_spectrogram_has_low_frequencies_at_the_bottom_and_the_scale_of_the_original():
     settings = VIEWS["audio"]
     original = np.zeros((1, *settings.global_shape), np.float32)
-    original[:, 0] = 1  # the lowest band is loud
+    original[:, 0] = 1  # the lowest band is the loudest
     views = ReconstructedViews(original, 0 * original, 9 * original)
     tokens = np.ones((1, settings.tokens), np.float32)
     shown = drawn(settings, original, views, tokens)
     first, second, third = (part[0, 0] for part in shown[:3])
     assert first[-1].sum() > first[0].sum()  # yellow is brighter than violet
     np.testing.assert_array_equal(first[0], second[0])
-    np.testing.assert_array_equal(third[-1], first[-1])  # louder than the scale is its end
+    np.testing.assert_array_equal(third[-1], first[-1])  # values above the scale are clipped
 
 
 @pytest.mark.parametrize("modality", VIEWS)
@@ -76,7 +76,7 @@ def test_only_the_patch_with_attention_stays_light(modality, token):
 
 
 def test_only_the_drawn_rows_leave_the_devices(small):
-    """Every device gets them, and the views of a whole batch may be too many for it."""
+    """The views of a whole batch may not fit on every device."""
     config = dataclasses.replace(small, modalities=("audio",))
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     batch = abstract_batch(config, batch_sharding(mesh, config.batch_size))
