@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import markdown_table
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.method import collapse_metrics
 from xkd_jax.training.logs.event_files import scalars
@@ -89,10 +90,7 @@ def over_the_run(by_step: Mapping[int, float]) -> list[float | None]:
 
 def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
     """Returns the table of mean and standard deviation over the seeds of each row."""
-    lines = [
-        f"| pretrained with | network | seeds | {' | '.join(_COLUMNS)} | nats |",
-        f"|---|---|---|{'---|' * len(_COLUMNS)}---|",
-    ]
+    rows = []
     groups = [("xkd", UNTRAINED)] if "xkd" in by_row else []
     groups += [(row, network) for row in by_row for network in NETWORKS]
     for row, network in groups:
@@ -100,22 +98,19 @@ def _scores(by_row: Mapping[str, Sequence[Cell]]) -> str:
         cells = [spread(values, 1) for values in zip(*scores, strict=True)]
         cells.append(", ".join(_nats(by_row[row])) if network == "teacher" else "")
         name = UNTRAINED if network == UNTRAINED else row
-        lines.append(f"| {name} | {network} | {len(scores)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, network, len(scores), *cells])
+    return markdown_table.text(("pretrained with", "network", "seeds", *_COLUMNS, "nats"), rows)
 
 
 def _by_seed(of_rows: Mapping[str, Mapping[int, Cell]]) -> str:
     """Returns the table of each seed's students, for rows that have several."""
-    lines = [
-        f"| student, by seed | seeds | {' | '.join(_COLUMNS)} |",
-        f"|---|---|{'---|' * len(_COLUMNS)}",
-    ]
+    rows = []
     for row, cells in of_rows.items():
         scores = [dataclasses.astuple(cell.scores["student"]) for cell in cells.values()]
         columns = [", ".join(f"{n:.1f}" for n in seeds) for seeds in zip(*scores, strict=True)]
         if len(scores) > 1:
-            lines.append(f"| {row} | {', '.join(map(str, cells))} | {' | '.join(columns)} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            rows.append([row, ", ".join(map(str, cells)), *columns])
+    return markdown_table.text(("student, by seed", "seeds", *_COLUMNS), rows)
 
 
 def _nats(cells: Sequence[Cell]) -> list[str]:
@@ -125,17 +120,17 @@ def _nats(cells: Sequence[Cell]) -> list[str]:
 
 def _course(by_row: Mapping[str, Sequence[Cell]]) -> str:
     """Returns the table of the information of audio teachers during the run, mean over seeds."""
-    eighths = " | ".join(f"{i} / {_PARTS}" for i in range(1, _PARTS + 1))
-    lines = [f"| nats, audio | {eighths} |", f"|---|{'---|' * _PARTS}"]
+    rows = []
     for row, cells in by_row.items():
         courses = [
             over_the_run(cell.information["audio"]) for cell in cells if cell.information["audio"]
         ]
         if courses:
             parts = zip(*courses, strict=True)
-            means = [spread([n for n in seeds if n is not None], 2) for seeds in parts]
-            lines.append(f"| {row} | {' | '.join(means)} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            rows.append([row, *(spread([n for n in seeds if n is not None], 2) for seeds in parts)])
+    return markdown_table.text(
+        ("nats, audio", *(f"{i} / {_PARTS}" for i in range(1, _PARTS + 1))), rows
+    )
 
 
 def _gain(cells: Cells) -> str:

@@ -18,5 +18,11 @@ def lines(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str
     yield from map(_line, rows)
 
 
+def text(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Returns a table as text, or "" for one without rows."""
+    listed = list(rows)
+    return "\n".join(lines(head, listed)) if listed else ""
+
+
 def _line(cells: Iterable[object]) -> str:
     return f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |"

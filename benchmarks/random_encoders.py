@@ -71,14 +71,14 @@ def _pair(name: str, *shape: int) -> Shapes:
     yield f"{name}.bias", shape[:1]
 
 
-def _block(name: str, biases: tuple[str, ...] = ("qkv.bias",), norms: str = "") -> Shapes:
+def _block(name: str, biases: tuple[str, ...] = ("qkv.bias",)) -> Shapes:
     """The tensors of a block under timm's names; `biases` are those of its attention."""
-    yield from _pair(f"{name}.norm1{norms}", WIDTH)
+    yield from _pair(f"{name}.norm1", WIDTH)
     yield f"{name}.attn.qkv.weight", (3 * WIDTH, WIDTH)
     for bias in biases:
         yield f"{name}.attn.{bias}", (3 * WIDTH if bias == "qkv.bias" else WIDTH,)
     yield from _pair(f"{name}.attn.proj", WIDTH, WIDTH)
-    yield from _pair(f"{name}.norm2{norms}", WIDTH)
+    yield from _pair(f"{name}.norm2", WIDTH)
     yield from _pair(f"{name}.mlp.fc1", HIDDEN, WIDTH)
     yield from _pair(f"{name}.mlp.fc2", WIDTH, HIDDEN)
 
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         raise SystemExit(terminal.escaped(str(error))) from None
     head = ("random weights", "digits, video", "digits, audio", "recordings")
-    terminal.print_text("\n".join(markdown_table.lines(head, rows)))
+    terminal.print_text(markdown_table.text(head, rows))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
     tiny = ("--rehearse",) if args.rehearse else ()
     waves = TINY_WAVES if args.rehearse else tuple(args.wave or FIRST_WAVES)
     later = TINY_WAVES[:1] if args.rehearse else tuple(args.more_waves or LATER_WAVES)
-    variant = "2:auto:global" if args.rehearse else args.fed_variant
+    variant = "2:auto:global" if args.rehearse else "64:auto:global"
     small = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}
     large = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8"}
     steps = ("-m", module + "step_times")
@@ -64,8 +64,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
         ),
         "authors": Section(
             "authors",
-            ("-m", module + "authors", f"--code={args.authors}", f"--clips={args.authors_clips}",
-             *tiny),
+            ("-m", module + "authors", f"--code={args.authors}", "--clips=64,16,32,128", *tiny),
             90, prepares_beside="goldens",
             left_out=_authors_lack(args.authors),
         ),
@@ -76,21 +75,13 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
         "loader": Section(
             "loader",
             ("-m", module + "feeding", f"--shards={args.shards}", f"--variant={variant}",
-             f"--workers={'0' if args.rehearse else args.workers}", *tiny),
+             f"--workers={'0' if args.rehearse else '0,12'}", *tiny),
             120, large,
             left_out="" if args.shards else "give --shards=FOLDER of shards",
         ),
-        "demo": Section(
-            "demo", ("-m", module + "digits", f"--steps={args.demo_steps}", *tiny), 240,
-        ),
+        "demo": Section("demo", ("-m", module + "digits", *tiny), 240),
     }  # fmt: skip
-    scale = args.patience
-    return [
-        Section(
-            s.name, s.arguments, s.seconds * scale, s.environment, s.prepares_beside, s.left_out
-        )
-        for s in (made[name] for name in args.sections)
-    ]
+    return [made[name] for name in args.sections]
 
 
 def run(chosen: Sequence[Section], output: Path, logs: Path, seconds: float) -> dict[str, Any]:
@@ -186,14 +177,9 @@ def main() -> int:
     add("--seconds", type=float, default=480, help="limit of all sections together")
     add("--golden", default="", help="folder of golden cases")
     add("--authors", default="", help="codes/train of the authors' repository")
-    add("--authors_clips", default="64,16,32,128", help="batch sizes for the authors' step")
     add("--shards", default="", help="folder of shards with a train split")
     add("--wave", action="append", help="variants of the section step, by commas; may be repeated")
     add("--more_waves", action="append", help="the same of the section more_steps")
-    add("--fed_variant", default="64:auto:global", help="variant that is trained from shards")
-    add("--workers", default="0,12", help="worker processes of the loader, as in 0,12")
-    add("--demo_steps", type=int, default=400)
-    add("--patience", type=float, default=1.0, help="factor of the sections' time limits")
     add("--rehearse", action="store_true", help="tiny models, on any device")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # to end the sections too

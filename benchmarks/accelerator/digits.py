@@ -1,6 +1,6 @@
 """Runs the demo (`configs/demo.py`) by main.py; reports speed, time and nearest-neighbor accuracy.
 
-python -m benchmarks.accelerator.digits [--steps=400]
+python -m benchmarks.accelerator.digits
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ _TINY = (
 def main() -> None:
     """Runs the demo and reports the numbers that it prints."""
     parser = command_parser("benchmarks.accelerator.digits", __doc__)
-    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rehearse", action="store_true", help="a tiny model and few clips")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     reporting.wait_for_start(args.wait)
-    steps = 4 if args.rehearse else args.steps
+    steps = 4 if args.rehearse else 400
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-u", "main.py", "--config=configs/demo.py", f"--workdir={folder}",

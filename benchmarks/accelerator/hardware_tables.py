@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def _steps(record: dict[str, Any]) -> str:
         "clips", "attention", "teacher's view", "augmentation", "products", "ms a step", "clips/s",
         "of the measured product", "peak GiB", "seconds to compile",
     )  # fmt: skip
-    return _table(head, rows)
+    return markdown_table.text(head, rows)
 
 
 def _authors(record: dict[str, Any]) -> str:
@@ -83,7 +82,7 @@ def _authors(record: dict[str, Any]) -> str:
             )
         )  # fmt: skip
     head = ("clips", "authors' code", "ms a step", "clips/s", "peak GiB", "ours, clips/s", "ratio")
-    return _table(head, rows)
+    return markdown_table.text(head, rows)
 
 
 def _kernels(record: dict[str, Any]) -> str:
@@ -91,7 +90,9 @@ def _kernels(record: dict[str, Any]) -> str:
     for found in _results(record, "kernels"):
         title = f"Kernels of {found['variant']}, {found['busy_milliseconds']:.1f} ms a step:"
         rows = [(f"`{k['name']}`", k["milliseconds"], k["calls"]) for k in found["kernels"]]
-        parts.append(f"{title}\n\n{_table(('kernel', 'ms a step', 'calls a step'), rows)}")
+        parts.append(
+            f"{title}\n\n{markdown_table.text(('kernel', 'ms a step', 'calls a step'), rows)}"
+        )
     return "\n\n".join(parts)
 
 
@@ -105,7 +106,7 @@ def _data(record: dict[str, Any]) -> str:
         for r in _results(record, "training")
     ]  # fmt: skip
     head = ("clips", "worker processes", "loader alone, clips/s", "training, clips/s", "data wait")
-    return _table(head, rows)
+    return markdown_table.text(head, rows)
 
 
 def _demo(record: dict[str, Any]) -> str:
@@ -117,7 +118,7 @@ def _demo(record: dict[str, Any]) -> str:
         for r in _results(record, "digits")
     ]  # fmt: skip
     head = ("steps of the demo", "clips/s", "data wait", "seconds in all", "nearest neighbors")
-    return _table(head, rows)
+    return markdown_table.text(head, rows)
 
 
 def _goldens(record: dict[str, Any]) -> str:
@@ -125,7 +126,7 @@ def _goldens(record: dict[str, Any]) -> str:
         (r["file"], r["group"], f"{r['error']:.2g}", f"{r['allowed']:g}", _passed(r["passed"]))
         for r in _results(record, "golden")
     ]
-    return _table(("golden case", "group", "error", "allowed", ""), rows)
+    return markdown_table.text(("golden case", "group", "error", "allowed", ""), rows)
 
 
 def _attention(record: dict[str, Any]) -> str:
@@ -148,7 +149,7 @@ def _attention(record: dict[str, Any]) -> str:
         "kernel", "tokens", "heads", "size", "values, formula", "values, kernel",
         "gradients, formula", "gradients, kernel", "ms, formula", "ms, kernel", "",
     )  # fmt: skip
-    return _table(head, rows)
+    return markdown_table.text(head, rows)
 
 
 def _missing(record: dict[str, Any]) -> str:
@@ -178,8 +179,3 @@ def _results(record: dict[str, Any], name: str) -> Results:
         for r in section["results"]
         if r["name"] == name and not isinstance(r.get("error"), str)
     ]
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    found = list(rows)
-    return "\n".join(markdown_table.lines(head, found)) if found else ""

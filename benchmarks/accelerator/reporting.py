@@ -55,7 +55,6 @@ def block_times(
     *,
     blocks: int,
     seconds: float,
-    most: int = 100,
 ) -> list[float]:
     """Returns seconds per step for each of several blocks of steps.
 
@@ -65,8 +64,7 @@ def block_times(
       step: starts a step; may return before it has ended.
       wait: returns when the last step has ended.
       blocks: number of blocks.
-      seconds: of a block.
-      most: steps in a block.
+      seconds: of a block, which has 100 steps at most.
     """
 
     def timed(steps: int) -> float:
@@ -77,5 +75,5 @@ def block_times(
         return (time.perf_counter() - since) / steps
 
     timed(1)
-    steps = min(max(int(seconds / timed(1)), 1), most)
+    steps = min(max(int(seconds / timed(1)), 1), 100)
     return [timed(steps) for _ in range(blocks)]

@@ -40,6 +40,7 @@ from xkd_jax.planning.flops import count_flops
 from xkd_jax.training.compiled_run import Run, run_of
 
 _RECORDS = 240_000  # determines only the lengths of the schedules
+_PATIENCE = 100  # seconds, after which the variants of a wave that are compiled are timed
 _WORDS = ("views", "library", "trace", "scan", "bfloat16")
 
 
@@ -243,11 +244,10 @@ class Waves:
     Args:
       tiny: whether to use a tiny model and few steps.
       keep: see `measure`.
-      patience: seconds after which variants that are compiled already are timed.
     """
 
-    def __init__(self, *, tiny: bool, keep: str, patience: float):
-        self._tiny, self._keep, self._patience = tiny, keep, patience
+    def __init__(self, *, tiny: bool, keep: str):
+        self._tiny, self._keep = tiny, keep
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=8)
         self._flops: dict[str, concurrent.futures.Future[float]] = {}
         self._state: Any = None
@@ -262,7 +262,7 @@ class Waves:
         for view in {v.teacher_view for v in variants} - self._flops.keys():
             self._flops[view] = submit(flops_of_clip, view, self._tiny)
         pending: list[concurrent.futures.Future[Any]] = [*compiling.values(), *self._flops.values()]
-        concurrent.futures.wait(pending, timeout=self._patience)
+        concurrent.futures.wait(pending, timeout=_PATIENCE)
         wait_for_start()
         self._peak = self._peak or device_rates.report_rates(256 if self._tiny else 8192)
         for variant in sorted(variants, key=lambda v: not compiling[v].done()):
@@ -288,12 +288,11 @@ def main() -> None:
     parser = command_parser("benchmarks.accelerator.step_times", __doc__)
     parser.add_argument("--wave", action="append", required=True, help="variants, by commas")
     parser.add_argument("--keep", default="", help="folder for traces and traced programs")
-    parser.add_argument("--patience", type=float, default=100, help="seconds to compile a wave")
     parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device")
     parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     parsed = [[Variant.parse(text) for text in wave.split(",")] for wave in args.wave]
-    waves = Waves(tiny=args.rehearse, keep=args.keep, patience=args.patience)
+    waves = Waves(tiny=args.rehearse, keep=args.keep)
     for number, variants in enumerate(parsed):
         waits = args.wait and number == 0
         waves.time(variants, functools.partial(reporting.wait_for_start, waits))

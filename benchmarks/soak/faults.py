@@ -46,10 +46,10 @@ OF_PROCESSES: Faults = {
 }
 OF_FOLDERS: Faults = {"full disk": Fault(process_faults.fill_disk, 2)}
 OF_STORES: Faults = {
-    "answers 503": Fault(store_faults.fail_often, 3),
-    "answers cut": Fault(store_faults.cut_often, 3),
-    "connections lost": Fault(store_faults.lose_often, 3),
-    "answers lost": Fault(store_faults.lose_answers_often, 3),
+    "answers 503": Fault(store_faults.often("503"), 3),
+    "answers cut": Fault(store_faults.often("cut"), 3),
+    "connections lost": Fault(store_faults.often("lost before"), 3),
+    "answers lost": Fault(store_faults.often("lost after"), 3),
     "slow answers": Fault(store_faults.answer_slowly, 2),
     "stalled answer": Fault(store_faults.stall, 1),
     "stalled arrays": Fault(store_faults.stall_arrays, 1),

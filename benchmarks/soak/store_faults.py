@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 from benchmarks.emulators.fault_proxy import Choose
 from benchmarks.soak.process_faults import kill
@@ -24,24 +25,14 @@ _DENIED = tuple(
 )
 
 
-def fail_often(at: Situation) -> bool:
-    """Each fourth answer is 503."""
-    return _disturb(at, _every("503"))
+def often(fault: str) -> Callable[[Situation], bool]:
+    """Returns the fault of each fourth request."""
 
+    def disturb(at: Situation) -> bool:
+        numbers = itertools.count(1)
+        return _disturb(at, lambda method, path: "" if next(numbers) % _EVERY else fault)
 
-def cut_often(at: Situation) -> bool:
-    """Each fourth answer ends in its middle."""
-    return _disturb(at, _every("cut"))
-
-
-def lose_often(at: Situation) -> bool:
-    """Each fourth connection is lost before the store has acted."""
-    return _disturb(at, _every("lost before"))
-
-
-def lose_answers_often(at: Situation) -> bool:
-    """Each fourth connection is lost when the store has acted."""
-    return _disturb(at, _every("lost after"))
+    return disturb
 
 
 def answer_slowly(at: Situation) -> bool:
@@ -58,13 +49,13 @@ def deny_removals(at: Situation) -> bool:
 
 def stall(at: Situation) -> bool:
     """An answer to a read stops in its middle, and the connection stays open."""
-    return _disturb(at, _once("stall", ""))
+    return _disturb(at, _stall_once(""))
 
 
 def stall_arrays(at: Situation) -> bool:
     """`stall` for the arrays that a restart reads."""
     kill(at)
-    at.store.choose = _once("stall", "/d/")
+    at.store.choose = _stall_once("/d/")
     at.continue_with(at.start_another())
     at.wait_for_steps(1)
     at.store.choose = _none
@@ -102,14 +93,9 @@ def _disturb(at: Situation, choose: Choose) -> bool:
     return True
 
 
-def _every(fault: str) -> Choose:
-    numbers = itertools.count(1)
-    return lambda method, path: "" if next(numbers) % _EVERY else fault
-
-
-def _once(fault: str, part: str) -> Choose:
-    """Gives the fault to one request that reads an object with `part` in its name."""
-    left = [fault]
+def _stall_once(part: str) -> Choose:
+    """Stalls the answer to one request that reads an object with `part` in its name."""
+    left = ["stall"]
     return lambda method, path: (
         left.pop()
         if left and method == "GET" and part in path.replace("%2F", "/") and _is_content(path)
