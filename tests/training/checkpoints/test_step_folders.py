@@ -14,6 +14,7 @@ from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import storage
+from data_pipelines.lease import LeaseLostError
 from xkd_jax.config.pretraining import CheckpointConfig
 from xkd_jax.evaluate import pretrained
 from xkd_jax.evaluate.fit_checkpoints import FitCheckpoints
@@ -23,7 +24,7 @@ from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.bucket_checkpoints import BucketCheckpoints
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.checkpoint_errors import DamagedError
-from xkd_jax.training.checkpoints.saved_checkpoint import read_record
+from xkd_jax.training.checkpoints.saved_checkpoint import read_record, step_folders, step_of
 
 
 def listed(folder):
@@ -189,6 +190,26 @@ def test_skipped_save_is_an_error(config, three, workdir, step):
         Checkpoints(workdir / "checkpoints", config, RECORDS, DATA) as checkpoints,
     ):
         checkpoints.save(step, tiny_state.fill(step))
+
+
+def test_save_checks_the_lease_once_and_without_it_saves_nothing(config, workdir):
+    """Another process has taken over and saved the same step."""
+    checks = []
+
+    def check():
+        checks.append(is_lost := storage.is_folder(str(workdir / "2")))
+        if is_lost:
+            raise LeaseLostError("taken over")
+
+    with Checkpoints(workdir, config, RECORDS, DATA, check) as checkpoints:
+        checkpoints.save(1, tiny_state.fill(1))
+        assert checks == [False]
+        checkpoints.wait()
+        saved(config, workdir, 2)
+        with pytest.raises(LeaseLostError):
+            checkpoints.save(2, tiny_state.fill(7))
+    assert [step_of(folder) for folder in step_folders(workdir)] == [2, 1]
+    tiny_state.assert_same(restored(config, workdir), tiny_state.fill(2))
 
 
 def _lose(folder):

@@ -99,9 +99,6 @@ class BucketCheckpoints:
             if is_newest and not is_marked(folder.name, files):
                 storage.write(f"{folder}{INTERRUPTED}", b"")
 
-    def try_to_write(self) -> None:
-        """Does nothing: each save begins by writing an object."""
-
     def set_aside(self, name: str, reason: str) -> None:
         """Marks a checkpoint as damaged, so that it is not listed; nothing is removed.
 
@@ -120,10 +117,10 @@ class BucketCheckpoints:
         Raises:
           UserError: the bucket can't be written, or another run holds its lease.
         """
-        if number_of_main(lambda: next(map(step_of, in_bucket(self._directory)), -1)) >= step:
-            return False
         number = number_of_main(lambda: self._claim(step))
         self._check_lease()
+        if number_of_main(lambda: next(map(step_of, in_bucket(self._directory)), -1)) >= step:
+            return False
         name = f"{step}.{number}" if number else str(step)
         self._checkpointer.save(epath.Path(str(self._directory / name)), args=args)
         self._saved = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import orbax.checkpoint as ocp
@@ -31,6 +32,7 @@ class FolderCheckpoints(ocp.CheckpointManager):
         directory: Path,
         config: CheckpointConfig,
         handlers: ocp.handlers.CheckpointHandlerRegistry,
+        check_lease: Callable[[], None],
     ):
         """Opens the folder and creates it if necessary.
 
@@ -38,11 +40,12 @@ class FolderCheckpoints(ocp.CheckpointManager):
           directory: of the checkpoints.
           config: which checkpoints are kept.
           handlers: of the items.
+          check_lease: raises on every process if another run holds the folder's lease.
 
         Raises:
           OSError: the folder can't be created or read.
         """
-        self._folder = directory
+        self._folder, self._check_lease = directory, check_lease
         super().__init__(
             directory,
             options=ocp.CheckpointManagerOptions(
@@ -61,13 +64,20 @@ class FolderCheckpoints(ocp.CheckpointManager):
     def abandon_interrupted(self) -> None:
         """Does nothing: an interrupted save has no folder with the step's name."""
 
-    def try_to_write(self) -> None:
-        """Tries to write; Orbax would report an error only after minutes.
+    def save(self, step: int, args: ocp.args.Composite) -> bool:
+        """Starts to save a checkpoint; returns False if one of this or a later step exists.
 
         Raises:
           FileNotFoundError: the folder is missing.
           OSError: it can't be written.
+          UserError: another run holds its lease.
         """
+        self._try_to_write()
+        self._check_lease()
+        return super().save(step, args=args)
+
+    def _try_to_write(self) -> None:
+        """Tries to write; Orbax would report an error only after minutes."""
         if not self._folder.is_dir():
             raise FileNotFoundError(errno.ENOENT, "the folder is missing")
         os.rmdir(tempfile.mkdtemp(prefix="try-", dir=self._folder))

@@ -79,7 +79,7 @@ class ItemCheckpoints:
         # TensorStore accepts no `..`, and the target of a link must not change during a run.
         self.directory = Path(os.path.realpath(directory))
         with file_errors(f"The checkpoints' directory {directory} can't be used"):
-            self._manager = FolderCheckpoints(self.directory, config, _handlers())
+            self._manager = FolderCheckpoints(self.directory, config, _handlers(), check_lease)
 
     def __enter__(self) -> Self:
         return self
@@ -153,8 +153,8 @@ class ItemCheckpoints:
           items: {name: PyTree of arrays with 4-byte dtypes}.
 
         Raises:
-          UserError: this checkpoint or the one before can't be written, or the directory has one
-            of this or a later step.
+          UserError: this checkpoint or the one before can't be written, the directory has one of
+            this or a later step, or another run holds its lease.
           UnreachableError: as `wait`.
           LostProcessError: as `wait`.
         """
@@ -162,9 +162,7 @@ class ItemCheckpoints:
         self.wait()
         found = {name: digests(item) for name, item in items.items()}
         record = dataclasses.replace(self._now, step=step, digests=found)
-        self._check_lease()
         with self._writing():
-            self._manager.try_to_write()
             started = self._manager.save(
                 step,
                 args=ocp.args.Composite(
