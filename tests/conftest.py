@@ -135,6 +135,12 @@ def esc50(tmp_path_factory):
     return miniatures.esc50(tmp_path_factory.mktemp("ESC-50"))
 
 
+@pytest.fixture(scope="session")
+def ucf101(tmp_path_factory):
+    """Shards of `miniatures.ucf101`."""
+    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets, in seconds: clock[0] = 12.0."""

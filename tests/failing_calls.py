@@ -1,6 +1,8 @@
 """Functions that fail at some of their calls, to simulate a failing process or store."""
 
+import os
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,6 +36,11 @@ def kill_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) ->
 
     patch.setattr(module, name, call_or_die)
     return made
+
+
+def system_error(number: int) -> Mock:
+    """Returns a function that fails with an error of the system, such as `errno.ENOSPC`."""
+    return Mock(side_effect=OSError(number, os.strerror(number)))
 
 
 def lose_writes(patch: pytest.MonkeyPatch, calls: int) -> None:

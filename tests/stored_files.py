@@ -1,5 +1,6 @@
-"""Files of checkpoints, in folders and in buckets: their names, copies and damage."""
+"""Files in folders and in buckets: their names, digests, copies and damage."""
 
+import hashlib
 import shutil
 from pathlib import Path, PurePath
 
@@ -9,6 +10,12 @@ from data_pipelines.format import file_tree, storage
 def names(folder: PurePath) -> list[str]:
     """The names of all files below a folder, relative to it, sorted."""
     return sorted(file_tree.walk(str(folder)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of each file directly in a folder, by name."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def values_file(folder: PurePath) -> PurePath:

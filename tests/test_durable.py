@@ -7,6 +7,7 @@ import os
 import pytest
 import tiny_state
 import toy_shards
+from failing_calls import system_error
 from tiny_checkpoints import restored, saved
 
 from data_pipelines import durable
@@ -101,11 +102,7 @@ def test_checkpoint_is_synced_before_it_gets_its_name(small, tmp_path, events):
 def test_failed_sync_keeps_old_file(tmp_path, monkeypatch, number):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"b": 1}))
-
-    def fail(descriptor):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", system_error(number))
     with pytest.raises(OSError), durable.replacing(str(path), f"{path}.tmp") as file:
         file.write(b"{}")
     assert json.loads(path.read_text()) == {"b": 1}

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 import types
+from unittest.mock import Mock
 
 import pytest
 import stores
@@ -236,16 +237,12 @@ class Killed(BaseException):
     pass
 
 
-def _die(*paths):
-    raise Killed
-
-
 def test_claim_of_killed_process_expires(tmp_path, monkeypatch):
     (tmp_path / ".lease").write_bytes(_ended("dead").content())
     with monkeypatch.context() as patch:
         following = _ended("dead too")
         patch.setattr(Holder, "this_process", lambda: following)
-        patch.setattr(os, "rename", _die)
+        patch.setattr(os, "rename", Mock(side_effect=Killed))
         with pytest.raises(Killed):
             Lease(tmp_path).acquire("In use", "wait.")
     assert len(os.listdir(tmp_path)) == 2

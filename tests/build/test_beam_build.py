@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -9,6 +8,7 @@ import time
 
 import media_files
 import pytest
+from stored_files import digests
 
 from data_pipelines.build import __main__ as build
 from data_pipelines.build import beam_build, build_plan, builder
@@ -32,10 +32,6 @@ def _build(source, output, *options) -> int:
     )
 
 
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
 @pytest.fixture
 def videos(tmp_path) -> pathlib.Path:
     folder = tmp_path / "videos"
@@ -52,7 +48,7 @@ def test_beam_writes_the_bytes_of_a_local_build(videos, tmp_path, capsys):
     capsys.readouterr()
     assert _build(videos, tmp_path / "beam", "--runner=DirectRunner") == 0
     assert "left out 1 of 6 files: 1 unreadable" in capsys.readouterr().out
-    assert _digests(tmp_path / "beam") == _digests(tmp_path / "local")
+    assert digests(tmp_path / "beam") == digests(tmp_path / "local")
 
 
 def ingest_or_fail(item, alive, **options):

@@ -1,6 +1,5 @@
 import errno
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -10,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import media_files
 import pytest
+from stored_files import digests
 
 from data_pipelines import lease
 from data_pipelines.build import __main__ as build
@@ -59,11 +60,6 @@ def _build(source, output, *options) -> int:
     )
 
 
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
 def test_folder_is_built_and_left_out_files_are_reported(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out", "--shards=2", "--modalities=") == 0
     message = capsys.readouterr()
@@ -105,7 +101,7 @@ def test_output_does_not_depend_on_number_of_workers(videos, tmp_path):
     for workers in (1, 3):
         out = tmp_path / str(workers)
         assert _build(videos, out, "--shards=3", f"--workers={workers}") == 0
-    assert _digests(tmp_path / "1") == _digests(tmp_path / "3")
+    assert digests(tmp_path / "1") == digests(tmp_path / "3")
 
 
 def test_killed_build_resumes(videos, tmp_path, monkeypatch):
@@ -122,12 +118,12 @@ def test_killed_build_resumes(videos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builder, "write_shard", write_two)
     assert _build(videos, killed, "--shards=4") == 130
-    assert "dataset_info.json" not in _digests(killed)
+    assert "dataset_info.json" not in digests(killed)
     (killed / "folder-train.tfrecord-00002-of-00004.123.tmp").write_bytes(b"begun")
     before = {name: (killed / name).stat().st_mtime_ns for name in written}
     monkeypatch.setattr(builder, "write_shard", write)
     assert _build(videos, killed, "--shards=4") == 0
-    assert _digests(killed) == _digests(whole)
+    assert digests(killed) == digests(whole)
     assert before == {name: (killed / name).stat().st_mtime_ns for name in written}
 
 
@@ -145,7 +141,7 @@ def test_build_ended_by_unreachable_storage_resumes(videos, tmp_path, monkeypatc
         assert _build(videos, broken, "--shards=2") == 1
     assert "can't be reached (Stale file handle)" in capsys.readouterr().err
     assert _build(videos, broken, "--shards=2") == 0
-    assert _digests(broken) == _digests(whole)
+    assert digests(broken) == digests(whole)
 
 
 def _ingest_where(item, alive, *, fault: str, path: str, **options):
@@ -171,7 +167,7 @@ def test_stopped_worker_loses_no_file(videos, tmp_path, monkeypatch):
     _with_fault(monkeypatch, tmp_path / "stopped once", "dog/0.mp4")
     assert _build(videos, tmp_path / "out", "--timeout=1", "--workers=2") == 0
     assert not (tmp_path / "stopped once").exists()
-    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
 def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypatch, capsys):
@@ -184,30 +180,26 @@ def test_timed_out_files_are_retried_by_same_command(videos, tmp_path, monkeypat
     assert {e["path"]: e["reason"] for e in report["left_out"]} == {
         "dog/0.mp4": "timed out", "cat/text.mp4": "unreadable",
     }  # fmt: skip
-    assert "dataset_info.json" not in _digests(out)
+    assert "dataset_info.json" not in digests(out)
     times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.tfrecord-?????-of-?????")}
     flag.unlink()
     assert _build(videos, out, "--shards=3") == 0
     changed = [p for p, time in times.items() if (out / p).stat().st_mtime_ns != time]
     assert len(changed) == 1  # only the shard of the file is rebuilt
     assert _build(videos, tmp_path / "whole", "--shards=3") == 0
-    assert _digests(out) == _digests(tmp_path / "whole")
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 def test_shards_with_only_failures_are_rebuilt(videos, tmp_path, monkeypatch):
     """Their cause may be gone: a full disk, for example."""
     _with_fault(monkeypatch, tmp_path / "full", "dog/0.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "finish", _interrupt)
+        patch.setattr(builder, "finish", Mock(side_effect=KeyboardInterrupt))
         assert _build(videos, tmp_path / "out", "--shards=7") == 130
     (tmp_path / "full").unlink()
     assert _build(videos, tmp_path / "out", "--shards=7") == 0
     assert _build(videos, tmp_path / "whole", "--shards=7") == 0
-    assert _digests(tmp_path / "out") == _digests(tmp_path / "whole")
-
-
-def _interrupt(*_):
-    raise KeyboardInterrupt
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
 def test_output_inside_source_is_refused(videos, capsys):
@@ -234,25 +226,22 @@ def test_build_after_sigkill_resumes(videos, tmp_path):
     process.wait()
     assert _build(videos, out, "--shards=7") == 0
     assert _build(videos, tmp_path / "whole", "--shards=7") == 0
-    assert _digests(out) == _digests(tmp_path / "whole")
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 def test_finished_build_is_unchanged(videos, tmp_path, capsys):
     assert _build(videos, tmp_path / "out") == 0
-    before = _digests(tmp_path / "out")
+    before = digests(tmp_path / "out")
     assert _build(videos, tmp_path / "out") == 0
     assert capsys.readouterr().out.count("6 records") == 2
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
     assert "has a complete data set already" in capsys.readouterr().err
-    assert _digests(tmp_path / "out") == before
+    assert digests(tmp_path / "out") == before
 
 
 def test_unfinished_build_with_other_options_is_refused(videos, tmp_path, monkeypatch, capsys):
-    def stop(*args):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "write_shard", stop)
+        patch.setattr(builder, "write_shard", Mock(side_effect=KeyboardInterrupt))
         assert _build(videos, tmp_path / "out") == 130
     assert _build(videos, tmp_path / "out", "--short_side=64") == 2
     assert "short_side 128, now 64" in capsys.readouterr().err
@@ -347,7 +336,7 @@ def test_folders_without_videos_are_refused(tmp_path, capsys):
     (tmp_path / "texts" / "a.mp4").write_text("no video")
     assert _build(tmp_path / "texts", tmp_path / "out") == 2
     assert "None of 1 file of" in capsys.readouterr().err
-    assert "dataset_info.json" not in _digests(tmp_path / "out")
+    assert "dataset_info.json" not in digests(tmp_path / "out")
 
 
 def test_build_without_records_names_expected_and_found(videos, tmp_path, capsys):
@@ -412,11 +401,8 @@ def test_last_of_two_builds_at_one_url_is_refused(videos, monkeypatch, capsys):
 def test_failed_write_is_one_sentence(videos, tmp_path, monkeypatch, capsys, name, number, status):
     """A full disk needs the user (status 2); an error of the device may be transient (1)."""
     reason = os.strerror(number)
-
-    def fail(*args):
-        raise OSError(number, reason, *filter(None, [name]))
-
-    monkeypatch.setattr(builder, "write_shard", fail)
+    error = OSError(number, reason, *filter(None, [name]))
+    monkeypatch.setattr(builder, "write_shard", Mock(side_effect=error))
     assert _build(videos, tmp_path / "out") == status
     message = capsys.readouterr().err.strip()
     assert f"{name or tmp_path / 'out'} can't be read or written ({reason})" in message

@@ -48,13 +48,3 @@ def test_shards_inside_source_are_not_items(tmp_path):
     tree = SourceTree(str(tmp_path))
     assert tree.by_stem().paths() == {"1": "a.tfrecord-x/1.wav"}
     assert [(one.what, one.count) for one in tree.other_files()] == [("shard files", 4)]
-
-
-def test_ids_of_items_are_unique(tmp_path):
-    makers = {
-        "kinetics400": trees.kinetics, "kinetics_sound": trees.kinetics, "audioset": trees.audioset,
-        "ucf101": trees.ucf101, "hmdb51": trees.hmdb51, "fsd50k": trees.fsd50k,
-    }  # fmt: skip
-    for name, make in makers.items():
-        for items in trees.listed(name, make(tmp_path / name)).splits.values():
-            assert len({i.id for i in items}) == len(items)

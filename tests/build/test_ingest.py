@@ -1,10 +1,12 @@
 import dataclasses
 import errno
 import os
+from unittest.mock import Mock
 
 import media_files
 import numpy as np
 import pytest
+from failing_calls import system_error
 
 from data_pipelines.build import media
 from data_pipelines.build.catalogs.catalog import Item
@@ -79,20 +81,14 @@ def test_bad_file_is_left_out_with_its_reason(tmp_path):
 
 
 def test_unknown_exception_of_decoder_loses_only_its_file(tmp_path, monkeypatch):
-    def fail(*args):
-        raise ZeroDivisionError("inside")
-
-    monkeypatch.setattr(media, "decode", fail)
+    monkeypatch.setattr(media, "decode", Mock(side_effect=ZeroDivisionError("inside")))
     result = _ingest(tmp_path)
     assert (result.reason, result.detail) == ("failed", "ZeroDivisionError: inside")
 
 
 def test_unreachable_file_system_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
-    def stale(*args):
-        raise OSError(errno.ESTALE, "Stale file handle")
-
     _write(tmp_path)
-    monkeypatch.setattr(os.path, "getsize", stale)
+    monkeypatch.setattr(os.path, "getsize", system_error(errno.ESTALE))
     result = _ingest(tmp_path)
     assert (result.records, result.reason) == ((), UNREACHABLE)
     assert "Stale file handle" in result.detail

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import sys
 
 import media_files
 import pytest
+from stored_files import digests
 
 from data_pipelines.format import storage
 from data_pipelines.read.dataset import open_dataset
@@ -51,13 +51,9 @@ def source(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
 def test_output_does_not_depend_on_locale(source, tmp_path):
     printed = {name: _build(source, tmp_path / name, locale) for name, locale in LOCALES.items()}
-    assert _digests(tmp_path / "C") == _digests(tmp_path / "utf-8")
+    assert digests(tmp_path / "C") == digests(tmp_path / "utf-8")
     dataset = open_dataset(Config(), str(tmp_path / "C"), "train", ("video",))
     assert dataset.metadata.class_names == (CLASS,)
     assert (dataset[0].path, dataset[0].label_text) == (f"{CLASS}/{FILE}", CLASS)

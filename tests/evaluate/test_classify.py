@@ -38,11 +38,6 @@ def fsd50k(tmp_path_factory):
     return miniatures.fsd50k(tmp_path_factory.mktemp("FSD50K"))
 
 
-@pytest.fixture(scope="module")
-def ucf101(tmp_path_factory):
-    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
-
-
 def _linear(checkpoint, shards, **changes):
     config = miniatures.evaluation(
         checkpoint,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import toy_shards
@@ -72,10 +73,7 @@ def test_file_that_is_not_a_result_is_not_overwritten(tmp_path, content):
 
 
 def test_result_is_printed_before_it_is_written(tmp_path, monkeypatch, capsys):
-    def full(path, content):
-        raise UserError("The disk is full.")
-
-    monkeypatch.setattr(result, "write_once", full)
+    monkeypatch.setattr(result, "write_once", Mock(side_effect=UserError("The disk is full.")))
     with pytest.raises(UserError, match="full"):
         _finish(tmp_path, EvalConfig(benchmark="toy"))
     assert "top-1 50.00 %" in capsys.readouterr().out

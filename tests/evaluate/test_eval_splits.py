@@ -1,6 +1,7 @@
 """Train and test records, and data sets that an evaluation refuses."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,10 +86,8 @@ def test_missing_split_or_fold_is_refused_with_its_key(tmp_path):
 
 
 def test_unreachable_store_is_a_transient_error(tmp_path, monkeypatch):
-    def gone(*_, **__):
-        raise UnreachableError("gs://b can't be reached.")
-
-    monkeypatch.setattr(splits, "open_dataset", gone)
+    lost = UnreachableError("gs://b can't be reached.")
+    monkeypatch.setattr(splits, "open_dataset", Mock(side_effect=lost))
     with pytest.raises(UnreachableError, match=r"data\.test_split=test: gs://b can't be reached"):
         _open(str(tmp_path))
 

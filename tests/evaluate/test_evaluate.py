@@ -56,11 +56,6 @@ CONFIGS = [(name, variant) for name in FILES for variant in ("", *VARIANTS.get(n
 
 
 @pytest.fixture(scope="module")
-def ucf101(tmp_path_factory):
-    return miniatures.ucf101(tmp_path_factory.mktemp("UCF101"))
-
-
-@pytest.fixture(scope="module")
 def kinetics_sound(tmp_path_factory):
     return miniatures.kinetics_sound(tmp_path_factory.mktemp("Kinetics"))
 

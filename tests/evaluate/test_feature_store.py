@@ -7,6 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+from failing_calls import system_error
+from stored_files import truncate
 
 from data_pipelines import lease
 from data_pipelines.errors import UnreachableError, UserError
@@ -94,10 +96,6 @@ def test_only_one_evaluation_writes_at_a_time(tmp_path, monkeypatch):
     assert _read(tmp_path).features["audio"].max() == 5
 
 
-def _cut(path):
-    path.write_bytes(path.read_bytes()[:-8])
-
-
 def _change(key, value):
     def change(folder):
         path = folder / "manifest.json"
@@ -120,7 +118,7 @@ def _change(key, value):
         _change("arrays", {}),
         _change("made_from", {"step": 8}),
         lambda folder: (folder / "label.npy").unlink(),
-        lambda folder: _cut(folder / "audio.npy"),
+        lambda folder: truncate(folder / "audio.npy"),
         lambda folder: (folder / "audio.npy").write_bytes(b""),
         lambda folder: np.save(folder / "audio.npy", np.zeros((RECORDS, CLIPS, 1, 5), np.float32)),
         lambda folder: np.save(folder / "label.npy", np.zeros(RECORDS, np.int32)),
@@ -160,12 +158,9 @@ def test_part_with_other_width_is_not_resumed(tmp_path):
 
 
 def test_missing_disk_space_is_refused_before_writing(tmp_path, monkeypatch):
-    def full(descriptor, start, size):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     store = _store(tmp_path)
     with monkeypatch.context() as patch, store.opened():
-        patch.setattr(os, "posix_fallocate", full)
+        patch.setattr(os, "posix_fallocate", system_error(errno.ENOSPC))
         with pytest.raises(UserError, match=r"can't take 120 bytes .*No space left.* are free"):
             store.allocate(_batch(0))
     assert not list(tmp_path.glob("*.npy"))

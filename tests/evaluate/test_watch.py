@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from stored_files import copy, remove
@@ -119,12 +120,8 @@ def test_checkpoint_that_is_removed_meanwhile_is_left_out(training, run, results
 
 def test_other_errors_end_the_command(training, run, results):
     saved(training, run / "checkpoints", 1)
-
-    def fail(config, workdir):
-        raise UserError("data.dir is empty.")
-
     with pytest.raises(UserError, match=r"data\.dir is empty"):
-        follow(run, results, fail)
+        follow(run, results, Mock(side_effect=UserError("data.dir is empty.")))
 
 
 @pytest.mark.parametrize("changes", [{"step": 3}, {"checkpoint": ""}, {"checkpoint": __file__}])

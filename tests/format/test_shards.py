@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import simplejpeg
+from stored_files import digests
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import metadata as metadata_lib
@@ -34,10 +34,6 @@ def _records(count: int, seed: int = 0):
         )
 
 
-def _digests(folder) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
 def test_dataset_reads_back(tmp_path):
     seen: list[int] = []
     splits = {"train": _records(7), "test": _records(2, 1)}
@@ -53,15 +49,15 @@ def test_dataset_reads_back(tmp_path):
 def test_same_records_give_same_bytes(tmp_path):
     for name in ("a", "b"):
         shards.write_dataset(str(tmp_path / name), METADATA, {"train": _records(5)}, shards=2)
-    assert _digests(tmp_path / "a") == _digests(tmp_path / "b")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
 def test_finished_folder_is_not_overwritten(tmp_path):
     shards.write_dataset(str(tmp_path), METADATA, {"train": _records(1)}, shards=1)
-    before = _digests(tmp_path)
+    before = digests(tmp_path)
     with pytest.raises(UserError, match="has a complete data set already"):
         shards.write_dataset(str(tmp_path), METADATA, {"train": _records(2)}, shards=1)
-    assert _digests(tmp_path) == before
+    assert digests(tmp_path) == before
 
 
 def test_interrupted_data_set_is_not_complete(tmp_path):

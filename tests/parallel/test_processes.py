@@ -21,6 +21,7 @@ import pytest
 import several_run
 import tiny_state
 from coordinator import free_port
+from failing_calls import system_error
 
 from data_pipelines.errors import EXIT_FAILURE, EXIT_RESUMABLE, UserError
 from data_pipelines.read import pipeline
@@ -346,15 +347,11 @@ def test_json_file_is_replaced_atomically(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
 
 
-def _no_room(descriptor):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def test_failed_json_write_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     processes.write_once(path, {"b": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", _no_room)
+        patch.setattr(os, "fsync", system_error(errno.ENOSPC))
         with pytest.raises(
             UserError, match=r"a\.json can't be written \(No space left on device\)"
         ):

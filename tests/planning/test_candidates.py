@@ -1,4 +1,5 @@
 import dataclasses
+from unittest.mock import Mock
 
 import fake_terminal
 import jax
@@ -131,9 +132,7 @@ def test_what_would_fit_prints_flags_that_replace_mesh(config, axes):
 
 
 def test_search_without_plan_is_refused(config, monkeypatch, capsys):
-    def refuse(config, where):
-        raise UserError("no such mesh.")
-
+    refuse = Mock(side_effect=UserError("no such mesh."))
     monkeypatch.setattr(command, "search", lambda c, w: search(c, w, refuse))
     with pytest.raises(UserError, match="No mesh or batch fits, for the reasons above"):
         command.plan(config, "search:v5e:2x4", [])

@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from unittest.mock import Mock
 
 import grain
 import numpy as np
@@ -176,11 +177,8 @@ def test_workers_that_die_three_times_at_batch_end_run():
 
 
 def test_errors_other_than_lost_workers_do_not_restart_them():
-    def fail(step: int, buffers: Buffers):
-        raise RuntimeError("of another kind")
-
     with pytest.raises(RuntimeError, match="of another kind"):
-        next(read(DATA, fail, range(10)))
+        next(read(DATA, Mock(side_effect=RuntimeError("of another kind")), range(10)))
 
 
 class _Hanging:

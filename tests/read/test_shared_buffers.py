@@ -9,6 +9,7 @@ from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
+from failing_calls import system_error
 
 from data_pipelines.buffers import carve
 from data_pipelines.errors import UserError
@@ -106,10 +107,7 @@ def test_closing_removes_all_blocks_and_leaves_batches_in_use(blocks):
 def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
     """Without the check, a write would kill the process by SIGBUS."""
 
-    def refuse(descriptor, start, size):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, "posix_fallocate", system_error(errno.ENOSPC))
     with pytest.raises(
         UserError, match=r"not enough shared memory for a batch of 3 MB .*--shm-size"
     ):
@@ -120,10 +118,7 @@ def test_too_little_shared_memory_is_one_sentence(blocks, monkeypatch):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
 def test_block_that_cannot_be_made_is_one_sentence(blocks, monkeypatch, code):
-    def refuse(*args, **options):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(shared_memory, "SharedMemory", refuse)
+    monkeypatch.setattr(shared_memory, "SharedMemory", system_error(code))
     sentence = rf"not enough shared memory for a batch of 3 MB \({os.strerror(code)}\).*--shm-size"
     with pytest.raises(UserError, match=sentence):
         SharedBufferPool(blocks.name).empty(3 << 20)

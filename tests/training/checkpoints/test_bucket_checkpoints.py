@@ -4,11 +4,12 @@ import dataclasses
 
 import orbax.checkpoint as ocp
 import pytest
+import stored_files
 import tiny_state
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import conditional, file_tree, filesystems, storage
+from data_pipelines.format import conditional, storage
 from data_pipelines.format.storage import Url
 from data_pipelines.lease import LeaseLostError
 from xkd_jax.config.pretraining import CheckpointConfig
@@ -29,19 +30,6 @@ def config(small):
 
 def names(folder):
     return [path.name for path in step_folders(folder)]
-
-
-def objects(folder):
-    return sorted(file_tree.walk(str(folder)))
-
-
-def damage(folder):
-    """Flips a bit in the largest object of a checkpoint's arrays."""
-    store = filesystems.of(str(folder))
-    url = max(store.find(str(folder)), key=store.size)
-    content = bytearray(store.cat_file(url))
-    content[len(content) // 2] ^= 8
-    store.pipe_file(url, bytes(content))
 
 
 def test_empty_bucket_has_no_checkpoint(config, folder):
@@ -134,13 +122,13 @@ def test_save_of_a_process_that_takes_over_is_not_removed(config, folder):
 
 def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):
     saved(config, folder, 1, 2)
-    damage(folder / "2")
-    before = objects(folder)
+    stored_files.flip_a_bit(stored_files.values_file(folder / "2"))
+    before = stored_files.names(folder)
     tiny_state.assert_same(restored(config, folder), tiny_state.fill(1))
     assert "damaged   the checkpoint of step 2: " in capsys.readouterr().out
-    assert sorted(set(objects(folder)) - set(before)) == ["2.damaged"]
+    assert sorted(set(stored_files.names(folder)) - set(before)) == ["2.damaged"]
     saved(config, folder, 2, 3, 4)
-    assert set(before) - set(objects(folder)) <= {n for n in before if n.startswith("1")}
+    assert set(before) - set(stored_files.names(folder)) <= {n for n in before if n.startswith("1")}
     assert names(folder) == ["4", "3"]
 
 

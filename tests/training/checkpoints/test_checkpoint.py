@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -238,12 +239,8 @@ def test_unreadable_checkpoint_is_not_renamed_as_damaged(
     config, workdir, monkeypatch, error, fault, kind
 ):
     saved(config, workdir, 1, 2)
-
-    def gone(folder, like):
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(saved_checkpoint, "read_item", gone)
+        patch.setattr(saved_checkpoint, "read_item", Mock(side_effect=error))
         with pytest.raises(
             UserError, match=rf"The checkpoint .*2 can't be read \(.*{fault}\)"
         ) as got:
@@ -263,10 +260,7 @@ def test_unreadable_checkpoint_is_not_renamed_as_damaged(
 def test_write_error_has_kind_of_its_cause(config, tmp_path, monkeypatch, error, kind):
     """gcsfuse returns EMFILE if it can't rename a folder, as Orbax does with checkpoints."""
 
-    def refuse(*_, **__):
-        raise error
-
-    monkeypatch.setattr(os, "rmdir", refuse)
+    monkeypatch.setattr(os, "rmdir", Mock(side_effect=error))
     with pytest.raises(UserError, match="A checkpoint can't be written") as got:
         saved(config, tmp_path, 1)
     assert type(got.value) is kind

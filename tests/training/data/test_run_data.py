@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import signal
+from unittest.mock import Mock
 
 import media_files
 import pytest
@@ -163,9 +164,7 @@ def test_data_set_of_other_source_is_refused(config, tmp_path):
 
 
 def test_run_that_can_not_start_is_refused_before_build(config, tmp_path):
-    def refuse():
-        raise UserError("A step does not fit.")
-
+    refuse = Mock(side_effect=UserError("A step does not fit."))
     with pytest.raises(UserError, match=r"A step does not fit\."):
         run_data.directory(config, config.probe, tmp_path / "run", refuse)
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,8 @@ import shutil
 import jax
 import pytest
 import tiny_state
+from failing_calls import system_error
+from stored_files import flip_a_bit, truncate
 from tiny_checkpoints import DATA, RECORDS
 
 from data_pipelines import durable
@@ -61,16 +63,6 @@ def folders(tmp_path):
 
 def values(folder):
     return folder / "0" / "values"
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-8])
 
 
 def change_index(path):
@@ -138,7 +130,7 @@ def test_next_start_removes_older_attempts(config, tmp_path):
     assert not folders(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, change_index, os.remove])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, change_index, os.remove])
 def test_damaged_checkpoint_is_reported_and_the_one_before_used(config, tmp_path, capsys, damage):
     save(config, tmp_path, local_steps=[5, 6])
     damage(values(folders(tmp_path)[0]))
@@ -188,12 +180,9 @@ def test_run_with_other_settings_is_refused(config, tmp_path):
 
 
 def test_full_disk_is_one_warning_and_the_run_continues(config, tmp_path, monkeypatch, capsys):
-    def full(path):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     save(config, tmp_path, local_steps=[3])
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "sync_tree", full)
+        patch.setattr(durable, "sync_tree", system_error(errno.ENOSPC))
         save(config, tmp_path, local_steps=[5, 6, 7])
     shown = capsys.readouterr().err
     assert shown.count("Local checkpoints can't be written on process 0 (") == 1

@@ -6,7 +6,6 @@ import json
 import noise_shards
 import pytest
 import small_run
-import stores
 import tiny_state
 from failing_calls import Killed, kill_after
 
@@ -38,15 +37,7 @@ def quick(monkeypatch):
     tiny_state.use_in_runs(monkeypatch)
 
 
-@pytest.fixture(params=["folder", "s3"])
-def workdir(request, tmp_path):
-    if request.param == "folder":
-        yield tmp_path / "run"
-    else:
-        with stores.bucket(request.param) as url:
-            yield Url(url) / "run"
-
-
+@pytest.mark.parametrize("workdir", ["folder", "s3"], indirect=True)
 def test_accounts_add_up_over_a_stopped_a_killed_and_a_last_start(
     config, workdir, monkeypatch, capsys
 ):

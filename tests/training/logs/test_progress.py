@@ -7,6 +7,7 @@ import event_images
 import fake_terminal
 import numpy as np
 import pytest
+from failing_calls import system_error
 
 from data_pipelines import terminal
 from data_pipelines.progress import ProgressMeter, duration
@@ -138,11 +139,7 @@ def _make(obstacle, directory, monkeypatch):
     else:
         call, number = {"full": ("fsync", errno.ENOSPC), "quota": ("fsync", errno.EDQUOT),
                         "stale": ("fsync", errno.ESTALE)}[obstacle]  # fmt: skip
-
-        def refuse(*args):
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(os, call, refuse)
+        monkeypatch.setattr(os, call, system_error(number))
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "below a file", "full", "quota", "stale"])
