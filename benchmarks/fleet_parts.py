@@ -247,16 +247,12 @@ def state_shapes(config: Config, hosts: int) -> tuple[Any, Any]:
 
     from xkd_jax.config.length import Length
     from xkd_jax.method import state_shardings
-    from xkd_jax.method.active_losses import ActiveLosses
-    from xkd_jax.method.optimizer import optimizer
     from xkd_jax.method.schedules import schedules
     from xkd_jax.parallel.axis_rules import MESH_AXES
+    from xkd_jax.training.compiled_run import optimizer_of
 
-    transformation = optimizer(
-        config.optimizer,
-        schedules(config.optimizer, config.teacher_temperatures, Length(2, 1)),
-        ActiveLosses.of(config.loss.weights),
-    )
+    plan = schedules(config.optimizer, config.teacher_temperatures, Length(2, 1))
+    transformation = optimizer_of(config, plan)
     architecture = config.architecture
     whole = state_shardings.abstract_state(architecture, transformation)
     mesh = AbstractMesh((hosts, 1, 1), MESH_AXES)

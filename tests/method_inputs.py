@@ -5,21 +5,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from random_parameters import random_student
 
 from data_pipelines.loader_config import MODALITIES
 from xkd_jax.config.length import Length
 from xkd_jax.config.pretraining import Config
-from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
-from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.schedules import Schedules, schedules
 from xkd_jax.method.state_shardings import abstract_state
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.patches import random_masking
 from xkd_jax.networks.student import teacher_counterpart
-from xkd_jax.training.compiled_run import step_of
+from xkd_jax.training.compiled_run import optimizer_of, step_of
 
 LENGTH = Length(steps=10, steps_per_epoch=5)
 
@@ -73,14 +70,9 @@ def schedules_of(config: Config, length: Length = LENGTH) -> Schedules:
     return schedules(config.optimizer, config.teacher_temperatures, length)
 
 
-def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformation:
-    """The optimizer of a run."""
-    return optimizer(config.optimizer, plan, ActiveLosses.of(config.loss.weights))
-
-
 def step_of_inputs(config: Config, plan: Schedules):
     """The training step, which takes `Inputs` in place of a batch."""
-    return step_of(config, plan, lambda inputs, *_: inputs)
+    return step_of(config, plan, optimizer_of(config, plan), lambda inputs, *_: inputs)
 
 
 def first_state(config: Config, plan: Schedules) -> TrainState:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_objective
 import pytest
-from method_inputs import make_inputs, mask_noise, optimizer_of, schedules_of, with_weights
+from method_inputs import make_inputs, mask_noise, schedules_of, with_weights
 from numpy_networks import decode, encode, patches
 from random_parameters import random_student
 
@@ -17,6 +17,7 @@ from xkd_jax.method.train_state import abstract, module_of, parameters
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import path_names
 from xkd_jax.parallel.mesh import make_mesh
+from xkd_jax.training.compiled_run import optimizer_of
 
 MODALITIES = ("video", "audio")
 

@@ -3,13 +3,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from method_inputs import optimizer_of, with_weights
+from method_inputs import with_weights
 from random_parameters import random_student
 
 from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.optimizer import clip_each_tensor, decay_mask
 from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.networks.tree import path_names
+from xkd_jax.training.compiled_run import optimizer_of
 
 CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
 

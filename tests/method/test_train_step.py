@@ -11,7 +11,6 @@ from method_inputs import (
     first_state,
     learning,
     make_inputs,
-    optimizer_of,
     schedules_of,
     start,
     step_of_inputs,
@@ -28,7 +27,7 @@ from xkd_jax.method.state_shardings import abstract_state
 from xkd_jax.method.train_state import initial_state, is_count, module_of
 from xkd_jax.networks.encoder import SHARED
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
-from xkd_jax.training.compiled_run import step_of
+from xkd_jax.training.compiled_run import optimizer_of, step_of
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +197,10 @@ def test_every_experiment_traces_a_step_at_full_size(name):
     raw = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
     config = resolve(raw)
     plan = schedules_of(config, Length(100, 10))
-    state = abstract_state(config.architecture, optimizer_of(config, plan))
-    after, metrics = jax.eval_shape(step_of(config, plan), state, batch_shapes(config))
+    transformation = optimizer_of(config, plan)
+    state = abstract_state(config.architecture, transformation)
+    step = step_of(config, plan, transformation)
+    after, metrics = jax.eval_shape(step, state, batch_shapes(config))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )

@@ -10,7 +10,6 @@ from method_inputs import (
     first_state,
     learning,
     make_inputs,
-    optimizer_of,
     schedules_of,
     start,
     step_of_inputs,
@@ -24,6 +23,7 @@ from xkd_jax.parallel import axis_rules
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.planning.costs import Costs
 from xkd_jax.training.checkpoints import checkpoint
+from xkd_jax.training.compiled_run import optimizer_of
 
 HALF = 5
 

@@ -24,13 +24,12 @@ from xkd_jax.config.dataclass_schema import build
 from xkd_jax.config.loss_settings import LossConfig, LossWeights
 from xkd_jax.config.pretraining import Config
 from xkd_jax.inference import author_weights
-from xkd_jax.method.active_losses import ActiveLosses
 from xkd_jax.method.objective import Inputs
-from xkd_jax.method.optimizer import optimizer
 from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.method.train_state import TrainState
 from xkd_jax.networks.patches import random_masking
 from xkd_jax.parity.golden_file import GoldenFile
+from xkd_jax.training.compiled_run import optimizer_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +188,8 @@ def case_state(case: Case, config: Config, schedules: Schedules) -> TrainState:
     tree = jax.tree.map(
         jnp.asarray, author_weights.load(tensors, case.meta["aliases"], config.architecture)
     )
-    active = ActiveLosses.of(config.loss.weights)
-    transformation = optimizer(config.optimizer, schedules, active)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        optimizer=transformation.init(tree["student"]),
+        optimizer=optimizer_of(config, schedules).init(tree["student"]),
         **tree,
     )

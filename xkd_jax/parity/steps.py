@@ -21,7 +21,7 @@ from xkd_jax.networks.patches import Masking, colors_last
 from xkd_jax.parity.comparison import Comparison, Report, relative_errors, worst
 from xkd_jax.parity.golden_file import GoldenFile
 from xkd_jax.parity.step_case import Case, case_config, case_inputs, case_schedules, case_state
-from xkd_jax.training.compiled_run import step_of
+from xkd_jax.training.compiled_run import optimizer_of, step_of
 
 # Largest absolute difference / the tensor's largest absolute value; for the change of parameters,
 # L2 norm of the difference / L2 norm of the change from the first step to the last.
@@ -112,7 +112,8 @@ def run(
     Returns:
       The losses of each step under the authors' names, and the state after the last step.
     """
-    step = jax.jit(step_of(config, schedules, lambda inputs, *_: inputs))
+    transformation = optimizer_of(config, schedules)
+    step = jax.jit(step_of(config, schedules, transformation, lambda inputs, *_: inputs))
     losses = []
     for i in range(len(case.arrays["losses"])):
         state, metrics = step(state, case_inputs(case, config, i))

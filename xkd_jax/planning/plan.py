@@ -26,7 +26,7 @@ from xkd_jax.planning.hlo_text.arrays import UnknownTextError
 from xkd_jax.planning.hlo_text.exhausted import missing_memory
 from xkd_jax.planning.roofline import Step, predict
 from xkd_jax.planning.targets import Target
-from xkd_jax.training.compiled_run import Run, run_of, step_of
+from xkd_jax.training.compiled_run import Run, optimizer_of, run_of, step_of
 
 # Clips per second that one core loads and decodes: the lower of two runs of benchmarks.loader (360
 # and 373) with one thread on a virtual x86-64 machine. Measure it again on the run's hosts.
@@ -185,7 +185,7 @@ def model_flops(config: Config, state: TrainState, batch: Any) -> float:
     model = dataclasses.replace(config.model, remat="none", attention="xla", layers="scan")
     plain = dataclasses.replace(config, model=model)
     plan = schedules(plain.optimizer, plain.teacher_temperatures, Length(2, 1))
-    return count_flops(step_of(plain, plan), state, batch)
+    return count_flops(step_of(plain, plan, optimizer_of(plain, plan)), state, batch)
 
 
 def _memory(state: TrainState, batch: Any, activations: float, program: float = 0.0) -> Memory:

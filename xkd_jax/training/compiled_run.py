@@ -142,9 +142,10 @@ def run_of(config: Config, length: Length, mesh: Mesh, make_inputs: MakeInputs =
       DevicesError: the batch can't be split over the mesh.
     """
     plan = schedules(config.optimizer, config.teacher_temperatures, length)
+    transformation = optimizer_of(config, plan)
     return Run.create(
-        step_of(config, plan, make_inputs),
-        _transformation(config, plan),
+        step_of(config, plan, transformation, make_inputs),
+        transformation,
         config.architecture,
         length,
         mesh,
@@ -157,6 +158,7 @@ def run_of(config: Config, length: Length, mesh: Mesh, make_inputs: MakeInputs =
 def step_of(
     config: Config,
     plan: Schedules,
+    transformation: optax.GradientTransformation,
     make_inputs: MakeInputs = inputs_of,
 ) -> Step:
     """Returns the training step of a config: `train_step` with its keyword arguments bound.
@@ -164,6 +166,7 @@ def step_of(
     Args:
       config: of the run.
       plan: the run's schedules.
+      transformation: the students' optimizer.
       make_inputs: (batch, step, config of the views) -> views and masks.
     """
     return functools.partial(
@@ -171,14 +174,20 @@ def step_of(
         make_inputs=lambda batch, step: make_inputs(batch, step, config),
         architecture=config.architecture,
         loss=config.loss,
-        transformation=_transformation(config, plan),
+        transformation=transformation,
         schedules=plan,
         split=config.mesh.optimizer == "split",
         skip_nonfinite=config.nonfinite.action == "skip",
     )
 
 
-def _transformation(config: Config, plan: Schedules) -> optax.GradientTransformation:
+def optimizer_of(config: Config, plan: Schedules) -> optax.GradientTransformation:
+    """Returns the students' optimizer of a config.
+
+    Args:
+      config: of the run.
+      plan: the run's schedules.
+    """
     return optimizer(config.optimizer, plan, ActiveLosses.of(config.loss.weights))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_state
-from method_inputs import change, optimizer_of, schedules_of
+from method_inputs import change, schedules_of
 from stored_files import copy, flip_a_bit, names, remove, truncate, values_file
 from tiny_checkpoints import DATA, RECORDS, restored, saved
 
@@ -37,6 +37,7 @@ from xkd_jax.training.checkpoints import (
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 from xkd_jax.training.checkpoints.run_record import RunRecord
 from xkd_jax.training.checkpoints.saved_checkpoint import step_folders
+from xkd_jax.training.compiled_run import optimizer_of
 
 NOBODY = 65534
 ROOT = Path(__file__).parents[3]
