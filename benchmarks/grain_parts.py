@@ -25,6 +25,7 @@ from absl import flags
 
 from data_pipelines import terminal
 from data_pipelines.buffers import Buffers, map_leaves
+from data_pipelines.command_parser import command_parser
 from data_pipelines.loader_config import DataConfig
 from data_pipelines.read.batches import BatchInPlace, Row
 from data_pipelines.read.read_ahead import Batch, prepare_worker, read_ahead
@@ -44,6 +45,7 @@ VIEWS: dict[str, tuple[tuple[int, ...], type]] = {
 
 def main() -> None:
     """Runs the benchmark."""
+    command_parser("benchmarks.grain_parts", __doc__).parse_args()
     flags.FLAGS.mark_as_parsed()
     report = {
         "shuffle_ms_a_record": {n: round(_shuffle(n), 3) for n in (11, 100, 2000, 240_000)},

@@ -208,7 +208,10 @@ def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
     sides = (frame.width, frame.height)
     short, long = sorted(sides)
     if long > record_schema.MAX_ASPECT * short:
-        raise DamageError(f"frames of {frame.width} x {frame.height} are too elongated")
+        raise DamageError(
+            f"frames of {frame.width} x {frame.height} pixels exceed an aspect ratio of"
+            f" {record_schema.MAX_ASPECT}"
+        )
     width, height = (2 * round(side * short_side / short / 2) for side in sides)
     if orientation.of_frame(frame).transposed:
         return height, width

@@ -110,7 +110,7 @@ def test_spoken_recordings_are_divided_by_speaker(tmp_path):
         "1_ann_3.wav": ("recordings/1_ann_3.wav", 1, (2,), (1,)),
         "0_zoe_12.wav": ("recordings/0_zoe_12.wav", 0, (1,), (2,)),
     }
-    with pytest.raises(UserError, match="of 1 speakers"):
+    with pytest.raises(UserError, match="of 1 speaker: give recordings of at least two"):
         trees.listed("spoken_recordings", trees.files(tmp_path / "alone", ["1_ann_3.wav"]))
     trees.files(tmp_path, ["copy/0_zoe_12.wav"])
     with pytest.raises(UserError, match=r"two files for 0_zoe_12\.wav, copy/"):

@@ -251,7 +251,8 @@ def _check_views(config: Config, name: Modality) -> None:
         )
     if config.loss.teacher_view == "local" and not view.local_views:
         raise UserError(
-            f"loss.teacher_view is 'local' but {name}.local_views is 0: give at least one."
+            f"loss.teacher_view is 'local' but {name}.local_views is 0: give"
+            f" --config.{name}.local_views=1, or --config.loss.teacher_view=global."
         )
 
 

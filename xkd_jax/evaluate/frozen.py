@@ -134,8 +134,8 @@ def _warn_at_end_of_grid(top1: dict[float, float], best: float) -> None:
     """Prints a note if a cost outside of the grid may be better."""
     others = [value for cost, value in top1.items() if cost != best]
     if others and best in (min(top1), max(top1)) and max(others) < top1[best]:
-        end = "largest" if best == max(top1) else "smallest"
-        print_on_main(f"svm       cost {best:g} is best, the {end} of svm.costs: try one beyond")
+        end, more = ("largest", "larger") if best == max(top1) else ("smallest", "smaller")
+        print_on_main(f"svm       cost {best:g} is best, the {end} of svm.costs: add {more} ones")
 
 
 def knn(

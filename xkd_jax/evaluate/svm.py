@@ -62,7 +62,7 @@ def fit_path(
         if not np.all(solved):
             print_on_main(
                 f"svm       cost {cost:g}: {np.sum(~np.asarray(solved))} of {classes} classes not"
-                f" solved after svm.max_iterations {config.max_iterations}"
+                f" solved after {config.max_iterations} iterations: raise svm.max_iterations"
             )
         found[cost] = (axes @ np.asarray(weights, np.float64)).astype(np.float32)
         if meter.is_due():

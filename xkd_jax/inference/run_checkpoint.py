@@ -127,7 +127,8 @@ def saved_config(
         config = dataclass_schema.build(Config, record.config)
     except UserError as error:
         raise UserError(
-            f"{directory} was written by another version of this program: {error}"
+            f"{directory} was written by another version of this program"
+            f" ({str(error).rstrip('.')}): use that version."
         ) from None
     if lacking := dataclass_schema.lacking(Config, record.config):
         print_line(

@@ -57,7 +57,7 @@ class GoldenFile:
 
     def damaged(self, why: str) -> UserError:
         """Returns the error of a damaged file; `why` is a clause such as "it lacks 'meta'"."""
-        return UserError(f"{self.path} is a damaged golden file: {why}: get it again.")
+        return UserError(f"{self.path} is a damaged golden file ({why}): copy it again.")
 
 
 class Fields:

@@ -162,10 +162,10 @@ def cutmix_boxes(file: GoldenFile) -> Report:
     fields.finish()
     fraction, ends, left = rows[:, 0], rows[:, 1:5].reshape(-1, 2, 2), rows[:, 5]
     if (ends[..., 0] > ends[..., 1]).any() or (ends % 1 != 0).any() or (rows[:, ::5] > 1).any():
-        fields.refuse("a row is not a fraction, a box in whole pixels, and a fraction")
+        fields.refuse("a row is not a fraction, four whole numbers and a fraction")
     sizes = _possible_sizes(ends, left)
     if not sizes:
-        fields.refuse("its shares are those of no frame around the boxes")
+        fields.refuse("its fractions fit no size of a frame")
     found = min((_boxes(fraction, ends, size) for size in sizes), key=lambda f: _wrong(f, ends))
     start, stop, ours, size = found
     boxes = {f"row {i}": largest_error((start[i], stop[i]), ends[i].T) for i in range(len(rows))}

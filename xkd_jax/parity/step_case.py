@@ -82,7 +82,9 @@ def case_config(case: Case) -> Config:
     video, audio, weights = meta["video"], meta["audio"], meta["weights"]
     stacks = [meta["encoder"], meta["decoder"]]
     if any(stack["mlp_ratio"] != 4 for stack in stacks) or meta["layer_norm_eps"] != 1e-5:
-        raise UserError(f"{case.path}: only mlp_ratio 4 and layer_norm_eps 1e-5 are supported.")
+        raise UserError(
+            f"{case.path} is not supported: give a case of mlp_ratio 4, layer_norm_eps 1e-5."
+        )
     base = Config()
     config = Config(
         model=ModelConfig(

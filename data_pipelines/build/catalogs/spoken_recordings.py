@@ -8,6 +8,7 @@ from data_pipelines.build.catalogs.catalog import Catalog, Item, Source
 from data_pipelines.build.catalogs.file_index import FileIndex
 from data_pipelines.build.catalogs.source_tree import counted
 from data_pipelines.errors import UserError
+from data_pipelines.terminal import count
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FILE = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_/]+)_(?P<index>\d+)\.wav")
@@ -27,8 +28,9 @@ def list_items(source: Source) -> Catalog:
     speakers = sorted({match["speaker"] for _, match in found})
     if len(speakers) < 2:
         raise UserError(
-            f"{source.directory} has {{digit}}_{{speaker}}_{{index}}.wav of {len(speakers)}"
-            " speakers: give at least two, as one is held out."
+            f"{source.directory} has {{digit}}_{{speaker}}_{{index}}.wav of"
+            f" {count(len(speakers), 'speaker')}: give recordings of at least two, as one is held"
+            " out."
         )
     folds = {speaker: fold for fold, speaker in enumerate(speakers, 1)}
     items = [

@@ -147,7 +147,7 @@ def test_missing_permission_to_remove_is_printed(config, folder, monkeypatch, ca
     saved(config, folder, 1, 2, 3)
     printed = capsys.readouterr().err
     assert "can't be removed (Access to" in printed
-    assert "continues, and they stay" in printed
+    assert "continues and keeps them" in printed
     assert names(folder) == ["3", "2", "1"]
 
 

@@ -161,7 +161,7 @@ def test_run_without_permission_to_delete_continues(proxy, config, folder, capsy
     )
     with lease.held(folder, "In use", "wait."):
         saved(config, folder / "checkpoints", 1, 2)
-    assert "and they stay" in capsys.readouterr().err
+    assert "continues and keeps them" in capsys.readouterr().err
     assert [path.name for path in step_folders(folder / "checkpoints")] == ["2", "1"]
     with lease.held(folder, "In use", "wait."):
         tiny_state.assert_same(restored(config, folder / "checkpoints"), tiny_state.fill(2))

@@ -37,8 +37,8 @@ def _convert(state: StateDict, request: Request) -> dict[Modality, EncoderWeight
     kernel = state.take("patch_embed.proj.weight")
     if kernel.ndim != 4 or kernel.shape[1] != 1:
         raise UserError(
-            f"{state.path} has a patch embedding of shape {kernel.shape}, not of spectrograms: it"
-            " is a ViT of another kind than docs/inference.md lists."
+            f"{state.path} has a patch embedding of shape {kernel.shape}, not of spectrograms:"
+            " give weights of a kind that docs/inference.md lists."
         )
     positions = state.take("pos_embed")
     tokens, patch = positions.shape[1] - 1, (kernel.shape[3], kernel.shape[2])

@@ -167,8 +167,8 @@ def _check_shapes(entries: Sequence[Entry], like: Tree, params: Tree, path: str)
         expected, found = (_at(tree, entry.path) for tree in (like, params))
         if expected.shape != found.shape:
             raise UserError(
-                f"{path} has {entry.name} in a shape that doesn't fit its other tensors: here its"
-                f" kind has {found.shape}, and {expected.shape} is needed."
+                f"{path} has {entry.name} of shape {found.shape} (in the order of this program),"
+                f" and its other tensors need {expected.shape}: give an intact copy."
             )
 
 

@@ -184,5 +184,5 @@ class BucketCheckpoints:
         except UnreachableError as error:
             terminal.print_error(
                 f"Old checkpoints in {self._directory} can't be removed ({error}): the run"
-                " continues, and they stay."
+                " continues and keeps them; remove them by hand, or allow it to delete objects."
             )
