@@ -1,9 +1,9 @@
 """Files of `torch.save`, read without PyTorch.
 
-Since PyTorch 1.6 a file is a zip archive of records that are stored, never compressed:
-`STEM/data.pkl`, a pickle with persistent ids in place of storages, and `STEM/data/KEY`, their
-bytes. Before that it is five pickles one after the other (a magic number, a version, the system's
-properties, the object, the storages' keys), then each storage's count of elements and its bytes.
+Since PyTorch 1.6 a file is a zip archive of stored records (`stored_zip`): `STEM/data.pkl`, a
+pickle with persistent ids in place of storages, and `STEM/data/KEY`, their bytes. Before that it is
+five pickles one after the other (a magic number, a version, the system's properties, the object,
+the storages' keys), then each storage's count of elements and its bytes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import io
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from xkd_jax.inference.weight_files import pickles
+from xkd_jax.inference.weight_files import pickles, stored_zip
 from xkd_jax.inference.weight_files.tensors import (
     BFLOAT16,
     MOST_SIZE,
@@ -28,12 +27,9 @@ from xkd_jax.inference.weight_files.tensors import (
     check_sizes,
 )
 
-ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _LEGACY_VERSION = 1001
 _STORED_COUNT = struct.Struct("<q")
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_ENCRYPTED = 0x1
 _DTYPES = {
     "DoubleStorage": np.dtype("<f8"), "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"), "BFloat16Storage": BFLOAT16,
@@ -57,15 +53,6 @@ class _Storage:
     read: Callable[[], bytes]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Record:
-    """A record of a zip archive: offset, number of bytes, and CRC-32."""
-
-    start: int
-    size: int
-    crc: int
-
-
 def read(file: BinaryIO, size: int) -> Any:
     """Returns the object that was saved, with a `LazyTensor` for each tensor.
 
@@ -81,7 +68,7 @@ def read(file: BinaryIO, size: int) -> Any:
     """
     file.seek(0)
     head = file.read(len(LEGACY_MAGIC))
-    return _read_zip(file, size) if head.startswith(ZIP_MAGIC) else _read_legacy(file, size)
+    return _read_zip(file, size) if head.startswith(stored_zip.MAGIC) else _read_legacy(file, size)
 
 
 def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
@@ -146,7 +133,7 @@ def _storage_of(identity: Any, length: int) -> tuple[str, np.dtype, int]:
 
 
 def _read_zip(file: BinaryIO, size: int) -> Any:
-    records = _records(file, size)
+    records = stored_zip.records(file, size)
     stems = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
     if len(stems) != 1:
         raise WeightFileError(
@@ -156,7 +143,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     if any(name.startswith((f"{stem}/code/", f"{stem}/constants.pkl")) for name in records):
         raise WeightFileError("it is a TorchScript program", "save its state_dict() instead")
     order = records.get(f"{stem}/byteorder")
-    if order is not None and _content(file, order, 16) != b"little":
+    if order is not None and order.read(file, 16) != b"little":
         raise WeightFileError(
             "it was saved on a big-endian machine", "save it on a little-endian one"
         )
@@ -168,61 +155,10 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
             raise WeightFileError("a storage of its tensors is missing")
         if record.size != count * dtype.itemsize:
             raise WeightFileError("a storage in it has another length than its tensors state")
-        return _Storage(dtype, count, lambda: _content(file, record, record.size))
+        return _Storage(dtype, count, lambda: record.read(file, record.size))
 
-    pickle = _content(file, records[f"{stem}/data.pkl"], pickles.MOST_BYTES)
+    pickle = records[f"{stem}/data.pkl"].read(file, pickles.MOST_BYTES)
     return pickles.Machine(_GLOBALS, persistent).load(io.BytesIO(pickle))
-
-
-def _records(file: BinaryIO, size: int) -> Mapping[str, _Record]:
-    """The archive's records by name, which are stored one after the other without overlap."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-    except Exception:  # damage raises many types in the parser
-        raise WeightFileError("it is a damaged zip archive, possibly truncated") from None
-    found: dict[str, _Record] = {}
-    end = 0
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        if entry.filename in found:
-            raise WeightFileError("two records in it have the same name")
-        if (
-            entry.compress_type != zipfile.ZIP_STORED
-            or entry.flag_bits & _ENCRYPTED
-            or entry.compress_size != entry.file_size
-        ):
-            raise WeightFileError(
-                "it has compressed or encrypted records, which torch.save does not write"
-            )
-        if entry.header_offset < end:
-            raise WeightFileError("records in it overlap")
-        start = _start(file, entry)
-        end = start + entry.file_size
-        if end > size:
-            raise WeightFileError("it is truncated within a record")
-        found[entry.filename] = _Record(start, entry.file_size, entry.CRC)
-    return found
-
-
-def _start(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
-    """Offset of a record's bytes, which follow a header of variable length."""
-    file.seek(entry.header_offset)
-    header = file.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or not header.startswith(ZIP_MAGIC):
-        raise WeightFileError("a record in it has no header")
-    *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    return entry.header_offset + len(header) + name_length + extra_length
-
-
-def _content(file: BinaryIO, record: _Record, most: int) -> bytes:
-    """The bytes of a record, at most `most`, compared with its CRC-32."""
-    if record.size > most:
-        raise WeightFileError(f"a record in it has more than {most:,} bytes")
-    file.seek(record.start)
-    content = file.read(record.size)
-    if len(content) != record.size or zlib.crc32(content) != record.crc:
-        raise WeightFileError("a record in it has another checksum than stored")
-    return content
 
 
 def _read_legacy(file: BinaryIO, size: int) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from data_pipelines.errors import UserError, file_error
 from data_pipelines.format import storage
-from xkd_jax.inference.weight_files import safetensors_file, torch_file
+from xkd_jax.inference.weight_files import safetensors_file, stored_zip, torch_file
 from xkd_jax.inference.weight_files.tensors import WeightFileError
 
 _HEAD = 512
@@ -65,7 +65,7 @@ def _read(path: str, file: BinaryIO) -> WeightFile:
     for pattern, what, remedy in _OTHERS:
         if pattern.match(head):
             raise WeightFileError(f"it is {what}", remedy)
-    if head.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
+    if head.startswith((stored_zip.MAGIC, torch_file.LEGACY_MAGIC)):
         root = torch_file.read(file, size)
         if not isinstance(root, dict):
             raise WeightFileError(
