@@ -150,7 +150,7 @@ def _reset() -> None:
 
 
 def request() -> None:
-    """Asks for the end of the command; from any thread. Without `on_request` nothing happens."""
+    """Requests the end of the command, from any thread; without `on_request` nothing happens."""
     with _command.changed:
         if _command.requested or not _command.listening:
             return

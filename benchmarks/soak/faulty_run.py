@@ -27,11 +27,11 @@ class Asked:
     jump: float = 0.0
 
     def ask_batch(self, *_: object) -> None:
-        """Asks for a number that is not finite in the next batch."""
+        """Requests a number that is not finite in the next batch."""
         self.batch = True
 
     def ask_bit(self, *_: object) -> None:
-        """Asks for a flipped bit before the next step."""
+        """Requests a flipped bit before the next step."""
         self.bit = True
 
     def move_clock(self, *_: object) -> None:

@@ -25,16 +25,16 @@ from xkd_jax.training.result_file import Result
 from xkd_jax.training.run_results import result_files
 
 _INTROS = {
-    "data": "Central clips of training records. Unless the shards keep waveforms, what is heard is"
-    " computed from the spectrograms, with estimated phases.",
-    "reconstructions": "The student sees the patches that are not masked, and predicts the others;"
-    " the mean and deviation of a patch, which it does not predict, are put back. On the right,"
-    " patches of the unmasked input are the darker the less the CLS token of the last block attends"
-    " to them (mean over heads).",
+    "data": "Central clips of training records. Unless the shards have waveforms, sound is computed"
+    " from the spectrograms, with estimated phases.",
+    "reconstructions": "The student gets the patches that are not masked, and predicts the others;"
+    " the mean and deviation of a patch, which it does not predict, are those of the input. On the"
+    " right, patches of the unmasked input are darker where the CLS token of the last block attends"
+    " less (mean over heads).",
     "neighbors": "On the left the query, then the nearest clips. Neighbors of one modality are"
     " searched with the encoder's features, and the other modality with the outputs of the heads.",
-    "features": "Clips that lie together have similar features. Distances between groups and sizes"
-    " of groups mean nothing in a t-SNE.",
+    "features": "Clips that lie together have similar features. In a t-SNE, distances between"
+    " groups and sizes of groups have no meaning.",
 }  # fmt: skip
 _TITLES = {
     "data": "Data",

@@ -29,7 +29,7 @@ class _Batch(NamedTuple):
 class DataWait:
     """Adds up the time in which the device has no batch.
 
-    The device waits from the end of a step, or from when the loop asks for a batch if that is
+    The device waits from the end of a step, or from when the loop requests a batch if that is
     later, until the next step is dispatched and its batch is on the device. This includes the
     transfer, and delays of the loop by other threads of the process. The loop can't measure these:
     it dispatches steps ahead, and is then blocked by a step that is itself late. So a thread waits
