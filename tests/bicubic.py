@@ -5,7 +5,8 @@ import numpy as np
 _A = -0.75
 
 
-def _kernel(x: float) -> float:
+def kernel(x: float) -> float:
+    """The weight of a sample at a distance."""
     x = abs(x)
     if x <= 1:
         return (_A + 2) * x**3 - (_A + 3) * x**2 + 1
@@ -19,7 +20,7 @@ def resize(array: np.ndarray, size: int, *, aligned: bool) -> np.ndarray:
     for i in range(size):
         at = i * (held - 1) / max(size - 1, 1) if aligned else (i + 0.5) * held / size - 0.5
         for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
-            result[..., i] += _kernel(at - tap) * array[..., min(max(tap, 0), held - 1)]
+            result[..., i] += kernel(at - tap) * array[..., min(max(tap, 0), held - 1)]
     return result
 
 

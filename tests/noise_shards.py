@@ -1,10 +1,14 @@
 """Labeled records of noise: dark frames with quiet audio, light frames with loud audio."""
 
+from typing import Any
+
 import numpy as np
 import simplejpeg
+import small_run
 
 from data_pipelines.format import record_schema, shards
 from data_pipelines.format.metadata import Metadata
+from xkd_jax.config import pretraining
 
 CLASSES = ("dark", "light")
 
@@ -38,3 +42,10 @@ def write(
         shards=2,
     )  # fmt: skip
     return directory
+
+
+def config(folder, train: int = 24, **changes: Any) -> pretraining.Config:
+    """Writes shards, and returns `small_run`'s config of a run on them, with changed keys."""
+    raw = small_run.get_config()
+    raw.update_from_flattened_dict({"data.dir": write(str(folder), train), **changes})
+    return pretraining.resolve(raw)

@@ -8,17 +8,14 @@ import itertools
 import math
 
 import numpy as np
-from scipy.special import erf
+from bicubic import kernel
+from numpy_encoder import gelu
 
 
 def layer_norm(x, params=None, eps=1e-5):
     centered = x - x.mean(-1, keepdims=True)
     normed = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + eps)
     return normed if params is None else normed * params["scale"] + params["bias"]
-
-
-def gelu(x):
-    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
 def softmax(x):
@@ -42,13 +39,6 @@ def patches(view, patch, channels):
     return np.stack([c.reshape(len(view), -1) for c in cut], axis=1)
 
 
-def cubic(x, a=-0.75):
-    x = abs(x)
-    if x <= 1:
-        return (a + 2) * x**3 - (a + 3) * x**2 + 1
-    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
-
-
 def resize_axis(table, axis, new, method):
     """PyTorch's interpolation without antialiasing; scale (new + 0.1) / old."""
     old = table.shape[axis]
@@ -61,7 +51,7 @@ def resize_axis(table, axis, new, method):
             source = max(source, 0.0)
             taps = {0: 1 - source % 1, 1: source % 1}
         else:
-            taps = {k: cubic(source % 1 - k) for k in (-1, 0, 1, 2)}
+            taps = {k: kernel(source % 1 - k) for k in (-1, 0, 1, 2)}
         picks = (
             weight * np.take(table, min(max(math.floor(source) + k, 0), old - 1), axis)
             for k, weight in taps.items()

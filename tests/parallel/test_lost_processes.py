@@ -2,6 +2,7 @@
 
 import errno
 import os
+from unittest.mock import Mock
 
 import jax
 import orbax.checkpoint as ocp
@@ -82,9 +83,6 @@ COLLECTIVE = [
 ]
 
 
-SOME = COLLECTIVE[::4]
-
-
 def names(errors):
     return [f"{type(error).__name__}: {error}"[:50] for error in errors]
 
@@ -121,9 +119,8 @@ def config(small):
     return small
 
 
-@pytest.mark.parametrize("error", SOME, ids=names(SOME))
 @pytest.mark.parametrize("where", ["saving", "waiting", "checking", "opening"])
-def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeypatch, error, where):
+def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeypatch, where):
     """The manager is not closed, as that would wait for the lost process."""
     saved(config, tmp_path, 1)
     name = {
@@ -133,7 +130,7 @@ def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeyp
 
     def lose(*_, **__):
         monkeypatch.setattr(jax, "process_count", lambda: 2)
-        raise error
+        raise ValueError(GLOO)
 
     def use():
         with Checkpoints(tmp_path, config, RECORDS, DATA) as checkpoints:
@@ -148,14 +145,13 @@ def test_process_lost_during_save_is_not_a_write_error(config, tmp_path, monkeyp
             use()
 
 
-@pytest.mark.parametrize("error", SOME, ids=names(SOME))
-def test_process_lost_during_restore_is_not_damage(config, tmp_path, monkeypatch, error):
+def test_process_lost_during_restore_is_not_damage(config, tmp_path, monkeypatch):
     saved(config, tmp_path, 1, 2)
     before = sorted(tmp_path.rglob("*"))
 
     def lose(*_):
         monkeypatch.setattr(jax, "process_count", lambda: 2)
-        raise error
+        raise ValueError(GLOO)
 
     with monkeypatch.context() as patch:
         patch.setattr(saved_checkpoint, "read_item", lose)
@@ -181,12 +177,12 @@ def test_permanent_causes_have_status_2(config, tmp_path, monkeypatch, name):
     error = OSError(number, os.strerror(number))
     assert not is_transient(error, writing=True)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rmdir", _raising(error))
+        patch.setattr(os, "rmdir", Mock(side_effect=error))
         with pytest.raises(UserError, match=r"make room or repair it") as got:
             saved(config, tmp_path / "checkpoints", 1)
     assert got.value.status == 2
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", _raising(error))
+        patch.setattr(os, "replace", Mock(side_effect=error))
         with pytest.raises(UserError, match=r"can't be written") as got:
             processes.write_once(tmp_path / "a.json", {})
     assert got.value.status == 2
@@ -196,19 +192,12 @@ def test_permanent_causes_have_status_2(config, tmp_path, monkeypatch, name):
 def test_transient_and_unknown_causes_have_status_1(config, tmp_path, monkeypatch, error):
     assert is_transient(error, writing=True)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rmdir", _raising(error))
+        patch.setattr(os, "rmdir", Mock(side_effect=error))
         with pytest.raises(UnreachableError, match=r"\): run the same command again") as got:
             saved(config, tmp_path / "checkpoints", 1)
     assert got.value.status == 1
     if isinstance(error, OSError):
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", _raising(error))
+            patch.setattr(os, "replace", Mock(side_effect=error))
             with pytest.raises(UnreachableError, match=r"can't be written"):
                 processes.write_once(tmp_path / "a.json", {})
-
-
-def _raising(error):
-    def refuse(*_, **__):
-        raise error
-
-    return refuse

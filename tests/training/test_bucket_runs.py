@@ -5,7 +5,6 @@ import json
 import failing_calls
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 from lease_processes import wait_little
 
@@ -14,7 +13,6 @@ from data_pipelines import lease
 from data_pipelines.errors import StoppedError
 from data_pipelines.format import file_tree, storage
 from data_pipelines.format.storage import Url
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.report import pretraining_run
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
@@ -31,11 +29,8 @@ def workdir(bucket, tmp_path):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")))
-    raw.checkpoint.every_steps, raw.max_steps = 2, STEPS
-    raw.pictures_every = 0
-    return xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 2, "max_steps": STEPS, "pictures_every": 0}
+    return noise_shards.config(tmp_path_factory.mktemp("shards"), **changes)
 
 
 @pytest.fixture(autouse=True)

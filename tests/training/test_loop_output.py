@@ -5,11 +5,9 @@ import re
 import fake_terminal
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 
 from data_pipelines.read.dataset import open_dataset
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
 
@@ -19,10 +17,8 @@ STEP = r"step {}/7  loss \d\.\d{{4}}  [\d.e+]+ clips/s  data wait \d+%  left \d+
 @pytest.fixture
 def go(tmp_path):
     """Trains for 7 steps, with a line every 4."""
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.log_every, raw.checkpoint.every_steps = 4, 0
-    config = xkd_config.resolve(raw)
+    changes = {"log_every": 4, "checkpoint.every_steps": 0}
+    config = noise_shards.config(tmp_path / "shards", **changes)
     dataset = open_dataset(config, config.data.dir, "train")
 
     def go():

@@ -10,11 +10,9 @@ import kill_targets
 import noise_shards
 import numpy as np
 import pytest
-import small_run
 
 from benchmarks.soak import saved
 from data_pipelines.format import storage
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training.checkpoints import saved_checkpoint
 
 STEPS, MOST_KILLS = 8, 20
@@ -88,11 +86,9 @@ def assert_all_end_alike(folder: PurePath, names: list[str], step: int):
 @pytest.mark.parametrize("kills", [2, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
 def test_killed_loop_resumes_from_complete_checkpoint(context, workdir, tmp_path, kills):
     """Also if the process is killed during a save, and during the first save."""
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.checkpoint.every_steps = 1
-    raw.max_steps, raw.checkpoint.keep_last = STEPS, 2
-    target, config = kill_targets.save_at_every_step, xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 1, "checkpoint.keep_last": 2, "max_steps": STEPS}
+    config = noise_shards.config(tmp_path / "shards", **changes)
+    target = kill_targets.save_at_every_step
     ended, torn = kill_often(context, workdir, kills, target, config, dict(os.environ))
     assert torn
     assert_all_end_alike(workdir, ended, STEPS)

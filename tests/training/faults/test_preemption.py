@@ -8,13 +8,11 @@ import threading
 
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 from coordinator import free_port
 
 from data_pipelines.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, StoppedError
 from data_pipelines.read.dataset import open_dataset
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import run_probes
 from xkd_jax.training import train as training
 from xkd_jax.training.checkpoints.checkpoint import Checkpoints
@@ -27,10 +25,7 @@ from xkd_jax.training.logs import goodput_file
 def test_preempted_run_saves_and_resumes_with_identical_state(
     tmp_path, workdir, number, monkeypatch, capsys
 ):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.checkpoint.every_steps = 0
-    config = xkd_config.resolve(raw)
+    config = noise_shards.config(tmp_path / "shards", **{"checkpoint.every_steps": 0})
     dataset = open_dataset(config, config.data.dir, "train")
     put, seen = training.mesh_lib.put_batch, []
 
@@ -58,11 +53,8 @@ def test_preempted_run_saves_and_resumes_with_identical_state(
 
 @pytest.mark.parametrize("probes", [False, True])
 def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatch, probes):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.checkpoint.every_steps = 0
-    raw.probe.enabled = probes
-    config = xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 0, "probe.enabled": probes}
+    config = noise_shards.config(tmp_path / "shards", **changes)
     dataset = open_dataset(config, config.data.dir, "train")
     run, save = tiny_state.run(config, 2), Checkpoints.save
 
@@ -84,10 +76,8 @@ def test_signal_during_last_save_does_not_abort_it(tmp_path, workdir, monkeypatc
 @pytest.mark.parametrize("last", [False, True])
 def test_signal_in_probe_ends_it_before_its_next_batch(tmp_path, monkeypatch, capsys, last):
     """The state is saved after the next step. After the last step the probe is completed."""
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.checkpoint.every_steps, raw.probe.knn_every, raw.probe.enabled = 0, 2, False
-    config = xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 0, "probe.knn_every": 2, "probe.enabled": False}
+    config = noise_shards.config(tmp_path / "shards", **changes)
     dataset = open_dataset(config, config.data.dir, "train")
     run = tiny_state.run(config, 2 if last else 9)
     seen = []
@@ -195,13 +185,10 @@ def test_second_loop_of_distributed_run_detects_earlier_signal(tmp_path, saves):
 
 @pytest.mark.parametrize("phase", ["compile", "probe"])
 def test_compilation_and_probe_are_ended_by_sigterm(tmp_path, phase):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
     code = f"""
 import ctypes, signal
-import small_run, tiny_state
+import noise_shards, tiny_state
 from data_pipelines import resumable_end
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.training import train as training
 from pathlib import Path
 resumable_end.PATIENCE = 0.1
@@ -209,9 +196,8 @@ def hang(*_):
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     print("open", flush=True)
     ctypes.CDLL(None).sleep(60)
-raw = small_run.get_config()
-raw.data.dir, raw.checkpoint.every_steps, raw.pictures_every = {raw.data.dir!r}, 0, 2
-config = xkd_config.resolve(raw)
+changes = {{"checkpoint.every_steps": 0, "pictures_every": 2}}
+config = noise_shards.config({str(tmp_path / "shards")!r}, **changes)
 training.run_of = lambda config, length, mesh: tiny_state.run(config, length.steps)
 if {phase!r} == "probe":
     training.gallery = lambda *_: hang

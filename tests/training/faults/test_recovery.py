@@ -4,12 +4,10 @@ import jax
 import noise_shards
 import numpy as np
 import pytest
-import small_run
 import tiny_state
 
 from data_pipelines.errors import TrainingDivergedError
 from data_pipelines.read.dataset import open_dataset
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.pretraining import NonfiniteConfig
 from xkd_jax.method.train_state import is_count
 from xkd_jax.training import train as training
@@ -20,9 +18,7 @@ RECORDS = 24
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")), RECORDS)
-    return xkd_config.resolve(raw)
+    return noise_shards.config(tmp_path_factory.mktemp("shards"), RECORDS)
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 from lease_processes import LONG, Process, wait_little
 
 from data_pipelines import lease
 from data_pipelines.errors import UserError
 from data_pipelines.format import storage
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.config.evaluation import EvalConfig
 from xkd_jax.evaluate import evaluation as evaluation
 from xkd_jax.training import train as training
@@ -27,10 +25,8 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")))
-    raw.checkpoint.every_steps, raw.max_steps = 1, STEPS
-    return xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 1, "max_steps": STEPS}
+    return noise_shards.config(tmp_path_factory.mktemp("shards"), **changes)
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,10 @@
 """Runs with checkpoints on the host's own disk."""
 
-import dataclasses
-
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 from failing_calls import Killed, kill_after
 
-from xkd_jax.config import pretraining as xkd_config
-from xkd_jax.config.pretraining import LocalCheckpointsConfig
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.local.local_checkpoints import LocalCheckpoints
@@ -20,11 +15,9 @@ from xkd_jax.training.logs import goodput_file
 def config(tmp_path, monkeypatch):
     """The run saves in its folder only at the end."""
     tiny_state.use_in_runs(monkeypatch)
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path / "shards"))
-    raw.checkpoint.every_steps, raw.max_steps, raw.log_every, raw.pictures_every = 0, 4, 1, 0
-    local = LocalCheckpointsConfig(dir=str(tmp_path / "disk"), every_steps=1)
-    return dataclasses.replace(xkd_config.resolve(raw), local_checkpoints=local)
+    changes = {"checkpoint.every_steps": 0, "max_steps": 4, "pictures_every": 0}
+    local = {"local_checkpoints.dir": str(tmp_path / "disk"), "local_checkpoints.every_steps": 1}
+    return noise_shards.config(tmp_path / "shards", **changes, **local)
 
 
 def test_restart_from_the_hosts_disk_is_counted_as_restore(config, tmp_path, monkeypatch, capsys):

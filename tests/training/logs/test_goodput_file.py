@@ -5,14 +5,12 @@ import json
 
 import noise_shards
 import pytest
-import small_run
 import tiny_state
 from failing_calls import Killed, kill_after
 
 from data_pipelines.errors import StoppedError, UserError
 from data_pipelines.format import storage
 from data_pipelines.format.storage import Url
-from xkd_jax.config import pretraining as xkd_config
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training import train as training
 from xkd_jax.training.faults.preemption import Preemption
@@ -25,11 +23,8 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    raw = small_run.get_config()
-    raw.data.dir = noise_shards.write(str(tmp_path_factory.mktemp("shards")))
-    raw.checkpoint.every_steps, raw.max_steps, raw.log_every = 2, STEPS, 1
-    raw.pictures_every = 0
-    return xkd_config.resolve(raw)
+    changes = {"checkpoint.every_steps": 2, "max_steps": STEPS, "pictures_every": 0}
+    return noise_shards.config(tmp_path_factory.mktemp("shards"), **changes)
 
 
 @pytest.fixture(autouse=True)
