@@ -40,7 +40,7 @@ def with_weights(config: Config, **weights: float) -> Config:
 
 
 def learning(config: Config) -> Config:
-    """Without warmup, so that the first step changes parameters; nonfinite steps are skipped."""
+    """The small config without warmup (step 1 changes parameters), skipping nonfinite steps."""
     return change(
         config,
         optimizer={"warmup_epochs": 0.0, "learning_rate": 1e-3},

@@ -207,7 +207,7 @@ def test_clocks_of_two_machines_may_differ(folder, monkeypatch, jump):
 
 
 def test_pause_of_waiting_process_does_not_expire_lease(folder, monkeypatch):
-    """For example after its machine or the storage was suspended."""
+    """Its machine or the storage was suspended for that time."""
     clock = iter(1e3 * n for n in range(10**6))
     with Process(folder, "0.6", "elsewhere") as first:
         assert first.line() == "held"
@@ -223,7 +223,7 @@ def test_pause_of_waiting_process_does_not_expire_lease(folder, monkeypatch):
     [b"", b"{", b"[]", b"[" * 10**5, b'{"host": "h"}', b"\xff", b"null", b'{"pid": 1e999}'],
 )
 def test_invalid_lease_file_expires(folder, clock, content):
-    """For example after a kill during the first write, or a loss of data on the disk."""
+    """A kill during the first write, or a loss of data on the disk, leaves such a file."""
     storage.write(storage.join(folder, ".lease"), content)
     found = []
     with lease.held(folder, "In use", "wait.", waiting=found.append) as held:

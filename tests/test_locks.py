@@ -114,7 +114,7 @@ print("win==2 ; python_full_version < '3.13' and sys_platform == 'win32'")
 
 
 def test_lock_is_made_for_one_python(tmp_path, monkeypatch):
-    """With a fake uv."""
+    """uv is replaced by a script."""
     (tmp_path / "uv.py").write_text(UV)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert make.lock("3.12") == "jax==1\nwin==2 ; sys_platform == 'win32'\n"

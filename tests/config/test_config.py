@@ -211,7 +211,7 @@ def test_default_of_every_field_is_in_its_range():
 
 @pytest.mark.parametrize("schema", [Config, EvalConfig])
 def test_infinite_numbers_are_refused(schema):
-    """For every field, with or without a range."""
+    """Every field is tested, also those without a range."""
     for key in keys(schema):
         section, _, name = key.rpartition(".")
         values = dataclasses.asdict(schema())

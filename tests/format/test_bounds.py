@@ -294,7 +294,7 @@ def test_sequences_with_excessive_length_are_refused(micros, rate, sentence, fru
 @pytest.mark.parametrize("length", [record_schema.MAX_RECORD_BYTES + 1, 2**31, 2**40, 2**64 - 1])
 @pytest.mark.parametrize("room", [0, 2**31 + 2**20])
 def test_length_of_record_is_bounded_before_it_is_read(tmp_path, length, room, frugal):
-    """With a valid checksum, in a sparse file of the stated length."""
+    """The length has a valid checksum; what follows it is empty or sparse."""
     path = tmp_path / shard_names.shard_name("toy", "train", 0, 1)
     header = struct.pack("<Q", length)
     with path.open("wb") as file:

@@ -193,7 +193,7 @@ def test_records_do_not_depend_on_the_offsets_that_are_held(tmp_path, held, fold
 def test_shard_that_was_replaced_before_its_offsets_are_read_is_refused(
     tmp_path, monkeypatch, folder
 ):
-    """Also one of the same size, which a listing does not show."""
+    """The new shard has the same size, so that a listing does not show the difference."""
     monkeypatch.setattr(record_source, "RECORDS_HELD", 1)
     found, records = many(folder or tmp_path)
     if not folder:

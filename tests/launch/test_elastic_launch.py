@@ -162,7 +162,7 @@ def test_run_continues_on_most_slices_over_which_its_batch_divides(cloud):
 
 @pytest.mark.parametrize("status,present", [(2, 1), (3, 2)])
 def test_bad_input_ends_elastic_run(cloud, status, present):
-    """Also on fewer slices than there may be, unless another number of them could help."""
+    """Status 2 ends it on any number of slices, and status 3 if fewer slices do not help."""
     (cloud.path / "elastic").touch()
     for i in range(2):
         (cloud.path / f"state-xkd-{i}").write_text("ACTIVE" if i < present else "CREATING")

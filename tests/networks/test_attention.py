@@ -101,7 +101,7 @@ def interpreted(segments):
 @pytest.mark.parametrize("n,batch", [(1, 2), (13, 4), (130, 3)])
 @pytest.mark.parametrize("heads,size", [(4, 32), (2, 64), (8, 80), (1, 128)])
 def test_the_tpu_kernel_equals_the_formula(n, batch, heads, size):
-    """With one or several samples per grid step, and heads that share or cross groups of lanes."""
+    """Cases: one or several samples per grid step; heads that share or cross groups of lanes."""
     require_equal(interpreted((n,)), plain, qkv_of(n, batch, heads, size))
 
 

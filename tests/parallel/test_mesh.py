@@ -84,7 +84,7 @@ def single_device(small, make_views, tmp_path_factory):
     ],
 )
 def test_losses_are_equal_on_every_mesh(single_device, axes, optimizer):
-    """Also for a run that is resumed on more devices."""
+    """A run that is resumed on more devices has the same losses too."""
     config, inputs, expected, directory = single_device
     config = change(config, mesh={"optimizer": optimizer})
     mesh = mesh_lib.make_mesh(MeshConfig(*axes), jax.devices()[: math.prod(axes)])

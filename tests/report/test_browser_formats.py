@@ -93,7 +93,7 @@ def record_of(seconds, rate, **values):
 
 @pytest.mark.parametrize("times_the_rate", [1, 2])
 def test_recorded_sound_is_that_of_the_central_clip(times_the_rate):
-    """Also if frames are stored at a higher rate, of which the loader uses a part."""
+    """Frames may be stored at a higher rate; the loader then uses a part of them."""
     seconds = Config().video.seconds
     columns = round(seconds * RATE / AUDIO.hop)
     config = Config(audio=AudioConfig(mels=40, columns=columns, hop=250))

@@ -66,7 +66,7 @@ def final_state(config, workdir):
 
 @pytest.fixture
 def reported(config):
-    """With probes and pictures."""
+    """The runs have probes and pictures."""
     probe = dataclasses.replace(config.probe, enabled=True, knn_every=4, k=5)
     return dataclasses.replace(config, probe=probe, pictures_every=4)
 

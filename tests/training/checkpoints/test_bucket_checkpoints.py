@@ -54,7 +54,7 @@ def test_interrupted_save_is_repeated_under_another_name(config, folder):
 
 
 def test_save_that_ends_after_another_run_has_begun_does_not_count(config, folder):
-    """For example by a process that was stopped until another one had its lease."""
+    """The saving process was stopped until another one had its lease."""
     saved(config, folder, 1, 2)
     last = str(folder / "2" / saved_checkpoint.COMMITTED)
     content = storage.read(last)
@@ -133,7 +133,7 @@ def test_damaged_checkpoint_is_marked_and_kept(config, folder, capsys):
 
 
 def test_orbax_alone_reads_a_checkpoint(config, folder):
-    """By its own handler; of `gs://` also in a program without `array_stores`."""
+    """Orbax's handler reads it; with `gs://` also in a program without `array_stores`."""
     saved(config, folder, 1)
     found = ocp.PyTreeCheckpointer().restore(str(folder / "1" / "student"))
     tiny_state.assert_same(found, tiny_state.fill(1).student)

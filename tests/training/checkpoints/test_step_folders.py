@@ -235,9 +235,9 @@ def _record_of_another(folder):
 
 @in_one_bucket
 @pytest.mark.parametrize("harm", [_lose, _rename, _lose_index, _lose_record, _record_of_another])
-@pytest.mark.parametrize("noticed_by", ["wait", "the next save", "the end"])
-def test_saved_checkpoint_is_verified(config, workdir, monkeypatch, harm, noticed_by):
-    """Also if the storage reports no error."""
+@pytest.mark.parametrize("detected_by", ["wait", "the next save", "the end"])
+def test_saved_checkpoint_is_verified(config, workdir, monkeypatch, harm, detected_by):
+    """The storage reports no error, but saved files are lost, renamed or replaced."""
     harms = [harm]
 
     def finish_badly(finish, self):
@@ -248,9 +248,9 @@ def test_saved_checkpoint_is_verified(config, workdir, monkeypatch, harm, notice
     def save_and_wait():
         with Checkpoints(workdir, config, RECORDS, DATA) as checkpoints:
             checkpoints.save(2, tiny_state.fill(2))
-            if noticed_by == "wait":
+            if detected_by == "wait":
                 checkpoints.wait()
-            if noticed_by == "the next save":
+            if detected_by == "the next save":
                 checkpoints.save(3, tiny_state.fill(3))
 
     saved(config, workdir, 1)

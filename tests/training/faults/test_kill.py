@@ -85,7 +85,7 @@ def assert_all_end_alike(folder: PurePath, names: list[str], step: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(MOST_KILLS, marks=pytest.mark.heavy)])
 def test_killed_loop_resumes_from_complete_checkpoint(context, workdir, tmp_path, kills):
-    """Also if the process is killed during a save, and during the first save."""
+    """Some kills happen during a save, also during the first one."""
     changes = {"checkpoint.every_steps": 1, "checkpoint.keep_last": 2, "max_steps": STEPS}
     config = noise_shards.config(tmp_path / "shards", **changes)
     target = kill_targets.save_at_every_step

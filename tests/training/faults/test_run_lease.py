@@ -58,7 +58,7 @@ def test_finished_run_releases_its_lease(config, workdir):
 
 @pytest.mark.parametrize("every,last", [(1, 2), (0, None)])
 def test_run_with_lost_lease_saves_nothing(config, workdir, monkeypatch, every, last):
-    """For example after its machine was suspended; detected at the next log line."""
+    """Another process takes the lease at step 3; this is detected at the next log line."""
     write = progress.Scalars.write
 
     def pause(self, step, scalars):

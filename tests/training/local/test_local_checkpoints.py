@@ -163,7 +163,7 @@ def test_interrupted_save_is_not_used(config, tmp_path):
 
 
 def test_files_of_other_run_are_not_used(config, tmp_path):
-    """Also of a run that used the same folder before, or whose folder was copied."""
+    """The other run used the same folder before, or is the original of a copied folder."""
     save(config, tmp_path / "a", local_steps=[5])
     assert restored(config, tmp_path / "b") is None
     shutil.copytree(tmp_path / "a", tmp_path / "c")
