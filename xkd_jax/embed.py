@@ -33,6 +33,7 @@ from xkd_jax import compilation_cache
 from xkd_jax.inference import embedding, loading
 from xkd_jax.inference.feature_files import FeatureFolder, listed
 from xkd_jax.inference.trained_model import BATCH_SIZE, Model
+from xkd_jax.inference.windows import EmbedOptions, Windows
 
 _JOB_TIMEOUT = 300.0
 _LOAD_OPTIONS = ("network", "step", "compute_dtype", "heads", "video", "audio")
@@ -107,11 +108,11 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError("--pool=none gives tokens, which parquet can't hold: give --format=npz.")
     if not 0 <= args.workers <= 1024:
         raise UserError(f"--workers={args.workers}: give 0 to 1024.")
-    options = embedding.EmbedOptions(args.window, args.hop, args.pool, args.batch_size)
+    options = EmbedOptions(args.window, args.hop, args.pool, args.batch_size)
     compilation_cache.enable(terminal.print_text)
     with Activity("loading the weights"):
         model = loading.load(**_loaded(args))
-    windows = embedding.Windows.of(model, options)
+    windows = Windows.of(model, options)
     with Activity("listing the files"):
         files, ignored = listed(args.source)
     for line in build_report.not_used(ignored):
@@ -145,7 +146,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number) - 1, int(count)
 
 
-def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
+def _settings(model: Model, windows: Windows) -> dict[str, Any]:
     """Settings that the features depend on, besides the files."""
     return {
         "model": str(model.origin),
@@ -160,9 +161,7 @@ def _settings(model: Model, windows: embedding.Windows) -> dict[str, Any]:
     }
 
 
-def _make(
-    folder: FeatureFolder, windows: embedding.Windows, numbers: Sequence[int], workers: int
-) -> None:
+def _make(folder: FeatureFolder, windows: Windows, numbers: Sequence[int], workers: int) -> None:
     """Writes the missing parts; workers decode files ahead."""
     missing = folder.missing(numbers)
     total = sum(len(folder.files_of(n)) for n in numbers)
@@ -191,7 +190,7 @@ def _make(
 
 
 def _encoded(
-    windows: embedding.Windows,
+    windows: Windows,
     path: str,
     result: FileResult,
     found: dict[str, embedding.Features],

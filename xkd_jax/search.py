@@ -26,6 +26,7 @@ from data_pipelines.format import storage
 from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax import compilation_cache
 from xkd_jax.inference import embedding, feature_files, loading
+from xkd_jax.inference.windows import EmbedOptions
 from xkd_jax.report.document import Section, document
 from xkd_jax.report.elements import Html, element, player, table
 
@@ -153,7 +154,7 @@ def _search(args: argparse.Namespace) -> list[Match]:
             f"{args.features} was made with other weights than {model.origin}: give the weights"
             " of the features by --checkpoint."
         )
-    found = embedding.embed(model, args.query, embedding.EmbedOptions(pool="file"))
+    found = embedding.embed(model, args.query, EmbedOptions(pool="file"))
     vectors = {m: getattr(found, m) for m in MODALITIES}
     query = {m: vector[0] for m, vector in vectors.items() if vector is not None}
     return nearest(query, rows, args.count)

@@ -109,20 +109,6 @@ def test_features_are_pooled_over_the_file_or_kept_per_window(model, clips):
     np.testing.assert_allclose(tokens.video.mean(1), windows.video, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options,words",
-    [
-        ({"window": 0.3}, "give a multiple of 0.25 s"),
-        ({"hop": 0}, "hop is 0"),
-        ({"pool": "mean"}, "give 'window', 'file' or 'none'"),
-        ({"batch_size": 0}, "give at least 1"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(model, clips, options, words):
-    with pytest.raises(UserError, match=words):
-        model.embed(str(clips / "both.avi"), **options)
-
-
 def test_files_that_fail_are_an_error_or_reported(model, clips, tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     paths = [str(clips / "silent.avi"), str(tmp_path / "text.mp4"), str(tmp_path / "absent.mp4")]

@@ -180,14 +180,14 @@ class Model:
         )
 
     def embed(self, source: str, **options: Any) -> Features:
-        """Features of the windows of a file of video or sound; see `embedding.EmbedOptions`.
+        """Features of the windows of a file of video or sound; see `windows.EmbedOptions`.
 
         Raises:
           UserError: the file can't be used.
         """
-        from xkd_jax.inference import embedding
+        from xkd_jax.inference import embedding, windows
 
-        return embedding.embed(self, source, embedding.EmbedOptions(**options))
+        return embedding.embed(self, source, windows.EmbedOptions(**options))
 
     def embed_files(
         self,
@@ -202,14 +202,14 @@ class Model:
           sources: paths or URLs.
           left_out: is called with path, reason and detail for each file that can't be used; None:
             the first such file is an error.
-          **options: see `embedding.EmbedOptions`.
+          **options: see `windows.EmbedOptions`.
 
         Raises:
           UserError: a file can't be used.
         """
-        from xkd_jax.inference import embedding
+        from xkd_jax.inference import embedding, windows
 
-        chosen = embedding.EmbedOptions(**options)
+        chosen = windows.EmbedOptions(**options)
         yield from embedding.embed_files(self, sources, chosen, left_out)
 
     def reconstruct(self, source: str, *, seed: int = 0) -> Reconstruction:
