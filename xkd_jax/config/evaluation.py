@@ -61,7 +61,7 @@ class EvalDataConfig:
     held_out: Annotated[
         float,
         Range(0, 1, above=True, below=True),
-        Doc("fraction of the training records that the SVM's cost is chosen on"),
+        Doc("fraction of the training records on which the cost of top1_held_out_cost is chosen"),
     ] = 0.2
     threads: Threads = AUTOMATIC
     workers: Workers = AUTOMATIC
@@ -99,7 +99,9 @@ class SvmConfig:
     """Linear SVMs, one against the rest, with squared hinge loss (LIBLINEAR's LinearSVC)."""
 
     costs: Annotated[
-        tuple[float, ...], above(0), Doc("values of C; the best one on held-out records is used")
+        tuple[float, ...],
+        above(0),
+        Doc("values of C; the best one on the test records counts (paper)"),
     ] = (1e-3, 1e-2, 1e-1, 1.0)
     tolerance: Annotated[
         float, above(0), Doc("largest relative decrease of the loss by the last Newton step")
@@ -134,7 +136,7 @@ class EvalConfig:
         Doc("untrained: initial parameters; log_mel: the spectrogram's mean over time, no network"),
     ] = "student"
     heads: Annotated[
-        int, at_least(0), Doc("attention heads of the encoders, if a file of weights lacks it")
+        int, at_least(0), Doc("attention heads, if a file of weights lacks the number")
     ] = 0
     video: StatedVideo = dataclasses.field(default_factory=StatedVideo)
     audio: StatedAudio = dataclasses.field(default_factory=StatedAudio)

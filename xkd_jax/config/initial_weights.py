@@ -31,7 +31,7 @@ class InitConfig:
     ] = "student"
     step: Annotated[int, at_least(0), Doc("step of a run's checkpoint; 0: the newest")] = 0
     heads: Annotated[
-        int, at_least(0), Doc("attention heads of the encoders, if a file of weights lacks it")
+        int, at_least(0), Doc("attention heads, if a file of weights lacks the number")
     ] = 0
     video: StatedVideo = dataclasses.field(default_factory=StatedVideo)
     audio: StatedAudio = dataclasses.field(default_factory=StatedAudio)

@@ -16,7 +16,7 @@ from data_pipelines.field_ranges import Doc, at_least
 class StatedVideo:
     """Input of an encoder of video."""
 
-    frames: Annotated[int, at_least(0), Doc("frames of a clip, if a file of weights lacks it")] = 0
+    frames: Annotated[int, at_least(0), Doc("frames of a clip, if a file lacks the number")] = 0
     size: Annotated[
         int, at_least(0), Doc("side of its frames in pixels, if a file of weights lacks it")
     ] = 0
