@@ -48,17 +48,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + (plural if number != 1 else "")
 
 
-def print_text(text: str, file: TextIO | None = None, end: str = "\n") -> None:
+def print_text(text: str, file: TextIO | None = None) -> None:
     """Prints lines, escaped except for line feeds; never raises.
 
     Args:
       text: one line or several.
       file: the stream; None: standard output.
-      end: printed after the text, not escaped.
     """
     global _warned
     file = sys.stdout if file is None else file
-    fault = _print(text, file, end)
+    fault = _print(text, file)
     if fault is not None and file is sys.stdout and not _warned:
         _warned = True
         print_error(
@@ -73,7 +72,7 @@ def print_result(text: str) -> None:
       SystemExit: the pipe is closed (`EXIT_CLOSED_PIPE`), or the text can't be written
         (`EXIT_BAD_INPUT`, with a message on standard error).
     """
-    if fault := _print(text, sys.stdout, "\n"):
+    if fault := _print(text, sys.stdout):
         _end(fault)
 
 
@@ -160,7 +159,7 @@ def _check(watched: _Watched) -> None:
         _end(watched.fault)
 
 
-def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
+def _print(text: str, file: TextIO | None) -> OSError | None:
     """Prints lines; returns the error of the write, or None."""
     global _printed
     _printed = time.monotonic()
@@ -171,7 +170,7 @@ def _print(text: str, file: TextIO | None, end: str) -> OSError | None:
     lines = lines.encode(encoding, "backslashreplace").decode(encoding)
     try:
         with _above_bars(file):
-            print(lines, end=end, file=file, flush=True)
+            print(lines, file=file, flush=True)
     except OSError as error:
         return error
     return None
@@ -185,7 +184,7 @@ def _above_bars(file: TextIO) -> contextlib.AbstractContextManager[None]:
 
 def print_error(sentence: str) -> None:
     """Prints text as one escaped line on standard error; never raises."""
-    _print(escaped(sentence), sys.stderr, "\n")
+    _print(escaped(sentence), sys.stderr)
 
 
 def _end(fault: OSError) -> NoReturn:

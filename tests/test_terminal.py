@@ -47,8 +47,8 @@ def test_names_are_printable_in_every_encoding(name, encoding):
 
 def test_line_feeds_are_kept():
     out = io.StringIO()
-    terminal.print_text("one\ntwo", out, end="\r")
-    assert out.getvalue() == "one\ntwo\r"
+    terminal.print_text("one\ntwo", out)
+    assert out.getvalue() == "one\ntwo\n"
 
 
 def test_error_is_one_line(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -38,8 +39,10 @@ OF_PROCESSES: Faults = {
     "worker killed": Fault(process_faults.kill_worker, 6),
     "worker hung": Fault(process_faults.stop_worker, 2),
     "stopped, and its lease taken over": Fault(process_faults.take_over, 2),
-    process_faults.FLIPPED: Fault(process_faults.flip_bit_of_checkpoint, 3),
-    process_faults.CUT: Fault(process_faults.cut_file_of_checkpoint, 3),
+    **{
+        damage: Fault(functools.partial(process_faults.damage_checkpoint, damage=damage), 3)
+        for damage in (process_faults.FLIPPED, process_faults.CUT)
+    },
     "number that is not finite": Fault(process_faults.make_nonfinite, 2),
     "flipped bit on a device": Fault(process_faults.flip_bit_of_device, 2),
     "clock moved": Fault(process_faults.move_clock, 3),

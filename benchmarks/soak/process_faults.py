@@ -46,7 +46,7 @@ def take_over(at: Situation) -> bool:
     stopped.expect(End(EXIT_FAILURE, "was taken over by another process"))
     if not stopped.interrupt(signal.SIGSTOP):
         return False
-    following = at.start_another()
+    following = at.start()
     following.wait_for_step()
     at.continue_with(following)
     stopped.interrupt(signal.SIGCONT)
@@ -54,18 +54,11 @@ def take_over(at: Situation) -> bool:
     return True
 
 
-def flip_bit_of_checkpoint(at: Situation) -> bool:
-    """Kills the run and flips a bit of its newest checkpoint."""
-    return _damage(at, FLIPPED)
+def damage_checkpoint(at: Situation, damage: str) -> bool:
+    """Kills the run and damages its newest checkpoint, `FLIPPED` or `CUT`.
 
-
-def cut_file_of_checkpoint(at: Situation) -> bool:
-    """Kills the run and cuts off a file of its newest checkpoint."""
-    return _damage(at, CUT)
-
-
-def _damage(at: Situation, damage: str) -> bool:
-    """Damages the newest checkpoint if an older one is left; otherwise a run refuses to start."""
+    An older one must be left: otherwise a run refuses to start.
+    """
     if len(step_folders(at.workdir / "checkpoints")) < 2:
         return False
     kill(at)

@@ -21,6 +21,7 @@ class Situation:
       workdir: folder or URL of the run.
       steps: of the whole run.
       draw: random generator.
+      start: starts the same command once more.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Situation:
           proxy: of the store, if the workdir is in one.
         """
         self.workdir, self.steps, self.draw = workdir, steps, draw
-        self._start, self._proxy = start, proxy
+        self.start, self._proxy = start, proxy
         self.program = start()
         self.replaced: list[Program] = []
 
@@ -50,10 +51,6 @@ class Situation:
         """The proxy before the store."""
         assert self._proxy is not None, "the fault is of a store"
         return self._proxy
-
-    def start_another(self) -> Program:
-        """Starts the same command once more."""
-        return self._start()
 
     def continue_with(self, program: Program) -> None:
         """Replaces the program by another start; the one before must end."""

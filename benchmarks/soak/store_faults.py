@@ -56,7 +56,7 @@ def stall_arrays(at: Situation) -> bool:
     """`stall` for the arrays that a restart reads."""
     kill(at)
     at.store.choose = _stall_once("/d/")
-    at.continue_with(at.start_another())
+    at.continue_with(at.start())
     at.wait_for_steps(1)
     at.store.choose = _none
     return True

@@ -26,10 +26,13 @@ def test_invalid_requests_are_refused(text):
         targets.parse(text)
 
 
-def test_plan_without_compiler_names_its_installation(monkeypatch):
+@pytest.mark.parametrize("devices,package", [
+    ("h100:8", r"pip install -e '\.\[plan-gpu\]'"), ("v5e:2x2", "libtpu, which"),
+])  # fmt: skip
+def test_plan_without_compiler_names_its_installation(monkeypatch, devices, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"not installed: pip install -e '\.\[plan-gpu\]'"):
-        Gpus.parse("h100:8").devices()
+    with pytest.raises(UserError, match=package):
+        targets.parse(devices).devices()
 
 
 def test_rates_are_plausible():

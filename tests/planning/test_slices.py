@@ -1,5 +1,3 @@
-import importlib.util
-
 import pytest
 
 from data_pipelines.errors import UserError
@@ -42,12 +40,6 @@ def test_slice_has_chips_hosts_and_rings(text, chips, hosts, rings):
     assert (found.chips, found.hosts) == (chips, hosts)
     assert tuple(found.is_ring(d) for d in range(len(found.shape))) == rings
     assert str(found) == text
-
-
-def test_plan_without_compiler_names_its_installation(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"libtpu, which is not installed: pip install"):
-        Slice.parse("v5e:2x2").devices()
 
 
 @pytest.mark.parametrize("text,name", [

@@ -35,11 +35,6 @@ def with_remat(config: Config, remat: Remat) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
 
 
-def with_batch(config: Config, batch_size: int) -> Config:
-    """The config with another global batch."""
-    return dataclasses.replace(config, batch_size=batch_size)
-
-
 def flags(config: Config) -> str:
     """The command-line flags of mesh, rematerialization and batch."""
     mesh = config.mesh
@@ -75,7 +70,7 @@ def what_would_fit(plan: Plan, planner: Planner = make_plan) -> Iterator[str]:
         if text.startswith("would fit"):
             return
     while config.batch_size % 2 == 0 and _splits(config.batch_size // 2, config, where):
-        config = with_batch(config, config.batch_size // 2)
+        config = dataclasses.replace(config, batch_size=config.batch_size // 2)
         yield (text := _attempt(config, where, planner))
         if text.startswith("would fit"):
             return
@@ -155,7 +150,7 @@ def batches(config: Config, where: Target) -> Iterator[Config]:
     """Yields configs with half and twice the batch, if they can be split over the devices."""
     for batch_size in (config.batch_size // 2, 2 * config.batch_size):
         if batch_size and _splits(batch_size, config, where):
-            yield with_batch(config, batch_size)
+            yield dataclasses.replace(config, batch_size=batch_size)
 
 
 def rate(plan: Plan) -> float:

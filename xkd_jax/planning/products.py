@@ -36,14 +36,14 @@ def products(
             yield from products(module, inner, part)
     elif operation.target.startswith(_FUSED_ATTENTION):
         yield "bfloat16", _attention(scope, operation)
-    elif estimate := operation.estimate:
-        yield "bfloat16", estimate.flops
+    elif (flops := operation.estimated_flops) is not None:
+        yield "bfloat16", flops
 
 
 def are_known(operation: Operation) -> bool:
     """Whether the products of a custom call are counted."""
     libraries = (_FUSED_ATTENTION, _LIBRARY_PRODUCTS)
-    return operation.estimate is not None or operation.target.startswith(libraries)
+    return operation.estimated_flops is not None or operation.target.startswith(libraries)
 
 
 def _precision(scope: Computation, product: Operation) -> str:

@@ -25,14 +25,6 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _NAME = re.compile(r"%([\w.\-]+)")
 
 
-class Estimate(NamedTuple):
-    """The cost of one call of a kernel, as its author states it."""
-
-    flops: float
-    transcendentals: float
-    bytes: float
-
-
 class Labels(NamedTuple):
     """Axes of a convolution's input, kernel and output: `b`, `f`, `i`, `o`, or a spatial digit."""
 
@@ -147,15 +139,12 @@ class Operation:
         return self.target.startswith("__cu")
 
     @property
-    def estimate(self) -> Estimate | None:
-        """A kernel's cost, as its author states it."""
-        found = re.search(
-            r'"cost_estimate":\{"flops":"(\d+)","transcendentals":"(\d+)","bytes_accessed":"(\d+)"',
-            self.text,
-        )
+    def estimated_flops(self) -> float | None:
+        """The operations of one call of a kernel, as its author states them."""
+        found = re.search(r'"cost_estimate":\{"flops":"(\d+)"', self.text)
         if found is None and '"cost_estimate"' in self.text:
             raise UnknownTextError(f"the cost estimate of {self.name}")
-        return Estimate(*(float(value) for value in found.groups())) if found else None
+        return float(found[1]) if found else None
 
     @property
     def code(self) -> str:
