@@ -44,20 +44,23 @@ class FitAugmentConfig:
 class FitConfig:
     """A classifier trained by AdamW, on one random clip of each record and epoch."""
 
-    learning_rate: Annotated[float, above(0), Doc("largest learning rate, after warmup_epochs")] = (
-        0.01
-    )
+    learning_rate: Annotated[
+        float, above(0), Doc("largest learning rate; with a constant schedule, of all steps")
+    ] = 0.01
     final_learning_rate: Annotated[
         float, at_least(0), Doc("learning rate of the last step, if schedule is cosine")
     ] = 0.0
-    schedule: Annotated[Literal["cosine", "constant"], Doc("learning rate after the warmup")] = (
-        "cosine"
-    )
+    schedule: Annotated[
+        Literal["cosine", "constant"],
+        Doc("cosine: after a linear warmup; constant: without warmup"),
+    ] = "cosine"
     weight_decay: Annotated[
         float, at_least(0), Doc("AdamW's weight decay, multiplied by the learning rate")
     ] = 0.0
     epochs: Annotated[float, above(0), Doc("passes over the training records")] = 100.0
-    warmup_epochs: Annotated[float, at_least(0), Doc("epochs of linear warmup from 0")] = 10.0
+    warmup_epochs: Annotated[
+        float, at_least(0), Doc("epochs of linear warmup from 0, if schedule is cosine")
+    ] = 10.0
     b1: Annotated[float, below(1), Doc("decay of AdamW's first moment")] = 0.9
     b2: Annotated[float, below(1), Doc("decay of AdamW's second moment")] = 0.999
     eps: Annotated[float, above(0), Doc("added to AdamW's denominator")] = 1e-8
