@@ -11,7 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from data_pipelines.build import orientation
 from data_pipelines.build.damage import LONGEST_STEP_BACK, DamageError, UnfitError
-from data_pipelines.format import record_schema
+from data_pipelines.format import frame_bounds
 
 # Time stamps are rounded (to 1 ms in Matroska): a frame may be late by this much.
 _EARLY = 0.001
@@ -207,10 +207,10 @@ def _shown_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
     """
     sides = (frame.width, frame.height)
     short, long = sorted(sides)
-    if long > record_schema.MAX_ASPECT * short:
+    if long > frame_bounds.MAX_ASPECT * short:
         raise DamageError(
             f"frames of {frame.width} x {frame.height} pixels exceed an aspect ratio of"
-            f" {record_schema.MAX_ASPECT}"
+            f" {frame_bounds.MAX_ASPECT}"
         )
     width, height = (2 * round(side * short_side / short / 2) for side in sides)
     if orientation.of_frame(frame).transposed:

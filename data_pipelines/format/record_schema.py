@@ -20,9 +20,9 @@ reader and the synthetic data sets use this module, which alone defines the layo
 Log-mel, natural logarithm of mel power + 2^-23 and not normalized, is stored as
 round((x + 16) * 2048) within [-16, 16): an error of at most 2^-12 = 0.000244.
 
-The `MAX_` constants bound a record. They are far above the values of real records, and prevent a
-few bytes of a damaged or hostile record from costing gigabytes or minutes. Writer and reader check
-the same bounds.
+The `MAX_` constants bound a record, and `frame_bounds` its frames. They are far above the values of
+real records, and prevent a few bytes of a damaged or hostile record from costing gigabytes or
+minutes. Writer and reader check the same bounds.
 """
 
 from __future__ import annotations
@@ -47,13 +47,6 @@ MAX_INTS = 2**12  # number of labels, and of folds
 MAX_TEXT = 2**16  # bytes of a text
 # Classes of a data set: labels are int32 on the device.
 MAX_CLASSES = 2**31 - 1
-# Limits of a frame.
-MAX_ASPECT = 16  # longer side / shorter side
-MAX_PIXELS = 2**23  # in data sets without a short side; more than 3840 x 2160
-# Scans of a progressive JPEG: each may have few bytes, and costs a pass over all pixels. Usual
-# files have 10.
-MAX_SCANS = 32
-_SCAN = 0xDAFF  # the bytes 255 and 218
 
 _LOG_MEL_OFFSET = 16.0
 _LOG_MEL_STEPS = 2048.0
@@ -121,42 +114,6 @@ def encode_waveform(waveform: np.ndarray) -> np.ndarray:
 
 # The fixed point of silence.
 SILENCE = int(encode_log_mel(np.array(LOG_MEL_FLOOR)))
-
-
-def frame_fault(height: int, width: int, short_side: int) -> str:
-    """Returns what is wrong with the stated size of a JPEG image before decoding, or "".
-
-    Args:
-      height: in pixels.
-      width: in pixels.
-      short_side: of the data set's frames (`Metadata.short_side`); 0: frames of any size.
-    """
-    max_pixels = MAX_ASPECT * short_side**2 if short_side else MAX_PIXELS
-    short, long = sorted((height, width))
-    if short > 0 and long <= MAX_ASPECT * short and height * width <= max_pixels:
-        return ""
-    bound = f"short side {short_side}" if short_side else f"{MAX_PIXELS:,} pixels"
-    return f"it states {width} x {height} pixels, beyond {bound} and sides of {MAX_ASPECT} to 1"
-
-
-def scans_fault(jpegs: Sequence[bytes | memoryview]) -> str:
-    """Returns a description of too many scans in one of the JPEG images, or "".
-
-    Images are counted together, as most have one scan, and a NumPy call takes a microsecond.
-    """
-    groups = [jpegs[i : i + MAX_SCANS] for i in range(0, len(jpegs), MAX_SCANS)]
-    large = (group for group in groups if _scans(b"".join(group)) > MAX_SCANS)
-    scans = max((_scans(jpeg) for group in large for jpeg in group), default=0)
-    return f"it has {scans} scans, more than {MAX_SCANS}" if scans > MAX_SCANS else ""
-
-
-def _scans(data: bytes | memoryview) -> int:
-    """Returns the number of scans of JPEG images: of their markers at even and odd positions.
-
-    In the data of a scan, the byte 255 is followed by 0 or by 208 to 215.
-    """
-    pairs = (np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1) if data)
-    return sum(int(np.count_nonzero(pair == _SCAN)) for pair in pairs)
 
 
 def label_fault(label: int, labels: Sequence[int], classes: int) -> str:

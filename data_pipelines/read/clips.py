@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from data_pipelines.errors import UserError
-from data_pipelines.format import kaldi, record_schema
+from data_pipelines.format import frame_bounds, kaldi, record_schema
 from data_pipelines.format.record_schema import Record
 from data_pipelines.loader_config import AudioConfig, LoaderConfig, Modality, VideoConfig
 from data_pipelines.read.batches import Fill
@@ -179,7 +179,7 @@ class ClipFrames:
             self._stored = simplejpeg.decode_jpeg_header(self._jpegs[0])[:2]
         except ValueError as error:
             raise self._damaged(error) from None
-        if fault := record_schema.frame_fault(self._stored[0], self._stored[1], stored_short_side):
+        if fault := frame_bounds.frame_fault(self._stored[0], self._stored[1], stored_short_side):
             raise self._damaged(fault)
         scale = short_side / min(self._stored)
         self.size = (round(self._stored[0] * scale), round(self._stored[1] * scale))
@@ -193,7 +193,7 @@ class ClipFrames:
         Raises:
           UserError: a frame is not a JPEG image, or sizes of frames differ.
         """
-        if fault := record_schema.scans_fault(self._jpegs):
+        if fault := frame_bounds.scans_fault(self._jpegs):
             raise self._damaged(fault)
         cut_frames(self._groups(), len(self._jpegs), self._count, pending)
 
