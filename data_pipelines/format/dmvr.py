@@ -1,17 +1,16 @@
-"""Reads shards in the DMVR schema of scenic without conversion.
+"""Parses records in the DMVR schema of scenic, without conversion of their shards.
 
 A record is a `tf.train.SequenceExample` with `image/encoded` (one JPEG a frame),
-`WAVEFORM/feature/floats` or `melspec/feature/floats`, and `clip/label/...`; the files are named
-`NAME-00000-of-000NN`. Records are resampled to the config's rates at reading: frames are selected
-by their time stamps, and the spectrogram is computed from the waveform. A stored spectrogram is
-used if there is no waveform and if it has the config's bands and columns per second.
+`WAVEFORM/feature/floats` or `melspec/feature/floats`, and `clip/label/...`; `dmvr_shards` finds the
+files. Records are resampled to the config's rates at reading: frames are selected by their time
+stamps, and the spectrogram is computed from the waveform. A stored spectrogram is used if there is
+no waveform and if it has the config's bands and columns per second.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,15 +18,12 @@ import soxr
 
 from data_pipelines.errors import UserError
 from data_pipelines.format import log_mel as log_mel_lib
-from data_pipelines.format import record_schema, storage, tf_example
+from data_pipelines.format import record_schema, tf_example
 from data_pipelines.format.metadata import Metadata
 from data_pipelines.format.record_schema import Record
 from data_pipelines.format.tf_example import Feature, FeatureList
 from data_pipelines.loader_config import LoaderConfig
 
-_SHARD_NAME = re.compile(
-    r"(?P<name>.+?)(?P<end>(\.tfrecords?)?)-(?P<shard>\d{5,9})-of-(?P<shards>\d{5,9})"
-)
 # A frame that is late by at most this many seconds counts as on time.
 _EARLY = 0.001
 _SAMPLE_RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
@@ -38,38 +34,6 @@ _LONGEST = 100_000.0
 # Relative error that is accepted for a rate inferred from durations.
 _RATE_TOLERANCE = 0.05
 _MELSPEC_BANDS, _MELSPEC_COLUMNS = 128, 100.0
-
-
-def has_shards(directory: str) -> bool:
-    """Whether a folder contains files with names of such shards."""
-    return any(map(_SHARD_NAME.fullmatch, storage.sizes(directory)))
-
-
-def find_shards(directory: str, split: str) -> dict[str, int]:
-    """Returns path and size of each shard whose name is the split or ends with it, in order.
-
-    Raises:
-      UserError: there are none, they are of several data sets, or a shard is missing.
-    """
-    found = storage.sizes(directory)
-    matches = [m for m in map(_SHARD_NAME.fullmatch, sorted(found)) if m]
-    builds = {
-        (m["name"], m["end"], m["shards"])
-        for m in matches
-        if re.split(r"[-_.]", m["name"])[-1] == split or m["name"] == split
-    }
-    if len(builds) != 1:
-        names = ", ".join(sorted({m["name"] for m in matches})) or "no such files"
-        raise UserError(
-            f"{directory} must have one set of shards {split}-00000-of-000NN, and it has {names}:"
-            " give the folder of one data set, or another data.split."
-        )
-    ((name, end, shards),) = builds
-    wanted = [f"{name}{end}-{i:05d}-of-{shards}" for i in range(int(shards))]
-    for shard in wanted:
-        if shard not in found:
-            raise UserError(f"{directory} lacks the shard {shard}: copy the shard again.")
-    return {storage.join(directory, shard): found[shard] for shard in wanted}
 
 
 def metadata_for(config: LoaderConfig) -> Metadata:

@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from data_pipelines.format import (
     dmvr,
+    dmvr_shards,
     record_schema,
     record_source,
     shard_index,
@@ -95,9 +96,11 @@ def open_dataset(
         raise UserError(f"data.split={split!r} repeats a split: give each split once.")
     verify = config.data.verify_checksums
     parse: Callable[[bytes | memoryview, str], Record]
-    if not metadata_lib.is_described(directory) and dmvr.has_shards(directory):
+    if not metadata_lib.is_described(directory) and dmvr_shards.has_shards(directory):
         metadata, parse = dmvr.metadata_for(config), dmvr.DmvrParser(config)
-        found = {p: size for part in parts for p, size in dmvr.find_shards(directory, part).items()}
+        found: dict[str, int] = {}
+        for part in parts:
+            found |= dmvr_shards.find_shards(directory, part)
         source = record_source.TFRecordSource(found, verify)
     else:
         metadata = metadata_lib.read(directory)

@@ -193,21 +193,7 @@ def test_shards_are_opened_and_streamed(tmp_path):
     assert plain["video"]["global"]["box"].tolist() == [[16, 16]] * 4  # scaled from 24 pixels
 
 
-def test_shards_are_found_by_their_split(tmp_path):
-    record = _example(frames=FRAMES, context={"image/frame_rate": 25.0})
-    _write(tmp_path, "train", [record])
-    _write(tmp_path, "test.tfrecord", [record])
-    assert dmvr.has_shards(str(tmp_path))
-    assert len(dmvr.find_shards(str(tmp_path), "test")) == 2
-    with pytest.raises(UserError, match="it has test, train"):
-        dmvr.find_shards(str(tmp_path), "validation")
-    (tmp_path / "train-00001-of-00002").unlink()
-    with pytest.raises(UserError, match="lacks the shard train-00001-of-00002"):
-        dmvr.find_shards(str(tmp_path), "train")
-
-
 def test_other_folders_are_not_read_as_dmvr(tmp_path):
-    assert not dmvr.has_shards(str(tmp_path))
     with storage.writer(str(tmp_path / "video.mp4")) as file:
         file.write(b"x")
     with pytest.raises(UserError, match="no complete data set"):
