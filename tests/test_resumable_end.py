@@ -109,7 +109,7 @@ def test_sigterm_to_forked_process_ends_that_one_only():
                      "--config.data.dir={0}", "--workdir={0}/knn", "--watch=60")),
     ],
 )  # fmt: skip
-def test_commands_start_up_until_sigterm(tmp_path, module, arguments):
+def test_commands_are_ended_by_sigterm_during_their_first_work(tmp_path, module, arguments):
     """The command ends during its first work, the reading of a pipe without end."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -164,7 +164,7 @@ def test_missing_parts_are_named(parts, words):
         _parse(**parts)
 
 
-def test_other_data_is_refused():
+def test_bytes_that_are_no_sequence_example_are_refused():
     with pytest.raises(UserError, match="not a valid SequenceExample"):
         dmvr.DmvrParser(CONFIG)(b"\x0a\xff", "x")
 

@@ -69,7 +69,7 @@ def test_fixed_point_clips_and_is_stable():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\xff", b"not an example"])
-def test_other_data_is_refused(data):
+def test_bytes_that_are_no_record_are_refused(data):
     with pytest.raises(UserError, match="layout"):
         record_schema.parse(data, mels=5)
 

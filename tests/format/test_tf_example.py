@@ -104,7 +104,7 @@ def test_floats_are_bitwise_equal():
     np.testing.assert_array_equal(found.view(np.uint32), bits)
 
 
-def test_accessor_of_other_kind_returns_empty():
+def test_accessor_of_another_kind_returns_an_empty_array():
     feature = tf_example.parse_example(tf_example.serialize_example({"x": [b"a"]}))["x"]
     assert feature.ints().size == feature.floats().size == 0
 

@@ -66,7 +66,7 @@ def test_malformed_variables_are_refused(variable):
     assert found.stderr.count("\n") == 1
 
 
-def test_real_names_are_accepted():
+def test_valid_names_are_accepted():
     names = ["xkd", "x", "xkd-base-2", "a" * 56]
     zones = ["us-west4-a", "northamerica-northeast1-b", "us-central1-ai1a"]
     for name, zone in zip(names, [*zones, zones[0]], strict=True):

@@ -153,7 +153,7 @@ def test_unshared_workdir_is_refused(tmp_path, shared):
 
 
 @pytest.mark.parametrize("main", [True, False])
-def test_truth_of_main_process_is_sent_in_the_same_bytes_by_all(monkeypatch, main):
+def test_condition_of_main_process_is_sent_with_equal_length_by_all(monkeypatch, main):
     """If processes send different numbers of bytes, the collective aborts."""
     sent = []
 

@@ -196,7 +196,7 @@ def test_rows_name_settings_that_differ(tmp_path):
     assert "[1] Not as in the file in configs/eval: knn.k is 5." in found
 
 
-def test_other_metrics_follow_in_parentheses(tmp_path):
+def test_further_metrics_follow_in_parentheses(tmp_path):
     top5 = result_content(per_fold=[{"value": 70, "top5": 90.0}, {"value": 70.08, "top5": 91.0}])
     recalls = {
         **{f"video_to_audio_recall_{k}": 10.0 * k for k in (1, 5, 10)},

@@ -35,7 +35,7 @@ def test_results_beside_a_run_belong_to_it_if_they_name_it(tmp_path):
     assert result_files(run.parent / "link") == []  # the names do not begin with the link's
 
 
-def test_results_are_checked(tmp_path):
+def test_results_are_read_and_malformed_ones_refused(tmp_path):
     (tmp_path / "run").mkdir()
     write(tmp_path / "run_a", content(tmp_path / "run"))
     (found,) = evaluations(tmp_path / "run")

@@ -115,7 +115,7 @@ def found(places, digests):
     return [(int(array), DEVICES[device].number) for array, device in np.argwhere(odd)]
 
 
-def test_digests_of_several_hosts_name_the_odd_ones():
+def test_hosts_with_differing_digests_are_named():
     whole, halves = [0] * 12, [0, 6] * 6
     same = [[7] * 12, [1, 2] * 6]
     assert found([whole, halves], same) == []
@@ -140,7 +140,7 @@ def test_sentence_names_hosts_and_arrays():
     assert sentence.endswith("device 7 of process 1 (b) and 3 other devices")
 
 
-def test_fault_that_sums_have_spread_names_no_device():
+def test_fault_spread_by_sums_names_no_device():
     sentence = described("different x of", np.ones((3, 12), bool), ["x", "y", "z"], DEVICES, HOSTS)
     assert sentence.startswith("different x of x and 2 other arrays on all 12 devices, so that")
     assert "(test each host alone)" in sentence
