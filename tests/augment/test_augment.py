@@ -28,7 +28,6 @@ from xkd_jax.augment.video import augment_video
 from xkd_jax.config.pretraining import Config
 
 SIZE = 24
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ENHANCERS = {
     "brightness": ImageEnhance.Brightness,
     "contrast": ImageEnhance.Contrast,
@@ -75,10 +74,6 @@ def change(frames: np.ndarray, size: int = 0, **draws) -> np.ndarray:
 
 def square(frame: np.ndarray, size: int = SIZE) -> np.ndarray:
     return frame[None, :size, :size]
-
-
-def order_of(first: int) -> np.ndarray:
-    return np.array([first, *(i for i in range(4) if i != first)], np.int32)
 
 
 def jitter(frames: np.ndarray, **draws) -> np.ndarray:

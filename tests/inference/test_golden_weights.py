@@ -1,10 +1,19 @@
 """Files written by other projects' code, with the features that this code computes."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
+from golden_weights import (
+    BACKBONE,
+    FILES,
+    WEIGHTS,
+    XKD,
+    assert_close,
+    color_last,
+    features,
+    needs_weights,
+)
 
 import xkd_jax
 from data_pipelines.errors import UserError
@@ -12,109 +21,41 @@ from data_pipelines.format import kaldi
 from xkd_jax.inference.weight_files import weight_file
 from xkd_jax.inference.weight_files.tensors import LazyTensor
 
-WEIGHTS = pathlib.Path(__file__).parents[3] / "shared" / "weights"
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="the golden weights are not here")
-XKD = {
-    "heads": 3,
-    "video": {"frames": 4, "size": 16, "patch": (2, 4, 4)},
-    "audio": {"mels": 16, "columns": 64, "patch": (4, 8)},
-}
-
-
-def golden(folder):
-    return np.load(WEIGHTS / folder / "features.npz")
-
-
-def frames(array):
-    """[batch, color, time, height, width] as [batch, time, height, width, color]."""
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 4, 1))
-
-
-def close(found, expected):
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+pytestmark = needs_weights
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
 @pytest.mark.parametrize("whole", [False, True])
 def test_features_of_xkd_equal_the_original_codes(network, whole):
-    source = [
-        WEIGHTS / "xkd" / f"XKD_kinetics400_pretext_ep799{m}_{network}.pth.tar"
-        for m in ("vid", "aud")
-    ]
+    source = [WEIGHTS / BACKBONE.format(m, network) for m in ("vid", "aud")]
     path = WEIGHTS / "xkd" / "checkpoint.pth.tar" if whole else source
     model = xkd_jax.load(path, network=network, **XKD)
-    values = golden("xkd")
+    values = features("xkd")
     for size in ("", "_other"):
-        video = frames(values[f"in/video{size}"])
+        video = np.ascontiguousarray(color_last(values[f"in/video{size}"]))
         audio = np.ascontiguousarray(values[f"in/audio{size}"][:, 0])
         for prefix, found in (
             ("vid", model.encode_video(video, normalized=True)),
             ("aud", model.encode_audio(log_mel=audio)),
         ):
             tokens = values[f"out/{prefix}_{network}{size}/tokens"]
-            close(found.tokens, tokens[:, 1:])
-            close(found.cls, tokens[:, 0])
-            close(found.pooled, values[f"out/{prefix}_{network}{size}/pooled"])
+            assert_close(found.tokens, tokens[:, 1:])
+            assert_close(found.cls, tokens[:, 0])
+            assert_close(found.pooled, values[f"out/{prefix}_{network}{size}/pooled"])
 
 
-def test_features_of_pretrained_videomae_equal_the_original_codes():
-    values = golden("videomae_official_pretrain")
-    path = WEIGHTS / "videomae_official_pretrain" / "checkpoint-799.pth"
-    model = xkd_jax.load(path, heads=3, video={"frames": 16, "size": 16})
-    found = model.encode_video(frames(values["in/video"]), normalized=True)
-    close(found.tokens, values["out/tokens"])
-    close(found.pooled, values["out/pooled"])
-
-
-def test_features_of_finetuned_videomae_equal_the_original_codes():
-    values = golden("videomae_official_finetune")
-    path = WEIGHTS / "videomae_official_finetune" / "checkpoint-799.pth"
-    model = xkd_jax.load(path, heads=3, video={"frames": 4, "size": 24})
-    found = model.encode_video(frames(values["in/video"]), normalized=True)
-    close(found.tokens, values["out/tokens_before_norm"])
-    close(found.pooled, values["out/pooled"])
-
-
-def test_features_of_videomae_equal_those_of_transformers():
-    values = golden("videomae_hf_pretraining")
-    model = xkd_jax.load(WEIGHTS / "videomae_hf_pretraining")
-    pixels = np.ascontiguousarray(values["in/pixel_values"].transpose(0, 1, 3, 4, 2))
-    found = model.encode_video(pixels, normalized=True)
-    close(found.tokens, values["out/last_hidden_state"])
-    close(found.pooled, values["out/mean"])
-
-
-def test_features_of_audiomae_equal_the_original_codes():
-    values = golden("audiomae_pretrain")
-    path = WEIGHTS / "audiomae_pretrain" / "pretrained.pth"
-    model = xkd_jax.load(path, heads=3, audio={"mels": 32, "columns": 64})
-    log_mel = np.ascontiguousarray(values["in/log_mel"][:, 0].transpose(0, 2, 1))
-    found = model.encode_audio(log_mel=log_mel)
-    by_time = values["out/tokens"][:, 1:].reshape(2, 8, 4, -1)
-    close(found.tokens, by_time.swapaxes(1, 2).reshape(2, 32, -1))
-    close(found.pooled, values["out/pooled"])
-
-
-def test_features_of_cavmae_equal_the_original_codes():
-    values = golden("cavmae")
-    model = xkd_jax.load(WEIGHTS / "cavmae" / "audio_model.pth", heads=2)
-    log_mel = np.ascontiguousarray(values["in/log_mel"].transpose(0, 2, 1))
-    found = model.encode_audio(log_mel=log_mel)
-    close(found.tokens, values["out/audio_tokens"])
-    close(found.pooled, values["out/audio_pooled"])
-    frame = np.ascontiguousarray(values["in/frame"].transpose(0, 2, 3, 1)[:, None])
-    found = model.encode_video(frame, normalized=True)
-    close(found.tokens, values["out/video_tokens"])
-    close(found.pooled, values["out/video_pooled"])
-
-
-def test_features_of_ast_equal_the_original_codes():
-    values = golden("ast_hf")
-    model = xkd_jax.load(WEIGHTS / "ast_hf")
-    log_mel = np.ascontiguousarray(values["in/input_values"].transpose(0, 2, 1))
-    found = model.encode_audio(log_mel=log_mel)
-    close(found.tokens, values["out/last_hidden_state"][:, 2:])
-    close(found.pooled, values["out/pooler_output"])
+@pytest.mark.parametrize("file", FILES)
+def test_features_equal_those_of_the_original_code(file):
+    keys, inputs = FILES[file]
+    values, model = features(file), xkd_jax.load(WEIGHTS / file, **keys)
+    for modality, golden in inputs.items():
+        view = np.ascontiguousarray(golden.convert(values[golden.view]))
+        found = (
+            model.encode_video(view, normalized=True)
+            if modality == "video" else model.encode_audio(log_mel=view)
+        )  # fmt: skip
+        assert_close(found.tokens, golden.patches(values[golden.tokens]))
+        assert_close(found.pooled, values[golden.pooled])
 
 
 def test_v_jepa_2_is_refused():

@@ -64,11 +64,6 @@ def test_frames_of_clip_are_consecutive():
     np.testing.assert_allclose(frames[:, 0, 0, 0], [14, 18, 22, 26], atol=1)
 
 
-def test_short_record_is_repeated():
-    frames = _frames(toy_shards.record(0, frames=3), 0, 8, 16, "x")
-    np.testing.assert_allclose(frames[:, 0, 0, 0], [2, 6, 10, 2, 6, 10, 2, 6], atol=1)
-
-
 @pytest.mark.parametrize("held,count", [(10, 10), (10, 23), (9, 9), (5, 12)])
 def test_all_frames_are_in_their_places(held, count):
     """Frames are decoded a few at a time, and the last group may be smaller."""
