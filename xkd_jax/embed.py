@@ -24,7 +24,7 @@ from data_pipelines import resumable_command, terminal, worker_processes
 from data_pipelines.activity import Activity
 from data_pipelines.build import build_report, file_records
 from data_pipelines.build.file_workers import FileWorkers
-from data_pipelines.build.ingest import FileResult
+from data_pipelines.build.ingest import FileResult, bytes_in_memory, lost
 from data_pipelines.command_parser import command_parser
 from data_pipelines.errors import EXIT_FAILURE, UserError
 from data_pipelines.format import storage
@@ -212,16 +212,8 @@ def _results(
     if not workers:
         yield from map(read, paths)
         return
-    with FileWorkers(read, _lost, min(workers, len(paths)), _JOB_TIMEOUT, _weight) as pool:
+    with FileWorkers(read, lost, min(workers, len(paths)), _JOB_TIMEOUT, bytes_in_memory) as pool:
         yield from pool.map(paths)
-
-
-def _lost(path: str, reason: str, detail: str) -> FileResult:
-    return FileResult(reason=reason, detail=detail)
-
-
-def _weight(result: FileResult) -> int:
-    return file_records.bytes_in_memory(result.records)
 
 
 def _report(folder: FeatureFolder, args: argparse.Namespace) -> int:

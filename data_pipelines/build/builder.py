@@ -18,9 +18,8 @@ from data_pipelines.build import build_plan, build_report, build_state, common_c
 from data_pipelines.build.build_plan import BuildPlan, ShardPlan
 from data_pipelines.build.build_report import BuildReport, LeftOut, ShardReport
 from data_pipelines.build.build_state import OTHER_FOLDER, REPORT
-from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.file_workers import FileWorkers
-from data_pipelines.build.ingest import UNREACHABLE, FileResult, ingest
+from data_pipelines.build.ingest import UNREACHABLE, FileResult, bytes_in_memory, ingest, lost
 from data_pipelines.errors import UnreachableError, UserError
 from data_pipelines.format import shards, storage
 from data_pipelines.terminal import count
@@ -115,23 +114,8 @@ def file_workers(
     """
     with build_state.waiting_folder(output) as waiting:
         work = functools.partial(work, waiting=waiting)
-        with FileWorkers(work, lost, workers, timeout, _bytes_in_memory) as pool:
+        with FileWorkers(work, lost, workers, timeout, bytes_in_memory) as pool:
             yield pool
-
-
-def _bytes_in_memory(result: FileResult) -> int:
-    return file_records.bytes_in_memory(result.records)
-
-
-def lost(item: Item, reason: str, detail: str) -> FileResult:
-    """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`.
-
-    Args:
-      item: the file; not used.
-      reason: category in the report.
-      detail: text in the report.
-    """
-    return FileResult(reason=reason, detail=detail)
 
 
 def _watched(results: Iterable[FileResult], progress: _Progress) -> Iterator[FileResult]:

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import av
 
-from data_pipelines.build import media
+from data_pipelines.build import file_records, media
 from data_pipelines.build.catalogs.catalog import Item
 from data_pipelines.build.file_records import RecordCollector
 from data_pipelines.build.media import Media, MediaError, MediaOptions
@@ -62,6 +62,22 @@ class FileResult:
     records: Sequence[bytes] = ()
     reason: str = ""
     detail: str = ""
+
+
+def lost(item: object, reason: str, detail: str) -> FileResult:
+    """Returns the result of a file whose decoder hung or crashed; see `FileWorkers`.
+
+    Args:
+      item: the file; not used.
+      reason: category in the report.
+      detail: text in the report.
+    """
+    return FileResult(reason=reason, detail=detail)
+
+
+def bytes_in_memory(result: FileResult) -> int:
+    """Returns the bytes of a result's records that are in memory; see `FileWorkers`."""
+    return file_records.bytes_in_memory(result.records)
 
 
 def ingest(

@@ -53,6 +53,14 @@ def _linear(checkpoint, shards, **changes):
     return dataclasses.replace(config, **({"data": data} | changes))
 
 
+def opened(config):
+    """The mesh, the pretrained encoders, the views and the data of an evaluation."""
+    mesh = make_mesh(config.mesh)
+    source = pretrained.load(config, mesh)
+    viewing = pretrained.viewing(config, source.views)
+    return mesh, source, viewing, splits.open_benchmark(viewing, config.data)
+
+
 def fit_of(config, network, viewing, mesh, encoder, records, classes):
     return fitting.create_fit(
         config.fit, network, viewing, mesh, encoder, protocol=config.protocol,
@@ -167,13 +175,10 @@ def test_trained_parameters_of_each_protocol(checkpoint, esc50, protocol):
         checkpoint, esc50, protocol=protocol, train_fraction=0.5,
         fit=FitConfig(learning_rate=0.1, epochs=1.0, warmup_epochs=0.0, layer_decay=0.5),
     )  # fmt: skip
-    mesh = make_mesh(config.mesh)
-    source = pretrained.load(config, mesh)
-    viewing = pretrained.viewing(config, source.views)
+    mesh, source, viewing, benchmark = opened(config)
     encoder = source.parameters["encoders"][config.modalities[0]]
     fit = fit_of(config, source.network, viewing, mesh, encoder, 16, 2)
     before = jax.device_get(fit.initialize())
-    benchmark = splits.open_benchmark(viewing, config.data)
     batches = classify.clip_batches(
         config.clips, config.modalities, viewing, mesh, benchmark.train, benchmark.folds[0].train,
         "train",
@@ -218,10 +223,7 @@ def test_every_training_traces_a_step_at_full_size(name, tmp_path):
 
 def test_probabilities_are_averaged_over_clips_of_record(checkpoint, esc50, tmp_path):
     config = _linear(checkpoint, esc50)
-    mesh = make_mesh(config.mesh)
-    source = pretrained.load(config, mesh)
-    viewing = pretrained.viewing(config, source.views)
-    benchmark = splits.open_benchmark(viewing, config.data)
+    mesh, source, viewing, benchmark = opened(config)
     protocol = evaluation.classification_of(
         config, source, viewing, mesh, benchmark, tmp_path, lambda: None
     )
@@ -244,10 +246,7 @@ def test_clip_of_three_crops_scores_their_mean(checkpoint, ucf101, average):
         checkpoint, ucf101, protocol="finetune", clips=ClipsConfig(train=1, test=1, crops=3),
         fit=FitConfig(average=average),
     )  # fmt: skip
-    mesh = make_mesh(config.mesh)
-    source = pretrained.load(config, mesh)
-    viewing = pretrained.viewing(config, source.views)
-    benchmark = splits.open_benchmark(viewing, config.data)
+    mesh, source, viewing, benchmark = opened(config)
     encoder = source.parameters["encoders"][config.modalities[0]]
     fit = fit_of(config, source.network, viewing, mesh, encoder, 16, 2)
     trained = fit.initialize().trained
