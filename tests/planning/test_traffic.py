@@ -55,6 +55,27 @@ kind=kLoop, calls=%sliced
 }
 """
 
+# As compiled for a v6e, whose SparseCore gathers.
+OFFLOADED = """HloModule step, is_scheduled=true
+
+%gathered (x: f32[64,128], i: s32[8]) -> f32[8,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %i = s32[8]{0:T(1024)} parameter(1)
+  ROOT %rows = f32[8,128]{1,0:T(8,128)} gather(%x, %i), offset_dims={1}, \
+backend_config={"window_config":{"estimated_cycles":"9223372036854775807"}}
+}
+
+ENTRY %main (x: f32[64,128], i: s32[8]) -> f32[8,128] {
+  %x = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %i = s32[8]{0:T(1024)} parameter(1)
+  %start = ((f32[64,128]{1,0:T(8,128)}, s32[8]{0:T(1024)}), f32[8,128]{1,0:T(8,128)}, \
+u32[]{:S(8)}) call-start(%x, %i), async_execution_thread="sparsecore", to_apply=%gathered
+  %later = ((f32[64,128]{1,0:T(8,128)}, s32[8]{0:T(1024)}), f32[8,128]{1,0:T(8,128)}) \
+call-update(%start, %x, %i)
+  ROOT %done = f32[8,128]{1,0:T(8,128)} call-done(%later)
+}
+"""
+
 KERNEL = """HloModule step, is_scheduled=true
 
 ENTRY %main (x: bf16[4,8]) -> bf16[4,8] {
@@ -74,6 +95,12 @@ def test_fusions_within_fusions_move_only_slices():
 def test_an_asynchronous_fusion_counts_once_and_by_its_slices():
     layer, index = 4 * 8 * 8, 4
     assert read(STARTED).bytes == layer + index + layer
+
+
+def test_a_call_on_a_sparse_core_counts_once_beside_others_without_cycles():
+    (gather,) = read(OFFLOADED).work
+    assert gather.bytes == 4 * (64 * 128 + 1024 + 8 * 128)
+    assert (gather.times, gather.asynchronous, gather.cycles) == (1, True, None)
 
 
 def test_kernel_counts_by_its_estimate_and_reserved_memory_does_not_count():

@@ -112,7 +112,7 @@ class Costs:
                 for name, collective in _collectives(module, operation, times, overlaps):
                     # an asynchronous collective is several operations with one chain
                     found.setdefault(name, collective)
-                work.append(_work(module, operations, operation, times, passes))
+                work.append(_work(module, operations, operation, times, overlaps, passes))
                 target = operation.target
                 if target and not is_mark(operation) and not products.are_known(operation):
                     unknown[target] += times
@@ -147,7 +147,7 @@ class Costs:
 
 
 def _work(
-    module: Module, scope: Computation, operation: Operation, times: int,
+    module: Module, scope: Computation, operation: Operation, times: int, overlaps: bool,
     passes: Mapping[str, float],
 ) -> Work:  # fmt: skip
     counted = list(products.products(module, scope, operation))
@@ -157,7 +157,7 @@ def _work(
         passes=sum(passes.get(precision, 1.0) * flops for precision, flops in counted),
         bytes=traffic(module, scope, operation),
         times=times,
-        asynchronous=operation.opcode.endswith("-start"),
+        asynchronous=overlaps or operation.opcode.endswith("-start"),
         cycles=operation.cycles,
         kernel=operation.name if known else "",
         code=operation.code if known else "",

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from xkd_jax.planning.hlo_text.arrays import Array, UnknownTextError
 from xkd_jax.planning.hlo_text.computation import Computation, parameter, root
-from xkd_jax.planning.hlo_text.operation import COLLECTIVES, Operation
+from xkd_jax.planning.hlo_text.operation import ASYNC_CALLS, COLLECTIVES, Operation
 from xkd_jax.planning.hlo_text.program import Module
 
 # Operations without memory traffic, or whose traffic is counted at another operation or link.
 _FREE = frozenset((
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "call",
     "conditional", "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency",
-    "domain", "get-dimension-size", "async-start", "send", "recv", "infeed", "outfeed",
+    "domain", "get-dimension-size", *ASYNC_CALLS, "send", "recv", "infeed", "outfeed",
 ))  # fmt: skip
 # Operations that read their operands and write their results.
 _WHOLE = frozenset((

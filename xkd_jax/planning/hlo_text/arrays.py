@@ -23,8 +23,9 @@ _BYTES = {
 }  # fmt: skip
 
 # Memory spaces besides the main memory, which is 0. TPU: vector memory, synchronization flags,
-# scalar memory. A GPU's 1 is the part of its main memory that collectives use.
-_FAST: dict[Platform, set[int]] = {"cpu": set(), "gpu": set(), "tpu": {1, 2, 3, 4, 6}}
+# scalar memory, and 8, the flags of calls on a SparseCore. A GPU's 1 is the part of its main memory
+# that collectives use.
+_FAST: dict[Platform, set[int]] = {"cpu": set(), "gpu": set(), "tpu": {1, 2, 3, 4, 6, 8}}
 _MAIN: dict[Platform, set[int]] = {"cpu": {0}, "gpu": {0, 1}, "tpu": {0}}
 
 _ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([0-9,<=]*)\](?:\{([^}]*)\})?")

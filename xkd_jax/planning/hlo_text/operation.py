@@ -16,6 +16,11 @@ COLLECTIVES = (
     "collective-permute",
 )
 
+# They call a computation beside others; `call-start` on a TPU's SparseCore.
+ASYNC_CALLS = ("async-start", "call-start")
+# What XLA writes for the cycles of an operation on a SparseCore.
+_NO_CYCLES = 2**63 - 1
+
 _HEAD = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
 _CALLED = re.compile(
@@ -95,7 +100,7 @@ class Operation:
         """Arrays that it computes, without the operands and scratch that a result may have too."""
         if self.is_library_call and self.result[1:] and _is_scratch(self.result[-1]):
             return self.result[:-1]
-        if not self.opcode.endswith("-start") or self.opcode == "async-start":
+        if not self.opcode.endswith("-start") or self.opcode in ASYNC_CALLS:
             return self.result
         if self.opcode == "copy-start":  # (output, operand, context)
             return self.result[:1]
@@ -158,7 +163,9 @@ class Operation:
         found = re.search(r'"estimated_cycles":"(-?\d+)"', self.text)
         if found is None and "estimated_cycles" in self.text:
             raise UnknownTextError(f"the estimated cycles of {self.name}")
-        return max(0.0, float(found[1])) if found else None
+        if found is None or int(found[1]) == _NO_CYCLES:
+            return None
+        return max(0.0, float(found[1]))
 
     @property
     def contracted(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from xkd_jax.planning.hlo_text import loops
 from xkd_jax.planning.hlo_text.arrays import Platform, UnknownTextError
 from xkd_jax.planning.hlo_text.computation import Computation
-from xkd_jax.planning.hlo_text.operation import Operation
+from xkd_jax.planning.hlo_text.operation import ASYNC_CALLS, Operation
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 
@@ -64,8 +64,8 @@ class Module:
                 if operation.opcode == "while":
                     trips = loops.trips(self.computations, operation, self.computations[name])
                     waiting.append((operation.called["body"], times * trips, overlaps))
-                elif operation.opcode in ("call", "async-start", "conditional"):
-                    apart = overlaps or operation.opcode == "async-start"
+                elif operation.opcode in ("call", "conditional", *ASYNC_CALLS):
+                    apart = overlaps or operation.opcode in ASYNC_CALLS
                     waiting.extend((called, times, apart) for called in operation.called.values())
 
     def inside(self, operation: Operation) -> Iterator[Operation]:
