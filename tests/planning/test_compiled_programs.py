@@ -13,9 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xkd_jax.config.architecture import Transformer
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.method.train_state import abstract_module
 from xkd_jax.networks.attention import cudnn
+from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.patches import stored_patches
 from xkd_jax.networks.tpu_attention import tpu_attention
 from xkd_jax.parallel import mesh as mesh_lib
@@ -39,15 +44,20 @@ needs_cuda = pytest.mark.skipif(
 )
 
 
-def compiled(where, function, *shapes, dtype=jnp.bfloat16):
-    """Returns costs and step of a function of whole arrays, on one device."""
-    where = targets.parse(where)
-    mesh = Mesh(np.array(where.devices()[:1]), ("data",))
+def compiled_text(where, mesh, function, *shapes, dtype):
+    """Returns the program of a function of whole arrays, on one device."""
     whole = NamedSharding(mesh, PartitionSpec())
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=whole) for shape in shapes]
     lowered = jax.jit(mesh_lib.on_mesh(function, mesh)).lower(*arguments)
     with listings.written():
-        text = lowered.compile(compiler_options=where.compiler_options).as_text()
+        return lowered.compile(compiler_options=where.compiler_options).as_text()
+
+
+def compiled(where, function, *shapes, dtype=jnp.bfloat16):
+    """Returns costs and step of a function of whole arrays, on one device."""
+    where = targets.parse(where)
+    mesh = Mesh(np.array(where.devices()[:1]), ("data",))
+    text = compiled_text(where, mesh, function, *shapes, dtype=dtype)
     costs = Costs.of(text, where.chip.platform, where.chip.passes).with_listings()
     return costs, predict(costs, where, mesh)
 
@@ -65,6 +75,31 @@ def test_loop_on_a_tpu_reads_each_layer_once_and_has_cycles(where):
     # whole tiles; the vector unit computes the hyperbolic tangent at the same time
     assert step.compute < step.compiled.operations < 5 * step.compute
     assert not costs.unknown
+
+
+@needs_libtpu
+def test_unrolled_blocks_on_a_tpu_convert_their_weights_one_by_one():
+    depth, width = 3, 256
+    config = Transformer(width, depth, heads=4)
+    stack = abstract_module(
+        lambda: Blocks(
+            config, dtype=jnp.bfloat16, attention="xla", remat="none", layers="unroll",
+            rngs=nnx.Rngs(0),
+        )
+    )  # fmt: skip
+    graph, params = nnx.split(stack)
+    leaves, structure = jax.tree.flatten(params)
+
+    def run(tokens, *leaves):
+        blocks = nnx.merge(graph, jax.tree.unflatten(structure, leaves))
+        return blocks(tokens.astype(jnp.bfloat16))
+
+    where = targets.parse("v5e:1x1")
+    mesh = mesh_lib.make_mesh(MeshConfig(), where.devices()[:1])
+    shapes = [leaf.shape for leaf in leaves]
+    text = compiled_text(where, mesh, run, (8, 128, width), *shapes, dtype=jnp.float32)
+    assert f"f32[{depth},{width},{4 * width}]" in text
+    assert f"bf16[{depth},{width},{4 * width}]" not in text
 
 
 @needs_libtpu

@@ -189,10 +189,14 @@ class Blocks(nnx.Module):
             carry: tuple[jax.Array, jax.Array], layer: tuple[nnx.State, jax.Array | None]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
             (inputs, _), (params, scales) = carry, layer
+            if one_by_one:
+                params = jax.tree.map(lambda p: p if p.dtype == x.dtype else unmoved(p), params)
             return (nnx.merge(graph, params)(inputs, scales, segments), inputs), None
 
         device = traced_device()
         unrolled = unrolls(self.compiled_as, device)
+        # XLA for TPUs would convert the weights of all unrolled blocks before the first one.
+        one_by_one = unrolled and device.platform == "tpu"
         if not unrolled:
             params = matrices_as(x.dtype, params)
         body = checkpointed(body, chosen(self.remat, device), looped=not unrolled)
@@ -212,6 +216,20 @@ def matrices_as(dtype: DTypeLike, params: Any) -> Any:
       params: float32; matrices have two or more axes in one layer.
     """
     return jax.tree.map(lambda p: p.astype(dtype) if p.ndim > 2 else p, params)
+
+
+@jax.custom_vjp
+def unmoved(x: jax.Array) -> jax.Array:
+    """Returns `x`; what is computed from it is not moved to the array that it is a slice of.
+
+    Without it, XLA for TPUs converts a whole stack of weights and slices the result: the base step
+    takes 90 in place of 86 ms on a v5e by the compiler's estimate, and compiles in 16 core minutes
+    in place of 11. Gradients pass without a barrier, and are stacked in the products' dtype.
+    """
+    return jax.lax.optimization_barrier(x)
+
+
+unmoved.defvjp(lambda x: (unmoved(x), None), lambda _, gradient: (gradient,))
 
 
 def unrolls(layers: Layers, device: Any) -> bool:
