@@ -294,12 +294,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_same(output, {"table": arguments.table, "steps": steps, "speech_dir": speech_dir})
         spoken_digits.build(config_lib.resolve(config), str(output / "data"))
     except UserError as error:
-        raise SystemExit(terminal.escaped(str(error))) from None
+        terminal.print_error(f"error: {error}")
+        sys.exit(error.status)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Table(arguments.table, output, steps, speech_dir, arguments.jobs).make(cells)
     except UserError as error:
-        raise SystemExit(terminal.escaped(str(error))) from None
+        terminal.print_error(f"error: {error}")
+        sys.exit(error.status)
     except KeyboardInterrupt:
         terminal.print_error("Stopped; the same command resumes.")
         sys.exit(130)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -250,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     cells[column] = f"{value:.1f}"
             rows.append([kind.name, *cells])
     except UserError as error:
-        raise SystemExit(terminal.escaped(str(error))) from None
+        terminal.print_error(f"error: {error}")
+        sys.exit(error.status)
     head = ("random weights", "digits, video", "digits, audio", "recordings")
     terminal.print_text(markdown_table.text(head, rows))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         spoken_digits.build(first, str(args.output))
         clips, labels = read_clips(first, str(args.output))
     except UserError as error:
-        raise SystemExit(terminal.escaped(str(error))) from None
+        terminal.print_error(f"error: {error}")
+        sys.exit(error.status)
     terminal.print_text("| audio patch | fraction |\n|---|---|")
     for (bands, columns), of_seeds in configs.items():
         fractions = [word_fraction(config, clips, labels) for config in of_seeds]

@@ -72,9 +72,11 @@ def test_bad_options_are_one_sentence(tmp_path, monkeypatch, capsys, option, mes
     assert not (tmp_path / "out").exists()
 
 
-def test_failed_data_set_is_one_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="speech_dir"):
+def test_failed_data_set_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
         claim.main([f"--output={tmp_path / 'out'}", f"--speech_dir={tmp_path / 'absent'}"])
+    assert ended.value.code == 2
+    assert "speech_dir" in capsys.readouterr().err
 
 
 def test_finished_cells_are_reused(tmp_path, capsys, monkeypatch):
