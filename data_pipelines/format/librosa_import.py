@@ -21,6 +21,7 @@ _PARTS = ("librosa.core.audio", "librosa.core.spectrum", "librosa.filters", "lib
 _lock = threading.Lock()
 
 
+@functools.cache
 def import_librosa() -> ModuleType:
     """Returns librosa, imported when first needed, as that takes a second."""
     with _lock, _compilation_on_call():
