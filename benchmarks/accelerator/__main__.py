@@ -48,7 +48,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
     tiny = ("--rehearse",) if args.rehearse else ()
     waves = TINY_WAVES if args.rehearse else tuple(args.wave or FIRST_WAVES)
     later = TINY_WAVES[:1] if args.rehearse else tuple(args.more_waves or LATER_WAVES)
-    variant = "2:auto:global" if args.rehearse else "64:auto:global"
+    fed = ("--variant=2:auto:global", "--workers=0") if args.rehearse else ()
     small = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}
     large = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8"}
     steps = ("-m", module + "step_times")
@@ -74,8 +74,7 @@ def sections(args: argparse.Namespace, logs: Path) -> list[Section]:
         ),
         "loader": Section(
             "loader",
-            ("-m", module + "feeding", f"--shards={args.shards}", f"--variant={variant}",
-             f"--workers={'0' if args.rehearse else '0,12'}", *tiny),
+            ("-m", module + "feeding", f"--shards={args.shards}", *fed, *tiny),
             120, large,
             left_out="" if args.shards else "give --shards=FOLDER of shards",
         ),
