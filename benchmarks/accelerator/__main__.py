@@ -35,8 +35,8 @@ from data_pipelines.errors import UserError
 NAMES = ("goldens", "step", "authors", "more_steps", "loader", "demo")
 # Variants of the step (`step_times`), most important first; those of a wave are compiled in
 # parallel.
-FIRST_WAVES = ("64:auto:global:library,64:auto:local:views,64:xla:global,64:auto:global:trace",)
-LATER_WAVES = ("128:auto:global,32:auto:global,16:auto:global,64:auto:local",)
+FIRST_WAVES = ("64:auto:global:trace,64:auto:local:views,128:auto:global,128:auto:local:views",)
+LATER_WAVES = ("64:cudnn:global,64:auto:global:timed,32:auto:global,16:auto:global",)
 TINY_WAVES = ("2:auto:global:trace", "2:auto:local:views")
 _QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit"
 

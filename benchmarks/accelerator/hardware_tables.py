@@ -50,7 +50,8 @@ def _steps(record: dict[str, Any]) -> str:
     rows = [
         (
             r["clips"], r["attention"], r["teacher_view"], "yes" if r["augmented"] else "no",
-            "library" if r["library"] else "default", f"{r['milliseconds']:.1f}",
+            "timed" if r.get("timed", not r.get("library")) else "library",
+            f"{r['milliseconds']:.1f}",
             f"{r['clips_per_second']:.0f}", f"{100 * r['share_of_matmul']:.0f} %",
             r["planned_gib"], f"{r['compile_seconds']:.0f}",
         )

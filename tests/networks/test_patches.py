@@ -8,6 +8,7 @@ from xkd_jax.networks.patches import (
     gather_tokens,
     patchify,
     patchify_in_steps,
+    permute_tokens,
     random_masking,
     unpatchify,
 )
@@ -60,6 +61,16 @@ def test_masking_keeps_tokens_of_smallest_noise_and_restores_order():
     np.testing.assert_array_equal(
         gather_tokens(gather_tokens(tokens, order), masking.restore), tokens
     )
+
+
+def test_permuted_tokens_and_their_gradient_are_those_of_the_gather():
+    tokens, weights = jax.random.normal(jax.random.key(0), (2, 3, 20, 4))
+    order = jnp.argsort(jax.random.uniform(jax.random.key(1), (3, 20)), axis=1)
+    (found, pull), (expected, expected_pull) = (
+        jax.vjp(lambda x, of=of: of(x, order), tokens) for of in (permute_tokens, gather_tokens)
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(*pull(weights), *expected_pull(weights))
 
 
 def test_number_of_kept_tokens_rounds_half_to_even():

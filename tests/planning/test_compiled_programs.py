@@ -19,11 +19,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.method.train_state import abstract_module
-from xkd_jax.networks.attention import cudnn
+from xkd_jax.networks import attention
 from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.patches import stored_patches
 from xkd_jax.networks.tpu_attention import tpu_attention
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.compiler import compiler_options
 from xkd_jax.planning import listings, targets
 from xkd_jax.planning.costs import Costs
 from xkd_jax.planning.roofline import axes_of, predict
@@ -44,20 +45,21 @@ needs_cuda = pytest.mark.skipif(
 )
 
 
-def compiled_text(where, mesh, function, *shapes, dtype):
+def compiled_text(mesh, function, *shapes, dtype):
     """Returns the program of a function of whole arrays, on one device."""
     whole = NamedSharding(mesh, PartitionSpec())
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=whole) for shape in shapes]
-    lowered = jax.jit(mesh_lib.on_mesh(function, mesh)).lower(*arguments)
+    options = compiler_options(mesh.devices.flat[0])
+    jitted = jax.jit(mesh_lib.on_mesh(function, mesh), compiler_options=options)
     with listings.written():
-        return lowered.compile(compiler_options=where.compiler_options).as_text()
+        return jitted.lower(*arguments).compile().as_text()
 
 
 def compiled(where, function, *shapes, dtype=jnp.bfloat16):
     """Returns costs and step of a function of whole arrays, on one device."""
     where = targets.parse(where)
     mesh = Mesh(np.array(where.devices()[:1]), ("data",))
-    text = compiled_text(where, mesh, function, *shapes, dtype=dtype)
+    text = compiled_text(mesh, function, *shapes, dtype=dtype)
     costs = Costs.of(text, where.chip.platform, where.chip.passes).with_listings()
     return costs, predict(costs, where, mesh)
 
@@ -97,7 +99,7 @@ def test_unrolled_blocks_on_a_tpu_convert_their_weights_one_by_one():
     where = targets.parse("v5e:1x1")
     mesh = mesh_lib.make_mesh(MeshConfig(), where.devices()[:1])
     shapes = [leaf.shape for leaf in leaves]
-    text = compiled_text(where, mesh, run, (8, 128, width), *shapes, dtype=jnp.float32)
+    text = compiled_text(mesh, run, (8, 128, width), *shapes, dtype=jnp.float32)
     assert f"f32[{depth},{width},{4 * width}]" in text
     assert f"bf16[{depth},{width},{4 * width}]" not in text
 
@@ -184,15 +186,17 @@ def test_float32_products_on_a_gpu_do_not_use_tensor_cores():
 
 @needs_cuda
 @pytest.mark.parametrize("where", ["a100:1", "h100:1", "h200:1"])
-def test_fused_attention_on_a_gpu_counts_its_products(where):
-    pytest.importorskip("nvidia.cudnn")
+@pytest.mark.parametrize("kernel,products", [(attention.cudnn, 2 + 5), (attention.pallas, 2 + 7)])
+def test_fused_attention_on_a_gpu_counts_its_products(where, kernel, products):
+    if kernel is attention.cudnn:
+        pytest.importorskip("nvidia.cudnn")
 
     def loss(qkv):
-        return cudnn(qkv, (n,)).astype(jnp.float32).sum()
+        return kernel(qkv, (n,)).astype(jnp.float32).sum()
 
     batch, n, heads, size = 8, 1024, 4, 64
     costs, _ = compiled(where, jax.grad(loss), (batch, n, 3, heads, size))
-    assert costs.flops == (2 + 5) * 2 * batch * heads * n * n * size
+    assert costs.flops == products * 2 * batch * heads * n * n * size
     scores = batch * heads * n * n
     assert costs.bytes < 4 * scores  # which are not in memory
     assert not costs.unknown
@@ -209,8 +213,9 @@ def sharded_text(where):
     rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     w = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.float32, sharding=split)
     x = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.bfloat16, sharding=rows)
-    lowered = jax.jit(sharded_gradient, out_shardings=split).lower(w, x)
-    return lowered.compile(compiler_options=where.compiler_options).as_text()
+    options = compiler_options(where.devices()[0])
+    jitted = jax.jit(sharded_gradient, out_shardings=split, compiler_options=options)
+    return jitted.lower(w, x).compile().as_text()
 
 
 def check_sharded(text, where):

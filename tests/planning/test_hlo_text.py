@@ -99,6 +99,7 @@ def test_attributes_that_the_compiler_writes_in_another_way_are_refused():
 
     costs = '"cost_estimate":{"flops":"640","transcendentals":"9","bytes_accessed":"128"'
     assert parsed(costs).estimated_flops == 640
+    assert parsed('frontend_attributes={flops="640"}').estimated_flops == 640
     assert parsed('"window_config":{"estimated_cycles":"2036"}').cycles == 2036
     assert parsed("").cycles is parsed("").estimated_flops is None
     with pytest.raises(UnknownTextError, match="cost estimate of a"):

@@ -89,7 +89,7 @@ class Step:
     def lower(self, *args):
         return self
 
-    def compile(self, compiler_options):
+    def compile(self):
         raise jax.errors.JaxRuntimeError(
             "RESOURCE_EXHAUSTED: the total memory required for HLO temporaries (90.50G)"
             " exceeds available HBM (15.75G)."
@@ -106,7 +106,7 @@ class StepWithout(Step):
 class NewerStep(Step):
     """A step compiled by an XLA that writes other text."""
 
-    def compile(self, compiler_options):
+    def compile(self):
         return SimpleNamespace(
             as_text=lambda: "HloModule step\n",
             memory_analysis=lambda: SimpleNamespace(

@@ -91,8 +91,8 @@ class ModelConfig:
     attention: Annotated[
         Attention,
         Doc(
-            "implementation of attention; auto: cudnn on NVIDIA GPUs, pallas on TPUs; xla elsewhere"
-            " and where those can't be used"
+            "implementation of attention; auto: pallas on TPUs and NVIDIA GPUs, xla elsewhere and"
+            " where it can't be used"
         ),
     ] = "auto"
     remat: Annotated[

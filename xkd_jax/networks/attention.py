@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ from xkd_jax.config.architecture import Attention, ModelConfig
 from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import partition
+from xkd_jax.parallel.compiler import is_nvidia
 from xkd_jax.parallel.mesh import traced_device
 
 Kernel = Literal["xla", "cudnn", "pallas"]
@@ -28,8 +30,8 @@ Function = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 _QKV = ("batch", None, None, "heads", None)
 _ATTENDED = ("batch", None, "heads", None)
 
-# Both fused kernels need a head size that is a multiple of the first number and at most the second;
-# cuDNN's needs a GPU of at least this compute capability (Ampere).
+# Fused kernels need a head size that is a multiple of the first number and at most the second. On
+# GPUs they need at least this compute capability (Ampere).
 _MULTIPLE, _LARGEST, _CAPABILITY = 8, 128, (8, 0)
 
 
@@ -110,15 +112,19 @@ def cudnn_of_first(
 def pallas(
     qkv: Float[Array, "batch n 3 heads size"], segments: tuple[int, ...]
 ) -> Float[Array, "batch n heads size"]:
-    """Returns attention by the kernel for TPUs (`tpu_attention`).
+    """Returns attention by the kernel for TPUs (`tpu_attention`) or for GPUs (`gpu_attention`).
 
     Args:
       qkv: queries, keys and values.
       segments: as for `plain`.
     """
-    from xkd_jax.networks.tpu_attention import tpu_attention
+    if traced_device().platform == "tpu":
+        from xkd_jax.networks.tpu_attention import tpu_attention
 
-    return tpu_attention(qkv, segments)
+        return tpu_attention(qkv, segments)
+    from xkd_jax.networks.gpu_attention import gpu_attention
+
+    return gpu_attention(qkv, segments)
 
 
 def _by_segment(
@@ -160,7 +166,7 @@ def choose(attention: Attention, device: Any, dtype: DTypeLike, size: int) -> Ch
     if kernel == "xla":
         return Choice("xla")
     missing = _missing_device(kernel, device)
-    if not missing and kernel == "cudnn" and dtype != jnp.bfloat16:
+    if not missing and device.platform == "gpu" and dtype != jnp.bfloat16:
         missing = "bfloat16"
     if not missing and (size % _MULTIPLE or size > _LARGEST):
         missing = f"heads of a multiple of {_MULTIPLE}, at most {_LARGEST}, not {size}"
@@ -179,21 +185,24 @@ def describe(model: ModelConfig, device: Any) -> str:
 
 
 def _platform_kernel(device: Any) -> Kernel:
-    if device.platform == "tpu":
-        return "pallas"
-    return "cudnn" if _is_nvidia(device) else "xla"
+    if is_nvidia(device):
+        return "pallas" if has_triton() else "cudnn"
+    return "pallas" if device.platform == "tpu" else "xla"
 
 
-def _is_nvidia(device: Any) -> bool:
-    return device.platform == "gpu" and device.device_kind.startswith(("NVIDIA", "Tesla"))
+def has_triton() -> bool:
+    """Whether this JAX compiles Pallas kernels by Triton; a version after 0.12 will not."""
+    return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
 def _missing_device(kernel: Kernel, device: Any) -> str:
     """Returns the device that a fused kernel needs; empty if this one suffices."""
-    if kernel == "pallas":
-        return "" if device.platform == "tpu" else "a TPU"
-    if not _is_nvidia(device):
-        return "an NVIDIA GPU"
+    if kernel == "pallas" and device.platform == "tpu":
+        return ""
+    if not is_nvidia(device):
+        return "an NVIDIA GPU" if kernel == "cudnn" else "a TPU or an NVIDIA GPU"
+    if kernel == "pallas" and not has_triton():
+        return "a JAX with Pallas for Triton, up to 0.12"
     # abstract devices have none
     capability = getattr(device, "compute_capability", None)
     too_old = capability and tuple(int(n) for n in capability.split(".")) < _CAPABILITY

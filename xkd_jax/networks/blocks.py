@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -80,7 +81,7 @@ class Block(nnx.Module):
           scales: factors of both branches (`DropPath.scales`).
           segments: see `attend`.
         """
-        x = constrain(x, "batch", None, None)
+        x = _in_rows(constrain(x, "batch", None, None))
         qkv = constrain(through_heads(self.qkv, self.norm1(x)), "batch", None, None, "heads", None)
         attended = attend(qkv, self.attention, segments)
         x = constrain(
@@ -106,6 +107,17 @@ class Block(nnx.Module):
             q = q + jnp.asarray(self.qkv.bias[...], q.dtype)[None, 0]
         scores = jnp.einsum("bhc,bnhc->bhn", q, k, preferred_element_type=jnp.float32)
         return jax.nn.softmax(scores * q.shape[-1] ** -0.5, axis=-1)[:, :, 1:]
+
+
+def _in_rows(x: jax.Array) -> jax.Array:
+    """Returns x, with each token's values contiguous in memory, as matrix products and norms need.
+
+    XLA for GPUs would keep the layout of an operation before or after the blocks, and transpose all
+    of their activations.
+    """
+    if traced_device().platform != "gpu":
+        return x
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def _scaled(branch: jax.Array, scales: jax.Array | None, index: int) -> jax.Array:

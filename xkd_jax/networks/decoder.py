@@ -11,7 +11,7 @@ from xkd_jax.config.architecture import ModelConfig
 from xkd_jax.networks.blocks import Blocks
 from xkd_jax.networks.encoder import embedding_init
 from xkd_jax.networks.linear import affine, linear
-from xkd_jax.networks.patches import colors_first, gather_tokens
+from xkd_jax.networks.patches import colors_first, permute_tokens
 
 
 class Decoder(nnx.Module):
@@ -56,7 +56,7 @@ class Decoder(nnx.Module):
         batch, tokens = restore.shape
         removed = (batch, 1 + tokens - x.shape[1], x.shape[2])
         masks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype)[None], removed)
-        unshuffled = gather_tokens(jnp.concatenate([x[:, 1:], masks], axis=1), restore)
+        unshuffled = permute_tokens(jnp.concatenate([x[:, 1:], masks], axis=1), restore)
         x = jnp.concatenate([x[:, :1], unshuffled], axis=1)
         x = self.blocks(x + self.positions[...].astype(x.dtype)[None])[:, 1:]
         if self.output is None:

@@ -142,6 +142,29 @@ def random_masking(noise: Float[Array, "batch tokens"], ratio: float) -> Masking
     return Masking(keep=shuffle[:, :kept], restore=jnp.argsort(shuffle, axis=1))
 
 
+@jax.custom_vjp
+def permute_tokens(
+    tokens: Float[Array, "batch n width"], order: Integer[Array, "batch n"]
+) -> Float[Array, "batch n width"]:
+    """Returns all tokens of each sample in another order.
+
+    The gradient is a permutation too; that of `gather_tokens` adds up tokens, which on GPUs needs
+    atomic operations.
+    """
+    return gather_tokens(tokens, order)
+
+
+def _permute(tokens: jax.Array, order: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gather_tokens(tokens, order), order
+
+
+def _permute_back(order: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
+    return gather_tokens(cotangent, jnp.argsort(order, axis=1)), None
+
+
+permute_tokens.defvjp(_permute, _permute_back)
+
+
 def gather_tokens(
     tokens: Float[Array, "batch n width"], index: Integer[Array, "batch m"]
 ) -> Float[Array, "batch m width"]:

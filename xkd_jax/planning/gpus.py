@@ -154,16 +154,6 @@ class Gpus:
         """GPUs of a host, and all."""
         return self.each, self.chips
 
-    @property
-    def compiler_options(self) -> dict[str, bool | str]:
-        """Matrix products by cuBLAS.
-
-        In a run, XLA times its own kernels and cuBLAS and takes the faster. Without a GPU, it takes
-        its own kernels without timing; their tiles need more traffic, and for some products it
-        finds no tiles (JAX 0.10).
-        """
-        return {"xla_gpu_enable_triton_gemm": False}
-
     def launch(self, flags: Sequence[str]) -> str:
         """Returns the command that starts the run."""
         command = f"python main.py {shlex.join(flags)}"

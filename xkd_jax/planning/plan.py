@@ -114,7 +114,7 @@ def make_plan(config: Config, where: Target) -> Plan:
     planned = functools.partial(Plan, config, where, mesh, length)
     try:
         with listings.written():
-            compiled = _lower(run, batch).compile(compiler_options=where.compiler_options)
+            compiled = _lower(run, batch).compile()
     except jax.errors.JaxRuntimeError as error:
         missing = missing_memory(str(error))
         if missing is None:

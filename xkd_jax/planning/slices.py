@@ -156,11 +156,6 @@ class Slice:
         """Chips along one dimension, and in a slice."""
         return self.shape[0], math.prod(self.shape)
 
-    @property
-    def compiler_options(self) -> dict[str, bool | str]:
-        """Compiler options of a run."""
-        return {}
-
     def is_ring(self, dimension: int) -> bool:
         """Whether a dimension of the torus is a ring."""
         return self.shape[dimension] % self.chip.ring == 0

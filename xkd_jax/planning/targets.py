@@ -20,7 +20,6 @@ class Target(Protocol):
     noun: name of a device in text, `chip` or `GPU`.
     groups: numbers of devices that are close to each other, for meshes of a search.
     host_cores: virtual CPU cores of a host.
-    compiler_options: of XLA, for programs of plans.
     """
 
     @property
@@ -40,9 +39,6 @@ class Target(Protocol):
 
     @property
     def groups(self) -> Sequence[int]: ...
-
-    @property
-    def compiler_options(self) -> dict[str, bool | str]: ...
 
     def devices(self) -> list[Any]:
         """Returns descriptions of the devices, for compilation without hardware.

@@ -25,6 +25,7 @@ from xkd_jax.method.schedules import Schedules, schedules
 from xkd_jax.method.train_state import TrainState, initial_state
 from xkd_jax.method.train_step import Metrics, inputs_of, train_step
 from xkd_jax.parallel import mesh as mesh_lib
+from xkd_jax.parallel.compiler import compiler_options
 from xkd_jax.parallel.processes import main_activity, print_on_main, run_on_all
 from xkd_jax.training import memory
 from xkd_jax.training.checkpoints import checkpoint
@@ -97,6 +98,7 @@ class Run:
                 in_shardings=(placed, batch_sharding),
                 out_shardings=(placed, whole),
                 donate_argnums=0,
+                compiler_options=compiler_options(mesh.devices.flat[0]),
             ),
             initialize=jax.jit(
                 lambda: initial_state(stream_key(seed, INITIALIZE), architecture, transformation),

@@ -146,7 +146,10 @@ class Operation:
     @property
     def estimated_flops(self) -> float | None:
         """The operations of one call of a kernel, as its author states them."""
+        if self.opcode != "custom-call":  # of a GPU kernel, its neighbors have the attribute too
+            return None
         found = re.search(r'"cost_estimate":\{"flops":"(\d+)"', self.text)
+        found = found or re.search(r'frontend_attributes=\{[^}]*\bflops="(\d+)"', self.text)
         if found is None and '"cost_estimate"' in self.text:
             raise UnknownTextError(f"the cost estimate of {self.name}")
         return float(found[1]) if found else None
