@@ -1,6 +1,6 @@
 """Interpolation of learned positions to another grid.
 
-Resizing is a matrix product along each axis; the matrices are computed with NumPy while tracing.
+Resizing is one matrix product over all axes; the matrix is computed with NumPy while tracing.
 Coordinates are those of PyTorch's `interpolate` with an explicit scale factor, align_corners=False
 and no antialiasing, as in the released code.
 """
@@ -37,16 +37,13 @@ def resize_positions(
     if grid == new_grid:
         return positions
     special = len(positions) - math.prod(grid)
-    first, table = positions[:special], positions[special:].reshape(*grid, positions.shape[1])
-    for axis, (old, new, method) in enumerate(zip(grid, new_grid, methods, strict=True)):
-        if method is not None:
-            matrix = jnp.asarray(resize_matrix(old, new, method), positions.dtype)
-            table = jnp.moveaxis(
-                jnp.tensordot(matrix, table, (1, axis), precision=jax.lax.Precision.HIGHEST),
-                0,
-                axis,
-            )
-    return jnp.concatenate([first, table.reshape(-1, positions.shape[-1])])
+    axes = (
+        resize_matrix(old, new, method) if method else np.eye(old)
+        for old, new, method in zip(grid, new_grid, methods, strict=True)
+    )
+    matrix = jnp.asarray(functools.reduce(np.kron, axes), positions.dtype)
+    table = jnp.matmul(matrix, positions[special:], precision=jax.lax.Precision.HIGHEST)
+    return jnp.concatenate([positions[:special], table])
 
 
 @functools.cache
