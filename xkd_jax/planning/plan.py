@@ -140,8 +140,8 @@ def _lower(run: Run, batch: Any) -> jax.stages.Lowered:
         if "cuDNN not found" not in str(error):
             raise
         raise UserError(
-            "A plan with cuDNN's attention needs cuDNN, which is not installed: pip install -e"
-            " '.[plan-gpu]', or give --config.model.attention=xla."
+            "A plan with cuDNN's attention needs cuDNN, which is not installed: pip install"
+            " nvidia-cudnn-cu12, or leave out --config.model.attention=cudnn."
         ) from None
 
 
