@@ -43,7 +43,7 @@ class Case:
     size: str
     devices: str
     batch_size: int
-    remat: Remat = "products"
+    remat: Remat = "none"
     fsdp: int = 1
     optimizer: Split = "whole"
 
@@ -72,12 +72,12 @@ CASES = (
     Case("base", "v5e:1x1", 16),
     Case("base", "h100:8", 512, optimizer="split"),
     Case("base", "v5e:16x16", 4096, optimizer="split"),
-    Case("base", "v5e:2x4", 128, remat="none", optimizer="split"),
-    Case("large", "v5e:16x16", 4096, fsdp=16),
+    Case("base", "v5e:2x4", 128, optimizer="split"),
+    Case("large", "v5e:16x16", 4096, remat="products", fsdp=16),
     Case("base", "v6e:1x1", 32),
     Case("huge", "v5e:16x16", 4096, remat="all", fsdp=16),
     Case("base", "v5p:2x2x1", 128),
-    Case("large", "h100:8", 256, optimizer="split"),
+    Case("large", "h100:8", 256, remat="products", optimizer="split"),
     Case("base", "v5e:4x4", 256, optimizer="split"),
     Case("huge", "h100:8", 128, remat="all", fsdp=8),
     Case("base", "h100:4x8", 2048, optimizer="split"),

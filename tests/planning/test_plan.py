@@ -153,7 +153,9 @@ def test_unknown_program_text_gives_memory_and_no_times(planned, without_compile
 
 def test_cudnn_that_is_missing_is_named_with_its_installation(planned, without_compiler):
     without_compiler(StepWithout())
-    with pytest.raises(UserError, match=r"install nvidia-cudnn-cu12, or leave out --config\.model\.attention"):
+    with pytest.raises(
+        UserError, match=r"install nvidia-cudnn-cu12, or leave out --config\.model\.attention"
+    ):
         make_plan(planned, Slice.parse("v5e:2x4"))
 
 
