@@ -85,6 +85,14 @@ def test_unused_products_are_not_counted():
     assert count_flops(function, *arguments()) == 2 * ROWS * WIDTH * WIDTH
 
 
+def test_a_jitted_function_with_compiler_options_is_counted():
+    def function(weights, x):
+        return x @ weights[1]
+
+    jitted = jax.jit(function, compiler_options={"xla_cpu_enable_fast_math": False})
+    assert count_flops(jitted, *arguments()) == 2 * ROWS * WIDTH * WIDTH
+
+
 def test_rematerialized_products_count_again():
     def loss(policy):
         def body(x, w):

@@ -16,10 +16,12 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
     Other operations (norms, softmax, augmentation) are a few percent and not counted.
 
     Args:
-      function: a function that `jax.eval_shape` accepts.
+      function: a function that `jax.jit` accepts, or a jitted one.
       args: its arguments, or their `jax.ShapeDtypeStruct`s.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
+    # a function with compiler options can't be traced inside of another one
+    jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
+    return _jaxpr_flops(jitted.trace(*args).jaxpr.jaxpr)
 
 
 def _jaxpr_flops(jaxpr: Any) -> float:
