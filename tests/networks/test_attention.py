@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from h100 import H100, lowered_for_h100
 from jax.sharding import AbstractDevice
 
 from xkd_jax.config.architecture import ModelConfig
@@ -12,7 +13,6 @@ from xkd_jax.config.pretraining import MeshConfig
 from xkd_jax.networks import attention, gpu_attention, tpu_attention
 from xkd_jax.parallel.mesh import make_mesh, on_mesh, traced_device
 
-H100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
 V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
 MI300 = AbstractDevice(device_kind="AMD Instinct MI300X", num_cores=304, platform="gpu")
 CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
@@ -179,6 +179,19 @@ def test_a_kernel_on_a_mesh(monkeypatch, device, module, dtype, mesh, heads):
     error = 1e-6 if dtype == "float32" else 0.02
     np.testing.assert_allclose(*(np.float32(a) for a in (found, expected)), atol=error)
     np.testing.assert_allclose(*(np.float32(a) for a in (gradient, expected_gradient)), atol=error)
+
+
+@pytest.mark.parametrize("heads,size,segments", [(12, 64, (9, 70)), (16, 80, (9,)), (2, 8, (5,))])
+def test_the_gpu_kernel_is_translated_without_a_gpu(heads, size, segments):
+    def loss(qkv):
+        return attention.attend(qkv, "auto", segments).astype(jnp.float32).sum()
+
+    text = lowered_for_h100(jax.grad(loss), (4, sum(segments), 3, heads, size))
+    forward, backward = (line for line in text.splitlines() if "gpu.triton" in line)
+    scores = 4 * heads * sum(n * n for n in segments)
+    lanes = {80: 128, 8: 16}.get(size, size)
+    assert f'flops = "{2 * 2 * scores * lanes}"' in forward
+    assert f'flops = "{7 * 2 * scores * lanes}"' in backward
 
 
 @pytest.mark.parametrize(

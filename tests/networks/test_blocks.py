@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from h100 import lowered_for_h100
 from jax.sharding import AbstractMesh
 
 from xkd_jax.config.architecture import Transformer
@@ -44,6 +45,13 @@ def test_scan_equals_running_the_layers_one_by_one(tokens):
     for i in range(CONFIG.depth):
         x = layer(blocks, i)(x)
     np.testing.assert_allclose(blocks(tokens), x, rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_stay_in_rows_on_gpus():
+    blocks = make(dtype=jnp.bfloat16, layers="unroll")
+    text = lowered_for_h100(blocks, (2, 7, 16))
+    rows = r"LayoutConstraint.*dense<\[2, 1, 0\]> : tensor<3xindex>.*tensor<2x7x16xbf16>"
+    assert re.search(rows, text)
 
 
 def test_segments_do_not_attend_to_each_other(tokens):
