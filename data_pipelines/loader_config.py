@@ -27,7 +27,7 @@ Workers = Annotated[
     int,
     at_least(AUTOMATIC),
     Doc(
-        "processes that read and decode; 0: threads of the main process; -1: one for each four"
+        "processes that read and decode; 0: threads of the main process; -1: three for each four"
         " cores of at least eight (docs/data.md)"
     ),
 ]

@@ -12,7 +12,8 @@ from data_pipelines.worker_processes import usable_cores
 
 THREADS, THREADS_OF_WORKER = 16, 2  # of the main process, and of each worker
 
-_CORES_OF_WORKER = 4
+# Three workers for every four cores; measured with 16 cores (docs/performance.md).
+_WORKERS_OF_CORE = 3 / 4
 _FEWEST_CORES = 8
 _CLIPS_OF_WORKER = 1000  # a core decodes them in the time in which a worker starts
 _BATCHES_OF_WORKER = 3  # being made, in transfer and in use, in addition to those read ahead
@@ -22,9 +23,9 @@ def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = Non
     """Returns `config.data` with numbers in place of automatic `workers` and `threads`.
 
     Threads of one process share the interpreter's lock, so that many cores need several processes.
-    With at least eight cores, there is one worker for every four cores. There are fewer if a worker
-    would read less than 1,000 clips of an epoch, or if their batches would fill more than half of
-    the free shared memory.
+    With at least eight cores, there are three workers for every four cores. There are fewer if a
+    worker would read less than 1,000 clips of an epoch, or if their batches would fill more than
+    half of the free shared memory.
 
     Args:
       config: of the batches.
@@ -36,7 +37,7 @@ def resolved(config: LoaderConfig, rows: int, clips: int, free: int | None = Non
     workers = data.workers
     if workers == AUTOMATIC:
         cores = usable_cores()
-        wanted = cores // _CORES_OF_WORKER if cores >= _FEWEST_CORES else 0
+        wanted = int(cores * _WORKERS_OF_CORE) if cores >= _FEWEST_CORES else 0
         workers = min(wanted, clips // _CLIPS_OF_WORKER)
         if workers:
             memory = free_shared_memory() if free is None else free

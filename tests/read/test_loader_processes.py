@@ -27,7 +27,7 @@ def resolved(monkeypatch):
 
 def test_many_cores_have_workers_and_few_have_threads(resolved):
     assert [resolved(cores) for cores in (1, 4, 7)] == [(0, 16)] * 3
-    assert [resolved(cores) for cores in (8, 16, 224)] == [(2, 2), (4, 2), (56, 2)]
+    assert [resolved(cores) for cores in (8, 16, 224)] == [(6, 2), (12, 2), (168, 2)]
 
 
 def test_workers_that_would_read_few_clips_are_not_started(resolved):
@@ -45,7 +45,7 @@ def test_batches_of_workers_fill_at_most_half_of_the_shared_memory(resolved):
 def test_given_numbers_are_kept(resolved):
     assert resolved(64, workers=0) == (0, 16)
     assert resolved(1, workers=3, clips=1, free=0) == (3, 2)
-    assert resolved(64, threads=5) == (16, 5)
+    assert resolved(64, threads=5) == (48, 5)
     assert resolved(64, workers=0, threads=1) == (0, 1)
 
 
