@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from xkd_jax.config.architecture import Attention, ModelConfig
 from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import KEPT
-from xkd_jax.parallel.axis_rules import partition
+from xkd_jax.parallel.axis_rules import axis_size, partition
 from xkd_jax.parallel.compiler import is_nvidia
 from xkd_jax.parallel.mesh import traced_device
 
@@ -213,15 +213,29 @@ def _on_each_shard(kernel: Function) -> Function:
     """Returns the kernel mapped over shards of samples and heads; the compiler can't split it."""
 
     def sharded(qkv: jax.Array, segments: tuple[int, ...]) -> jax.Array:
-        def run(qkv: jax.Array) -> jax.Array:
-            return kernel(qkv, segments)
-
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            return run(qkv)
-        split = partition(_QKV, qkv.shape, mesh)
-        attended = partition(_ATTENDED, (*qkv.shape[:2], *qkv.shape[3:]), mesh)
-        return jax.shard_map(run, in_specs=split, out_specs=attended, check_vma=False)(qkv)
+            return kernel(qkv, segments)
+        _, n, parts, heads, size = qkv.shape
+        if axis_size("heads") > 1:
+            split = partition(_QKV, qkv.shape, mesh)
+            attended = partition(_ATTENDED, (*qkv.shape[:2], heads, size), mesh)
+            return jax.shard_map(
+                lambda qkv: kernel(qkv, segments),
+                in_specs=split, out_specs=attended, check_vma=False,
+            )(qkv)  # fmt: skip
+
+        def of_rows(rows: jax.Array) -> jax.Array:
+            return kernel(rows.reshape(-1, n, parts, heads, size), segments).reshape(
+                *rows.shape[:2], -1
+            )
+
+        # In the shape of the products before and after: XLA for TPUs gives arrays at the border of
+        # a shard the layout of their shape, and would copy them.
+        rows = qkv.reshape(*qkv.shape[:2], -1)
+        split = partition(("batch", None, None), rows.shape, mesh)
+        out = jax.shard_map(of_rows, in_specs=split, out_specs=split, check_vma=False)(rows)
+        return out.reshape(*qkv.shape[:2], heads, size)
 
     return sharded
 

@@ -82,12 +82,10 @@ class Block(nnx.Module):
           segments: see `attend`.
         """
         x = _in_rows(constrain(x, "batch", None, None))
-        qkv = constrain(through_heads(self.qkv, self.norm1(x)), "batch", None, None, "heads", None)
+        qkv = through_heads(self.qkv, self.norm1(x), "batch", None, None, "heads", None)
         attended = attend(qkv, self.attention, segments)
-        x = constrain(
-            x + _scaled(through_heads(self.proj, attended), scales, 0), "batch", None, None
-        )
-        x = checkpoint_name(x, KEPT)
+        branch = through_heads(self.proj, attended, "batch", None, None)
+        x = checkpoint_name(constrain(x + _scaled(branch, scales, 0), "batch", None, None), KEPT)
         hidden = checkpoint_name(constrain(self.fc1(self.norm2(x)), "batch", None, "mlp"), KEPT)
         return constrain(x + _scaled(self.fc2(gelu(hidden)), scales, 1), "batch", None, None)
 

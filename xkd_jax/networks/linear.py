@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from xkd_jax.parallel.axis_rules import axis_size
+from xkd_jax.parallel.axis_rules import axis_size, constrain
 
 
 def linear(
@@ -60,16 +60,21 @@ def affine(
 
 
 def through_heads(
-    layer: nnx.LinearGeneral, x: Float[Array, "batch n *inputs"]
+    layer: nnx.LinearGeneral, x: Float[Array, "batch n *inputs"], *axes: str | None
 ) -> Float[Array, "batch n *outputs"]:
     """Returns the result of a linear layer to or from heads.
 
     If no mesh splits the heads, it is computed as a product of matrices. XLA for TPUs would give
     the result of a product with more axes another layout than the attention kernel's, and copy it.
+
+    Args:
+      layer: a layer with heads as axes of its inputs or outputs.
+      x: its input.
+      *axes: logical axes of the result, which is constrained by them.
     """
     if axis_size("heads") > 1:
-        return layer(x)
+        return constrain(layer(x), *axes)
     inputs, rows = math.prod(layer.in_features), x.shape[:2]
     bias = None if layer.bias is None else layer.bias[...].reshape(-1)
     out = affine(x.reshape(*rows, inputs), layer.kernel[...].reshape(inputs, -1), bias)
-    return out.reshape(*rows, *layer.out_features)
+    return constrain(out, "batch", None, None).reshape(*rows, *layer.out_features)
