@@ -75,7 +75,7 @@ CASES = (
     Case("base", "v5e:2x4", 128, optimizer="split"),
     Case("large", "v5e:16x16", 4096, remat="products", fsdp=16),
     Case("base", "v6e:1x1", 32),
-    Case("huge", "v5e:16x16", 4096, remat="all", fsdp=16),
+    Case("huge", "v5e:16x16", 4096, remat="products", fsdp=16),
     Case("base", "v5p:2x2x1", 128),
     Case("large", "h100:8", 256, remat="products", optimizer="split"),
     Case("base", "v5e:4x4", 256, optimizer="split"),
