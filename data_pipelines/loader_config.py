@@ -206,6 +206,13 @@ class VideoConfig(ViewConfig):
     ] = (0.229, 0.224, 0.225)
     global_augment: VideoAugment = VideoAugment()
     local_augment: VideoAugment = VideoAugment(area=(0.08, 0.4), grayscale=0.2, blur=0.5)
+    kernel: Annotated[
+        Literal["auto", "xla"],
+        Doc(
+            "implementation of resizing and augmentation; auto: this project's kernel on TPUs, xla"
+            " elsewhere"
+        ),
+    ] = "auto"
 
     @property
     def modality(self) -> Modality:

@@ -37,6 +37,11 @@ def test_loops_count_their_iterations_and_skipped_regions_only_those_that_run():
     assert bundles.cycles(LISTING) == outside + 6 * every_iteration + 4 * (steps + 24 * inner)
 
 
+def test_exit_test_under_a_condition_counts_the_same():
+    under = LISTING.replace("totalorder %s130_s17", "totalorder (!%p2_p4), %s130_s17")
+    assert bundles.cycles(under) == bundles.cycles(LISTING)
+
+
 def test_region_of_an_unknown_predicate_counts_in_every_iteration():
     unknown = LISTING.replace("pnand %p99_p0, %p88_p1", "por %p99_p0, %p88_p1")
     assert bundles.cycles(unknown) == 2 + 6 * (5 + 3 + 24 * 4)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 # Rec. 601 luma, as PIL's "L" and torchvision's rgb_to_grayscale.
 _LUMA = (0.299, 0.587, 0.114)
 # Values of `order`.
-_BLENDS = ("brightness", "contrast", "saturation")
-_CONTRAST, _SATURATION, _HUE = 1, 2, 3
-_OPERATIONS = 4
+BLENDS = ("brightness", "contrast", "saturation")
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+OPERATIONS = 4
 
 # Red, green and blue, [B, T, S, S] each.
 _Planes = Sequence[jax.Array] | jax.Array
@@ -52,9 +52,9 @@ def jitter(pixels: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
         return pixels
     mean = jnp.zeros((*pixels.shape[1:3], 1, 1), pixels.dtype)
     if "contrast" in view:
-        before = _apply(pixels, view, mean, _place_of(_CONTRAST, view))
+        before = _apply(pixels, view, mean, _place_of(CONTRAST, view))
         mean = gray(before).mean(axis=(-2, -1), keepdims=True)
-    return jnp.stack(_apply(pixels, view, mean, jnp.full(len(view["order"]), _OPERATIONS)))
+    return jnp.stack(_apply(pixels, view, mean, jnp.full(len(view["order"]), OPERATIONS)))
 
 
 def _place_of(operation: int, view: dict[str, jax.Array]) -> jax.Array:
@@ -75,16 +75,16 @@ def _apply(pixels: _Planes, view: dict[str, jax.Array], mean: jax.Array, end: ja
       mean: mean gray of each frame at the contrast, [B, T, 1, 1].
       end: place of the first operation that is not applied.
     """
-    turned_at = _place_of(_HUE, view)
-    for place in range(_OPERATIONS - 1):
+    turned_at = _place_of(HUE, view)
+    for place in range(OPERATIONS - 1):
         pixels = _blend(pixels, view, mean, place, (place < turned_at) & (place < end))
     pixels = jax.lax.optimization_barrier(pixels)
     if "hue" in view:
         chosen = _per_sample(turned_at < end)
-        turned = rotate_hue(pixels, view["hue"])
+        turned = rotate_hue(pixels, _per_sample(view["hue"]))
         pixels = [jnp.where(chosen, t, p) for t, p in zip(turned, pixels, strict=True)]
     pixels = jax.lax.optimization_barrier(pixels)
-    for place in range(1, _OPERATIONS):
+    for place in range(1, OPERATIONS):
         pixels = _blend(pixels, view, mean, place, (place > turned_at) & (place < end))
     return pixels
 
@@ -95,22 +95,33 @@ def _blend(
     """Blends with the reference of the operation at a place of the order, in `active` samples."""
     operation = view["order"][:, place]
     factor = jnp.ones(len(operation), jnp.float32)
-    for number, name in enumerate(_BLENDS):
+    for number, name in enumerate(BLENDS):
         if name in view:
             factor = jnp.where(active & (operation == number), view[name], factor)
-    reference = jnp.where(_per_sample(operation == _CONTRAST), mean, 0)
+    reference = jnp.where(_per_sample(operation == CONTRAST), mean, 0)
     if "saturation" in view:
-        reference = jnp.where(_per_sample(operation == _SATURATION), gray(pixels), reference)
+        reference = jnp.where(_per_sample(operation == SATURATION), gray(pixels), reference)
     weight = _per_sample(factor)
-    return [jnp.clip(weight * p + (1 - weight) * reference, 0, 255) for p in pixels]
+    return blend(pixels, weight, reference)
+
+
+def blend(pixels: _Planes, factor: jax.Array, reference: jax.Array | float) -> _Planes:
+    """Returns factor * planes + (1 - factor) * reference, clamped to 0..255.
+
+    Args:
+      pixels: red, green and blue.
+      factor: broadcasts with a plane, as `reference`.
+      reference: black, a gray, or each pixel's gray.
+    """
+    return [jnp.clip(factor * p + (1 - factor) * reference, 0, 255) for p in pixels]
 
 
 def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
     """Rotates the hue by `turns` of the color circle; value and chroma are unchanged.
 
     Args:
-      pixels: red, green and blue, float32 [B, T, S, S] in 0..255 each.
-      turns: float32 [B].
+      pixels: red, green and blue, float32 in 0..255, of any shape.
+      turns: float32, broadcasts with a plane.
 
     Returns:
       The three planes.
@@ -127,7 +138,7 @@ def rotate_hue(pixels: _Planes, turns: jax.Array) -> _Planes:
         (green - blue) * scale,
         jnp.where(green >= blue, 2 + (blue - red) * scale, 4 + (red - green) * scale),
     )
-    sextant = sextant + 6 * _per_sample(turns)
+    sextant = sextant + 6 * turns
 
     def channel(offset: float) -> jax.Array:
         k = sextant + offset

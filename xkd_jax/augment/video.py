@@ -9,12 +9,16 @@ difference of hue from a rotation in float HSV is 0.002.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.loader_config import VideoConfig
-from xkd_jax.augment import color
+from xkd_jax.augment import color, tpu_video
+from xkd_jax.parallel.axis_rules import on_each_shard
+from xkd_jax.parallel.mesh import traced_device
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -28,16 +32,44 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
         axis of samples.
       size: height and width of the view, in pixels.
     """
-    # Colors are the first axis until the end: a last axis of 3 wastes most of a vector register.
+    # Colors are the last axis only at the end: 3 values waste most of a vector register.
+    if video.kernel == "auto" and tpu_video.is_supported(traced_device(), view["frames"], size):
+        kernel = functools.partial(planes_by_kernel, video, size=size)
+        return jnp.moveaxis(on_each_shard(kernel)(view), 1, -1)
+    return jnp.moveaxis(planes(video, view, size), 0, -1)
+
+
+def planes(video: VideoConfig, view: dict[str, jax.Array], size: int) -> jax.Array:
+    """Returns the planes of the view's colors, float32 [3, B, T, size, size], normalized.
+
+    The arguments are those of `augment_video`.
+    """
     pixels = _resize(view, size)
     pixels = color.jitter(pixels, view)
     if "grayscale" in view:
         pixels = color.to_gray(pixels, view["grayscale"])
     if "blur_sigma" in view:
         pixels = _blur(pixels, view["blur_sigma"])
-    pixels = jnp.moveaxis(pixels, 0, -1)
-    mean, std = color_statistics(video)
+    mean, std = (np.moveaxis(values, -1, 0) for values in color_statistics(video))
     return (pixels / 255 - mean) / std
+
+
+def planes_by_kernel(
+    video: VideoConfig, view: dict[str, jax.Array], size: int, *, interpret: bool = False
+) -> jax.Array:
+    """Returns `planes` as [B, 3, T, size, size], computed by the kernel for TPUs.
+
+    Args:
+      video: mean and deviation of the colors.
+      view: as in `augment_video`.
+      size: height and width of the view, in pixels.
+      interpret: whether XLA executes the kernel's operations, on any platform.
+    """
+    weights = _resize_weights(view, size)
+    blur = tuple(_blur_matrices(view["blur_sigma"].T, size)) if "blur_sigma" in view else ()
+    return tpu_video.augmented_planes(
+        view, weights, blur, tuple(video.mean), tuple(video.std), interpret=interpret
+    )
 
 
 def color_statistics(video: VideoConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -70,13 +102,9 @@ def triangle_weights(box: jax.Array, size: int, out: int) -> jax.Array:
 
 def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
     """Resizes and flips the box at the origin of the canvas to [3, B, T, size, size]."""
-    frames, box = view["frames"], view["box"]
+    frames = view["frames"]
     samples, count, height, width, _ = frames.shape
-    rows, columns = (triangle_weights(box[:, i], n, size) for i, n in ((0, height), (1, width)))
-    transposed = view.get("transposed", jnp.zeros(samples, bool))
-    if "flip" in view:
-        rows = _reverse(rows, view["flip"] & transposed)
-        columns = _reverse(columns, view["flip"] & ~transposed)
+    rows, columns = _resize_weights(view, size)
     # Rows are resized first, while colors are still next to columns, so the bytes need no
     # transposition.
     lines = frames.reshape(samples, count, height, 3 * width).astype(jnp.float32)
@@ -84,9 +112,20 @@ def _resize(view: dict[str, jax.Array], size: int) -> jax.Array:
     low = low.reshape(samples, count, size, width, 3)
     pixels = jnp.einsum("bux,btsxc->cbtsu", columns, low, precision=_HIGHEST)
     if "transposed" in view:
-        chosen = transposed[None, :, None, None, None]
+        chosen = view["transposed"][None, :, None, None, None]
         pixels = jnp.where(chosen, pixels.swapaxes(-1, -2), pixels)
     return pixels
+
+
+def _resize_weights(view: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the weights of a canvas' rows and columns, [B, size, H] and [B, size, W]."""
+    box, (height, width) = view["box"], view["frames"].shape[2:4]
+    rows, columns = (triangle_weights(box[:, i], n, size) for i, n in ((0, height), (1, width)))
+    if "flip" in view:
+        transposed = view.get("transposed", jnp.zeros(len(box), bool))
+        rows = _reverse(rows, view["flip"] & transposed)
+        columns = _reverse(columns, view["flip"] & ~transposed)
+    return rows, columns
 
 
 def _reverse(weights: jax.Array, chosen: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from xkd_jax.planning.hlo_text.arrays import UnknownTextError
 
 _LINE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(?P<mark>[A-Z]{2})?\s*: (?P<loops>>*) ?\{(?P<text>.*)")
 _KEY = "= control target key end"
-_EXIT = re.compile(r"scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test \*/")
+_EXIT = re.compile(r"scmp\.ge\.s32\.totalorder (?:\(!?%\w+\), )?%\w+, (\d+) /\* loop exit test \*/")
 _BOUND = re.compile(r"%p(\d+)_p\d+ = scmp\.(ge|lt)\.s32\.totalorder %\w+, (\d+) (?!/\* loop exit)")
 _BETWEEN = re.compile(r"%p(\d+)_p\d+ = pnand %p(\d+)_p\d+, %p(\d+)_p\d+")
 _SKIP = re.compile(r"sbr\.rel \(%p(\d+)_p\d+\) target")
