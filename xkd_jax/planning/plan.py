@@ -183,7 +183,8 @@ def model_flops(config: Config, state: TrainState, batch: Any) -> float:
       batch: arrays of the global batch, or their shapes.
     """
     model = dataclasses.replace(config.model, remat="none", attention="xla", layers="scan")
-    plain = dataclasses.replace(config, model=model)
+    video = dataclasses.replace(config.video, kernel="xla")
+    plain = dataclasses.replace(config, model=model, video=video)
     plan = schedules(plain.optimizer, plain.teacher_temperatures, Length(2, 1))
     return count_flops(step_of(plain, plan, optimizer_of(plain, plan)), state, batch)
 
