@@ -19,11 +19,10 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, UInt8
 
 from xkd_jax.augment import color
+from xkd_jax.parallel.devices import vector_memory
 
 # Bytes of vector memory beside the blocks.
 _SPARE = 8 * 2**20
-# Vector memory of chips by `device_kind`, in MiB.
-_MIB = {"TPU v5": 64, "TPU v5 lite": 128, "TPU v6 lite": 128, "TPU7x": 64}
 # Sides of a tile of 32-bit values.
 _ROWS, _LANES = 8, 128
 # Columns of the numbers of a sample, after those of the operations of color jitter.
@@ -40,8 +39,7 @@ def is_supported(
       frames: canvases, or their shape.
       size: height and width of the views, in pixels.
     """
-    has = _MIB.get(device.device_kind, 0) * 2**20
-    return device.platform == "tpu" and _vector_memory(frames.shape[1:4], size) < has
+    return _vector_memory(frames.shape[1:4], size) < vector_memory(device)
 
 
 def augmented_planes(

@@ -18,7 +18,7 @@ from xkd_jax.config.architecture import Attention, ModelConfig
 from xkd_jax.networks.precision import compute_dtype
 from xkd_jax.networks.remat import KEPT
 from xkd_jax.parallel.axis_rules import axis_size, partition
-from xkd_jax.parallel.compiler import is_nvidia
+from xkd_jax.parallel.devices import is_nvidia
 from xkd_jax.parallel.mesh import traced_device
 
 Kernel = Literal["xla", "cudnn", "pallas"]

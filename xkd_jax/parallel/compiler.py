@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-def is_nvidia(device: Any) -> bool:
-    """Returns whether a device is an NVIDIA GPU.
-
-    Args:
-      device: a `jax.Device` or `jax.sharding.AbstractDevice`.
-    """
-    return device.platform == "gpu" and device.device_kind.startswith(("NVIDIA", "Tesla"))
+from xkd_jax.parallel.devices import is_nvidia
 
 
 def compiler_options(device: Any) -> dict[str, bool | str]:
