@@ -42,9 +42,10 @@ def test_pod_is_planned_without_hardware(pod):
     assert dict(pod.mesh.shape) == {"data": 128, "fsdp": 2, "tensor": 1}
     assert pod.fits
     assert pod.length.steps == round(2 * 8000 / 512)
-    # every device computes its fraction of the model's products, and few of them twice
+    # every device computes its fraction of the model's products, and few of them twice; frames are
+    # resized in another order, with a few less
     fraction = pod.flops / 256
-    assert fraction <= pod.costs.flops < 1.1 * fraction
+    assert 0.97 * fraction <= pod.costs.flops < 1.1 * fraction
     # the roofline is a lower bound; the compiler's cycles include more
     step = pod.step
     assert 0 < pod.utilization(step.compiled_seconds) < pod.utilization(step.seconds) < 1

@@ -95,7 +95,7 @@ def augmented_planes(
             vmem_limit_bytes=_vector_memory((count, height, width), size),
         ),
         cost_estimate=pl.CostEstimate(
-            flops=batch * count * 3 * 2 * size * height * (width + size),
+            flops=3 * batch * count * 2 * size * (height * (width + size) + len(blur) * size**2),
             transcendentals=0,
             bytes_accessed=stored.size + 4 * math.prod(out.shape),
         ),
@@ -143,7 +143,8 @@ def _kernel(
             parts = [wide_ref.at[c, g][frame, :] for g in range(len(groups))]
             # integers up to 255 are exact in bfloat16
             canvas = jnp.concatenate(parts, axis=1)[:, :height].astype(jnp.bfloat16)
-            narrow = sum(_dot(part, canvas) for part in columns)
+            low, middle, high = (_dot(part, canvas) for part in columns)
+            narrow = low + middle + high
             out_ref[0, c, t] = _dot(rows_ref[0], narrow, ((1,), (1,)))
 
         if "transposed" in names:
@@ -194,7 +195,7 @@ def _planes(ref: Any, t: Any) -> list[jax.Array]:
 def _change_color(ref: Any, t: Any, operation: Any, numbers_ref: Any, sample: Any) -> None:
     """Applies one operation of color jitter to a frame."""
 
-    def store(planes: Sequence[jax.Array]) -> None:
+    def store(planes: Sequence[jax.Array] | jax.Array) -> None:
         for c in range(3):
             ref[0, c, t] = planes[c]
 
