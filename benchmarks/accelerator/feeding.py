@@ -19,6 +19,7 @@ import jax
 
 from benchmarks.accelerator import reporting, step_times
 from data_pipelines.command_parser import command_parser
+from data_pipelines.loader_config import AUTOMATIC
 from data_pipelines.read import pipeline
 from data_pipelines.read.dataset import Dataset, open_dataset
 from data_pipelines.worker_processes import usable_cores
@@ -29,7 +30,7 @@ from xkd_jax.training.loop import IN_FLIGHT
 
 @contextlib.contextmanager
 def _batches(dataset: Dataset, config: Any, workers: int) -> Iterator[Generator[Any]]:
-    data = dataclasses.replace(config.data, workers=workers, threads=2 if workers else 16)
+    data = dataclasses.replace(config.data, workers=workers, threads=AUTOMATIC)
     config = dataclasses.replace(config, data=data)
     with contextlib.closing(pipeline.train_batches(config, dataset)) as batches:
         yield batches
