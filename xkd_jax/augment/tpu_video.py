@@ -25,7 +25,7 @@ from xkd_jax.parallel.devices import vector_memory
 _SPARE = 8 * 2**20
 # Sides of a tile of 32-bit values.
 _ROWS, _LANES = 8, 128
-# Columns of the numbers of a sample, after those of the operations of color jitter.
+# Rows of the samples' numbers, after those of the operations of color jitter.
 _GRAY, _TRANSPOSED = color.OPERATIONS, color.OPERATIONS + 1
 
 
@@ -76,7 +76,7 @@ def augmented_planes(
         return pl.BlockSpec((1, *rest), lambda b: (b, *(0 for _ in rest)))
 
     out = jax.ShapeDtypeStruct((batch, 3, count, size, size), jnp.float32)
-    scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
+    scalars = pl.BlockSpec(memory_space=pltpu.SMEM)  # [_, batch]: the last axis is padded
     step, groups = _padded(count, _ROWS), _padded(height, _LANES) // _LANES
     return pl.pallas_call(
         functools.partial(
@@ -101,7 +101,7 @@ def augmented_planes(
         ),
         interpret=interpret,
         name="augment_video",
-    )(order, jnp.stack(numbers, axis=1).astype(jnp.float32), stored, *matrices)
+    )(order.T, jnp.stack(numbers).astype(jnp.float32), stored, *matrices)
 
 
 def _vector_memory(frames: tuple[int, ...], size: int) -> int:
@@ -149,20 +149,20 @@ def _kernel(
 
         if "transposed" in names:
 
-            @pl.when(numbers_ref[sample, _TRANSPOSED] > 0)
+            @pl.when(numbers_ref[_TRANSPOSED, sample] > 0)
             def _() -> None:
                 for c in range(3):
                     out_ref[0, c, t] = out_ref[0, c, t].T
 
         def change(place: Any, _: None) -> None:
-            _change_color(out_ref, t, order_ref[sample, place], numbers_ref, sample)
+            _change_color(out_ref, t, order_ref[place, sample], numbers_ref, sample)
 
         if "order" in names:
             jax.lax.fori_loop(0, color.OPERATIONS, change, None)
 
         if "grayscale" in names:
 
-            @pl.when(numbers_ref[sample, _GRAY] > 0)
+            @pl.when(numbers_ref[_GRAY, sample] > 0)
             def _() -> None:
                 gray = color.gray(_planes(out_ref, t))
                 for c in range(3):
@@ -201,7 +201,7 @@ def _change_color(ref: Any, t: Any, operation: Any, numbers_ref: Any, sample: An
 
     @pl.when(operation == color.HUE)
     def _() -> None:
-        store(color.rotate_hue(_planes(ref, t), numbers_ref[sample, color.HUE]))
+        store(color.rotate_hue(_planes(ref, t), numbers_ref[color.HUE, sample]))
 
     @pl.when(operation != color.HUE)
     def _() -> None:
@@ -209,7 +209,7 @@ def _change_color(ref: Any, t: Any, operation: Any, numbers_ref: Any, sample: An
         gray = color.gray(planes)
         reference = jnp.where(operation == color.CONTRAST, gray.mean(), gray)
         reference = jnp.where(operation == color.BRIGHTNESS, 0, reference)
-        store(color.blend(planes, numbers_ref[sample, operation], reference))
+        store(color.blend(planes, numbers_ref[operation, sample], reference))
 
 
 def _dot(a: jax.Array, b: jax.Array, contracted: Any = ((1,), (0,))) -> jax.Array:
