@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, UInt8
 
 from xkd_jax.augment import color
 from xkd_jax.parallel.devices import vector_memory
+from xkd_jax.parallel.kernel_products import ROWS_BY_COLUMNS, ROWS_BY_ROWS, product
 
 # Bytes of vector memory beside the blocks.
 _SPARE = 8 * 2**20
@@ -143,9 +144,9 @@ def _kernel(
             parts = [wide_ref.at[c, g][frame, :] for g in range(len(groups))]
             # integers up to 255 are exact in bfloat16
             canvas = jnp.concatenate(parts, axis=1)[:, :height].astype(jnp.bfloat16)
-            low, middle, high = (_dot(part, canvas) for part in columns)
+            low, middle, high = (product(part, canvas, ROWS_BY_COLUMNS) for part in columns)
             narrow = low + middle + high
-            out_ref[0, c, t] = _dot(rows_ref[0], narrow, ((1,), (1,)))
+            out_ref[0, c, t] = product(rows_ref[0], narrow, ROWS_BY_ROWS)
 
         if "transposed" in names:
 
@@ -172,7 +173,8 @@ def _kernel(
             plane = out_ref[0, c, t]
             if blur_refs:
                 along_ref, down_ref = blur_refs
-                plane = _dot(_dot(down_ref[0], plane), along_ref[0], ((1,), (1,)))
+                plane = product(down_ref[0], plane, ROWS_BY_COLUMNS)
+                plane = product(plane, along_ref[0], ROWS_BY_ROWS)
             out_ref[0, c, t] = (plane / 255 - mean[c]) / std[c]
 
     jax.lax.fori_loop(0, width, widen, None)
@@ -210,10 +212,3 @@ def _change_color(ref: Any, t: Any, operation: Any, numbers_ref: Any, sample: An
         reference = jnp.where(operation == color.CONTRAST, gray.mean(), gray)
         reference = jnp.where(operation == color.BRIGHTNESS, 0, reference)
         store(color.blend(planes, numbers_ref[operation, sample], reference))
-
-
-def _dot(a: jax.Array, b: jax.Array, contracted: Any = ((1,), (0,))) -> jax.Array:
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jax.lax.dot_general(
-        a, b, (contracted, ((), ())), precision=precision, preferred_element_type=jnp.float32
-    )

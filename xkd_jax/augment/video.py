@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.loader_config import VideoConfig
-from xkd_jax.augment import color, tpu_video
+from xkd_jax.augment import color
 from xkd_jax.parallel.axis_rules import on_each_shard
 from xkd_jax.parallel.mesh import traced_device
 
@@ -33,10 +33,19 @@ def augment_video(video: VideoConfig, view: dict[str, jax.Array], size: int) -> 
       size: height and width of the view, in pixels.
     """
     # Colors are the last axis only at the end: 3 values waste most of a vector register.
-    if video.kernel == "auto" and tpu_video.is_supported(traced_device(), view["frames"], size):
+    if video.kernel == "auto" and _has_kernel(view["frames"], size):
         kernel = functools.partial(planes_by_kernel, video, size=size)
         return jnp.moveaxis(on_each_shard(kernel)(view), 1, -1)
     return jnp.moveaxis(planes(video, view, size), 0, -1)
+
+
+def _has_kernel(frames: jax.Array, size: int) -> bool:
+    device = traced_device()
+    if device.platform != "tpu":
+        return False
+    from xkd_jax.augment import tpu_video  # Pallas takes a quarter of a second to import
+
+    return tpu_video.is_supported(device, frames, size)
 
 
 def planes(video: VideoConfig, view: dict[str, jax.Array], size: int) -> jax.Array:
@@ -65,6 +74,8 @@ def planes_by_kernel(
       size: height and width of the view, in pixels.
       interpret: whether XLA executes the kernel's operations, on any platform.
     """
+    from xkd_jax.augment import tpu_video
+
     weights = _resize_weights(view, size)
     blur = tuple(_blur_matrices(view["blur_sigma"].T, size)) if "blur_sigma" in view else ()
     return tpu_video.augmented_planes(

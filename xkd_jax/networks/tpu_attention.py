@@ -25,6 +25,12 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from xkd_jax.networks.remat import KEPT
+from xkd_jax.parallel.kernel_products import (
+    COLUMNS_BY_COLUMNS,
+    ROWS_BY_COLUMNS,
+    ROWS_BY_ROWS,
+    product,
+)
 
 _LANES = 128
 # Largest number of tokens of a grid step with several samples.
@@ -33,9 +39,6 @@ _TOKENS = 512
 _INTERLEAVED = 4
 # Number of arrays of the scores' size that a head needs at once, and bytes for everything else.
 _SCORES, _SPARE = 8, 8 * 2**20
-
-# Contracted axes.
-_ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)), ((0,), (0,))
 
 
 class _Shape(NamedTuple):
@@ -159,7 +162,7 @@ def _forward_kernel(qkv_ref: Any, out_ref: Any, *total_refs: Any, shape: _Shape)
             largest = scores.max(-1, keepdims=True)
             weights = jnp.exp(scores - largest)
             total = weights.sum(-1, keepdims=True)
-            out = _dot(weights.astype(v.dtype), v, _ROWS_BY_COLUMNS) / total
+            out = product(weights.astype(v.dtype), v, ROWS_BY_COLUMNS) / total
             _store(out_ref, (sample, rows, lanes), own, out)
             for ref in total_refs:
                 _store(ref, (sample, rows), _lane() == head, largest + jnp.log(total))
@@ -185,12 +188,12 @@ def _backward_kernel(
             # the sum of each row's weights times their gradients
             along = _sum_of_lanes(cotangent.astype(jnp.float32) * out.astype(jnp.float32))
             weights = jnp.exp(_scores(jnp.where(own, q, 0), k, shape.size) - total)
-            of_weights = _dot(cotangent, v, _ROWS_BY_ROWS)
+            of_weights = product(cotangent, v, ROWS_BY_ROWS)
             of_scores = (weights * (of_weights - along)).astype(q.dtype)
             gradients = (
-                _dot(of_scores, k, _ROWS_BY_COLUMNS) * shape.size**-0.5,
-                _dot(of_scores, q, _COLUMNS_BY_COLUMNS) * shape.size**-0.5,
-                _dot(weights.astype(q.dtype), cotangent, _COLUMNS_BY_COLUMNS),
+                product(of_scores, k, ROWS_BY_COLUMNS) * shape.size**-0.5,
+                product(of_scores, q, COLUMNS_BY_COLUMNS) * shape.size**-0.5,
+                product(weights.astype(q.dtype), cotangent, COLUMNS_BY_COLUMNS),
             )
             for part, gradient in enumerate(gradients):
                 _store(gradient_ref, (sample, rows, _of(part, width, lanes)), own, gradient)
@@ -249,13 +252,5 @@ def _scores(q: jax.Array, k: jax.Array, size: int) -> jax.Array:
     and not rounded by it. Often nothing else remains.
     """
     mantissa, exponent = math.frexp(size**-0.5)
-    scores = _dot(q * 2.0 ** (exponent - 1), k, _ROWS_BY_ROWS)
+    scores = product(q * 2.0 ** (exponent - 1), k, ROWS_BY_ROWS)
     return scores if mantissa == 0.5 else scores * (2 * mantissa)
-
-
-def _dot(a: jax.Array, b: jax.Array, contracted: Any) -> jax.Array:
-    """Returns a product in float32, with the highest precision for float32 operands."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jax.lax.dot_general(
-        a, b, (contracted, ((), ())), precision=precision, preferred_element_type=jnp.float32
-    )
