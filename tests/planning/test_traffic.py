@@ -134,6 +134,76 @@ def test_an_operation_of_a_newer_xla_is_refused():
         read(COPIES.replace("negate(", "teleport("))
 
 
+# As compiled for a v5e: a product beside which an all-gather proceeds, which begins and ends in
+# operations of its own.
+BESIDE = """HloModule step, is_scheduled=true
+
+%begin (part: f32[2,256]) -> (f32[2,256], f32[32,256], u32[]) {
+  %part = f32[2,256]{1,0:T(8,128)} parameter(0)
+  %whole = f32[32,256]{1,0:T(8,128)} all-gather(%part), channel_id=1, replica_groups={{0,1}}, \
+dimensions={0}, frontend_attributes={chain_id="1"}
+  ROOT %started = (f32[2,256]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)}, u32[]{:S(2)}) \
+custom-call(%whole), custom_call_target="AsyncCollectiveStart"
+}
+
+%proceed (part: f32[2,256], whole: f32[32,256], flag: u32[], x: f32[8,128], y: f32[128,128]) \
+-> (f32[8,128], f32[2,256], f32[32,256], f32[32,256], u32[]) {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(3)
+  %y = f32[128,128]{1,0:T(8,128)} parameter(4)
+  %product = f32[8,128]{1,0:T(8,128)} convolution(%x, %y), dim_labels=bf_io->bf
+  %part = f32[2,256]{1,0:T(8,128)} parameter(0)
+  %whole = f32[32,256]{1,0:T(8,128)} parameter(1)
+  %more = f32[32,256]{1,0:T(8,128)} all-gather(%part), channel_id=1, replica_groups={{0,1}}, \
+dimensions={0}, frontend_attributes={chain_id="1"}
+  %flag = u32[]{:S(2)} parameter(2)
+  ROOT %all = (f32[8,128]{1,0:T(8,128)}, f32[2,256]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)}, \
+f32[32,256]{1,0:T(8,128)}, u32[]{:S(2)}) tuple(%product, %part, %whole, %more, %flag)
+}
+
+%end (part: f32[2,256], whole: f32[32,256], flag: u32[]) -> f32[32,256] {
+  %part = f32[2,256]{1,0:T(8,128)} parameter(0)
+  %whole = f32[32,256]{1,0:T(8,128)} parameter(1)
+  %last = f32[32,256]{1,0:T(8,128)} all-gather(%part), channel_id=1, replica_groups={{0,1}}, \
+dimensions={0}, frontend_attributes={chain_id="1"}
+  %flag = u32[]{:S(2)} parameter(2)
+  ROOT %done = f32[32,256]{1,0:T(8,128)} custom-call(%part, %whole, %last, %flag), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (part: f32[2,256], x: f32[8,128], y: f32[128,128]) -> (f32[8,128], f32[32,256]) {
+  %part = f32[2,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[8,128]{1,0:T(8,128)} parameter(1)
+  %y = f32[128,128]{1,0:T(8,128)} parameter(2)
+  %start = (f32[2,256]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%part), \
+kind=kCustom, output_to_operand_aliasing={{0}: (0, {})}, calls=%begin
+  %own = f32[2,256]{1,0:T(8,128)} get-tuple-element(%start), index=0
+  %room = f32[32,256]{1,0:T(8,128)} get-tuple-element(%start), index=1
+  %flag = u32[]{:S(2)} get-tuple-element(%start), index=2
+  %both = (f32[8,128]{1,0:T(8,128)}, f32[2,256]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)}, \
+f32[32,256]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%own, %room, %flag, %x, %y), kind=kOutput, \
+output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {}), {3}: (1, {}), {4}: (2, {})}, calls=%proceed
+  %z = f32[8,128]{1,0:T(8,128)} get-tuple-element(%both), index=0
+  %own2 = f32[2,256]{1,0:T(8,128)} get-tuple-element(%both), index=1
+  %room2 = f32[32,256]{1,0:T(8,128)} get-tuple-element(%both), index=2
+  %flag2 = u32[]{:S(2)} get-tuple-element(%both), index=4
+  %gathered = f32[32,256]{1,0:T(8,128)} fusion(%own2, %room2, %flag2), kind=kCustom, \
+output_to_operand_aliasing={{}: (1, {})}, calls=%end
+  ROOT %out = (f32[8,128]{1,0:T(8,128)}, f32[32,256]{1,0:T(8,128)}) tuple(%z, %gathered)
+}
+"""
+
+
+def test_beside_a_collective_an_operation_moves_only_its_own_arrays():
+    """The collective's buffers pass through it; their bytes count at the links, once."""
+    found = read(BESIDE)
+    assert found.bytes == 4 * (8 * 128 + 128 * 128 + 8 * 128)
+    assert found.flops == 2 * 8 * 128 * 128
+    (collective,) = found.collectives
+    assert (collective.kind, collective.bytes, collective.asynchronous) == (
+        "all-gather", 4 * 32 * 256, True,
+    )  # fmt: skip
+
+
 LIBRARY = """HloModule step, is_scheduled=true
 
 %product (w: bf16[4,64,32], x: bf16[16,64], i: s32[]) -> ((bf16[16,32], s8[4096]), bf16[16,64]) {

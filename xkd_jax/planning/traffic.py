@@ -46,7 +46,7 @@ def traffic(module: Module, scope: Computation, operation: Operation) -> float:
     """
     opcode = operation.opcode.removesuffix("-start").removesuffix("-done").removesuffix("-update")
     done = operation.opcode.endswith(("-done", "-update"))
-    if done or operation.opcode in _FREE or opcode in COLLECTIVES or is_mark(operation):
+    if done or operation.opcode in _FREE or _is_network(operation):
         return 0.0
     if opcode in _SLICES:
         moved = sum(array.bytes for array in operation.outputs)
@@ -65,6 +65,11 @@ def traffic(module: Module, scope: Computation, operation: Operation) -> float:
 def is_mark(operation: Operation) -> bool:
     """Whether a custom call only reserves memory, or marks where a collective begins or ends."""
     return operation.target in _MARKS
+
+
+def _is_network(operation: Operation) -> bool:
+    """Whether it is a collective or marks one: its bytes count at the links."""
+    return operation.opcode.removesuffix("-start") in COLLECTIVES or is_mark(operation)
 
 
 def _slow(arrays: Sequence[Array]) -> float:
@@ -93,7 +98,7 @@ def _read(module: Module, computation: Computation, value: Operation) -> float:
     whole = sum(array.bytes for array in value.result)
     total = 0.0
     for reader in computation.values():
-        if value.name not in reader.operands:
+        if value.name not in reader.operands or _is_network(reader):
             continue
         if reader.opcode in _SLICES:
             total += reader.result[0].bytes
@@ -114,7 +119,13 @@ def _read(module: Module, computation: Computation, value: Operation) -> float:
 
 
 def _written(module: Module, computation: Computation, value: Operation, index: int) -> float:
-    """Bytes written for a value, or for one of a tuple; an update in place writes its slice."""
+    """Bytes written for a value, or for one of a tuple; an update in place writes its slice.
+
+    An operation beside which a collective proceeds also returns the collective's buffers: as it got
+    them, or as the collective left them.
+    """
+    if value.opcode == "parameter" or _is_network(value):
+        return 0.0
     if value.opcode == "tuple":
         for name in value.operands:  # each is an array, or a tuple of arrays
             part = computation[name]
