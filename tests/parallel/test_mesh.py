@@ -144,7 +144,7 @@ def test_split_state_is_divided_over_data(small):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_split_weights_are_gathered_as_blocks_use_them(small, dtype):
+def test_split_weights_are_gathered_as_layers_use_them(small, dtype):
     config = change(small, model={"compute_dtype": dtype})
     whole, split = whole_and_split(config)
     rng = np.random.default_rng(0)
@@ -163,10 +163,11 @@ def test_split_weights_are_gathered_as_blocks_use_them(small, dtype):
     np.testing.assert_array_equal(
         found["heads"]["audio"]["directions"], student["heads"]["audio"]["directions"]
     )
-    for name in ("fc1", "qkv"):
-        path = ("encoders", "blocks", "video", "layers", name, "kernel")
+    block = ("encoders", "blocks", "video", "layers")
+    for path in ((*block, "fc1"), (*block, "qkv"), ("heads", "audio", "linears", 1)):
         sent, kept = (
-            functools.reduce(lambda tree, key: tree[key], path, of) for of in (found, student)
+            functools.reduce(lambda tree, key: tree[key], (*path, "kernel"), of)
+            for of in (found, student)
         )
         assert sent.dtype == np.float32
         np.testing.assert_array_equal(sent, np.asarray(kept).astype(dtype).astype(np.float32))

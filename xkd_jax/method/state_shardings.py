@@ -24,7 +24,7 @@ from xkd_jax.config.architecture import Architecture
 from xkd_jax.method.train_state import TrainState, abstract, initial_state
 from xkd_jax.networks.precision import resolved
 from xkd_jax.networks.student import Student, Teacher
-from xkd_jax.networks.tree import Tree, is_stacked
+from xkd_jax.networks.tree import Tree, is_stacked, path_names
 from xkd_jax.parallel.axis_rules import RULES, partition
 
 
@@ -80,7 +80,7 @@ def _over_data(
 def gathered(cls: type[Teacher], params: Tree, architecture: Architecture) -> Tree:
     """Gathers divided parameters along the axis `data` of the current mesh.
 
-    Matrices of blocks are gathered in the compute dtype, the only dtype in which they are used.
+    Kernels of layers are gathered in the compute dtype, the only dtype in which they are used.
 
     Args:
       cls: `Student` or `Teacher`.
@@ -92,7 +92,7 @@ def gathered(cls: type[Teacher], params: Tree, architecture: Architecture) -> Tr
     def gather(path: tuple[Any, ...], leaf: jax.Array, whole: Any, part: Any) -> jax.Array:
         if whole.spec == part.spec:
             return leaf
-        sent = leaf.astype(dtype) if is_stacked(path) else leaf
+        sent = leaf.astype(dtype) if path_names(path)[-1] == "kernel" else leaf
         return jax.lax.with_sharding_constraint(sent, whole).astype(leaf.dtype)
 
     return _placed(gather, cls, params, architecture)
