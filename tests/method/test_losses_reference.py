@@ -111,15 +111,17 @@ def test_mmd_of_distant_rows_has_only_diagonal_terms():
     np.testing.assert_allclose(losses.squared_mmd(x, y), 2 * 7 / 5, rtol=1e-6)
 
 
-def test_mmd_on_mesh_is_sharded_by_rows():
-    mesh = mesh_lib.make_mesh(MeshConfig(data=4, tensor=2))
+def test_mmd_on_mesh_divides_pairs_along_both_axes():
+    mesh = mesh_lib.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     sample = jax.ShapeDtypeStruct((8, 6), np.float32)
     with jax.set_mesh(mesh):
         found = str(jax.make_jaxpr(losses.squared_mmd)(sample, sample)).replace(
             "PartitionSpec", "P"
         )
-    split, whole = (found.count(f"P({rows}, 'tensor')") for rows in ("('data', 'fsdp')", None))
-    assert split == whole > 0
+    rows, columns = (
+        found.count(f"P({axes}, None, 'tensor')") for axes in ("'data', None", "None, 'fsdp'")
+    )
+    assert rows == columns > 0
 
 
 def test_alignment_of_several_samples_is_the_mean_over_pairs():

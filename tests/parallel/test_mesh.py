@@ -246,8 +246,8 @@ def test_activations_are_sharded_by_axis_rules():
     assert jax.jit(function)(x).sharding.is_fully_replicated  # no constraint without a mesh
 
 
-def test_alignment_loss_is_sharded_by_rows():
-    """No device computes the product of all rows with all rows, also in the gradient."""
+def test_alignment_loss_divides_the_pairs_of_rows():
+    """No device computes all pairs or receives all rows, also for the gradient."""
     mesh = mesh_lib.make_mesh(MeshConfig(4, 2, 1))
     rows, outputs = 64, 16
     split = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
@@ -258,3 +258,6 @@ def test_alignment_loss_is_sharded_by_rows():
     found = Costs.of(step.lower(x, x).compile().as_text(), "tpu", {})
     # four kernel matrices by rows, and as many products with the other side for the gradient
     assert found.flops == 8 * 2 * rows * rows * outputs / 8
+    received = {c.bytes for c in found.collectives if c.kind == "all-gather"}
+    assert {4 * rows * outputs / 4, 4 * rows * outputs / 2} <= received
+    assert max(received) == 4 * rows * outputs / 2

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from data_pipelines.errors import UserError
-from xkd_jax.parallel.axis_rules import constrain
+from xkd_jax.parallel.axis_rules import axis_size, constrain
 
 # (samples [n, outputs], samples [m, outputs]) -> distance of their distributions, float32 scalar
 Alignment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -145,13 +145,32 @@ def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> 
 def _mean_kernel_of_rows(
     x: Float[Array, "n outputs"], others: Float[Array, "m outputs"]
 ) -> Float[Array, ""]:
-    """`_mean_kernel` with a gradient with respect to `x` only."""
+    """`_mean_kernel` with a gradient with respect to `x` only.
+
+    On a mesh, the axes `data` and `fsdp` divide the matrix of pairs along its two axes: each device
+    receives a part of the rows of `x` and a part of `others`, not all of them.
+    """
     same = others is x
-    x = constrain(x, "batch", "outputs")
-    others = constrain(jax.lax.stop_gradient(others), None, "outputs")
-    products = jnp.matmul(x, others.T, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.square(x).sum(-1)[:, None] + jnp.square(others).sum(-1)[None] - 2 * products
+    x, others = _on_grid(x), _on_grid(jax.lax.stop_gradient(others))
+    products = jnp.tensordot(
+        constrain(x, "pair_rows", None, None, "outputs"),
+        constrain(others, None, "pair_columns", None, "outputs"),
+        axes=(-1, -1),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    rows, columns = jnp.square(x).sum(-1), jnp.square(others).sum(-1)
+    distances = rows[..., None, None, None] + columns[None, None, None] - 2 * products
     if same:
-        distances = jnp.where(jnp.eye(len(x), dtype=bool), 0.0, distances)
+        itself = jnp.eye(rows.size, dtype=bool).reshape(distances.shape)
+        distances = jnp.where(itself, 0.0, distances)
     distances = jnp.maximum(distances, MMD_MIN_SQUARED_DISTANCE)
     return jnp.stack([jnp.exp(-gamma * distances).mean() for gamma in MMD_GAMMAS]).sum()
+
+
+def _on_grid(x: Float[Array, "n outputs"]) -> Float[Array, "data fsdp rows outputs"]:
+    """Returns rows by the devices that have them; as of one device if they are not divisible."""
+    data, fsdp = axis_size("pair_rows"), axis_size("pair_columns")
+    if len(x) % (data * fsdp):
+        data = fsdp = 1
+    x = x.reshape(data, fsdp, -1, x.shape[-1])
+    return constrain(x, "pair_rows", "pair_columns", None, "outputs")

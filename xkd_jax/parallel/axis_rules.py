@@ -15,6 +15,8 @@ MESH_AXES = ("data", "fsdp", "tensor")
 # dimension that is not divisible by them is not split.
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
+    "pair_rows": ("data",),
+    "pair_columns": ("fsdp",),
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
