@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from h100 import lowered_for_h100
-from jax.sharding import AbstractMesh
 
 from xkd_jax.config.architecture import Transformer
 from xkd_jax.networks.blocks import Blocks, unrolls
 from xkd_jax.networks.remat import chosen
-from xkd_jax.parallel.axis_rules import MESH_AXES
 
 CONFIG = Transformer(16, 3, 2)
 
@@ -155,13 +153,6 @@ def test_bfloat16_computes_near_float32(tokens):
 )
 def test_layers_are_unrolled_on_accelerators_by_default(layers, platform, unrolled):
     assert unrolls(layers, types.SimpleNamespace(platform=platform)) is unrolled
-
-
-def test_tpus_gather_divided_weights_in_a_loop():
-    divided = AbstractMesh((1, 2, 1), MESH_AXES)
-    with jax.sharding.use_abstract_mesh(divided):
-        assert not unrolls("auto", types.SimpleNamespace(platform="tpu"))
-        assert unrolls("unroll", types.SimpleNamespace(platform="tpu"))
 
 
 def test_gradients_of_matrices_are_stacked_in_the_compute_dtype(tokens):

@@ -106,7 +106,7 @@ class ModelConfig:
         Layers,
         Doc(
             "compilation of a stack of blocks: scan: a loop; unroll: slower to compile, faster to"
-            " run; auto: unroll on GPUs, and on TPUs without fsdp, else scan"
+            " run; auto: scan on CPUs, else unroll"
         ),
     ] = "auto"
 
