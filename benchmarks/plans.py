@@ -71,7 +71,7 @@ class Case:
 CASES = (
     Case("base", "v5e:1x1", 16),
     Case("base", "h100:8", 512, optimizer="split"),
-    Case("base", "v5e:16x16", 4096, optimizer="split"),
+    Case("base", "v5e:16x16", 4096, fsdp=16),
     Case("base", "v5e:2x4", 128, optimizer="split"),
     Case("large", "v5e:16x16", 4096, remat="products", fsdp=16),
     Case("base", "v6e:1x1", 32),
@@ -84,8 +84,8 @@ CASES = (
     Case("base", "v5e:8x8", 1024, optimizer="split"),
     Case("base", "h200:8", 1024, optimizer="split"),
     Case("base", "a100:8", 512, optimizer="split"),
-    Case("base", "v5e:16x16,slices=2", 8192, optimizer="split"),
-    Case("base", "v6e:16x16", 8192, optimizer="split"),
+    Case("base", "v5e:16x16,slices=2", 8192, fsdp=16),
+    Case("base", "v6e:16x16", 8192, fsdp=16),
     Case("base", "v5p:4x4x4", 2048, optimizer="split"),
 )
 
