@@ -135,7 +135,7 @@ def _mean_kernel(x: Float[Array, "n outputs"], y: Float[Array, "m outputs"]) -> 
     """Mean of the kernel over all pairs of a row of `x` and a row of `y`.
 
     Its gradient is computed as the sum of two gradients, each with the other argument constant. On
-    a mesh, each device then computes the gradient of its own rows only, and sends no gradients.
+    a mesh, no gradients are then sent along the axis `data`.
     """
     value = _mean_kernel_of_rows(x, y)
     mirrored = value if x is y else _mean_kernel_of_rows(y, x)
@@ -147,8 +147,8 @@ def _mean_kernel_of_rows(
 ) -> Float[Array, ""]:
     """`_mean_kernel` with a gradient with respect to `x` only.
 
-    On a mesh, the axes `data` and `fsdp` divide the matrix of pairs along its two axes: each device
-    receives a part of the rows of `x` and a part of `others`, not all of them.
+    On a mesh, `data` divides the rows of the matrix of pairs, and `fsdp` its columns: each device
+    receives only the rows of `x` and `others` whose pairs it computes.
     """
     same = others is x
     x, others = _on_grid(x), _on_grid(jax.lax.stop_gradient(others))
