@@ -21,15 +21,15 @@ ARCHITECTURE = Config(
     model=ModelConfig(variant="mas", head=HeadConfig(outputs=6), compute_dtype="float32")
 ).architecture
 RULES = (
-    "batch -> data x fsdp, embed -> fsdp, heads -> tensor, mlp -> tensor, outputs -> tensor,"
-    " bottleneck -> -, patch -> -, norm -> -, layers -> -"
+    "batch -> data x fsdp, pair_rows -> data, pair_columns -> fsdp, embed -> fsdp, heads -> tensor,"
+    " mlp -> tensor, outputs -> tensor, bottleneck -> -, patch -> -, norm -> -, layers -> -"
 )
 
 
 class Layer(nnx.Module):
-    def __init__(self, rngs, shape, axes):
+    def __init__(self, rngs, shape, axes, name="kernel"):
         value = jnp.zeros(shape) + jax.random.key_data(rngs.params())[-1] % 1000
-        self.kernel = nnx.Param(value, out_sharding=axes)
+        setattr(self, name, nnx.Param(value, out_sharding=axes))
 
 
 class SmallTeacher(Teacher):
@@ -233,13 +233,17 @@ def test_parameters_are_divided_over_two_devices():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_divided_parameters_are_gathered(mesh, dtype):
-    """Matrices of blocks are rounded to the compute dtype, other parameters are not."""
+    """Kernels are rounded to the compute dtype, other parameters are not."""
 
     class Stacked(SmallStudent):
         def __init__(self, architecture, *, rngs):
             self.encoders = nnx.Dict({"layers": Layer(rngs, (2, 8, 4), ("layers", "embed", "mlp"))})
             self.heads = nnx.Dict(
-                {"out": Layer(rngs, (4, 6), (None, None)), "bias": Layer(rngs, (6,), (None,))}
+                {
+                    "out": Layer(rngs, (4, 6), (None, None)),
+                    "unit": Layer(rngs, (4, 6), (None, None), "directions"),
+                    "bias": Layer(rngs, (6,), (None,), "bias"),
+                }
             )
 
     architecture = dataclasses.replace(
@@ -250,7 +254,11 @@ def test_divided_parameters_are_gathered(mesh, dtype):
     whole = shardings.parameter_shardings(Stacked, architecture, mesh)
     assert specs(part) == {
         "encoders": {"layers": {"kernel": (None, ("fsdp", "data"), "tensor")}},
-        "heads": {"out": {"kernel": ("data", None)}, "bias": {"kernel": (None,)}},
+        "heads": {
+            "out": {"kernel": ("data", None)},
+            "unit": {"directions": ("data", None)},
+            "bias": {"bias": (None,)},
+        },
     }
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -261,9 +269,10 @@ def test_divided_parameters_are_gathered(mesh, dtype):
         found = jax.jit(lambda tree: shardings.gathered(Stacked, tree, architecture))(params)
         again = jax.jit(lambda tree: shardings.divided(Stacked, tree, architecture))(found)
     expected = jax.tree.map(np.asarray, params)
-    rounded = expected["encoders"]["layers"]["kernel"].astype(dtype).astype(np.float32)
-    assert (dtype == "float32") == np.array_equal(rounded, expected["encoders"]["layers"]["kernel"])
-    expected["encoders"]["layers"]["kernel"] = rounded
+    for layer in (expected["encoders"]["layers"], expected["heads"]["out"]):
+        rounded = layer["kernel"].astype(dtype).astype(np.float32)
+        assert (dtype == "float32") == np.array_equal(rounded, layer["kernel"])
+        layer["kernel"] = rounded
     for tree, sharding in ((found, whole), (again, part)):
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(np.float32)}
