@@ -68,7 +68,7 @@ def is_mark(operation: Operation) -> bool:
 
 
 def _is_network(operation: Operation) -> bool:
-    """Whether it is a collective or marks one: its bytes count at the links."""
+    """Whether it is a collective, whose bytes count at the links, or a mark, which has none."""
     return operation.opcode.removesuffix("-start") in COLLECTIVES or is_mark(operation)
 
 
