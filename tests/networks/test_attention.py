@@ -126,6 +126,12 @@ def test_a_kernel_takes_heads_that_do_not_fill_its_lanes(kernel):
     require_equal(whole(kernel), plain, qkv_of(9, 2, 3, 24))
 
 
+@pytest.mark.parametrize("heads,size", [(8, 32), (6, 64), (4, 80)])
+def test_tpu_kernel_with_groups_of_heads_one_after_the_other(monkeypatch, heads, size):
+    monkeypatch.setattr(tpu_attention, "_INTERLEAVED", 0)
+    require_equal(whole(tpu), plain, qkv_of(13, 2, heads, size))
+
+
 @both_kernels
 def test_a_kernel_takes_large_negative_scores(kernel):
     qkv = 0.1 * qkv_of(21, 2, 2, 32) + jnp.array([12.0, -12.0, 0.0]).reshape(1, 1, 3, 1, 1)
