@@ -4,13 +4,15 @@
 
 Prints one line of JSON. The clips are random pixels in 4:3 frames: no data set is needed, as the
 time does not depend on the content. `difference_from_xla` is the largest of all values, in
-deviations: TPUs augment video by a kernel of this project. `step` seconds are those of the whole
-training step, which includes the augmentation.
+deviations: TPUs augment video by a kernel of this project. They cut its patches by another one;
+`patches_equal` compares them with XLA's. `step` seconds are those of the whole training step, which
+includes the augmentation.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import statistics
@@ -28,6 +30,7 @@ from data_pipelines.read import views
 from xkd_jax import command_line
 from xkd_jax.augment import augment
 from xkd_jax.config.pretraining import Config
+from xkd_jax.networks.patches import stored_patches
 from xkd_jax.parallel import mesh as mesh_lib
 from xkd_jax.training.compiled_run import run_of
 
@@ -71,6 +74,11 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
     by_xla = dataclasses.replace(config, video=dataclasses.replace(config.video, kernel="xla"))
     expected = jax.jit(lambda batch: augment(by_xla, batch))(batch)
     errors = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), changed(batch), expected)
+    video, patch = expected["video"]["global"], config.video.patch
+    patches, cut_by_xla = (
+        jax.jit(functools.partial(stored_patches, patch=patch, kernel=kernel))(video)
+        for kernel in (True, False)
+    )
     taken = seconds(lambda: changed(batch), repeats)
     memory, clips = changed.memory_analysis(), config.batch_size
     result: dict[str, Any] = {
@@ -79,6 +87,7 @@ def measure(config: Config, repeats: int, step: bool) -> dict[str, Any]:
         "batch": clips,
         "augment_seconds": taken,
         "difference_from_xla": max(jax.tree.leaves(errors)),
+        "patches_equal": bool((patches == cut_by_xla).all()),
         "clips_per_second": clips / taken["best"],
         "host_bytes_per_clip": sum(leaf[0].nbytes for leaf in jax.tree.leaves(host)),
         "temporary_bytes_per_clip": memory and memory.temp_size_in_bytes * mesh.size / clips,

@@ -209,8 +209,8 @@ class VideoConfig(ViewConfig):
     kernel: Annotated[
         Literal["auto", "xla"],
         Doc(
-            "implementation of resizing and augmentation; auto: this project's kernel on TPUs, xla"
-            " elsewhere"
+            "implementation of resizing, augmentation and cutting of patches; auto: this project's"
+            " kernels on TPUs, xla elsewhere"
         ),
     ] = "auto"
 

@@ -1,17 +1,31 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AbstractDevice
 
+from data_pipelines.loader_config import VideoConfig
+from xkd_jax.config.architecture import Transformer
+from xkd_jax.config.encoder import EncoderConfig
+from xkd_jax.config.pretraining import MeshConfig
+from xkd_jax.networks import patches, tpu_patches
+from xkd_jax.networks.encoder import Embedding
 from xkd_jax.networks.patches import (
     colors_first,
     colors_last,
     gather_tokens,
     patchify,
-    patchify_in_steps,
     permute_tokens,
     random_masking,
     unpatchify,
 )
+from xkd_jax.parallel.mesh import make_mesh, on_mesh
+
+V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+V4 = AbstractDevice(device_kind="TPU v4", num_cores=1, platform="tpu")
 
 
 def test_video_cuboids_are_ordered_time_height_width_and_flattened_in_planes_of_a_color():
@@ -24,11 +38,57 @@ def test_video_cuboids_are_ordered_time_height_width_and_flattened_in_planes_of_
     )
 
 
-def test_video_cuboids_cut_in_steps_are_the_same_values():
-    video = jnp.arange(2.0 * 4 * 4 * 6 * 3).reshape(2, 4, 4, 6, 3)
-    np.testing.assert_array_equal(
-        patchify_in_steps(video, (2, 2, 3)), patchify(video, (2, 2, 3)), strict=True
-    )
+@pytest.mark.parametrize(
+    "shape,patch",
+    [
+        ((2, 8, 48, 64, 3), (4, 16, 16)),
+        ((1, 4, 24, 16, 3), (4, 8, 8)),  # tiles of values with rows of two frames
+        ((1, 2, 32, 160, 2), (1, 16, 16)),  # more columns than lanes
+    ],
+)
+def test_kernel_on_tpus_cuts_the_same_cuboids(shape, patch):
+    video = jax.random.normal(jax.random.key(0), shape)
+    found = tpu_patches.tpu_patches(jnp.moveaxis(video, -1, 1), patch, interpret=True)
+    np.testing.assert_array_equal(found, patchify(video, patch), strict=True)
+
+
+def test_kernel_needs_patches_that_fill_lanes_and_videos_that_fit_in_vector_memory():
+    video, patch = (16, 32, 112, 112, 3), (4, 16, 16)
+    assert tpu_patches.is_supported(V5E, video, patch)
+    assert tpu_patches.is_supported(V4, video, patch)
+    assert not tpu_patches.is_supported(V4, (16, 32, 224, 224, 3), patch)
+    assert not tpu_patches.is_supported(V5E, video, (2, 4, 4))
+    assert not tpu_patches.is_supported(V5E, video, (4, 14, 14))
+    assert not tpu_patches.is_supported(jax.devices()[0], video, patch)
+
+
+def test_each_device_of_a_mesh_cuts_its_samples(monkeypatch):
+    seen = []
+
+    def cut(videos, patch):
+        seen.append(videos.shape)
+        return patchify(jnp.moveaxis(videos, 1, -1), patch)
+
+    monkeypatch.setattr(tpu_patches, "tpu_patches", cut)
+    monkeypatch.setattr(patches, "traced_device", lambda: V5E)
+    video = jax.random.normal(jax.random.key(1), (8, 4, 16, 24, 3))
+    mesh = make_mesh(MeshConfig(2, 2, 2), jax.devices()[:8])
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    stored = functools.partial(patches.stored_patches, patch=(2, 8, 8))
+    found = jax.jit(on_mesh(stored, mesh), in_shardings=whole)(video)
+    np.testing.assert_array_equal(found, patchify(video, (2, 8, 8)))
+    assert set(seen) == {(2, 3, 4, 16, 24)}
+
+
+@pytest.mark.parametrize("kernel", ["auto", "xla"])
+def test_kernel_can_be_turned_off(monkeypatch, kernel):
+    monkeypatch.setattr(patches, "traced_device", lambda: V5E)
+    view = VideoConfig(frames=4, size=16, patch=(2, 8, 8), kernel=kernel)
+    config = EncoderConfig(Transformer(16, 1, 2), view)
+    with nnx.use_eager_sharding(False):
+        embedding = Embedding(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    traced = jax.make_jaxpr(embedding.patches)(jnp.zeros((1, 4, 16, 16, 3)))
+    assert ("pallas_call" in str(traced)) == (kernel == "auto")
 
 
 def test_values_with_colors_last_are_reordered_to_those_of_patches():
@@ -42,8 +102,8 @@ def test_values_with_colors_last_are_reordered_to_those_of_patches():
 
 def test_audio_patches_are_ordered_mel_then_time():
     audio = jnp.arange(2.0 * 4 * 6).reshape(2, 4, 6)
-    patches = patchify(audio, (2, 3))
-    np.testing.assert_array_equal(patches[1, 1 * 2 + 0], audio[1, 2:4, 0:3].ravel())
+    cut = patchify(audio, (2, 3))
+    np.testing.assert_array_equal(cut[1, 1 * 2 + 0], audio[1, 2:4, 0:3].ravel())
 
 
 def test_masking_keeps_tokens_of_smallest_noise_and_restores_order():

@@ -6,6 +6,7 @@ Parameters have the authors' order of values, colors last (`colors_first`).
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from xkd_jax.parallel.axis_rules import on_each_shard
 from xkd_jax.parallel.mesh import traced_device
 
 
@@ -22,36 +24,36 @@ def stored_patches(
     view: Float[Array, "batch ..."],
     patch: tuple[int, ...],
     stride: tuple[int, ...] | None = None,
+    *,
+    kernel: bool = True,
 ) -> Float[Array, "batch tokens values"]:
     """Returns `patchify`, as an array that the compiler stores once for all that read it.
 
     Otherwise the compiler would compute the statistics of each patch in the layout of the view's
     axes, in which most of a TPU's lanes are empty.
-    """
-    in_steps = view.ndim == 5 and stride in (None, patch) and traced_device().platform == "tpu"
-    cut = patchify_in_steps(view, patch) if in_steps else patchify(view, patch, stride)
-    return jax.lax.optimization_barrier(cut)
-
-
-def patchify_in_steps(
-    view: Float[Array, "batch frames height width color"], patch: tuple[int, ...]
-) -> Float[Array, "batch tokens values"]:
-    """Returns `patchify` of videos, by three transpositions that need less TPU memory than one.
-
-    TPUs store arrays in tiles of 128 values along the last axis. A single transposition has
-    intermediate arrays whose last axis is the width of a patch, 16, so they take eight times their
-    size. Here the last axis is samples and times, and then the values of a patch.
 
     Args:
-      view: videos.
-      patch: sides of a patch, divisors of the video's sizes.
+      view: views.
+      patch: sides of a patch.
+      stride: as in `patchify`.
+      kernel: whether TPUs cut videos by a kernel (`tpu_patches`).
     """
-    frames, height, width = patch
-    x = einops.rearrange(view, "b (t pt) y x c -> c pt y x (b t)", pt=frames)
-    x = jax.lax.optimization_barrier(x)
-    x = einops.rearrange(x, "c pt (h ph) (w pw) bt -> (h w) (c pt ph pw) bt", ph=height, pw=width)
-    x = jax.lax.optimization_barrier(x)
-    return einops.rearrange(x, "hw values (b t) -> b (t hw) values", b=len(view))
+    adjacent = view.ndim == 5 and stride in (None, patch)
+    if kernel and adjacent and _has_kernel(view.shape, patch):
+        from xkd_jax.networks.tpu_patches import tpu_patches
+
+        cut = on_each_shard(functools.partial(tpu_patches, patch=patch))
+        return cut(jnp.moveaxis(view, -1, 1))
+    return jax.lax.optimization_barrier(patchify(view, patch, stride))
+
+
+def _has_kernel(shape: tuple[int, ...], patch: tuple[int, ...]) -> bool:
+    device = traced_device()
+    if device.platform != "tpu":
+        return False
+    from xkd_jax.networks import tpu_patches  # Pallas takes a quarter of a second to import
+
+    return tpu_patches.is_supported(device, shape, patch)
 
 
 def patchify(
