@@ -3,15 +3,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.sharding import AbstractDevice
 from method_inputs import with_weights
 from random_parameters import random_student
 
+from xkd_jax.method import optimizer as module
 from xkd_jax.method.active_losses import ActiveLosses
-from xkd_jax.method.optimizer import clip_each_tensor, decay_mask
+from xkd_jax.method.optimizer import clip_each_tensor, decay_mask, squared_norms
 from xkd_jax.method.schedules import Schedules, constant
 from xkd_jax.networks.tree import path_names
 from xkd_jax.training.compiled_run import optimizer_of
 
+CPU = AbstractDevice(device_kind="cpu", num_cores=None, platform="cpu")
+V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
 CONSTANT = Schedules(constant(1e-2), constant(0.3), constant(0.9), {})
 
 
@@ -33,6 +38,31 @@ def test_layers_are_clipped_separately_and_decoders_are_not():
     np.testing.assert_array_equal(layers[1], gradients["encoders"]["layers"]["w"][1])
     np.testing.assert_allclose(jnp.linalg.norm(clipped["heads"]["w"]), 0.3, rtol=1e-5)
     assert clipped["decoders"] == gradients["decoders"]
+
+
+@pytest.mark.parametrize("device", [CPU, V5E])
+def test_squared_norms_of_tensors_and_of_the_layers_of_stacks(device, monkeypatch):
+    monkeypatch.setattr(module, "traced_device", lambda: device)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4, 5), "bias": (3, 5)}
+    stack = {name: rng.normal(size=shape).astype(jnp.bfloat16) for name, shape in shapes.items()}
+    gradients = {"encoders": {"layers": stack, "cls": jnp.float32([[3, 4]])}}
+    found = squared_norms(jax.tree.map(jnp.float32, gradients), "bfloat16")["encoders"]
+    assert found["cls"] == 25
+    for name, value in stack.items():
+        axes = tuple(range(1, value.ndim))
+        expected = np.square(value.astype(np.float64)).sum(axes)
+        np.testing.assert_allclose(found["layers"][name], expected, rtol=1e-6)
+        assert found["layers"][name].dtype == jnp.float32
+
+
+def test_clipping_uses_squared_norms_that_are_given():
+    gradients = {"heads": {"w": jnp.full((4,), 10.0)}}
+    clip = clip_each_tensor(0.5)
+    clipped, _ = clip.update(
+        gradients, clip.init(gradients), squares={"heads": {"w": jnp.float32(1e4)}}
+    )
+    np.testing.assert_allclose(clipped["heads"]["w"], 0.05, rtol=1e-6)
 
 
 def test_decay_applies_to_tables_and_kernels_only(small):

@@ -356,9 +356,11 @@ def test_moving_average_of_each_leaf():
 
 
 def test_gradient_norms_of_groups_and_of_all():
-    found = gradient_norms(
-        {"encoders": {"a": jnp.float32([3, 0]), "b": jnp.float32([4])}, "heads": jnp.float32([12])}
-    )
+    squares = {
+        "encoders": {"a": jnp.float32([9, 7]), "b": jnp.float32(9)},
+        "heads": jnp.float32(144),
+    }
+    found = gradient_norms(squares)
     expected = {"gradient_norm": 13, "gradient_norm/encoders": 5, "gradient_norm/heads": 12}
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from data_pipelines.errors import UserError
 from xkd_jax.parallel.axis_rules import axis_size, constrain
+from xkd_jax.parallel.row_sums import row_sums
 
 # (samples [n, outputs], samples [m, outputs]) -> distance of their distributions, float32 scalar
 Alignment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -34,9 +35,10 @@ def patch_statistics(
     patches: Float[Array, "*rows values"],
 ) -> tuple[Float[Array, "*rows 1"], Float[Array, "*rows 1"]]:
     """Mean and unbiased standard deviation of each patch, float32; 1e-3 for a constant patch."""
-    patches = patches.astype(jnp.float32)
-    variance = patches.var(-1, keepdims=True, ddof=1)
-    return patches.mean(-1, keepdims=True), jnp.sqrt(variance + 1e-6)
+    patches, n = patches.astype(jnp.float32), patches.shape[-1]
+    mean = row_sums(lambda x: x, patches) / n
+    variance = row_sums(lambda x: jnp.square(x - mean), patches) / (n - 1)
+    return mean, jnp.sqrt(variance + 1e-6)
 
 
 def reconstruction(

@@ -23,12 +23,13 @@ from xkd_jax.method.objective import (
     next_centers,
     objective,
 )
+from xkd_jax.method.optimizer import squared_norms
 from xkd_jax.method.random_streams import mask_stream, stream_key
 from xkd_jax.method.schedules import Schedules
 from xkd_jax.method.state_shardings import divided, gathered
 from xkd_jax.method.train_state import TrainState, is_count, module_of
 from xkd_jax.networks.patches import random_masking
-from xkd_jax.networks.precision import matmul_precision
+from xkd_jax.networks.precision import matmul_precision, resolved
 from xkd_jax.networks.student import Student, Teacher, teacher_counterpart
 from xkd_jax.networks.tree import Tree
 
@@ -69,7 +70,7 @@ def train_step(
     make_inputs: Callable[[Any, jax.Array], Inputs],
     architecture: Architecture,
     loss: LossConfig,
-    transformation: optax.GradientTransformation,
+    transformation: optax.GradientTransformationExtraArgs,
     schedules: Schedules,
     split: bool,
     skip_nonfinite: bool,
@@ -103,7 +104,10 @@ def train_step(
         gradients = divided(Student, gradients, architecture)
 
     # 3. Students by AdamW
-    updates, optimizer_state = transformation.update(gradients, state.optimizer, state.student)
+    squares = squared_norms(gradients, resolved(architecture).model.compute_dtype)
+    updates, optimizer_state = transformation.update(
+        gradients, state.optimizer, state.student, squares=squares
+    )
     student = optax.apply_updates(state.student, updates)
 
     # 4. Teachers: moving average of the students; centers: moving average of the teachers' outputs
@@ -115,7 +119,7 @@ def train_step(
     metrics = {
         "loss": outputs.loss,
         **{f"loss/{name}": term for name, term in outputs.terms.items()},
-        **gradient_norms(gradients),
+        **gradient_norms(squares),
         **collapse_metrics(outputs),
         "schedule/learning_rate": schedules.learning_rate(step),
         "schedule/ema": schedules.ema(step),
@@ -194,10 +198,17 @@ def keep_finite(old: TrainState, new: TrainState, metrics: Metrics) -> TrainStat
     return jax.tree.map(lambda a, b: b if is_count(b) else jnp.where(finite, b, a), old, new)
 
 
-def gradient_norms(gradients: Tree) -> Metrics:
-    """Returns gradient norms before clipping: of encoders, heads, decoders, and of all of them."""
-    groups = {name: optax.tree.norm(group) for name, group in gradients.items()}
+def gradient_norms(squares: Tree) -> Metrics:
+    """Returns gradient norms before clipping: of encoders, heads, decoders, and of all of them.
+
+    Args:
+      squares: `squared_norms` of the gradients.
+    """
+    groups = {
+        name: sum((of.sum() for of in jax.tree.leaves(group)), jnp.float32(0))
+        for name, group in squares.items()
+    }
     return {
-        "gradient_norm": jnp.sqrt(sum(jnp.square(norm) for norm in groups.values())),
-        **{f"gradient_norm/{name}": norm for name, norm in groups.items()},
+        "gradient_norm": jnp.sqrt(sum(groups.values(), jnp.float32(0))),
+        **{f"gradient_norm/{name}": jnp.sqrt(of) for name, of in groups.items()},
     }
