@@ -128,7 +128,7 @@ def test_a_kernel_takes_heads_that_do_not_fill_its_lanes(kernel):
 
 @pytest.mark.parametrize("heads,size", [(8, 32), (6, 64), (4, 80)])
 def test_tpu_kernel_with_groups_of_heads_one_after_the_other(monkeypatch, heads, size):
-    monkeypatch.setattr(tpu_attention, "_INTERLEAVED", 0)
+    monkeypatch.setattr(tpu_attention, "INTERLEAVED", 0)
     require_equal(whole(tpu), plain, qkv_of(13, 2, heads, size))
 
 

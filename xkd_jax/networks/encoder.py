@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
-from data_pipelines.loader_config import MODALITIES, Modality, VideoConfig
+from data_pipelines.loader_config import MODALITIES, Modality
 from xkd_jax.config.architecture import Architecture, ModelConfig
 from xkd_jax.config.encoder import EncoderConfig, patch_grid
 from xkd_jax.networks.attention import split_tokens
@@ -52,7 +52,7 @@ class Embedding(nnx.Module):
     def patches(self, view: Float[Array, "batch ..."]) -> Float[Array, "batch tokens values"]:
         """Cuts views into flattened patches."""
         config = self.config.view
-        kernel = isinstance(config, VideoConfig) and config.kernel == "auto"
+        kernel = getattr(config, "kernel", None) == "auto"
         return stored_patches(view, config.patch, self.config.stride, kernel=kernel)
 
     def __call__(

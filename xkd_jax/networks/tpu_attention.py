@@ -38,7 +38,7 @@ _LANES = 128
 # Largest number of tokens of a grid step with several samples.
 _TOKENS = 512
 # Part of the vector memory for the scores of heads whose operations the compiler interleaves.
-_INTERLEAVED = 1 / 8
+INTERLEAVED = 1 / 8
 # Arrays of the scores' size that a head needs at once, by bytes of a value: products in float32
 # have operands in three parts. And bytes for everything else.
 _SCORES, _SPARE = {2: 2, 4: 6}, 8 * 2**20
@@ -74,7 +74,7 @@ class _Shape(NamedTuple):
     @property
     def interleaved(self) -> int:
         """Number of groups per loop iteration, whose operations the compiler interleaves."""
-        fitting = int(_INTERLEAVED * self.memory) // (4 * self.scores * self.together)
+        fitting = int(INTERLEAVED * self.memory) // (4 * self.scores * self.together)
         divisors = (n for n in range(1, self.groups + 1) if self.groups % n == 0)
         return max(n for n in divisors if n <= max(fitting, 1))
 
