@@ -155,11 +155,8 @@ def _kernel(
                 for c in range(3):
                     out_ref[0, c, t] = out_ref[0, c, t].T
 
-        def change(place: Any, _: None) -> None:
-            _change_color(out_ref, t, order_ref[place, sample], numbers_ref, sample)
-
         if "order" in names:
-            jax.lax.fori_loop(0, color.OPERATIONS, change, None)
+            _jitter(out_ref, t, order_ref, numbers_ref, sample)
 
         if "grayscale" in names:
 
@@ -175,7 +172,7 @@ def _kernel(
                 along_ref, down_ref = blur_refs
                 plane = product(down_ref[0], plane, ROWS_BY_COLUMNS)
                 plane = product(plane, along_ref[0], ROWS_BY_ROWS)
-            out_ref[0, c, t] = (plane / 255 - mean[c]) / std[c]
+            out_ref[0, c, t] = plane * (1 / (255 * std[c])) - mean[c] / std[c]
 
     jax.lax.fori_loop(0, width, widen, None)
     jax.lax.fori_loop(0, count, augment, None)
@@ -194,21 +191,25 @@ def _planes(ref: Any, t: Any) -> list[jax.Array]:
     return [ref[0, c, t] for c in range(3)]
 
 
-def _change_color(ref: Any, t: Any, operation: Any, numbers_ref: Any, sample: Any) -> None:
-    """Applies one operation of color jitter to a frame."""
+def _jitter(ref: Any, t: Any, order_ref: Any, numbers_ref: Any, sample: Any) -> None:
+    """Applies color jitter to a frame: the blends before hue in the order, hue, those after it."""
+    places = range(color.OPERATIONS)
+    turned_at = sum(jnp.where(order_ref[i, sample] == color.HUE, i, 0) for i in places)
 
     def store(planes: Sequence[jax.Array] | jax.Array) -> None:
         for c in range(3):
             ref[0, c, t] = planes[c]
 
-    @pl.when(operation == color.HUE)
-    def _() -> None:
-        store(color.rotate_hue(_planes(ref, t), numbers_ref[color.HUE, sample]))
+    def blend(place: Any, chosen: Any) -> None:
+        @pl.when(chosen)
+        def _() -> None:
+            operation = order_ref[place, sample]
+            planes = _planes(ref, t)
+            gray = color.gray(planes)
+            reference = jnp.where(operation == color.CONTRAST, gray.mean(), gray)
+            reference = jnp.where(operation == color.BRIGHTNESS, 0, reference)
+            store(color.blend(planes, numbers_ref[operation, sample], reference))
 
-    @pl.when(operation != color.HUE)
-    def _() -> None:
-        planes = _planes(ref, t)
-        gray = color.gray(planes)
-        reference = jnp.where(operation == color.CONTRAST, gray.mean(), gray)
-        reference = jnp.where(operation == color.BRIGHTNESS, 0, reference)
-        store(color.blend(planes, numbers_ref[operation, sample], reference))
+    jax.lax.fori_loop(0, color.OPERATIONS - 1, lambda i, _: blend(i, i < turned_at), None)
+    store(color.rotate_hue(_planes(ref, t), numbers_ref[color.HUE, sample]))
+    jax.lax.fori_loop(1, color.OPERATIONS, lambda i, _: blend(i, i > turned_at), None)

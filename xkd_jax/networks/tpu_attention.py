@@ -193,11 +193,10 @@ def _forward_kernel(qkv_ref: Any, out_ref: Any, *total_refs: Any, shape: _Shape)
             out = product(jnp.concatenate(weights, axis=1), values, ROWS_BY_COLUMNS)
             _store(out_ref, (sample, rows, lanes), owns, out / _in_lanes(total, owns))
             for ref in total_refs:
-                for i, (largest_score, sum_of_head) in enumerate(zip(largest, total, strict=True)):
-                    logarithm = largest_score + jnp.log(sum_of_head)
-                    ref[sample, rows] = jnp.where(
-                        _lane() == first + i, logarithm, ref[sample, rows]
-                    )
+                totals = ref[sample, rows]
+                for i, (m, t) in enumerate(zip(largest, total, strict=True)):
+                    totals = jnp.where(_lane() == first + i, m + jnp.log(t), totals)
+                ref[sample, rows] = totals
 
     _each_group(attend, out_ref.shape[0], shape)
 
