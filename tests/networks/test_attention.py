@@ -127,8 +127,10 @@ def test_a_kernel_takes_heads_that_do_not_fill_its_lanes(kernel):
 
 
 @pytest.mark.parametrize("heads,size", [(8, 32), (6, 64), (4, 80)])
-def test_tpu_kernel_with_groups_of_heads_one_after_the_other(monkeypatch, heads, size):
-    monkeypatch.setattr(tpu_attention, "INTERLEAVED", 0)
+@pytest.mark.parametrize("device", [V5E, CPU])
+def test_tpu_kernel_with_groups_of_heads_together_and_one_by_one(monkeypatch, device, heads, size):
+    """A CPU has no vector memory for a second group."""
+    monkeypatch.setattr(tpu_attention, "traced_device", lambda: device)
     require_equal(whole(tpu), plain, qkv_of(13, 2, heads, size))
 
 

@@ -21,11 +21,10 @@ from jaxtyping import Array, Float, UInt8
 from xkd_jax.augment import color
 from xkd_jax.parallel.devices import vector_memory
 from xkd_jax.parallel.kernel_products import ROWS_BY_COLUMNS, ROWS_BY_ROWS, product
+from xkd_jax.parallel.tpu_tiles import LANES, ROWS, padded
 
 # Bytes of vector memory beside the blocks.
 _SPARE = 8 * 2**20
-# Sides of a tile of 32-bit values.
-_ROWS, _LANES = 8, 128
 # Rows of the samples' numbers, after those of the operations of color jitter.
 _GRAY, _TRANSPOSED = color.OPERATIONS, color.OPERATIONS + 1
 
@@ -78,7 +77,7 @@ def augmented_planes(
 
     out = jax.ShapeDtypeStruct((batch, 3, count, size, size), jnp.float32)
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)  # [_, batch]: the last axis is padded
-    step, groups = _padded(count, _ROWS), _padded(height, _LANES) // _LANES
+    step, groups = padded(count, ROWS), padded(height, LANES) // LANES
     return pl.pallas_call(
         functools.partial(
             _kernel,
@@ -90,7 +89,7 @@ def augmented_planes(
         grid=(batch,),
         in_specs=[scalars, scalars, of_sample(stored), *(of_sample(m) for m in matrices)],
         out_specs=of_sample(out),
-        scratch_shapes=[pltpu.VMEM((3, groups, width * step, _LANES), jnp.float32)],
+        scratch_shapes=[pltpu.VMEM((3, groups, width * step, LANES), jnp.float32)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel",),
             vmem_limit_bytes=_vector_memory((count, height, width), size),
@@ -108,15 +107,11 @@ def augmented_planes(
 def _vector_memory(frames: tuple[int, ...], size: int) -> int:
     """Returns the bytes that the kernel needs for frames of this number, height and width."""
     count, height, width = frames
-    rows, lanes = _padded(count, _ROWS), _padded(height, _LANES)
-    canvas = 3 * width * _padded(rows, 4 * _ROWS) * lanes
-    view = 3 * count * _padded(size, _ROWS) * _padded(size, _LANES) * 4
+    rows, lanes = padded(count, ROWS), padded(height, LANES)
+    canvas = 3 * width * padded(rows, 4 * ROWS) * lanes
+    view = 3 * count * padded(size, ROWS) * padded(size, LANES) * 4
     # two blocks of each, and the canvas in float32
     return 2 * (canvas + view) + 3 * width * rows * lanes * 4 + _SPARE
-
-
-def _padded(length: int, tile: int) -> int:
-    return -(-length // tile) * tile
 
 
 def _kernel(
@@ -128,7 +123,7 @@ def _kernel(
     _, width, _, count, height = frames_ref.shape
     step = wide_ref.shape[2] // width
     # rows of pixels that share a tile of the scratch memory
-    groups = [slice(i, min(i + _LANES, height)) for i in range(0, height, _LANES)]
+    groups = [slice(i, min(i + LANES, height)) for i in range(0, height, LANES)]
     columns = _in_bfloat16(columns_ref[0])
 
     def widen(column: Any, _: None) -> None:

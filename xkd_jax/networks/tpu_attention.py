@@ -33,12 +33,12 @@ from xkd_jax.parallel.kernel_products import (
     product,
 )
 from xkd_jax.parallel.mesh import traced_device
+from xkd_jax.parallel.tpu_tiles import LANES
 
-_LANES = 128
 # Largest number of tokens of a grid step with several samples.
 _TOKENS = 512
 # Part of the vector memory for the scores of heads whose operations the compiler interleaves.
-INTERLEAVED = 1 / 8
+_INTERLEAVED = 1 / 8
 # Arrays of the scores' size that a head needs at once, by bytes of a value: products in float32
 # have operands in three parts. And bytes for everything else.
 _SCORES, _SPARE = {2: 2, 4: 6}, 8 * 2**20
@@ -64,7 +64,7 @@ class _Shape(NamedTuple):
     @property
     def together(self) -> int:
         """Number of heads that share their lanes with no others."""
-        return _LANES // self.size if _LANES % self.size == 0 else 1
+        return LANES // self.size if LANES % self.size == 0 else 1
 
     @property
     def groups(self) -> int:
@@ -74,7 +74,7 @@ class _Shape(NamedTuple):
     @property
     def interleaved(self) -> int:
         """Number of groups per loop iteration, whose operations the compiler interleaves."""
-        fitting = int(INTERLEAVED * self.memory) // (4 * self.scores * self.together)
+        fitting = int(_INTERLEAVED * self.memory) // (4 * self.scores * self.together)
         divisors = (n for n in range(1, self.groups + 1) if self.groups % n == 0)
         return max(n for n in divisors if n <= max(fitting, 1))
 
@@ -103,7 +103,7 @@ def tpu_attention(
     """
     batch, n, _, heads, size = qkv.shape
     # padded to whole groups of lanes; the heads of zeros are not computed
-    unused = next(i for i in range(_LANES) if (heads + i) * size % _LANES == 0)
+    unused = next(i for i in range(LANES) if (heads + i) * size % LANES == 0)
     padded = jnp.pad(qkv, [(0, 0)] * 3 + [(0, unused), (0, 0)])
     shape = _Shape(heads, size, segments, vector_memory(traced_device()), interpret)
     # saved in rows, the product's layout: with other axes last, the compiler would transpose them
@@ -118,7 +118,7 @@ def _attention(qkv: jax.Array, shape: _Shape) -> jax.Array:
 
 
 def _forward(qkv: jax.Array, shape: _Shape) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    totals = jax.ShapeDtypeStruct((*qkv.shape[:2], _LANES), jnp.float32)
+    totals = jax.ShapeDtypeStruct((*qkv.shape[:2], LANES), jnp.float32)
     out, total = _call(_forward_kernel, (qkv,), (_attended(qkv), totals), shape)
     out, total = checkpoint_name(out, KEPT), checkpoint_name(total, KEPT)
     return out, (qkv, out, total)
@@ -237,7 +237,7 @@ def _backward_kernel(
 
 
 def _lane() -> jax.Array:
-    return jax.lax.broadcasted_iota(jnp.int32, (1, _LANES), 1)
+    return jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1)
 
 
 def _sum_of_lanes(rows: jax.Array) -> jax.Array:
@@ -268,12 +268,12 @@ def _lanes_of(first: Any, shape: _Shape, width: int) -> tuple[Any, list[jax.Arra
     Heads of a group of several fill 128 lanes. A single head is within 128 lanes, or 256 if heads
     can cross their borders.
     """
-    count = _LANES if _LANES % shape.size == 0 else min(2 * _LANES, width)
-    start = jnp.minimum(jax.lax.div(first * shape.size, _LANES) * _LANES, width - count)
+    count = LANES if LANES % shape.size == 0 else min(2 * LANES, width)
+    start = jnp.minimum(jax.lax.div(first * shape.size, LANES) * LANES, width - count)
     lane = start + jax.lax.broadcasted_iota(jnp.int32, (1, count), 1)
     heads = (first + i for i in range(shape.together))
     owns = [(lane >= head * shape.size) & (lane < (head + 1) * shape.size) for head in heads]
-    return pl.ds(pl.multiple_of(start, _LANES), count), owns
+    return pl.ds(pl.multiple_of(start, LANES), count), owns
 
 
 def _in_turn(rows: jax.Array, owns: list[jax.Array]) -> jax.Array:
@@ -282,7 +282,7 @@ def _in_turn(rows: jax.Array, owns: list[jax.Array]) -> jax.Array:
     Each 128 rows of the result have as many rows of each head, so that a head's columns of the
     scores are its lanes. The last rows may be 0.
     """
-    part = len(rows) if len(owns) == 1 else _LANES // len(owns)
+    part = len(rows) if len(owns) == 1 else LANES // len(owns)
     rows = jnp.pad(rows, ((0, -len(rows) % part), (0, 0)))
     return jnp.concatenate(
         [jnp.where(own, rows[i : i + part], 0) for i in range(0, len(rows), part) for own in owns]
@@ -293,8 +293,8 @@ def _tiles(scores: jax.Array, owns: list[jax.Array], n: int) -> list[jax.Array]:
     """Returns the scores of each 128 rows of `_in_turn`; those of rows beyond n are -inf."""
     if len(owns) == 1:
         return [scores]
-    part = _LANES // len(owns)
-    tiles = [scores[:, i : i + _LANES] for i in range(0, scores.shape[1], _LANES)]
+    part = LANES // len(owns)
+    tiles = [scores[:, i : i + LANES] for i in range(0, scores.shape[1], LANES)]
     if n % part:
         tiles[-1] = jnp.where(jax.lax.rem(_lane(), part) < n % part, tiles[-1], -jnp.inf)
     return tiles
@@ -337,7 +337,7 @@ def _joined(heads: list[jax.Array]) -> jax.Array:
 
 def _of(part: int, width: int, lanes: Any) -> Any:
     """Returns the lanes of query (0), key (1) or value (2)."""
-    return pl.ds(pl.multiple_of(part * width + lanes.start, _LANES), lanes.size)
+    return pl.ds(pl.multiple_of(part * width + lanes.start, LANES), lanes.size)
 
 
 def _scores(q: jax.Array, k: jax.Array, size: int) -> jax.Array:

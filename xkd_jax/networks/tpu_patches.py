@@ -17,8 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from xkd_jax.parallel.devices import vector_memory
+from xkd_jax.parallel.tpu_tiles import LANES, ROWS, padded
 
-_ROWS, _LANES = 8, 128
 # Bytes of vector memory beside the blocks.
 _SPARE = 2 * 2**20
 
@@ -31,7 +31,7 @@ def is_supported(device: Any, shape: tuple[int, ...], patch: tuple[int, ...]) ->
       shape: batch, frames, height, width and colors.
       patch: sides of a patch.
     """
-    whole_lanes = _LANES % patch[2] == 0 and math.prod(patch) % _LANES == 0
+    whole_lanes = LANES % patch[2] == 0 and math.prod(patch) % LANES == 0
     return whole_lanes and _memory(shape[1:4], patch) <= vector_memory(device)
 
 
@@ -58,8 +58,8 @@ def tpu_patches(
         in_specs=[pl.BlockSpec((1, 1, *sizes), lambda b, c: (b, c, 0, 0, 0))],
         out_specs=pl.BlockSpec((1, tokens, values), lambda b, c: (b, 0, c)),
         scratch_shapes=[
-            pltpu.VMEM((-(-sizes[2] // _LANES), patch[0] * sizes[1], _LANES), jnp.float32),
-            pltpu.VMEM((values // _LANES, tokens, _LANES), jnp.float32),
+            pltpu.VMEM((padded(sizes[2], LANES) // LANES, patch[0] * sizes[1], LANES), jnp.float32),
+            pltpu.VMEM((values // LANES, tokens, LANES), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel"),
@@ -76,14 +76,10 @@ def tpu_patches(
 def _memory(sizes: tuple[int, ...], patch: tuple[int, ...]) -> int:
     """Returns the bytes that the kernel needs for videos of these sizes."""
     frames, height, width = sizes
-    plane = _padded(height, _ROWS) * _padded(width, _LANES)
-    patches = _padded(math.prod(sizes) // math.prod(patch), _ROWS) * math.prod(patch)
+    plane = padded(height, ROWS) * padded(width, LANES)
+    patches = padded(math.prod(sizes) // math.prod(patch), ROWS) * math.prod(patch)
     # two blocks of a color's planes and patches, and the scratch memory
     return 4 * (2 * (frames * plane + patches) + patch[0] * plane + patches) + _SPARE
-
-
-def _padded(length: int, tile: int) -> int:
-    return -(-length // tile) * tile
 
 
 def _kernel(
@@ -92,18 +88,18 @@ def _kernel(
     _, _, frames, height, width = videos_ref.shape
     times, side, length = patch
     down, along = height // side, width // length
-    lefts = range(0, width, _LANES)
-    tiles = range(0, math.prod(patch), _LANES)
+    lefts = range(0, width, LANES)
+    tiles = range(0, math.prod(patch), LANES)
 
     def cut(time: Any, _: None) -> None:
         for i in range(times):
             for j, left in enumerate(lefts):
-                right = min(left + _LANES, width)
+                right = min(left + LANES, width)
                 planes_ref[j, i * height : (i + 1) * height, : right - left] = videos_ref[
                     0, 0, time * times + i, :, left:right
                 ]
         for i, tile in enumerate(tiles):
-            lines = range(tile // length, (tile + _LANES) // length)
+            lines = range(tile // length, (tile + LANES) // length)
             for j, left in enumerate(lefts):
                 rows = [
                     planes_ref.at[j][pl.ds(frame * height + y, down, stride=side), :]
@@ -116,7 +112,7 @@ def _kernel(
 
     jax.lax.fori_loop(0, frames // times, cut, None)
     for i, tile in enumerate(tiles):
-        patches_ref[0, :, tile : tile + _LANES] = tiles_ref[i]
+        patches_ref[0, :, tile : tile + LANES] = tiles_ref[i]
 
 
 def _exchanged(arrays: list[jax.Array], length: int) -> list[jax.Array]:
@@ -127,7 +123,7 @@ def _exchanged(arrays: list[jax.Array], length: int) -> list[jax.Array]:
       length: lanes of a group.
     """
     arrays = list(arrays)
-    group = jax.lax.broadcasted_iota(jnp.int32, (1, _LANES), 1) // length
+    group = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // length
     step = len(arrays) // 2
     while step:
         upper = (group & step) != 0
@@ -135,6 +131,6 @@ def _exchanged(arrays: list[jax.Array], length: int) -> list[jax.Array]:
             low, high = arrays[i], arrays[i + step]
             shift = step * length
             arrays[i] = jnp.where(upper, pltpu.roll(high, shift, 1), low)
-            arrays[i + step] = jnp.where(upper, high, pltpu.roll(low, _LANES - shift, 1))
+            arrays[i + step] = jnp.where(upper, high, pltpu.roll(low, LANES - shift, 1))
         step //= 2
     return arrays

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from xkd_jax.parallel.mesh import traced_device
-
-_LANES = 128
+from xkd_jax.parallel.tpu_tiles import LANES
 
 
 def row_sums(
@@ -27,9 +26,9 @@ def row_sums(
       x: float32 values.
     """
     n = x.shape[-1]
-    if traced_device().platform != "tpu" or n % _LANES:
+    if traced_device().platform != "tpu" or n % LANES:
         return function(x).sum(-1, keepdims=True)
-    lanes = jnp.zeros((*x.shape[:-1], _LANES), x.dtype)
-    for i in range(0, n, _LANES):
-        lanes += function(x[..., i : i + _LANES])
+    lanes = jnp.zeros((*x.shape[:-1], LANES), x.dtype)
+    for i in range(0, n, LANES):
+        lanes += function(x[..., i : i + LANES])
     return lanes.sum(-1, keepdims=True)
