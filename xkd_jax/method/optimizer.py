@@ -78,9 +78,9 @@ def squared_norms(gradients: Tree, dtype: DTypeLike) -> Tree:
             return jnp.square(gradient).sum()
         if gradient.ndim < 3 or traced_device().platform != "tpu":
             return jnp.square(gradient).sum(tuple(range(1, gradient.ndim)))
-        # A sum for each layer: on TPUs, one operation for all layers takes 2.6 times as long, by the
-        # compiler's estimate. Without the barrier, XLA would add up a layer's squares in the product
-        # that yields it, and then copy the layer into the stack.
+        # A sum for each layer: on TPUs, one operation for all layers takes 2.6 times as long, by
+        # the compiler's estimate. Without the barrier, XLA would add up a layer's squares in the
+        # product that yields it, and then copy the layer into the stack.
         layers = jax.lax.optimization_barrier(gradient.astype(dtype))
         return jnp.stack([jnp.square(layer.astype(jnp.float32)).sum() for layer in layers])
 
